@@ -1,0 +1,267 @@
+"""`Handler`: a plugin that gets events. How one is found, given its options, and run once."""
+
+import asyncio
+import inspect
+import logging
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, is_dataclass
+from fnmatch import translate
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from offhook.errors import ConfigError, TemporaryError
+from offhook.event import CallEvent
+from offhook.http import Answer, Http, check
+from offhook.settings import HandlerSettings
+
+GROUP = "offhook.handlers"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a handler may need besides the event.
+
+    Attributes:
+        handler: the name it has in the configuration.
+        attempt: 1 at first, one more on every redelivery.
+        http: a pooled HTTP client (for `async def` handlers).
+        log: a logger that carries the event's keys.
+    """
+
+    handler: str
+    attempt: int
+    http: Http
+    log: logging.LoggerAdapter[logging.Logger]
+
+    def check(self, answer: Answer) -> None:
+        """Return when the other side took it, otherwise raise the delivery error it means."""
+        check(answer)
+
+
+class Handler(ABC):
+    """The base of handler classes. Its dataclass fields are its options, its docstring the help."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    @abstractmethod
+    def handle(self, event: CallEvent, context: Context) -> Awaitable[None] | None:
+        """Deliver one event. Returning means delivered.
+
+        `async def` runs on the event loop; a plain `def` in a thread. Either may be called again
+        with the same `event.id`.
+
+        Raises:
+            TemporaryError: try again later.
+            PermanentError: never try again.
+        """
+
+
+Function = Callable[..., Awaitable[None] | None]
+
+
+@dataclass(frozen=True)
+class PluggedHandler:
+    """A handler as the configuration plugs it in: its name, its policy, and what to call."""
+
+    name: str
+    policy: HandlerSettings
+    call: Callable[[CallEvent, Context], Awaitable[None] | None]
+    is_async: bool
+
+    @cached_property
+    def _extensions(self) -> re.Pattern[str] | None:
+        patterns = [translate(_literal_star(p)) for p in self.policy.extensions or ()]
+        return re.compile("|".join(patterns)) if patterns else None
+
+    def wants(self, event: CallEvent) -> bool:
+        """Does the handler's filter let this event through?"""
+        policy = self.policy
+        return (
+            (policy.events is None or event.type in policy.events)
+            and (policy.direction is None or event.direction == policy.direction)
+            and (policy.pbx is None or event.pbx in policy.pbx)
+            and (self._extensions is None or bool(self._extensions.fullmatch(event.extension)))
+        )
+
+    async def deliver(
+        self, event: CallEvent, *, attempt: int, http: Http, threads: ThreadPoolExecutor
+    ) -> None:
+        """Hand the event to the handler, once.
+
+        Raises:
+            DeliveryError: what the handler raised, or a TemporaryError when it took longer than
+                its timeout.
+            Exception: a bug in the handler, as it is.
+        """
+        context = Context(self.name, attempt, http, _log_for(self.name, event, attempt))
+        try:
+            async with asyncio.timeout(self.policy.timeout) as limit:
+                if self.is_async:
+                    await self.call(event, context)  # type: ignore[misc]
+                else:
+                    loop = asyncio.get_running_loop()
+                    await loop.run_in_executor(threads, self.call, event, context)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise HandlerTimeout(
+                f"did not finish within {self.policy.timeout:g} s", hung=not self.is_async
+            ) from error
+
+
+class HandlerTimeout(TemporaryError):
+    """A handler took too long. `hung`: its thread is still running, nothing can stop it."""
+
+    def __init__(self, message: str, *, hung: bool) -> None:
+        super().__init__(message)
+        self.hung = hung
+
+
+def installed() -> dict[str, EntryPoint]:
+    """The handlers that are installed, built-in ones too, by entry-point name."""
+    return {point.name: point for point in sorted(entry_points(group=GROUP))}
+
+
+def load(use: str) -> type[Handler] | Function:
+    """The handler class or function that `use` names.
+
+    Args:
+        use: the entry-point name of an installed handler, or `package.module:name`.
+
+    Raises:
+        ConfigError: there is none, or it is neither; the message says what there is.
+    """
+    points = installed()
+    try:
+        if use in points:
+            found = points[use].load()
+        elif ":" in use:
+            module, _, attribute = use.partition(":")
+            found = import_module(module)
+            for name in attribute.split("."):
+                found = getattr(found, name)
+        else:
+            raise ConfigError(
+                f"no handler is called {use!r}: installed are {', '.join(points)}; "
+                "one of your own is named as package.module:name"
+            )
+    except ImportError as error:
+        hint = f": install it with pip install 'offhook[{use}]'" if use in points else ""
+        raise ConfigError(f"{use!r} cannot be imported: {error}{hint}") from error
+    except AttributeError as error:
+        raise ConfigError(f"{use!r} cannot be loaded: {error}") from error
+    if inspect.isclass(found):
+        if issubclass(found, Handler) and is_dataclass(found) and not inspect.isabstract(found):
+            return found
+        raise ConfigError(f"{use!r} must be a dataclass that inherits from offhook.Handler")
+    if callable(found):
+        function: Function = found
+        return function
+    raise ConfigError(f"{use!r} is neither a handler class nor a function")
+
+
+def plug(name: str, settings: HandlerSettings) -> PluggedHandler:
+    """Find the handler that the settings name and give it its options.
+
+    Raises:
+        ConfigError: every fault of its settings, each with its key.
+    """
+    where = f"handlers.{name}"
+    try:
+        target = load(settings.use)
+    except ConfigError as error:
+        raise ConfigError([f"{where}.use: {problem}" for problem in error.problems]) from error
+    if isinstance(target, type):
+        instance = _with_options(target, settings.options, f"{where}.options")
+        return PluggedHandler(name, settings, instance.handle, _is_async(instance.handle))
+    if settings.options:
+        raise ConfigError(
+            f"{where}.options: a function takes none; use a handler class for options"
+        )
+    return PluggedHandler(name, settings, _with_context(target), _is_async(target))
+
+
+def plug_all(handlers: Mapping[str, HandlerSettings]) -> list[PluggedHandler]:
+    """`plug` for a whole configuration. Raises one ConfigError that lists every fault of all."""
+    plugged, problems = [], []
+    for name, settings in handlers.items():
+        try:
+            plugged.append(plug(name, settings))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return plugged
+
+
+def _with_options(target: type[Handler], options: Mapping[str, Any], where: str) -> Handler:
+    try:
+        return TypeAdapter(target).validate_python(_from_files(options, target, where))
+    except ValidationError as error:
+        raise ConfigError(
+            [
+                f"{'.'.join([where, *map(str, fault['loc'])])}: {fault['msg']}"
+                for fault in error.errors(include_input=False, include_url=False)
+            ]
+        ) from error
+
+
+def _from_files(options: Mapping[str, Any], target: type[Handler], where: str) -> dict[str, Any]:
+    """Replace each option `NAME_file` by `NAME`, read from that file: secrets need not stand here."""
+    fields = getattr(target, "__dataclass_fields__", {})
+    read: dict[str, Any] = {}
+    for key, value in options.items():
+        name = key.removesuffix("_file")
+        if key in fields or name not in fields or name == key:
+            read[key] = value
+            continue
+        try:
+            read[name] = Path(value).read_text().strip()
+        except OSError as error:
+            raise ConfigError(f"{where}.{key}: cannot be read: {error.strerror}") from error
+    return read
+
+
+def _with_context(function: Function) -> Callable[[CallEvent, Context], Awaitable[None] | None]:
+    """A function that takes only the event, as one that takes both."""
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return function
+    return lambda event, context: function(event)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function)
+
+
+def _literal_star(pattern: str) -> str:
+    """An extension is written with a `*` of its own (0003*210): only a `*` elsewhere is a wildcard.
+
+    `0003*210` and `0003*2??` are meant literally up to the short number, `0003**` and `*` are not.
+    """
+    organisation, star, rest = pattern.partition("*")
+    if star and organisation.isdigit() and rest:
+        return f"{organisation}[*]{rest}"
+    return pattern
+
+
+def _log_for(name: str, event: CallEvent, attempt: int) -> logging.LoggerAdapter[logging.Logger]:
+    return logging.LoggerAdapter(
+        logging.getLogger(f"offhook.handler.{name}"),
+        {
+            "event": event.id,
+            "call": event.call,
+            "extension": event.extension,
+            "handler": name,
+            "attempt": attempt,
+        },
+    )

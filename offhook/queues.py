@@ -1,0 +1,129 @@
+"""RQ as Offhook uses it: the names of its queues and jobs, JSON, and what is enqueued by name.
+
+Every worker process listens to exactly one queue: RQ moves a job off a single queue in one step,
+and a worker killed at that moment loses none.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from redis import Redis
+from rq import Queue, Retry
+from rq.job import Job, JobStatus
+from rq.results import Result
+from rq.serializers import JSONSerializer
+
+from offhook.event import CallEvent
+
+# A redelivery's own job says when it is dead; until then RQ repeats it whatever kills its process.
+_UNTIL_DEAD = Retry(max=100_000, interval=10)
+_FOR_EVER = -1
+
+
+def dispatch_queue(handler: str, partition: int) -> str:
+    """The queue whose worker serves the handler's cursor on one partition."""
+    return f"offhook.{handler}.{partition}"
+
+
+def redeliver_queue(handler: str) -> str:
+    """The queue of the handler's redeliveries; its failed registry holds the dead letters."""
+    return f"offhook.{handler}.redeliver"
+
+
+def queue(name: str, redis: Redis) -> Queue:
+    """An RQ queue of ours."""
+    return Queue(name, connection=redis, serializer=JSONSerializer)
+
+
+def wake(redis: Redis, handler: str, partition: int) -> None:
+    """Call a dispatch for the handler's cursor."""
+    queue(dispatch_queue(handler, partition), redis).enqueue(
+        "workers.dispatch.dispatch",
+        handler,
+        partition,
+        job_timeout=-1,  # it ends by itself when it has been quiet
+        result_ttl=0,
+        failure_ttl=300,
+        description=f"dispatch {handler}/{partition}",
+    )
+
+
+def redelivery_id(handler: str, event_id: str) -> str:
+    """The id of the job that redelivers an event to a handler, and of the dead letter it becomes."""
+    return f"{handler}-{re.sub(r'[^A-Za-z0-9_-]', '', event_id)}"
+
+
+def redeliver(
+    redis: Redis,
+    handler: str,
+    event: CallEvent,
+    *,
+    delay: float,
+    attempt: int,
+    error: str | None = None,
+) -> None:
+    """Have an event delivered again, as a job of its own.
+
+    Args:
+        delay: seconds from now; 0 for at once.
+        attempt: the number that the next attempt will have.
+        error: why the last one failed.
+    """
+    target = queue(redeliver_queue(handler), redis)
+    job = _job(target, handler, event, {"attempt": attempt, "error": error})
+    target.failed_job_registry.remove(job.id)
+    if delay > 0:
+        target.schedule_job(job, _now() + timedelta(seconds=delay))
+    else:
+        target.enqueue_job(job)
+
+
+def bury(
+    redis: Redis, handler: str, event: CallEvent, *, attempt: int, error: str, trace: str
+) -> None:
+    """Lay a delivery among the dead letters, without another attempt.
+
+    Args:
+        attempt: the number of the last attempt.
+        error: why it failed, as a sentence.
+        trace: the traceback.
+    """
+    target = queue(redeliver_queue(handler), redis)
+    job = _job(target, handler, event, {"attempt": attempt, "error": error, "died": _now_text()})
+    with redis.pipeline() as pipeline:
+        job.set_status(JobStatus.FAILED, pipeline=pipeline)
+        job.save(pipeline=pipeline)
+        pipeline.sadd(target.redis_queues_keys, target.key)
+        target.failed_job_registry.add(job, ttl=_FOR_EVER, exc_string=trace, pipeline=pipeline)
+        Result.create_failure(job, _FOR_EVER, exc_string=trace, pipeline=pipeline)
+        pipeline.execute()
+
+
+def is_enqueued(redis: Redis, handler: str, event_id: str) -> bool:
+    """Is there a job that redelivers this event? (A dead letter is none.)"""
+    target = queue(redeliver_queue(handler), redis)
+    job = target.fetch_job(redelivery_id(handler, event_id))
+    return job is not None and job.get_status() not in (JobStatus.FAILED, JobStatus.FINISHED)
+
+
+def _job(target: Queue, handler: str, event: CallEvent, meta: dict[str, Any]) -> Job:
+    return target.create_job(
+        "workers.redeliver.redeliver",
+        args=(handler, event.as_dict()),
+        job_id=redelivery_id(handler, event.id),
+        timeout=-1,  # the handler's own timeout ends an attempt
+        result_ttl=0,
+        failure_ttl=_FOR_EVER,  # a dead letter stays until somebody sends or discards it
+        retry=_UNTIL_DEAD,
+        description=f"redeliver {event.type.value} of call {event.call} to {handler}",
+        meta=meta,
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _now_text() -> str:
+    return _now().isoformat(timespec="seconds")

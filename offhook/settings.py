@@ -1,0 +1,204 @@
+"""The configuration: read once at the start of a process, from file and environment."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from offhook.errors import ConfigError
+from offhook.event import EventType
+
+DEFAULT_FILE = "offhook.toml"
+HANDLER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < 32:
+        raise ValueError("is shorter than 32 characters; `offhook init` makes a good one")
+    return value
+
+
+Secret = Annotated[SecretStr, AfterValidator(_secret)]
+
+
+class HandlerSettings(BaseModel):
+    """One `[handlers.NAME]` table: which handler, what it gets, and how hard to try."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    use: str = Field(description="an installed handler's name, or package.module:name")
+    events: frozenset[EventType] | None = Field(
+        default=None, description="the event types it gets; all when not set"
+    )
+    extensions: list[str] | None = Field(
+        default=None, description="the extensions it gets, * and ? as wildcards; all when not set"
+    )
+    direction: Literal["in", "out"] | None = Field(
+        default=None, description="only incoming or only outgoing calls; both when not set"
+    )
+    pbx: frozenset[str] | None = Field(
+        default=None, description="the PBXs it gets events of; all when not set"
+    )
+    concurrency: int = Field(
+        default=16, ge=1, le=1000, description="how many calls it works on at once"
+    )
+    timeout: float = Field(
+        default=30.0, gt=0, le=3600, description="seconds that one delivery may take"
+    )
+    retry: list[Annotated[float, Field(ge=1)]] = Field(
+        default=[10, 60, 300, 1800, 7200],
+        description="seconds to wait before each redelivery; after the last one: dead letter",
+    )
+    start: Literal["now", "earliest"] = Field(
+        default="now", description="where a new handler begins: with new events, or all still kept"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="the handler's own options; NAME_file reads one from a file",
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Environment variables (`OFFHOOK_...`) win over the file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OFFHOOK_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    secret: Secret = Field(description="signs the callback URLs; at least 32 characters")
+    previous_secret: Secret | None = Field(
+        default=None, description="still valid while the URLs on the PBX are being replaced"
+    )
+    public_url: str = Field(
+        default="http://127.0.0.1:8080",
+        pattern=r"^https?://[^\s?#]+$",
+        description="where the PBX reaches the receiver",
+    )
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        pattern=r"^(rediss?|unix)://",
+        description="the Redis or Valkey server",
+    )
+    partitions: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="streams of the inbox; more let one handler use more cores",
+    )
+    duplicate_window: float = Field(
+        default=5.0,
+        ge=0,
+        le=86400,
+        description="seconds in which an identical callback is taken for a repeat; 0: never",
+    )
+    keep_days: float = Field(
+        default=7.0, gt=0, description="days that delivered events stay in the inbox, for replays"
+    )
+    max_body: int = Field(
+        default=65536, ge=1024, description="bytes that a callback's query or body may have"
+    )
+    max_parameters: int = Field(
+        default=100, ge=10, description="parameters that a callback may have"
+    )
+    max_parameter_length: int = Field(
+        default=4096, ge=64, description="characters that one parameter may have"
+    )
+    read_timeout: float = Field(
+        default=10.0, gt=0, description="seconds that a callback's body may take to arrive"
+    )
+    quarantine_size: int = Field(
+        default=1000, ge=0, description="refused callbacks kept for a person to look at"
+    )
+    handlers: dict[str, HandlerSettings] = Field(
+        default_factory=dict, description="the handlers, one table each"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = TomlConfigSettingsSource(settings_cls, config_path())
+        return init_settings, env_settings, file
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_files(cls, values: Any) -> Any:
+        """`NAME_file`, or `OFFHOOK_NAME_FILE`, names a file that holds the value of a setting."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        for name in cls.model_fields:
+            key = f"{name}_file"
+            path = os.environ.get(f"OFFHOOK_{key.upper()}") or values.get(key)
+            values.pop(key, None)
+            if path and name not in values:
+                location = config_path().parent / path
+                try:
+                    values[name] = location.read_text().strip()
+                except OSError as error:
+                    raise ValueError(f"{key}: cannot read {location}: {error.strerror}") from error
+        return values
+
+    @model_validator(mode="after")
+    def _handler_names(self) -> "Settings":
+        for name in self.handlers:
+            if not HANDLER_NAME.fullmatch(name):
+                raise ValueError(
+                    f"handlers.{name}: a handler's name is lower-case letters, digits, - and _"
+                )
+        return self
+
+
+def config_path() -> Path:
+    """The configuration file: `$OFFHOOK_CONFIG`, or `offhook.toml` in the working directory."""
+    return Path(os.environ.get("OFFHOOK_CONFIG", DEFAULT_FILE))
+
+
+def load_settings() -> Settings:
+    """Read the configuration.
+
+    Raises:
+        ConfigError: every fault at once, each with the name of its setting.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]  # the fields come from file and environment
+    except ValidationError as error:
+        raise ConfigError(
+            [_sentence(fault) for fault in error.errors(include_url=False)]
+        ) from error
+    except ValueError as error:  # the file is not TOML
+        raise ConfigError(f"{config_path()}: {error}") from error
+
+
+def _sentence(fault: Any) -> str:
+    name = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "missing" and name == "secret":
+        return (
+            "secret: there is none, and without it anybody could send events; "
+            "run `offhook init`, or set OFFHOOK_SECRET or OFFHOOK_SECRET_FILE"
+        )
+    if fault["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}" if name else message

@@ -1,0 +1,1 @@
+"""The web process: takes callbacks, answers fast, does no work."""

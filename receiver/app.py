@@ -1,0 +1,234 @@
+"""`create_app()`: the receiver's routes, which error is which status, start and stop."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from redis.exceptions import RedisError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
+
+from offhook.connection import connect, connect_rq
+from offhook.errors import InboxUnavailable, RefusedCallback
+from offhook.inbox import Inbox
+from offhook.settings import Settings, load_settings
+from offhook.token import PREFIX
+from receiver.callback import (
+    CallbackRequest,
+    NoSuchCallback,
+    accept,
+    fingerprint,
+    header,
+    quarantined,
+    verify,
+)
+from receiver.commit import GroupCommit
+
+log = logging.getLogger("offhook.receiver")
+
+UNCHECKED_WINDOW = 60.0  # seconds: with the window off, only our own second try is a repeat
+
+
+class Receiver:
+    """What the routes share. Built before the start, connected while the app runs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.redis = connect(settings.redis_url)
+        self.rq = connect_rq(settings.redis_url)
+        self.inbox = Inbox(self.redis, settings.partitions)
+        self.commit = GroupCommit(
+            self.inbox,
+            self.rq,
+            list(settings.handlers),
+            settings.duplicate_window or UNCHECKED_WINDOW,
+        )
+        self.cursors_ready = False
+
+    async def ensure_cursors(self) -> None:
+        """Give every handler its cursor before the first event; try until Redis is there."""
+        while not self.cursors_ready:
+            try:
+                for name, handler in self.settings.handlers.items():
+                    await self.inbox.ensure_cursor(name, handler.start)
+                self.cursors_ready = True
+            except RedisError as error:
+                log.error("Redis is not there yet (%s); trying again", error)
+                await asyncio.sleep(1)
+
+    async def close(self) -> None:
+        await self.commit.close()
+        await self.redis.aclose()
+        self.rq.close()
+
+
+class CallbackEndpoint:
+    """The callback URL, as plain ASGI: no request object, no response object, one append."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._settings = receiver.settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # a web socket
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        # What is mounted sees the whole path: PREFIX, PBX, extension, event type, token.
+        names = scope["path"][len(scope["root_path"]) :].split("/")
+        if len(names) != 5:
+            await _send_json(send, 404, NOT_FOUND)
+            return
+        request = CallbackRequest(
+            pbx=names[1],
+            extension=names[2],
+            event_type=names[3],
+            token=names[4],
+            method=scope["method"],
+            content_type=header(scope["headers"], b"content-type"),
+            query=scope["query_string"],
+            body=b"",
+        )
+        try:
+            verify(request, self._settings)
+        except NoSuchCallback:
+            await _send_json(send, 404, NOT_FOUND)
+            return
+        try:
+            request = await self._with_body(request, receive)
+            event = accept(request, self._settings)
+            mark = fingerprint(event) if self._settings.duplicate_window else event.id
+            fresh = await self._receiver.commit.append(mark, event)
+        except RefusedCallback as refusal:
+            await self._keep(request, refusal)
+            await _send_json(send, refusal.status, _error(refusal.code, refusal.message))
+        except InboxUnavailable as error:
+            log.error("a callback was not taken: %s", error)
+            message = "The event could not be stored; it was not accepted."
+            await _send_json(send, 503, _error("inbox_unavailable", message))
+        else:
+            log.debug(
+                "accepted", extra={"event": event.id, "call": event.call, "repeat": not fresh}
+            )
+            await _send_json(send, 200, ACCEPTED if fresh else REPEATED)
+
+    async def _with_body(self, request: CallbackRequest, receive: Receive) -> CallbackRequest:
+        limit = self._settings.max_body
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._settings.read_timeout):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise RefusedCallback(400, "incomplete_body", "The body ended too early.")
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    chunks.append(chunk)
+                    if size > limit or not message.get("more_body", False):
+                        break
+        except TimeoutError as error:
+            seconds = f"{self._settings.read_timeout:g}"
+            raise RefusedCallback(
+                408, "read_timeout", f"The body took longer than {seconds} seconds."
+            ) from error
+        # One byte over the limit is enough to be refused, and all that quarantine keeps of it.
+        body = b"".join(chunks)[: limit + 1]
+        return replace(request, body=body) if body else request
+
+    async def _keep(self, request: CallbackRequest, refusal: RefusedCallback) -> None:
+        log.warning(
+            "a callback was refused: %s",
+            refusal.code,
+            extra={"pbx": request.pbx, "extension": request.extension},
+        )
+        kept = quarantined(request, refusal) | {"received": datetime.now(UTC).isoformat()}
+        try:
+            await self._receiver.inbox.quarantine(kept, self._settings.quarantine_size)
+        except RedisError as error:
+            log.error("a refused callback could not be kept: %s", error)
+
+
+def _error(code: str, message: str) -> bytes:
+    return msgspec.json.encode({"error": {"code": code, "message": message}})
+
+
+ACCEPTED = b'{"status":"accepted"}'
+REPEATED = b'{"status":"repeated"}'
+NOT_FOUND = _error("not_found", "There is nothing here.")
+
+
+async def _send_json(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if status == 405:
+        headers.append((b"allow", b"GET, POST"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def live(request: Request) -> Response:
+    """The process answers."""
+    return JSONResponse({"status": "live"})
+
+
+async def ready(request: Request) -> Response:
+    """Events can be taken; if not, what is in the way."""
+    receiver: Receiver = request.app.state.receiver
+    problems = []
+    try:
+        async with asyncio.timeout(2):
+            await receiver.redis.ping()
+    except (RedisError, OSError) as error:
+        problems.append(f"redis: {type(error).__name__}: the server does not answer")
+    if not receiver.cursors_ready:
+        problems.append("cursors: the handlers have no place in the inbox yet")
+    if problems:
+        return JSONResponse({"status": "not ready", "problems": problems}, status_code=503)
+    return JSONResponse({"status": "ready"})
+
+
+async def not_found(request: Request, error: Exception) -> Response:
+    return Response(NOT_FOUND, status_code=404, media_type="application/json")
+
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """The receiver as an ASGI app.
+
+    Args:
+        settings: the configuration; read from file and environment when not given.
+
+    Raises:
+        ConfigError: the configuration is wrong, or there is no secret.
+    """
+    receiver = Receiver(settings or load_settings())
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        cursors = asyncio.create_task(receiver.ensure_cursors())
+        try:
+            yield
+        finally:
+            cursors.cancel()
+            with suppress(asyncio.CancelledError):
+                await cursors
+            await receiver.close()
+
+    handlers: dict[Any, Any] = {404: not_found}
+    app = Starlette(
+        routes=[
+            Mount(PREFIX, app=CallbackEndpoint(receiver)),
+            Route("/health/live", live),
+            Route("/health/ready", ready),
+        ],
+        exception_handlers=handlers,
+        lifespan=lifespan,
+    )
+    app.state.receiver = receiver
+    return app

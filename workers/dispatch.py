@@ -1,0 +1,429 @@
+"""`dispatch`: serve one handler's cursor on one partition until it is quiet.
+
+inbox → **dispatch** (one cursor per handler, each call in order) → deliver
+"""
+
+import asyncio
+import logging
+import signal
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import uvloop
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from offhook import queues
+from offhook.connection import BLOCK_MS, connect, connect_rq
+from offhook.errors import PermanentError
+from offhook.handler import HandlerTimeout, PluggedHandler, plug
+from offhook.http import Http
+from offhook.inbox import LEASE_MS, Cursor, Entry, Inbox
+from offhook.settings import Settings, load_settings
+from workers import process
+from workers.circuit import Circuit
+from workers.failure import event_keys, sentence, wait_before
+from workers.lane import Lane, Lanes
+from workers.lease import LeaseKeeper
+
+log = logging.getLogger("offhook.dispatch")
+
+QUIET = 5.0  # seconds without an event, then the job ends
+LONGEST = 3600.0  # seconds, then a fresh process goes on
+READ_AT_ONCE = 500
+MAX_READS = 3  # an event read more often was there each time the process died: it goes on its own
+
+
+def dispatch(handler: str, partition: int) -> None:
+    """The RQ job.
+
+    Args:
+        handler: whose cursor to serve, by its name in the configuration.
+        partition: on which stream.
+    """
+    process.die_with_parent()
+    settings = load_settings()
+    if handler not in settings.handlers:
+        log.warning("handler %s is not configured any more: nothing dispatched", handler)
+        return
+    plugged = plug(handler, settings.handlers[handler])
+    uvloop.run(_dispatch(settings, plugged, partition))
+
+
+async def _dispatch(settings: Settings, handler: PluggedHandler, partition: int) -> None:
+    redis, reading = connect(settings.redis_url, tries=10), connect(settings.redis_url, tries=0)
+    rq = connect_rq(settings.redis_url)
+    try:
+        cursor = Cursor(Inbox(redis, settings.partitions), handler.name, partition)
+        reader = Cursor(Inbox(reading, settings.partitions), handler.name, partition, cursor.token)
+        if not await _taken(cursor):
+            return
+        async with Http(limit=handler.policy.concurrency) as http:
+            again = await Dispatch(settings, handler, cursor, reader, rq, http).run()
+        if again:
+            queues.wake(rq, handler.name, partition)
+    finally:
+        await redis.aclose()
+        await reading.aclose()
+        rq.close()
+
+
+async def _taken(cursor: Cursor) -> bool:
+    """Take the lease; wait for that of a dead dispatch to run out. False: another one is alive."""
+    give_up = time.monotonic() + 2 * LEASE_MS / 1000
+    while (left := await cursor.take()) > 0:
+        if time.monotonic() > give_up:
+            return False
+        await asyncio.sleep(min(left, 0.25))
+    return True
+
+
+class Dispatch:
+    """One run of the job: reads ahead, delivers many calls at a time, acknowledges in batches."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        handler: PluggedHandler,
+        cursor: Cursor,
+        reader: Cursor,
+        rq: Redis,
+        http: Http,
+    ) -> None:
+        self._handler = handler
+        self._cursor = cursor
+        self._reader = reader
+        self._rq = rq
+        self._http = http
+        self._threads = ThreadPoolExecutor(handler.policy.concurrency, "handler")
+        self._circuit = Circuit()
+        self._lanes = Lanes()
+        self._parked: set[str] = set()  # lanes known to wait for a redelivery
+        # Read and not yet acknowledged; a position is here until the server knows it is done.
+        self._outstanding: set[bytes] = set()
+        self._most = max(1000, 2 * handler.policy.concurrency)
+        self._room = asyncio.Event()
+        self._done: list[bytes] = []
+        self._delivered = 0
+        self._something_done = asyncio.Event()
+        self._delivering = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stop = asyncio.Event()
+        self._hand_over = False
+        self._watched = False
+        self._told: list[dict[str, Any]] = []
+        loop = asyncio.get_running_loop()
+        self._lease = LeaseKeeper(
+            settings.redis_url, cursor, lambda: loop.call_soon_threadsafe(self._stop.set)
+        )
+
+    async def run(self) -> bool:
+        """Serve the cursor. True: another dispatch should go on at once."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        remaining = await self._cursor.circuit_open_for()
+        if remaining:
+            self._circuit.open(remaining)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._run()) for _ in range(self._handler.policy.concurrency)
+                ]
+                tasks += [group.create_task(self._acknowledge()), group.create_task(self._watch())]
+                await self._read()
+                await self._idle.wait()
+                for task in tasks:
+                    task.cancel()
+            await self._flush()
+            if self._outstanding:
+                await self._cursor.forgive(list(self._outstanding))
+            if self._stop.is_set():
+                await self._cursor.rest(even_if_behind=True)
+            return self._hand_over
+        except BaseExceptionGroup as errors:
+            # One reason is enough; the others are what it caused.
+            raise errors.exceptions[0] from None
+        finally:
+            self._lease.stop()
+
+    # Reading
+
+    async def _read(self) -> None:
+        """Fill the lanes until it is quiet or time to stop."""
+        self._parked = await self._cursor.parked()
+        began = quiet_since = time.monotonic()
+        recovered = False
+        while not self._stop.is_set():
+            try:
+                if not recovered:
+                    await self._recover()
+                    recovered = True
+                entries = await self._next()
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                # What the server had already handed out is found again as pending.
+                self._lease.check()
+                log.warning("reading was interrupted, going on: %s", error)
+                await asyncio.sleep(0.2)
+                recovered = False
+                continue
+            now = time.monotonic()
+            if entries or self._outstanding:
+                quiet_since = now
+            elif now - quiet_since > QUIET and await self._cursor.rest():
+                return
+            for entry in entries:
+                await self._take_in(entry)
+            if now - began > LONGEST:
+                self._stop_and_hand_over()
+
+    async def _next(self) -> list[Entry]:
+        room = self._most - len(self._outstanding)
+        if room <= 0:
+            self._room.clear()
+            await self._or_stop(self._room.wait())
+            return []
+        reading = asyncio.ensure_future(self._reader.read(min(room, READ_AT_ONCE), BLOCK_MS // 4))
+        # An answer must not be dropped: its events would lie unread until the next dispatch.
+        return await reading
+
+    async def _recover(self) -> None:
+        """Take in what a dead dispatch, or a lost answer, left pending."""
+        after = b"0-0"
+        while True:
+            try:
+                page = await self._reader.read_pending(after, READ_AT_ONCE)
+            except ResponseError as error:
+                if "NOGROUP" not in str(error):
+                    raise
+                await self._cursor.recreate()
+                return
+            if not page:
+                return
+            reads = await self._reader.attempts(after, READ_AT_ONCE)
+            for entry in page:
+                if entry.position in self._outstanding:
+                    continue
+                if reads.get(entry.position, 0) > MAX_READS:
+                    self._outstanding.add(entry.position)
+                    await self._redeliver_alone(entry)
+                else:
+                    await self._take_in(entry)
+            after = page[-1].position
+
+    async def _take_in(self, entry: Entry) -> None:
+        self._outstanding.add(entry.position)
+        event = entry.event
+        if not self._handler.wants(event):
+            self._finish(entry, delivered=False)
+        elif event.call in self._parked and event.call not in self._lanes:
+            if await self._cursor.park(entry, always=False):
+                self._forget(entry)
+            else:
+                self._parked.discard(event.call)
+                self._lanes.add(entry)
+        else:
+            self._lanes.add(entry)
+
+    # Delivering
+
+    async def _run(self) -> None:
+        """Work on one lane after the other."""
+        while True:
+            lane = await self._lanes.take()
+            await self._circuit.passage()
+            if self._stop.is_set():
+                return
+            self._delivering += 1
+            self._idle.clear()
+            try:
+                await self._work_on(lane)
+            finally:
+                self._delivering -= 1
+                if not self._delivering:
+                    self._idle.set()
+            self._lanes.give_back(lane)
+
+    async def _work_on(self, lane: Lane) -> None:
+        """Deliver what a lane holds, until it is empty, must wait, or the circuit is not closed."""
+        while lane.entries:
+            entry = lane.entries.popleft()
+            if await self._deliver(entry):
+                if self._stop.is_set() or self._circuit.state != "closed":
+                    return
+                continue
+            self._parked.add(lane.call)
+            while lane.entries:
+                if not await self._cursor.park(lane.entries[0], always=False):
+                    self._parked.discard(lane.call)
+                    return
+                self._forget(lane.entries.popleft())
+            return
+
+    async def _deliver(self, entry: Entry) -> bool:
+        """Run the handler once. False: the lane waits for a redelivery now."""
+        self._lease.check()
+        event = entry.event
+        called = time.time()
+        try:
+            await self._handler.deliver(event, attempt=1, http=self._http, threads=self._threads)
+        except PermanentError as error:
+            await self._record(ok=True)  # the other side is there: it said no
+            self._tell(entry, called, "dead", error)
+            await self._bury(entry, error)
+            return True
+        except Exception as error:  # noqa: BLE001 - a handler may raise anything
+            self._tell(entry, called, "failed", error)
+            if isinstance(error, HandlerTimeout) and error.hung:
+                self._stop_and_hand_over()  # its thread is lost: a fresh process has all of them
+            await self._record(ok=False)
+            return await self._put_off(entry, error)
+        await self._record(ok=True)
+        self._tell(entry, called, "delivered", None)
+        self._finish(entry, delivered=True)
+        return True
+
+    async def _put_off(self, entry: Entry, error: Exception) -> bool:
+        """Park the lane behind a redelivery of its own. True: there is no attempt left for one."""
+        waits = self._handler.policy.retry
+        if not waits:
+            await self._bury(entry, error)
+            return True
+        log.warning(
+            "delivery failed, to be tried again: %s",
+            sentence(error),
+            extra=event_keys(entry.event, self._handler.name, 1),
+        )
+        await self._cursor.park(entry, always=True)
+        await self._cursor.count("failed")
+        await asyncio.to_thread(
+            queues.redeliver,
+            self._rq,
+            self._handler.name,
+            entry.event,
+            delay=wait_before(waits[0], error),
+            attempt=2,
+            error=sentence(error),
+        )
+        self._forget(entry)
+        return False
+
+    async def _redeliver_alone(self, entry: Entry) -> None:
+        """Deliver what may have killed this process before in a process of its own."""
+        log.error(
+            "the process died %s times with this event in flight; it is delivered on its own",
+            MAX_READS,
+            extra=event_keys(entry.event, self._handler.name, 1),
+        )
+        self._parked.add(entry.event.call)
+        await self._cursor.park(entry, always=True)
+        await asyncio.to_thread(
+            queues.redeliver,
+            self._rq,
+            self._handler.name,
+            entry.event,
+            delay=0,
+            attempt=1,
+            error="the worker process died while this event was in flight",
+        )
+        self._forget(entry)
+
+    async def _bury(self, entry: Entry, error: Exception) -> None:
+        log.error(
+            "delivery is dead: %s",
+            sentence(error),
+            extra=event_keys(entry.event, self._handler.name, 1),
+        )
+        await asyncio.to_thread(
+            queues.bury,
+            self._rq,
+            self._handler.name,
+            entry.event,
+            attempt=1,
+            error=sentence(error),
+            trace="".join(traceback.format_exception(error)),
+        )
+        await self._cursor.count("dead")
+        self._finish(entry, delivered=False)
+
+    async def _record(self, *, ok: bool) -> None:
+        seconds = self._circuit.record(ok=ok)
+        if seconds is not None:
+            log.error(
+                "circuit open: deliveries to %s keep failing; next probe in %g s",
+                self._handler.name,
+                seconds,
+            )
+            await self._cursor.open_circuit(seconds)
+
+    # Acknowledging
+
+    def _finish(self, entry: Entry, *, delivered: bool) -> None:
+        self._done.append(entry.position)
+        self._delivered += delivered
+        self._something_done.set()
+
+    def _forget(self, entry: Entry) -> None:
+        """It was acknowledged together with being parked."""
+        self._outstanding.discard(entry.position)
+        self._room.set()
+
+    async def _acknowledge(self) -> None:
+        while True:
+            await self._something_done.wait()
+            self._something_done.clear()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        done, self._done = self._done, []
+        delivered, self._delivered = self._delivered, 0
+        told, self._told = self._told, []
+        if done:
+            await self._cursor.acknowledge(done, delivered)
+            self._outstanding.difference_update(done)
+            self._room.set()
+        if told:
+            await self._cursor.publish(told)
+
+    # Being watched, and stopping
+
+    async def _watch(self) -> None:
+        while True:
+            with suppress(RedisConnectionError, RedisTimeoutError):
+                self._watched = await self._cursor.watched()
+            await asyncio.sleep(1)
+
+    def _tell(self, entry: Entry, called: float, outcome: str, error: Exception | None) -> None:
+        if self._watched:
+            event = entry.event
+            self._told.append(
+                {
+                    "handler": self._handler.name,
+                    "event": event.id,
+                    "call": event.call,
+                    "type": event.type,
+                    "extension": event.extension,
+                    "attempt": 1,
+                    "outcome": outcome,
+                    "error": sentence(error) if error else None,
+                    "waited": called - event.received.timestamp(),
+                    "took": time.time() - called,
+                }
+            )
+            self._something_done.set()
+
+    def _stop_and_hand_over(self) -> None:
+        self._hand_over = True
+        self._stop.set()
+
+    async def _or_stop(self, waiting: Any) -> None:
+        tasks = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._stop.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()

@@ -1,0 +1,21 @@
+"""Print every event as one line: to see that events come, and to begin a handler of your own."""
+
+import sys
+from dataclasses import dataclass
+
+from offhook import CallEvent, Context, Handler
+
+
+@dataclass(frozen=True)
+class Console(Handler):
+    """Print a line for every event to the worker's standard output."""
+
+    async def handle(self, event: CallEvent, context: Context) -> None:
+        caller = event.caller.number or event.caller.extension or "unknown"
+        called = event.called.number or event.called.extension or "unknown"
+        status = f" ({event.status})" if event.status else ""
+        sys.stdout.write(
+            f"{event.received:%H:%M:%S} {event.type:<10} {event.extension}"
+            f"  {caller} → {called}{status}  call {event.call_id}\n"
+        )
+        sys.stdout.flush()

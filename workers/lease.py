@@ -1,0 +1,76 @@
+"""The lease: only one dispatch at a time serves a cursor, and a dead one loses it."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from redis.exceptions import RedisError
+
+from offhook.connection import connect
+from offhook.errors import LeaseLost
+from offhook.inbox import LEASE_MS, Cursor, Inbox
+
+log = logging.getLogger("offhook.dispatch")
+
+_RENEW_EVERY = 1.5  # seconds
+_SURE_FOR = LEASE_MS / 1000 * 0.8  # less than the server counts, for clocks that drift
+
+
+class LeaseKeeper:
+    """Renews a cursor's lease from a thread of its own: a handler that blocks the event loop must
+    not cost it.
+
+    Args:
+        redis_url: the server; the thread has its own connection.
+        cursor: whose lease was just taken.
+        lost: called, in that thread, when somebody else has it.
+    """
+
+    def __init__(self, redis_url: str, cursor: Cursor, lost: Callable[[], object]) -> None:
+        self._redis_url = redis_url
+        self._cursor = cursor
+        self._lost = lost
+        self._sure_until = time.monotonic() + _SURE_FOR
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise `LeaseLost` unless the lease is surely still ours."""
+        if time.monotonic() > self._sure_until:
+            raise LeaseLost(
+                f"the lease of {self._cursor.handler}/{self._cursor.partition} could not be renewed"
+            )
+
+    def stop(self) -> None:
+        """End the thread. The lease runs out by itself unless it is given back."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        asyncio.run(self._keep())
+
+    async def _keep(self) -> None:
+        redis = connect(self._redis_url, tries=0)
+        cursor = Cursor(
+            Inbox(redis, partitions=1),
+            self._cursor.handler,
+            self._cursor.partition,
+            token=self._cursor.token,
+        )
+        try:
+            while not self._stop.is_set():
+                asked = time.monotonic()
+                try:
+                    if not await cursor.renew():
+                        self._sure_until = 0.0
+                        self._lost()
+                        return
+                    self._sure_until = asked + _SURE_FOR
+                except RedisError as error:
+                    log.warning("a lease could not be renewed, trying again: %s", error)
+                await asyncio.to_thread(self._stop.wait, _RENEW_EVERY)
+        finally:
+            await redis.aclose()

@@ -1,0 +1,147 @@
+"""`redeliver`: one failed delivery, again. Later events of its call wait until it is done with."""
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import uvloop
+from redis import Redis
+from rq import get_current_job
+from rq.job import Job
+
+from offhook import queues
+from offhook.connection import connect, connect_rq
+from offhook.errors import ConfigError, LeaseLost, PermanentError, TemporaryError
+from offhook.event import CallEvent
+from offhook.handler import PluggedHandler, plug
+from offhook.http import Http
+from offhook.inbox import Inbox
+from offhook.settings import Settings, load_settings
+from workers.failure import event_keys, sentence, wait_before
+
+log = logging.getLogger("offhook.redeliver")
+
+
+def redeliver(handler: str, event: dict[str, Any]) -> None:
+    """The RQ job. Raises while the delivery fails: RQ repeats it, or keeps it as a dead letter.
+
+    Args:
+        handler: which one, by its name in the configuration.
+        event: the event, as `CallEvent.as_dict()` gives it.
+    """
+    job = get_current_job()
+    if job is None:
+        raise RuntimeError("redeliver runs as an RQ job only")
+    uvloop.run(_redeliver(load_settings(), job, handler, CallEvent.from_dict(event)))
+
+
+async def _redeliver(settings: Settings, job: Job, name: str, event: CallEvent) -> None:
+    redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
+    try:
+        await Redelivery(settings, Inbox(redis, settings.partitions), rq, job, name, event).run()
+    finally:
+        await redis.aclose()
+        rq.close()
+
+
+class Redelivery:
+    """One run of the job: at most one attempt, and what follows from how it ends."""
+
+    def __init__(
+        self, settings: Settings, inbox: Inbox, rq: Redis, job: Job, name: str, event: CallEvent
+    ) -> None:
+        self._settings = settings
+        self._inbox = inbox
+        self._rq = rq
+        self._job = job
+        self._name = name
+        self._event = event
+        self._attempt = int(job.meta["attempt"])
+        self._keys = event_keys(event, name, self._attempt)
+
+    async def run(self) -> None:
+        """Attempt it, unless it is done with, or the circuit is open.
+
+        Raises:
+            Exception: why it failed.
+        """
+        if not await self._inbox.waits_for(self._name, self._event):
+            log.info("already done with", extra=self._keys)
+            return
+        try:
+            handler = self._handler()
+            open_for = await self._inbox.circuit_open_for(self._name, self._event)
+            if open_for:
+                self._again(open_for)
+                raise TemporaryError(f"{self._name}'s circuit is open")
+        except PermanentError as error:
+            await self._die(error)
+            raise
+        except ConfigError:
+            self._again(60.0)  # the event waits until the configuration is right again
+            raise
+        try:
+            await self._deliver(handler)
+        except PermanentError as error:
+            await self._die(error)
+            raise
+        except Exception as error:
+            waits = handler.policy.retry
+            if self._attempt > len(waits):
+                await self._die(error)
+            else:
+                log.warning("redelivery failed: %s", sentence(error), extra=self._keys)
+                await self._inbox.count(self._name, self._event, "failed")
+                self._job.meta["error"] = sentence(error)
+                self._again(wait_before(waits[self._attempt - 1], error))
+            raise
+        log.info("redelivered", extra=self._keys)
+        await self._advance("delivered")
+
+    def _handler(self) -> PluggedHandler:
+        try:
+            return plug(self._name, self._settings.handlers[self._name])
+        except KeyError as error:
+            raise PermanentError(f"handler {self._name} is not configured any more") from error
+
+    async def _deliver(self, handler: PluggedHandler) -> None:
+        if self._attempt > len(handler.policy.retry) + 1:
+            raise PermanentError("the worker process died in each attempt")
+        # Counted before it begins: an attempt that kills this process is one, too.
+        self._job.meta["attempt"] = self._attempt + 1
+        await asyncio.to_thread(self._job.save_meta)
+        async with Http() as http:
+            await handler.deliver(
+                self._event,
+                attempt=self._attempt,
+                http=http,
+                threads=ThreadPoolExecutor(1, "handler"),
+            )
+
+    def _again(self, seconds: float) -> None:
+        """Have RQ repeat the job when it has raised: it waits by the first of these intervals."""
+        self._job.retry_intervals = [max(1, round(seconds))]
+
+    async def _die(self, error: Exception) -> None:
+        """Let the lane go on; what RQ does with the raised error makes the dead letter."""
+        log.error("delivery is dead: %s", sentence(error), extra=self._keys)
+        self._job.retries_left = 0
+        self._job.meta |= {
+            "attempt": self._attempt,
+            "error": sentence(error),
+            "died": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        await asyncio.to_thread(self._job.save_meta)
+        await self._advance("dead")
+
+    async def _advance(self, outcome: str) -> None:
+        try:
+            following = await self._inbox.advance(self._name, self._event, outcome)
+        except LeaseLost:
+            return  # another run of this job was faster
+        if following is not None:
+            await asyncio.to_thread(
+                queues.redeliver, self._rq, self._name, following, delay=0, attempt=1
+            )
