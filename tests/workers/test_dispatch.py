@@ -1,0 +1,384 @@
+"""Dispatch on a real server: order per call, failures, filters, timeouts, stopping, taking over."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import redis as blocking
+
+from offhook import CallEvent, Context, EventType, PermanentError, TemporaryError, queues
+from offhook.connection import connect
+from offhook.handler import PluggedHandler
+from offhook.inbox import Cursor, CursorState, Inbox
+from offhook.settings import HandlerSettings, Settings
+from tests.conftest import SECRET
+from tests.events import event
+from workers import dispatch as module
+
+Handle = Callable[[CallEvent, Context], Awaitable[None] | None]
+
+
+class Bench:
+    """One handler on one server, dispatched in this process."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.settings = Settings(secret=SECRET, redis_url=url)  # type: ignore[arg-type]
+
+    def append(self, *events: CallEvent) -> None:
+        async def go(inbox: Inbox) -> None:
+            await inbox.ensure_cursor("crm", "now")
+            await inbox.append(0, [(one.id, one) for one in events], [], 60)
+
+        self._with_inbox(go)
+
+    def dispatch(self, handle: Handle, *, is_async: bool = True, **policy: Any) -> None:
+        settings = HandlerSettings(use="tests:none", **policy)
+        plugged = PluggedHandler("crm", settings, handle, is_async)
+        asyncio.run(module._dispatch(self.settings, plugged, 0))
+
+    def state(self) -> CursorState:
+        states: list[CursorState] = []
+
+        async def go(inbox: Inbox) -> None:
+            states.append(await inbox.state("crm", 0))
+
+        self._with_inbox(go)
+        return states[0]
+
+    def leave_pending(self, count: int) -> None:
+        """Read events as a dispatch that is killed before it delivers them."""
+
+        async def go(inbox: Inbox) -> None:
+            cursor = Cursor(inbox, "crm", 0)
+            await cursor.take()
+            assert len(await cursor.read(count, 10)) == count
+            await cursor.rest(even_if_behind=True)
+
+        self._with_inbox(go)
+
+    def jobs(self, registry: str) -> list[Any]:
+        client = blocking.Redis.from_url(self.url)
+        queue = queues.queue(queues.redeliver_queue("crm"), client)
+        ids = getattr(queue, registry).get_job_ids()
+        return [queue.fetch_job(job_id) for job_id in ids]
+
+    def due(self, job: Any) -> float:
+        client = blocking.Redis.from_url(self.url)
+        queue = queues.queue(queues.redeliver_queue("crm"), client)
+        return queue.scheduled_job_registry.get_scheduled_time(job).timestamp()
+
+    def _with_inbox(self, go: Callable[[Inbox], Awaitable[None]]) -> None:
+        async def run() -> None:
+            client = connect(self.url)
+            await go(Inbox(client, 1))
+            await client.aclose()
+
+        asyncio.run(run())
+
+
+@pytest.fixture
+def bench(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(module, "QUIET", 0.2)
+    monkeypatch.setattr(module, "BLOCK_MS", 200)
+    return Bench(redis_url)
+
+
+def test_calls_overlap_and_each_keeps_its_order(bench: Bench) -> None:
+    bench.append(*(event(f"call-{c}", n) for n in range(5) for c in range(4)))
+    got: dict[str, list[str]] = {}
+    together = most_together = 0
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        nonlocal together, most_together
+        together += 1
+        most_together = max(most_together, together)
+        await asyncio.sleep(0.002)
+        got.setdefault(one.call_id, []).append(one.parameters["n"])
+        together -= 1
+
+    bench.dispatch(handle)
+    assert got == {f"call-{c}": ["0", "1", "2", "3", "4"] for c in range(4)}
+    assert most_together == 4
+    assert (bench.state().lag, bench.state().in_flight, bench.state().delivered) == (0, 0, 20)
+
+
+def test_no_more_calls_at_once_than_its_concurrency(bench: Bench) -> None:
+    bench.append(*(event(f"call-{c}") for c in range(9)))
+    together: list[int] = [0]
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        together.append(together[-1] + 1)
+        await asyncio.sleep(0.001)
+        together.append(together[-1] - 1)
+
+    bench.dispatch(handle, concurrency=3)
+    assert max(together) == 3
+
+
+def test_only_what_passes_the_filter_is_delivered(bench: Bench) -> None:
+    bench.append(
+        event("a", 1, extension="0003*210"),
+        event("a", 2, extension="0003*310"),
+        event("a", 3, extension="0003*211", type=EventType.HANGUP),
+        event("a", 4, extension="0003*212", flow="OUT"),
+        event("a", 5, extension="0003*212", pbx="other"),
+        event("a", 6, extension="0003*213"),
+    )
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(one.parameters["n"])
+
+    bench.dispatch(
+        handle, events=["dial-in"], extensions=["0003*2??"], direction="in", pbx=["main"]
+    )
+    assert got == ["1", "6"]
+    assert bench.state().in_flight == 0
+
+
+def test_a_failed_delivery_holds_back_its_call_and_no_other(bench: Bench) -> None:
+    bench.append(event("a", 0), event("b", 0), event("a", 1), event("b", 1), event("a", 2))
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        if one.call_id == "a":
+            raise TemporaryError("the other side is busy", retry_after=33)
+        got.append(one.parameters["n"])
+
+    bench.dispatch(handle)
+    assert got == ["0", "1"]
+    [job] = bench.jobs("scheduled_job_registry")
+    name, held = job.args
+    assert (name, held["parameters"]["n"]) == ("crm", "0")
+    assert job.meta == {"attempt": 2, "error": "the other side is busy"}
+    due = bench.due(job) - time.time()
+    assert 30 < due <= 34  # RQ counts whole seconds
+    state = bench.state()
+    assert (state.lanes, state.in_flight, state.failed) == (1, 0, 1)
+
+
+def test_later_events_of_a_parked_call_go_behind(bench: Bench) -> None:
+    bench.append(event("a", 0))
+
+    async def fail(one: CallEvent, context: Context) -> None:
+        raise TemporaryError("no")
+
+    bench.dispatch(fail)
+    bench.append(event("a", 1), event("b", 0))
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(one.call_id)
+
+    bench.dispatch(handle)
+    assert got == ["b"]
+    with blocking.Redis.from_url(bench.url) as client:
+        assert client.llen("offhook:{0}:lane:crm:main/a") == 2
+
+
+def test_a_permanent_failure_is_a_dead_letter_at_once_and_the_call_goes_on(bench: Bench) -> None:
+    bench.append(event("a", 0), event("a", 1))
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        if one.parameters["n"] == "0":
+            raise PermanentError("there is no such contact")
+        got.append(one.parameters["n"])
+
+    bench.dispatch(handle)
+    assert got == ["1"]
+    [job] = bench.jobs("failed_job_registry")
+    assert job.meta["error"] == "there is no such contact"
+    assert "PermanentError" in job.latest_result().exc_string
+    assert (bench.state().dead, bench.state().lanes) == (1, 0)
+
+
+def test_a_bug_is_retried_with_its_type_and_text(bench: Bench) -> None:
+    bench.append(event())
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        raise KeyError("contact")
+
+    bench.dispatch(handle)
+    [job] = bench.jobs("scheduled_job_registry")
+    assert job.meta["error"] == "KeyError: 'contact'"
+
+
+def test_a_handler_without_retries_makes_dead_letters_only(bench: Bench) -> None:
+    bench.append(event())
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        raise TemporaryError("no")
+
+    bench.dispatch(handle, retry=[])
+    assert len(bench.jobs("failed_job_registry")) == 1
+    assert bench.jobs("scheduled_job_registry") == []
+
+
+def test_a_slow_async_handler_is_cut_off_at_its_timeout(bench: Bench) -> None:
+    bench.append(event("a"), event("b"))
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        if one.call_id == "a":
+            await asyncio.sleep(60)
+        got.append(one.call_id)
+
+    bench.dispatch(handle, timeout=0.1)
+    assert got == ["b"]
+    [job] = bench.jobs("scheduled_job_registry")
+    assert job.meta["error"] == "did not finish within 0.1 s"
+
+
+def test_a_plain_function_runs_in_a_thread_and_blocks_nobody(bench: Bench) -> None:
+    bench.append(event("a"), event("b"))
+    meet = threading.Barrier(2, timeout=5)  # both must be inside at the same time
+
+    def handle(one: CallEvent, context: Context) -> None:
+        meet.wait()
+
+    bench.dispatch(handle, is_async=False)
+    assert bench.state().delivered == 2
+
+
+def test_after_a_hung_thread_a_fresh_dispatch_is_called(bench: Bench) -> None:
+    bench.append(event("a"))
+    release = threading.Event()
+
+    def handle(one: CallEvent, context: Context) -> None:
+        release.wait(5)
+
+    bench.dispatch(handle, is_async=False, timeout=0.05)
+    release.set()
+    assert len(bench.jobs("scheduled_job_registry")) == 1
+    with blocking.Redis.from_url(bench.url) as client:
+        assert client.llen("rq:queue:offhook.crm.0") == 1
+
+
+def test_what_a_dead_dispatch_left_is_delivered_first_and_in_order(bench: Bench) -> None:
+    bench.append(*(event("a", n) for n in range(3)))
+    bench.leave_pending(2)
+    bench.append(event("a", 3))
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(one.parameters["n"])
+
+    bench.dispatch(handle)
+    assert got == ["0", "1", "2", "3"]
+    assert bench.state().in_flight == 0
+
+
+def test_an_event_that_was_there_at_every_death_is_delivered_on_its_own(bench: Bench) -> None:
+    bench.append(event("poison", 0), event("good", 0))
+    bench.leave_pending(1)
+
+    async def read_again(inbox: Inbox) -> None:
+        cursor = Cursor(inbox, "crm", 0)
+        await cursor.take()
+        for _ in range(module.MAX_READS):
+            assert await cursor.read_pending(b"0-0", 10)
+        await cursor.rest(even_if_behind=True)
+
+    bench._with_inbox(read_again)
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(one.call_id)
+
+    bench.dispatch(handle)
+    assert got == ["good"]
+    with blocking.Redis.from_url(bench.url) as client:
+        assert client.llen("rq:queue:offhook.crm.redeliver") == 1
+
+
+def test_sigterm_finishes_what_is_in_flight_and_leaves_the_rest_for_the_next(bench: Bench) -> None:
+    bench.append(*(event("a", n) for n in range(4)))
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.05)
+        got.append(one.parameters["n"])
+
+    bench.dispatch(handle)
+    assert got == ["0"]
+    assert bench.state().delivered == 1
+
+    async def go_on(one: CallEvent, context: Context) -> None:
+        got.append(one.parameters["n"])
+
+    bench.dispatch(go_on)
+    assert got == ["0", "1", "2", "3"]
+
+
+def test_an_open_circuit_makes_the_cursor_wait_and_no_job_per_event(bench: Bench) -> None:
+    bench.append(*(event(f"call-{n}") for n in range(100)))
+    tried = 0
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        nonlocal tried
+        tried += 1
+        raise TemporaryError("down")
+
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    bench.dispatch(handle, concurrency=2)
+    timer.join()
+    assert tried <= 7  # five in a row, and what was in flight beside them
+    assert len(bench.jobs("scheduled_job_registry")) == tried
+    state = bench.state()
+    assert state.circuit_open is not None
+    assert state.in_flight + state.lag == 100 - tried
+
+
+def test_a_handler_that_blocks_the_event_loop_keeps_its_lease(bench: Bench) -> None:
+    bench.append(event())
+    renewed: list[int] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        with blocking.Redis.from_url(bench.url) as client:
+            key = "offhook:{0}:awake:crm"
+            client.pexpire(key, 2500)
+            time.sleep(2.0)  # a renewal is due every 1.5 s  # noqa: ASYNC251
+            renewed.append(int(client.pttl(key)))  # type: ignore[arg-type]
+
+    bench.dispatch(handle)
+    assert renewed[0] > 2500
+
+
+def test_a_second_dispatch_leaves_a_living_one_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEASE_MS", 100)  # how long it waits for the other to be dead
+    bench.append(event())
+
+    async def hold(inbox: Inbox) -> None:
+        await Cursor(inbox, "crm", 0).take()
+
+    bench._with_inbox(hold)
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        raise AssertionError("two dispatches serve one cursor")
+
+    bench.dispatch(handle)
+    assert bench.state().lag == 1
+
+
+def test_a_cursor_that_the_server_lost_is_made_again(bench: Bench) -> None:
+    bench.append(event())
+    with blocking.Redis.from_url(bench.url) as client:
+        client.xgroup_destroy("offhook:{0}:inbox", "crm")
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(one.call_id)
+
+    bench.dispatch(handle)
+    assert got == ["call-1"]
