@@ -8,6 +8,7 @@ share a hash tag, so partitions can spread over a cluster:
     offhook:{0}:awake:crm      the lease of the dispatch that serves the cursor of handler `crm`,
                                or `waking` while one is being called; absent: asleep
     offhook:{0}:parked:crm     hash: lane -> id of the event whose redelivery it waits for
+    offhook:{0}:attempts:crm   hash: lane -> attempts made to deliver that event
     offhook:{0}:lane:crm:LANE  list: the stored events of a parked lane, the failed one first
     offhook:{0}:circuit:crm    set while the circuit is open, expires when it is time to probe
     offhook:{0}:counts:crm     hash: delivered, failed, dead
@@ -15,7 +16,9 @@ share a hash tag, so partitions can spread over a cluster:
     offhook:deliveries         channel: what was delivered, published while somebody listens
 """
 
+import os
 import secrets
+import socket
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError, ResponseError
@@ -108,24 +112,36 @@ end
 return done
 """
 
-# Move one event from the cursor to the end of its lane. `always`: the delivery failed, the lane
-# begins to wait now. Otherwise only behind others: 0 means that the lane is free again.
+# Move one event from the cursor to the end of its lane. `always`: the lane begins to wait now, for
+# this event, of which so many attempts were made. Otherwise only behind others: 0 means that the
+# lane is free again. 2: the lane waits for this event, it must be redelivered.
 _PARK = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local head = redis.call('HGET', KEYS[3], ARGV[4])
 if not head and ARGV[7] ~= 'always' then return 0 end
 if head ~= ARGV[5] then
     redis.call('RPUSH', KEYS[4], ARGV[6])
-    if not head then redis.call('HSET', KEYS[3], ARGV[4], ARGV[5]) end
+    if not head then
+        redis.call('HSET', KEYS[3], ARGV[4], ARGV[5])
+        redis.call('HSET', KEYS[5], ARGV[4], ARGV[8])
+        head = ARGV[5]
+    end
 end
 redis.call('XACK', KEYS[2], ARGV[2], ARGV[3])
-return 1
+return head == ARGV[5] and 2 or 1
+"""
+
+# An attempt begins: count it, before it may kill its process. 0: the lane waits for another event.
+_ATTEMPT = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+return redis.call('HINCRBY', KEYS[2], ARGV[1], 1)
 """
 
 # The event that a lane waits for is done with (delivered or dead): return the next one of it.
 _ADVANCE = """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HINCRBY', KEYS[3], ARGV[3], 1)
+redis.call('HDEL', KEYS[4], ARGV[1])
 redis.call('LPOP', KEYS[2])
 local event = redis.call('LINDEX', KEYS[2], 0)
 if not event then
@@ -140,6 +156,13 @@ return event
 _REJOIN = """
 redis.call('RPUSH', KEYS[2], ARGV[3])
 return redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+"""
+
+# Free the lease that a process held which is known to be dead, instead of waiting it out.
+_RELEASE = """
+local holder = redis.call('GET', KEYS[1])
+if not holder or string.sub(holder, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
 """
 
 _CURSOR_BEHIND = """
@@ -210,6 +233,7 @@ class Inbox:
         self._behind: AsyncScript = redis.register_script(_CURSOR_BEHIND)
         self._advance: AsyncScript = redis.register_script(_ADVANCE)
         self._rejoin: AsyncScript = redis.register_script(_REJOIN)
+        self._attempt: AsyncScript = redis.register_script(_ATTEMPT)
 
     async def append(
         self,
@@ -315,11 +339,22 @@ class Inbox:
         found: Any = await self.redis.hgetall(_key(partition, "parked", handler))
         return {lane.decode(): event_id.decode() for lane, event_id in found.items()}
 
-    async def waits_for(self, handler: str, event: CallEvent) -> bool:
-        """Does a parked lane wait for this event?"""
+    async def begin_attempt(self, handler: str, event: CallEvent) -> int:
+        """Count an attempt to deliver the event that a parked lane waits for.
+
+        Returns:
+            Its number, from 1; 0 when the lane does not wait for this event (any more).
+        """
         partition = partition_of(event, self.partitions)
-        found = await self.redis.hget(_key(partition, "parked", handler), event.call)
-        return bool(found == event.id.encode())
+        return int(
+            await self._attempt(
+                keys=[
+                    _key(partition, "parked", handler),
+                    _key(partition, "attempts", handler),
+                ],
+                args=[event.call, event.id],
+            )
+        )
 
     async def head(self, handler: str, partition: int, lane: str) -> CallEvent | None:
         """The event that a parked lane waits for."""
@@ -341,6 +376,7 @@ class Inbox:
                 _key(partition, "parked", handler),
                 _key(partition, "lane", handler, event.call),
                 _key(partition, "counts", handler),
+                _key(partition, "attempts", handler),
             ],
             args=[event.call, event.id, outcome],
         )
@@ -415,7 +451,7 @@ class Cursor:
     ) -> None:
         self.handler = handler
         self.partition = partition
-        self.token = token or secrets.token_hex(8)
+        self.token = token or f"{holder(os.getpid())}{secrets.token_hex(8)}"
         self._inbox = inbox
         self._redis = inbox.redis
         self._stream = f"offhook:{{{partition}}}:inbox"
@@ -498,26 +534,41 @@ class Cursor:
         if answer < 0:
             raise LeaseLost(f"another dispatch serves {self.handler}/{self.partition}")
 
-    async def park(self, entry: Entry, *, always: bool) -> bool:
+    async def park(self, entry: Entry, attempts: int) -> bool:
         """Move an event from the cursor to the end of its lane, which waits for a redelivery.
 
         Args:
-            always: its delivery failed: the lane waits for this event. Otherwise it goes behind
-                others, if the lane still waits.
+            attempts: how often its delivery was attempted.
 
         Returns:
-            Whether it was parked.
+            Whether the lane waits for this event: then it must be redelivered. Otherwise it
+            comes behind others.
 
         Raises:
             LeaseLost: another dispatch serves the cursor.
         """
+        return await self._move(entry, "always", attempts) == 2
+
+    async def park_behind(self, entry: Entry) -> bool:
+        """Move an event behind others of its call, if their lane still waits.
+
+        Returns:
+            False: the lane is free again, and the event is still to be delivered.
+
+        Raises:
+            LeaseLost: another dispatch serves the cursor.
+        """
+        return await self._move(entry, "behind", 0) > 0
+
+    async def _move(self, entry: Entry, when: str, attempts: int) -> int:
         event = entry.event
-        answer = await self._park(
+        answer: int = await self._park(
             keys=[
                 self._awake,
                 self._stream,
                 self._parked,
                 _key(self.partition, "lane", self.handler, event.call),
+                _key(self.partition, "attempts", self.handler),
             ],
             args=[
                 self.token,
@@ -526,12 +577,13 @@ class Cursor:
                 event.call,
                 event.id,
                 entry.stored,
-                "always" if always else "behind",
+                when,
+                attempts,
             ],
         )
         if answer < 0:
             raise LeaseLost(f"another dispatch serves {self.handler}/{self.partition}")
-        return bool(answer)
+        return answer
 
     async def parked(self) -> set[str]:
         """The lanes that wait for a redelivery."""
@@ -558,6 +610,17 @@ class Cursor:
     async def publish(self, deliveries: list[dict[str, Any]]) -> None:
         """Tell those who listen what was delivered."""
         await self._redis.publish(DELIVERIES, msgspec.json.encode(deliveries))
+
+
+def holder(pid: int) -> str:
+    """How the token of a lease begins that this process of this machine holds."""
+    return f"{socket.gethostname()}/{pid}/"
+
+
+def release_lease(redis: BlockingRedis, handler: str, partition: int, pid: int) -> bool:
+    """Free the lease of a dispatch whose process on this machine is known to be dead."""
+    script = redis.register_script(_RELEASE)
+    return bool(script(keys=[_key(partition, "awake", handler)], args=[holder(pid)]))
 
 
 def _key(partition: int, *names: str) -> str:

@@ -60,18 +60,16 @@ def redeliver(
     event: CallEvent,
     *,
     delay: float,
-    attempt: int,
     error: str | None = None,
 ) -> None:
-    """Have an event delivered again, as a job of its own.
+    """Have the event that a parked lane waits for delivered again, as a job of its own.
 
     Args:
         delay: seconds from now; 0 for at once.
-        attempt: the number that the next attempt will have.
-        error: why the last one failed.
+        error: why the last attempt failed.
     """
     target = queue(redeliver_queue(handler), redis)
-    job = _job(target, handler, event, {"attempt": attempt, "error": error})
+    job = _job(target, handler, event, {"error": error})
     target.failed_job_registry.remove(job.id)
     if delay > 0:
         target.schedule_job(job, _now() + timedelta(seconds=delay))

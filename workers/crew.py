@@ -14,11 +14,13 @@ from typing import Any
 
 from redis.exceptions import RedisError
 from rq import Worker
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from offhook import queues
 from offhook.connection import connect_rq
 from offhook.handler import plug_all
+from offhook.inbox import release_lease
 from offhook.settings import Settings
 from workers import dispatch, process, redeliver, scheduler
 
@@ -36,6 +38,13 @@ class DispatchWorker(Worker):
     """RQ's forking worker, which on a warm shutdown asks its work-horse to end in good order."""
 
     max_connection_wait_time = 2.0  # Redis is back within seconds, or it is somebody's alarm
+
+    def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: object) -> None:
+        """Let another dispatch go on at once, instead of when the dead one's lease runs out."""
+        super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
+        handler, partition = job.args
+        if retpid and release_lease(self.connection, handler, partition, retpid):
+            queues.wake(self.connection, handler, partition)
 
     def handle_warm_shutdown_request(self) -> None:
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]

@@ -52,10 +52,11 @@ def dispatch(handler: str, partition: int) -> None:
         log.warning("handler %s is not configured any more: nothing dispatched", handler)
         return
     plugged = plug(handler, settings.handlers[handler])
-    uvloop.run(_dispatch(settings, plugged, partition))
+    uvloop.run(serve_cursor(settings, plugged, partition))
 
 
-async def _dispatch(settings: Settings, handler: PluggedHandler, partition: int) -> None:
+async def serve_cursor(settings: Settings, handler: PluggedHandler, partition: int) -> None:
+    """Take the lease of a handler's cursor and serve it until it is quiet."""
     redis, reading = connect(settings.redis_url, tries=10), connect(settings.redis_url, tries=0)
     rq = connect_rq(settings.redis_url)
     try:
@@ -221,7 +222,7 @@ class Dispatch:
         if not self._handler.wants(event):
             self._finish(entry, delivered=False)
         elif event.call in self._parked and event.call not in self._lanes:
-            if await self._cursor.park(entry, always=False):
+            if await self._cursor.park_behind(entry):
                 self._forget(entry)
             else:
                 self._parked.discard(event.call)
@@ -258,7 +259,7 @@ class Dispatch:
                 continue
             self._parked.add(lane.call)
             while lane.entries:
-                if not await self._cursor.park(lane.entries[0], always=False):
+                if not await self._cursor.park_behind(lane.entries[0]):
                     self._parked.discard(lane.call)
                     return
                 self._forget(lane.entries.popleft())
@@ -298,18 +299,8 @@ class Dispatch:
             sentence(error),
             extra=event_keys(entry.event, self._handler.name, 1),
         )
-        await self._cursor.park(entry, always=True)
         await self._cursor.count("failed")
-        await asyncio.to_thread(
-            queues.redeliver,
-            self._rq,
-            self._handler.name,
-            entry.event,
-            delay=wait_before(waits[0], error),
-            attempt=2,
-            error=sentence(error),
-        )
-        self._forget(entry)
+        await self._park(entry, 1, wait_before(waits[0], error), sentence(error))
         return False
 
     async def _redeliver_alone(self, entry: Entry) -> None:
@@ -320,16 +311,18 @@ class Dispatch:
             extra=event_keys(entry.event, self._handler.name, 1),
         )
         self._parked.add(entry.event.call)
-        await self._cursor.park(entry, always=True)
-        await asyncio.to_thread(
-            queues.redeliver,
-            self._rq,
-            self._handler.name,
-            entry.event,
-            delay=0,
-            attempt=1,
-            error="the worker process died while this event was in flight",
-        )
+        await self._park(entry, 0, 0, "the worker process died while this event was in flight")
+
+    async def _park(self, entry: Entry, attempts: int, delay: float, error: str) -> None:
+        if await self._cursor.park(entry, attempts):
+            await asyncio.to_thread(
+                queues.redeliver,
+                self._rq,
+                self._handler.name,
+                entry.event,
+                delay=delay,
+                error=error,
+            )
         self._forget(entry)
 
     async def _bury(self, entry: Entry, error: Exception) -> None:

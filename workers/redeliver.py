@@ -58,8 +58,8 @@ class Redelivery:
         self._job = job
         self._name = name
         self._event = event
-        self._attempt = int(job.meta["attempt"])
-        self._keys = event_keys(event, name, self._attempt)
+        self._attempt = 0  # its number, once it has begun
+        self._keys = event_keys(event, name, 0)
 
     async def run(self) -> None:
         """Attempt it, unless it is done with, or the circuit is open.
@@ -67,51 +67,39 @@ class Redelivery:
         Raises:
             Exception: why it failed.
         """
-        if not await self._inbox.waits_for(self._name, self._event):
-            log.info("already done with", extra=self._keys)
-            return
         try:
             handler = self._handler()
-            open_for = await self._inbox.circuit_open_for(self._name, self._event)
-            if open_for:
-                self._again(open_for)
-                raise TemporaryError(f"{self._name}'s circuit is open")
-        except PermanentError as error:
-            await self._die(error)
-            raise
         except ConfigError:
             self._again(60.0)  # the event waits until the configuration is right again
             raise
+        open_for = await self._inbox.circuit_open_for(self._name, self._event)
+        if open_for:
+            self._again(open_for)
+            raise TemporaryError(f"{self._name}'s circuit is open")
+        self._attempt = await self._inbox.begin_attempt(self._name, self._event)
+        self._keys = event_keys(self._event, self._name, self._attempt)
+        if not self._attempt:
+            log.info("already done with", extra=self._keys)
+            return
         try:
             await self._deliver(handler)
         except PermanentError as error:
             await self._die(error)
             raise
         except Exception as error:
-            waits = handler.policy.retry
-            if self._attempt > len(waits):
-                await self._die(error)
-            else:
-                log.warning("redelivery failed: %s", sentence(error), extra=self._keys)
-                await self._inbox.count(self._name, self._event, "failed")
-                self._job.meta["error"] = sentence(error)
-                self._again(wait_before(waits[self._attempt - 1], error))
+            await self._put_off(handler.policy.retry, error)
             raise
         log.info("redelivered", extra=self._keys)
         await self._advance("delivered")
 
     def _handler(self) -> PluggedHandler:
-        try:
-            return plug(self._name, self._settings.handlers[self._name])
-        except KeyError as error:
-            raise PermanentError(f"handler {self._name} is not configured any more") from error
+        if self._name not in self._settings.handlers:
+            raise ConfigError(f"handlers.{self._name}: is not configured, but has redeliveries")
+        return plug(self._name, self._settings.handlers[self._name])
 
     async def _deliver(self, handler: PluggedHandler) -> None:
         if self._attempt > len(handler.policy.retry) + 1:
             raise PermanentError("the worker process died in each attempt")
-        # Counted before it begins: an attempt that kills this process is one, too.
-        self._job.meta["attempt"] = self._attempt + 1
-        await asyncio.to_thread(self._job.save_meta)
         async with Http() as http:
             await handler.deliver(
                 self._event,
@@ -119,6 +107,15 @@ class Redelivery:
                 http=http,
                 threads=ThreadPoolExecutor(1, "handler"),
             )
+
+    async def _put_off(self, waits: list[float], error: Exception) -> None:
+        if self._attempt > len(waits):
+            await self._die(error)
+            return
+        log.warning("redelivery failed: %s", sentence(error), extra=self._keys)
+        await self._inbox.count(self._name, self._event, "failed")
+        self._job.meta["error"] = sentence(error)
+        self._again(wait_before(waits[self._attempt - 1], error))
 
     def _again(self, seconds: float) -> None:
         """Have RQ repeat the job when it has raised: it waits by the first of these intervals."""
@@ -142,6 +139,4 @@ class Redelivery:
         except LeaseLost:
             return  # another run of this job was faster
         if following is not None:
-            await asyncio.to_thread(
-                queues.redeliver, self._rq, self._name, following, delay=0, attempt=1
-            )
+            await asyncio.to_thread(queues.redeliver, self._rq, self._name, following, delay=0)

@@ -116,9 +116,7 @@ class Scheduler:
                     event = await self._inbox.head(name, partition, lane)
                     if event is not None and event.id == event_id:
                         log.warning("lane %s of %s is revived", lane, name)
-                        await asyncio.to_thread(
-                            queues.redeliver, self._rq, name, event, delay=0, attempt=1
-                        )
+                        await asyncio.to_thread(queues.redeliver, self._rq, name, event, delay=0)
         self._suspects = found
 
     async def trim(self, names: Sequence[str]) -> None:

@@ -28,7 +28,9 @@ def run(url: str, test: Callable[[Inbox], Awaitable[None]], partitions: int = 1)
     asyncio.run(with_inbox())
 
 
-async def append(inbox: Inbox, *events: CallEvent, window: float = 60) -> tuple[set[int], list[str]]:
+async def append(
+    inbox: Inbox, *events: CallEvent, window: float = 60
+) -> tuple[set[int], list[str]]:
     marked = [(one.id, one) for one in events]
     return await inbox.append(0, marked, HANDLERS, window)
 
@@ -151,7 +153,7 @@ def test_who_lost_the_lease_changes_nothing_any_more(redis_url: str) -> None:
         with pytest.raises(LeaseLost):
             await stale.acknowledge([entry.position], 1)
         with pytest.raises(LeaseLost):
-            await stale.park(entry, always=True)
+            await stale.park(entry, 1)
         assert await stale.rest()  # nothing of its own is left to give back
         assert (await inbox.state("crm", 0)).in_flight == 1
 
@@ -164,10 +166,10 @@ def test_a_parked_lane_gives_its_events_back_in_order(redis_url: str) -> None:
         sent = [event(n=n) for n in range(3)]
         await append(inbox, *sent)
         first, second, third = await cursor.read(10, 10)
-        assert not await cursor.park(second, always=False)  # the lane does not wait yet
-        assert await cursor.park(first, always=True)
-        assert await cursor.park(second, always=False)
-        assert await cursor.park(third, always=False)
+        assert not await cursor.park_behind(second)  # the lane does not wait yet
+        assert await cursor.park(first, 1)
+        assert await cursor.park_behind(second)
+        assert not await cursor.park(third, 1)  # the lane waits for the first
         assert (await inbox.state("crm", 0)).in_flight == 0
         assert await inbox.parked("crm", 0) == {sent[0].call: sent[0].id}
         assert await inbox.advance("crm", sent[0], "delivered") == sent[1]
@@ -182,13 +184,30 @@ def test_a_parked_lane_gives_its_events_back_in_order(redis_url: str) -> None:
     run(redis_url, test)
 
 
+def test_attempts_are_counted_for_the_event_that_a_lane_waits_for(redis_url: str) -> None:
+    async def test(inbox: Inbox) -> None:
+        cursor = await leased(inbox)
+        await append(inbox, event(n=0), event(n=1))
+        first, second = await cursor.read(10, 10)
+        await cursor.park(first, 1)
+        await cursor.park_behind(second)
+        assert await inbox.begin_attempt("crm", first.event) == 2
+        assert await inbox.begin_attempt("crm", first.event) == 3
+        assert await inbox.begin_attempt("crm", second.event) == 0
+        await inbox.advance("crm", first.event, "delivered")
+        assert await inbox.begin_attempt("crm", first.event) == 0
+        assert await inbox.begin_attempt("crm", second.event) == 1
+
+    run(redis_url, test)
+
+
 def test_parking_the_same_event_again_does_not_double_it(redis_url: str) -> None:
     async def test(inbox: Inbox) -> None:
         cursor = await leased(inbox)
         await append(inbox, event())
         [entry] = await cursor.read(10, 10)
-        assert await cursor.park(entry, always=True)
-        assert await cursor.park(entry, always=True)
+        assert await cursor.park(entry, 1)
+        assert await cursor.park(entry, 1)
         assert await inbox.advance("crm", entry.event, "delivered") is None
 
     run(redis_url, test)

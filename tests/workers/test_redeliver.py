@@ -1,0 +1,195 @@
+"""Redelivery by a real RQ worker on a real server: attempts, order per call, dead letters."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import redis as blocking
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+
+from offhook import CallEvent, queues
+from offhook.connection import connect
+from offhook.inbox import Cursor, Inbox
+from offhook.settings import load_settings
+from tests.conftest import Configure
+from tests.events import event
+from workers.scheduler import Scheduler
+
+QUEUE = queues.redeliver_queue("crm")
+
+
+class Bench:
+    """A parked lane of the handler `crm`, and what redelivers it."""
+
+    def __init__(self, url: str, recordings: Path) -> None:
+        self.url = url
+        self.rq = blocking.Redis.from_url(url)
+        self._recordings = recordings / "crm"
+
+    def with_inbox(self, go: Callable[[Inbox], Awaitable[None]]) -> None:
+        async def run() -> None:
+            client = connect(self.url)
+            await go(Inbox(client, 1))
+            await client.aclose()
+
+        asyncio.run(run())
+
+    def park(self, *events: CallEvent, enqueue: bool = True) -> None:
+        """The first of these failed once in dispatch; the others came behind it."""
+
+        async def go(inbox: Inbox) -> None:
+            await inbox.ensure_cursor("crm", "now")
+            await inbox.append(0, [(one.id, one) for one in events], [], 60)
+            cursor = Cursor(inbox, "crm", 0)
+            await cursor.take()
+            for entry in await cursor.read(100, 10):
+                await cursor.park(entry, 1)
+            await cursor.rest()
+
+        self.with_inbox(go)
+        if enqueue:
+            queues.redeliver(self.rq, "crm", events[0], delay=0)
+
+    def work(self) -> None:
+        """Run every job that is due now, and those that they enqueue."""
+        worker = SimpleWorker(
+            [queues.queue(QUEUE, self.rq)], connection=self.rq, serializer=JSONSerializer
+        )
+        worker.work(burst=True, logging_level="CRITICAL")
+
+    def schedule(self, rounds: int = 1) -> None:
+        async def go(inbox: Inbox) -> None:
+            scheduler = Scheduler(load_settings(), inbox, self.rq)
+            for _ in range(rounds):
+                scheduler._lanes_at = 0
+                await scheduler.round()
+            scheduler.release()
+
+        self.with_inbox(go)
+
+    def got(self) -> list[str]:
+        if not self._recordings.exists():
+            return []
+        return [line.split()[2] for line in self._recordings.read_text().splitlines()]
+
+    def dead(self) -> list[str]:
+        return queues.queue(QUEUE, self.rq).failed_job_registry.get_job_ids()
+
+    def scheduled(self) -> list[str]:
+        return queues.queue(QUEUE, self.rq).scheduled_job_registry.get_job_ids()
+
+    def lanes(self) -> int:
+        return int(self.rq.hlen("offhook:{0}:parked:crm"))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def bench(
+    redis_url: str, tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> Bench:
+    monkeypatch.setenv("RECORDINGS", str(tmp_path))
+    return Bench(redis_url, tmp_path)
+
+
+def handler(name: str, retry: str = "[1]") -> str:
+    return f'[handlers.crm]\nuse = "tests.recorders:{name}"\nretry = {retry}\n'
+
+
+def test_a_lane_is_delivered_in_order_and_then_free(bench: Bench, configure: Configure) -> None:
+    configure(handler("record"))
+    bench.park(*(event("a", n) for n in range(4)))
+    bench.work()
+    assert bench.got() == ["0", "1", "2", "3"]
+    assert (bench.lanes(), bench.dead(), bench.scheduled()) == (0, [], [])
+
+
+def test_a_redelivery_that_fails_waits_its_turn_and_is_sent_again(
+    bench: Bench, configure: Configure
+) -> None:
+    configure(handler("fail_twice", "[1, 1, 1]"))
+    bench.park(event("a", 0), event("a", 1))
+    bench.work()  # the second attempt of the first event
+    assert bench.got() == []
+    assert len(bench.scheduled()) == 1
+    for _ in range(4):
+        time.sleep(1.3)
+        bench.schedule()
+        bench.work()
+    assert bench.got() == ["0", "1"]
+    assert bench.lanes() == 0
+
+
+def test_out_of_attempts_it_is_a_dead_letter_and_the_call_goes_on(
+    bench: Bench, configure: Configure
+) -> None:
+    configure(handler("refuse_the_first"))
+    first = event("a", 0)
+    bench.park(first, event("a", 1))
+    bench.work()
+    assert bench.got() == ["1"]
+    assert bench.dead() == [queues.redelivery_id("crm", first.id)]
+    job = queues.queue(QUEUE, bench.rq).fetch_job(bench.dead()[0])
+    assert job is not None
+    assert job.meta["error"] == "the first one never"
+    assert job.args[1]["id"] == first.id
+    result = job.latest_result()
+    assert result is not None
+    assert "PermanentError" in str(result.exc_string)
+
+
+def test_a_handler_that_always_fails_is_tried_as_often_as_it_says(
+    bench: Bench, configure: Configure
+) -> None:
+    configure(handler("always_raise", "[1, 1]"))
+    bench.park(event("a", 0))
+    bench.work()
+    assert (len(bench.scheduled()), len(bench.dead())) == (1, 0)  # two attempts made
+    time.sleep(1.3)
+    bench.schedule()
+    bench.work()
+    assert (len(bench.scheduled()), len(bench.dead())) == (0, 1)  # three
+    assert bench.lanes() == 0
+
+
+def test_a_job_that_runs_twice_delivers_once(bench: Bench, configure: Configure) -> None:
+    configure(handler("record"))
+    one = event("a", 0)
+    bench.park(one)
+    bench.work()
+    queues.redeliver(bench.rq, "crm", one, delay=0)
+    bench.work()
+    assert bench.got() == ["0"]
+
+
+def test_while_the_circuit_is_open_no_attempt_is_made(bench: Bench, configure: Configure) -> None:
+    configure(handler("record"))
+    bench.park(event("a", 0))
+    bench.rq.set("offhook:{0}:circuit:crm", "open", px=1500)
+    bench.work()
+    assert bench.got() == []
+    time.sleep(2.5)
+    bench.schedule()
+    bench.work()
+    assert bench.got() == ["0"]
+
+
+def test_a_lane_whose_job_was_lost_is_revived(bench: Bench, configure: Configure) -> None:
+    configure(handler("record"))
+    bench.park(event("a", 0), enqueue=False)
+    bench.schedule(rounds=1)  # suspected, perhaps its job is on its way
+    bench.work()
+    assert bench.got() == []
+    bench.schedule(rounds=2)
+    bench.work()
+    assert bench.got() == ["0"]
+
+
+def test_a_wrong_configuration_costs_no_event(bench: Bench, configure: Configure) -> None:
+    configure('[handlers.crm]\nuse = "tests.recorders:no_such_function"\n')
+    bench.park(event("a", 0))
+    bench.work()
+    assert len(bench.scheduled()) == 1
+    assert bench.dead() == []
+    assert bench.lanes() == 1
