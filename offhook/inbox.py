@@ -20,9 +20,9 @@ import os
 import secrets
 import socket
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -31,6 +31,7 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError, ResponseError
 
+from offhook.connection import BLOCK_MS
 from offhook.errors import InboxUnavailable, LeaseLost
 from offhook.event import CallEvent, from_stored, to_stored
 
@@ -152,8 +153,10 @@ redis.call('HSET', KEYS[1], ARGV[1], cjson.decode(event).id)
 return event
 """
 
-# Put a dead letter back at the end of its lane. 1: it is the first there and must be sent.
+# Put a dead letter back at the end of its lane, unless it is in it. 1: it is the first there and
+# must be sent.
 _REJOIN = """
+if redis.call('LPOS', KEYS[2], ARGV[3]) then return 0 end
 redis.call('RPUSH', KEYS[2], ARGV[3])
 return redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 """
@@ -287,16 +290,51 @@ class Inbox:
     async def set_back(self, handler: str, since: datetime) -> int:
         """Set the handler's cursor back to the first event accepted at or after `since`.
 
+        A cursor that has not come so far stays where it is: moved on, it would lose events.
+
         Returns:
             How many events it will get again.
         """
-        position = f"{max(0, int(since.timestamp() * 1000))}-0"
+        position = _position(since)
         count = 0
         for partition in range(self.partitions):
-            key = f"offhook:{{{partition}}}:inbox"
-            await self.redis.xgroup_setid(key, handler, _before(position))
-            count += len(await self.redis.xrange(key, min=position) or ())
+            read, _ = await self._read_since(handler, partition, position)
+            if read:
+                key = f"offhook:{{{partition}}}:inbox"
+                await self.redis.xgroup_setid(key, handler, _before(position))
+            count += read
         return count
+
+    async def read_since(self, handler: str, since: datetime) -> tuple[int, datetime | None]:
+        """How many of the events accepted since then the handler has read, and when the first came."""
+        position = _position(since)
+        found = [
+            await self._read_since(handler, partition, position)
+            for partition in range(self.partitions)
+        ]
+        first = min((_order(first) for _, first in found if first), default=None)
+        moment = datetime.fromtimestamp(first[0] / 1000, UTC) if first else None
+        return sum(count for count, _ in found), moment
+
+    async def _read_since(
+        self, handler: str, partition: int, position: str
+    ) -> tuple[int, bytes | None]:
+        key = f"offhook:{{{partition}}}:inbox"
+        try:
+            groups = await self.redis.xinfo_groups(key)
+        except ResponseError:  # no stream yet
+            return 0, None
+        last = next((g["last-delivered-id"] for g in groups if g["name"] == handler.encode()), b"0")
+        count, first, start = 0, None, position.encode()
+        while page := await self.redis.xrange(key, min=start, max=last, count=1000):
+            first = first or page[0][0]
+            count += len(page)
+            start = b"(" + page[-1][0]
+        return count, first
+
+    async def length(self, partition: int) -> int:
+        """How many events a partition holds, delivered ones too."""
+        return int(await self.redis.xlen(f"offhook:{{{partition}}}:inbox"))
 
     async def behind(self, handler: str, partition: int) -> bool:
         """Does a cursor have events to deliver and nobody who does it? Then mark it as waking."""
@@ -407,10 +445,50 @@ class Inbox:
         partition = partition_of(event, self.partitions)
         await self.redis.hincrby(_key(partition, "counts", handler), outcome, 1)
 
+    async def watched(self) -> bool:
+        """Is somebody listening to what is delivered?"""
+        found = await self.redis.pubsub_numsub(DELIVERIES)
+        return bool(found and found[0][1])
+
+    async def publish(self, attempts: list[dict[str, Any]]) -> None:
+        """Tell those who listen which attempts to deliver were made."""
+        await self.redis.publish(DELIVERIES, msgspec.json.encode(attempts))
+
+    async def watch_deliveries(self) -> AsyncIterator[dict[str, Any]]:
+        """The attempts to deliver, of all handlers, as they are made. Ends only from outside."""
+        async with self.redis.pubsub(ignore_subscribe_messages=True) as channel:
+            await channel.subscribe(DELIVERIES)
+            while True:
+                message = await channel.get_message(timeout=BLOCK_MS / 1000)
+                for attempt in msgspec.json.decode(message["data"]) if message else ():
+                    yield attempt
+
+    async def watch_events(self) -> AsyncIterator[CallEvent]:
+        """The events of all partitions, as they are accepted. Ends only from outside."""
+        streams: Any = {f"offhook:{{{p}}}:inbox": "$" for p in range(self.partitions)}
+        while True:
+            answer: Any = await self.redis.xread(streams, block=BLOCK_MS)
+            for stream, items in answer or ():
+                for position, fields in items:
+                    streams[stream.decode()] = position
+                    yield from_stored(fields[b"e"])
+
     async def quarantine(self, refused: dict[str, str | bytes], size: int) -> None:
         """Keep a refused callback for a person to look at; the oldest goes when there are `size`."""
         if size:
             await self.redis.xadd(QUARANTINE, refused, maxlen=size, approximate=False)  # type: ignore[arg-type]
+
+    async def quarantined(self) -> list[tuple[str, dict[str, bytes]]]:
+        """The refused callbacks that are kept, each with its id; the newest first."""
+        found: Any = await self.redis.xrevrange(QUARANTINE)
+        return [
+            (key.decode(), {name.decode(): value for name, value in refused.items()})
+            for key, refused in found
+        ]
+
+    async def clear_quarantine(self) -> None:
+        """Forget the refused callbacks."""
+        await self.redis.delete(QUARANTINE)
 
     async def trim(self, partition: int, before: datetime, handlers: Iterable[str]) -> int:
         """Forget the events accepted before a moment, but none that a cursor has not delivered.
@@ -602,15 +680,6 @@ class Cursor:
         """Add to the handler's count of `outcome`."""
         await self._redis.hincrby(self._counts, outcome, by)
 
-    async def watched(self) -> bool:
-        """Is somebody listening to what is delivered?"""
-        found = await self._redis.pubsub_numsub(DELIVERIES)
-        return bool(found and found[0][1])
-
-    async def publish(self, deliveries: list[dict[str, Any]]) -> None:
-        """Tell those who listen what was delivered."""
-        await self._redis.publish(DELIVERIES, msgspec.json.encode(deliveries))
-
 
 def holder(pid: int) -> str:
     """How the token of a lease begins that this process of this machine holds."""
@@ -641,6 +710,10 @@ def _order(position: bytes | str) -> tuple[int, int]:
     text = position.decode() if isinstance(position, bytes) else position
     milliseconds, _, number = text.partition("-")
     return int(milliseconds), int(number)
+
+
+def _position(moment: datetime) -> str:
+    return f"{max(0, int(moment.timestamp() * 1000))}-0"
 
 
 def _before(position: str) -> str:

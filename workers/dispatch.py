@@ -28,6 +28,7 @@ from offhook.settings import Settings, load_settings
 from workers import process
 from workers.circuit import Circuit
 from workers.failure import event_keys, sentence, wait_before
+from workers.feed import attempt_record
 from workers.lane import Lane, Lanes
 from workers.lease import LeaseKeeper
 
@@ -60,12 +61,13 @@ async def serve_cursor(settings: Settings, handler: PluggedHandler, partition: i
     redis, reading = connect(settings.redis_url, tries=10), connect(settings.redis_url, tries=0)
     rq = connect_rq(settings.redis_url)
     try:
-        cursor = Cursor(Inbox(redis, settings.partitions), handler.name, partition)
+        inbox = Inbox(redis, settings.partitions)
+        cursor = Cursor(inbox, handler.name, partition)
         reader = Cursor(Inbox(reading, settings.partitions), handler.name, partition, cursor.token)
         if not await _taken(cursor):
             return
         async with Http(limit=handler.policy.concurrency) as http:
-            again = await Dispatch(settings, handler, cursor, reader, rq, http).run()
+            again = await Dispatch(settings, handler, inbox, cursor, reader, rq, http).run()
         if again:
             queues.wake(rq, handler.name, partition)
     finally:
@@ -91,12 +93,14 @@ class Dispatch:
         self,
         settings: Settings,
         handler: PluggedHandler,
+        inbox: Inbox,
         cursor: Cursor,
         reader: Cursor,
         rq: Redis,
         http: Http,
     ) -> None:
         self._handler = handler
+        self._inbox = inbox
         self._cursor = cursor
         self._reader = reader
         self._rq = rq
@@ -380,33 +384,20 @@ class Dispatch:
             self._outstanding.difference_update(done)
             self._room.set()
         if told:
-            await self._cursor.publish(told)
+            await self._inbox.publish(told)
 
     # Being watched, and stopping
 
     async def _watch(self) -> None:
         while True:
             with suppress(RedisConnectionError, RedisTimeoutError):
-                self._watched = await self._cursor.watched()
+                self._watched = await self._inbox.watched()
             await asyncio.sleep(1)
 
     def _tell(self, entry: Entry, called: float, outcome: str, error: Exception | None) -> None:
         if self._watched:
-            event = entry.event
-            self._told.append(
-                {
-                    "handler": self._handler.name,
-                    "event": event.id,
-                    "call": event.call,
-                    "type": event.type,
-                    "extension": event.extension,
-                    "attempt": 1,
-                    "outcome": outcome,
-                    "error": sentence(error) if error else None,
-                    "waited": called - event.received.timestamp(),
-                    "took": time.time() - called,
-                }
-            )
+            name = self._handler.name
+            self._told.append(attempt_record(name, entry.event, 1, called, outcome, error))
             self._something_done.set()
 
     def _stop_and_hand_over(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from offhook.http import Http
 from offhook.inbox import Inbox
 from offhook.settings import Settings, load_settings
 from workers.failure import event_keys, sentence, wait_before
+from workers.feed import attempt_record
 
 log = logging.getLogger("offhook.redeliver")
 
@@ -81,15 +83,19 @@ class Redelivery:
         if not self._attempt:
             log.info("already done with", extra=self._keys)
             return
+        called = time.time()
         try:
             await self._deliver(handler)
-        except PermanentError as error:
-            await self._die(error)
-            raise
         except Exception as error:
-            await self._put_off(handler.policy.retry, error)
+            dead = isinstance(error, PermanentError) or self._attempt > len(handler.policy.retry)
+            await self._tell(called, "dead" if dead else "failed", error)
+            if dead:
+                await self._die(error)
+            else:
+                await self._put_off(handler.policy.retry[self._attempt - 1], error)
             raise
         log.info("redelivered", extra=self._keys)
+        await self._tell(called, "delivered", None)
         await self._advance("delivered")
 
     def _handler(self) -> PluggedHandler:
@@ -108,14 +114,15 @@ class Redelivery:
                 threads=ThreadPoolExecutor(1, "handler"),
             )
 
-    async def _put_off(self, waits: list[float], error: Exception) -> None:
-        if self._attempt > len(waits):
-            await self._die(error)
-            return
+    async def _put_off(self, seconds: float, error: Exception) -> None:
         log.warning("redelivery failed: %s", sentence(error), extra=self._keys)
         await self._inbox.count(self._name, self._event, "failed")
         self._job.meta["error"] = sentence(error)
-        self._again(wait_before(waits[self._attempt - 1], error))
+        self._again(wait_before(seconds, error))
+
+    async def _tell(self, called: float, outcome: str, error: Exception | None) -> None:
+        record = attempt_record(self._name, self._event, self._attempt, called, outcome, error)
+        await self._inbox.publish([record])
 
     def _again(self, seconds: float) -> None:
         """Have RQ repeat the job when it has raised: it waits by the first of these intervals."""

@@ -1,0 +1,281 @@
+"""`offhook demo`: the whole way of an event, live, with nothing to set up."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator
+from itertools import cycle
+from pathlib import Path
+from random import Random
+from typing import Annotated, Literal
+
+import httpx
+import typer
+from rich.console import Console
+from rq import Worker
+
+from offhook import queues
+from offhook.cli.demo.show import Show
+from offhook.cli.demo.target import OtherSystems
+from offhook.connection import connect, connect_rq
+from offhook.embedded import EmbeddedServer
+from offhook.errors import ConfigError, OffhookError
+from offhook.event import EventType
+from offhook.inbox import Inbox
+from offhook.token import callback_url
+from unifiedapi.sandbox import calls, pbx
+
+HANDLERS = ("call-log", "crm", "alerts")
+PHONES = ("0003*210", "0003*211", "0003*212")
+STORY = {
+    calls.Scenario.ANSWERED: "Somebody calls, and extension {0} answers.",
+    calls.Scenario.OUTGOING: "A call to the outside.",
+    calls.Scenario.MISSED: "Somebody calls, and nobody answers.",
+    calls.Scenario.BUSY: "Somebody calls a phone that is busy.",
+    calls.Scenario.RING_GROUP: "Three phones ring together, and one of them answers.",
+}
+SPEED = 20.0  # a call of a minute lasts three seconds
+_STOP_WITHIN = 30.0  # seconds
+
+_CONFIG = """\
+secret = "{secret}"
+public_url = "{receiver}"
+redis_url = "{redis}"
+
+[handlers.call-log]             # a row in a database for every event
+use = "sql"
+[handlers.call-log.options]
+url = "sqlite:///{folder}/calls.db"
+
+[handlers.crm]                  # a signed webhook for every event
+use = "webhook"
+retry = [2, 5, 10]
+[handlers.crm.options]
+url = "{target}/crm"
+secret = "{webhook_secret}"
+
+[handlers.alerts]               # a message for calls that nobody took
+use = "notify"
+events = ["hangup"]
+[handlers.alerts.options]
+urls = ["{alerts}"]
+title = "Call not taken"
+body = "{{% if event.status != 'ANSWER' %}}{{{{ caller }}}} called {{{{ event.extension }}}}\
+: {{{{ event.status }}}}{{% endif %}}"
+"""
+
+
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave it running, with its URLs shown, until Ctrl-C.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed places the same calls.", show_default="random")
+    ] = None,
+) -> None:
+    """See calls arrive and be delivered, with nothing to set up.
+
+    Starts a Valkey server, the receiver, the workers and a simulated PBX,
+    all for real and on this machine only; places five calls, and shows
+    every event as it arrives and every delivery as it is made: into a
+    database, to a CRM as signed webhooks, and as alerts. Then stops all
+    of it and leaves nothing behind.
+    """
+    console = Console(highlight=False)
+    try:
+        with _folder() as folder:
+            asyncio.run(_demo(Show(console), folder, keep=keep, seed=seed))
+    except KeyboardInterrupt:
+        console.print("\nStopped; nothing is left behind.")
+        raise typer.Exit(130) from None
+    except ConfigError as error:
+        for problem in error.problems:
+            typer.echo(problem, err=True)
+        raise typer.Exit(2) from error
+    except OffhookError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for everything the demo writes. It stays only when something went wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="offhook-demo-"))
+    try:
+        yield folder
+    except OffhookError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
+
+
+async def _demo(show: Show, folder: Path, *, keep: bool, seed: int | None) -> None:
+    key = f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
+    receiver = f"http://127.0.0.1:{_free_port()}"
+    secret = secrets.token_urlsafe(32)
+    show.step("a Valkey server, append-only file on")
+    with EmbeddedServer(folder / "valkey") as server:
+        async with OtherSystems(key) as others:
+            config = folder / "offhook.toml"
+            config.write_text(
+                _CONFIG.format(
+                    secret=secret,
+                    receiver=receiver,
+                    redis=server.url,
+                    folder=folder,
+                    target=others.url,
+                    webhook_secret=key,
+                    alerts=f"{others.url.replace('http', 'json')}/alerts",
+                )
+            )
+            async with (
+                _offhook(show, config, receiver, server.url),
+                _watched(show, server.url) as inbox,
+            ):
+                show.step("a simulated PBX")
+                await _place_calls(show, receiver, secret, seed)
+                await _all_delivered(inbox)
+                show.summary(folder / "calls.db", others)
+                if keep:
+                    show.kept(receiver, config, folder)
+                    await asyncio.Event().wait()
+                show.next_steps()
+
+
+@contextlib.asynccontextmanager
+async def _offhook(show: Show, config: Path, receiver: str, redis_url: str) -> AsyncIterator[None]:
+    """The receiver and the workers, as the processes that they are in earnest."""
+    port = receiver.rpartition(":")[2]
+    show.step("the receiver")
+    with _process(config, "serve", "--port", port) as web:
+        await _until_ready(receiver, web, config.parent)
+        show.step("the workers")
+        with _process(config, "work") as work:
+            await _until_listening(redis_url, work, config.parent)
+            yield
+
+
+@contextlib.contextmanager
+def _process(config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    log = config.parent / f"{arguments[0]}.log"
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "offhook", *arguments],
+            env=os.environ | {"OFFHOOK_CONFIG": str(config)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is ours: the workers stop before their server
+        )
+        try:
+            yield running
+        finally:
+            running.terminate()
+            try:
+                running.wait(_STOP_WITHIN)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.wait()
+
+
+async def _until_ready(receiver: str, web: subprocess.Popen[bytes], folder: Path) -> None:
+    deadline = time.monotonic() + 20
+    async with httpx.AsyncClient() as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(f"{receiver}/health/ready")).is_success:
+                    return
+            if web.poll() is not None or time.monotonic() > deadline:
+                raise OffhookError(f"the receiver did not become ready: see {folder}/serve.log")
+            await asyncio.sleep(0.1)
+
+
+async def _until_listening(redis_url: str, work: subprocess.Popen[bytes], folder: Path) -> None:
+    """Return when every handler has a worker on each of its queues."""
+    deadline = time.monotonic() + 30
+    with connect_rq(redis_url) as rq:
+        names = [
+            name
+            for handler in HANDLERS
+            for name in (queues.dispatch_queue(handler, 0), queues.redeliver_queue(handler))
+        ]
+        while not all(Worker.count(queue=queues.queue(name, rq)) for name in names):
+            if work.poll() is not None or time.monotonic() > deadline:
+                raise OffhookError(f"the workers did not start: see {folder}/work.log")
+            await asyncio.sleep(0.1)
+
+
+@contextlib.asynccontextmanager
+async def _watched(show: Show, redis_url: str) -> AsyncIterator[Inbox]:
+    """Show every event and every delivery while in this context."""
+    redis = connect(redis_url)
+    inbox = Inbox(redis, partitions=1)
+
+    async def events() -> None:
+        async for event in inbox.watch_events():
+            show.event(event)
+
+    async def deliveries() -> None:
+        async for attempt in inbox.watch_deliveries():
+            show.attempt(attempt)
+
+    watching = [asyncio.create_task(events()), asyncio.create_task(deliveries())]
+    while not await inbox.watched():
+        await asyncio.sleep(0.02)
+    try:
+        yield inbox
+    finally:
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+        await redis.aclose()
+
+
+async def _place_calls(show: Show, receiver: str, secret: str, seed: int | None) -> None:
+    rng = Random(seed)
+    methods: cycle[Literal["GET", "POST"]] = cycle(("GET", "POST"))
+    registrations = {
+        (phone, kind): pbx.Registration(
+            callback_url(receiver, secret, "demo", phone, kind.label), next(methods)
+        )
+        for phone in PHONES
+        for kind in calls.EventType
+    }
+    show.registered(len(PHONES), len(EventType))
+    async with pbx.Pbx(registrations, speed=SPEED) as sender:
+        for number, (scenario, story) in enumerate(STORY.items(), start=1):
+            call = calls.make_call(scenario, rng, PHONES)
+            show.call(number, len(STORY), story.format(call.callbacks[0].extension))
+            await sender.place(call)
+            await asyncio.sleep(0.3)  # for those who read along
+    if sender.tally.accepted < sender.tally.sent:
+        raise OffhookError("the receiver did not accept every callback")
+
+
+async def _all_delivered(inbox: Inbox) -> None:
+    """Return when no handler has anything left to deliver, or to deliver again."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        states = [await inbox.state(handler, 0) for handler in HANDLERS]
+        if not any(state.lag or state.in_flight or state.lanes for state in states):
+            await asyncio.sleep(0.3)  # the last ones are still being shown
+            return
+        await asyncio.sleep(0.1)
+    raise OffhookError("not everything was delivered within 30 s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,132 @@
+"""What the demo shows: each event as it arrives, each delivery as it is made, and their sum."""
+
+import sqlite3
+from collections import Counter, defaultdict
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from offhook.cli.demo.target import OtherSystems
+from offhook.event import CallEvent, Party
+
+_MARKS = {
+    "delivered": "[green]✓[/]",
+    "failed": "[yellow]↻[/]",
+    "dead": "[red]✗[/]",
+}
+
+
+class Show:
+    """Prints to a console and keeps count."""
+
+    def __init__(self, console: Console) -> None:
+        self._print = partial(console.print, soft_wrap=True)
+        self._events: Counter[str] = Counter()
+        self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+        self._waited: dict[str, list[float]] = defaultdict(list)
+
+    def step(self, what: str) -> None:
+        self._print(f"Starting {what}")
+
+    def registered(self, phones: int, events: int) -> None:
+        self._print(
+            f"Registered {phones * events} phone call events: {events} on each of {phones} phones, "
+            "half by GET, half by POST.\n"
+            "[dim]● an event has arrived   ✓ delivered   ↻ failed, will be tried again[/]"
+        )
+
+    def call(self, number: int, of: int, story: str) -> None:
+        self._print(f"\n[bold]Call {number} of {of}: {story}[/]")
+
+    def event(self, event: CallEvent) -> None:
+        self._events[event.type] += 1
+        self._print(
+            f"  [cyan]●[/] {event.received.astimezone():%H:%M:%S.%f}"[:-3]
+            + f"  [cyan]{event.type:<10}[/] {event.extension}  [dim]{event.status or '':<8}[/]  "
+            f"{_party(event.caller)} → {_party(event.called)}"
+        )
+
+    def attempt(self, attempt: dict[str, Any]) -> None:
+        handler, outcome = attempt["handler"], attempt["outcome"]
+        self._outcomes[handler][outcome] += 1
+        what = f"{attempt['type']:<10} {attempt['extension']}"
+        if outcome == "delivered":
+            if attempt["attempt"] == 1:
+                self._waited[handler].append(attempt["waited"])
+                how = f"after {_ms(attempt['waited'])}, took {_ms(attempt['took'])}"
+            else:
+                how = f"at attempt {attempt['attempt']}"
+        else:
+            how = f"{attempt['error']}; later events of this call wait"
+        self._print(f"      {_MARKS[outcome]} [bold]{handler:<9}[/] {what}  [dim]{how}[/]")
+
+    def summary(self, database: Path, others: OtherSystems) -> None:
+        accepted = self._events.total()
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self._events.items()))
+        self._print(f"\n[bold]{accepted} events accepted[/]: {kinds}.\n")
+        table = Table(box=None, pad_edge=False)
+        table.add_column("handler")
+        for title in ("delivered", "tried again", "dead", "half within", "99 % within"):
+            table.add_column(title, justify="right")
+        for handler, outcomes in sorted(self._outcomes.items()):
+            waited = self._waited[handler]
+            table.add_row(
+                handler,
+                *(str(outcomes[outcome]) for outcome in ("delivered", "failed", "dead")),
+                _ms(median(waited)) if waited else "-",
+                _ms(_p99(waited)) if waited else "-",
+            )
+        self._print(table)
+        self._print(
+            "[dim]from the acceptance of an event to the call of the handler; the first event "
+            "has its dispatch started,\nand what comes behind a redelivery waits for it[/]\n"
+        )
+        with closing(sqlite3.connect(database)) as connection:
+            [rows] = connection.execute("SELECT count(*) FROM events").fetchone()
+        self._print(f"The database has {rows} rows.")
+        self._print(
+            f"The CRM has {len(others.webhooks)} webhooks, each with a signature that it checked; "
+            "it was busy once, and that one came again, in order."
+        )
+        self._print(f"{len(others.alerts)} alerts were sent:")
+        for alert in others.alerts:
+            self._print(f"  {alert}", markup=False)
+
+    def kept(self, receiver: str, config: Path, folder: Path) -> None:
+        self._print(
+            f"\n[bold]Still running[/] at {receiver} (try {receiver}/health/ready).\n"
+            "In another terminal, with this demo's configuration:\n"
+            f"  export OFFHOOK_CONFIG={config}\n"
+            "  offhook status                     how far each handler is\n"
+            "  offhook simulate --calls 50        place more calls\n"
+            f"The database is {folder}/calls.db, the logs lie beside it.\n"
+            "Ctrl-C stops everything and removes it."
+        )
+
+    def next_steps(self) -> None:
+        self._print(
+            "\n[bold]What to try next[/]\n"
+            "  offhook demo --keep     leave it running and look around\n"
+            "  offhook init            write a configuration of your own\n"
+            "  offhook handlers        what events can be delivered to\n"
+            "  docs/handlers.md        write a handler in ten lines"
+        )
+
+
+def _party(party: Party) -> str:
+    number = party.number or party.extension or "unknown"
+    return f"{number} ({party.name})" if party.name else number
+
+
+def _ms(seconds: float) -> str:
+    milliseconds = seconds * 1000
+    return f"{milliseconds:.1f} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"
+
+
+def _p99(values: list[float]) -> float:
+    return quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else values[0]
