@@ -1,0 +1,176 @@
+"""What holds for every installed handler, and for those that send requests."""
+
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import pytest
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from offhook import Handler, PermanentError, TemporaryError
+from offhook.errors import ConfigError
+from offhook.handler import installed, load
+from offhook.testing import configured, deliver, sample_event
+from tests.http_target import HttpTarget
+
+DOCS = (Path(__file__).parents[3] / "docs" / "handlers.md").read_text()
+
+# Options with which each can be made, every one of them set.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "console": {},
+    "notify": {"urls": ["json://localhost"], "title": "{{ event.type }}", "body": "{{ caller }}"},
+    "sql": {"url": "sqlite:///calls.db", "table": "calls"},
+    "webhook": {
+        "url": "https://crm.example.com/calls",
+        "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "previous_secret": "whsec_plJ3nmyCDGBKInavdOK15jsl7aL7aLa1",
+        "cloudevents": "binary",
+        "headers": {"Authorization": "Bearer hush"},
+        "timeout": 5.0,
+    },
+}
+
+# Those that send requests, sending them to a server of ours.
+SENDING: dict[str, Callable[[HttpTarget], dict[str, Any]]] = {
+    "notify": lambda target: {
+        "urls": f"json://127.0.0.1:{target.port}/",
+        "body": "{{ event.id }}",
+    },
+    "webhook": lambda target: {"url": target.url},
+}
+
+# What no status makes permanent: Apprise does not say why a target refused.
+ALWAYS_TEMPORARY = {"notify"}
+
+names = pytest.mark.parametrize("name", installed())
+senders = pytest.mark.parametrize("name", SENDING)
+
+
+def handler_class(name: str) -> type[Handler]:
+    found = load(name)
+    assert isinstance(found, type)
+    return found
+
+
+def options_of(name: str) -> dict[str, FieldInfo]:
+    """Every option and what pydantic's Field says about it."""
+    described = {}
+    for option, hint in get_type_hints(handler_class(name), include_extras=True).items():
+        if get_origin(hint) is Annotated:
+            found = [extra for extra in get_args(hint) if isinstance(extra, FieldInfo)]
+            described[option] = found[-1]
+    return described
+
+
+def plain(value: Any) -> Any:
+    """A value as it was in the configuration."""
+    match value:
+        case SecretStr():
+            return value.get_secret_value()
+        case list():
+            return [plain(item) for item in value]
+        case dict():
+            return {key: plain(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def test_every_installed_handler_is_tested_here() -> None:
+    assert set(OPTIONS) == set(installed())
+
+
+@names
+def test_options_survive_a_round_trip(name: str) -> None:
+    cls = handler_class(name)
+    assert set(OPTIONS[name]) == {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    made = configured(cls, **OPTIONS[name])
+    assert {option: plain(getattr(made, option)) for option in OPTIONS[name]} == OPTIONS[name]
+    assert configured(cls, **{o: plain(getattr(made, o)) for o in OPTIONS[name]}) == made
+
+
+@names
+def test_an_option_that_there_is_not_is_named(name: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        configured(handler_class(name), **OPTIONS[name], colour="red")
+    assert raised.value.problems == ["options.colour: there is no such option"]
+
+
+@names
+def test_an_option_of_the_wrong_kind_is_named(name: str) -> None:
+    for option in OPTIONS[name]:
+        with pytest.raises(ConfigError) as raised:
+            configured(handler_class(name), **OPTIONS[name] | {option: object()})
+        assert all(problem.startswith(f"options.{option}") for problem in raised.value.problems)
+
+
+@names
+def test_no_secret_is_in_its_repr(name: str) -> None:
+    shown = repr(configured(handler_class(name), **OPTIONS[name]))
+    assert not re.search("hush|whsec_|example|localhost|sqlite", shown)
+
+
+@names
+def test_it_says_what_it_does_and_what_each_option_means(name: str) -> None:
+    cls = handler_class(name)
+    assert cls.__doc__
+    assert not cls.__doc__.startswith(f"{cls.__name__}(")  # what dataclass would write
+    described = options_of(name)
+    assert set(described) == set(OPTIONS[name])
+    assert all(field.description for field in described.values())
+
+
+@names
+def test_it_imports_only_what_any_plugin_may(name: str) -> None:
+    code = Path(str(__import__(handler_class(name).__module__, fromlist=["_"]).__file__))
+    ours = re.findall(
+        r"^(?:from|import) ((?:offhook|workers|receiver|unifiedapi)[\w.]*)",
+        code.read_text(),
+        re.MULTILINE,
+    )
+    assert set(ours) <= {"offhook", "offhook.http", "offhook.testing"}
+
+
+@names
+def test_the_docs_have_its_section_with_every_option_and_no_other(name: str) -> None:
+    sections = dict(re.findall(r"^## `(\w+)`.*?\n(.*?)(?=^## |\Z)", DOCS, re.DOTALL | re.MULTILINE))
+    named = re.findall(r"^\| `(\w+)` \|", sections[name], re.MULTILINE)
+    assert named == list(OPTIONS[name])
+
+
+def test_the_docs_have_no_section_of_another() -> None:
+    assert set(re.findall(r"^## `(\w+)`", DOCS, re.MULTILINE)) == set(installed())
+
+
+def test_the_docs_first_handler_works(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code = re.search(r"```python\n(# calls\.py\n.*?)```", DOCS, re.DOTALL)
+    shown = re.search(r"\$ python calls\.py\n(.*?)```", DOCS, re.DOTALL)
+    assert code
+    assert shown
+    exec(compile(code[1], "calls.py", "exec"), {"__name__": "__main__"})  # noqa: S102
+    assert capsys.readouterr().out == shown[1]
+
+
+@senders
+def test_the_events_id_reaches_the_other_side(name: str, target: HttpTarget) -> None:
+    event = sample_event()
+    deliver(configured(handler_class(name), **SENDING[name](target)), event)
+    (request,) = target.requests
+    assert event.id in f"{request.headers} {request.body.decode()}"
+
+
+@senders
+def test_503_is_temporary(name: str, target: HttpTarget) -> None:
+    target.plan(503)
+    with pytest.raises(TemporaryError, match="503"):
+        deliver(configured(handler_class(name), **SENDING[name](target)), sample_event())
+
+
+@senders
+def test_410_is_permanent(name: str, target: HttpTarget) -> None:
+    target.plan(410)
+    kind = TemporaryError if name in ALWAYS_TEMPORARY else PermanentError
+    with pytest.raises(kind, match="410"):
+        deliver(configured(handler_class(name), **SENDING[name](target)), sample_event())

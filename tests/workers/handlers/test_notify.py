@@ -1,0 +1,203 @@
+"""The notify handler against a real mail server and a real HTTP server."""
+
+import email
+import email.policy
+import logging
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from offhook import Party, PermanentError, TemporaryError
+from offhook.errors import ConfigError
+from offhook.testing import configured, deliver, sample_event
+from tests.http_target import HttpTarget
+from workers.handlers.notify import Notify
+
+
+@dataclass
+class Mailbox:
+    """What the mail server took; `refusal` is what it says instead of taking more."""
+
+    mails: list[EmailMessage] = field(default_factory=list)
+    refusal: str = ""
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return (
+            f"mailto://127.0.0.1:{self.port}?mode=insecure&from=pbx@example.com&to=you@example.com"
+        )
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if self.refusal:
+            return self.refusal
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        mail = email.message_from_bytes(cast(bytes, envelope.content), policy=email.policy.default)
+        self.mails.append(mail)
+        return "250 OK"
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        box = Mailbox(port=free.getsockname()[1])
+    controller = Controller(box, hostname="127.0.0.1", port=box.port)
+    controller.start()
+    yield box
+    controller.stop()
+
+
+def json_url(target: HttpTarget, path: str = "") -> str:
+    return f"json://127.0.0.1:{target.port}/{path}"
+
+
+def test_a_notification_says_who_called_whom(target: HttpTarget) -> None:
+    deliver(configured(Notify, urls=json_url(target)), sample_event("answer-in"))
+    sent = target.requests[0].json()
+    assert sent["title"] == "answer-in 0003*210"
+    assert sent["message"] == "Jane Doe (+40211234567) → 0003*210 (ANSWER)"
+
+
+def test_a_mail_arrives(mailbox: Mailbox) -> None:
+    handler = configured(
+        Notify, urls=[mailbox.url], title="Call from {{ caller }}", body="for {{ called }}"
+    )
+    deliver(handler, sample_event(caller=Party(number="1", name="A <b>&amp; C")))
+    (mail,) = mailbox.mails
+    text = mail.get_body(("plain",))
+    assert mail["Subject"] == "Call from A <b>&amp; C (1)"
+    assert text is not None
+    assert "for 0003*210" in text.get_content()
+
+
+def test_markup_of_the_caller_stays_text(mailbox: Mailbox) -> None:
+    handler = configured(Notify, urls=[mailbox.url], body="{{ caller }}")
+    deliver(handler, sample_event(caller=Party(name="<img src=x>", number="1")))
+    html = mailbox.mails[0].get_body(("html",))
+    assert html is None or "<img" not in html.get_content()
+
+
+def test_a_title_is_one_line(mailbox: Mailbox) -> None:
+    handler = configured(Notify, urls=[mailbox.url], title="{{ event.caller.name }}")
+    deliver(handler, sample_event(caller=Party(name="Jane\r\nBcc: all@example.com")))
+    assert mailbox.mails[0]["Subject"] == "Jane Bcc: all@example.com"
+    assert mailbox.mails[0]["Bcc"] is None
+
+
+def test_a_text_that_is_empty_sends_nothing(target: HttpTarget) -> None:
+    handler = configured(
+        Notify,
+        urls=json_url(target),
+        body="{% if event.status == 'NOANSWER' %}Call {{ caller }} back{% endif %}",
+    )
+    deliver(handler, sample_event("hangup", status="ANSWER"))
+    assert target.requests == []
+    deliver(handler, sample_event("hangup", status="NOANSWER"))
+    assert len(target.requests) == 1
+
+
+def test_what_the_pbx_did_not_say_is_left_out(target: HttpTarget) -> None:
+    handler = configured(Notify, urls=json_url(target), body="<{{ event.caller.name }}>")
+    deliver(handler, sample_event(caller=Party()))
+    assert target.requests[0].json()["message"] == "<>"
+
+
+@pytest.mark.parametrize("status", [400, 410, 429, 503])
+def test_every_refusal_is_temporary_and_says_the_status(target: HttpTarget, status: int) -> None:
+    target.plan(status)
+    with pytest.raises(TemporaryError, match=rf"1 of 1 targets .* \({status}\)"):
+        deliver(configured(Notify, urls=json_url(target)), sample_event())
+
+
+@pytest.mark.parametrize("refusal", ["550 no such user", "451 try later"])
+def test_a_mail_that_is_refused_is_temporary(mailbox: Mailbox, refusal: str) -> None:
+    mailbox.refusal = refusal
+    handler = configured(Notify, urls=[mailbox.url])
+    with pytest.raises(TemporaryError, match="1 of 1 targets"):
+        deliver(handler, sample_event())
+    mailbox.refusal = ""
+    deliver(handler, sample_event(), attempt=2)
+    assert len(mailbox.mails) == 1
+
+
+def test_no_message_and_no_log_line_shows_a_secret(
+    target: HttpTarget, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    url = f"json://user:hush-one@127.0.0.1:{target.port}/?+X-Token=hush-two"
+    handler = configured(Notify, urls=[url])
+    target.close()
+    with pytest.raises(TemporaryError) as raised:
+        deliver(handler, sample_event())
+    assert "hush" not in str(raised.value)
+    assert "hush" not in caplog.text
+    assert "hush" not in repr(handler)
+
+
+def test_when_one_of_several_fails_all_are_told_again(target: HttpTarget) -> None:
+    handler = configured(Notify, urls=[json_url(target, "a"), "json://127.0.0.1:1/b"])
+    for attempt in (1, 2):
+        with pytest.raises(TemporaryError, match="1 of 2 targets"):
+            deliver(handler, sample_event(), attempt)
+    assert [request.path for request in target.requests] == ["/a", "/a"]
+
+
+def test_a_burst_is_not_slowed_down(mailbox: Mailbox) -> None:
+    """Apprise would let 5 s pass between two mails of one target object."""
+    handler = configured(Notify, urls=[mailbox.url])
+    for _ in range(3):
+        deliver(handler, sample_event(), timeout=4)
+    assert len(mailbox.mails) == 3
+
+
+def test_urls_may_come_from_a_file_one_a_line(target: HttpTarget, tmp_path: Path) -> None:
+    file = tmp_path / "urls"
+    file.write_text(f"{json_url(target, 'a')}\n{json_url(target, 'b')}\n")
+    deliver(configured(Notify, urls_file=str(file)), sample_event())
+    assert sorted(request.path for request in target.requests) == ["/a", "/b"]
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"urls": []}, "urls"),
+        ({"urls": ""}, "urls"),
+        ({"urls": ["hush://hush"]}, "urls"),
+        ({"urls": ["slack://hush"]}, "urls"),
+        ({"urls": ["json://localhost", "hush"]}, "urls"),
+        ({"title": "{{ event.colour }}"}, "title"),
+        ({"title": "{{ colour }}"}, "title"),
+        ({"body": "{{ event.caller.colour }}"}, "body"),
+        ({"body": "{% if event.type == 'hangup' %}{{ event.colour }}{% endif %}"}, "body"),
+        ({"body": "{{ event."}, "body"),
+        ({"body": "{{ event.__class__.__mro__ }}"}, "body"),
+    ],
+)
+def test_a_wrong_option_is_named_and_not_shown(
+    options: dict[str, Any], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        configured(Notify, **{"urls": ["json://localhost"]} | options)
+    (problem,) = raised.value.problems
+    assert problem.startswith(f"options.{name}: ")
+    assert "hush" not in problem
+    assert "hush" not in caplog.text
+
+
+def test_a_template_that_one_event_does_not_fit_is_permanent(target: HttpTarget) -> None:
+    handler = configured(Notify, urls=json_url(target), body="{{ event.parameters.CallID }}")
+    with pytest.raises(PermanentError, match="CallID"):
+        deliver(handler, sample_event(parameters={}))

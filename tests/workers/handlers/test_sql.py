@@ -1,0 +1,278 @@
+"""The sql handler against real databases: SQLite files and a PostgreSQL server."""
+
+import multiprocessing
+import sqlite3
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Column, MetaData, Row, String, Table, select, text
+
+from offhook import Party, PermanentError, TemporaryError
+from offhook.errors import ConfigError
+from offhook.testing import configured, deliver, sample_event, sample_events
+from tests.postgres import PASSWORD, Postgres
+from workers.handlers.sql import CallLog, Sql
+
+_opened: list[Sql] = []
+
+
+def handler(url: str, **options: str) -> Sql:
+    made = configured(Sql, url=url, **options)
+    _opened.append(made)
+    return made
+
+
+def log_of(sql: Sql) -> CallLog:
+    return sql._log
+
+
+def rows(sql: Sql) -> list[Row[Any]]:
+    log = log_of(sql)
+    with log.engine.connect() as connection:
+        return list(connection.execute(select(log.table).order_by(log.table.c.id)))
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Every connection is closed after the test."""
+    yield
+    while _opened:
+        opened = _opened.pop()
+        if "_log" in vars(opened):
+            log_of(opened).engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database: a file that does not exist yet, or a new one on the server."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/calls.db"
+    server: Postgres = request.getfixturevalue("database_server")
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS calls WITH (FORCE)")
+        connection.execute("CREATE DATABASE calls")
+    return server.url.removesuffix("postgres") + "calls"
+
+
+def test_a_row_says_all_that_the_event_says(url: str) -> None:
+    sql = handler(url)
+    events = sample_events()
+    for event in events:
+        deliver(sql, event)
+    found = {row.id: row for row in rows(sql)}
+    for event in events:
+        row = found[event.id]
+        assert (row.pbx, row.call_id, row.extension) == (event.pbx, event.call_id, event.extension)
+        assert (row.type, row.direction, row.status) == (event.type, event.direction, event.status)
+        assert Party(
+            number=row.caller_number, name=row.caller_name, extension=row.caller_extension
+        ) == (event.caller)
+        assert Party(
+            number=row.called_number, extension=row.called_extension, did=row.called_did
+        ) == (event.called)
+        assert row.parameters == event.parameters
+        assert row.received == event.received
+        assert row.received.tzinfo is not None
+        assert row.received.astimezone(UTC) == event.received
+
+
+def test_a_redelivery_adds_no_row(url: str) -> None:
+    event = sample_event()
+    deliver(handler(url), event)
+    deliver(handler(url), event, attempt=2)
+    assert [row.id for row in rows(handler(url))] == [event.id]
+
+
+def test_the_table_may_have_another_name(url: str) -> None:
+    sql = handler(url, table="Call_Log")
+    deliver(sql, sample_event())
+    with log_of(sql).engine.connect() as connection:
+        assert connection.execute(text('SELECT count(*) FROM "Call_Log"')).scalar() == 1
+
+
+def _deliver_many(url: str, number: int) -> None:
+    sql = configured(Sql, url=url)
+    try:
+        for n in range(25):
+            deliver(sql, sample_event(id=f"{number}-{n}"))
+            deliver(sql, sample_event(id=f"all-{n}"))
+    finally:
+        log_of(sql).engine.dispose()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_several_processes_start_at_once(url: str) -> None:
+    forked = multiprocessing.get_context("fork")  # as RQ's workers do
+    together = forked.Barrier(6)
+    with ProcessPoolExecutor(6, forked, initializer=together.wait) as processes:
+        for done in [processes.submit(_deliver_many, url, number) for number in range(6)]:
+            done.result(timeout=60)
+    ids = {row.id for row in rows(handler(url))}
+    assert ids == {f"{name}-{n}" for name in [*range(6), "all"] for n in range(25)}
+
+
+def test_several_threads_start_at_once(url: str) -> None:
+    sql = handler(url)
+    with ThreadPoolExecutor(16) as threads:
+        for done in [
+            threads.submit(deliver, sql, sample_event(id=f"{n % 100}")) for n in range(200)
+        ]:
+            done.result(timeout=60)
+    assert len(rows(sql)) == 100
+
+
+def test_a_table_that_was_dropped_is_made_again(url: str) -> None:
+    sql, event = handler(url), sample_event()
+    deliver(sql, sample_event())
+    with log_of(sql).engine.begin() as connection:
+        connection.execute(text("DROP TABLE events"))
+    with pytest.raises(TemporaryError, match="events"):
+        deliver(sql, event)
+    deliver(sql, event, attempt=2)
+    assert [row.id for row in rows(sql)] == [event.id]
+
+
+def test_a_table_of_another_shape_is_temporary(url: str) -> None:
+    sql = handler(url)
+    Table("events", MetaData(), Column("id", String)).create(log_of(sql).engine)
+    with pytest.raises(TemporaryError, match=r"did not take the event: .*pbx"):
+        deliver(sql, sample_event())
+
+
+def test_sqlite_writes_ahead_and_keeps_the_time_zone(tmp_path: Path) -> None:
+    sql, event = handler(f"sqlite:///{tmp_path}/calls.db"), sample_event()
+    deliver(sql, event)
+    connection = sqlite3.connect(tmp_path / "calls.db")
+    mode = connection.execute("PRAGMA journal_mode").fetchone()
+    stored, seconds = connection.execute(
+        "SELECT received, unixepoch(received) FROM events"
+    ).fetchone()
+    connection.close()
+    assert mode == ("wal",)
+    assert stored == "2026-11-21 19:30:00.250000+00:00"
+    assert seconds == int(event.received.timestamp())
+
+
+def test_a_locked_sqlite_file_is_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.handlers.sql.LOCK_TIMEOUT", 0.1)
+    sql = handler(f"sqlite:///{tmp_path}/calls.db")
+    deliver(sql, sample_event())
+    other = sqlite3.connect(tmp_path / "calls.db")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(TemporaryError, match="database is locked"):
+        deliver(sql, sample_event())
+    other.rollback()
+    other.close()
+    deliver(sql, sample_event())
+
+
+def test_a_sqlite_folder_that_is_missing_is_temporary(tmp_path: Path) -> None:
+    with pytest.raises(TemporaryError, match="unable to open database file"):
+        deliver(handler(f"sqlite:///{tmp_path}/none/calls.db"), sample_event())
+
+
+def test_values_that_the_database_refuses_are_permanent(database_server: Postgres) -> None:
+    sql = handler(database_server.url, table="refusing")
+    with pytest.raises(PermanentError, match=r"refuses this event's values: .*NUL"):
+        deliver(sql, sample_event(caller=Party(name="Jane\0")))
+
+
+def test_a_database_that_is_down_is_temporary_and_comes_back(database_server: Postgres) -> None:
+    sql, event = handler(database_server.url, table="restarts"), sample_event()
+    deliver(sql, sample_event())
+    database_server.stop()
+    try:
+        for _ in range(2):
+            with pytest.raises(TemporaryError, match="refused") as raised:
+                deliver(sql, event)
+            assert PASSWORD not in str(raised.value)
+    finally:
+        database_server.start()
+    deliver(sql, event, attempt=2)
+    assert event.id in {row.id for row in rows(sql)}
+
+
+def test_connections_that_a_restart_cut_cost_no_delivery(database_server: Postgres) -> None:
+    sql = handler(database_server.url, table="cut")
+    deliver(sql, sample_event())
+    database_server.stop()
+    database_server.start()
+    deliver(sql, sample_event())
+    assert len(rows(sql)) == 2
+
+
+def test_a_wrong_password_is_temporary_and_not_shown(database_server: Postgres) -> None:
+    sql = handler(database_server.url.replace(PASSWORD, "hush-hush"))
+    with pytest.raises(TemporaryError, match="password authentication failed") as raised:
+        deliver(sql, sample_event())
+    assert "hush" not in str(raised.value)
+    assert "hush" not in repr(sql)
+
+
+def test_a_right_that_is_missing_is_temporary(database_server: Postgres) -> None:
+    with psycopg.connect(database_server.url, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS reader")
+        connection.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'")
+    sql = handler(database_server.url.replace(f"offhook:{PASSWORD}", "reader:reader"))
+    with pytest.raises(TemporaryError, match="permission denied"):
+        deliver(sql, sample_event())
+
+
+class _Plain(CallLog):
+    """As with a database that has no ON CONFLICT, or none that we know."""
+
+    def __init__(self, sql: Sql) -> None:
+        super().__init__(log_of(sql).engine.url, sql.table)
+        self._insert = self.table.insert()
+
+
+def test_without_on_conflict_a_redelivery_adds_no_row_either(url: str) -> None:
+    sql, event = handler(url), sample_event()
+    log = _Plain(sql)
+    try:
+        log.add(event)
+        log.add(event)
+        with pytest.raises(PermanentError, match="refuses"):
+            log.add(sample_event(pbx=None))
+    finally:
+        log.engine.dispose()
+    assert [row.id for row in rows(sql)] == [event.id]
+
+
+def test_no_connection_is_made_before_the_first_event(database_server: Postgres) -> None:
+    """The workers fork: what was connected before would be shared."""
+    assert "_log" not in vars(handler(database_server.url))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"url": "hush"}, "url"),
+        ({"url": "hush://hush"}, "url"),
+        ({"url": "sqlite://"}, "url"),
+        ({"url": "sqlite:///:memory:"}, "url"),
+        ({"url": "postgresql+asyncpg://u:hush@h/d"}, "url"),
+        ({"url": "postgresql://u:hush@h:port/d"}, "url"),
+        ({"url": "mysql+pymysql://u:hush@h/d"}, "url"),
+        ({"table": "events; DROP TABLE hush"}, "table"),
+        ({"table": ""}, "table"),
+    ],
+)
+def test_a_wrong_option_is_named_and_not_shown(options: dict[str, str], name: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        configured(Sql, **options)
+    (problem,) = raised.value.problems
+    assert problem.startswith(f"options.{name}: ")
+    assert "hush" not in problem
+
+
+def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match=r"pip install 'offhook\[postgresql\]'"):
+        configured(Sql, url="postgresql://u@h/d")

@@ -1,0 +1,1 @@
+"""A PBX made of code, for demos, tests and plugin authors."""
