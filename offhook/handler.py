@@ -13,9 +13,10 @@ from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from offhook.errors import ConfigError, TemporaryError
 from offhook.event import CallEvent
@@ -65,6 +66,7 @@ class Handler(ABC):
 
 
 Function = Callable[..., Awaitable[None] | None]
+H = TypeVar("H", bound=Handler)
 
 
 @dataclass(frozen=True)
@@ -180,13 +182,19 @@ def plug(name: str, settings: HandlerSettings) -> PluggedHandler:
     except ConfigError as error:
         raise ConfigError([f"{where}.use: {problem}" for problem in error.problems]) from error
     if isinstance(target, type):
-        instance = _with_options(target, settings.options, f"{where}.options")
-        return PluggedHandler(name, settings, instance.handle, _is_async(instance.handle))
+        return plugged(name, settings, with_options(target, settings.options, f"{where}.options"))
     if settings.options:
         raise ConfigError(
             f"{where}.options: a function takes none; use a handler class for options"
         )
-    return PluggedHandler(name, settings, _with_context(target), _is_async(target))
+    return plugged(name, settings, target)
+
+
+def plugged(name: str, settings: HandlerSettings, handler: Handler | Function) -> PluggedHandler:
+    """A handler that has its options already, or a function, under a name and a policy."""
+    if isinstance(handler, Handler):
+        return PluggedHandler(name, settings, handler.handle, _is_async(handler.handle))
+    return PluggedHandler(name, settings, _with_context(handler), _is_async(handler))
 
 
 def plug_all(handlers: Mapping[str, HandlerSettings]) -> list[PluggedHandler]:
@@ -202,20 +210,31 @@ def plug_all(handlers: Mapping[str, HandlerSettings]) -> list[PluggedHandler]:
     return plugged
 
 
-def _with_options(target: type[Handler], options: Mapping[str, Any], where: str) -> Handler:
+def with_options(target: type[H], options: Mapping[str, Any], where: str) -> H:
+    """The handler with these options, as the configuration gives them.
+
+    Raises:
+        ConfigError: every wrong one, its name after `where`.
+    """
     try:
         return TypeAdapter(target).validate_python(_from_files(options, target, where))
     except ValidationError as error:
         raise ConfigError(
             [
-                f"{'.'.join([where, *map(str, fault['loc'])])}: {fault['msg']}"
+                f"{'.'.join([where, *map(str, fault['loc'])])}: {_message(fault)}"
                 for fault in error.errors(include_input=False, include_url=False)
             ]
         ) from error
 
 
+def _message(fault: ErrorDetails) -> str:
+    if fault["type"] == "unexpected_keyword_argument":
+        return "there is no such option"
+    return fault["msg"].removeprefix("Value error, ")
+
+
 def _from_files(options: Mapping[str, Any], target: type[Handler], where: str) -> dict[str, Any]:
-    """Replace each option `NAME_file` by `NAME`, read from that file: secrets need not stand here."""
+    """Replace each option `NAME_file` by `NAME`, read from that file: where secrets belong."""
     fields = getattr(target, "__dataclass_fields__", {})
     read: dict[str, Any] = {}
     for key, value in options.items():

@@ -97,6 +97,12 @@ def test_a_title_is_one_line(mailbox: Mailbox) -> None:
     assert mailbox.mails[0]["Bcc"] is None
 
 
+def test_a_title_is_one_line_for_every_service(target: HttpTarget) -> None:
+    handler = configured(Notify, urls=json_url(target), title=" {{ event.caller.name }}\n!")
+    deliver(handler, sample_event(caller=Party(name="Jane\r\n\tDoe")))
+    assert target.requests[0].json()["title"] == "Jane Doe !"
+
+
 def test_a_text_that_is_empty_sends_nothing(target: HttpTarget) -> None:
     handler = configured(
         Notify,

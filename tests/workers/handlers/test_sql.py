@@ -3,6 +3,7 @@
 import multiprocessing
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC
@@ -11,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Column, MetaData, Row, String, Table, select, text
+from sqlalchemy import Column, Engine, MetaData, Row, String, Table, create_engine, select, text
 
 from offhook import Party, PermanentError, TemporaryError
 from offhook.errors import ConfigError
@@ -89,6 +90,15 @@ def test_a_redelivery_adds_no_row(url: str) -> None:
     assert [row.id for row in rows(handler(url))] == [event.id]
 
 
+def test_a_redelivery_leaves_the_row_as_it_is(url: str) -> None:
+    sql, event = handler(url), sample_event()
+    deliver(sql, event)
+    with log_of(sql).engine.begin() as connection:
+        connection.execute(text("UPDATE events SET status = 'corrected'"))
+    deliver(sql, event, attempt=2)
+    assert [row.status for row in rows(sql)] == ["corrected"]
+
+
 def test_the_table_may_have_another_name(url: str) -> None:
     sql = handler(url, table="Call_Log")
     deliver(sql, sample_event())
@@ -125,6 +135,22 @@ def test_several_threads_start_at_once(url: str) -> None:
         ]:
             done.result(timeout=60)
     assert len(rows(sql)) == 100
+
+
+def test_threads_share_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def slowly(*arguments: Any, **options: Any) -> Engine:
+        time.sleep(0.05)
+        made.append(create_engine(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr("workers.handlers.sql.create_engine", slowly)
+    sql = handler(f"sqlite:///{tmp_path}/calls.db")
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(deliver, sql, sample_event()) for _ in range(8)]:
+            done.result(timeout=60)
+    assert len(made) == 1
 
 
 def test_a_table_that_was_dropped_is_made_again(url: str) -> None:
@@ -270,6 +296,11 @@ def test_a_wrong_option_is_named_and_not_shown(options: dict[str, str], name: st
     (problem,) = raised.value.problems
     assert problem.startswith(f"options.{name}: ")
     assert "hush" not in problem
+
+
+def test_an_asyncio_driver_is_refused() -> None:
+    with pytest.raises(ConfigError, match="names an asyncio driver"):
+        configured(Sql, url="postgresql+psycopg_async://u@h/d")
 
 
 def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
