@@ -20,6 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from redis.asyncio.connection import parse_url
 
 from offhook.errors import ConfigError
 from offhook.event import EventType
@@ -35,6 +36,15 @@ def _secret(value: SecretStr) -> SecretStr:
 
 
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
+
+
+def _redis_url(value: str) -> str:
+    try:
+        parse_url(value)
+    except ValueError:
+        # Not its message: it may hold a part of the password.
+        raise ValueError("is no URL of a Redis server; is the password percent-encoded?") from None
+    return value
 
 
 class HandlerSettings(BaseModel):
@@ -70,6 +80,7 @@ class HandlerSettings(BaseModel):
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
+        repr=False,
         description="the handler's own options; NAME_file reads one from a file",
     )
 
@@ -78,7 +89,11 @@ class Settings(BaseSettings):
     """Everything that can be set. Environment variables (`OFFHOOK_...`) win over the file."""
 
     model_config = SettingsConfigDict(
-        env_prefix="OFFHOOK_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix="OFFHOOK_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     secret: Secret = Field(description="signs the callback URLs; at least 32 characters")
@@ -90,8 +105,9 @@ class Settings(BaseSettings):
         pattern=r"^https?://[^\s?#]+$",
         description="where the PBX reaches the receiver",
     )
-    redis_url: str = Field(
+    redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(
         default="redis://127.0.0.1:6379/0",
+        repr=False,
         pattern=r"^(rediss?|unix)://",
         description="the Redis or Valkey server",
     )
@@ -120,7 +136,7 @@ class Settings(BaseSettings):
         default=4096, ge=64, description="characters that one parameter may have"
     )
     read_timeout: float = Field(
-        default=10.0, gt=0, description="seconds that a callback's body may take to arrive"
+        default=10.0, gt=0, le=3600, description="seconds that a callback may take to arrive"
     )
     quarantine_size: int = Field(
         default=1000, ge=0, description="refused callbacks kept for a person to look at"

@@ -10,21 +10,23 @@ from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from offhook.errors import ConfigError
+
 PREFIX = "/callback"
 _BYTES = 18  # 144 bits, 24 characters
 
 
 def make_token(secret: str, pbx: str, extension: str, event_type: str) -> str:
     """The token of one callback URL, 24 characters of A-Z, a-z, 0-9, `-` and `_`."""
-    # NUL cannot stand in a URL path's name: no two triples make the same message.
-    message = "\0".join((pbx, extension, event_type)).encode("utf-8", "surrogateescape")
+    # Two different triples never make the same message: a name that holds a NUL gets no URL.
+    message = "\0".join((pbx, extension, event_type)).encode("utf-8", "surrogatepass")
     digest = hmac.digest(secret.encode(), message, hashlib.sha256)
     return urlsafe_b64encode(digest[:_BYTES]).decode()
 
 
 def is_valid(secrets: Sequence[str], token: str, pbx: str, extension: str, event_type: str) -> bool:
     """Was the token made with one of these secrets? Takes the same time whichever it is."""
-    given = token.encode("utf-8", "surrogateescape")
+    given = token.encode("utf-8", "surrogatepass")
     valid = False
     for secret in secrets:
         expected = make_token(secret, pbx, extension, event_type).encode()
@@ -33,7 +35,16 @@ def is_valid(secrets: Sequence[str], token: str, pbx: str, extension: str, event
 
 
 def callback_url(public_url: str, secret: str, pbx: str, extension: str, event_type: str) -> str:
-    """The whole URL to register on the PBX. It is a secret: never log it."""
-    token = make_token(secret, pbx, extension, event_type)
-    names = "/".join(quote(name, safe="*") for name in (pbx, extension, event_type))
-    return f"{public_url.rstrip('/')}{PREFIX}/{names}/{token}"
+    """The whole URL to register on the PBX. It is a secret: never log it.
+
+    Raises:
+        ConfigError: one of the names would not arrive as it is when it stands in a URL's path.
+    """
+    names = (pbx, extension, event_type)
+    for name in names:
+        if not name.isprintable() or "/" in name or name in ("", ".", ".."):
+            raise ConfigError(
+                f"{name!r} cannot stand in a callback URL: use letters, digits, * - _ and ."
+            )
+    path = "/".join(quote(name, safe="*") for name in names)
+    return f"{public_url.rstrip('/')}{PREFIX}/{path}/{make_token(secret, *names)}"

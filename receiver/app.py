@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -18,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from offhook.connection import connect, connect_rq
 from offhook.errors import InboxUnavailable, RefusedCallback
+from offhook.event import CallEvent
 from offhook.inbox import Inbox
 from offhook.settings import Settings, load_settings
 from offhook.token import PREFIX
@@ -35,6 +38,8 @@ from receiver.commit import GroupCommit
 log = logging.getLogger("offhook.receiver")
 
 UNCHECKED_WINDOW = 60.0  # seconds: with the window off, only our own second try is a repeat
+START_WAIT = 1.0  # seconds that the start waits for Redis, before it goes on without
+RETRY_WAIT = 0.5  # seconds between two looks for Redis after that
 
 
 class Receiver:
@@ -55,14 +60,31 @@ class Receiver:
 
     async def ensure_cursors(self) -> None:
         """Give every handler its cursor before the first event; try until Redis is there."""
+        said = ""
         while not self.cursors_ready:
             try:
                 for name, handler in self.settings.handlers.items():
                     await self.inbox.ensure_cursor(name, handler.start)
+                await self.redis.ping()
                 self.cursors_ready = True
             except RedisError as error:
-                log.error("Redis is not there yet (%s); trying again", error)
-                await asyncio.sleep(1)
+                if str(error) != said:
+                    said = str(error)
+                    log.error("Redis is not ready (%s); trying again until it is", said)
+                await asyncio.sleep(RETRY_WAIT)
+        if said:
+            log.info("Redis is ready now")
+
+    async def append(self, event: CallEvent) -> bool:
+        """Return when the inbox holds the event. False: it already did, this is a repeat.
+
+        Raises:
+            InboxUnavailable: it does not.
+        """
+        if not self.cursors_ready:  # a new handler's cursor would begin behind this event
+            raise InboxUnavailable("the handlers have no place in the inbox yet")
+        mark = fingerprint(event) if self.settings.duplicate_window else event.id
+        return await self.commit.append(mark, event)
 
     async def close(self) -> None:
         await self.commit.close()
@@ -78,13 +100,13 @@ class CallbackEndpoint:
         self._settings = receiver.settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # a web socket
-            await send({"type": "websocket.close", "code": 1000})
+        if scope["type"] != "http":
+            await not_found(scope, receive, send)
             return
         # What is mounted sees the whole path: PREFIX, PBX, extension, event type, token.
         names = scope["path"][len(scope["root_path"]) :].split("/")
         if len(names) != 5:
-            await _send_json(send, 404, NOT_FOUND)
+            await not_found(scope, receive, send)
             return
         request = CallbackRequest(
             pbx=names[1],
@@ -99,13 +121,12 @@ class CallbackEndpoint:
         try:
             verify(request, self._settings)
         except NoSuchCallback:
-            await _send_json(send, 404, NOT_FOUND)
+            await not_found(scope, receive, send)
             return
         try:
             request = await self._with_body(request, receive)
             event = accept(request, self._settings)
-            mark = fingerprint(event) if self._settings.duplicate_window else event.id
-            fresh = await self._receiver.commit.append(mark, event)
+            fresh = await self._receiver.append(event)
         except RefusedCallback as refusal:
             await self._keep(request, refusal)
             await _send_json(send, refusal.status, _error(refusal.code, refusal.message))
@@ -139,8 +160,7 @@ class CallbackEndpoint:
             raise RefusedCallback(
                 408, "read_timeout", f"The body took longer than {seconds} seconds."
             ) from error
-        # One byte over the limit is enough to be refused, and all that quarantine keeps of it.
-        body = b"".join(chunks)[: limit + 1]
+        body = b"".join(chunks)
         return replace(request, body=body) if body else request
 
     async def _keep(self, request: CallbackRequest, refusal: RefusedCallback) -> None:
@@ -149,7 +169,9 @@ class CallbackEndpoint:
             refusal.code,
             extra={"pbx": request.pbx, "extension": request.extension},
         )
-        kept = quarantined(request, refusal) | {"received": datetime.now(UTC).isoformat()}
+        kept = quarantined(request, refusal, self._settings.max_body) | {
+            "received": datetime.now(UTC).isoformat()
+        }
         try:
             await self._receiver.inbox.quarantine(kept, self._settings.quarantine_size)
         except RedisError as error:
@@ -165,8 +187,14 @@ REPEATED = b'{"status":"repeated"}'
 NOT_FOUND = _error("not_found", "There is nothing here.")
 
 
+# After these the rest of the request is not waited for: the connection ends with the answer.
+_LAST_WORDS = frozenset({404, 408, 413})
+
+
 async def _send_json(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+    if status in _LAST_WORDS:
+        headers.append((b"connection", b"close"))
     if status == 405:
         headers.append((b"allow", b"GET, POST"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -186,7 +214,7 @@ async def ready(request: Request) -> Response:
         async with asyncio.timeout(2):
             await receiver.redis.ping()
     except (RedisError, OSError) as error:
-        problems.append(f"redis: {type(error).__name__}: the server does not answer")
+        problems.append(f"redis: {_reason(error)}")
     if not receiver.cursors_ready:
         problems.append("cursors: the handlers have no place in the inbox yet")
     if problems:
@@ -194,8 +222,47 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-async def not_found(request: Request, error: Exception) -> Response:
-    return Response(NOT_FOUND, status_code=404, media_type="application/json")
+def _reason(error: Exception) -> str:
+    if isinstance(error, AuthenticationError):
+        return "the server refuses the user name or password of `redis_url`"
+    return f"the server does not answer ({type(error).__name__})"
+
+
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """The answer for every URL that is none of ours."""
+    if scope["type"] == "http":
+        await _send_json(send, 404, NOT_FOUND)
+    else:  # a web socket
+        await send({"type": "websocket.close", "code": 1000})
+
+
+async def http_error(request: Request, error: Exception) -> Response:
+    """What Starlette refuses by itself, in the same form as our own refusals."""
+    if not isinstance(error, HTTPException):
+        raise error
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return Response(
+        _error(code, error.detail), error.status_code, error.headers, "application/json"
+    )
+
+
+class _NoSecrets(logging.Filter):
+    """Takes tokens and parameters out of the URLs that uvicorn logs, should it be told to."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                _without_secrets(part) if isinstance(part, str) else part for part in record.args
+            )
+        return True
+
+
+def _without_secrets(text: str) -> str:
+    before, prefix, _ = text.partition(f"{PREFIX}/")
+    return f"{before}{prefix}***" if prefix else text
+
+
+_no_secrets = _NoSecrets()
 
 
 def create_app(settings: Settings | None = None) -> Starlette:
@@ -207,28 +274,32 @@ def create_app(settings: Settings | None = None) -> Starlette:
     Raises:
         ConfigError: the configuration is wrong, or there is no secret.
     """
+    for name in ("uvicorn.access", "uvicorn.error"):
+        logging.getLogger(name).addFilter(_no_secrets)
     receiver = Receiver(settings or load_settings())
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         cursors = asyncio.create_task(receiver.ensure_cursors())
+        await asyncio.wait({cursors}, timeout=START_WAIT)
         try:
-            yield
+            yield {"settings": receiver.settings}
         finally:
             cursors.cancel()
             with suppress(asyncio.CancelledError):
                 await cursors
             await receiver.close()
 
-    handlers: dict[Any, Any] = {404: not_found}
     app = Starlette(
         routes=[
             Mount(PREFIX, app=CallbackEndpoint(receiver)),
             Route("/health/live", live),
             Route("/health/ready", ready),
         ],
-        exception_handlers=handlers,
+        exception_handlers={HTTPException: http_error},
         lifespan=lifespan,
     )
+    app.router.default = not_found
+    app.router.redirect_slashes = False
     app.state.receiver = receiver
     return app

@@ -6,18 +6,19 @@ VoipNow → **receive** (verify, parse, drop repeats, append, answer) → inbox
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BytesIO
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
-from python_multipart import parse_form
+import msgspec
+from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import Field, File
+from python_multipart.multipart import Field, File, parse_options_header
 
 from offhook.errors import RefusedCallback
 from offhook.event import CallEvent, EventType, read_event
 from offhook.settings import Settings
 from offhook.token import is_valid
 
+_KEPT_OF_HEADER = 256  # characters
 _TYPES = {event_type.value: event_type for event_type in EventType}
 
 
@@ -73,12 +74,9 @@ def accept(request: CallbackRequest, settings: Settings) -> CallEvent:
 
 
 def fingerprint(event: CallEvent) -> str:
-    """Equal for two callbacks that say exactly the same."""
-    digest = hashlib.blake2b(digest_size=12)
-    digest.update(f"{event.pbx}\0{event.extension}\0{event.type}".encode("utf-8", "replace"))
-    for name, value in sorted(event.parameters.items()):
-        digest.update(f"\0{name}\0{value}".encode("utf-8", "replace"))
-    return digest.hexdigest()
+    """Equal for two callbacks that say exactly the same, in whatever order."""
+    said = (event.pbx, event.extension, event.type, sorted(event.parameters.items()))
+    return hashlib.blake2b(msgspec.json.encode(said), digest_size=12).hexdigest()
 
 
 def _parameters(request: CallbackRequest, settings: Settings) -> dict[str, str]:
@@ -122,21 +120,22 @@ def _too_many(most: int) -> RefusedCallback:
 def _urlencoded(data: bytes, most: int) -> list[tuple[str, str]]:
     """Decode leniently: bad UTF-8 is replaced, empty pairs are passed over.
 
-    No document names the charset; a wrong one must not cost an event.
+    No document names the charset; a wrong one must not cost an event. Does what `parse_qsl` does,
+    in a third of its time: most names and values have nothing to decode.
     """
-    try:
-        return parse_qsl(
-            data.decode("utf-8", "replace"),
-            keep_blank_values=True,
-            errors="replace",
-            max_num_fields=most,
-        )
-    except ValueError as error:
-        raise _too_many(most) from error
+    if data.count(b"&") >= most:
+        raise _too_many(most)
+    pairs = []
+    for pair in data.decode("utf-8", "replace").replace("+", " ").split("&"):
+        if pair:
+            name, _, value = pair.partition("=")
+            pairs.append((unquote(name), unquote(value)) if "%" in pair else (name, value))
+    return pairs
 
 
 def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
+    complete = False
 
     def on_field(field: Field) -> None:
         pairs.append((_text(field.field_name), _text(field.value)))
@@ -144,15 +143,21 @@ def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
     def on_file(file: File) -> None:
         raise RefusedCallback(400, "malformed_body", "A callback carries no files.")
 
+    def on_end() -> None:
+        nonlocal complete
+        complete = True
+
+    kind, options = parse_options_header(content_type.encode("latin-1", "replace"))
     try:
-        parse_form(
-            {"Content-Type": content_type.encode("latin-1", "replace")},
-            BytesIO(body),
-            on_field,
-            on_file,
+        parser = FormParser(
+            kind.decode("latin-1"), on_field, on_file, on_end, boundary=options.get(b"boundary")
         )
+        parser.write(body)
+        parser.finalize()
     except (FormParserError, ValueError) as error:
         raise RefusedCallback(400, "malformed_body", "The multipart body is malformed.") from error
+    if not complete:  # the parser does not mind that the last part is cut off
+        raise RefusedCallback(400, "malformed_body", "The multipart body ends too early.")
     return pairs
 
 
@@ -160,8 +165,14 @@ def _text(value: bytes | None) -> str:
     return (value or b"").decode("utf-8", "replace")
 
 
-def quarantined(request: CallbackRequest, refusal: RefusedCallback) -> dict[str, str | bytes]:
-    """The refused callback as it is kept for a person to look at: everything but the token."""
+def quarantined(
+    request: CallbackRequest, refusal: RefusedCallback, most: int
+) -> dict[str, str | bytes]:
+    """The refused callback as it is kept for a person to look at: everything but the token.
+
+    Args:
+        most: bytes kept of the query, and of the body; the rest is cut off.
+    """
     return {
         "code": refusal.code,
         "message": refusal.message,
@@ -169,9 +180,9 @@ def quarantined(request: CallbackRequest, refusal: RefusedCallback) -> dict[str,
         "extension": _storable(request.extension),
         "event_type": _storable(request.event_type),
         "method": request.method,
-        "content_type": _storable(request.content_type),
-        "query": request.query,
-        "body": request.body,
+        "content_type": _storable(request.content_type[:_KEPT_OF_HEADER]),
+        "query": request.query[:most],
+        "body": request.body[:most],
     }
 
 

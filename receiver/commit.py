@@ -58,9 +58,11 @@ class GroupCommit:
 
     async def close(self) -> None:
         """Return when nothing is on its way any more."""
-        for task in [*self._running, *self._wakes]:
-            if task is not None:
-                await task
+        for running in self._running:
+            if running is not None:
+                await running
+        for wake in list(self._wakes):  # those that the last batches called, too
+            await wake
 
     async def _run(self, partition: int) -> None:
         waiting = self._waiting[partition]

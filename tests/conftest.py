@@ -28,15 +28,13 @@ def redis_url(server: ValkeyServer) -> str:
     """The URL of an empty server."""
     with redis.Redis.from_url(server.connection_url) as client:
         client.flushall()
-    return server.connection_url
+    return str(server.connection_url)
 
 
 @pytest.fixture
-def configure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str
-) -> Iterator["Configure"]:
+def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> "Configure":
     """Write an `offhook.toml` that this process and its children read."""
-    yield Configure(tmp_path / "offhook.toml", monkeypatch, redis_url)
+    return Configure(tmp_path / "offhook.toml", monkeypatch, redis_url)
 
 
 class Configure:

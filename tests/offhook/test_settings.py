@@ -1,0 +1,141 @@
+"""The configuration: file and environment, faults in sentences, no secret in any of them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from traceback import format_exception
+
+import pytest
+
+from offhook.errors import ConfigError
+from offhook.settings import Settings, load_settings
+from tests.conftest import SECRET
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Write the configuration file, which is all the configuration there is."""
+    for name in os.environ:
+        if name.startswith("OFFHOOK_"):
+            monkeypatch.delenv(name)
+    path = tmp_path / "offhook.toml"
+    monkeypatch.setenv("OFFHOOK_CONFIG", str(path))
+
+    def write(text: str) -> Path:
+        path.write_text(text)
+        return path
+
+    return write
+
+
+Write = Callable[[str], Path]
+
+
+def problems() -> list[str]:
+    with pytest.raises(ConfigError) as wrong:
+        load_settings()
+    return wrong.value.problems
+
+
+def test_a_secret_is_all_that_is_required(write: Write) -> None:
+    write(f"secret = {SECRET!r}")
+    settings = load_settings()
+    assert settings.secret.get_secret_value() == SECRET
+    assert settings.duplicate_window == 5
+    assert settings.handlers == {}
+
+
+def test_without_a_secret_it_is_said_what_to_do(write: Write) -> None:
+    write("")
+    [problem] = problems()
+    assert problem.startswith("secret: there is none")
+    assert "offhook init" in problem
+
+
+def test_a_short_secret_is_refused(write: Write) -> None:
+    write("secret = 'too short'")
+    [problem] = problems()
+    assert problem.startswith("secret: is shorter than 32 characters")
+
+
+def test_all_faults_are_told_at_once_each_with_its_name(write: Write) -> None:
+    write(
+        f"secret = {SECRET!r}\npartitions = 0\nduplicate_window = -1\nnonsense = 1\n"
+        "redis_url = 'http://x'\n[handlers.crm]\nconcurrency = 0\n"
+    )
+    named = {problem.partition(":")[0] for problem in problems()}
+    assert named == {
+        "partitions",
+        "duplicate_window",
+        "nonsense",
+        "redis_url",
+        "handlers.crm.use",
+        "handlers.crm.concurrency",
+    }
+
+
+def test_the_environment_wins_over_the_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(f"secret = {SECRET!r}\npartitions = 2\nmax_body = 2000")
+    monkeypatch.setenv("OFFHOOK_PARTITIONS", "3")
+    settings = load_settings()
+    assert (settings.partitions, settings.max_body) == (3, 2000)
+
+
+def test_a_secret_may_lie_in_a_file_beside_the_configuration(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("secret_file = 'the-secret'")
+    (path.parent / "the-secret").write_text(SECRET + "\n")
+    assert load_settings().secret.get_secret_value() == SECRET
+    write("")
+    monkeypatch.setenv("OFFHOOK_SECRET_FILE", "the-secret")
+    assert load_settings().secret.get_secret_value() == SECRET
+    monkeypatch.setenv("OFFHOOK_SECRET_FILE", "missing")
+    [problem] = problems()
+    assert "secret_file: cannot read" in problem
+
+
+def test_a_file_that_is_not_toml_is_named(write: Write) -> None:
+    path = write("secret = ")
+    [problem] = problems()
+    assert problem.startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("name", ["CRM", "1a", "a b", "x" * 41, "a.b"])
+def test_a_handlers_name_can_stand_in_a_queues_name(write: Write, name: str) -> None:
+    write(f"secret = {SECRET!r}\n[handlers.{name!r}]\nuse = 'console'\n")
+    [problem] = problems()
+    assert problem.startswith(f"handlers.{name}: ")
+
+
+def test_no_secret_is_in_what_is_shown_of_the_settings(write: Write) -> None:
+    write(
+        f"secret = {SECRET!r}\nprevious_secret = '{'p' * 40}'\n"
+        "redis_url = 'redis://:hunter2@localhost/0'\n"
+        "[handlers.crm]\nuse = 'webhook'\n[handlers.crm.options]\ntoken = 'hunter3'\n"
+    )
+    shown = repr(load_settings()) + str(load_settings())
+    for secret in (SECRET, "p" * 40, "hunter2", "hunter3"):
+        assert secret not in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis_url = 'redis://:hunter2/@localhost/0'",
+        "redis_url = 'tcp://:hunter2@localhost/0'",
+        "secret = 'hunter2'",
+        "previous_secret = 'hunter2'",
+        "redis_url = 'redis://:hunter2@localhost/0'\nnonsense = 'hunter2'",
+    ],
+)
+def test_no_secret_is_in_what_is_said_of_a_fault(write: Write, text: str) -> None:
+    write(text)
+    with pytest.raises(ConfigError) as wrong:
+        load_settings()
+    assert "hunter2" not in "".join(format_exception(wrong.value))
+
+
+def test_every_setting_says_what_it_means() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name

