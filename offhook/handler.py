@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import logging
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from pydantic_core import ErrorDetails
 from offhook.errors import ConfigError, TemporaryError
 from offhook.event import CallEvent
 from offhook.http import Answer, Http, check
-from offhook.settings import HandlerSettings
+from offhook.settings import HandlerSettings, config_path
 
 GROUP = "offhook.handlers"
 
@@ -147,7 +148,7 @@ def load(use: str) -> type[Handler] | Function:
             found = points[use].load()
         elif ":" in use:
             module, _, attribute = use.partition(":")
-            found = import_module(module)
+            found = _import(module)
             for name in attribute.split("."):
                 found = getattr(found, name)
         else:
@@ -256,6 +257,14 @@ def _with_context(function: Function) -> Callable[[CallEvent, Context], Awaitabl
     if len(positional) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return function
     return lambda event, context: function(event)
+
+
+def _import(module: str) -> Any:
+    """A module of the operator's own: beside the configuration, or wherever Python finds it."""
+    folder = str(config_path().parent.absolute())
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return import_module(module)
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -4,6 +4,7 @@ A partition is one stream; a handler's cursor is a consumer group on it. All key
 share a hash tag, so partitions can spread over a cluster:
 
     offhook:{0}:inbox          the stream of partition 0; an entry's field `e` is a stored event
+    offhook:{0}:written:WRITER the number of the last batch that this receiver has written
     offhook:{0}:seen:DIGEST    an event was accepted; expires with the duplicate window
     offhook:{0}:awake:crm      the lease of the dispatch that serves the cursor of handler `crm`,
                                or `waking` while one is being called; absent: asleep
@@ -42,24 +43,28 @@ DELIVERIES = "offhook:deliveries"
 
 # One run per batch of callbacks: drop repeats, append, tell whom to wake. The mark that an event
 # was seen is written after its append and in the same step, so that a failed append is never
-# mistaken for a repeat.
+# mistaken for a repeat. A batch has a number, so that one whose answer was lost is sent again and
+# appended once.
 _APPEND = """
+local number = tonumber(ARGV[4])
+if number <= tonumber(redis.call('GET', KEYS[2]) or 0) then return {{}, {}} end
 local window, appended, seen = tonumber(ARGV[1]), 0, {}
-for i = 4, #ARGV, 2 do
+for i = 5, #ARGV, 2 do
     local mark = ARGV[3] .. ARGV[i]
-    if redis.call('EXISTS', mark) == 1 then
-        seen[#seen + 1] = (i - 4) / 2
+    if window > 0 and redis.call('EXISTS', mark) == 1 then
+        seen[#seen + 1] = (i - 5) / 2
     else
         redis.call('XADD', KEYS[1], '*', 'e', ARGV[i + 1])
-        redis.call('SET', mark, '', 'PX', window)
+        if window > 0 then redis.call('SET', mark, '', 'PX', window) end
         appended = appended + 1
     end
 end
+redis.call('SET', KEYS[2], number, 'PX', 604800000)
 local wake = {}
 if appended > 0 then
-    for i = 2, #KEYS do
+    for i = 3, #KEYS do
         if redis.call('SET', KEYS[i], 'waking', 'NX', 'PX', ARGV[2]) then
-            wake[#wake + 1] = i - 2
+            wake[#wake + 1] = i - 3
         end
     end
 end
@@ -176,15 +181,32 @@ for i = 1, #info, 2 do
     if info[i] == 'last-generated-id' then last = info[i + 1] end
 end
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[2])) do
-    local found = {}
-    for i = 1, #group, 2 do found[group[i]] = group[i + 1] end
-    if found['name'] == ARGV[1] and (found['last-delivered-id'] ~= last or found['pending'] > 0) then
+    local is = {}
+    for i = 1, #group, 2 do is[group[i]] = group[i + 1] end
+    if is['name'] == ARGV[1] and (is['last-delivered-id'] ~= last or is['pending'] > 0) then
         redis.call('SET', KEYS[1], 'waking', 'PX', ARGV[2])
         return 1
     end
 end
 return 0
 """
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Events of one partition, appended in one step.
+
+    Attributes:
+        writer: who appends it, a receiver process.
+        number: larger than that of the writer's batch before, in this partition.
+        marks: one for each event, equal for what is a repeat.
+        events: stored events.
+    """
+
+    writer: str
+    number: int
+    partition: int
+    marks: list[str]
+    events: list[msgspec.Raw]
 
 
 @dataclass(frozen=True)
@@ -239,33 +261,35 @@ class Inbox:
         self._attempt: AsyncScript = redis.register_script(_ATTEMPT)
 
     async def append(
-        self,
-        partition: int,
-        events: Sequence[tuple[str, CallEvent]],
-        handlers: Sequence[str],
-        duplicate_window: float,
+        self, batch: Batch, handlers: Sequence[str], duplicate_window: float
     ) -> tuple[set[int], list[str]]:
-        """Append events to one partition, in one step; repeats within the window are left out.
+        """Append a batch, in one step; repeats within the window are left out.
+
+        A batch that the server has already is not appended again.
 
         Args:
-            events: pairs of a fingerprint, equal for what is a repeat, and the event.
             handlers: whose cursors to look after.
-            duplicate_window: seconds.
+            duplicate_window: seconds; 0: there are no repeats.
 
         Returns:
             The indices of the repeats, and the handlers whose dispatch must be called.
 
         Raises:
-            InboxUnavailable: the server did not take them, or did not say so.
+            InboxUnavailable: the server did not take it, or did not say so.
         """
-        prefix = f"offhook:{{{partition}}}"
-        keys = [f"{prefix}:inbox", *(f"{prefix}:awake:{handler}" for handler in handlers)]
-        arguments: list[Any] = [max(1, int(duplicate_window * 1000)), WAKING_MS, f"{prefix}:seen:"]
-        for fingerprint, event in events:
-            arguments += (fingerprint, to_stored(event))
+        prefix = f"offhook:{{{batch.partition}}}"
+        keys = [
+            f"{prefix}:inbox",
+            f"{prefix}:written:{batch.writer}",
+            *(f"{prefix}:awake:{handler}" for handler in handlers),
+        ]
+        window = int(duplicate_window * 1000)
+        arguments: list[Any] = [window, WAKING_MS, f"{prefix}:seen:", batch.number]
+        for mark, stored in zip(batch.marks, batch.events, strict=True):
+            arguments += (mark, bytes(stored))
         try:
             seen, wake = await self._append(keys=keys, args=arguments)
-        except RedisError as error:
+        except (RedisError, OSError) as error:
             raise InboxUnavailable(f"Redis did not take the events: {error}") from error
         return set(seen), [handlers[index] for index in wake]
 
@@ -306,31 +330,35 @@ class Inbox:
         return count
 
     async def read_since(self, handler: str, since: datetime) -> tuple[int, datetime | None]:
-        """How many of the events accepted since then the handler has read, and when the first came."""
+        """How many events since then the handler has read, and when the first was accepted."""
         position = _position(since)
         found = [
             await self._read_since(handler, partition, position)
             for partition in range(self.partitions)
         ]
-        first = min((_order(first) for _, first in found if first), default=None)
-        moment = datetime.fromtimestamp(first[0] / 1000, UTC) if first else None
-        return sum(count for count, _ in found), moment
+        first = min((moment for _, moment in found if moment), default=None)
+        return sum(count for count, _ in found), first
 
     async def _read_since(
         self, handler: str, partition: int, position: str
-    ) -> tuple[int, bytes | None]:
+    ) -> tuple[int, datetime | None]:
         key = f"offhook:{{{partition}}}:inbox"
         try:
             groups = await self.redis.xinfo_groups(key)
         except ResponseError:  # no stream yet
             return 0, None
         last = next((g["last-delivered-id"] for g in groups if g["name"] == handler.encode()), b"0")
-        count, first, start = 0, None, position.encode()
-        while page := await self.redis.xrange(key, min=start, max=last, count=1000):
-            first = first or page[0][0]
+        count, first = 0, None
+        start: bytes | str = position
+        while page := await self._page(key, start, last):
+            first = first or datetime.fromtimestamp(_order(page[0])[0] / 1000, UTC)
             count += len(page)
-            start = b"(" + page[-1][0]
+            start = b"(" + page[-1]
         return count, first
+
+    async def _page(self, key: str, start: bytes | str, last: bytes) -> list[bytes]:
+        found: Any = await self.redis.xrange(key, min=start, max=last, count=1000)
+        return [position for position, _ in found]
 
     async def length(self, partition: int) -> int:
         """How many events a partition holds, delivered ones too."""
@@ -474,7 +502,7 @@ class Inbox:
                     yield from_stored(fields[b"e"])
 
     async def quarantine(self, refused: dict[str, str | bytes], size: int) -> None:
-        """Keep a refused callback for a person to look at; the oldest goes when there are `size`."""
+        """Keep a refused callback for a person to look at; the oldest of more than `size` go."""
         if size:
             await self.redis.xadd(QUARANTINE, refused, maxlen=size, approximate=False)  # type: ignore[arg-type]
 
@@ -581,7 +609,7 @@ class Cursor:
         return _entries(answer)
 
     async def attempts(self, after: bytes, count: int) -> dict[bytes, int]:
-        """How often each pending event has been read: each time may have ended with a dead process."""
+        """How often each pending event was read: each time may have ended with a dead process."""
         found: Any = await self._redis.xpending_range(
             self._stream, self.handler, min="(" + after.decode(), max="+", count=count
         )

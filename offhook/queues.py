@@ -31,6 +31,13 @@ def redeliver_queue(handler: str) -> str:
     return f"offhook.{handler}.redeliver"
 
 
+def with_redeliveries(redis: Redis) -> list[str]:
+    """The handlers that ever had a redelivery or a dead letter, configured or not."""
+    pattern = re.compile(re.escape(redeliver_queue("NAME")).replace("NAME", "(.+)"))
+    found = (pattern.fullmatch(each.name) for each in Queue.all(connection=redis))
+    return sorted(match[1] for match in found if match)
+
+
 def queue(name: str, redis: Redis) -> Queue:
     """An RQ queue of ours."""
     return Queue(name, connection=redis, serializer=JSONSerializer)

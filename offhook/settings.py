@@ -123,6 +123,20 @@ class Settings(BaseSettings):
         le=86400,
         description="seconds in which an identical callback is taken for a repeat; 0: never",
     )
+    journal: Path = Field(
+        default=Path("journal"),
+        description="a folder on a disk, for events that Redis cannot take yet",
+    )
+    journal_size: int = Field(
+        default=1_000_000_000,
+        ge=1_000_000,
+        description="bytes that the journal of one receiver process may have",
+    )
+    patience: float = Field(
+        default=2.0,
+        gt=0,
+        description="seconds that Redis has to take events, then the journal does",
+    )
     keep_days: float = Field(
         default=7.0, gt=0, description="days that delivered events stay in the inbox, for replays"
     )

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -34,12 +34,11 @@ from receiver.callback import (
     verify,
 )
 from receiver.commit import GroupCommit
+from receiver.store import Store
 
 log = logging.getLogger("offhook.receiver")
 
-UNCHECKED_WINDOW = 60.0  # seconds: with the window off, only our own second try is a repeat
 START_WAIT = 1.0  # seconds that the start waits for Redis, before it goes on without
-RETRY_WAIT = 0.5  # seconds between two looks for Redis after that
 
 
 class Receiver:
@@ -50,44 +49,19 @@ class Receiver:
         self.redis = connect(settings.redis_url)
         self.rq = connect_rq(settings.redis_url)
         self.inbox = Inbox(self.redis, settings.partitions)
-        self.commit = GroupCommit(
-            self.inbox,
-            self.rq,
-            list(settings.handlers),
-            settings.duplicate_window or UNCHECKED_WINDOW,
-        )
-        self.cursors_ready = False
-
-    async def ensure_cursors(self) -> None:
-        """Give every handler its cursor before the first event; try until Redis is there."""
-        said = ""
-        while not self.cursors_ready:
-            try:
-                for name, handler in self.settings.handlers.items():
-                    await self.inbox.ensure_cursor(name, handler.start)
-                await self.redis.ping()
-                self.cursors_ready = True
-            except RedisError as error:
-                if str(error) != said:
-                    said = str(error)
-                    log.error("Redis is not ready (%s); trying again until it is", said)
-                await asyncio.sleep(RETRY_WAIT)
-        if said:
-            log.info("Redis is ready now")
+        self.store = Store(settings, self.inbox, self.rq)
+        self.commit = GroupCommit(self.store.put, settings.partitions)
 
     async def append(self, event: CallEvent) -> bool:
-        """Return when the inbox holds the event. False: it already did, this is a repeat.
+        """Return when the event is safe. False: it already was, this is a repeat.
 
         Raises:
-            InboxUnavailable: it does not.
+            InboxUnavailable: it is not.
         """
-        if not self.cursors_ready:  # a new handler's cursor would begin behind this event
-            raise InboxUnavailable("the handlers have no place in the inbox yet")
-        mark = fingerprint(event) if self.settings.duplicate_window else event.id
-        return await self.commit.append(mark, event)
+        return await self.commit.append(fingerprint(event), event)
 
     async def close(self) -> None:
-        await self.commit.close()
+        await self.store.close()
         await self.redis.aclose()
         self.rq.close()
 
@@ -207,25 +181,14 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """Events can be taken; if not, what is in the way."""
+    """Events can be taken: by the inbox or by the journal. If not, what is in the way."""
     receiver: Receiver = request.app.state.receiver
-    problems = []
-    try:
-        async with asyncio.timeout(2):
-            await receiver.redis.ping()
-    except (RedisError, OSError) as error:
-        problems.append(f"redis: {_reason(error)}")
-    if not receiver.cursors_ready:
-        problems.append("cursors: the handlers have no place in the inbox yet")
-    if problems:
+    store = receiver.store
+    if not store.takes_directly and store.fault:
+        problems = [f"redis: {store.trouble}", f"journal: {store.fault}"]
         return JSONResponse({"status": "not ready", "problems": problems}, status_code=503)
-    return JSONResponse({"status": "ready"})
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, AuthenticationError):
-        return "the server refuses the user name or password of `redis_url`"
-    return f"the server does not answer ({type(error).__name__})"
+    notes = [] if store.takes_directly else [f"redis: {store.trouble or 'not connected yet'}"]
+    return JSONResponse({"status": "ready", "journal": store.journal_size, "notes": notes})
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
@@ -280,14 +243,17 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
-        cursors = asyncio.create_task(receiver.ensure_cursors())
-        await asyncio.wait({cursors}, timeout=START_WAIT)
+        storing = asyncio.create_task(receiver.store.run())
+        deadline = asyncio.get_running_loop().time() + START_WAIT
+        while not receiver.store.takes_directly and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
         try:
             yield {"settings": receiver.settings}
         finally:
-            cursors.cancel()
+            await receiver.commit.close()
+            storing.cancel()
             with suppress(asyncio.CancelledError):
-                await cursors
+                await storing
             await receiver.close()
 
     app = Starlette(

@@ -1,6 +1,13 @@
 """Call events for tests, without the pains of making them."""
 
-from offhook.event import CallEvent, EventType, read_event
+from itertools import count
+
+import msgspec
+
+from offhook.event import CallEvent, EventType, read_event, to_stored
+from offhook.inbox import Batch
+
+_numbers = count(1)
 
 
 def event(
@@ -21,3 +28,9 @@ def event(
     )
     assert made is not None
     return made
+
+
+def batch_of(*events: CallEvent, marks: list[str] | None = None) -> Batch:
+    """The events as a batch for partition 0, each its own mark unless told otherwise."""
+    stored = [msgspec.Raw(to_stored(one)) for one in events]
+    return Batch("tests", next(_numbers), 0, marks or [one.id for one in events], stored)

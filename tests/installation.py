@@ -110,7 +110,7 @@ class Installation:
             return False
 
     def restart_redis(self) -> None:
-        """Kill the server as a power cut does not: what it had written is on its way to the disk."""
+        """Kill the server and start it again, with what it had handed to the disk."""
         self.redis.terminate()
         self.redis.start()
 
@@ -172,7 +172,12 @@ class Installation:
                 for number in numbers:
                     call = f"{name}-{number}"
                     for n in range(per_call):
-                        form = {"CallID": call, "CallFlow": "IN", "CallStatus": "CALLING", "n": n}
+                        form: dict[str, str | int] = {
+                            "CallID": call,
+                            "CallFlow": "IN",
+                            "CallStatus": "CALLING",
+                            "n": n,
+                        }
                         await self._send(session, url, form, outcome)
 
             await asyncio.gather(*(one_after_the_other() for _ in range(connections)))

@@ -1,7 +1,6 @@
-"""What a process of ours does first: end with its parent, and log the same way as the others."""
+"""What a process of ours does first: see to it that it ends with its parent."""
 
 import ctypes
-import logging
 import signal
 import sys
 
@@ -15,22 +14,3 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-class _Keys(logging.Formatter):
-    """Appends the keys of the event that a line is about."""
-
-    KEYS = ("event", "call", "extension", "handler", "attempt")
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        keys = [f"{key}={getattr(record, key)}" for key in self.KEYS if hasattr(record, key)]
-        return f"{line} [{' '.join(keys)}]" if keys else line
-
-
-def log_to_stderr(level: str = "INFO") -> None:
-    """Log lines of ours from `level` on, and warnings of the libraries, to standard error."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Keys("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("offhook").setLevel(level)

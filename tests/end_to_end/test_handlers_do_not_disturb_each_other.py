@@ -1,4 +1,4 @@
-"""One handler sleeps, one blocks, one always fails, one kills its process: the others see nothing."""
+"""Handlers that sleep, block, fail or kill their process: the others see nothing of it."""
 
 from pathlib import Path
 

@@ -11,7 +11,7 @@ from offhook.connection import connect
 from offhook.errors import InboxUnavailable, LeaseLost
 from offhook.event import CallEvent
 from offhook.inbox import Cursor, Inbox, partition_of
-from tests.events import event
+from tests.events import batch_of, event
 
 HANDLERS = ["crm", "log"]
 
@@ -29,10 +29,9 @@ def run(url: str, test: Callable[[Inbox], Awaitable[None]], partitions: int = 1)
 
 
 async def append(
-    inbox: Inbox, *events: CallEvent, window: float = 60
+    inbox: Inbox, *events: CallEvent, marks: list[str] | None = None, window: float = 60
 ) -> tuple[set[int], list[str]]:
-    marked = [(one.id, one) for one in events]
-    return await inbox.append(0, marked, HANDLERS, window)
+    return await inbox.append(batch_of(*events, marks=marks), HANDLERS, window)
 
 
 async def leased(inbox: Inbox, handler: str = "crm") -> Cursor:
@@ -55,8 +54,8 @@ def test_what_is_appended_is_read_in_order_by_every_handler(redis_url: str) -> N
 def test_a_repeat_within_the_window_is_left_out_and_told(redis_url: str) -> None:
     async def test(inbox: Inbox) -> None:
         first, second = event(n=1), event(n=2)
-        assert (await inbox.append(0, [("same", first)], HANDLERS, 60))[0] == set()
-        assert (await inbox.append(0, [("new", second), ("same", first)], HANDLERS, 60))[0] == {1}
+        assert (await append(inbox, first, marks=["same"]))[0] == set()
+        assert (await append(inbox, second, first, marks=["new", "same"]))[0] == {1}
         read = await (await leased(inbox)).read(10, 10)
         assert [entry.event for entry in read] == [first, second]
 
@@ -65,9 +64,9 @@ def test_a_repeat_within_the_window_is_left_out_and_told(redis_url: str) -> None
 
 def test_after_the_window_the_same_is_a_new_event(redis_url: str) -> None:
     async def test(inbox: Inbox) -> None:
-        await inbox.append(0, [("same", event())], HANDLERS, 0.01)
+        await append(inbox, event(), marks=["same"], window=0.01)
         await asyncio.sleep(0.05)
-        assert (await inbox.append(0, [("same", event())], HANDLERS, 0.01))[0] == set()
+        assert (await append(inbox, event(), marks=["same"], window=0.01))[0] == set()
 
     run(redis_url, test)
 
@@ -82,6 +81,19 @@ def test_a_failed_append_is_not_taken_for_a_repeat_later(redis_url: str) -> None
         finally:
             await inbox.redis.config_set("maxmemory", "0")
         assert (await append(inbox, one))[0] == set()
+
+    run(redis_url, test)
+
+
+def test_a_batch_that_is_sent_again_is_appended_once(redis_url: str) -> None:
+    async def test(inbox: Inbox) -> None:
+        first, second = event(n=1), event(n=2)
+        one_batch = batch_of(first)
+        for _ in range(3):  # without marks that would tell
+            await inbox.append(one_batch, HANDLERS, 0)
+        await inbox.append(batch_of(second), HANDLERS, 0)
+        read = await (await leased(inbox)).read(10, 10)
+        assert [entry.event for entry in read] == [first, second]
 
     run(redis_url, test)
 

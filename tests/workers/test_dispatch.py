@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from offhook.handler import PluggedHandler
 from offhook.inbox import Cursor, CursorState, Inbox
 from offhook.settings import HandlerSettings, Settings
 from tests.conftest import SECRET
-from tests.events import event
+from tests.events import batch_of, event
 from workers import dispatch as module
 
 Handle = Callable[[CallEvent, Context], Awaitable[None] | None]
@@ -29,11 +29,12 @@ class Bench:
     def __init__(self, url: str) -> None:
         self.url = url
         self.settings = Settings(secret=SECRET, redis_url=url)  # type: ignore[arg-type]
+        self.redis = blocking.Redis.from_url(url)
 
     def append(self, *events: CallEvent) -> None:
         async def go(inbox: Inbox) -> None:
             await inbox.ensure_cursor("crm", "now")
-            await inbox.append(0, [(one.id, one) for one in events], [], 60)
+            await inbox.append(batch_of(*events), [], 60)
 
         self._with_inbox(go)
 
@@ -63,15 +64,13 @@ class Bench:
         self._with_inbox(go)
 
     def jobs(self, registry: str) -> list[Any]:
-        client = blocking.Redis.from_url(self.url)
-        queue = queues.queue(queues.redeliver_queue("crm"), client)
+        queue = queues.queue(queues.redeliver_queue("crm"), self.redis)
         ids = getattr(queue, registry).get_job_ids()
         return [queue.fetch_job(job_id) for job_id in ids]
 
     def due(self, job: Any) -> float:
-        client = blocking.Redis.from_url(self.url)
-        queue = queues.queue(queues.redeliver_queue("crm"), client)
-        return queue.scheduled_job_registry.get_scheduled_time(job).timestamp()
+        queue = queues.queue(queues.redeliver_queue("crm"), self.redis)
+        return float(queue.scheduled_job_registry.get_scheduled_time(job).timestamp())
 
     def _with_inbox(self, go: Callable[[Inbox], Awaitable[None]]) -> None:
         async def run() -> None:
@@ -83,10 +82,12 @@ class Bench:
 
 
 @pytest.fixture
-def bench(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(module, "QUIET", 0.2)
     monkeypatch.setattr(module, "BLOCK_MS", 200)
-    return Bench(redis_url)
+    made = Bench(redis_url)
+    yield made
+    made.redis.close()
 
 
 def test_calls_overlap_and_each_keeps_its_order(bench: Bench) -> None:
@@ -347,7 +348,7 @@ def test_a_handler_that_blocks_the_event_loop_keeps_its_lease(bench: Bench) -> N
             key = "offhook:{0}:awake:crm"
             client.pexpire(key, 2500)
             time.sleep(2.0)  # a renewal is due every 1.5 s  # noqa: ASYNC251
-            renewed.append(int(client.pttl(key)))  # type: ignore[arg-type]
+            renewed.append(int(client.pttl(key)))
 
     bench.dispatch(handle)
     assert renewed[0] > 2500

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from offhook.connection import connect
 from offhook.inbox import Cursor, Inbox
 from offhook.settings import load_settings
 from tests.conftest import Configure
-from tests.events import event
+from tests.events import batch_of, event
 from workers.scheduler import Scheduler
 
 QUEUE = queues.redeliver_queue("crm")
@@ -42,7 +42,7 @@ class Bench:
 
         async def go(inbox: Inbox) -> None:
             await inbox.ensure_cursor("crm", "now")
-            await inbox.append(0, [(one.id, one) for one in events], [], 60)
+            await inbox.append(batch_of(*events), [], 60)
             cursor = Cursor(inbox, "crm", 0)
             await cursor.take()
             for entry in await cursor.read(100, 10):
@@ -76,21 +76,23 @@ class Bench:
         return [line.split()[2] for line in self._recordings.read_text().splitlines()]
 
     def dead(self) -> list[str]:
-        return queues.queue(QUEUE, self.rq).failed_job_registry.get_job_ids()
+        return list(queues.queue(QUEUE, self.rq).failed_job_registry.get_job_ids())
 
     def scheduled(self) -> list[str]:
-        return queues.queue(QUEUE, self.rq).scheduled_job_registry.get_job_ids()
+        return list(queues.queue(QUEUE, self.rq).scheduled_job_registry.get_job_ids())
 
     def lanes(self) -> int:
-        return int(self.rq.hlen("offhook:{0}:parked:crm"))  # type: ignore[arg-type]
+        return int(self.rq.hlen("offhook:{0}:parked:crm"))
 
 
 @pytest.fixture
 def bench(
     redis_url: str, tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> Bench:
+) -> Iterator[Bench]:
     monkeypatch.setenv("RECORDINGS", str(tmp_path))
-    return Bench(redis_url, tmp_path)
+    made = Bench(redis_url, tmp_path)
+    yield made
+    made.rq.close()
 
 
 def handler(name: str, retry: str = "[1]") -> str:

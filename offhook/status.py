@@ -1,0 +1,139 @@
+"""Status: how far each handler has got, who works for it, and what is in the way."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from redis import Redis
+from rq import Worker
+from rq.scheduler import RQScheduler
+
+from offhook import deadletters, queues
+from offhook.inbox import Inbox
+
+
+@dataclass(frozen=True)
+class HandlerStatus:
+    """One handler, all partitions together.
+
+    Attributes:
+        lag: events not yet read by it.
+        in_flight: events read and not yet delivered or parked.
+        waiting: calls whose events wait for a redelivery.
+        delivered: deliveries since the beginning.
+        failed: attempts that failed and were or will be repeated.
+        dead: dead letters that lie there now.
+        circuit: seconds until the next probe while it is open in some partition, else None.
+    """
+
+    name: str
+    lag: int
+    in_flight: int
+    waiting: int
+    delivered: int
+    failed: int
+    dead: int
+    circuit: float | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """The whole installation.
+
+    Attributes:
+        partitions: how many events each holds, delivered ones too.
+        workers: for each queue that the configuration needs, the names of its workers.
+        scheduler: is one running?
+        abandoned: dead letters of handlers that are not configured any more.
+    """
+
+    handlers: list[HandlerStatus]
+    partitions: list[int]
+    workers: dict[str, list[str]]
+    scheduler: bool
+    abandoned: dict[str, int]
+
+    @property
+    def problems(self) -> list[str]:
+        """What is in the way, a sentence each."""
+        return list(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        if not self.handlers:
+            yield "no handler is configured: events are kept, and delivered to nobody"
+        unserved = [queue for queue, workers in self.workers.items() if not workers]
+        if unserved:
+            yield f"no worker for {', '.join(unserved)}: start `offhook work`"
+        if self.handlers and not self.scheduler:
+            yield "no scheduler: redeliveries are not sent; start `offhook work`"
+        for handler in self.handlers:
+            if handler.circuit is not None:
+                yield (
+                    f"{handler.name}'s other side is down: its circuit is open, "
+                    f"the next probe comes in {handler.circuit:.0f} s"
+                )
+            if handler.dead:
+                yield f"{handler.name} has dead letters: `offhook dead list` says why"
+        for name, count in self.abandoned.items():
+            yield f"{name} is not configured any more and has {count} dead letters"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The status as plain JSON values."""
+        return asdict(self) | {"problems": self.problems}
+
+
+async def status(inbox: Inbox, rq: Redis, handlers: Sequence[str]) -> Status:
+    """The status of the installation that has these handlers."""
+    return Status(
+        handlers=[await _handler(inbox, rq, name) for name in handlers],
+        partitions=[await inbox.length(partition) for partition in range(inbox.partitions)],
+        workers=await asyncio.to_thread(_workers, rq, handlers, inbox.partitions),
+        scheduler=await asyncio.to_thread(_scheduler, rq, handlers),
+        abandoned=await asyncio.to_thread(_abandoned, rq, handlers),
+    )
+
+
+async def _handler(inbox: Inbox, rq: Redis, name: str) -> HandlerStatus:
+    states = [await inbox.state(name, partition) for partition in range(inbox.partitions)]
+    probes = [state.circuit_open for state in states if state.circuit_open is not None]
+    return HandlerStatus(
+        name=name,
+        lag=sum(state.lag for state in states),
+        in_flight=sum(state.in_flight for state in states),
+        waiting=sum(state.lanes for state in states),
+        delivered=sum(state.delivered for state in states),
+        failed=sum(state.failed for state in states),
+        dead=await asyncio.to_thread(deadletters.count, rq, name),
+        circuit=min(probes, default=None),
+    )
+
+
+def _workers(rq: Redis, handlers: Sequence[str], partitions: int) -> dict[str, list[str]]:
+    names = [
+        name
+        for handler in handlers
+        for name in (
+            *(queues.dispatch_queue(handler, partition) for partition in range(partitions)),
+            queues.redeliver_queue(handler),
+        )
+    ]
+    return {
+        name: sorted(worker.name for worker in Worker.all(queue=queues.queue(name, rq)))
+        for name in names
+    }
+
+
+def _scheduler(rq: Redis, handlers: Sequence[str]) -> bool:
+    """A scheduler holds a lock for the redeliveries of each handler."""
+    locks = [RQScheduler.get_locking_key(queues.redeliver_queue(name)) for name in handlers]
+    return bool(locks) and rq.exists(*locks) == len(locks)
+
+
+def _abandoned(rq: Redis, handlers: Sequence[str]) -> dict[str, int]:
+    counts = {
+        name: deadletters.count(rq, name)
+        for name in queues.with_redeliveries(rq)
+        if name not in handlers
+    }
+    return {name: count for name, count in counts.items() if count}

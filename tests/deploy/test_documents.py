@@ -1,0 +1,60 @@
+"""What heads docs/troubleshooting.md is quoted from the program: it must be what that says."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text()
+
+# Said by the Redis server and by the operating system, not by us.
+FOREIGN = ("OOM command not allowed", "MISCONF", "Can't recover from AOF", "Permission denied")
+
+
+def headed_messages() -> list[str]:
+    headings = re.findall(r"^### (.*)$", TROUBLE, re.MULTILINE)
+    return [message for heading in headings for message in re.findall(r"`([^`]+)`", heading)]
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    return [text.replace("`", "") for text in texts()]
+
+
+def texts() -> Iterator[str]:
+    """Every text in the program; a `\\0` stands for what is put in when it runs."""
+    for package in ("offhook", "receiver", "unifiedapi", "workers"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    yield "".join(
+                        str(part.value) if isinstance(part, ast.Constant) else "\0"
+                        for part in node.values
+                    )
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield re.sub(r"%[-.\d]*[sdg]", "\0", node.value)
+    yield re.sub(r"%[-.\d]*[sdg]", "\0", (ROOT / "Makefile").read_text())
+
+
+@pytest.mark.parametrize("message", headed_messages())
+def test_a_message_that_heads_a_section_is_one_of_ours(message: str, said: list[str]) -> None:
+    if message.startswith(FOREIGN):
+        return
+    for part in re.split("…", message):
+        wanted = part.strip(" :.;'()")
+        if wanted and wanted not in FOREIGN:
+            assert any(wanted in text for text in said), f"nothing says {wanted!r}"
+
+
+def test_every_reason_to_refuse_a_callback_is_explained() -> None:
+    codes = set()
+    for path in (ROOT / "receiver").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "RefusedCallback":
+                status, code, *_ = [getattr(given, "value", None) for given in node.args]
+                codes.add((str(code), str(status)))
+    explained = re.findall(r"^\| `([a-z_]+)` \| (\d+) \|", TROUBLE, re.MULTILINE)
+    assert set(explained) == codes

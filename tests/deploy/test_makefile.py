@@ -1,0 +1,180 @@
+"""`make`: what a newcomer types first. A stand-in interpreter tells what is asked of it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Makes an "environment" whose pip notes that it was called, and fails while a file says so.
+STAND_IN = """#!/bin/sh
+if [ "$1 $2" = "-m venv" ]; then
+    mkdir -p "$3/bin" && touch "$3/pyvenv.cfg" && cp "$0" "$3/bin/python"
+elif [ "$1 $2" = "-m pip" ]; then
+    echo "pip install" && [ ! -e {failing} ]
+else
+    exec {python} "$@"
+fi
+"""
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Path:
+    """While this file exists, pip fails."""
+    return tmp_path / "pip-fails"
+
+
+@pytest.fixture
+def interpreter(tmp_path: Path, failing: Path) -> Path:
+    return script(tmp_path / "python", STAND_IN.format(failing=failing, python=sys.executable))
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def make(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "VENV")
+    }
+    return subprocess.run(
+        ["make", "--no-print-directory", *map(str, arguments)],
+        cwd=ROOT,
+        env=inherited | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_make_alone_lists_the_verbs() -> None:
+    listed = make().stdout
+    assert [line.split()[1] for line in listed.splitlines()] == [
+        "help",
+        "demo",
+        "test",
+        "check",
+        "format",
+        "setup",
+        "clean",
+    ]
+
+
+def test_a_set_up_says_what_it_does_and_is_done_once(tmp_path: Path, interpreter: Path) -> None:
+    where = f"VENV={tmp_path / 'venv'}"
+    first = make("setup", where, f"PYTHON={interpreter}")
+    assert first.returncode == 0, first.stdout
+    assert [line[:10] for line in first.stdout.splitlines()] == [
+        "Set-up 1/2",
+        "Set-up 2/2",
+        "pip instal",
+        "Set-up don",
+    ]
+    assert "pip install" not in make("setup", where, f"PYTHON={interpreter}").stdout
+    assert "pip install" not in make("setup", where).stdout
+
+
+def test_an_interrupted_set_up_begins_anew(
+    tmp_path: Path, interpreter: Path, failing: Path
+) -> None:
+    venv = tmp_path / "venv"
+    failing.touch()
+    broken = make("setup", f"VENV={venv}", f"PYTHON={interpreter}")
+    assert broken.returncode != 0
+    assert "Call make again" in broken.stdout
+    (venv / "half-written").touch()
+    failing.unlink()
+    mended = make("setup", f"VENV={venv}", f"PYTHON={interpreter}")
+    assert mended.returncode == 0
+    assert f"making {venv} anew" in mended.stdout
+    assert not (venv / "half-written").exists()
+
+
+def test_a_changed_pyproject_brings_the_environment_up_to_date(
+    tmp_path: Path, interpreter: Path
+) -> None:
+    venv = tmp_path / "venv"
+    make("setup", f"VENV={venv}", f"PYTHON={interpreter}")
+    (venv / "mine").touch()
+    os.utime(venv / ".ready", (0, 0))  # as if pyproject.toml had come later
+    # The system's python3 may be too old by then: it is not asked.
+    again = make("setup", f"VENV={venv}")
+    assert again.returncode == 0, again.stdout
+    assert "pip install" in again.stdout
+    assert (venv / "mine").exists()
+
+
+def test_another_python_makes_the_environment_anew(tmp_path: Path, interpreter: Path) -> None:
+    venv = tmp_path / "venv"
+    make("setup", f"VENV={venv}", f"PYTHON={interpreter}")
+    newer = script(
+        tmp_path / "newer",
+        interpreter.read_text().replace(
+            f'exec {sys.executable} "$@"',
+            f'exec {sys.executable} -c "import sys; sys.version_info = (3, 99);'
+            ' exec(sys.argv[1])" "$2"',
+        ),
+    )
+    assert "anew" in make("setup", f"VENV={venv}", f"PYTHON={newer}").stdout
+    assert "pip install" not in make("setup", f"VENV={venv}").stdout  # none named: it stays
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(
+    tmp_path: Path, interpreter: Path
+) -> None:
+    venv = tmp_path / "venv"
+    make("setup", f"VENV={venv}", f"PYTHON={interpreter}")
+    (venv / "bin" / "python").unlink()
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    (tmp_path / "bin").mkdir()
+    script(tmp_path / "bin" / "python3", interpreter.read_text())
+    assert "anew" in make("setup", f"VENV={venv}", **environment).stdout
+
+
+def test_what_is_no_environment_is_left_alone(tmp_path: Path, interpreter: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").touch()
+    refused = make("setup", f"VENV={tmp_path / 'precious'}", f"PYTHON={interpreter}")
+    assert refused.returncode != 0
+    assert "is in the way" in refused.stdout
+    assert (tmp_path / "precious" / "thesis.txt").exists()
+
+
+def test_without_python_it_says_what_to_install(tmp_path: Path) -> None:
+    answer = make("setup", f"VENV={tmp_path / 'venv'}", "PYTHON=python9.9")
+    assert answer.returncode != 0
+    assert "apt install python3 python3-venv" in answer.stdout
+
+
+def test_with_an_old_python_it_says_which_it_needs(tmp_path: Path) -> None:
+    old = script(
+        tmp_path / "old",
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 9);'
+        ' exec(sys.argv[1])" "$2"\n',
+    )
+    answer = make("setup", f"VENV={tmp_path / 'venv'}", f"PYTHON={old}")
+    assert answer.returncode != 0
+    assert "needs Python 3.11 or newer, and this is 3.9" in answer.stdout
+
+
+def test_without_the_venv_package_it_says_what_to_install(tmp_path: Path) -> None:
+    """Debian's python3 without python3-venv has no ensurepip."""
+    (tmp_path / "ensurepip.py").write_text("raise ImportError\n")
+    answer = make(
+        "setup",
+        f"VENV={tmp_path / 'venv'}",
+        f"PYTHON={sys.executable}",
+        PYTHONPATH=str(tmp_path),
+    )
+    assert answer.returncode != 0
+    assert "apt install python3-venv" in answer.stdout
+    assert not (tmp_path / "venv").exists()

@@ -1,0 +1,120 @@
+"""The Procfile: honcho starts all of it, a callback goes all the way, SIGTERM leaves nothing."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlencode
+
+import pytest
+
+from offhook.token import callback_url
+from tests.conftest import SECRET, Configure
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def eventually(what: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if what():
+            return True
+        time.sleep(0.1)
+    return what()
+
+
+class Honcho:
+    """`honcho start` in a folder of its own. All that it starts carries a mark."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._mark = f"OFFHOOK_TEST_MARK={uuid.uuid4()}"
+        self._log = folder / "honcho.log"
+        name, _, value = self._mark.partition("=")
+        bin_folder = Path(sys.executable).parent
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "honcho", "-f", str(ROOT / "Procfile"), "start"],
+                cwd=folder,
+                env=os.environ
+                | {
+                    name: value,
+                    "PORT": str(self.port),  # as a platform sets it
+                    "PATH": f"{bin_folder}:{os.environ['PATH']}",
+                },
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def output(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health/ready", timeout=2) as answer:  # noqa: S310
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False
+
+    def processes(self) -> list[str]:
+        """The command lines of everything that carries the mark and has not ended."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if self._mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append((folder / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue  # it has just ended, or is not ours to look at
+        return found
+
+    def kill(self) -> None:
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if self._mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(folder.name), signal.SIGKILL)
+            except OSError:
+                continue
+        self.process.wait(10)
+
+
+@pytest.fixture
+def honcho(tmp_path: Path, configure: Configure) -> Iterator[Honcho]:
+    configure('[handlers.console]\nuse = "console"\n')
+    running = Honcho(tmp_path)
+    yield running
+    running.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_callback_goes_all_the_way_and_nothing_is_left(honcho: Honcho) -> None:
+    assert eventually(honcho.is_ready, 30), honcho.output()
+    url = callback_url(honcho.url, SECRET, "pbx", "0003*210", "dial-in")
+    form = urlencode({"CallID": "procfile-1", "CallerIDNum": "+40721000000"}).encode()
+    with urllib.request.urlopen(url, form, timeout=5) as answer:  # noqa: S310
+        assert answer.status == 200
+
+    assert eventually(lambda: "call procfile-1" in honcho.output(), 30), honcho.output()
+    assert url not in honcho.output()
+
+    # Its processes, and not shells that would keep the signal to themselves.
+    assert not [line for line in honcho.processes() if line.startswith(("sh ", "/bin/sh "))]
+    honcho.process.send_signal(signal.SIGTERM)
+    honcho.process.wait(15)
+    assert eventually(lambda: not honcho.processes(), 10), honcho.processes()
+    assert "Traceback" not in honcho.output()
+    assert "SIGKILL" not in honcho.output(), honcho.output()  # each ended by itself in time

@@ -1,0 +1,91 @@
+"""The wheel: what an operator installs."""
+
+import subprocess
+import sys
+import zipfile
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("offhook", "receiver", "unifiedapi", "workers")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    built = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "-w",
+            str(folder),
+            str(ROOT),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    (path,) = folder.glob("offhook-*-py3-none-any.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, unpacked as pip does it."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_it_holds_our_packages_whole_and_nothing_else(installed: Path) -> None:
+    (information,) = installed.glob("*.dist-info")
+    assert {path.name for path in installed.iterdir()} == {*PACKAGES, information.name}
+    for package in PACKAGES:
+        here = {
+            path.relative_to(ROOT)
+            for path in (ROOT / package).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+        there = {
+            path.relative_to(installed)
+            for path in (installed / package).rglob("*")
+            if path.is_file()
+        }
+        assert there == here
+        assert Path(package, "py.typed") in there
+    assert (information / "licenses" / "LICENSE").is_file()
+
+
+def test_its_entry_points_lead_somewhere(installed: Path) -> None:
+    """From the wheel alone: nothing of the working tree is on the path."""
+    (information,) = installed.glob("*.dist-info")
+    points = ConfigParser(delimiters=("=",))
+    points.read(information / "entry_points.txt")
+    targets = dict(points["console_scripts"]) | dict(points["offhook.handlers"])
+    assert {"offhook", "console", "notify", "sql", "webhook"} <= set(targets)
+    program = (
+        "import sys\n"
+        "from importlib.metadata import EntryPoint\n"
+        "for target in sys.argv[2:]:\n"
+        "    found = EntryPoint('', target, '').load()\n"
+        "    module = sys.modules[target.partition(':')[0]]\n"
+        "    assert module.__file__.startswith(sys.argv[1]), module.__file__\n"
+        "    assert callable(found)\n"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", program, str(installed), *targets.values()],
+        cwd=installed,
+        env={"PYTHONPATH": str(installed), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert loaded.returncode == 0, loaded.stderr
