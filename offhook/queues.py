@@ -57,7 +57,7 @@ def wake(redis: Redis, handler: str, partition: int) -> None:
 
 
 def redelivery_id(handler: str, event_id: str) -> str:
-    """The id of the job that redelivers an event to a handler, and of the dead letter it becomes."""
+    """The id of the job that redelivers an event, and of the dead letter that it may become."""
     return f"{handler}-{re.sub(r'[^A-Za-z0-9_-]', '', event_id)}"
 
 
@@ -110,6 +110,12 @@ def is_enqueued(redis: Redis, handler: str, event_id: str) -> bool:
     target = queue(redeliver_queue(handler), redis)
     job = target.fetch_job(redelivery_id(handler, event_id))
     return job is not None and job.get_status() not in (JobStatus.FAILED, JobStatus.FINISHED)
+
+
+def is_dead(redis: Redis, handler: str, event_id: str) -> bool:
+    """Does this event lie among the handler's dead letters?"""
+    registry = queue(redeliver_queue(handler), redis).failed_job_registry
+    return redelivery_id(handler, event_id) in registry
 
 
 def _job(target: Queue, handler: str, event: CallEvent, meta: dict[str, Any]) -> Job:

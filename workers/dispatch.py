@@ -392,6 +392,8 @@ class Dispatch:
         while True:
             with suppress(RedisConnectionError, RedisTimeoutError):
                 self._watched = await self._inbox.watched()
+                # Lanes that a dead letter, sent again, has parked meanwhile.
+                self._parked |= await self._cursor.parked()
             await asyncio.sleep(1)
 
     def _tell(self, entry: Entry, called: float, outcome: str, error: Exception | None) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -81,7 +82,7 @@ class Redelivery:
         self._attempt = await self._inbox.begin_attempt(self._name, self._event)
         self._keys = event_keys(self._event, self._name, self._attempt)
         if not self._attempt:
-            log.info("already done with", extra=self._keys)
+            await self._end()
             return
         called = time.time()
         try:
@@ -128,8 +129,16 @@ class Redelivery:
         """Have RQ repeat the job when it has raised: it waits by the first of these intervals."""
         self._job.retry_intervals = [max(1, round(seconds))]
 
+    async def _end(self) -> None:
+        """The lane does not wait for the event: it was delivered, or given up."""
+        if await asyncio.to_thread(queues.is_dead, self._rq, self._name, self._event.id):
+            # The process was killed before RQ took note: without this the letter would be deleted.
+            self._job.retries_left = 0
+            raise PermanentError("it was given up before")
+        log.info("already done with", extra=self._keys)
+
     async def _die(self, error: Exception) -> None:
-        """Let the lane go on; what RQ does with the raised error makes the dead letter."""
+        """Lay it among the dead letters, then let the lane go on."""
         log.error("delivery is dead: %s", sentence(error), extra=self._keys)
         self._job.retries_left = 0
         self._job.meta |= {
@@ -137,7 +146,15 @@ class Redelivery:
             "error": sentence(error),
             "died": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        await asyncio.to_thread(self._job.save_meta)
+        await asyncio.to_thread(
+            queues.bury,
+            self._rq,
+            self._name,
+            self._event,
+            attempt=self._attempt,
+            error=sentence(error),
+            trace="".join(traceback.format_exception(error)),
+        )
         await self._advance("dead")
 
     async def _advance(self, outcome: str) -> None:

@@ -155,6 +155,28 @@ def test_a_handler_that_always_fails_is_tried_as_often_as_it_says(
     assert bench.lanes() == 0
 
 
+def test_a_dead_letter_survives_a_kill_before_rq_has_noted_it(
+    bench: Bench, configure: Configure
+) -> None:
+    configure(handler("record"))
+    one = event("a", 0)
+    bench.park(one)
+
+    async def die_half_way(inbox: Inbox) -> None:
+        queues.bury(bench.rq, "crm", one, attempt=6, error="no", trace="no")
+        await inbox.advance("crm", one, "dead")
+
+    bench.with_inbox(die_half_way)
+    # What RQ does with the job of a killed process: it enqueues it again.
+    queue = queues.queue(QUEUE, bench.rq)
+    job = queue.fetch_job(queues.redelivery_id("crm", one.id))
+    assert job is not None
+    queue.enqueue_job(job)
+    bench.work()
+    assert bench.dead() == [queues.redelivery_id("crm", one.id)]
+    assert bench.got() == []
+
+
 def test_a_job_that_runs_twice_delivers_once(bench: Bench, configure: Configure) -> None:
     configure(handler("record"))
     one = event("a", 0)

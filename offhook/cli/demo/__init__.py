@@ -31,6 +31,7 @@ from offhook.errors import ConfigError, OffhookError
 from offhook.event import EventType
 from offhook.inbox import Inbox
 from offhook.token import callback_url
+from unifiedapi.resources import EventType as PhoneCallEventType
 from unifiedapi.sandbox import calls, pbx
 
 HANDLERS = ("call-log", "crm", "alerts")
@@ -249,7 +250,7 @@ async def _place_calls(show: Show, receiver: str, secret: str, seed: int | None)
             callback_url(receiver, secret, "demo", phone, kind.label), next(methods)
         )
         for phone in PHONES
-        for kind in calls.EventType
+        for kind in PhoneCallEventType
     }
     show.registered(len(PHONES), len(EventType))
     async with pbx.Pbx(registrations, speed=SPEED) as sender:

@@ -1,0 +1,250 @@
+"""`offhook handlers`: what is installed, what is configured, and what is wrong with it."""
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import typer
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from offhook.cli.screen import Json, fail, note, print_json, print_table
+from offhook.errors import ConfigError
+from offhook.handler import Function, Handler, installed, load, plug
+from offhook.settings import HandlerSettings, load_settings
+
+handlers = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+_WORDS: Mapping[Any, str] = {
+    str: "text",
+    SecretStr: "text",
+    Path: "file",
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    dict: "table",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option of a handler: a field of its class."""
+
+    name: str
+    type: str
+    required: bool
+    default: Any
+    description: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Installed:
+    """A handler that is installed; `problem` says why it cannot be loaded."""
+
+    name: str
+    package: str
+    help: str = ""
+    options: tuple[Option, ...] = ()
+    problem: str | None = None
+
+
+@handlers.callback()
+def list_(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the handlers: installed, configured, and what is wrong with them.
+
+    Exits with 1 if something is wrong with the configuration.
+
+    \b
+    Examples:
+      offhook handlers
+      offhook handlers show webhook
+      offhook handlers --json
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    there = [_describe(name, point) for name, point in installed().items()]
+    configured, problems = _configured()
+    if as_json:
+        print_json(
+            {
+                "installed": [dataclasses.asdict(each) for each in there],
+                "configured": {name: _policy(each) for name, each in configured.items()},
+                "problems": problems,
+            }
+        )
+    else:
+        _print_installed(there)
+        _print_configured(configured)
+        for problem in problems:
+            note(f"! {problem}")
+    if problems:
+        raise typer.Exit(1)
+
+
+@handlers.command()
+def show(
+    name: Annotated[str, typer.Argument(help="An installed handler.", metavar="NAME")],
+    as_json: Json = False,
+) -> None:
+    """Show the help of one installed handler, with its options.
+
+    \b
+    Examples:
+      offhook handlers show webhook
+    """
+    points = installed()
+    if name not in points:
+        fail(f"no handler is installed as {name!r}: there are {', '.join(points)}")
+    found = _describe(name, points[name])
+    if as_json:
+        print_json(dataclasses.asdict(found))
+        return
+    typer.echo(f"{found.name}, from the package {found.package}\n")
+    typer.echo(found.problem or found.help)
+    if found.options:
+        print_table(
+            "option", "type", "what it is", rows=[_option_row(each) for each in found.options]
+        )
+    elif not found.problem:
+        typer.echo("\nIt has no options.")
+
+
+def options(target: type[Handler]) -> tuple[Option, ...]:
+    """The options of a handler class: its fields, with what their annotations say of them."""
+    hints = get_type_hints(target, include_extras=True)
+    fields = dataclasses.fields(target)  # type: ignore[arg-type]  # `load` takes dataclasses only
+    return tuple(_option(field, hints[field.name]) for field in fields if field.init)
+
+
+def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    required = default is dataclasses.MISSING
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()  # it stands in the source
+    described = [
+        each.description
+        for each in getattr(hint, "__metadata__", ())
+        if isinstance(each, FieldInfo) and each.description
+    ]
+    return Option(
+        name=field.name,
+        type=_in_words(hint),
+        required=required,
+        default=None if required else default,
+        description=described[-1] if described else "",
+    )
+
+
+def _in_words(hint: Any) -> str:
+    """A type as somebody who writes a configuration would say it."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _in_words(arguments[0])
+    if origin is Literal:
+        return " or ".join(f'"{value}"' for value in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(_in_words(each) for each in arguments if each is not NoneType)
+    if origin in (list, tuple, set, frozenset):
+        return f"list of {_in_words(arguments[0])}"
+    known: Any = origin or hint
+    return _WORDS.get(known, getattr(known, "__name__", str(known)))
+
+
+def _describe(name: str, point: EntryPoint) -> Installed:
+    package = point.dist.name if point.dist else "?"
+    try:
+        target = load(name)
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything while it is imported
+        problem = str(error) or type(error).__name__
+        return Installed(name, package, problem=problem)
+    return Installed(name, package, _help(target), _options(target))
+
+
+def _help(target: type[Handler] | Function) -> str:
+    return inspect.getdoc(target) or ""
+
+
+def _options(target: type[Handler] | Function) -> tuple[Option, ...]:
+    return options(target) if isinstance(target, type) else ()
+
+
+def _configured() -> tuple[dict[str, HandlerSettings], list[str]]:
+    """The configured handlers, and all that is wrong with the configuration."""
+    try:
+        configured = load_settings().handlers
+    except ConfigError as error:
+        return {}, error.problems
+    problems = []
+    for name, settings in configured.items():
+        try:
+            plug(name, settings)
+        except ConfigError as error:
+            problems += error.problems
+    return configured, problems
+
+
+def _policy(settings: HandlerSettings) -> dict[str, Any]:
+    """All but the options: a secret may be among them."""
+    return settings.model_dump(mode="json", exclude={"options"})
+
+
+def _print_installed(there: list[Installed]) -> None:
+    rows = [
+        [
+            each.name,
+            each.package,
+            each.problem or each.help.partition("\n")[0],
+            ", ".join(f"{o.name}*" if o.required else o.name for o in each.options),
+        ]
+        for each in there
+    ]
+    typer.echo('Installed (use = "..."; an option with * must be set):')
+    print_table("name", "package", "what it does", "options", rows=rows)
+
+
+def _print_configured(configured: Mapping[str, HandlerSettings]) -> None:
+    if not configured:
+        typer.echo("Configured: none")
+        return
+    rows = [
+        [
+            name,
+            each.use,
+            _filter(each),
+            f"{each.concurrency} at once, {each.timeout:g} s",
+            " ".join(f"{wait:g}" for wait in each.retry) or "never",
+        ]
+        for name, each in configured.items()
+    ]
+    typer.echo("Configured:")
+    print_table("name", "use", "gets", "calls", "retries after s", rows=rows)
+
+
+def _filter(settings: HandlerSettings) -> str:
+    """What a handler gets, in words."""
+    direction = {"in": "incoming calls", "out": "outgoing calls", None: ""}[settings.direction]
+    said = [
+        ", ".join(sorted(settings.events or ())),
+        direction,
+        f"of {', '.join(settings.extensions)}" if settings.extensions else "",
+        f"PBX {', '.join(sorted(settings.pbx))}" if settings.pbx else "",
+    ]
+    return "; ".join(filter(None, said)) or "every event"
+
+
+def _option_row(option: Option) -> list[str]:
+    default = "required" if option.required else f"default: {_shown(option.default)}"
+    return [option.name, f"{option.type}\n{default}", option.description]
+
+
+def _shown(default: Any) -> str:
+    if default is None or default == {} or default == []:
+        return "none"
+    return json.dumps(default, ensure_ascii=False, default=str)

@@ -1,0 +1,55 @@
+"""`offhook serve`: the receiver."""
+
+from contextlib import suppress
+from importlib import import_module
+from math import ceil
+from typing import Annotated
+
+import typer
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from offhook import logs
+from offhook.cli.screen import note
+from offhook.settings import load_settings
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8080,
+    processes: Annotated[
+        int, typer.Option(min=1, help="How many; one takes thousands of callbacks a second.")
+    ] = 1,
+) -> None:
+    """Run the receiver: take the callbacks of the PBX.
+
+    Stops on SIGTERM or Ctrl-C, when the callbacks in flight are answered.
+    TLS is for a proxy in front of it.
+
+    \b
+    Examples:
+      offhook serve
+      offhook serve --host 0.0.0.0 --port 8080 --processes 2
+    """
+    settings = load_settings()
+    logs.log_to_stderr()
+    config: uvicorn.Config = import_module("receiver.server").server_config(
+        host=host,
+        port=port,
+        workers=processes,
+        timeout_graceful_shutdown=ceil(settings.read_timeout) + 5,
+    )
+    config.log_config = logs.CONFIG  # for the processes that uvicorn starts
+    note(f"The receiver listens on http://{host}:{port}.")
+    with suppress(KeyboardInterrupt):  # uvicorn raises it when it has stopped
+        _run(config)
+
+
+def _run(config: uvicorn.Config) -> None:
+    if config.workers > 1:
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
+        return
+    server = uvicorn.Server(config)
+    server.run()
+    if not server.started:
+        raise typer.Exit(1)

@@ -1,0 +1,70 @@
+"""`offhook work`: the worker processes."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from offhook import logs
+from offhook.cli.screen import counted, note
+from offhook.errors import ConfigError
+from offhook.settings import Settings, config_path, load_settings
+
+
+def work(
+    handler: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Serve only this handler. May be repeated.",
+            metavar="NAME",
+            show_default="all of them",
+        ),
+    ] = None,
+) -> None:
+    """Run the workers: deliver events to the handlers.
+
+    A process for each handler and partition, one for the redeliveries of
+    each handler, and the scheduler. Stops on SIGTERM or Ctrl-C, when the
+    deliveries in flight are done; a second Ctrl-C stops at once.
+
+    \b
+    Examples:
+      offhook work
+      offhook work --handler crm --handler chat
+    """
+    settings = load_settings()
+    handlers = handler or []
+    _check(settings, handlers)
+    logs.log_to_stderr()
+    crew = import_module("workers.crew")
+    needed: list[str] = crew.needed(settings)
+    names: list[str] = crew.of_handlers(settings, handlers) if handlers else needed
+    members = crew.Crew(settings, names)
+    note(_plan(names, needed))
+    members.run()
+
+
+def _check(settings: Settings, handlers: Sequence[str]) -> None:
+    if not settings.handlers:
+        raise ConfigError(
+            "no handler is configured, so there is nothing to deliver to: add a [handlers.NAME] "
+            f"table to {config_path()}; `offhook handlers` lists what is installed"
+        )
+    for name in handlers:
+        if name not in settings.handlers:
+            raise ConfigError(
+                f"no handler is configured as {name!r}: there are {', '.join(settings.handlers)}"
+            )
+
+
+def _plan(names: Sequence[str], needed: Sequence[str]) -> str:
+    missing = [name for name in needed if name not in names]
+    if missing:
+        return (
+            f"runs {len(names)} of {len(needed)} processes this configuration needs; "
+            f"not served here: {', '.join(missing)}"
+        )
+    return f"runs all that this configuration needs, {counted(len(names), 'worker')}: " + ", ".join(
+        names
+    )

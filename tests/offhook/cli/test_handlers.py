@@ -1,0 +1,144 @@
+"""`offhook handlers`."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field, SecretStr
+
+from offhook import CallEvent, Context, Handler
+from offhook.cli.handlers import Option, options
+from offhook.handler import installed
+from tests.conftest import Configure
+from tests.offhook.cli.conftest import Offhook
+
+TWO = """
+[handlers.crm]
+use = "webhook"
+events = ["hangup", "dial-in"]
+direction = "in"
+extensions = ["0003*2??"]
+pbx = ["main"]
+options.url = "https://user:the-password@crm.example.com/"
+
+[handlers.screen]
+use = "console"
+retry = []
+"""
+WRONG = """
+[handlers.crm]
+use = "webhook"
+options.urll = "https://crm.example.com/"
+
+[handlers.chat]
+use = "sms"
+"""
+
+
+@dataclass(frozen=True)
+class Sample(Handler):
+    """One option of each kind."""
+
+    url: Annotated[str, Field(description="where to")]
+    key: SecretStr | None = None
+    size: Annotated[int, Field(ge=1, description="how big")] = 7
+    mode: Literal["fast", "safe"] = "safe"
+    names: list[Annotated[str, Field(min_length=1)]] = field(default_factory=list)
+    headers: dict[str, SecretStr] = field(default_factory=dict)
+    on: bool = True
+    made: str = field(init=False, default="in the class")
+
+    async def handle(self, event: CallEvent, context: Context) -> None:
+        """Nothing."""
+
+
+def test_options_are_told_as_one_writes_them() -> None:
+    assert options(Sample) == (
+        Option("url", "text", True, None, "where to"),
+        Option("key", "text", False, None, ""),
+        Option("size", "whole number", False, 7, "how big"),
+        Option("mode", '"fast" or "safe"', False, "safe", ""),
+        Option("names", "list of text", False, [], ""),
+        Option("headers", "table", False, {}, ""),
+        Option("on", "true or false", False, True, ""),
+    )
+
+
+def test_what_is_installed_and_configured_is_listed(configure: Configure, offhook: Offhook) -> None:
+    configure(TWO)
+    result = offhook("handlers")
+    assert (result.exit_code, result.stderr) == (0, "")
+    for name in installed():
+        assert f"\n {name} " in result.stdout
+    assert "dial-in, hangup; incoming calls; of 0003*2??; PBX main" in " ".join(
+        result.stdout.split()
+    )
+    assert "every event" in result.stdout
+    assert "the-password" not in result.stdout
+
+
+def test_the_same_for_programs(configure: Configure, offhook: Offhook) -> None:
+    configure(TWO)
+    told = json.loads(offhook("handlers", "--json").stdout)
+    assert [each["name"] for each in told["installed"]] == list(installed())
+    assert all(each["package"] == "offhook" and each["help"] for each in told["installed"])
+    assert told["configured"]["screen"]["retry"] == []
+    assert "options" not in told["configured"]["crm"]
+    assert told["problems"] == []
+
+
+def test_everything_wrong_is_told_with_its_key(configure: Configure, offhook: Offhook) -> None:
+    configure(WRONG)
+    result = offhook("handlers")
+    assert result.exit_code == 1
+    first, second, third = result.stderr.splitlines()
+    assert first.startswith("! handlers.crm.options.url: ")
+    assert second == "! handlers.crm.options.urll: there is no such option"
+    assert third.startswith("! handlers.chat.use: no handler is called 'sms': installed are ")
+    told = offhook("handlers", "--json")
+    assert told.exit_code == 1
+    assert len(json.loads(told.stdout)["problems"]) == 3
+
+
+def test_without_a_configuration_it_tells_what_there_is(
+    configure: Configure, offhook: Offhook
+) -> None:
+    result = offhook("handlers")
+    assert result.exit_code == 1
+    assert "webhook" in result.stdout
+    assert "! secret: there is none" in result.stderr
+
+
+def test_one_is_shown_with_its_options(offhook: Offhook) -> None:
+    shown = offhook("handlers", "show", "webhook")
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("webhook, from the package offhook\n\nPOST every event")
+    assert "default: 10.0" in shown.stdout
+    told = json.loads(offhook("handlers", "show", "webhook", "--json").stdout)
+    assert {option["name"]: option["required"] for option in told["options"]}["url"] is True
+
+
+def test_every_option_of_the_built_in_handlers_is_described(offhook: Offhook) -> None:
+    for each in json.loads(offhook("handlers", "--json").stdout)["installed"]:
+        assert each["problem"] is None
+        for option in each["options"]:
+            assert option["description"], f"{each['name']}: {option['name']}"
+
+
+def test_one_that_is_not_installed_is_told(offhook: Offhook) -> None:
+    result = offhook("handlers", "show", "sms")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("no handler is installed as 'sms': there are console")
+
+
+def test_a_broken_plugin_does_not_hide_the_others(
+    offhook: Offhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(use: str) -> None:
+        raise SyntaxError("never closed")
+
+    monkeypatch.setattr("offhook.cli.handlers.load", broken)
+    told = json.loads(offhook("handlers", "--json").stdout)
+    assert {each["problem"] for each in told["installed"]} == {"never closed"}
+    assert "never closed" in offhook("handlers", "show", "console").stdout

@@ -1,0 +1,156 @@
+"""`offhook serve` and `offhook work`, as processes of their own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from offhook.token import callback_url
+from tests.conftest import SECRET, Configure
+from tests.installation import OFFHOOK, free_port, wait_until
+from tests.offhook.cli.conftest import Offhook
+
+TWO = '[handlers.crm]\nuse = "console"\n[handlers.chat]\nuse = "console"\n'
+
+
+@contextmanager
+def running(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in the background; its output in a file."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [OFFHOOK, *arguments], stdout=file, stderr=subprocess.STDOUT, env=os.environ
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def call(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return 0
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_the_receiver_takes_callbacks_and_says_no_secret(
+    processes: str, configure: Configure, tmp_path: Path
+) -> None:
+    configure()
+    port, log = free_port(), tmp_path / "log"
+    arguments = ("serve", "--port", str(port), "--processes", processes)
+    base = f"http://127.0.0.1:{port}"
+    good = callback_url(base, SECRET, "main", "0003*210", "hangup")
+    with running(log, *arguments) as process:
+        wait_until(lambda: call(f"{base}/health/ready") == 200, "the receiver is ready")
+        assert call(f"{good}?CallID=1") == 200
+        assert call(good) == 400
+        assert call(f"{good}x") == 404
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    said = log.read_text()
+    assert f"The receiver listens on {base}.\n" in said
+    assert "a callback was refused: missing_call_id [extension=0003*210]" in said
+    assert good.rpartition("/")[2] not in said
+    assert "Traceback" not in said
+    assert process.returncode == 0
+
+
+def test_a_port_that_is_taken_is_an_error(configure: Configure, tmp_path: Path) -> None:
+    configure()
+    port = str(free_port())
+    with running(tmp_path / "first", "serve", "--port", port):
+        wait_until(
+            lambda: call(f"http://127.0.0.1:{port}/health/live") == 200, "the receiver is there"
+        )
+        second = subprocess.run(
+            [OFFHOOK, "serve", "--port", port], capture_output=True, text=True, check=False
+        )
+    assert second.returncode != 0
+    assert "address already in use" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_the_workers_run_all_that_is_needed(configure: Configure, tmp_path: Path) -> None:
+    configure(TWO)
+    log = tmp_path / "log"
+    with running(log, "work") as process:
+        wait_until(lambda: b"scheduler" in log.read_bytes(), "it says what it runs")
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    assert log.read_text().splitlines()[0] == (
+        "runs all that this configuration needs, 5 workers: offhook.crm.0, offhook.chat.0, "
+        "offhook.crm.redeliver, offhook.chat.redeliver, scheduler"
+    )
+    assert process.returncode == 0
+
+
+def test_fewer_workers_than_needed_are_told(configure: Configure, tmp_path: Path) -> None:
+    configure(TWO)
+    log = tmp_path / "log"
+    with running(log, "work", "--handler", "crm") as process:
+        wait_until(lambda: b"\n" in log.read_bytes(), "it says what it runs")
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    assert log.read_text().splitlines()[0] == (
+        "runs 3 of 5 processes this configuration needs; "
+        "not served here: offhook.chat.0, offhook.chat.redeliver"
+    )
+
+
+def test_no_handler_is_an_error_that_says_what_to_do(
+    configure: Configure, offhook: Offhook
+) -> None:
+    path = configure()
+    result = offhook("work")
+    assert result.exit_code == 2
+    assert f"add a [handlers.NAME] table to {path}" in result.stderr
+
+
+def test_an_unknown_handler_is_an_error(configure: Configure, offhook: Offhook) -> None:
+    configure(TWO)
+    result = offhook("work", "--handler", "nix")
+    assert result.exit_code == 2
+    assert result.stderr == "no handler is configured as 'nix': there are crm, chat\n"
+
+
+def test_a_wrong_option_of_a_handler_stops_the_workers(
+    configure: Configure, tmp_path: Path
+) -> None:
+    configure('[handlers.crm]\nuse = "webhook"\noptions.urll = "https://crm.example.com"\n')
+    answer = subprocess.run([OFFHOOK, "work"], capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert re.search(
+        r"^handlers\.crm\.options\.urll: there is no such option$", answer.stderr, re.M
+    )
+
+
+def test_a_module_beside_the_configuration_s_process_is_found(
+    configure: Configure, tmp_path: Path
+) -> None:
+    """A handler of one's own lies in the working directory."""
+    (tmp_path / "mine.py").write_text("def handle(event): ...\n")
+    configure('[handlers.mine]\nuse = "mine:handle"\n')
+    answer = subprocess.run(
+        [sys.executable, "-m", "offhook", "handlers"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert answer.returncode == 0, answer.stderr

@@ -1,0 +1,152 @@
+"""`offhook status`."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import pytest
+import redis
+from rq import Worker
+from rq.serializers import JSONSerializer
+
+from offhook import queues
+from offhook.connection import connect
+from offhook.inbox import Cursor, Inbox
+from offhook.settings import load_settings
+from tests.conftest import Configure
+from tests.events import event
+from tests.offhook.cli.conftest import Offhook, append
+from workers.scheduler import Scheduler
+
+CRM = '[handlers.crm]\nuse = "console"\n'
+
+
+@pytest.fixture
+def rq(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as rq:
+        yield rq
+
+
+@pytest.fixture(autouse=True)
+def _configuration(configure: Configure) -> None:
+    configure(CRM)
+
+
+def fill(url: str) -> None:
+    """Four events: one delivered, one parked, one in flight, one not read; the circuit is open."""
+
+    async def run() -> None:
+        client = connect(url)
+        inbox = Inbox(client, 1)
+        await inbox.ensure_cursor("crm", "earliest")
+        events = [event(f"call-{n}", n) for n in range(4)]
+        await append(inbox, *events)
+        cursor = Cursor(inbox, "crm", 0)
+        await cursor.take()
+        delivered, failed, _ = await cursor.read(3, 10)
+        await cursor.acknowledge([delivered.position], 1)
+        await cursor.park(failed, 1)
+        await cursor.count("failed")
+        await cursor.open_circuit(60)
+        await client.aclose()
+
+    asyncio.run(run())
+
+
+def test_it_counts_what_is_where(redis_url: str, rq: redis.Redis, offhook: Offhook) -> None:
+    fill(redis_url)
+    queues.bury(rq, "crm", event(), attempt=1, error="no", trace="")
+    told = json.loads(offhook("status", "--json").stdout)
+    [crm] = told["handlers"]
+    assert 55 < crm.pop("circuit") <= 60
+    assert crm == {
+        "name": "crm",
+        "lag": 1,
+        "in_flight": 1,
+        "waiting": 1,
+        "delivered": 1,
+        "failed": 1,
+        "dead": 1,
+    }
+    assert told["partitions"] == [4]
+
+
+def test_it_is_readable(redis_url: str, offhook: Offhook) -> None:
+    fill(redis_url)
+    result = offhook("status")
+    assert result.exit_code == 0
+    [row] = [line for line in result.stdout.splitlines() if line.startswith(" crm")]
+    assert row.split()[:7] == ["crm", "1", "1", "1", "1", "1", "0"]
+    assert "open, probe in " in row
+    assert "inbox: 4 events kept\n" in result.stdout
+    assert "! crm's other side is down: its circuit is open" in result.stdout
+
+
+def test_partitions_are_added_up(redis_url: str, configure: Configure, offhook: Offhook) -> None:
+    configure(CRM, partitions=3)
+    fill(redis_url)
+    told = json.loads(offhook("status", "--json").stdout)
+    assert told["partitions"] == [4, 0, 0]
+    assert told["handlers"][0]["lag"] == 1
+    assert "inbox: 4 events kept (4, 0, 0 in its partitions)" in offhook("status").stdout
+
+
+def test_a_queue_that_nobody_serves_is_told(offhook: Offhook) -> None:
+    told = json.loads(offhook("status", "--json").stdout)
+    assert told["workers"] == {"offhook.crm.0": [], "offhook.crm.redeliver": []}
+    assert told["problems"] == [
+        "no worker for offhook.crm.0, offhook.crm.redeliver: start `offhook work`",
+        "no scheduler: redeliveries are not sent; start `offhook work`",
+    ]
+
+
+def test_who_works_is_told(rq: redis.Redis, offhook: Offhook) -> None:
+    worker = Worker(
+        [queues.queue("offhook.crm.0", rq)], name="me", connection=rq, serializer=JSONSerializer
+    )
+    worker.register_birth()  # type: ignore[no-untyped-call]
+    told = json.loads(offhook("status", "--json").stdout)
+    assert told["workers"] == {"offhook.crm.0": ["me"], "offhook.crm.redeliver": []}
+    assert told["problems"][0] == "no worker for offhook.crm.redeliver: start `offhook work`"
+
+
+def test_a_scheduler_that_runs_is_seen(redis_url: str, rq: redis.Redis, offhook: Offhook) -> None:
+    async def run() -> None:
+        client = connect(redis_url)
+        await Scheduler(load_settings(), Inbox(client, 1), rq).round()
+        await client.aclose()
+
+    assert json.loads(offhook("status", "--json").stdout)["scheduler"] is False
+    asyncio.run(run())
+    assert json.loads(offhook("status", "--json").stdout)["scheduler"] is True
+
+
+def test_dead_letters_of_a_handler_that_is_gone_are_not_forgotten(
+    rq: redis.Redis, offhook: Offhook
+) -> None:
+    queues.bury(rq, "gone", event(), attempt=1, error="no", trace="")
+    told = json.loads(offhook("status", "--json").stdout)
+    assert told["abandoned"] == {"gone": 1}
+    assert "gone is not configured any more and has 1 dead letter" in told["problems"][-1]
+
+
+def test_no_handler_at_all_is_told(configure: Configure, offhook: Offhook) -> None:
+    configure()
+    result = offhook("status")
+    assert result.exit_code == 0
+    assert "! no handler is configured" in result.stdout
+
+
+def test_watching_goes_on_until_it_is_interrupted(
+    offhook: Offhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = iter([None, None])
+
+    def sleep(seconds: float) -> None:
+        if next(rounds, "over") == "over":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    result = offhook("status", "--watch", "--json")
+    assert result.exit_code == 0
+    assert result.stdout.count('"handlers"') == 3
