@@ -1,0 +1,120 @@
+"""Real servers for the tests of the client: the sandbox, and one that answers as it is told."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import httpx
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from unifiedapi.sandbox.tls import Certificate
+
+
+class Server:
+    """An app that stands for another one, which may change."""
+
+    app: ASGIApp
+    url: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self.app(scope, receive, send)
+
+
+@contextmanager
+def serve(app: ASGIApp, certificate: Certificate | None = None) -> Iterator[str]:
+    """Run the app on a free port, in a thread: the base URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        config = uvicorn.Config(
+            app,
+            log_level="critical",
+            access_log=False,
+            ws="none",
+            lifespan="off",
+            ssl_certfile=certificate.certificate_file if certificate else None,
+            ssl_keyfile=certificate.key_file if certificate else None,
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            deadline = time.monotonic() + 10
+            while not server.started:
+                assert thread.is_alive()
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            scheme = "https" if certificate else "http"
+            yield f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@dataclass(frozen=True)
+class Told:
+    """One answer."""
+
+    status: int = 200
+    body: object = None
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0  # seconds before it
+    hang_up: bool = False  # break off instead of answering
+
+
+@dataclass
+class Recorded:
+    """One request."""
+
+    method: str
+    path: str
+    query: list[tuple[str, str]]
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> object:
+        return json.loads(self.body)
+
+    @property
+    def form(self) -> dict[str, str]:
+        return dict(httpx.QueryParams(self.body.decode()))
+
+
+class Script:
+    """An ASGI app that gives one answer after the other, and the last one for ever."""
+
+    def __init__(self, *answers: Told) -> None:
+        self.answers = list(answers)
+        self.requests: list[Recorded] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        self.requests.append(
+            Recorded(
+                request.method,
+                scope["raw_path"].decode(),
+                request.query_params.multi_items(),
+                dict(request.headers),
+                await request.body(),
+            )
+        )
+        told = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        await asyncio.sleep(told.delay)
+        if told.hang_up:
+            # More is promised than comes: uvicorn closes the connection.
+            with suppress(RuntimeError):
+                await Response(b"{", 200, {"Content-Length": "100"})(scope, receive, send)
+            return
+        body = told.body
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        await Response(body, told.status, told.headers)(scope, receive, send)

@@ -1,0 +1,76 @@
+"""What the page on the API shows is run: its programs against a sandbox, its command as it is."""
+
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.unifiedapi.serving import serve
+from unifiedapi import errors
+from unifiedapi.client import ListOptions
+from unifiedapi.sandbox.server import create_sandbox
+from unifiedapi.sandbox.store import Store
+from unifiedapi.sandbox.tls import Certificate
+
+PAGE = (Path(__file__).parents[2] / "docs" / "unifiedapi.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize("program", blocks("python"))
+def test_the_programs_run(
+    program: str, store: Store, certificate: Certificate, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serve(create_sandbox(store)) as plain, serve(create_sandbox(store), certificate) as tls:
+        program = program.replace("http://127.0.0.1:8090", plain)
+        program = program.replace(
+            '"https://pbx.example.org", auth', f'"{tls}", auth, ca_file="{certificate.ca_file}"'
+        )
+        subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)
+    if "print(" in program:
+        [printed] = blocks("text")
+        assert capfd.readouterr().out == printed
+
+
+def test_the_command_starts_a_sandbox() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    [command] = blocks("sh")
+    words = shlex.split(command.replace("8090", str(port)))
+    assert words[0] == "python"
+    process = subprocess.Popen([sys.executable, *words[1:], "--log-level", "critical"])
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                answer = httpx.get(f"http://127.0.0.1:{port}/openapi.json")
+                break
+            except httpx.ConnectError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        assert answer.json()["openapi"] == "3.1.0"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_the_file_is_one(tmp_path: Path) -> None:
+    [text] = blocks("toml")
+    (tmp_path / "pbx.toml").write_text(text)
+    store = Store.load(tmp_path / "pbx.toml")
+    assert set(store.extensions) == {"0003*210", "0003*400"}
+
+
+def test_every_option_of_lists_and_every_error_base_is_on_the_page() -> None:
+
+    bases = {k.__name__ for k in errors.UnifiedApiError.__subclasses__()} | {"NotTrusted"}
+    for name in bases | set(ListOptions.__annotations__):
+        assert f"`{name}`" in PAGE

@@ -1,0 +1,349 @@
+"""The example requests of the documents, sent as they are written, and their answers."""
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+import pytest
+
+from tests.unifiedapi.serving import Server
+from unifiedapi.sandbox.server import create_sandbox
+from unifiedapi.sandbox.store import EXAMPLE as EXAMPLE_FILE
+from unifiedapi.sandbox.store import App, Contents, Store
+
+# VoipNow wiki, List Presence (v3). The page has lost the colon after HOST and the hyphen of
+# Content-Type; `\n` ends its lines.
+V3_PRESENCE = b"""\
+GET /uapi/extensions/@me/0003*210/presence/ HTTP/1.1
+HOST uapi.voipnow.com
+Content Type: application/json
+Authorization: Bearer token
+
+"""
+MENDED = (
+    V3_PRESENCE.replace(b"HOST ", b"HOST: ")
+    .replace(b"Content Type", b"Content-Type")
+    .replace(b"\n", b"\r\n")
+)
+
+PRESENCE = {
+    "extension": "0003*210",
+    "status": 0,
+    "registration": [
+        {
+            "agent": "3CXPhone 5.0.14439.0",
+            "registration": "-1",
+            "expire": "2011-02-10T15:10:55Z",
+        }
+    ],
+}
+# The documents' sample says 2 and shows one entry.
+COLLECTION = {
+    "startIndex": 0,
+    "totalResults": 1,
+    "itemsPerPage": 20,
+    "filtered": False,
+    "sorted": False,
+    "entry": [PRESENCE],
+}
+
+# VoipNow wiki, Presence Service (v5): the curl line's URL and headers.
+V5_QUERY = "filterBy=extension&filterOp=inArray&filterValue[0]=0003*210"
+V5_URL = f"/uapi/extensions/@me/0003*210/presence/?{V5_QUERY}"
+V5_HEADERS = {
+    "x-xsrf-token": "44HzZ6YIHDN6mbRY",
+    "content-type": "application/json",
+    "cookie": "dev=ffffffffffffffff2kjZMApYaH; xsrf-token=44HzZ6YIHDN6mbRY; "
+    "vn=XI%2Cm-tpsEWgqBMBCNVpeAnUEaeqCpG7f",
+}
+V5_BODY = (
+    '{"method":"0","note":"My phone call event is awesome",'
+    '"url":"http://myevent.com/SaveMyPhoneCallDetails","status":"1"}'
+)
+
+
+@pytest.fixture
+def store() -> Store:
+    """The example PBX, on which the word "token" is a token."""
+    contents = msgspec.toml.decode(EXAMPLE_FILE, type=Contents)
+    return Store(msgspec.structs.replace(contents, tokens={"token": 3}))
+
+
+def exchange(url: str, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send bytes over a socket: status, headers and body of the answer."""
+    place = urlsplit(url)
+    with (
+        socket.create_connection((place.hostname or "", place.port or 0), timeout=5) as link,
+        link.makefile("rb") as stream,
+    ):
+        link.sendall(request)
+        status = int(stream.readline().split()[1])
+        headers = {}
+        while line := stream.readline().strip():
+            name, _, value = line.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        length = headers.get("content-length")
+        return status, headers, stream.read(int(length) if length else -1)
+
+
+def test_the_v3_presence_request(sandbox: str) -> None:
+    status, headers, body = exchange(sandbox, MENDED)
+    assert (status, headers["content-type"]) == (200, "application/json")
+    assert json.loads(body) == COLLECTION
+
+
+def test_the_v3_presence_request_with_the_page_s_damage_is_no_http(sandbox: str) -> None:
+    assert exchange(sandbox, V3_PRESENCE)[0] == 400
+
+
+def test_the_v5_presence_request_with_an_app_s_token(store: Store, server: Server) -> None:
+    server.app = create_sandbox(store, wrapped=True)
+    answer = httpx.get(
+        httpx.URL(server.url, raw_path=V5_URL.encode()),
+        headers=V5_HEADERS | {"Authorization": "Bearer token"},
+    )
+    assert answer.status_code == 200
+    assert answer.json() == [COLLECTION | {"filtered": True}]
+
+
+def test_the_v5_presence_request_as_curl_sends_it_is_a_browser_s(sandbox: str) -> None:
+    """A cookie is no app's token; and its body, pasted from another page, makes it a POST."""
+    url = httpx.URL(sandbox, raw_path=V5_URL.encode())
+    answer = httpx.post(url, headers=V5_HEADERS, content=V5_BODY)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "access_denied")
+    signed = V5_HEADERS | {"Authorization": "Bearer token"}
+    answer = httpx.post(url, headers=signed, content=V5_BODY)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (501, "request_not_implemented")
+
+
+@pytest.fixture
+def pbx(sandbox: str) -> Iterator[httpx.Client]:
+    headers = {"Authorization": "Bearer token", "Content-Type": "application/json"}
+    with httpx.Client(base_url=sandbox, headers=headers) as client:
+        yield client
+
+
+EVENTS = "/uapi/extensions/@me/0003*210/phoneCallEvents"
+NEW = {
+    "type": "0",
+    "method": "0",
+    "note": "My phone call event is awesome",
+    "url": "http://myevent.com/SaveMyPhoneCallDetails",
+    "status": "1",
+}
+
+
+@pytest.mark.parametrize("path", [EVENTS, f"{EVENTS}/", f"{EVENTS}/0", f"{EVENTS}/0/"])
+def test_an_event_is_created_as_v3_v5_and_4psa_s_client_do(path: str, pbx: httpx.Client) -> None:
+    """v3 and mcp-voipnow have the type in the body, v5 has it in the path."""
+    body = {k: v for k, v in NEW.items() if k != "type"} if path.rstrip("/")[-1] == "0" else NEW
+    made = pbx.post(path, json=body)
+    assert made.status_code == 200
+    event = made.json()
+    own = str(pbx.base_url.join(f"{EVENTS}/0/{event['id']}"))
+    assert event["links"]["self"] == own
+    assert event == NEW | {k: event[k] for k in ("id", "modified", "links")}
+    assert pbx.get(own).json()["entry"] == [event]
+    assert pbx.get(f"{EVENTS}/0").json()["entry"] == [event]
+    assert pbx.get(f"{EVENTS}/1").status_code == 204
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_an_event_is_updated_in_part_and_deleted(slash: str, pbx: httpx.Client) -> None:
+    event = pbx.post(EVENTS, json=NEW | {"type": 4, "method": 1}).json()
+    path = f"{EVENTS}/4/{event['id']}{slash}"
+    changed = pbx.put(path, json={"method": "0", "note": "Another"}).json()
+    expected = event | {"method": "0", "note": "Another", "modified": changed["modified"]}
+    assert changed == expected
+    deleted = pbx.delete(path)
+    assert deleted.status_code == 200
+    assert deleted.json() == [{k: event[k] for k in ("id", "type", "links")}]
+    assert pbx.delete(path).json()["error"]["code"] == "pce_id_invalid"
+
+
+def test_all_events_are_deleted_and_204_says_that_there_was_none(pbx: httpx.Client) -> None:
+    for type_ in (0, 0, 2):
+        pbx.post(EVENTS, json=NEW | {"type": type_})
+    assert [e["type"] for e in pbx.delete(f"{EVENTS}/0/").json()] == ["0", "0"]
+    assert [e["type"] for e in pbx.delete(EVENTS).json()] == ["2"]
+    nothing = pbx.delete(EVENTS)
+    assert (nothing.status_code, nothing.content) == (204, b"")
+
+
+@pytest.mark.parametrize("name", ["queue/agents", "queueAgent"])
+def test_queue_agents_under_both_names(name: str, pbx: httpx.Client) -> None:
+    agents = f"/uapi/extensions/@me/0003*400/{name}"
+    changed = pbx.put(f"{agents}/0003*210", json={"status": "2"})
+    assert changed.status_code == 200
+    [agent] = changed.json()
+    assert (agent["agentNumber"], agent["status"]) == ("0003*210", "2")
+    assert agent["links"]["self"].endswith("/0003*400/queue/agents/0003*210")
+    assert pbx.get(f"{agents}/0003*210/").json()["entry"] == [agent]
+    assert pbx.get(agents).json()["totalResults"] == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "code"),
+    [
+        ("GET", "/@you/0003*210/presence", None, "user_invalid"),
+        ("GET", "/999/0003*210/presence", None, "user_invalid"),
+        ("GET", "/40/0004*210/presence", None, "access_denied"),
+        ("GET", "/@owner/0004*210/presence", None, "access_denied"),
+        ("GET", "/@me/0004*210/presence", None, "extension_invalid"),
+        ("GET", "/13/0003*210/presence", None, "extension_invalid"),
+        ("GET", "/@owner/@self/presence", None, "extension_invalid"),
+        ("GET", "/@me/0003*400/presence", None, "extension_invalid"),
+        ("GET", "/@me/0003*700/phoneCallEvents", None, "extension_invalid"),
+        ("GET", "/@me/@self/phoneCallEvents", None, "extension_invalid"),
+        ("GET", "/@me/0003*210/queue/agents", None, "extension_invalid"),
+        ("GET", "/@me/0003*400/queue/agents/@self", None, "qag_agent_invalid"),
+        ("GET", "/@me/0003*210/phoneCallEvents/5", None, "pce_type_invalid"),
+        ("GET", "/@me/0003*210/phoneCallEvents/0/none?count=0", None, "pce_id_invalid"),
+        ("GET", "/@me/0003*999/phoneCallEvents/5", None, "extension_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", b"", "request_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", b"{", "request_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", b"[]", "request_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", b"\xff", "request_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", b"[" * 60_000, "request_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", b" " * 70_000, "request_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", {"type": None}, "pce_type_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", {"type": True}, "pce_type_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents/1", {"type": 0}, "pce_type_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", {"method": "GET"}, "pce_method_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", {"method": None}, "pce_method_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", {"url": "http://a b"}, "pce_url_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", {"url": "http://h\n"}, "pce_url_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", {"url": "//h"}, "pce_url_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", {"status": "2"}, "pce_status_invalid"),
+        ("POST", "/@me/0003*210/phoneCallEvents", {"note": ["x"]}, "pce_note_invalid"),
+        ("PUT", "/@me/0003*400/queue/agents/0003*210", b"{}", "status_invalid"),
+        ("PUT", "/@me/0003*400/queue/agents/0003*299", b"{}", "qag_agent_invalid"),
+        ("PUT", "/@me/0003*210/phoneCallEvents", b"{}", "request_not_implemented"),
+        ("PATCH", "/@me/0003*210/presence", b"{}", "request_not_implemented"),
+        ("GET", "/@me/0003*210", None, "request_not_implemented"),
+        ("GET", "/@me/0003*210/phoneCallEvents/0/1/2", None, "request_not_implemented"),
+    ],
+)
+def test_a_wrong_request_gets_its_code(
+    method: str, path: str, body: Any, code: str, pbx: httpx.Client
+) -> None:
+    content = json.dumps(NEW | body).encode() if isinstance(body, dict) else body
+    answer = pbx.request(method, f"/uapi/extensions{path}", content=content)
+    status = {"access_denied": 401, "request_not_implemented": 501}.get(code, 400)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.json()["error"]["message"]
+    assert pbx.get(EVENTS).status_code == 204
+
+
+def test_the_token_comes_in_the_header_or_in_the_query(sandbox: str) -> None:
+    url = f"{sandbox}/uapi/extensions/@me/0003*210/presence"
+    for query in ("token", "Bearer+token", "Bearer%20token"):
+        assert httpx.get(f"{url}?accessRequestToken={query}").status_code == 200
+    for value in ("Bearer token", "bearer  token"):
+        assert httpx.get(url, headers={"Authorization": value}).status_code == 200
+    for value in ("token", "Basic token", "Bearer", "Bearer another", "Bearer token token"):
+        answer = httpx.get(url, headers={"Authorization": value})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "access_denied")
+    assert httpx.get(url).headers["WWW-Authenticate"] == "Bearer"
+    assert httpx.get(f"{sandbox}/uapi/nothing").status_code == 401  # the token comes first
+
+
+def test_paths_may_be_percent_encoded(pbx: httpx.Client) -> None:
+    url = httpx.URL(pbx.base_url, raw_path=b"/uapi/extensions/%40me/0003%2A210/presence")
+    assert pbx.get(url).json()["entry"] == [PRESENCE]
+
+
+def test_neighbouring_pages_are_named(pbx: httpx.Client) -> None:
+    url = "/uapi/extensions/@me/@self/presence/?count=1&sortOrder=desc&startIndex="
+    assert set(pbx.get(f"{url}0").json()["paging"]) == {"next"}
+    middle = pbx.get(f"{url}1").json()
+    assert pbx.get(middle["paging"]["prev"]).json()["entry"][0]["extension"] == "0003*213"
+    assert pbx.get(middle["paging"]["next"]).json()["entry"][0]["extension"] == "0003*211"
+    assert set(pbx.get(f"{url}3").json()["paging"]) == {"prev"}
+    assert pbx.get(f"{url}4").status_code == 204
+
+
+TOKEN_FORM = {
+    "grant_type": "client_credentials",
+    "client_id": "sandbox-app",
+    "client_secret": "sandbox-secret",
+}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        "&type=unifiedapi",
+        "&type=unifiedapi&redirect_uri=https%3A%2F%2Fh%2Fouath%2Ftoken.php",  # sic
+    ],
+)
+def test_a_token_is_given_to_each_of_the_known_clients(more: str, sandbox: str) -> None:
+    """A stray & comes first, as in uapi-example-python."""
+    form = "&" + "&".join(f"{k}={v}" for k, v in TOKEN_FORM.items()) + more
+    answer = httpx.post(
+        f"{sandbox}/oauth/token.php",
+        content=form,
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json() | {"access_token": ""} == {
+        "access_token": "",
+        "expires_in": 3600,
+        "token_type": "Bearer",
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "error"),
+    [
+        ({"client_secret": "wrong"}, 401, "invalid_client"),
+        ({"client_id": "nobody"}, 401, "invalid_client"),
+        ({"client_secret": "ü\ud800".encode("utf-8", "replace").decode()}, 401, "invalid_client"),
+        ({"client_secret": ""}, 400, "invalid_request"),
+        ({"grant_type": ""}, 400, "invalid_request"),
+        ({"type": "systemapi"}, 400, "invalid_request"),
+        ({"grant_type": "refresh_token"}, 400, "invalid_request"),
+        ({"grant_type": "refresh_token", "refresh_token": "x"}, 400, "invalid_grant"),
+        ({"grant_type": "password"}, 400, "unsupported_grant_type"),
+    ],
+)
+def test_a_wrong_token_request_gets_oauth_s_error(
+    form: dict[str, str], status: int, error: str, sandbox: str
+) -> None:
+    answer = httpx.post(f"{sandbox}/oauth/token.php", data=TOKEN_FORM | form)
+    assert (answer.status_code, answer.json()["error"]) == (status, error)
+    assert answer.json()["error_description"]
+
+
+def test_the_token_endpoint_takes_a_posted_form_only(sandbox: str) -> None:
+    assert httpx.get(f"{sandbox}/oauth/token.php").status_code == 405
+    assert httpx.post(f"{sandbox}/oauth/token.php", json=TOKEN_FORM).status_code == 400
+
+
+def test_a_refresh_token_is_good_once_and_for_its_app(store: Store, sandbox: str) -> None:
+    for name in ("one", "two"):
+        store.apps[name] = App(name, "s", 3, refresh=True)
+    form = {"client_secret": "s", "grant_type": "client_credentials"}
+    first = httpx.post(f"{sandbox}/oauth/token.php", data=form | {"client_id": "one"}).json()
+    form = {
+        "client_secret": "s",
+        "grant_type": "refresh_token",
+        "refresh_token": first["refresh_token"],
+    }
+    statuses = [
+        httpx.post(f"{sandbox}/oauth/token.php", data=form | {"client_id": name}).status_code
+        for name in ("two", "one", "one")
+    ]
+    assert statuses == [400, 200, 400]
+
+
+def test_elsewhere_there_is_nothing_and_nothing_redirects(sandbox: str) -> None:
+    for path in ("/", "/uapifoo", "/openapi.json/", "/oauth/token.php/"):
+        answer = httpx.get(f"{sandbox}{path}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")

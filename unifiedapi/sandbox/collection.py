@@ -1,0 +1,151 @@
+"""Collections: paging, filtering, sorting and choosing fields, as every list request has them.
+
+Pure. Sources: VoipNow wiki, List Presence (v3) and Presence Service (v5), which disagree on some of
+the limits and words; where they do, both are accepted.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from unifiedapi.sandbox.refusal import Refused
+
+DEFAULT_COUNT = 20
+LIMIT = 5000  # count and startIndex stay below it
+
+Entry = dict[str, Any]
+
+_OPERATORS: dict[str, Callable[[str, Sequence[str]], bool]] = {
+    "equals": lambda value, wanted: value == wanted[0],
+    "contains": lambda value, wanted: wanted[0] in value,
+    "startsWith": lambda value, wanted: value.startswith(wanted[0]),
+    "inArray": lambda value, wanted: value in wanted,
+    "present": lambda value, wanted: value != "",
+}
+_DESCENDING = {"asc": False, "ascending": False, "desc": True, "descending": True}
+
+
+@dataclass(frozen=True)
+class Names:
+    """The field names of a resource that the parameters may use."""
+
+    fields: frozenset[str]
+    filter_by: frozenset[str]
+    sort_by: str
+
+
+EVENTS = Names(
+    frozenset({"type", "id", "method", "url", "status", "note", "modified", "links"}),
+    frozenset({"type", "id", "method", "url", "status", "note", "modified"}),
+    "url",
+)
+PRESENCE = Names(
+    frozenset({"extension", "status", "registration"}), frozenset({"extension"}), "extension"
+)
+_AGENT = frozenset({"agentNumber", "status", "queue", "type", "identifier"})
+AGENTS = Names(_AGENT | {"links"}, _AGENT, "status")
+
+
+@dataclass(frozen=True)
+class Query:
+    """The standard request parameters, checked.
+
+    Attributes:
+        fields: None: all.
+        filter_by: None: no filter.
+        descending: None: unsorted.
+    """
+
+    count: int = DEFAULT_COUNT
+    start: int = 0
+    fields: frozenset[str] | None = None
+    filter_by: str | None = None
+    filter_op: str = "equals"
+    filter_value: tuple[str, ...] = ()
+    descending: bool | None = None
+
+
+def read_query(pairs: Iterable[tuple[str, str]], names: Names) -> Query:
+    """The parameters of a list request. Of one that comes twice the last counts, as in PHP.
+
+    Raises:
+        Refused: one of them is invalid.
+    """
+    single = dict(pairs := list(pairs))
+    fields = [name for value in _array(pairs, "fields") for name in value.split(",")]
+    if not names.fields.issuperset(fields):
+        raise Refused("fields_invalid")
+    count = _number(single.get("count", str(DEFAULT_COUNT)), 1, "count_invalid")
+    by = single.get("filterBy")
+    if by is not None and by not in names.filter_by:
+        raise Refused("filterby_invalid")
+    op = single.get("filterOp", "equals")
+    if op not in _OPERATORS:
+        raise Refused("filterop_invalid")
+    value = _array(pairs, "filterValue")
+    if by is not None and op != "present" and not _fits(op, value):
+        raise Refused("filtervalue_invalid")
+    order = single.get("sortOrder")
+    if order is not None and order not in _DESCENDING:
+        raise Refused("sortorder_invalid")
+    start = _number(single.get("startIndex", "0"), 0, "startindex_invalid")
+    return Query(
+        count=count,
+        start=start,
+        fields=frozenset(fields) if fields else None,
+        filter_by=by,
+        filter_op=op,
+        filter_value=tuple(value),
+        descending=None if order is None else _DESCENDING[order],
+    )
+
+
+def collect(entries: Sequence[Entry], query: Query, names: Names) -> Entry | None:
+    """One page of the entries, or None when it would be empty."""
+    found = list(entries)
+    if query.filter_by is not None:
+        keeps, by = _OPERATORS[query.filter_op], query.filter_by
+        found = [e for e in found if keeps(str(e.get(by, "")), query.filter_value)]
+    if query.descending is not None:
+        found.sort(key=lambda e: str(e.get(names.sort_by, "")), reverse=query.descending)
+    page = found[query.start : query.start + query.count]
+    if not page:
+        return None
+    if query.fields is not None:
+        page = [{name: e[name] for name in e if name in query.fields} for e in page]
+    return {
+        "startIndex": query.start,
+        "totalResults": len(found),
+        "itemsPerPage": query.count,
+        "filtered": query.filter_by is not None,
+        "sorted": query.descending is not None,
+        "entry": page,
+    }
+
+
+def neighbours(collection: Mapping[str, Any]) -> dict[Literal["next", "prev"], int]:
+    """The startIndex of the pages before and after this one, as far as there are such."""
+    start, count = collection["startIndex"], collection["itemsPerPage"]
+    pages: dict[Literal["next", "prev"], int] = {}
+    if start + count < min(collection["totalResults"], LIMIT):
+        pages["next"] = start + count
+    if start > 0:
+        pages["prev"] = max(0, start - count)
+    return pages
+
+
+def _array(pairs: Iterable[tuple[str, str]], name: str) -> list[str]:
+    """The values of `name=`, `name[]=` and `name[0]=`, each of which may come many times."""
+    form = re.compile(rf"{name}(\[[0-9]*\])?", re.ASCII)
+    return [value for key, value in pairs if form.fullmatch(key)]
+
+
+def _fits(operator: str, value: Sequence[str]) -> bool:
+    return bool(value) and all(value) and (operator == "inArray" or len(value) == 1)
+
+
+def _number(text: str, least: int, code: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not least <= int(text) < LIMIT:
+        raise Refused(code)
+    return int(text)

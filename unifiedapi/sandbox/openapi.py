@@ -1,0 +1,304 @@
+"""The OpenAPI 3.1 description of one sandbox, as exact as it can be: its own users, extensions
+and agents are named, its form of answer (strings or numbers, bare or in an array) is described.
+"""
+
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any
+
+from unifiedapi.resources import (
+    AgentStatus,
+    EventMethod,
+    EventStatus,
+    EventType,
+    PresenceStatus,
+    RegistrationStatus,
+)
+from unifiedapi.sandbox.collection import AGENTS, EVENTS, LIMIT, PRESENCE, Names
+from unifiedapi.sandbox.services import URL, WITH_EVENTS
+from unifiedapi.sandbox.store import Kind, Store
+
+Json = dict[str, Any]
+
+
+def describe(store: Store, *, numbers: bool, wrapped: bool) -> Json:
+    """The description, for an app with the same arguments."""
+    with_events = _numbers_of(store, WITH_EVENTS)
+    phones = _numbers_of(store, {Kind.PHONE})
+    queues = _numbers_of(store, {Kind.QUEUE})
+    agents = sorted({a.number for e in store.extensions.values() for a in e.agents})
+    users = _path("userId", ["@me", "@viewer", "@owner", *map(str, store.users)])
+
+    event_type = _path("eventType", [str(int(member)) for member in EventType])
+    event_id = {**_path("eventId", []), "schema": {"type": "string", "pattern": "^[0-9a-z]{16}$"}}
+    events = [users, _path("extension", with_events)]
+    queue = [users, _path("extension", queues)]
+    agent = _path("agentId", agents)
+    base = "/uapi/extensions/{userId}/{extension}"
+
+    list_events = _list("PhoneCallEvent", EVENTS, wrapped)
+    delete_events = _operation(_json({"type": "array", "items": _ref("DeletedEvent")}), or_204=True)
+    one_event = _json(_in_array(_ref("PhoneCallEvent"), wrapped))
+    list_agents = _list("QueueAgent", AGENTS, wrapped)
+    # What was made can be listed, changed and deleted: tools that test follow these.
+    made = {
+        name: {
+            "operationId": name,
+            "parameters": {
+                "userId": "$request.path.userId",
+                "extension": "$request.path.extension",
+                "eventType": f"$response.body#{'/0' if wrapped else ''}/type",
+                "eventId": f"$response.body#{'/0' if wrapped else ''}/id",
+            },
+        }
+        for name in ("listOneEvent", "updateEvent", "deleteEvent")
+    }
+
+    paths = {
+        f"{base}/phoneCallEvents": {
+            "parameters": events,
+            "get": {"operationId": "listEvents", **list_events},
+            "post": {
+                "operationId": "createEvent",
+                "requestBody": _body("NewPhoneCallEvent"),
+                **_operation(one_event, made),
+            },
+            "delete": {"operationId": "deleteEvents", **delete_events},
+        },
+        f"{base}/phoneCallEvents/{{eventType}}": {
+            "parameters": [*events, event_type],
+            "get": {"operationId": "listEventsOfType", **list_events},
+            "delete": {"operationId": "deleteEventsOfType", **delete_events},
+        },
+        f"{base}/phoneCallEvents/{{eventType}}/{{eventId}}": {
+            "parameters": [*events, event_type, event_id],
+            "get": {"operationId": "listOneEvent", **list_events},
+            "put": {
+                "operationId": "updateEvent",
+                "requestBody": _body("PhoneCallEventChange"),
+                **_operation(one_event),
+            },
+            "delete": {"operationId": "deleteEvent", **delete_events},
+        },
+        f"{base}/presence": {
+            "parameters": [users, _path("extension", [*phones, "@self"])],
+            "get": {"operationId": "listPresence", **_list("Presence", PRESENCE, wrapped)},
+        },
+        f"{base}/queue/agents": {
+            "parameters": queue,
+            "get": {"operationId": "listAgents", **list_agents},
+        },
+        f"{base}/queue/agents/{{agentId}}": {
+            "parameters": [*queue, agent],
+            "get": {"operationId": "listOneAgent", **list_agents},
+            "put": {
+                "operationId": "updateAgent",
+                "requestBody": _body("QueueAgentChange"),
+                **_operation(_json({"type": "array", "items": _ref("QueueAgent")})),
+            },
+        },
+        "/oauth/token.php": {"post": _token_request()},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Sandbox of VoipNow UnifiedAPI", "version": "3 and 5"},
+        "security": [{"bearer": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "responses": {"Error": _json(_ref("Error"))},
+            "schemas": _schemas(numbers),
+        },
+    }
+
+
+def _schemas(numbers: bool) -> Json:
+    text = {"type": "string"}
+    date = {"type": "string", "format": "date-time"}
+    links = _object({"self": {"type": "string", "format": "uri"}})
+    url = {"type": "string", "pattern": URL}
+    event = {
+        "type": _answered(EventType, numbers),
+        "id": {"type": "string", "pattern": "^[A-Za-z0-9]{1,255}$"},
+        "method": _answered(EventMethod, numbers),
+        "url": text,
+        "status": _answered(EventStatus, numbers),
+        "note": text,
+        "modified": date,
+        "links": links,
+    }
+    change = {
+        "method": _sent(EventMethod),
+        "url": url,
+        "status": _sent(EventStatus),
+        "note": text,
+    }
+    phone = {
+        "agent": text,
+        "registration": _answered(RegistrationStatus, numbers),
+        "expire": date,
+    }
+    presence = {
+        "extension": text,
+        "status": _answered(PresenceStatus, numbers=True),  # as in the samples of both versions
+        "registration": {"type": "array", "items": _object(phone, ["agent", "registration"])},
+    }
+    agent = {
+        "agentNumber": text,
+        "status": _answered(AgentStatus, numbers),
+        "queue": text,
+        "type": {"enum": ["local", "remote"]},
+        "identifier": text,
+        "links": links,
+    }
+    return {
+        "PhoneCallEvent": _object(event),
+        "DeletedEvent": _object({name: event[name] for name in ("id", "type", "links")}),
+        "NewPhoneCallEvent": _open(
+            {"type": _sent(EventType), **change}, ["type", "method", "url", "status"]
+        ),
+        "PhoneCallEventChange": _open(change, []),
+        "Presence": _object(presence),
+        "QueueAgent": _object(agent),
+        "QueueAgentChange": _open({"status": _sent(AgentStatus)}, ["status"]),
+        # With `fields`, entries have only the fields that were asked for.
+        "PhoneCallEventCollection": _collection(event),
+        "PresenceCollection": _collection(presence),
+        "QueueAgentCollection": _collection(agent),
+        "Error": _object({"error": _object({"code": text, "message": text})}),
+        "Token": _object(
+            {
+                "access_token": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{10,}$"},
+                "expires_in": {"type": "integer", "minimum": 1},
+                "token_type": {"const": "Bearer"},
+                "refresh_token": text,
+            },
+            ["access_token", "expires_in", "token_type"],
+        ),
+        "OAuthError": _object({"error": text, "error_description": text}),
+    }
+
+
+def _collection(fields: Json) -> Json:
+    index = {"type": "integer", "minimum": 0}
+    return _object(
+        {
+            "startIndex": index,
+            "totalResults": index,
+            "itemsPerPage": {"type": "integer", "minimum": 1, "maximum": LIMIT - 1},
+            "filtered": {"type": "boolean"},
+            "sorted": {"type": "boolean"},
+            "entry": {"type": "array", "items": _object(fields, []), "minItems": 1},
+            "paging": _object({name: {"type": "string"} for name in ("next", "prev")}, []),
+        },
+        ["startIndex", "totalResults", "itemsPerPage", "filtered", "sorted", "entry"],
+    )
+
+
+def _list(kind: str, names: Names, wrapped: bool) -> Json:
+    number = {"type": "integer", "maximum": LIMIT - 1}
+    parameters = [
+        _query("count", {**number, "minimum": 1, "default": 20}),
+        _query("startIndex", {**number, "minimum": 0, "default": 0}),
+        _query("filterBy", {"enum": sorted(names.filter_by)}),
+        _query("filterOp", {"enum": ["equals", "contains", "startsWith", "inArray", "present"]}),
+        _query("filterValue", {"type": "string"}),
+        {
+            **_query(
+                "fields", {"type": "array", "items": {"enum": sorted(names.fields)}, "minItems": 1}
+            ),
+            "style": "form",
+            "explode": False,
+        },
+        _query("sortOrder", {"enum": ["ascending", "descending", "asc", "desc"]}),
+    ]
+    collection = _in_array(_ref(f"{kind}Collection"), wrapped)
+    return {"parameters": parameters, **_operation(_json(collection), or_204=True)}
+
+
+def _operation(success: Json, links: Json | None = None, *, or_204: bool = False) -> Json:
+    responses = {"200": success | ({"links": links} if links else {})}
+    if or_204:
+        responses["204"] = {"description": "There is nothing to return."}
+    for status in ("400", "401", "501"):
+        responses[status] = {"$ref": "#/components/responses/Error"}
+    return {"responses": responses}
+
+
+def _token_request() -> Json:
+    text = {"type": "string", "minLength": 1}
+    app = {
+        "client_id": text,
+        "client_secret": text,
+        "type": {"const": "unifiedapi"},
+        "redirect_uri": {"type": "string"},
+    }
+    needed = ["grant_type", "client_id", "client_secret"]
+    grants = [
+        _open({"grant_type": {"const": "client_credentials"}, **app}, needed),
+        _open(
+            {"grant_type": {"const": "refresh_token"}, "refresh_token": text, **app},
+            [*needed, "refresh_token"],
+        ),
+    ]
+    form = {"oneOf": grants}
+    error = _json(_ref("OAuthError"))
+    return {
+        "operationId": "getToken",
+        "security": [],
+        "requestBody": {
+            "required": True,
+            "content": {"application/x-www-form-urlencoded": {"schema": form}},
+        },
+        "responses": {"200": _json(_ref("Token")), "400": error, "401": error},
+    }
+
+
+def _numbers_of(store: Store, kinds: Iterable[Kind]) -> list[str]:
+    return [e.number for e in store.extensions.values() if e.kind in set(kinds)]
+
+
+def _path(name: str, values: list[str]) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {"enum": values}}
+
+
+def _query(name: str, schema: Json) -> Json:
+    return {"name": name, "in": "query", "schema": schema}
+
+
+def _sent(kind: type[IntEnum]) -> Json:
+    """Both forms are taken."""
+    values = [int(member) for member in kind]
+    return {"enum": [*values, *map(str, values)]}
+
+
+def _answered(kind: type[IntEnum], numbers: bool) -> Json:
+    return {"enum": [int(member) if numbers else str(int(member)) for member in kind]}
+
+
+def _object(properties: Json, required: Iterable[str] | None = None) -> Json:
+    """An object of these properties, all of them required if not told otherwise, and no others."""
+    return {**_open(properties, required), "additionalProperties": False}
+
+
+def _open(properties: Json, required: Iterable[str] | None = None) -> Json:
+    needed = list(properties if required is None else required)
+    return {"type": "object", "properties": properties, "required": needed}
+
+
+def _in_array(schema: Json, wrapped: bool) -> Json:
+    if not wrapped:
+        return schema
+    return {"type": "array", "items": schema, "minItems": 1, "maxItems": 1}
+
+
+def _body(schema: str) -> Json:
+    return {"required": True, "content": {"application/json": {"schema": _ref(schema)}}}
+
+
+def _json(schema: Json) -> Json:
+    return {"description": "JSON.", "content": {"application/json": {"schema": schema}}}
+
+
+def _ref(schema: str) -> Json:
+    return {"$ref": f"#/components/schemas/{schema}"}

@@ -1,0 +1,220 @@
+"""The sandbox PBX's API as a Starlette app: paths, tokens, JSON, and which error is which status.
+
+    app = create_sandbox(Store.example())
+
+Sources: VoipNow wiki, Getting Started, Authentication, Obtain Authorization and HTTP Return Codes;
+RFC 6749 for what the token endpoint refuses.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Lifespan, Receive, Scope, Send
+
+from unifiedapi.sandbox.openapi import describe
+from unifiedapi.sandbox.refusal import Refused
+from unifiedapi.sandbox.services import Call, answer
+from unifiedapi.sandbox.store import Store, User
+
+MAX_BODY = 65536  # bytes; no document tells
+
+
+def create_sandbox(
+    store: Store,
+    *,
+    numbers: bool = False,
+    wrapped: bool = False,
+    routes: Sequence[BaseRoute] = (),
+    lifespan: Lifespan[Starlette] | None = None,
+) -> Starlette:
+    """The API of a PBX that is made of code.
+
+    Args:
+        store: what the PBX holds; it may be changed while the app runs, by the same thread.
+        numbers: answer with numbers where the documents' samples have strings: 0, not "0".
+        wrapped: put every object and collection into an array, as v5's samples do.
+        routes: further ones, such as to place calls.
+        lifespan: what to start and stop with the app.
+    """
+    uapi = _Uapi(store, numbers=numbers, wrapped=wrapped)
+    app = Starlette(
+        routes=[
+            Route("/uapi", uapi),
+            Route("/uapi/{path:path}", uapi),
+            Route("/oauth/token.php", _TokenEndpoint(store)),
+            Route("/openapi.json", _Description(describe(store, numbers=numbers, wrapped=wrapped))),
+            *routes,
+        ],
+        exception_handlers={HTTPException: _http_error, Exception: _server_error},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False  # 4PSA's own client follows no redirect
+    app.state.store = store
+    return app
+
+
+def example() -> Starlette:
+    """The sandbox with the example PBX, for `uvicorn --factory`."""
+    return create_sandbox(Store.example())
+
+
+class _Uapi:
+    """Everything under `/uapi`."""
+
+    def __init__(self, store: Store, *, numbers: bool, wrapped: bool) -> None:
+        self._store = store
+        self._numbers = numbers
+        self._wrapped = wrapped
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            data = answer(self._store, await self._read(request))
+            response = self._answered(data)
+        except Refused as refusal:
+            response = _json(refusal.status, refusal.body)
+            if refusal.status == 401:
+                response.headers["WWW-Authenticate"] = "Bearer"
+        await response(scope, receive, send)
+
+    async def _read(self, request: Request) -> Call:
+        query = _pairs(request.scope["query_string"])
+        user = _authenticate(self._store, request, query)
+        body = await _body(request)
+        if body is None:
+            raise Refused("request_invalid")
+        raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
+        path = raw.decode("latin-1").removeprefix("/uapi").strip("/").split("/")
+        return Call(
+            user=user,
+            method=request.method,
+            path=[unquote(segment) for segment in path],
+            query=query,
+            body=body,
+            base=f"{request.url.scheme}://{request.url.netloc}/uapi",
+            numbers=self._numbers,
+        )
+
+    def _answered(self, data: Any) -> Response:
+        if data is None:
+            return Response(status_code=204)
+        return _json(200, [data] if self._wrapped and not isinstance(data, list) else data)
+
+
+class _TokenEndpoint:
+    """`/oauth/token.php`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(Request(scope, receive))
+        response.headers["Cache-Control"] = "no-store"
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method != "POST":
+            return _oauth_error(405, "invalid_request", "Ask with POST.", {"Allow": "POST"})
+        kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        body = await _body(request)
+        if kind != "application/x-www-form-urlencoded" or body is None:
+            return _oauth_error(400, "invalid_request", "The body must be a form.")
+        form = dict(_pairs(body))
+        grant = form.get("grant_type", "")
+        if not grant or not form.get("client_id") or not form.get("client_secret"):
+            message = "grant_type, client_id and client_secret are needed."
+            return _oauth_error(400, "invalid_request", message)
+        if form.get("type", "unifiedapi") != "unifiedapi":
+            return _oauth_error(400, "invalid_request", "The type must be unifiedapi.")
+        app = self._store.app(form["client_id"], form["client_secret"])
+        if app is None:
+            return _oauth_error(401, "invalid_client", "There is no such app, or another secret.")
+        if grant == "client_credentials":
+            if not app.trusted:
+                return _oauth_error(400, "unauthorized_client", "The app is not trusted.")
+        elif grant == "refresh_token":
+            if not form.get("refresh_token"):
+                return _oauth_error(400, "invalid_request", "refresh_token is needed.")
+            if not self._store.use_refresh_token(app, form["refresh_token"]):
+                return _oauth_error(400, "invalid_grant", "The refresh token is not valid.")
+        else:
+            message = "grant_type must be client_credentials or refresh_token."
+            return _oauth_error(400, "unsupported_grant_type", message)
+        issued = self._store.issue(app)
+        data = {
+            "access_token": issued.access_token,
+            "expires_in": issued.expires_in,
+            "token_type": "Bearer",
+        }
+        if issued.refresh_token is not None:
+            data["refresh_token"] = issued.refresh_token
+        return _json(200, data)
+
+
+class _Description:
+    """`/openapi.json`."""
+
+    def __init__(self, description: dict[str, Any]) -> None:
+        self._description = description
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _json(200, self._description)(scope, receive, send)
+
+
+def _authenticate(store: Store, request: Request, query: Sequence[tuple[str, str]]) -> User:
+    """The user of the token in the header, or in the query, there with or without `Bearer`.
+
+    v5's page also shows a browser session's cookie; that is not an app's way, and not taken.
+    """
+    given = request.headers.get("Authorization", dict(query).get("accessRequestToken", ""))
+    in_header = "Authorization" in request.headers
+    match = re.fullmatch(r"(bearer +)?(\S+)", given.strip(), re.IGNORECASE)
+    user = None
+    if match is not None and (match[1] or not in_header):
+        user = store.user_of(match[2])
+    if user is None:
+        raise Refused("access_denied")
+    return user
+
+
+async def _body(request: Request) -> bytes | None:
+    """The body, or None when it is too large."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            return None
+    return bytes(body)
+
+
+def _pairs(data: bytes) -> list[tuple[str, str]]:
+    """Decode leniently, as PHP does: empty pairs are passed over, bad UTF-8 is replaced."""
+    return parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True, errors="replace")
+
+
+def _json(status: int, data: object, headers: dict[str, str] | None = None) -> Response:
+    # In ASCII: a note may hold half of a surrogate pair, which UTF-8 cannot carry.
+    return Response(json.dumps(data), status, headers, media_type="application/json")
+
+
+def _oauth_error(
+    status: int, error: str, message: str, headers: dict[str, str] | None = None
+) -> Response:
+    return _json(status, {"error": error, "error_description": message}, headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for nothing else
+    return _json(error.status_code, {"error": {"code": "not_found", "message": error.detail}})
+
+
+async def _server_error(request: Request, error: Exception) -> Response:
+    return _json(500, Refused("internal_server_error").body)
