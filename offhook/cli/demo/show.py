@@ -1,6 +1,8 @@
 """What the demo shows: each event as it arrives, each delivery as it is made, and their sum."""
 
+import shutil
 import sqlite3
+import sys
 from collections import Counter, defaultdict
 from contextlib import closing
 from functools import partial
@@ -19,6 +21,18 @@ _MARKS = {
     "failed": "[yellow]↻[/]",
     "dead": "[red]✗[/]",
 }
+
+
+def _command() -> str:
+    """How to call `offhook` from here: it may lie in an environment that is not active."""
+    if shutil.which("offhook"):
+        return "offhook"
+    command = Path(sys.executable).with_name("offhook")
+    here = Path.cwd()
+    return str(command.relative_to(here) if command.is_relative_to(here) else command)
+
+
+OFFHOOK = _command()
 
 
 class Show:
@@ -102,8 +116,8 @@ class Show:
             f"\n[bold]Still running[/] at {receiver} (try {receiver}/health/ready).\n"
             "In another terminal, with this demo's configuration:\n"
             f"  export OFFHOOK_CONFIG={config}\n"
-            "  offhook status                     how far each handler is\n"
-            "  offhook simulate --calls 50        place more calls\n"
+            f"  {OFFHOOK} status                 how far each handler is\n"
+            f"  {OFFHOOK} simulate --calls 50    place more calls\n"
             f"The database is {folder}/calls.db, the logs lie beside it.\n"
             "Ctrl-C stops everything and removes it."
         )
@@ -111,10 +125,10 @@ class Show:
     def next_steps(self) -> None:
         self._print(
             "\n[bold]What to try next[/]\n"
-            "  offhook demo --keep     leave it running and look around\n"
-            "  offhook init            write a configuration of your own\n"
-            "  offhook handlers        what events can be delivered to\n"
-            "  docs/handlers.md        write a handler in ten lines"
+            f"  {OFFHOOK} demo --keep     leave it running and look around\n"
+            f"  {OFFHOOK} init            write a configuration of your own\n"
+            f"  {OFFHOOK} handlers        what events can be delivered to\n"
+            "and docs/handlers.md: write a handler in ten lines."
         )
 
 

@@ -1,0 +1,73 @@
+"""The demo, as a newcomer runs it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.installation import OFFHOOK, wait_until
+
+COMMAND = [OFFHOOK, "demo", "--seed", "5"]
+
+
+def mine(folder: Path) -> dict[int, str]:
+    """The running processes that were started with this folder for temporary files."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"TMPDIR={folder}\0".encode() in path.read_bytes():
+                command = path.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found[int(path.parent.name)] = command
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
+def test_it_shows_events_and_deliveries_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = subprocess.run(
+        COMMAND,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout
+    assert len(re.findall("● ", shown)) == 1 + 17  # and one in the legend
+    assert "17 events accepted: 2 answer-in, 1 answer-out, 6 dial-in, 1 dial-out" in shown
+    assert re.search(r"alerts +7 +0 +0 ", shown)
+    assert re.search(r"call-log +17 +0 +0 ", shown)
+    assert re.search(r"crm +17 +1 +0 ", shown)
+    assert "The database has 17 rows." in shown
+    assert "The CRM has 17 webhooks" in shown
+    assert "4 alerts were sent" in shown
+    assert "Traceback" not in shown + done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert mine(tmp_path) == {}
+
+
+@pytest.mark.parametrize("after", ["Starting the receiver", "Call 2 of 5", "Still running"])
+def test_ctrl_c_stops_all_of_it_at_any_time(tmp_path: Path, after: str) -> None:
+    output = tmp_path.parent / f"{tmp_path.name}.log"
+    with output.open("wb") as log:
+        demo = subprocess.Popen(
+            [*COMMAND, "--keep"],
+            env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    wait_until(lambda: after in output.read_text(), f"{after!r} is shown", seconds=90)
+    time.sleep(0.2)
+    os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
+    assert demo.wait(40) == 130
+    sys.stdout.write(output.read_text())
+    assert "Stopped; nothing is left behind." in output.read_text()
+    assert "Traceback" not in output.read_text()
+    assert list(tmp_path.iterdir()) == []
+    wait_until(lambda: mine(tmp_path) == {}, f"no process is left: {mine(tmp_path)}", seconds=10)
