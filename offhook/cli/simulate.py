@@ -19,7 +19,7 @@ from offhook.settings import load_settings
 from offhook.token import callback_url
 from unifiedapi.resources import EventType
 from unifiedapi.sandbox.calls import QUEUE, Call, Scenario, random_calls
-from unifiedapi.sandbox.pbx import Pbx, Registration, Tally
+from unifiedapi.sandbox.pbx import Pbx, Registration, Tally, registered_in
 
 _EXTENSION = re.compile(r"[0-9*]+")
 _URL = re.compile(r"https?://[^\s?#]+")
@@ -110,7 +110,7 @@ def simulate(
     registrations = _registrations(url, pbx, [*phones, queue], method)
     placed = islice(random_calls(Random(seed), phones, scenarios, queue), calls)
     began = time.monotonic()
-    sender = Pbx(registrations, speed=speed)
+    sender = Pbx(registered_in(registrations), speed=speed)
     asyncio.run(_place(sender, placed, calls, rate, quiet=as_json))
     seconds = time.monotonic() - began
     if as_json:

@@ -23,7 +23,7 @@ from unifiedapi.sandbox.calls import (
     make_call,
     random_calls,
 )
-from unifiedapi.sandbox.pbx import Pbx, Registration
+from unifiedapi.sandbox.pbx import Pbx, Registration, registered_in
 
 PHONES = ["0003*210", "0003*211", "0003*212"]
 Registrations = dict[tuple[str, EventType], Registration]
@@ -104,7 +104,7 @@ def call(*moments: float, said: str = "1.1") -> Call:
 
 
 async def place(registrations: Registrations, placed: Call, speed: float = inf) -> Pbx:
-    async with Pbx(registrations, speed=speed, timeout=0.3) as pbx:
+    async with Pbx(registered_in(registrations), speed=speed, timeout=0.3) as pbx:
         await pbx.place(placed)
     return pbx
 
@@ -291,7 +291,10 @@ def test_load_begins_calls_at_its_rate_and_each_keeps_its_order() -> None:
     calls = list(islice(random_calls(Random(7), PHONES), 60))
 
     async def run() -> None:
-        async with serving() as server, Pbx(server.registrations("POST"), speed=inf) as pbx:
+        async with (
+            serving() as server,
+            Pbx(registered_in(server.registrations("POST")), speed=inf) as pbx,
+        ):
             began = time.monotonic()
             await pbx.load(calls, rate=200)
             seconds = time.monotonic() - began
@@ -311,7 +314,10 @@ def test_load_begins_calls_at_its_rate_and_each_keeps_its_order() -> None:
 
 def test_load_ends_after_its_duration() -> None:
     async def run() -> None:
-        async with serving() as server, Pbx(server.registrations(), speed=inf) as pbx:
+        async with (
+            serving() as server,
+            Pbx(registered_in(server.registrations()), speed=inf) as pbx,
+        ):
             await pbx.load(random_calls(Random(7), PHONES), rate=50, duration=0.2)
         assert 5 <= pbx.tally.calls <= 10
 
@@ -332,7 +338,7 @@ def test_no_more_callbacks_are_on_their_way_than_allowed_and_none_is_left_out() 
     async def run() -> None:
         async with serving() as server:
             server.answer = count
-            async with Pbx(server.registrations(), speed=inf, concurrency=4) as pbx:
+            async with Pbx(registered_in(server.registrations()), speed=inf, concurrency=4) as pbx:
                 await pbx.load((call(0, 1, 2, said=f"1.{n}") for n in range(40)), rate=inf)
         assert pbx.tally.accepted == 120
         assert most == 4

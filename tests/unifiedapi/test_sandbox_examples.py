@@ -199,6 +199,8 @@ def test_queue_agents_under_both_names(name: str, pbx: httpx.Client) -> None:
         ("GET", "/@me/0003*400/presence", None, "extension_invalid"),
         ("GET", "/@me/0003*700/phoneCallEvents", None, "extension_invalid"),
         ("GET", "/@me/@self/phoneCallEvents", None, "extension_invalid"),
+        ("GET", "/@me/0003*210%0A/presence", None, "extension_invalid"),
+        ("GET", "/@me/0003*210%2Fpresence", None, "request_not_implemented"),
         ("GET", "/@me/0003*210/queue/agents", None, "extension_invalid"),
         ("GET", "/@me/0003*400/queue/agents/@self", None, "qag_agent_invalid"),
         ("GET", "/@me/0003*210/phoneCallEvents/5", None, "pce_type_invalid"),

@@ -6,7 +6,7 @@ long it waits. aiohttp and not httpx: on one core it makes 15 to 30 times as man
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import inf
@@ -49,12 +49,25 @@ class Tally:
     failed: Counter[str] = field(default_factory=Counter)
 
 
+Registered = Callable[[str, EventType], Sequence[Registration]]
+
+
+def registered_in(registrations: Mapping[tuple[str, EventType], Registration]) -> Registered:
+    """One registration at most for an extension and an event type, as in this mapping."""
+
+    def look_up(extension: str, event_type: EventType) -> Sequence[Registration]:
+        found = registrations.get((extension, event_type))
+        return () if found is None else (found,)
+
+    return look_up
+
+
 class Pbx:
     """Places calls: makes their callbacks to whom they are registered for. An async context.
 
     Args:
-        registrations: by extension and event type; what is not in it is not called back. Looked
-            up when the callback is due, so it may change meanwhile.
+        registered: what is registered for an extension and an event type; asked when the callback
+            is due, so it may change meanwhile.
         speed: 10 makes a call last a tenth of its time; `math.inf`, no time but that of the
             answers.
         timeout: seconds to wait for an answer.
@@ -63,14 +76,14 @@ class Pbx:
 
     def __init__(
         self,
-        registrations: Mapping[tuple[str, EventType], Registration],
+        registered: Registered,
         *,
         speed: float = 1.0,
         timeout: float = 5.0,
         concurrency: int = 100,
     ) -> None:
         self.tally = Tally()
-        self._registrations = registrations
+        self._registered = registered
         self._speed = speed
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._slots = asyncio.Semaphore(concurrency)
@@ -135,9 +148,11 @@ class Pbx:
                     group.create_task(self.place(call))
 
     async def _call_back(self, callback: Callback) -> None:
-        registration = self._registrations.get((callback.extension, callback.type))
-        if registration is None:
-            return
+        async with asyncio.TaskGroup() as group:
+            for registration in self._registered(callback.extension, callback.type):
+                group.create_task(self._make(registration, callback))
+
+    async def _make(self, registration: Registration, callback: Callback) -> None:
         async with self._slots:
             self.tally.sent += 1
             try:

@@ -13,10 +13,11 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from starlette.applications import Starlette
+from starlette.datastructures import URLPath
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, NoMatchFound, Route
 from starlette.types import Lifespan, Receive, Scope, Send
 
 from unifiedapi.sandbox.openapi import describe
@@ -44,11 +45,9 @@ def create_sandbox(
         routes: further ones, such as to place calls.
         lifespan: what to start and stop with the app.
     """
-    uapi = _Uapi(store, numbers=numbers, wrapped=wrapped)
     app = Starlette(
         routes=[
-            Route("/uapi", uapi),
-            Route("/uapi/{path:path}", uapi),
+            _Uapi(store, numbers=numbers, wrapped=wrapped),
             Route("/oauth/token.php", _TokenEndpoint(store)),
             Route("/openapi.json", _Description(describe(store, numbers=numbers, wrapped=wrapped))),
             *routes,
@@ -66,15 +65,22 @@ def example() -> Starlette:
     return create_sandbox(Store.example())
 
 
-class _Uapi:
-    """Everything under `/uapi`."""
+class _Uapi(BaseRoute):
+    """Everything under `/uapi`. A route of its own: those of Starlette match no `%0A`."""
 
     def __init__(self, store: Store, *, numbers: bool, wrapped: bool) -> None:
         self._store = store
         self._numbers = numbers
         self._wrapped = wrapped
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        ours = scope["type"] == "http" and f"{scope['path']}/".startswith("/uapi/")
+        return (Match.FULL if ours else Match.NONE), {}
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
+        raise NoMatchFound(name, path_params)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
             data = answer(self._store, await self._read(request))

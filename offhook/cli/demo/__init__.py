@@ -253,7 +253,7 @@ async def _place_calls(show: Show, receiver: str, secret: str, seed: int | None)
         for kind in PhoneCallEventType
     }
     show.registered(len(PHONES), len(EventType))
-    async with pbx.Pbx(registrations, speed=SPEED) as sender:
+    async with pbx.Pbx(pbx.registered_in(registrations), speed=SPEED) as sender:
         for number, (scenario, story) in enumerate(STORY.items(), start=1):
             call = calls.make_call(scenario, rng, PHONES)
             show.call(number, len(STORY), story.format(call.callbacks[0].extension))
