@@ -16,7 +16,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format setup clean STALE
+.PHONY: help demo test chaos check format setup clean STALE
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,12 @@ demo: $(READY)  ## see calls arrive and be delivered: a server, a PBX, a receive
 
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest
+
+ROUNDS  ?= 5
+SECONDS ?= 20
+SEED    ?= $(shell date +%s)
+chaos: $(READY)  ## kill, stop and cut off everything at random: make chaos ROUNDS=20
+	@$(BIN)/python -m tests.chaos.storm --rounds $(ROUNDS) --seconds $(SECONDS) --seed $(SEED)
 
 check: $(READY)  ## format, lint and types: must be clean
 	@$(BIN)/ruff format --check .

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from offhook.errors import PermanentError, TemporaryError
     from offhook.event import CallEvent, EventType, Party
+    from offhook.extensions import ExtensionSettings
     from offhook.handler import Context, Handler
 
 # Imported when they are asked for: the command line must not wait for what it does not use.
@@ -13,6 +14,7 @@ _PLACES = {
     "CallEvent": "offhook.event",
     "Context": "offhook.handler",
     "EventType": "offhook.event",
+    "ExtensionSettings": "offhook.extensions",
     "Handler": "offhook.handler",
     "Party": "offhook.event",
     "PermanentError": "offhook.errors",
@@ -23,6 +25,7 @@ __all__ = [
     "CallEvent",
     "Context",
     "EventType",
+    "ExtensionSettings",
     "Handler",
     "Party",
     "PermanentError",

@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from offhook.errors import ConfigError, TemporaryError
 from offhook.event import CallEvent
+from offhook.extensions import UNKNOWN, ExtensionSettings
 from offhook.http import Answer, Http, check
 from offhook.settings import HandlerSettings, config_path
 
@@ -36,12 +37,14 @@ class Context:
         attempt: 1 at first, one more on every redelivery.
         http: a pooled HTTP client (for `async def` handlers).
         log: a logger that carries the event's keys.
+        extension: what `offhook setup` was told of the event's extension: label, owner, ...
     """
 
     handler: str
     attempt: int
     http: Http
     log: logging.LoggerAdapter[logging.Logger]
+    extension: ExtensionSettings = UNKNOWN
 
     def check(self, answer: Answer) -> None:
         """Return when the other side took it, otherwise raise the delivery error it means."""
@@ -84,18 +87,25 @@ class PluggedHandler:
         patterns = [translate(_literal_star(p)) for p in self.policy.extensions or ()]
         return re.compile("|".join(patterns)) if patterns else None
 
-    def wants(self, event: CallEvent) -> bool:
-        """Does the handler's filter let this event through?"""
+    def wants(self, event: CallEvent, extension: ExtensionSettings = UNKNOWN) -> bool:
+        """Do the handler's filter, and the settings of the extension, let this event through?"""
         policy = self.policy
         return (
-            (policy.events is None or event.type in policy.events)
+            (extension.handlers is None or self.name in extension.handlers)
+            and (policy.events is None or event.type in policy.events)
             and (policy.direction is None or event.direction == policy.direction)
             and (policy.pbx is None or event.pbx in policy.pbx)
             and (self._extensions is None or bool(self._extensions.fullmatch(event.extension)))
         )
 
     async def deliver(
-        self, event: CallEvent, *, attempt: int, http: Http, threads: ThreadPoolExecutor
+        self,
+        event: CallEvent,
+        *,
+        attempt: int,
+        http: Http,
+        threads: ThreadPoolExecutor,
+        extension: ExtensionSettings = UNKNOWN,
     ) -> None:
         """Hand the event to the handler, once.
 
@@ -104,7 +114,8 @@ class PluggedHandler:
                 its timeout.
             Exception: a bug in the handler, as it is.
         """
-        context = Context(self.name, attempt, http, _log_for(self.name, event, attempt))
+        log = _log_for(self.name, event, attempt)
+        context = Context(self.name, attempt, http, log, extension)
         try:
             async with asyncio.timeout(self.policy.timeout) as limit:
                 if self.is_async:

@@ -24,13 +24,13 @@ import zlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from offhook.connection import BLOCK_MS
 from offhook.errors import InboxUnavailable, LeaseLost
@@ -41,13 +41,19 @@ LEASE_MS = 6_000  # a dispatch that has been silent for so long is taken for dea
 QUARANTINE = "offhook:quarantine"
 DELIVERIES = "offhook:deliveries"
 
+Durability = Literal["server", "disk", "replica"]
+
 # One run per batch of callbacks: drop repeats, append, tell whom to wake. The mark that an event
 # was seen is written after its append and in the same step, so that a failed append is never
 # mistaken for a repeat. A batch has a number, so that one whose answer was lost is sent again and
 # appended once.
 _APPEND = """
 local number = tonumber(ARGV[4])
-if number <= tonumber(redis.call('GET', KEYS[2]) or 0) then return {{}, {}} end
+if number <= tonumber(redis.call('GET', KEYS[2]) or 0) then
+    -- A write, so that who waits for it on this connection waits for the batch, too.
+    redis.call('PEXPIRE', KEYS[2], 604800000)
+    return {{}, {}}
+end
 local window, appended, seen = tonumber(ARGV[1]), 0, {}
 for i = 5, #ARGV, 2 do
     local mark = ARGV[3] .. ARGV[i]
@@ -249,11 +255,13 @@ class Inbox:
     Args:
         redis: a client that returns bytes.
         partitions: how many streams the events are spread over.
+        durability: where an appended event must be, as the settings say.
     """
 
-    def __init__(self, redis: Redis, partitions: int) -> None:
+    def __init__(self, redis: Redis, partitions: int, durability: Durability = "server") -> None:
         self.redis = redis
         self.partitions = partitions
+        self._durability = durability
         self._append: AsyncScript = redis.register_script(_APPEND)
         self._behind: AsyncScript = redis.register_script(_CURSOR_BEHIND)
         self._advance: AsyncScript = redis.register_script(_ADVANCE)
@@ -261,7 +269,11 @@ class Inbox:
         self._attempt: AsyncScript = redis.register_script(_ATTEMPT)
 
     async def append(
-        self, batch: Batch, handlers: Sequence[str], duplicate_window: float
+        self,
+        batch: Batch,
+        handlers: Sequence[str],
+        duplicate_window: float,
+        patience: float = BLOCK_MS / 1000,
     ) -> tuple[set[int], list[str]]:
         """Append a batch, in one step; repeats within the window are left out.
 
@@ -270,12 +282,14 @@ class Inbox:
         Args:
             handlers: whose cursors to look after.
             duplicate_window: seconds; 0: there are no repeats.
+            patience: seconds that a disk or a replica has to confirm it.
 
         Returns:
             The indices of the repeats, and the handlers whose dispatch must be called.
 
         Raises:
-            InboxUnavailable: the server did not take it, or did not say so.
+            InboxUnavailable: it is not where it must be, or nobody says so. It may be delivered
+                all the same; appended again with its number, it is there once.
         """
         prefix = f"offhook:{{{batch.partition}}}"
         keys = [
@@ -288,10 +302,39 @@ class Inbox:
         for mark, stored in zip(batch.marks, batch.events, strict=True):
             arguments += (mark, bytes(stored))
         try:
-            seen, wake = await self._append(keys=keys, args=arguments)
+            if self._durability == "server":
+                seen, wake = await self._append(keys=keys, args=arguments)
+            else:
+                seen, wake = await self._append_and_wait(keys, arguments, patience)
         except (RedisError, OSError) as error:
             raise InboxUnavailable(f"Redis did not take the events: {error}") from error
         return set(seen), [handlers[index] for index in wake]
+
+    async def _append_and_wait(
+        self, keys: list[str], arguments: list[Any], patience: float
+    ) -> tuple[list[int], list[int]]:
+        milliseconds = max(1, int(min(patience * 1000, BLOCK_MS) * 0.9))
+        # What is waited for is what was written on the same connection.
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            pipeline.evalsha(self._append.sha, len(keys), *keys, *arguments)
+            if self._durability == "disk":
+                pipeline.execute_command("WAITAOF", 1, 0, milliseconds)
+            else:
+                pipeline.execute_command("WAIT", 1, milliseconds)
+            appended, confirmed = await pipeline.execute(raise_on_error=False)
+        if isinstance(appended, NoScriptError):
+            await self.redis.script_load(_APPEND)
+            return await self._append_and_wait(keys, arguments, patience)
+        for answer in (appended, confirmed):
+            if isinstance(answer, Exception):
+                raise answer
+        if self._durability == "disk":
+            if not confirmed[0]:
+                raise InboxUnavailable(f"its disk has not had them within {milliseconds} ms")
+        elif not confirmed:
+            raise InboxUnavailable(f"no replica has had them within {milliseconds} ms")
+        seen, wake = appended
+        return seen, wake
 
     async def ensure_cursor(self, handler: str, start: str) -> None:
         """Give the handler its cursor in every partition, unless it has it.

@@ -5,6 +5,7 @@ and a worker killed at that moment loses none.
 """
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,8 +17,10 @@ from rq.serializers import JSONSerializer
 
 from offhook.event import CallEvent
 
+AFTER_DEATH = 5  # seconds until a redelivery whose process was killed is attempted again
+
 # A redelivery's own job says when it is dead; until then RQ repeats it whatever kills its process.
-_UNTIL_DEAD = Retry(max=100_000, interval=10)
+_UNTIL_DEAD = Retry(max=100_000, interval=AFTER_DEATH)
 _FOR_EVER = -1
 
 
@@ -105,11 +108,34 @@ def bury(
         pipeline.execute()
 
 
-def is_enqueued(redis: Redis, handler: str, event_id: str) -> bool:
-    """Is there a job that redelivers this event? (A dead letter is none.)"""
+def redeliveries(redis: Redis, handler: str) -> set[str]:
+    """The ids of the handler's redeliveries that are enqueued, scheduled, or being made.
+
+    A job's status does not say so: RQ writes it before the job is where it says, and a worker
+    that is killed never corrects it.
+    """
     target = queue(redeliver_queue(handler), redis)
-    job = target.fetch_job(redelivery_id(handler, event_id))
-    return job is not None and job.get_status() not in (JobStatus.FAILED, JobStatus.FINISHED)
+    with redis.pipeline() as pipeline:
+        pipeline.lrange(target.key, 0, -1)
+        pipeline.zrange(target.scheduled_job_registry.key, 0, -1)
+        pipeline.zrangebyscore(target.started_job_registry.key, time.time(), "+inf")
+        enqueued, scheduled, started = pipeline.execute()
+    running = (execution.partition(b":")[0] for execution in started)
+    return {job_id.decode() for job_id in (*enqueued, *scheduled, *running)}
+
+
+def revive(redis: Redis, handler: str, event: CallEvent) -> None:
+    """Have a parked lane's event delivered again, whose job was lost with a process."""
+    target = queue(redeliver_queue(handler), redis)
+    job_id = redelivery_id(handler, event.id)
+    # What RQ remembers of the dead process must not end the new job's life.
+    running = target.started_job_registry.key
+    executions: Any = redis.zrange(running, 0, -1)
+    for execution in executions:
+        if execution.partition(b":")[0] == job_id.encode():
+            redis.zrem(running, execution)
+    target.intermediate_queue.remove(job_id)
+    redeliver(redis, handler, event, delay=0)
 
 
 def is_dead(redis: Redis, handler: str, event_id: str) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,13 +21,14 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
-from redis.asyncio.connection import parse_url
 
+from offhook.connection import check_url
 from offhook.errors import ConfigError
 from offhook.event import EventType
 
 DEFAULT_FILE = "offhook.toml"
 HANDLER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+PBX_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
 def _secret(value: SecretStr) -> SecretStr:
@@ -40,7 +42,7 @@ Secret = Annotated[SecretStr, AfterValidator(_secret)]
 
 def _redis_url(value: str) -> str:
     try:
-        parse_url(value)
+        check_url(value)
     except ValueError:
         # Not its message: it may hold a part of the password.
         raise ValueError("is no URL of a Redis server; is the password percent-encoded?") from None
@@ -85,6 +87,56 @@ class HandlerSettings(BaseModel):
     )
 
 
+class PbxSettings(BaseModel):
+    """One `[pbx.NAME]` table: a PBX, and how to sign in to its API."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    host: str = Field(
+        pattern=r"^https?://[^\s/?#@]+/?$",
+        description="the PBX's address, such as https://pbx.example.com",
+    )
+    client_id: str | None = Field(
+        default=None, description="the key of an app that is registered on the PBX as trusted"
+    )
+    client_secret: SecretStr | None = Field(default=None, description="the secret of that app")
+    token: SecretStr | None = Field(
+        default=None, description="instead of key and secret, a token that nobody renews"
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        description="the certificate authority to trust, as PEM; the well-known ones if not set",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="do not check the PBX's certificate, or sign in over plain http://",
+    )
+    user: str = Field(
+        default="@me",
+        pattern=r"^(@me|@viewer|@owner|[0-9]+)$",
+        description="whose extensions they are: @me (the app's user), @owner, or a user's id",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_files(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = _read_files(values, cls.model_fields)
+        if isinstance(values.get("ca_file"), str | Path):
+            values["ca_file"] = config_path().parent / values["ca_file"]
+        return values
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> "PbxSettings":
+        app = (self.client_id, self.client_secret)
+        if (self.token is None) == (app == (None, None)):
+            raise ValueError("needs either client_id and client_secret, or a token")
+        if self.token is None and None in app:
+            raise ValueError("client_id and client_secret belong together: one is missing")
+        return self
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Environment variables (`OFFHOOK_...`) win over the file."""
 
@@ -108,8 +160,18 @@ class Settings(BaseSettings):
     redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(
         default="redis://127.0.0.1:6379/0",
         repr=False,
-        pattern=r"^(rediss?|unix)://",
-        description="the Redis or Valkey server",
+        pattern=r"^(rediss?|unix|sentinel)://",
+        description=(
+            "the Redis or Valkey server; or who names it: "
+            "sentinel://HOST:PORT,HOST:PORT/NAME/DB?password=..."
+        ),
+    )
+    durability: Literal["server", "disk", "replica"] = Field(
+        default="server",
+        description=(
+            "where an event must be before it is answered 200: with the server (which writes it "
+            "to its disk as its appendfsync says), on the server's disk, or on a replica, too"
+        ),
     )
     partitions: int = Field(
         default=1,
@@ -158,6 +220,10 @@ class Settings(BaseSettings):
     handlers: dict[str, HandlerSettings] = Field(
         default_factory=dict, description="the handlers, one table each"
     )
+    pbx: dict[str, PbxSettings] = Field(
+        default_factory=dict,
+        description="the PBXs on which `offhook setup` works, one table each",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -179,24 +245,21 @@ class Settings(BaseSettings):
             return values
         values = dict(values)
         for name in cls.model_fields:
-            key = f"{name}_file"
-            path = os.environ.get(f"OFFHOOK_{key.upper()}") or values.get(key)
-            values.pop(key, None)
-            if path and name not in values:
-                location = config_path().parent / path
-                try:
-                    values[name] = location.read_text().strip()
-                except OSError as error:
-                    raise ValueError(f"{key}: cannot read {location}: {error.strerror}") from error
-        return values
+            path = os.environ.get(f"OFFHOOK_{name.upper()}_FILE")
+            if path:
+                values[f"{name}_file"] = path
+        return _read_files(values, cls.model_fields)
 
     @model_validator(mode="after")
-    def _handler_names(self) -> "Settings":
+    def _names(self) -> "Settings":
         for name in self.handlers:
             if not HANDLER_NAME.fullmatch(name):
                 raise ValueError(
                     f"handlers.{name}: a handler's name is lower-case letters, digits, - and _"
                 )
+        for name in self.pbx:
+            if not PBX_NAME.fullmatch(name):
+                raise ValueError(f"pbx.{name}: a PBX's name is letters, digits, - and _")
         return self
 
 
@@ -219,6 +282,21 @@ def load_settings() -> Settings:
         ) from error
     except ValueError as error:  # the file is not TOML
         raise ConfigError(f"{config_path()}: {error}") from error
+
+
+def _read_files(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Replace each `NAME_file` by `NAME`, read from that file."""
+    values = dict(values)
+    for name in names:
+        key = f"{name}_file"
+        path = values.pop(key, None)
+        if path and name not in values:
+            location = config_path().parent / path
+            try:
+                values[name] = location.read_text().strip()
+            except OSError as error:
+                raise ValueError(f"{key}: cannot read {location}: {error.strerror}") from error
+    return values
 
 
 def _sentence(fault: Any) -> str:

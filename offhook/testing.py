@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from offhook.event import CallEvent, EventType, read_event
+from offhook.extensions import UNKNOWN, ExtensionSettings
 from offhook.handler import (
     Context,
     Function,
@@ -78,13 +79,16 @@ def sample_events() -> list[CallEvent]:
     return [sample_event(type) for type in _PARAMETERS]  # noqa: A001 - the field's name
 
 
-def context(attempt: int = 1) -> Context:
+def context(attempt: int = 1, *, extension: ExtensionSettings = UNKNOWN) -> Context:
     """A context, to call `handle` with.
+
+    Args:
+        extension: what `offhook setup` was told of the extension.
 
     A handler that makes requests is easier to try with `deliver`, which closes the connections.
     """
     log = logging.LoggerAdapter(logging.getLogger("offhook.handler.test"), {"attempt": attempt})
-    return Context("test", attempt, Http(), log)
+    return Context("test", attempt, Http(), log, extension)
 
 
 def configured(handler: type[H], **options: Any) -> H:
@@ -97,7 +101,12 @@ def configured(handler: type[H], **options: Any) -> H:
 
 
 def deliver(
-    handler: Handler | Function, event: CallEvent, attempt: int = 1, *, timeout: float = 30.0
+    handler: Handler | Function,
+    event: CallEvent,
+    attempt: int = 1,
+    *,
+    timeout: float = 30.0,
+    extension: ExtensionSettings = UNKNOWN,
 ) -> None:
     """Hand an event to a handler, or to a function, once, exactly as the workers do.
 
@@ -107,6 +116,7 @@ def deliver(
     Args:
         attempt: what `context.attempt` says.
         timeout: seconds that it may take.
+        extension: what `offhook setup` was told of the extension.
 
     Raises:
         TemporaryError: the workers would try again; also when it took longer than `timeout`.
@@ -114,13 +124,17 @@ def deliver(
         Exception: anything else is a bug in the handler.
     """
     policy = HandlerSettings(use="offhook.testing:deliver", timeout=timeout)
-    asyncio.run(_deliver(plugged("test", policy, handler), event, attempt))
+    asyncio.run(_deliver(plugged("test", policy, handler), event, attempt, extension))
 
 
-async def _deliver(handler: PluggedHandler, event: CallEvent, attempt: int) -> None:
+async def _deliver(
+    handler: PluggedHandler, event: CallEvent, attempt: int, extension: ExtensionSettings
+) -> None:
     threads = ThreadPoolExecutor(1, "handler")
     try:
         async with Http() as http:
-            await handler.deliver(event, attempt=attempt, http=http, threads=threads)
+            await handler.deliver(
+                event, attempt=attempt, http=http, threads=threads, extension=extension
+            )
     finally:
         threads.shutdown(wait=False)  # one that hangs cannot be stopped

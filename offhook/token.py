@@ -6,14 +6,37 @@ the names that stand before it; checking one needs no look-up.
 
 import hashlib
 import hmac
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from urllib.parse import quote
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote
 
 from offhook.errors import ConfigError
 
 PREFIX = "/callback"
+SELF_TEST = "self-test"  # in the place of an event type: is this secret in use there?
 _BYTES = 18  # 144 bits, 24 characters
+_SHAPE = re.compile(rf"(https?://\S+?){PREFIX}/([^/\s]+)/([^/\s]+)/([^/\s]+)/([A-Za-z0-9_-]{{24}})")
+
+
+@dataclass(frozen=True)
+class CallbackUrl:
+    """The parts of a URL that has the form of a callback URL. Whose it is, the token tells.
+
+    Attributes:
+        base: what comes before `/callback`.
+    """
+
+    base: str
+    pbx: str
+    extension: str
+    event_type: str
+    token: str = field(repr=False)
+
+    def made_with(self, secrets: Sequence[str]) -> bool:
+        """Was it made with one of these secrets?"""
+        return is_valid(secrets, self.token, self.pbx, self.extension, self.event_type)
 
 
 def make_token(secret: str, pbx: str, extension: str, event_type: str) -> str:
@@ -48,3 +71,12 @@ def callback_url(public_url: str, secret: str, pbx: str, extension: str, event_t
             )
     path = "/".join(quote(name, safe="*") for name in names)
     return f"{public_url.rstrip('/')}{PREFIX}/{path}/{make_token(secret, *names)}"
+
+
+def read_callback_url(url: str) -> CallbackUrl | None:
+    """The parts of a callback URL, decoded; None when it does not have the form of one."""
+    match = _SHAPE.fullmatch(url)
+    if match is None:
+        return None
+    base, pbx, extension, event_type, token = match.groups()
+    return CallbackUrl(base, unquote(pbx), unquote(extension), unquote(event_type), token)

@@ -23,7 +23,7 @@ from offhook.errors import InboxUnavailable, RefusedCallback
 from offhook.event import CallEvent
 from offhook.inbox import Inbox
 from offhook.settings import Settings, load_settings
-from offhook.token import PREFIX
+from offhook.token import PREFIX, SELF_TEST
 from receiver.callback import (
     CallbackRequest,
     NoSuchCallback,
@@ -38,7 +38,7 @@ from receiver.store import Store
 
 log = logging.getLogger("offhook.receiver")
 
-START_WAIT = 1.0  # seconds that the start waits for Redis, before it goes on without
+START_WAIT = 0.2  # seconds that the start waits for Redis, before it goes on with the journal
 
 
 class Receiver:
@@ -48,7 +48,7 @@ class Receiver:
         self.settings = settings
         self.redis = connect(settings.redis_url)
         self.rq = connect_rq(settings.redis_url)
-        self.inbox = Inbox(self.redis, settings.partitions)
+        self.inbox = Inbox(self.redis, settings.partitions, settings.durability)
         self.store = Store(settings, self.inbox, self.rq)
         self.commit = GroupCommit(self.store.put, settings.partitions)
 
@@ -96,6 +96,9 @@ class CallbackEndpoint:
             verify(request, self._settings)
         except NoSuchCallback:
             await not_found(scope, receive, send)
+            return
+        if request.event_type == SELF_TEST:
+            await _send_json(send, 200, SELF_TESTED)
             return
         try:
             request = await self._with_body(request, receive)
@@ -147,9 +150,11 @@ class CallbackEndpoint:
             "received": datetime.now(UTC).isoformat()
         }
         try:
-            await self._receiver.inbox.quarantine(kept, self._settings.quarantine_size)
-        except RedisError as error:
-            log.error("a refused callback could not be kept: %s", error)
+            async with asyncio.timeout(self._settings.patience):
+                await self._receiver.inbox.quarantine(kept, self._settings.quarantine_size)
+        except (RedisError, TimeoutError) as error:
+            reason = str(error) or "Redis does not answer"
+            log.error("a refused callback could not be kept: %s", reason)
 
 
 def _error(code: str, message: str) -> bytes:
@@ -158,6 +163,7 @@ def _error(code: str, message: str) -> bytes:
 
 ACCEPTED = b'{"status":"accepted"}'
 REPEATED = b'{"status":"repeated"}'
+SELF_TESTED = b'{"status":"self-test"}'  # the secret is right; no event comes of it
 NOT_FOUND = _error("not_found", "There is nothing here.")
 
 
@@ -185,9 +191,11 @@ async def ready(request: Request) -> Response:
     receiver: Receiver = request.app.state.receiver
     store = receiver.store
     if not store.takes_directly and store.fault:
-        problems = [f"redis: {store.trouble}", f"journal: {store.fault}"]
+        problems = [f"redis: {store.trouble}", store.fault]
         return JSONResponse({"status": "not ready", "problems": problems}, status_code=503)
-    notes = [] if store.takes_directly else [f"redis: {store.trouble or 'not connected yet'}"]
+    notes = []
+    if not store.takes_directly:
+        notes.append(f"redis: {store.trouble or 'connecting, or emptying the journal into it'}")
     return JSONResponse({"status": "ready", "journal": store.journal_size, "notes": notes})
 
 

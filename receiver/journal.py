@@ -5,12 +5,16 @@ answered 200. A batch has the number that its first try had, so sending it twice
 """
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
 import zlib
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -21,8 +25,11 @@ from offhook.inbox import Batch
 log = logging.getLogger("offhook.receiver")
 
 _SUFFIX = ".journal"
-_LINES_AT_ONCE = 1 << 20  # bytes read of it at a time
+_UNLOCKED = ".new"  # not yet held: nobody may take it for one left behind
+_READ_AT_ONCE = 1 << 19  # bytes; several seconds' worth of callbacks, sent in well under one
+_PROBE = b"\0" * 4096
 
+_T = TypeVar("_T")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Batch).decode
 
@@ -42,17 +49,18 @@ class Journal:
     def __init__(self, path: Path, limit: int) -> None:
         self.path = path
         self._limit = limit
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._file)
             raise
-        self.size = os.fstat(self._file).st_size
+        self.size = os.fstat(self._file).st_size  # what lies behind it counts for nothing
         self.fault: str | None = None  # why the last append failed
         self._drained = 0
-        self._damaged = False
-        self._lock = asyncio.Lock()
+        # One thread does all that touches the file: nothing of it overlaps, and what is under way
+        # is finished before the file is closed, even when nobody waits for it any more.
+        self._thread = ThreadPoolExecutor(1, "journal")
 
     @property
     def is_empty(self) -> bool:
@@ -60,83 +68,113 @@ class Journal:
         return self.size == 0
 
     async def append(self, batch: Batch) -> None:
-        """Return when the batch is on the disk.
+        """Return when the batch is on the disk. One at a time.
 
         Raises:
             InboxUnavailable: it is not: the disk does not take it, or the journal is full.
         """
         line = _line(batch)
-        async with self._lock:
-            if self.size + len(line) > self._limit:
-                self.fault = f"the journal has reached its limit of {self._limit} bytes"
-                raise InboxUnavailable(self.fault)
-            try:
-                await asyncio.to_thread(self._write, line)
-            except OSError as error:
-                self.fault = f"the journal cannot be written: {error.strerror}"
-                raise InboxUnavailable(self.fault) from error
-            self.size += len(line)
-            self.fault = None
+        try:
+            await self._in_thread(lambda: self._append(line))
+        except OSError as error:
+            self.fault = _fault(error)
+            raise InboxUnavailable(self.fault) from error
+        self.fault = None
 
-    async def drain(self, send: Callable[[Batch], Awaitable[None]]) -> None:
-        """Send every batch, in order; return when the journal is empty.
+    async def drain(self, send: Callable[[Batch], Awaitable[None]]) -> bool:
+        """Send the next batches, in order. True: those were all, and the journal is empty.
 
         Args:
             send: raises when the batch was not taken; a later drain goes on with that one.
         """
-        while True:
-            for line in await asyncio.to_thread(self._read):
-                batch = self._parse(line)
-                if batch is not None:
-                    await send(batch)
-                self._drained += len(line)
-            async with self._lock:  # nothing is appended now
-                if self._drained >= self.size:
-                    await asyncio.to_thread(self._clear)
-                    return
+        for line in await self._in_thread(self._read):
+            batch = _parse(line)
+            if batch is None:
+                await self._in_thread(lambda line=line: self._keep_aside(line))  # type: ignore[misc]
+            else:
+                await send(batch)
+            self._drained += len(line)
+        return await self._in_thread(self._clear)
+
+    async def probe(self) -> None:
+        """After a fault: see whether the disk takes something again."""
+        try:
+            await self._in_thread(self._try)
+        except OSError as error:
+            self.fault = _fault(error)
+        else:
+            self.fault = None
 
     def close(self) -> None:
         """Let go of the file, and of an empty one for good."""
+        self._thread.shutdown()
         if self.is_empty:
             self.path.unlink(missing_ok=True)
         os.close(self._file)
 
-    def _write(self, line: bytes) -> None:
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _append(self, line: bytes) -> None:
+        self._write(line)
+        self.size += len(line)
+
+    def _write(self, data: bytes) -> None:
+        """Have the data on the disk, behind all that is there; or fail, and forget it."""
+        if self.size + len(data) > self._limit:
+            raise _Full(self._limit)
         try:
             written = 0
-            while written < len(line):
-                written += os.write(self._file, line[written:])
+            while written < len(data):
+                written += os.pwrite(self._file, data[written:], self.size + written)
             os.fdatasync(self._file)
         except OSError:
-            os.ftruncate(self._file, self.size)
+            with suppress(OSError):  # the next write is at the same place, in any case
+                os.ftruncate(self._file, self.size)
             raise
+
+    def _try(self) -> None:
+        self._write(_PROBE)
+        os.ftruncate(self._file, self.size)
 
     def _read(self) -> list[bytes]:
         """The next whole lines; a part of one at the very end is what a crash left."""
-        data = os.pread(self._file, _LINES_AT_ONCE, self._drained)
-        while b"\n" not in data and self._drained + len(data) < self.size:
-            data += os.pread(self._file, _LINES_AT_ONCE, self._drained + len(data))
-        *lines, rest = data.split(b"\n")
-        if not lines and rest:
-            self._drained += len(rest)  # unfinished
+        if self._drained == self.size:
+            return []
+        data = b""
+        while b"\n" not in data:
+            start = self._drained + len(data)
+            more = os.pread(self._file, min(_READ_AT_ONCE, self.size - start), start)
+            if not more:
+                log.warning("%s ends with a batch that was never finished nor answered", self.path)
+                self._drained = self.size
+                return []
+            data += more
+        *lines, _ = data.split(b"\n")
         return [line + b"\n" for line in lines]
 
-    def _parse(self, line: bytes) -> Batch | None:
-        checksum, _, data = line.rstrip(b"\n").partition(b" ")
-        if checksum == b"%08x" % zlib.crc32(data):
-            return _decode(data)
-        log.error("a batch in %s is damaged; the file will be kept aside", self.path)
-        self._damaged = True
-        return None
+    def _keep_aside(self, line: bytes) -> None:
+        path = self.path.with_suffix(".damaged")
+        log.error("a batch in %s is damaged; it is kept aside in %s", self.path, path.name)
+        try:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as f:
+                f.write(line)
+        except OSError as error:  # what it held is lost either way; the others must not wait
+            log.error("the damaged batch could not be kept: %s", error)
 
-    def _clear(self) -> None:
-        if self._damaged:
-            kept = self.path.with_suffix(".damaged")
-            kept.write_bytes(self.path.read_bytes())
-            self._damaged = False
+    def _clear(self) -> bool:
+        if self._drained < self.size:
+            return False
         os.ftruncate(self._file, 0)
         os.fsync(self._file)
         self.size = self._drained = 0
+        self.fault = None
+        return True
+
+
+class _Full(OSError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(errno.EFBIG, f"the journal has reached its limit of {limit} bytes")
 
 
 def open_journals(folder: Path, limit: int) -> list[Journal]:
@@ -146,18 +184,26 @@ def open_journals(folder: Path, limit: int) -> list[Journal]:
         ConfigError: the folder cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            _sync(folder.parent)
         journals = []
         for path in sorted(folder.glob(f"*{_SUFFIX}")):
             try:
-                journals.append(Journal(path, limit))
+                journal = Journal(path, limit)
             except BlockingIOError:
                 continue  # a living receiver's
-        own = Journal(folder / f"{new_event_id()}{_SUFFIX}", limit)
+            if journal.is_empty:
+                journal.close()
+            else:
+                journals.append(journal)
+        name = new_event_id()
+        own = Journal(folder / f"{name}{_UNLOCKED}", limit)
+        own.path = own.path.rename(folder / f"{name}{_SUFFIX}")
         _sync(folder)
     except OSError as error:
         raise ConfigError(
-            f"journal: {folder} cannot be written ({error.strerror}): "
+            f"journal: {error.filename or folder} cannot be written ({error.strerror}): "
             "name a folder where events can be kept while Redis is away"
         ) from error
     return [*journals, own]
@@ -168,8 +214,25 @@ def _line(batch: Batch) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(data), data)
 
 
+def _parse(line: bytes) -> Batch | None:
+    """The batch, or None for a damaged one."""
+    checksum, _, data = line.rstrip(b"\n").partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(data):
+        return None
+    try:
+        return _decode(data)
+    except msgspec.DecodeError:
+        return None
+
+
+def _fault(error: OSError) -> str:
+    if isinstance(error, _Full):
+        return str(error.strerror)
+    return f"the journal cannot be written: {error.strerror}"
+
+
 def _sync(folder: Path) -> None:
-    """Have the disk keep the file's name, too."""
+    """Have the disk keep the names in it, too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -8,11 +8,11 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from offhook import queues
 from offhook.errors import InboxUnavailable
@@ -24,7 +24,9 @@ from receiver.journal import open_journals
 log = logging.getLogger("offhook.receiver")
 
 _TRY_EVERY = 0.5  # seconds between two looks for Redis
-_DRAIN_PATIENCE = 10.0  # seconds for a batch from the journal: nobody waits for it
+_MOST_MARKS = (
+    500_000  # about 100 MB; beyond that a repeat may pass for an event, while Redis is away
+)
 
 
 class Store:
@@ -46,11 +48,12 @@ class Store:
         self._handlers = list(settings.handlers)
         self._writer = new_event_id()
         self._numbers = [0] * inbox.partitions
-        self._recent = _Recent(settings.duplicate_window)
+        self._appended = _Recent(settings.duplicate_window)
+        self._journaled = _Recent(settings.duplicate_window)
         folder = config_path().parent / settings.journal
-        self._journals = open_journals(folder, settings.journal_size)
-        self._journal = self._journals[-1]
-        self._appending = 0  # batches on their way into the journal
+        *self._left_behind, self._journal = open_journals(folder, settings.journal_size)
+        # Who holds it may append to the journal, drain it, or change where events go.
+        self._turn = asyncio.Lock()
         self._wakes: set[asyncio.Task[None]] = set()
         self.takes_directly = False  # the inbox is there and the journal is empty
         self._behind = asyncio.Event()
@@ -65,7 +68,7 @@ class Store:
     @property
     def journal_size(self) -> int:
         """The bytes of events that Redis does not have yet."""
-        return sum(journal.size for journal in self._journals)
+        return sum(journal.size for journal in (*self._left_behind, self._journal))
 
     async def put(self, partition: int, events: Sequence[tuple[str, CallEvent]]) -> set[int]:
         """Return when the events are safe. The caller awaits one put per partition at a time.
@@ -77,35 +80,27 @@ class Store:
             The indices of those that are repeats.
 
         Raises:
-            InboxUnavailable: they are not safe; nothing has become of them.
+            InboxUnavailable: they are not safe.
         """
         self._numbers[partition] += 1
-        marks = [mark for mark, _ in events]
         batch = Batch(
             writer=self._writer,
             number=self._numbers[partition],
             partition=partition,
-            marks=marks,
+            marks=[mark for mark, _ in events],
             events=[msgspec.Raw(to_stored(event)) for _, event in events],
         )
-        if self.takes_directly:
-            try:
-                repeats = await self._send(batch, self._settings.patience)
-            except InboxUnavailable as error:
+        if not self.takes_directly:
+            async with self._turn:
+                if not self.takes_directly:  # still
+                    return await self._keep(batch)
+        try:
+            return await self._append(batch)
+        except InboxUnavailable as error:
+            async with self._turn:
                 self._turn_to_journal(error)
                 # Perhaps only the answer was lost: with the same number it is appended once.
-                await self._keep(batch)
-                repeats = set()
-            self._recent.repeats_of(marks)
-            return repeats
-        repeats = self._recent.repeats_of(marks)
-        fresh = [index for index in range(len(marks)) if index not in repeats]
-        if fresh:
-            # By the time it is drained, marks would tell nothing about when these came.
-            ids = [events[index][1].id for index in fresh]
-            stored = [batch.events[index] for index in fresh]
-            await self._keep(msgspec.structs.replace(batch, marks=ids, events=stored))
-        return repeats
+                return await self._keep(batch)
 
     async def run(self) -> None:
         """Bring to the inbox what lies in the journal, whenever something does. Runs for ever."""
@@ -113,70 +108,102 @@ class Store:
             await self._behind.wait()
             try:
                 await self._catch_up()
-            except (InboxUnavailable, RedisError, OSError) as error:
-                self._say(str(error))
+            except Exception as error:  # noqa: BLE001 - it is logged, and this must go on
+                self._say(error)
+                if self.fault:
+                    await self._journal.probe()
                 await asyncio.sleep(_TRY_EVERY)
 
     async def close(self) -> None:
         """Return when nothing is on its way any more. What is in the journal stays there."""
         for task in list(self._wakes):
             await task
-        for journal in self._journals:
+        for journal in (*self._left_behind, self._journal):
             journal.close()
 
+    async def _append(self, batch: Batch) -> set[int]:
+        fresh = self._journaled.fresh(batch.marks)  # of the others Redis does not know
+        repeats: set[int] = set()
+        if fresh:
+            repeats = await self._send(_only(batch, fresh), self._settings.duplicate_window)
+        taken = [index for position, index in enumerate(fresh) if position not in repeats]
+        self._appended.add(batch.marks[index] for index in taken)
+        return set(range(len(batch.marks))) - set(taken)
+
+    async def _keep(self, batch: Batch) -> set[int]:
+        known = set(self._appended.fresh(batch.marks))
+        fresh = [index for index in self._journaled.fresh(batch.marks) if index in known]
+        if fresh:
+            await self._journal.append(_only(batch, fresh))
+            # Not before: what was not kept is no repeat when it comes again.
+            self._journaled.add(batch.marks[index] for index in fresh)
+        return set(range(len(batch.marks))) - set(fresh)
+
     async def _catch_up(self) -> None:
+        async with asyncio.timeout(self._settings.patience):
+            await self._inbox.redis.ping()
         # A handler's cursor must be there before the first event that it should get.
         for name, handler in self._settings.handlers.items():
             await self._inbox.ensure_cursor(name, handler.start)
-        await self._inbox.redis.ping()
         waiting = self.journal_size
-        for journal in list(self._journals):
-            await journal.drain(self._drain)
-            if journal is not self._journal:
-                journal.close()
-                self._journals.remove(journal)
-        if self._appending or not self._journal.is_empty:
-            return
-        self._behind.clear()
-        self.takes_directly = True
+        while self._left_behind:
+            oldest = self._left_behind[0]
+            if await oldest.drain(self._drain):
+                self._left_behind.remove(oldest)
+                oldest.close()
+        while not self.takes_directly:
+            async with self._turn:  # in turns with what comes in: that cannot outrun this
+                self.takes_directly = await self._journal.drain(self._drain)
+                if self.takes_directly:
+                    self._behind.clear()
         if self.trouble or waiting:
             log.warning("Redis takes events again; %s bytes of the journal are in it", waiting)
         self.trouble = ""
 
     async def _drain(self, batch: Batch) -> None:
-        await self._send(batch, _DRAIN_PATIENCE)
+        # Its repeats were left out when it came; now marks would tell nothing about when that was.
+        await self._send(batch, duplicate_window=0)
 
-    async def _send(self, batch: Batch, patience: float) -> set[int]:
+    async def _send(self, batch: Batch, duplicate_window: float) -> set[int]:
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(self._settings.patience):
                 repeats, wake = await self._inbox.append(
-                    batch, self._handlers, self._settings.duplicate_window
+                    batch, self._handlers, duplicate_window, self._settings.patience
                 )
         except TimeoutError as error:
-            raise InboxUnavailable(f"Redis did not answer within {patience:g} s") from error
+            raise InboxUnavailable("Redis did not answer in time") from error
         if wake:
             task = asyncio.create_task(self._wake(batch.partition, wake))
             self._wakes.add(task)
             task.add_done_callback(self._wakes.discard)
         return repeats
 
-    async def _keep(self, batch: Batch) -> None:
-        self._appending += 1
-        try:
-            await self._journal.append(batch)
-        finally:
-            self._appending -= 1
-
     def _turn_to_journal(self, error: InboxUnavailable) -> None:
         self.takes_directly = False
         self._behind.set()
-        self._say(str(error))
+        self._say(error)
 
-    def _say(self, trouble: str) -> None:
+    def _say(self, error: Exception) -> None:
         """Log why, once for each reason."""
-        if trouble != self.trouble:
-            self.trouble = trouble
-            log.error("%s; events go to the journal until it does", trouble)
+        trouble = self._reason(error)
+        if trouble == self.trouble:
+            return
+        self.trouble = trouble
+        expected = isinstance(error, (InboxUnavailable, RedisError, OSError))
+        log.error(
+            "Redis does not take events: %s; events go to the journal until it does",
+            trouble,
+            exc_info=None if expected else error,
+        )
+
+    def _reason(self, error: Exception) -> str:
+        wrapped = isinstance(error, InboxUnavailable) and error.__cause__
+        cause = wrapped or error
+        if isinstance(cause, AuthenticationError):
+            return "the server refuses the user name or password of `redis_url`"
+        if isinstance(cause, TimeoutError):
+            return f"the server did not answer within {self._settings.patience:g} s"
+        return str(cause) or type(cause).__name__
 
     async def _wake(self, partition: int, handlers: list[str]) -> None:
         try:
@@ -187,24 +214,46 @@ class Store:
             log.exception("calling the workers failed; the sweep will")
 
 
+def _only(batch: Batch, indices: Sequence[int]) -> Batch:
+    if len(indices) == len(batch.marks):
+        return batch
+    return msgspec.structs.replace(
+        batch,
+        marks=[batch.marks[index] for index in indices],
+        events=[batch.events[index] for index in indices],
+    )
+
+
 class _Recent:
-    """The marks of the last seconds: to tell repeats by while Redis cannot."""
+    """The marks of the last seconds, to tell repeats by when Redis cannot."""
 
     def __init__(self, window: float) -> None:
         self._window = window
         self._marks: OrderedDict[str, float] = OrderedDict()  # mark -> until when
 
-    def repeats_of(self, marks: Sequence[str]) -> set[int]:
-        """The indices of the marks that came within the window before; the others come now."""
+    def fresh(self, marks: Sequence[str]) -> list[int]:
+        """The indices of the marks that are no repeat: of one within the window, or before it."""
         if not self._window:
-            return set()
-        now = time.monotonic()
-        while self._marks and next(iter(self._marks.values())) <= now:
-            self._marks.popitem(last=False)
-        repeats = set()
+            return list(range(len(marks)))
+        self._forget()
+        first: dict[str, int] = {}
         for index, mark in enumerate(marks):
-            if mark in self._marks:
-                repeats.add(index)
-            else:
-                self._marks[mark] = now + self._window
-        return repeats
+            if mark not in self._marks:
+                first.setdefault(mark, index)
+        return list(first.values())
+
+    def add(self, marks: Iterable[str]) -> None:
+        """These came now."""
+        until = time.monotonic() + self._window
+        for mark in marks:
+            self._marks.pop(mark, None)  # the newest are last
+            self._marks[mark] = until
+        self._forget()
+
+    def _forget(self) -> None:
+        now = time.monotonic()
+        while self._marks:
+            mark, until = next(iter(self._marks.items()))
+            if until > now and len(self._marks) <= _MOST_MARKS:
+                return
+            del self._marks[mark]

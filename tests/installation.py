@@ -67,10 +67,12 @@ class Installation:
             port=free_port(),
             data_dir=folder / "valkey",
             persist=True,
-            config={"appendonly": "yes", "appendfsync": "everysec", "save": ""},
+            config={"appendonly": "yes", "appendfsync": "always", "save": ""},
         )
-        self.redis.start()
-        self.redis_url = self.redis.connection_url
+        self.redis_url = str(settings.get("redis_url", ""))
+        if not self.redis_url:  # nobody else's is named
+            self.redis.start()
+            self.redis_url = self.redis.connection_url
         values = {"secret": SECRET, "redis_url": self.redis_url} | settings
         config = folder / "offhook.toml"
         config.write_text("".join(f"{k} = {v!r}\n" for k, v in values.items()) + handlers)
@@ -119,8 +121,20 @@ class Installation:
         return [pid for child in _children(self.crew.pid) for pid in _children(child)]
 
     def workers(self) -> list[int]:
-        """The processes that listen to queues."""
+        """The processes that listen to queues, and the scheduler."""
         return _children(self.crew.pid)
+
+    def scheduler(self) -> int:
+        """The process that sends what is due: its name is in the locks that it holds."""
+        with self.client() as client:
+            locks = client.keys("rq:scheduler-lock:*")
+            names = [client.get(lock) for lock in locks]
+        return next(int(name.rpartition("-")[2]) for name in names if name)
+
+    def server_pid(self) -> int:
+        """The process of the Redis server."""
+        with self.client() as client:
+            return int(client.info("server")["process_id"])
 
     def stop(self) -> None:
         for running in self._processes:

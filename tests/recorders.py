@@ -53,3 +53,8 @@ async def die_on_poison(event: CallEvent, context: Context) -> None:
     if event.call_id.startswith("poison") and event.parameters["n"] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
     _write(event, context)
+
+
+async def record_owner(event: CallEvent, context: Context) -> None:
+    path = Path(os.environ["RECORDINGS"]) / context.handler
+    path.write_text(f"{event.id} {event.call_id} {context.extension.owner}\n")

@@ -21,6 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from offhook import queues
 from offhook.connection import BLOCK_MS, connect, connect_rq
 from offhook.errors import PermanentError
+from offhook.extensions import Extensions, ExtensionsCopy
 from offhook.handler import HandlerTimeout, PluggedHandler, plug
 from offhook.http import Http
 from offhook.inbox import LEASE_MS, Cursor, Entry, Inbox
@@ -67,7 +68,10 @@ async def serve_cursor(settings: Settings, handler: PluggedHandler, partition: i
         if not await _taken(cursor):
             return
         async with Http(limit=handler.policy.concurrency) as http:
-            again = await Dispatch(settings, handler, inbox, cursor, reader, rq, http).run()
+            extensions = ExtensionsCopy(Extensions(redis))
+            again = await Dispatch(
+                settings, handler, inbox, extensions, cursor, reader, rq, http
+            ).run()
         if again:
             queues.wake(rq, handler.name, partition)
     finally:
@@ -94,6 +98,7 @@ class Dispatch:
         settings: Settings,
         handler: PluggedHandler,
         inbox: Inbox,
+        extensions: ExtensionsCopy,
         cursor: Cursor,
         reader: Cursor,
         rq: Redis,
@@ -101,6 +106,7 @@ class Dispatch:
     ) -> None:
         self._handler = handler
         self._inbox = inbox
+        self._extensions = extensions
         self._cursor = cursor
         self._reader = reader
         self._rq = rq
@@ -109,6 +115,7 @@ class Dispatch:
         self._circuit = Circuit()
         self._lanes = Lanes()
         self._parked: set[str] = set()  # lanes known to wait for a redelivery
+        self._took_over = False  # what a dead dispatch left pending is taken in
         # Read and not yet acknowledged; a position is here until the server knows it is done.
         self._outstanding: set[bytes] = set()
         self._most = max(1000, 2 * handler.policy.concurrency)
@@ -131,6 +138,7 @@ class Dispatch:
     async def run(self) -> bool:
         """Serve the cursor. True: another dispatch should go on at once."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        await self._extensions.refresh()
         remaining = await self._cursor.circuit_open_for()
         if remaining:
             self._circuit.open(remaining)
@@ -187,6 +195,8 @@ class Dispatch:
                 self._stop_and_hand_over()
 
     async def _next(self) -> list[Entry]:
+        # A process that was stopped for long must not move a cursor that another one serves.
+        self._lease.check()
         room = self._most - len(self._outstanding)
         if room <= 0:
             self._room.clear()
@@ -208,12 +218,17 @@ class Dispatch:
                 await self._cursor.recreate()
                 return
             if not page:
+                self._took_over = True
                 return
+            if self._took_over:
+                # This process lives: what it reads once more says nothing about deaths.
+                await self._reader.forgive([entry.position for entry in page])
             reads = await self._reader.attempts(after, READ_AT_ONCE)
             for entry in page:
                 if entry.position in self._outstanding:
                     continue
-                if reads.get(entry.position, 0) > MAX_READS:
+                # Not before an event of its call that is being delivered here.
+                if reads.get(entry.position, 0) > MAX_READS and entry.event.call not in self._lanes:
                     self._outstanding.add(entry.position)
                     await self._redeliver_alone(entry)
                 else:
@@ -223,7 +238,7 @@ class Dispatch:
     async def _take_in(self, entry: Entry) -> None:
         self._outstanding.add(entry.position)
         event = entry.event
-        if not self._handler.wants(event):
+        if not self._handler.wants(event, self._extensions.get(event.pbx, event.extension)):
             self._finish(entry, delivered=False)
         elif event.call in self._parked and event.call not in self._lanes:
             if await self._cursor.park_behind(entry):
@@ -275,7 +290,13 @@ class Dispatch:
         event = entry.event
         called = time.time()
         try:
-            await self._handler.deliver(event, attempt=1, http=self._http, threads=self._threads)
+            await self._handler.deliver(
+                event,
+                attempt=1,
+                http=self._http,
+                threads=self._threads,
+                extension=self._extensions.get(event.pbx, event.extension),
+            )
         except PermanentError as error:
             await self._record(ok=True)  # the other side is there: it said no
             self._tell(entry, called, "dead", error)
@@ -392,6 +413,7 @@ class Dispatch:
         while True:
             with suppress(RedisConnectionError, RedisTimeoutError):
                 self._watched = await self._inbox.watched()
+                await self._extensions.refresh()
                 # Lanes that a dead letter, sent again, has parked meanwhile.
                 self._parked |= await self._cursor.parked()
             await asyncio.sleep(1)

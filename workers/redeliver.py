@@ -17,10 +17,12 @@ from offhook import queues
 from offhook.connection import connect, connect_rq
 from offhook.errors import ConfigError, LeaseLost, PermanentError, TemporaryError
 from offhook.event import CallEvent
+from offhook.extensions import Extensions, ExtensionSettings
 from offhook.handler import PluggedHandler, plug
 from offhook.http import Http
 from offhook.inbox import Inbox
 from offhook.settings import Settings, load_settings
+from workers import process
 from workers.failure import event_keys, sentence, wait_before
 from workers.feed import attempt_record
 
@@ -37,13 +39,16 @@ def redeliver(handler: str, event: dict[str, Any]) -> None:
     job = get_current_job()
     if job is None:
         raise RuntimeError("redeliver runs as an RQ job only")
+    process.die_with_parent()
     uvloop.run(_redeliver(load_settings(), job, handler, CallEvent.from_dict(event)))
 
 
 async def _redeliver(settings: Settings, job: Job, name: str, event: CallEvent) -> None:
     redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
     try:
-        await Redelivery(settings, Inbox(redis, settings.partitions), rq, job, name, event).run()
+        extension = await Extensions(redis).get(event.pbx, event.extension)
+        inbox = Inbox(redis, settings.partitions)
+        await Redelivery(settings, inbox, rq, job, name, event, extension).run()
     finally:
         await redis.aclose()
         rq.close()
@@ -53,7 +58,14 @@ class Redelivery:
     """One run of the job: at most one attempt, and what follows from how it ends."""
 
     def __init__(
-        self, settings: Settings, inbox: Inbox, rq: Redis, job: Job, name: str, event: CallEvent
+        self,
+        settings: Settings,
+        inbox: Inbox,
+        rq: Redis,
+        job: Job,
+        name: str,
+        event: CallEvent,
+        extension: ExtensionSettings,
     ) -> None:
         self._settings = settings
         self._inbox = inbox
@@ -61,6 +73,7 @@ class Redelivery:
         self._job = job
         self._name = name
         self._event = event
+        self._extension = extension
         self._attempt = 0  # its number, once it has begun
         self._keys = event_keys(event, name, 0)
 
@@ -113,6 +126,7 @@ class Redelivery:
                 attempt=self._attempt,
                 http=http,
                 threads=ThreadPoolExecutor(1, "handler"),
+                extension=self._extension,
             )
 
     async def _put_off(self, seconds: float, error: Exception) -> None:

@@ -25,8 +25,9 @@ from offhook.settings import Settings
 log = logging.getLogger("offhook.scheduler")
 
 EVERY = 1.0  # seconds: redeliveries that are due, cursors that nobody serves
-LANES_EVERY = 10.0  # seconds: parked lanes without a job
+LANES_EVERY = 2.0  # seconds: parked lanes without a job
 TRIM_EVERY = 60.0  # seconds: events older than `keep_days`
+LOCKED_FOR = 5  # seconds after a scheduler's death until another one sends its redeliveries
 
 
 def run(settings: Settings) -> None:
@@ -73,6 +74,8 @@ class Scheduler:
             serializer=JSONSerializer,
             name=f"offhook-{socket.gethostname()}-{os.getpid()}",
         )
+        # It would make a connection of its own, and not through Sentinels.
+        self._rq_scheduler._connection = rq  # type: ignore[assignment]
         self._lanes_at = self._trim_at = 0.0
         self._suspects: set[tuple[str, str]] = set()
 
@@ -106,9 +109,10 @@ class Scheduler:
         """
         found: set[tuple[str, str]] = set()
         for name in names:
+            known = await asyncio.to_thread(queues.redeliveries, self._rq, name)
             for partition in range(self._settings.partitions):
                 for lane, event_id in (await self._inbox.parked(name, partition)).items():
-                    if await asyncio.to_thread(queues.is_enqueued, self._rq, name, event_id):
+                    if queues.redelivery_id(name, event_id) in known:
                         continue
                     if (name, event_id) not in self._suspects:
                         found.add((name, event_id))
@@ -116,7 +120,7 @@ class Scheduler:
                     event = await self._inbox.head(name, partition, lane)
                     if event is not None and event.id == event_id:
                         log.warning("lane %s of %s is revived", lane, name)
-                        await asyncio.to_thread(queues.redeliver, self._rq, name, event, delay=0)
+                        await asyncio.to_thread(queues.revive, self._rq, name, event)
         self._suspects = found
 
     async def trim(self, names: Sequence[str]) -> None:
@@ -132,6 +136,8 @@ class Scheduler:
         self._rq_scheduler.release_locks()  # type: ignore[no-untyped-call]
 
     def _enqueue_due(self) -> None:
-        # RQ's own loop would look only every ten minutes whether another scheduler has died.
-        self._rq_scheduler.acquire_locks()  # type: ignore[no-untyped-call]
+        # RQ's own loop would look only every ten minutes whether another scheduler has died, and
+        # its locks outlive it by a minute.
+        for name in self._rq_scheduler.acquire_locks():  # type: ignore[no-untyped-call]
+            self._rq.expire(RQScheduler.get_locking_key(name), LOCKED_FOR)
         self._rq_scheduler.enqueue_scheduled_jobs()  # type: ignore[no-untyped-call]

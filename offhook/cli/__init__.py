@@ -14,9 +14,13 @@ from offhook.errors import ConfigError
 COMMANDS = {
     "demo": "See calls arrive and be delivered, with nothing to set up.",
     "init": "Write a configuration and a secret to begin with.",
+    "setup": "Set up extensions on the PBX, and say who gets their events.",
     "url": "Print the callback URLs of an extension.",
     "serve": "Run the receiver: take the callbacks of the PBX.",
     "work": "Run the workers: deliver events to the handlers.",
+    "presence": "Show which phones are registered on the PBX, and what they are doing.",
+    "agents": "Show the agents of a queue; log one in or out, or pause one.",
+    "sandbox": "Run a PBX made of code: UnifiedAPI, and calls placed on it.",
     "simulate": "Place simulated calls, as a PBX would.",
     "handlers": "List the handlers, installed and configured.",
     "status": "Show how far each handler has got, and what is in the way.",

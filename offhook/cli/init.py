@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from offhook.cli.screen import fail
 from offhook.event import EventType
-from offhook.settings import DEFAULT_FILE, HandlerSettings, Settings
+from offhook.settings import DEFAULT_FILE, HandlerSettings, PbxSettings, Settings
 
 SECRET_FILE = "offhook.secret"  # noqa: S105 - a file's name
 
@@ -23,6 +23,13 @@ _TOP = f"""\
 
 # {Settings.model_fields["secret"].description}
 secret_file = "{SECRET_FILE}"
+"""
+
+_PBX = """\
+# The PBXs, one table each, under a name of your choice: it is a part of the callback URLs.
+# `offhook setup EXTENSION` registers the URLs of an extension there.
+
+#[pbx.main]
 """
 
 _HANDLERS = """\
@@ -56,6 +63,8 @@ _VALUES: dict[str, Any] = {
     "extensions": ["0003*210", "0004*"],
     "direction": "in",
     "pbx": ["main"],
+    "client_id": "the key that the PBX shows",
+    "ca_file": "pbx-ca.pem",
 }
 
 
@@ -93,9 +102,22 @@ def configuration() -> str:
     settings = [
         _setting(name, field)
         for name, field in Settings.model_fields.items()
-        if name not in ("secret", "handlers")
+        if name not in ("secret", "handlers", "pbx")
     ]
-    return "\n".join([_TOP, *settings, _HANDLERS + "".join(_handler()), _EXAMPLES])
+    return "\n".join(
+        [_TOP, *settings, _PBX + "".join(_pbx()), _HANDLERS + "".join(_handler()), _EXAMPLES]
+    )
+
+
+def _pbx() -> Iterator[str]:
+    """One that takes the key and the secret of an app; the other way in stands in a comment."""
+    for name, field in PbxSettings.model_fields.items():
+        if field.is_required():
+            yield f'# {field.description}\n#{name} = "https://pbx.example.com"\n'
+        elif name == "token":
+            yield f'# {field.description}: token_file = "pbx-token"\n'
+        else:
+            yield _setting(name, field)
 
 
 def _handler() -> Iterator[str]:
@@ -133,4 +155,5 @@ Next, with a Redis or Valkey server running ({Settings.model_fields["redis_url"]
   offhook work        delivers events, in a second terminal
   offhook simulate    places simulated calls, in a third
 
-Then set public_url in {config.name}, and `offhook url` prints what to register on the PBX."""
+Then set public_url and [pbx.main] in {config.name}, and `offhook setup EXTENSION` has the PBX
+call here. (To register the URLs on the PBX by hand: `offhook url`.)"""

@@ -11,6 +11,7 @@ from uvicorn.supervisors import Multiprocess
 
 from offhook import logs
 from offhook.cli.screen import note
+from offhook.cli.server import tell_risks
 from offhook.settings import load_settings
 
 
@@ -40,6 +41,7 @@ def serve(
         timeout_graceful_shutdown=ceil(settings.read_timeout) + 5,
     )
     config.log_config = logs.CONFIG  # for the processes that uvicorn starts
+    tell_risks(settings)
     note(f"The receiver listens on http://{host}:{port}.")
     with suppress(KeyboardInterrupt):  # uvicorn raises it when it has stopped
         _run(config)

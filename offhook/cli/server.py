@@ -1,13 +1,25 @@
 """The Redis server, as the commands reach it."""
 
+import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from offhook.connection import connect, connect_rq
 from offhook.inbox import Inbox
+from offhook.safety import risks
 from offhook.settings import Settings
+
+log = logging.getLogger("offhook")
+
+
+def tell_risks(settings: Settings) -> None:
+    """Say at the start what the server's settings put at risk. It may be away: then that is all."""
+    with suppress(RedisError), connect_rq(settings.redis_url) as redis:
+        for risk in risks(redis, settings):
+            log.warning(risk)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import typer
 
 from offhook import logs
 from offhook.cli.screen import counted, note
+from offhook.cli.server import tell_risks
 from offhook.errors import ConfigError
 from offhook.settings import Settings, config_path, load_settings
 
@@ -41,6 +42,7 @@ def work(
     needed: list[str] = crew.needed(settings)
     names: list[str] = crew.of_handlers(settings, handlers) if handlers else needed
     members = crew.Crew(settings, names)
+    tell_risks(settings)
     note(_plan(names, needed))
     members.run()
 

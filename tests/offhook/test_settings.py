@@ -8,7 +8,7 @@ from traceback import format_exception
 import pytest
 
 from offhook.errors import ConfigError
-from offhook.settings import Settings, load_settings
+from offhook.settings import HandlerSettings, PbxSettings, Settings, load_settings
 from tests.conftest import SECRET
 
 
@@ -127,6 +127,8 @@ def test_no_secret_is_in_what_is_shown_of_the_settings(write: Write) -> None:
         "secret = 'hunter2'",
         "previous_secret = 'hunter2'",
         "redis_url = 'redis://:hunter2@localhost/0'\nnonsense = 'hunter2'",
+        f"secret = {SECRET!r}\n[pbx.main]\nhost = 'x'\ntoken = 'hunter2'\nuser = 'x'",
+        f"secret = {SECRET!r}\n[pbx.main]\nclient_secret = 'hunter2'\nhots = 'hunter2'",
     ],
 )
 def test_no_secret_is_in_what_is_said_of_a_fault(write: Write, text: str) -> None:
@@ -136,6 +138,57 @@ def test_no_secret_is_in_what_is_said_of_a_fault(write: Write, text: str) -> Non
     assert "hunter2" not in "".join(format_exception(wrong.value))
 
 
+PBX = "[pbx.main]\nhost = 'https://pbx.example.com'\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ("", "pbx.main: needs either client_id and client_secret, or a token"),
+        ("client_id = 'x'\ntoken = 'y'", "pbx.main: needs either"),
+        ("client_id = 'x'", "pbx.main: client_id and client_secret belong together"),
+        ("client_secret = 'x'", "pbx.main: client_id and client_secret belong together"),
+        ("token_file = 'missing'", "pbx.main: token_file: cannot read"),
+        ("token = 'x'\nuser = 'jane'", "pbx.main.user: "),
+        ("token = 'x'\nhots = 'jane'", "pbx.main.hots: there is no such setting"),
+    ],
+)
+def test_a_pbx_has_one_way_in(table: str, problem: str, write: Write) -> None:
+    write(f"secret = {SECRET!r}\n{PBX}{table}")
+    [told] = problems()
+    assert told.startswith(problem)
+
+
+def test_files_of_a_pbx_lie_beside_the_configuration(write: Write) -> None:
+    path = write(
+        f"secret = {SECRET!r}\n{PBX}client_id = 'app'\nclient_secret_file = 'hush'\n"
+        "ca_file = 'ca.pem'\n"
+    )
+    (path.parent / "hush").write_text("hunter2\n")
+    main = load_settings().pbx["main"]
+    assert main.client_secret is not None
+    assert main.client_secret.get_secret_value() == "hunter2"
+    assert main.ca_file == path.parent / "ca.pem"
+    assert "hunter2" not in repr(load_settings())
+
+
+def test_a_pbx_may_come_from_the_environment(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(f"secret = {SECRET!r}\n{PBX}")
+    monkeypatch.setenv("OFFHOOK_PBX__MAIN__TOKEN", "hunter2")
+    token = load_settings().pbx["main"].token
+    assert token is not None
+    assert token.get_secret_value() == "hunter2"
+
+
+@pytest.mark.parametrize("name", ["a b", "", "a/b", "-a", "x" * 41])
+def test_a_pbxs_name_can_stand_in_a_url(name: str, write: Write) -> None:
+    table = PBX.replace("main", f"'{name}'")
+    write(f"secret = {SECRET!r}\n{table}token = 'x'")
+    [problem] = problems()
+    assert problem.startswith(f"pbx.{name}: ")
+
+
 def test_every_setting_says_what_it_means() -> None:
-    for name, field in Settings.model_fields.items():
-        assert field.description, name
+    for model in (Settings, HandlerSettings, PbxSettings):
+        for name, field in model.model_fields.items():
+            assert field.description, name

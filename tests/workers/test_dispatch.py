@@ -11,8 +11,17 @@ from typing import Any
 import pytest
 import redis as blocking
 
-from offhook import CallEvent, Context, EventType, PermanentError, TemporaryError, queues
+from offhook import (
+    CallEvent,
+    Context,
+    EventType,
+    ExtensionSettings,
+    PermanentError,
+    TemporaryError,
+    queues,
+)
 from offhook.connection import connect
+from offhook.extensions import Extensions
 from offhook.handler import PluggedHandler
 from offhook.inbox import Cursor, CursorState, Inbox
 from offhook.settings import HandlerSettings, Settings
@@ -383,3 +392,50 @@ def test_a_cursor_that_the_server_lost_is_made_again(bench: Bench) -> None:
 
     bench.dispatch(handle)
     assert got == ["call-1"]
+
+
+def set_up(bench: Bench, extension: str, settings: ExtensionSettings) -> None:
+    async def go(inbox: Inbox) -> None:
+        await Extensions(inbox.redis).change({("main", extension): settings})
+
+    bench._with_inbox(go)
+
+
+def test_an_extension_says_which_handlers_get_its_events(bench: Bench) -> None:
+    set_up(bench, "0003*211", ExtensionSettings(handlers=("chat",)))
+    set_up(bench, "0003*212", ExtensionSettings(handlers=("chat", "crm"), owner="jane"))
+    bench.append(*(event(f"call-{n}", extension=f"0003*{n}") for n in (210, 211, 212)))
+    got: dict[str, str | None] = {}
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got[one.extension] = context.extension.owner
+
+    bench.dispatch(handle)
+    assert got == {"0003*210": None, "0003*212": "jane"}
+    assert (bench.state().in_flight, bench.state().lag) == (0, 0)
+
+
+def test_a_running_dispatch_sees_within_seconds_what_setup_changed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUIET", 3.0)
+    bench.append(event("call-0"))
+    got: dict[str, str | None] = {}
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got[one.call_id] = context.extension.owner
+
+    def change() -> None:
+        set_up(bench, "0003*210", ExtensionSettings(owner="joe"))
+        time.sleep(1.5)
+        bench.append(event("call-1"))
+        set_up(bench, "0003*210", ExtensionSettings(handlers=()))
+        time.sleep(1.5)
+        bench.append(event("call-2"))
+
+    timer = threading.Timer(0.5, change)
+    timer.start()
+    bench.dispatch(handle)
+    timer.join()
+    assert got == {"call-0": None, "call-1": "joe"}
+    assert (bench.state().in_flight, bench.state().lag) == (0, 0)

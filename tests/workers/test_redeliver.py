@@ -10,8 +10,9 @@ import redis as blocking
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
-from offhook import CallEvent, queues
+from offhook import CallEvent, ExtensionSettings, queues
 from offhook.connection import connect
+from offhook.extensions import Extensions
 from offhook.inbox import Cursor, Inbox
 from offhook.settings import load_settings
 from tests.conftest import Configure
@@ -217,3 +218,19 @@ def test_a_wrong_configuration_costs_no_event(bench: Bench, configure: Configure
     assert len(bench.scheduled()) == 1
     assert bench.dead() == []
     assert bench.lanes() == 1
+
+
+def test_a_redelivery_knows_its_extension_and_asks_no_filter(
+    bench: Bench, configure: Configure
+) -> None:
+    configure(handler("record_owner"))
+
+    async def set_up(inbox: Inbox) -> None:
+        settings = ExtensionSettings(handlers=("chat",), owner="jane")
+        await Extensions(inbox.redis).change({("main", "0003*210"): settings})
+
+    bench.with_inbox(set_up)
+    bench.park(event("a", 0))
+    bench.work()
+    assert bench.got() == ["jane"]
+    assert bench.lanes() == 0

@@ -32,7 +32,20 @@ def test_every_command_has_help(name: str, offhook: Offhook) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("init", "url", "serve", "work", "handlers", "status", "replay"),
+        *(
+            "init",
+            "setup",
+            "setup show",
+            "setup check",
+            "setup export",
+            "setup apply",
+            "url",
+            "serve",
+            "work",
+            "handlers",
+            "status",
+            "replay",
+        ),
         *("dead list", "dead show", "dead retry", "dead discard"),
         *("quarantine list", "quarantine show", "quarantine clear", "handlers show"),
     ],

@@ -6,11 +6,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from offhook.cli.init import configuration
 from offhook.event import EventType
 from offhook.handler import installed, plug_all
-from offhook.settings import HandlerSettings, Settings, load_settings
+from offhook.settings import HandlerSettings, PbxSettings, Settings, load_settings
 from tests.offhook.cli.conftest import Offhook
 
 
@@ -53,6 +54,7 @@ def test_uncommented_it_is_still_a_configuration(offhook: Offhook, folder: Path)
     path = folder / "offhook.toml"
     path.write_text(re.sub(r"^#(?=\S)", "", path.read_text(), flags=re.MULTILINE))
     (folder / "offhook.previous-secret").write_text("another secret, also forty characters long")
+    (folder / "offhook.client-secret").write_text("the app's secret")
     settings = load_settings()
     assert settings.previous_secret is not None
     plugged = {handler.name: handler.policy for handler in plug_all(settings.handlers)}
@@ -61,9 +63,14 @@ def test_uncommented_it_is_still_a_configuration(offhook: Offhook, folder: Path)
 
 def test_every_setting_is_in_it_with_its_meaning() -> None:
     text = configuration()
-    for model in (Settings, HandlerSettings):
+    tables: dict[type[BaseModel], set[str]] = {
+        Settings: {"handlers", "pbx"},
+        HandlerSettings: {"use", "options"},
+        PbxSettings: {"token"},  # it stands in a comment, with its meaning
+    }
+    for model, elsewhere in tables.items():
         for name, field in model.model_fields.items():
-            if name in ("handlers", "use", "options"):
+            if name in elsewhere:
                 continue
             pattern = rf"^# {re.escape(str(field.description))}\n#?{name}(_file)? = "
             assert re.search(pattern, text, re.MULTILINE), name

@@ -1,0 +1,124 @@
+"""What `offhook setup` was told of each extension, and where every process finds it.
+
+    offhook:extensions   hash: `PBX/EXTENSION` -> JSON; `version` -> how often it was changed
+
+One key, so that a copy and its version are read in one step.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+
+from offhook.event import EventType
+
+log = logging.getLogger("offhook.extensions")
+
+KEY = "offhook:extensions"
+_VERSION = b"version"  # a field without a `/`: no extension has this name
+
+Name = tuple[str, str]  # PBX and extension
+
+
+@dataclass(frozen=True)
+class ExtensionSettings:
+    """What is particular to one extension.
+
+    Attributes:
+        label: what people call it, such as `Front desk`.
+        owner: the user of the CRM, or of whatever a handler speaks to, to whom its calls belong.
+        handlers: the handlers that get its events; None: all of them.
+        events: the event types that are registered on the PBX; None: it was never set up.
+        method: how the PBX makes its callbacks, `GET` or `POST`.
+        user: as whose extension the PBX's API knows it; None: as the PBX's settings say.
+    """
+
+    label: str | None = None
+    owner: str | None = None
+    handlers: tuple[str, ...] | None = None
+    events: tuple[EventType, ...] | None = None
+    method: str = "POST"
+    user: str | None = None
+
+
+UNKNOWN = ExtensionSettings()
+_decode = msgspec.json.Decoder(ExtensionSettings).decode
+
+
+class Extensions:
+    """The settings of all extensions, in Redis."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def all(self) -> dict[Name, ExtensionSettings]:
+        """Of every extension that was set up, in the order of their names."""
+        return _read(await self._redis.hgetall(KEY))
+
+    async def get(self, pbx: str, extension: str) -> ExtensionSettings:
+        """Of one extension; `UNKNOWN` when it was not set up."""
+        field = _field(pbx, extension)
+        stored = await self._redis.hget(KEY, field)
+        found = _read({field.encode(): stored} if stored else {})
+        return found.get((pbx, extension), UNKNOWN)
+
+    async def change(
+        self, put: Mapping[Name, ExtensionSettings], remove: Iterable[Name] = ()
+    ) -> None:
+        """Store and forget, in one step. Every process sees it within seconds."""
+        gone = [_field(*name) for name in remove]
+        if not put and not gone:
+            return
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            for name, settings in put.items():
+                pipeline.hset(KEY, _field(*name), msgspec.json.encode(settings))
+            if gone:
+                pipeline.hdel(KEY, *gone)
+            pipeline.hincrby(KEY, _VERSION.decode(), 1)
+            await pipeline.execute()
+
+    async def version(self) -> bytes | None:
+        """Differs after every change."""
+        version: Any = await self._redis.hget(KEY, _VERSION.decode())
+        return None if version is None else bytes(version)
+
+
+class ExtensionsCopy:
+    """A copy in memory, for whoever looks at every event."""
+
+    def __init__(self, extensions: Extensions) -> None:
+        self._extensions = extensions
+        self._version: bytes | None = None
+        self._copy: dict[Name, ExtensionSettings] = {}
+
+    async def refresh(self) -> None:
+        """Read it, if it has changed since the last time: one small request if it has not."""
+        version = await self._extensions.version()
+        if version != self._version:
+            # What changes after the question for the version is read once more the next time.
+            self._copy = await self._extensions.all()
+            self._version = version
+
+    def get(self, pbx: str, extension: str) -> ExtensionSettings:
+        """Of one extension; `UNKNOWN` when it was not set up."""
+        return self._copy.get((pbx, extension), UNKNOWN)
+
+
+def _field(pbx: str, extension: str) -> str:
+    return f"{pbx}/{extension}"
+
+
+def _read(stored: Any) -> dict[Name, ExtensionSettings]:
+    found = {}
+    for field, value in sorted(stored.items()):
+        if field == _VERSION:
+            continue
+        pbx, _, extension = field.decode().partition("/")
+        try:
+            found[pbx, extension] = _decode(value)
+        except msgspec.MsgspecError as error:
+            log.error("the settings of %s on %s cannot be read: %s", extension, pbx, error)
+    return found

@@ -1,0 +1,43 @@
+"""What the Redis server's own settings put at risk: told at every start."""
+
+from typing import Any
+
+from redis import Redis
+
+from offhook.connection import shown
+from offhook.settings import Settings
+
+
+def risks(redis: Redis, settings: Settings) -> list[str]:
+    """One sentence for each setting that can lose events, and what to set instead.
+
+    Raises:
+        RedisError: the server does not say.
+    """
+    # INFO, because managed servers often forbid CONFIG.
+    memory: Any = redis.info("memory")
+    persistence: Any = redis.info("persistence")
+    found = []
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        found.append(
+            f"{_server(settings)} forgets events when its memory is full "
+            f"(maxmemory-policy {policy}): set maxmemory-policy to noeviction"
+        )
+    if not persistence.get("aof_enabled", 1):
+        found.append(
+            f"{_server(settings)} loses events when it restarts (appendonly no): "
+            "set appendonly to yes"
+        )
+    if settings.durability == "replica":
+        replication: Any = redis.info("replication")
+        if not replication.get("connected_slaves", 0):
+            found.append(
+                f'{_server(settings)} has no replica, and durability is "replica": '
+                "every event goes to the journal until it has one"
+            )
+    return found
+
+
+def _server(settings: Settings) -> str:
+    return f"the server {shown(settings.redis_url)}"

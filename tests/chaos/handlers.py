@@ -1,0 +1,39 @@
+"""The handlers of a storm: they write down what they get, and when."""
+
+import asyncio
+import os
+import random
+import time
+from pathlib import Path
+
+from offhook import CallEvent, Context, TemporaryError
+
+
+def _a_moment() -> float:
+    """So that there is something to be killed in the middle of."""
+    return random.uniform(0, 0.03)
+
+
+def _write(event: CallEvent, context: Context) -> None:
+    path = Path(os.environ["RECORDINGS"]) / context.handler
+    with path.open("a") as file:  # one short line in append mode is written in one piece
+        file.write(f"{event.id} {event.call_id} {event.parameters['n']} {time.time()}\n")
+
+
+async def record(event: CallEvent, context: Context) -> None:
+    await asyncio.sleep(_a_moment())
+    _write(event, context)
+    await asyncio.sleep(_a_moment())
+
+
+def record_in_thread(event: CallEvent, context: Context) -> None:
+    time.sleep(_a_moment())
+    _write(event, context)
+    time.sleep(_a_moment())
+
+
+async def fail_at_random(event: CallEvent, context: Context) -> None:
+    await asyncio.sleep(_a_moment())
+    if random.random() < 0.03:
+        raise TemporaryError("not now")
+    _write(event, context)

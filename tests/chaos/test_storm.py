@@ -1,0 +1,38 @@
+"""A short storm: faults that are mended one by one, then a round of random ones."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.storm import Round, run_round
+
+FAULTS = [
+    "kill all work horses",
+    "kill all workers",
+    "kill scheduler",
+    "kill receiver",
+    "kill server",
+    "kill everybody",
+    "stall server",
+    "kill connections",
+    "flush scripts",
+]
+
+
+def check(found: Round) -> None:
+    print(found)
+    print({strike.kind: strike.recovered for strike in found.strikes})
+    if not found.faultless:
+        pytest.fail(f"seed {found.seed}: {found.findings}\n{found.log[-20_000:]}")
+
+
+def test_nothing_is_lost_and_all_is_well_again_within_seconds(tmp_path: Path) -> None:
+    found = run_round(tmp_path, "the same every time", 0, FAULTS)
+    check(found)
+    slow = {s.kind: s.recovered for s in found.strikes if s.recovered is None or s.recovered > 10}
+    assert not slow, "recovery took longer than 10 s"
+
+
+def test_nothing_is_lost_in_a_random_storm(tmp_path: Path) -> None:
+    check(run_round(tmp_path, f"{random.randrange(10**6)}", 10))

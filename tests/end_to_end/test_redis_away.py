@@ -1,0 +1,85 @@
+"""Redis is away while callbacks come: none is refused, none is lost, each call stays in order."""
+
+import threading
+import time
+from pathlib import Path
+
+from tests.installation import Installation, Outcome, audit, wait_until
+
+HANDLERS = """
+[handlers.first]
+use = "tests.recorders:record"
+[handlers.second]
+use = "tests.recorders:record"
+"""
+NAMES = ["first", "second"]
+
+
+def journals(offhook: Installation) -> list[Path]:
+    """The journals with something in them."""
+    return [path for path in (offhook.folder / "journal").iterdir() if path.stat().st_size]
+
+
+def test_nothing_is_refused_while_redis_is_away(tmp_path: Path) -> None:
+    with Installation.running(tmp_path, HANDLERS) as offhook:
+        outcomes: list[Outcome] = []
+
+        def load() -> None:
+            outcomes.extend(offhook.load(2_000, name=f"turn-{turn}") for turn in range(6))
+
+        loading = threading.Thread(target=load)
+        loading.start()
+        wait_until(lambda: len(outcomes) > 0, "the first turn is over")
+        offhook.redis.stop()
+        time.sleep(3)
+        assert journals(offhook)
+        offhook.redis.start()
+        loading.join()
+        outcome = Outcome()
+        for each in outcomes:
+            outcome.accepted.update(each.accepted)
+            outcome.refused += each.refused
+        assert (outcome.count, outcome.refused) == (12_000, 0)
+        offhook.wait_for_all(outcome, NAMES)
+        for name in NAMES:
+            # What was being delivered when Redis went away may come again.
+            audit(outcome, offhook.delivered(name), repeats=True)
+        assert not journals(offhook)
+
+
+def test_a_receiver_killed_while_redis_is_away_loses_nothing(tmp_path: Path) -> None:
+    with Installation.running(tmp_path, HANDLERS) as offhook:
+        before = offhook.load(500, name="before")
+        offhook.wait_for_all(before, NAMES)
+        offhook.redis.stop()
+        outcome = offhook.load(2_000, connections=16, name="while")
+        assert (outcome.count, outcome.refused) == (2_000, 0)
+        killing = threading.Timer(0.3, offhook.receiver.kill)
+        killing.start()
+        killed = offhook.load(20_000, connections=16, name="killed")
+        killing.join()
+        offhook.receiver.wait()
+        assert killed.count > 0
+        assert killed.refused > 0
+        assert journals(offhook)
+        offhook.receiver = offhook.start_receiver()
+        wait_until(offhook.is_ready, "the receiver is ready")
+        after = offhook.load(500, name="after")
+        assert (after.count, after.refused) == (500, 0)
+        assert len(journals(offhook)) == 2
+        offhook.redis.start()
+        for each in (before, killed, after):
+            outcome.accepted.update(each.accepted)
+        offhook.wait_for_all(outcome, NAMES)
+        for name in NAMES:
+            delivered = offhook.delivered(name)
+            # Those whose answer the kill cut off were kept, too, though nobody knows.
+            unanswered = {
+                (call, n)
+                for _, call, n in delivered
+                if call in killed.accepted or call.startswith("killed")
+            } - {(call, n) for call, numbers in killed.accepted.items() for n in numbers}
+            assert len(unanswered) <= 16
+            known = [one for one in delivered if one[1:] not in unanswered]
+            audit(outcome, known, repeats=True)
+        wait_until(lambda: not journals(offhook), "the journals are empty")

