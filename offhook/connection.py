@@ -79,8 +79,16 @@ class _Managed(SentinelManagedConnection):
     command's: redis-py sees to that with `disconnect_on_error`, which is off by default just here.
     """
 
-    def read_response(self, *args: Any, disconnect_on_error: bool = True, **options: Any) -> Any:
-        return super().read_response(*args, disconnect_on_error=disconnect_on_error, **options)
+    def read_response(
+        self,
+        disable_decoding: bool = False,
+        *,
+        disconnect_on_error: bool | None = True,
+        **options: Any,
+    ) -> Any:
+        return super().read_response(
+            disable_decoding, disconnect_on_error=disconnect_on_error, **options
+        )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ import os
 import secrets
 import socket
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -46,9 +48,16 @@ Durability = Literal["server", "disk", "replica"]
 # One run per batch of callbacks: drop repeats, append, tell whom to wake. The mark that an event
 # was seen is written after its append and in the same step, so that a failed append is never
 # mistaken for a repeat. A batch has a number, so that one whose answer was lost is sent again and
-# appended once.
+# appended once. The last of the memory is left to the workers: a server that is quite full refuses
+# their writes, too, and nobody could empty it.
 _APPEND = """
 local number = tonumber(ARGV[4])
+local memory = redis.call('INFO', 'memory')
+local most = tonumber(string.match(memory, '[\\r\\n]maxmemory:(%d+)'))
+local used = tonumber(string.match(memory, '[\\r\\n]used_memory:(%d+)'))
+if most > 0 and used > most * 0.9 then
+    return redis.error_reply('OOM the server has used 90 % of maxmemory; the rest is for workers')
+end
 if number <= tonumber(redis.call('GET', KEYS[2]) or 0) then
     -- A write, so that who waits for it on this connection waits for the batch, too.
     redis.call('PEXPIRE', KEYS[2], 604800000)
@@ -399,8 +408,10 @@ class Inbox:
             start = b"(" + page[-1]
         return count, first
 
-    async def _page(self, key: str, start: bytes | str, last: bytes) -> list[bytes]:
-        found: Any = await self.redis.xrange(key, min=start, max=last, count=1000)
+    async def _page(
+        self, key: str, start: bytes | str, last: bytes, count: int = 1000
+    ) -> list[bytes]:
+        found: Any = await self.redis.xrange(key, min=start, max=last, count=count)
         return [position for position, _ in found]
 
     async def length(self, partition: int) -> int:
@@ -583,6 +594,60 @@ class Inbox:
                 position = min(position, pending["min"], key=_order)
             oldest = min(oldest, _order(position))
         return int(await self.redis.xtrim(key, minid=f"{oldest[0]}-{oldest[1]}", approximate=True))
+
+    async def memory_used(self) -> float:
+        """The part of its `maxmemory` that the server has used; 0 when it has no such limit."""
+        memory: Any = await self.redis.info("memory")
+        most = memory.get("maxmemory", 0)
+        return float(memory["used_memory"] / most) if most else 0.0
+
+    async def cut(self, partition: int, most: int, handlers: Iterable[str]) -> Counter[str]:
+        """Forget the oldest events beyond `most`, also those that a cursor has not delivered.
+
+        Returns:
+            For each of the handlers that lost some: how many it will never get.
+        """
+        key = f"offhook:{{{partition}}}:inbox"
+        wanted = {handler.encode() for handler in handlers}
+        lost: Counter[str] = Counter()
+        while (excess := await self.redis.xlen(key) - most) > 0:
+            page = await self._page(key, "-", b"+", min(excess, 1000))
+            for group in await self.redis.xinfo_groups(key):
+                name, read = group["name"], _order(group["last-delivered-id"])
+                pending: Any = await self.redis.xpending_range(key, name, "-", page[-1], 1000)
+                in_flight = [item["message_id"] for item in pending]
+                if in_flight:  # or its dispatch would look for them for ever
+                    await self.redis.xack(key, name, *in_flight)
+                if name in wanted:
+                    unread = sum(_order(position) > read for position in page)
+                    lost[name.decode()] += unread + len(in_flight)
+            milliseconds, number = _order(page[-1])
+            following = f"{milliseconds}-{number + 1}"
+            await self.redis.xtrim(key, minid=following, approximate=False)
+        return +lost
+
+    async def cursors(self) -> set[str]:
+        """The handlers that have a cursor, configured or not."""
+        names: set[str] = set()
+        for partition in range(self.partitions):
+            try:
+                groups = await self.redis.xinfo_groups(f"offhook:{{{partition}}}:inbox")
+            except ResponseError:  # no stream yet
+                continue
+            names |= {group["name"].decode() for group in groups}
+        return names
+
+    async def forget(self, handler: str) -> None:
+        """Delete a handler's cursors, and what waits in its parked lanes."""
+        for partition in range(self.partitions):
+            lanes = await self.parked(handler, partition)
+            names = ("awake", "parked", "attempts", "circuit", "counts")
+            await self.redis.delete(
+                *(_key(partition, name, handler) for name in names),
+                *(_key(partition, "lane", handler, lane) for lane in lanes),
+            )
+            with suppress(ResponseError):  # no stream yet
+                await self.redis.xgroup_destroy(f"offhook:{{{partition}}}:inbox", handler)
 
 
 class Cursor:

@@ -18,14 +18,25 @@ def chosen(settings: Settings, name: str | None) -> str:
     Raises:
         ConfigError: there is none of that name, or not exactly one.
     """
-    if not settings.pbx:
-        raise ConfigError("no PBX is configured: add a [pbx.NAME] table (docs/setup.md)")
     if name is None and len(settings.pbx) > 1:
         raise ConfigError(f"which PBX? Give --pbx: there are {', '.join(settings.pbx)}")
-    name = name or next(iter(settings.pbx))
-    if name not in settings.pbx:
+    return among(settings, name)[0]
+
+
+def among(settings: Settings, name: str | None) -> list[str]:
+    """The PBX of this name; without one, every PBX.
+
+    Raises:
+        ConfigError: there is none of that name, or none at all.
+    """
+    if not settings.pbx:
+        raise ConfigError(
+            "no PBX is configured: add a table [pbx.main] with host, client_id and "
+            "client_secret_file to the configuration"
+        )
+    if name is not None and name not in settings.pbx:
         raise ConfigError(f"no PBX is configured as {name!r}: there are {', '.join(settings.pbx)}")
-    return name
+    return list(settings.pbx) if name is None else [name]
 
 
 @asynccontextmanager

@@ -1,7 +1,6 @@
 """`Registrar`: reads and changes the phone call events of many extensions of one PBX, at once."""
 
 import asyncio
-import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -11,7 +10,8 @@ from urllib.parse import urlsplit
 
 from offhook.errors import ConfigError
 from offhook.extensions import ExtensionSettings
-from offhook.settings import PbxSettings, Settings
+from offhook.pbx import open_api, sentence
+from offhook.settings import Settings
 from offhook.setup import (
     Action,
     Change,
@@ -24,17 +24,13 @@ from offhook.setup import (
 )
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import (
-    ApiError,
     ExtensionInvalid,
-    InvalidRequest,
     NoAnswer,
     NotTrusted,
     OAuthError,
     UnifiedApiError,
 )
-from unifiedapi.oauth import BearerToken, ClientCredentials
 from unifiedapi.resources import EventStatus
-from unifiedapi.transport import InsecureConnection
 
 AT_ONCE = 20  # extensions; the PBX has calls to connect meanwhile
 
@@ -255,37 +251,8 @@ async def registrar(
     Raises:
         ConfigError: its settings cannot be used.
     """
-    configured = settings.pbx[pbx]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", InsecureConnection)  # who set it is told by the command
-            api = UnifiedApi(
-                configured.host,
-                _auth(configured),
-                ca_file=configured.ca_file,
-                insecure=configured.insecure,
-            )
-    except InvalidRequest as error:
-        raise ConfigError(f"pbx.{pbx}: {error}") from error
-    async with api:
+    async with open_api(settings, pbx) as api:
         yield Registrar(api, Installation.of(settings), pbx, at_once=at_once, adopt=adopt)
-
-
-def sentence(error: Exception) -> str:
-    """The error as a sentence for an operator."""
-    if isinstance(error, OAuthError):
-        return f"the PBX gives no token: {error}"
-    if isinstance(error, ApiError):
-        return f"the PBX refuses: {error}"
-    return str(error)
-
-
-def _auth(settings: PbxSettings) -> BearerToken | ClientCredentials:
-    if settings.token is not None:
-        return BearerToken(settings.token.get_secret_value())
-    assert settings.client_id is not None  # noqa: S101 - the settings have checked it
-    assert settings.client_secret is not None  # noqa: S101
-    return ClientCredentials(settings.client_id, settings.client_secret.get_secret_value())
 
 
 def _host(url: str | None) -> str:

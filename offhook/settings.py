@@ -202,6 +202,14 @@ class Settings(BaseSettings):
     keep_days: float = Field(
         default=7.0, gt=0, description="days that delivered events stay in the inbox, for replays"
     )
+    max_events: int | None = Field(
+        default=None,
+        ge=1000,
+        description=(
+            "events that the inbox may hold; beyond it the oldest are forgotten, also those that a "
+            "handler has not got; no such limit when not set"
+        ),
+    )
     max_body: int = Field(
         default=65536, ge=1024, description="bytes that a callback's query or body may have"
     )

@@ -11,6 +11,8 @@ from rq.scheduler import RQScheduler
 
 from offhook import deadletters, queues
 from offhook.inbox import Inbox
+from offhook.safety import risks
+from offhook.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Status:
         workers: for each queue that the configuration needs, the names of its workers.
         scheduler: is one running?
         abandoned: dead letters of handlers that are not configured any more.
+        leftover: handlers that are not configured any more and still have a cursor.
+        risks: what the Redis server's own settings put at risk, a sentence each.
     """
 
     handlers: list[HandlerStatus]
@@ -53,6 +57,8 @@ class Status:
     workers: dict[str, list[str]]
     scheduler: bool
     abandoned: dict[str, int]
+    leftover: list[str]
+    risks: list[str]
 
     @property
     def problems(self) -> list[str]:
@@ -77,20 +83,29 @@ class Status:
                 yield f"{handler.name} has dead letters: `offhook dead list` says why"
         for name, count in self.abandoned.items():
             yield f"{name} is not configured any more and has {count} dead letters"
+        for name in self.leftover:
+            yield (
+                f"{name} is not configured any more and has a cursor still, which holds nothing "
+                f"back: `offhook forget {name}` deletes it"
+            )
+        yield from self.risks
 
     def as_dict(self) -> dict[str, Any]:
         """The status as plain JSON values."""
         return asdict(self) | {"problems": self.problems}
 
 
-async def status(inbox: Inbox, rq: Redis, handlers: Sequence[str]) -> Status:
-    """The status of the installation that has these handlers."""
+async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
+    """The status of the installation that has these settings."""
+    handlers = list(settings.handlers)
     return Status(
         handlers=[await _handler(inbox, rq, name) for name in handlers],
         partitions=[await inbox.length(partition) for partition in range(inbox.partitions)],
         workers=await asyncio.to_thread(_workers, rq, handlers, inbox.partitions),
         scheduler=await asyncio.to_thread(_scheduler, rq, handlers),
         abandoned=await asyncio.to_thread(_abandoned, rq, handlers),
+        leftover=sorted(await inbox.cursors() - set(handlers)),
+        risks=await asyncio.to_thread(risks, rq, settings),
     )
 
 

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,7 +58,13 @@ class Outcome:
 class Installation:
     """Started piece by piece; `running()` starts all of it, and stops what is left at the end."""
 
-    def __init__(self, folder: Path, handlers: str, **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        handlers: str,
+        server_config: Mapping[str, object] | None = None,
+        **settings: object,
+    ) -> None:
         self.folder = folder
         self.output = folder / "delivered"
         self.output.mkdir()
@@ -67,7 +73,8 @@ class Installation:
             port=free_port(),
             data_dir=folder / "valkey",
             persist=True,
-            config={"appendonly": "yes", "appendfsync": "always", "save": ""},
+            config={"appendonly": "yes", "appendfsync": "always", "save": ""}
+            | dict(server_config or {}),
         )
         self.redis_url = str(settings.get("redis_url", ""))
         if not self.redis_url:  # nobody else's is named
@@ -88,9 +95,15 @@ class Installation:
 
     @classmethod
     @contextlib.contextmanager
-    def running(cls, folder: Path, handlers: str, **settings: object) -> Iterator["Installation"]:
+    def running(
+        cls,
+        folder: Path,
+        handlers: str,
+        server_config: Mapping[str, object] | None = None,
+        **settings: object,
+    ) -> Iterator["Installation"]:
         """All of it. Nothing is left behind, and a failing test shows what was logged."""
-        installation = cls(folder, handlers, **settings)
+        installation = cls(folder, handlers, server_config, **settings)
         try:
             wait_until(installation.is_ready, "the receiver is ready")
             yield installation

@@ -27,6 +27,7 @@ log = logging.getLogger("offhook.scheduler")
 EVERY = 1.0  # seconds: redeliveries that are due, cursors that nobody serves
 LANES_EVERY = 2.0  # seconds: parked lanes without a job
 TRIM_EVERY = 60.0  # seconds: events older than `keep_days`
+TIGHT = 0.8  # of the server's memory in use, then delivered events go before `keep_days`
 LOCKED_FOR = 5  # seconds after a scheduler's death until another one sends its redeliveries
 
 
@@ -93,6 +94,8 @@ class Scheduler:
         if now >= self._trim_at:
             self._trim_at = now + TRIM_EVERY
             await self.trim(names)
+        if await self._inbox.memory_used() > TIGHT:
+            await self.make_room(names)
 
     async def wake_sleepers(self, names: Sequence[str]) -> None:
         """Call a dispatch for every cursor that is behind and that none serves."""
@@ -124,12 +127,35 @@ class Scheduler:
         self._suspects = found
 
     async def trim(self, names: Sequence[str]) -> None:
-        """Forget delivered events that are older than `keep_days`."""
+        """Forget delivered events older than `keep_days`, and all that `max_events` forbids."""
         before = datetime.now(UTC) - timedelta(days=self._settings.keep_days)
         for partition in range(self._settings.partitions):
             forgotten = await self._inbox.trim(partition, before, names)
             if forgotten:
                 log.info("forgot %s delivered events of partition %s", forgotten, partition)
+        if self._settings.max_events is None:
+            return
+        most = self._settings.max_events // self._settings.partitions
+        for partition in range(self._settings.partitions):
+            for name, lost in (await self._inbox.cut(partition, most, names)).items():
+                log.error(
+                    "the inbox is full (max_events %s): %s will never get %s events of it",
+                    self._settings.max_events,
+                    name,
+                    lost,
+                )
+
+    async def make_room(self, names: Sequence[str]) -> None:
+        """Forget all delivered events, so that the receiver need not turn to its journal."""
+        forgotten = 0
+        for partition in range(self._settings.partitions):
+            forgotten += await self._inbox.trim(partition, datetime.now(UTC), names)
+        if forgotten:
+            log.warning(
+                "the server's memory is nearly full (maxmemory): "
+                "forgot %s delivered events before keep_days",
+                forgotten,
+            )
 
     def release(self) -> None:
         """Let another scheduler go on at once."""

@@ -18,7 +18,7 @@ COMMANDS = {
     "url": "Print the callback URLs of an extension.",
     "serve": "Run the receiver: take the callbacks of the PBX.",
     "work": "Run the workers: deliver events to the handlers.",
-    "presence": "Show which phones are registered on the PBX, and what they are doing.",
+    "presence": "Show which phones are registered, and what they do.",
     "agents": "Show the agents of a queue; log one in or out, or pause one.",
     "sandbox": "Run a PBX made of code: UnifiedAPI, and calls placed on it.",
     "simulate": "Place simulated calls, as a PBX would.",
@@ -26,6 +26,7 @@ COMMANDS = {
     "status": "Show how far each handler has got, and what is in the way.",
     "dead": "Look at dead letters, send them again or discard them.",
     "replay": "Let a handler have past events again.",
+    "forget": "Delete the cursor of a handler that is configured no more.",
     "quarantine": "Look at callbacks that were refused.",
 }
 

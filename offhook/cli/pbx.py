@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from offhook.cli.screen import fail
+from offhook.cli.screen import fail, note
 from offhook.errors import ConfigError
 from offhook.pbx import chosen, open_api, sentence
 from offhook.settings import load_settings
@@ -34,6 +34,8 @@ async def pbx_api(name: str | None, user: str | None) -> AsyncIterator[tuple[Uni
     """
     settings = load_settings()
     pbx = chosen(settings, name)
+    if settings.pbx[pbx].insecure:
+        note(f"! pbx.{pbx}: insecure: nothing proves that {settings.pbx[pbx].host} is it")
     try:
         async with open_api(settings, pbx) as api:
             yield api, user or settings.pbx[pbx].user

@@ -18,7 +18,7 @@ def presence(
     user: UserId = None,
     as_json: Json = False,
 ) -> None:
-    """Show which phones are registered on the PBX, and what they are doing.
+    """Show which phones are registered, and what they do.
 
     \b
     Examples:

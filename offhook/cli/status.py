@@ -58,7 +58,7 @@ def _read() -> Status:
 async def _read_it() -> Status:
     settings = load_settings()
     async with connected(settings) as (inbox, rq):
-        return await read_status(inbox, rq, list(settings.handlers))
+        return await read_status(inbox, rq, settings)
 
 
 def _watch(as_json: bool) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -60,6 +61,7 @@ class Callers(threading.Thread):
         super().__init__(name="callers", daemon=True)
         self.accepted: dict[Event, float] = {}  # answered 200, and when
         self.sent = 0
+        self.stopped = 0.0  # when
         self._base = f"http://127.0.0.1:{port}"
         self._calls, self._per_call, self._pause = calls, per_call, pause
         self._enough = threading.Event()
@@ -70,6 +72,7 @@ class Callers(threading.Thread):
 
     def stop(self) -> None:
         """Return when what is on its way is answered."""
+        self.stopped = time.time()
         self._enough.set()
         self.join()
 
@@ -295,11 +298,12 @@ def deliveries(offhook: Installation, handler: str) -> list[Delivery]:
 
 @dataclass
 class Strike:
-    """One fault. `recovered`: seconds from its end until every steady handler got an event."""
+    """One fault. `recovered`: how long a steady handler got nothing after its end, at most."""
 
     kind: str
+    began: float = 0.0
     ended: float = 0.0
-    recovered: float | None = None
+    recovered: float = 0.0
 
 
 @dataclass
@@ -320,8 +324,7 @@ class Round:
 
     def longest_recovery(self) -> Strike | None:
         """The strike whose mending took longest."""
-        known = [strike for strike in self.strikes if strike.recovered is not None]
-        return max(known, key=lambda strike: strike.recovered or 0, default=None)
+        return max(self.strikes, key=lambda strike: strike.recovered, default=None)
 
     def __str__(self) -> str:
         lost = sum(len(found.lost) for found in self.findings.values())
@@ -376,7 +379,9 @@ def run_round(
             wait_until(all_there, "everything is delivered", SECONDS_TO_DRAIN)
         delivered = {name: deliveries(offhook, name) for name in NAMES}
         for strike in strikes:
-            strike.recovered = _recovered(strike.ended, delivered)
+            later = [other.began for other in strikes if other.began > strike.ended]
+            until = min([*later, callers.stopped])
+            strike.recovered = _longest_silence(strike.ended, until, delivered)
         log = offhook.log.read_text()
     findings = {name: audit(callers.accepted, delivered[name]) for name in NAMES}
     return Round(seed, callers.sent, len(wanted), strikes, findings, log)
@@ -407,30 +412,36 @@ def _strike_at_random(offhook: Installation, dice: Random, seconds: float) -> li
 def _strike(offhook: Installation, strike: Strike, dice: Random) -> None:
     # Where it cannot be told whom to strike, the other fault of the pair was faster.
     with suppress(NothingToStrike, StopIteration, redis.RedisError):
+        strike.began = time.time()
         FAULTS[strike.kind](offhook, dice)
         strike.ended = time.time()
 
 
 def _strike_and_recover(offhook: Installation, kind: str, dice: Random) -> Strike:
-    strike = Strike(kind)
+    strike = Strike(kind, time.time())
     FAULTS[kind](offhook, dice)
     strike.ended = time.time()
-    wait_until(lambda: _all_got_some(offhook, strike.ended), f"recovered from {kind}", 60)
+    time.sleep(1.5)  # a process that was told to end may deliver something yet
+    now = time.time()
+    wait_until(lambda: _all_got_some(offhook, now), f"recovered from {kind}", 60)
     return strike
 
 
 def _all_got_some(offhook: Installation, since: float) -> bool:
-    return _recovered(since, {name: deliveries(offhook, name)[-1:] for name in STEADY}) is not None
+    latest = [deliveries(offhook, name)[-1:] for name in STEADY]
+    return all(found and found[0][3] > since for found in latest)
 
 
-def _recovered(since: float, delivered: Mapping[str, Sequence[Delivery]]) -> float | None:
-    """Seconds until each steady handler got an event, or None when one did not."""
-    first = [
-        next((moment for _, _, _, moment in delivered[name] if moment > since), None)
-        for name in STEADY
-    ]
-    known = [moment for moment in first if moment is not None]
-    return max(known) - since if len(known) == len(first) else None
+def _longest_silence(
+    since: float, until: float, delivered: Mapping[str, Sequence[Delivery]]
+) -> float:
+    """The load never pauses, so a silence of a handler is time that it was not served."""
+    longest = 0.0
+    for name in STEADY:
+        moments = [moment for *_, moment in delivered[name] if since < moment < until]
+        edges = [since, *moments, *([] if moments else [until])]
+        longest = max(longest, *(after - before for before, after in pairwise(edges)))
+    return longest
 
 
 # The command
@@ -463,8 +474,8 @@ def _summary(rounds: Sequence[Round]) -> str:
     strikes = [strike for one in rounds for strike in one.strikes]
     lines = [f"{'fault':<20}{'times':>6}{'longest recovery':>20}"]
     for kind, times in Counter(strike.kind for strike in strikes).most_common():
-        known = [s.recovered for s in strikes if s.kind == kind and s.recovered is not None]
-        lines.append(f"{kind:<20}{times:>6}{max(known, default=0):>18.1f} s")
+        longest = max(strike.recovered for strike in strikes if strike.kind == kind)
+        lines.append(f"{kind:<20}{times:>6}{longest:>18.1f} s")
     findings = [found for one in rounds for found in one.findings.values()]
     lines.append(
         f"{len(rounds)} rounds, {sum(one.accepted for one in rounds)} events accepted for "

@@ -253,6 +253,41 @@ def test_trimming_never_passes_what_a_handler_has_not_got(redis_url: str) -> Non
     run(redis_url, test)
 
 
+def test_a_full_inbox_forgets_the_oldest_and_counts_who_will_miss_them(redis_url: str) -> None:
+    async def test(inbox: Inbox) -> None:
+        cursor = await leased(inbox)  # of crm
+        await append(inbox, *(event(n=n) for n in range(3000)))
+        read = await cursor.read(100, 10)
+        await cursor.acknowledge([entry.position for entry in read[:50]], 50)
+        lost = await inbox.cut(0, 500, HANDLERS)
+        [other] = set(HANDLERS) - {"crm"}
+        assert lost == {"crm": 2450, other: 2500}
+        assert (await inbox.state("crm", 0)).in_flight == 0  # nobody looks for them any more
+        left = await cursor.read(1000, 10)
+        assert [entry.event.parameters["n"] for entry in left] == [
+            str(n) for n in range(2500, 3000)
+        ]
+        assert await inbox.cut(0, 500, HANDLERS) == {}
+
+    run(redis_url, test)
+
+
+def test_a_handler_that_is_configured_no_more_holds_nothing_back(redis_url: str) -> None:
+    async def test(inbox: Inbox) -> None:
+        await leased(inbox)
+        await append(inbox, *(event(n=n) for n in range(300)))
+        await inbox.ensure_cursor("removed", "earliest")
+        later = datetime.now(UTC) + timedelta(days=1)
+        for handler in HANDLERS:
+            await inbox.redis.xgroup_setid("offhook:{0}:inbox", handler, "$")
+        assert await inbox.trim(0, later, HANDLERS) > 0
+        assert await inbox.cursors() == {*HANDLERS, "removed"}
+        await inbox.forget("removed")
+        assert await inbox.cursors() == set(HANDLERS)
+
+    run(redis_url, test)
+
+
 def test_a_cursor_set_back_gets_the_events_again(redis_url: str) -> None:
     async def test(inbox: Inbox) -> None:
         cursor = await leased(inbox)

@@ -33,6 +33,7 @@ class Server:
 def serve(app: ASGIApp, certificate: Certificate | None = None) -> Iterator[str]:
     """Run the app on a free port, in a thread: the base URL."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(
             app,
             log_level="critical",

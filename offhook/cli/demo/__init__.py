@@ -12,10 +12,9 @@ import tempfile
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
-from itertools import cycle
 from pathlib import Path
 from random import Random
-from typing import Annotated, Literal
+from typing import Annotated
 
 import httpx
 import typer
@@ -28,20 +27,16 @@ from offhook.cli.demo.target import OtherSystems
 from offhook.connection import connect, connect_rq
 from offhook.embedded import EmbeddedServer
 from offhook.errors import ConfigError, OffhookError
-from offhook.event import EventType
 from offhook.inbox import Inbox
-from offhook.token import callback_url
-from unifiedapi.resources import EventType as PhoneCallEventType
-from unifiedapi.sandbox import calls, pbx
+from unifiedapi.sandbox.calls import Scenario
 
 HANDLERS = ("call-log", "crm", "alerts")
-PHONES = ("0003*210", "0003*211", "0003*212")
 STORY = {
-    calls.Scenario.ANSWERED: "Somebody calls, and extension {0} answers.",
-    calls.Scenario.OUTGOING: "A call to the outside.",
-    calls.Scenario.MISSED: "Somebody calls, and nobody answers.",
-    calls.Scenario.BUSY: "Somebody calls a phone that is busy.",
-    calls.Scenario.RING_GROUP: "Three phones ring together, and one of them answers.",
+    Scenario.ANSWERED: "Somebody calls, and the phone is answered.",
+    Scenario.OUTGOING: "A call to the outside.",
+    Scenario.MISSED: "Somebody calls, and nobody answers.",
+    Scenario.BUSY: "Somebody calls a phone that is busy.",
+    Scenario.RING_GROUP: "Three phones ring together, and one of them answers.",
 }
 SPEED = 20.0  # a call of a minute lasts three seconds
 _STOP_WITHIN = 30.0  # seconds
@@ -50,6 +45,12 @@ _CONFIG = """\
 secret = "{secret}"
 public_url = "{receiver}"
 redis_url = "{redis}"
+
+[pbx.demo]
+host = "{pbx}"
+client_id = "offhook"
+client_secret = "{pbx_secret}"
+insecure = true                 # plain http, on this machine only
 
 [handlers.call-log]             # a row in a database for every event
 use = "sql"
@@ -73,6 +74,36 @@ body = "{{% if event.status != 'ANSWER' %}}{{{{ caller }}}} called {{{{ event.ex
 : {{{{ event.status }}}}{{% endif %}}"
 """
 
+# A PBX with three phones, and an app that may use its API.
+_PBX = """\
+[[users]]
+id = 1
+organization = "0003"
+level = "organization"
+
+[[apps]]
+id = "offhook"
+secret = "{pbx_secret}"
+user = 1
+
+[[extensions]]
+number = "0003*210"
+user = 1
+
+[[extensions]]
+number = "0003*211"
+user = 1
+
+[[extensions]]
+number = "0003*212"
+user = 1
+"""
+# As an installer does it; the second command only to show that GET works as well as POST.
+_SETUP = (
+    ("setup", "--all", "--yes"),
+    ("setup", "0003*210", "--method", "GET", "--yes"),
+)
+
 
 def demo(
     keep: Annotated[
@@ -84,11 +115,12 @@ def demo(
 ) -> None:
     """See calls arrive and be delivered, with nothing to set up.
 
-    Starts a Valkey server, the receiver, the workers and a simulated PBX,
-    all for real and on this machine only; places five calls, and shows
-    every event as it arrives and every delivery as it is made: into a
-    database, to a CRM as signed webhooks, and as alerts. Then stops all
-    of it and leaves nothing behind.
+    Starts a Valkey server, a sandbox PBX, the receiver and the workers, all
+    for real and on this machine only; has the callback URLs registered on
+    the PBX, as an installer does; places five calls, and shows every event
+    as it arrives and every delivery as it is made: into a database, to a
+    CRM as signed webhooks, and as alerts. Then stops all of it and leaves
+    nothing behind.
     """
     console = Console(highlight=False)
     try:
@@ -122,35 +154,49 @@ def _folder() -> Iterator[Path]:
 
 async def _demo(show: Show, folder: Path, *, keep: bool, seed: int | None) -> None:
     key = f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
-    receiver = f"http://127.0.0.1:{_free_port()}"
-    secret = secrets.token_urlsafe(32)
+    pbx_secret = secrets.token_urlsafe(32)
+    receiver, pbx = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
     show.step("a Valkey server, append-only file on")
     with EmbeddedServer(folder / "valkey") as server:
         async with OtherSystems(key) as others:
             config = folder / "offhook.toml"
             config.write_text(
                 _CONFIG.format(
-                    secret=secret,
+                    secret=secrets.token_urlsafe(32),
                     receiver=receiver,
                     redis=server.url,
+                    pbx=pbx,
+                    pbx_secret=pbx_secret,
                     folder=folder,
                     target=others.url,
                     webhook_secret=key,
                     alerts=f"{others.url.replace('http', 'json')}/alerts",
                 )
             )
+            (folder / "pbx.toml").write_text(_PBX.format(pbx_secret=pbx_secret))
             async with (
+                _sandbox(show, config, pbx),
                 _offhook(show, config, receiver, server.url),
                 _watched(show, server.url) as inbox,
             ):
-                show.step("a simulated PBX")
-                await _place_calls(show, receiver, secret, seed)
+                await _set_up(show, config)
+                await _place_calls(show, pbx, seed)
                 await _all_delivered(inbox)
                 show.summary(folder / "calls.db", others)
                 if keep:
-                    show.kept(receiver, config, folder)
+                    show.kept(receiver, pbx, config, folder)
                     await asyncio.Event().wait()
                 show.next_steps()
+
+
+@contextlib.asynccontextmanager
+async def _sandbox(show: Show, config: Path, pbx: str) -> AsyncIterator[None]:
+    show.step("a sandbox PBX")
+    port = pbx.rpartition(":")[2]
+    pbx_file = str(config.with_name("pbx.toml"))
+    with _process(config, "sandbox", "start", "--port", port, "--file", pbx_file) as running:
+        await _until_answers(f"{pbx}/sandbox/tally", running, "the sandbox PBX", config.parent)
+        yield
 
 
 @contextlib.asynccontextmanager
@@ -159,7 +205,7 @@ async def _offhook(show: Show, config: Path, receiver: str, redis_url: str) -> A
     port = receiver.rpartition(":")[2]
     show.step("the receiver")
     with _process(config, "serve", "--port", port) as web:
-        await _until_ready(receiver, web, config.parent)
+        await _until_answers(f"{receiver}/health/ready", web, "the receiver", config.parent)
         show.step("the workers")
         with _process(config, "work") as work:
             await _until_listening(redis_url, work, config.parent)
@@ -189,15 +235,17 @@ def _process(config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]
                 running.wait()
 
 
-async def _until_ready(receiver: str, web: subprocess.Popen[bytes], folder: Path) -> None:
+async def _until_answers(
+    url: str, process: subprocess.Popen[bytes], what: str, folder: Path
+) -> None:
     deadline = time.monotonic() + 20
     async with httpx.AsyncClient() as client:
         while True:
             with contextlib.suppress(httpx.TransportError):
-                if (await client.get(f"{receiver}/health/ready")).is_success:
+                if (await client.get(url)).is_success:
                     return
-            if web.poll() is not None or time.monotonic() > deadline:
-                raise OffhookError(f"the receiver did not become ready: see {folder}/serve.log")
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise OffhookError(f"{what} did not start: see the logs in {folder}")
             await asyncio.sleep(0.1)
 
 
@@ -242,24 +290,35 @@ async def _watched(show: Show, redis_url: str) -> AsyncIterator[Inbox]:
         await redis.aclose()
 
 
-async def _place_calls(show: Show, receiver: str, secret: str, seed: int | None) -> None:
-    rng = Random(seed)
-    methods: cycle[Literal["GET", "POST"]] = cycle(("GET", "POST"))
-    registrations = {
-        (phone, kind): pbx.Registration(
-            callback_url(receiver, secret, "demo", phone, kind.label), next(methods)
+async def _set_up(show: Show, config: Path) -> None:
+    """Have the callback URLs registered on the PBX."""
+    for arguments in _SETUP:
+        show.command(arguments)
+        running = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "offhook", *arguments),
+            env=os.environ | {"OFFHOOK_CONFIG": str(config), "COLUMNS": "100"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-        for phone in PHONES
-        for kind in PhoneCallEventType
-    }
-    show.registered(len(PHONES), len(EventType))
-    async with pbx.Pbx(pbx.registered_in(registrations), speed=SPEED) as sender:
+        output, errors = await running.communicate()
+        if running.returncode:
+            raise OffhookError(f"offhook setup failed: {errors.decode().strip()}")
+        show.output(output.decode())
+
+
+async def _place_calls(show: Show, pbx: str, seed: int | None) -> None:
+    rng = Random(seed)
+    show.legend()
+    async with httpx.AsyncClient(base_url=f"{pbx}/sandbox") as control:
         for number, (scenario, story) in enumerate(STORY.items(), start=1):
-            call = calls.make_call(scenario, rng, PHONES)
-            show.call(number, len(STORY), story.format(call.callbacks[0].extension))
-            await sender.place(call)
+            show.call(number, len(STORY), story)
+            order = {"scenario": scenario, "speed": SPEED, "seed": rng.randrange(2**32)}
+            (await control.post("/calls", json=order)).raise_for_status()
+            while (tally := (await control.get("/tally")).json())["running"]:
+                await asyncio.sleep(0.1)
             await asyncio.sleep(0.3)  # for those who read along
-    if sender.tally.accepted < sender.tally.sent:
+    if tally["accepted"] < tally["sent"]:
         raise OffhookError("the receiver did not accept every callback")
 
 

@@ -1,9 +1,11 @@
 """What the demo shows: each event as it arrives, each delivery as it is made, and their sum."""
 
+import shlex
 import shutil
 import sqlite3
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -47,11 +49,16 @@ class Show:
     def step(self, what: str) -> None:
         self._print(f"Starting {what}")
 
-    def registered(self, phones: int, events: int) -> None:
+    def command(self, arguments: Sequence[str]) -> None:
+        self._print(f"\n[bold]$ offhook {shlex.join(arguments)}[/]")
+
+    def output(self, text: str) -> None:
+        for line in filter(str.strip, text.splitlines()):
+            self._print(f"  {line}", markup=False)
+
+    def legend(self) -> None:
         self._print(
-            f"Registered {phones * events} phone call events: {events} on each of {phones} phones, "
-            "half by GET, half by POST.\n"
-            "[dim]● an event has arrived   ✓ delivered   ↻ failed, will be tried again[/]"
+            "\n[dim]● an event has arrived   ✓ delivered   ↻ failed, will be tried again[/]"
         )
 
     def call(self, number: int, of: int, story: str) -> None:
@@ -111,13 +118,15 @@ class Show:
         for alert in others.alerts:
             self._print(f"  {alert}", markup=False)
 
-    def kept(self, receiver: str, config: Path, folder: Path) -> None:
+    def kept(self, receiver: str, pbx: str, config: Path, folder: Path) -> None:
         self._print(
-            f"\n[bold]Still running[/] at {receiver} (try {receiver}/health/ready).\n"
+            f"\n[bold]Still running[/]: the receiver at {receiver} (try {receiver}/health/ready), "
+            f"the PBX at {pbx}.\n"
             "In another terminal, with this demo's configuration:\n"
             f"  export OFFHOOK_CONFIG={config}\n"
             f"  {OFFHOOK} status                 how far each handler is\n"
-            f"  {OFFHOOK} simulate --calls 50    place more calls\n"
+            f"  {OFFHOOK} setup show             what is set up on the PBX\n"
+            f"  {OFFHOOK} sandbox call missed --speed 20 --url {pbx}\n"
             f"The database is {folder}/calls.db, the logs lie beside it.\n"
             "Ctrl-C stops everything and removes it."
         )

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from offhook.cli.pbx import PbxName
 from offhook.cli.screen import Json, Yes, counted, fail, note, print_json, print_table
 from offhook.cli.server import connected
 from offhook.cli.setup.run import Order, Stored, check_drift, run, site
@@ -24,8 +25,9 @@ from offhook.extensions_file import (
     read_toml,
     to_toml,
 )
+from offhook.pbx import among, chosen, sentence
 from offhook.reach import in_the_way
-from offhook.registrar import AT_ONCE, sentence
+from offhook.registrar import AT_ONCE
 from offhook.settings import Settings, load_settings
 from offhook.setup import Kind, usual_events
 from unifiedapi.errors import UnifiedApiError
@@ -57,10 +59,6 @@ class Method(StrEnum):
 Numbers = Annotated[
     list[str] | None,
     typer.Argument(help="Such as 0003*210.", metavar="EXTENSION", show_default=False),
-]
-PbxName = Annotated[
-    str | None,
-    typer.Option("--pbx", help="Which PBX; not needed if one is configured.", metavar="NAME"),
 ]
 AtOnce = Annotated[
     int, typer.Option("--at-once", min=1, max=100, help="Extensions to work on at the same time.")
@@ -191,7 +189,7 @@ def extensions(
     if user is not None:
         _check_user(user)
     only_known = known and not (named or rows or everyone)
-    names = _all_pbxs(settings, pbx) if only_known else [_one_pbx(settings, pbx)]
+    names = among(settings, pbx) if only_known else [chosen(settings, pbx)]
 
     async def work() -> bool:
         async with site(settings, names, at_once=at_once, adopt=adopt) as here:
@@ -340,7 +338,7 @@ def check(numbers: Numbers = None, pbx: PbxName = None, at_once: AtOnce = AT_ONC
     settings = load_settings()
     named = set(_numbers(numbers))
     if pbx is not None:
-        _all_pbxs(settings, pbx)
+        among(settings, pbx)
     problems: list[str] = []
 
     async def work() -> bool:
@@ -378,23 +376,6 @@ def _numbers(words: list[str] | None) -> list[str]:
                 f"{', '.join(filter(None, commands))}"
             )
     return [check_extension(word) for word in dict.fromkeys(words or ())]
-
-
-def _one_pbx(settings: Settings, name: str | None) -> str:
-    if name is None and len(settings.pbx) > 1:
-        raise ConfigError(f"which PBX? Give --pbx: there are {', '.join(settings.pbx)}")
-    return _all_pbxs(settings, name)[0]
-
-
-def _all_pbxs(settings: Settings, name: str | None) -> list[str]:
-    if not settings.pbx:
-        raise ConfigError(
-            "no PBX is configured: add a table [pbx.main] with host, client_id and "
-            "client_secret_file to the configuration"
-        )
-    if name is not None and name not in settings.pbx:
-        raise ConfigError(f"no PBX is configured as {name!r}: there are {', '.join(settings.pbx)}")
-    return list(settings.pbx) if name is None else [name]
 
 
 def _check_handlers(settings: Settings, given: Iterable[dict[str, Any]]) -> None:

@@ -100,6 +100,8 @@ async def run(here: Site, orders: Sequence[Order], *, yes: bool, only_plan: bool
     if not to_do:
         if surveys:
             typer.echo(f"Nothing to do: {_as_they_should_be(len(surveys))}.")
+        elif not failures:
+            note("Nothing to do: there is no such extension.")
         return not failures
     if only_plan:
         return not failures

@@ -364,6 +364,14 @@ def test_removing_takes_away_what_was_set_up(setup: Setup, pbx: Sandbox) -> None
     assert "Nothing to do" in ok(setup("0003*210", "--remove", "--yes"))
 
 
+def test_no_extension_at_all_is_told(setup: Setup, tmp_path: Path) -> None:
+    (tmp_path / "empty.toml").write_text("")
+    for arguments in (["--known"], ["apply", str(tmp_path / "empty.toml")]):
+        result = setup(*arguments)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr == "Nothing to do: there is no such extension.\n"
+
+
 # Several PBXs
 
 

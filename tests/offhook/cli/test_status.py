@@ -150,3 +150,44 @@ def test_watching_goes_on_until_it_is_interrupted(
     result = offhook("status", "--watch", "--json")
     assert result.exit_code == 0
     assert result.stdout.count('"handlers"') == 3
+
+
+def test_a_cursor_of_a_handler_that_is_configured_no_more_is_told_and_can_be_deleted(
+    redis_url: str, offhook: Offhook, configure: Configure
+) -> None:
+    fill(redis_url)
+    configure('[handlers.new]\nuse = "console"\n')
+    told = json.loads(offhook("status", "--json").stdout)
+    assert told["leftover"] == ["crm"]
+    assert any("`offhook forget crm` deletes it" in problem for problem in told["problems"])
+    refused = offhook("forget", "crm", input="n\n")
+    assert refused.exit_code == 1
+    assert json.loads(offhook("status", "--json").stdout)["leftover"] == ["crm"]
+    assert offhook("forget", "crm", "--yes").exit_code == 0
+    told = json.loads(offhook("status", "--json").stdout)
+    assert told["leftover"] == []
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.keys("offhook:{0}:*crm*") == []
+
+
+def test_what_is_configured_is_not_forgotten(offhook: Offhook) -> None:
+    answer = offhook("forget", "crm", "--yes")
+    assert answer.exit_code == 2
+    assert "is configured" in answer.output
+
+
+def test_what_was_never_there_cannot_be_forgotten(offhook: Offhook) -> None:
+    answer = offhook("forget", "typo", "--yes")
+    assert answer.exit_code == 2
+    assert "has no cursor" in answer.output
+
+
+def test_it_says_what_the_servers_settings_put_at_risk(
+    redis_url: str, rq: redis.Redis, offhook: Offhook
+) -> None:
+    rq.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        shown = offhook("status").output
+    finally:
+        rq.config_set("maxmemory-policy", "noeviction")
+    assert "set maxmemory-policy to noeviction" in shown

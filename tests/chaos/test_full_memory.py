@@ -1,0 +1,41 @@
+"""`maxmemory` is reached: the journal takes what comes, and the workers can empty the inbox."""
+
+import json
+import signal
+import urllib.request
+from pathlib import Path
+
+from tests.installation import Installation, audit, wait_until
+
+HANDLERS = """
+[handlers.first]
+use = "tests.recorders:record"
+[handlers.second]
+use = "tests.recorders:record"
+"""
+NAMES = ["first", "second"]
+
+
+def test_a_full_server_refuses_nothing_and_is_emptied_again(tmp_path: Path) -> None:
+    config = {"maxmemory": "10mb", "maxmemory-policy": "noeviction"}
+    with Installation.running(tmp_path, HANDLERS, config) as offhook:
+        warm = offhook.load(10, name="warm")
+        offhook.wait_for_all(warm, NAMES)
+        offhook.crew.send_signal(signal.SIGTERM)  # nobody empties it now
+        offhook.crew.wait(30)
+        outcome = offhook.load(30_000)
+        assert (outcome.count, outcome.refused) == (30_000, 0)
+        assert _in_journal(offhook) > 1_000_000
+        offhook.crew = offhook.start_crew()
+        outcome.accepted |= warm.accepted
+        offhook.wait_for_all(outcome, NAMES, seconds=120)
+        for name in NAMES:
+            audit(outcome, offhook.delivered(name), repeats=True)
+        wait_until(lambda: _in_journal(offhook) == 0, "the journal is empty")
+        assert "before keep_days" in offhook.log.read_text()
+
+
+def _in_journal(offhook: Installation) -> int:
+    with urllib.request.urlopen(f"http://127.0.0.1:{offhook.port}/health/ready") as answer:
+        size: int = json.load(answer)["journal"]
+        return size
