@@ -36,15 +36,27 @@ class Context:
         handler: the name it has in the configuration.
         attempt: 1 at first, one more on every redelivery.
         http: a pooled HTTP client (for `async def` handlers).
-        log: a logger that carries the event's keys.
+        event: the one that is being delivered.
         extension: what `offhook setup` was told of the event's extension: label, owner, ...
     """
 
     handler: str
     attempt: int
     http: Http
-    log: logging.LoggerAdapter[logging.Logger]
+    event: CallEvent
     extension: ExtensionSettings = UNKNOWN
+
+    @cached_property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that carries the event's keys."""
+        keys = {
+            "event": self.event.id,
+            "call": self.event.call,
+            "extension": self.event.extension,
+            "handler": self.handler,
+            "attempt": self.attempt,
+        }
+        return logging.LoggerAdapter(logging.getLogger(f"offhook.handler.{self.handler}"), keys)
 
     def check(self, answer: Answer) -> None:
         """Return when the other side took it, otherwise raise the delivery error it means."""
@@ -114,8 +126,7 @@ class PluggedHandler:
                 its timeout.
             Exception: a bug in the handler, as it is.
         """
-        log = _log_for(self.name, event, attempt)
-        context = Context(self.name, attempt, http, log, extension)
+        context = Context(self.name, attempt, http, event, extension)
         try:
             async with asyncio.timeout(self.policy.timeout) as limit:
                 if self.is_async:
@@ -291,16 +302,3 @@ def _literal_star(pattern: str) -> str:
     if star and organisation.isdigit() and rest:
         return f"{organisation}[*]{rest}"
     return pattern
-
-
-def _log_for(name: str, event: CallEvent, attempt: int) -> logging.LoggerAdapter[logging.Logger]:
-    return logging.LoggerAdapter(
-        logging.getLogger(f"offhook.handler.{name}"),
-        {
-            "event": event.id,
-            "call": event.call,
-            "extension": event.extension,
-            "handler": name,
-            "attempt": attempt,
-        },
-    )

@@ -8,7 +8,6 @@ Neither a server nor a PBX is needed:
 """
 
 import asyncio
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -79,16 +78,21 @@ def sample_events() -> list[CallEvent]:
     return [sample_event(type) for type in _PARAMETERS]  # noqa: A001 - the field's name
 
 
-def context(attempt: int = 1, *, extension: ExtensionSettings = UNKNOWN) -> Context:
+def context(
+    attempt: int = 1,
+    *,
+    event: CallEvent | None = None,
+    extension: ExtensionSettings = UNKNOWN,
+) -> Context:
     """A context, to call `handle` with.
 
     Args:
+        event: the one that is delivered; a sample if not given.
         extension: what `offhook setup` was told of the extension.
 
     A handler that makes requests is easier to try with `deliver`, which closes the connections.
     """
-    log = logging.LoggerAdapter(logging.getLogger("offhook.handler.test"), {"attempt": attempt})
-    return Context("test", attempt, Http(), log, extension)
+    return Context("test", attempt, Http(), event or sample_event("dial-in"), extension)
 
 
 def configured(handler: type[H], **options: Any) -> H:

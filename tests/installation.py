@@ -131,11 +131,11 @@ class Installation:
 
     def work_horses(self) -> list[int]:
         """The processes in which dispatches run: grandchildren of the crew."""
-        return [pid for child in _children(self.crew.pid) for pid in _children(child)]
+        return [pid for child in children(self.crew.pid) for pid in children(child)]
 
     def workers(self) -> list[int]:
         """The processes that listen to queues, and the scheduler."""
-        return _children(self.crew.pid)
+        return children(self.crew.pid)
 
     def scheduler(self) -> int:
         """The process that sends what is due: its name is in the locks that it holds."""
@@ -268,7 +268,7 @@ def audit(outcome: Outcome, delivered: list[tuple[str, str, int]], *, repeats: b
     assert repeats or not extra, f"never accepted: {sorted(extra)[:5]}"
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """The child processes of a process (Linux)."""
     path = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in path.read_text().split()] if path.exists() else []

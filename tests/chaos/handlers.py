@@ -34,6 +34,17 @@ def record_in_thread(event: CallEvent, context: Context) -> None:
 
 async def fail_at_random(event: CallEvent, context: Context) -> None:
     await asyncio.sleep(_a_moment())
-    if random.random() < 0.03:
+    if random.random() < 0.015:
         raise TemporaryError("not now")
+    _write(event, context)
+
+
+async def linger_when_redelivered(event: CallEvent, context: Context) -> None:
+    """The second attempt of a call's first event lasts, so that it can be killed; no other does."""
+    first = event.parameters["n"] == "0"
+    if first and context.attempt == 1:
+        raise TemporaryError("not now")
+    if first and context.attempt == 2:
+        (Path(os.environ["RECORDINGS"]) / "lingering").touch()
+        await asyncio.sleep(60)
     _write(event, context)
