@@ -65,6 +65,7 @@ _VALUES: dict[str, Any] = {
     "pbx": ["main"],
     "client_id": "the key that the PBX shows",
     "ca_file": "pbx-ca.pem",
+    "max_events": 1_000_000,
 }
 
 
