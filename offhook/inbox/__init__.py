@@ -1,0 +1,36 @@
+"""The inbox: the log of accepted events. Nobody else knows its keys and its scripts.
+
+A partition is one stream; a handler's cursor is a consumer group on it. All keys of a partition
+share a hash tag, so partitions can spread over a cluster:
+
+    offhook:{0}:inbox          the stream of partition 0; an entry's field `e` is a stored event
+    offhook:{0}:written:WRITER the number of the last batch that this receiver has written
+    offhook:{0}:seen:DIGEST    an event was accepted; expires with the duplicate window
+    offhook:{0}:awake:crm      the lease of the dispatch that serves the cursor of handler `crm`,
+                               or `waking` while one is being called; absent: asleep
+    offhook:{0}:parked:crm     hash: lane -> id of the event whose redelivery it waits for
+    offhook:{0}:attempts:crm   hash: lane -> attempts made to deliver that event
+    offhook:{0}:lane:crm:LANE  list: the stored events of a parked lane, the failed one first
+    offhook:{0}:circuit:crm    set while the circuit is open, expires when it is time to probe
+    offhook:{0}:counts:crm     hash: delivered, failed, dead
+    offhook:quarantine         stream: refused callbacks
+    offhook:deliveries         channel: what was delivered, published while somebody listens
+"""
+
+from offhook.inbox.cursor import LEASE_MS, Cursor, release_lease
+from offhook.inbox.keys import QUARANTINE
+from offhook.inbox.log import Durability, Inbox
+from offhook.inbox.records import Batch, CursorState, Entry, partition_of
+
+__all__ = [
+    "LEASE_MS",
+    "QUARANTINE",
+    "Batch",
+    "Cursor",
+    "CursorState",
+    "Durability",
+    "Entry",
+    "Inbox",
+    "partition_of",
+    "release_lease",
+]

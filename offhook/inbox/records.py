@@ -1,0 +1,71 @@
+"""What goes into the inbox and what comes out of it."""
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from offhook.event import CallEvent, from_stored
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Events of one partition, appended in one step.
+
+    Attributes:
+        writer: who appends it, a receiver process.
+        number: larger than that of the writer's batch before, in this partition.
+        marks: one for each event, equal for what is a repeat.
+        events: stored events.
+    """
+
+    writer: str
+    number: int
+    partition: int
+    marks: list[str]
+    events: list[msgspec.Raw]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One event as it lies in a partition: `position` is its place there."""
+
+    position: bytes
+    event: CallEvent
+    stored: bytes
+
+
+@dataclass(frozen=True)
+class CursorState:
+    """How far a handler has got in one partition.
+
+    Attributes:
+        lag: events not yet read by it.
+        in_flight: events read and not yet delivered or parked.
+        lanes: parked lanes, each waiting for a redelivery.
+        circuit_open: seconds until the next probe while its circuit is open, else None.
+    """
+
+    lag: int
+    in_flight: int
+    lanes: int
+    circuit_open: float | None
+    delivered: int
+    failed: int
+    dead: int
+
+
+def partition_of(event: CallEvent, partitions: int) -> int:
+    """The partition that holds all events of this call."""
+    return zlib.crc32(event.call.encode("utf-8", "surrogatepass")) % partitions
+
+
+def read_entries(answer: Any) -> list[Entry]:
+    """The entries in the answer to a read of a stream."""
+    entries = []
+    for _, items in answer or ():
+        for position, fields in items:
+            if fields:  # trimmed by hand while pending: nothing is left to deliver
+                stored = fields[b"e"]
+                entries.append(Entry(position, from_stored(stored), stored))
+    return entries

@@ -1,0 +1,162 @@
+"""What happens inside the server, in one step each: the scripts of the inbox, in Lua."""
+
+# One run per batch of callbacks: drop repeats, append, tell whom to wake. The mark that an event
+# was seen is written after its append and in the same step, so that a failed append is never
+# mistaken for a repeat. A batch has a number, so that one whose answer was lost is sent again and
+# appended once. The last of the memory is left to the workers: a server that is quite full refuses
+# their writes, too, and nobody could empty it.
+APPEND = """
+local number = tonumber(ARGV[4])
+local memory = redis.call('INFO', 'memory')
+local most = tonumber(string.match(memory, '[\\r\\n]maxmemory:(%d+)'))
+local used = tonumber(string.match(memory, '[\\r\\n]used_memory:(%d+)'))
+if most > 0 and used > most * 0.9 then
+    return redis.error_reply('OOM the server has used 90 % of maxmemory; the rest is for workers')
+end
+if number <= tonumber(redis.call('GET', KEYS[2]) or 0) then
+    -- A write, so that who waits for it on this connection waits for the batch, too.
+    redis.call('PEXPIRE', KEYS[2], 604800000)
+    return {{}, {}}
+end
+local window, appended, seen = tonumber(ARGV[1]), 0, {}
+for i = 5, #ARGV, 2 do
+    local mark = ARGV[3] .. ARGV[i]
+    if window > 0 and redis.call('EXISTS', mark) == 1 then
+        seen[#seen + 1] = (i - 5) / 2
+    else
+        redis.call('XADD', KEYS[1], '*', 'e', ARGV[i + 1])
+        if window > 0 then redis.call('SET', mark, '', 'PX', window) end
+        appended = appended + 1
+    end
+end
+redis.call('SET', KEYS[2], number, 'PX', 604800000)
+local wake = {}
+if appended > 0 then
+    for i = 3, #KEYS do
+        if redis.call('SET', KEYS[i], 'waking', 'NX', 'PX', ARGV[2]) then
+            wake[#wake + 1] = i - 3
+        end
+    end
+end
+return {seen, wake}
+"""
+
+TAKE = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= 'waking' and holder ~= ARGV[1] then
+    return redis.call('PTTL', KEYS[1])
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 0
+"""
+
+RENEW = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+
+# Give the lease back, but only with nothing left to read: an event that came in the meantime saw
+# the lease and woke nobody.
+REST = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 1 end
+if ARGV[3] == '0' then
+    local last
+    local info = redis.call('XINFO', 'STREAM', KEYS[2])
+    for i = 1, #info, 2 do
+        if info[i] == 'last-generated-id' then last = info[i + 1] end
+    end
+    for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[2])) do
+        local name, delivered
+        for i = 1, #group, 2 do
+            if group[i] == 'name' then name = group[i + 1] end
+            if group[i] == 'last-delivered-id' then delivered = group[i + 1] end
+        end
+        if name == ARGV[2] and delivered ~= last then return 0 end
+    end
+end
+redis.call('DEL', KEYS[1])
+return 1
+"""
+
+ACKNOWLEDGE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+if tonumber(ARGV[3]) > 0 then redis.call('HINCRBY', KEYS[3], 'delivered', ARGV[3]) end
+local done = 0
+for i = 4, #ARGV, 5000 do
+    done = done + redis.call('XACK', KEYS[2], ARGV[2], unpack(ARGV, i, math.min(i + 4999, #ARGV)))
+end
+return done
+"""
+
+# Move one event from the cursor to the end of its lane. `always`: the lane begins to wait now, for
+# this event, of which so many attempts were made. Otherwise only behind others: 0 means that the
+# lane is free again. 2: the lane waits for this event, it must be redelivered.
+PARK = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+local head = redis.call('HGET', KEYS[3], ARGV[4])
+if not head and ARGV[7] ~= 'always' then return 0 end
+if head ~= ARGV[5] then
+    redis.call('RPUSH', KEYS[4], ARGV[6])
+    if not head then
+        redis.call('HSET', KEYS[3], ARGV[4], ARGV[5])
+        redis.call('HSET', KEYS[5], ARGV[4], ARGV[8])
+        head = ARGV[5]
+    end
+end
+redis.call('XACK', KEYS[2], ARGV[2], ARGV[3])
+return head == ARGV[5] and 2 or 1
+"""
+
+# An attempt begins: count it, before it may kill its process. 0: the lane waits for another event.
+ATTEMPT = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+return redis.call('HINCRBY', KEYS[2], ARGV[1], 1)
+"""
+
+# The event that a lane waits for is done with (delivered or dead): return the next one of it.
+ADVANCE = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HINCRBY', KEYS[3], ARGV[3], 1)
+redis.call('HDEL', KEYS[4], ARGV[1])
+redis.call('LPOP', KEYS[2])
+local event = redis.call('LINDEX', KEYS[2], 0)
+if not event then
+    redis.call('HDEL', KEYS[1], ARGV[1])
+    return ''
+end
+redis.call('HSET', KEYS[1], ARGV[1], cjson.decode(event).id)
+return event
+"""
+
+# Put a dead letter back at the end of its lane, unless it is in it. 1: it is the first there and
+# must be sent.
+REJOIN = """
+if redis.call('LPOS', KEYS[2], ARGV[3]) then return 0 end
+redis.call('RPUSH', KEYS[2], ARGV[3])
+return redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+"""
+
+# Free the lease that a process held which is known to be dead, instead of waiting it out.
+RELEASE = """
+local holder = redis.call('GET', KEYS[1])
+if not holder or string.sub(holder, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+"""
+
+CURSOR_BEHIND = """
+if redis.call('EXISTS', KEYS[1]) == 1 or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
+local last
+local info = redis.call('XINFO', 'STREAM', KEYS[2])
+for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then last = info[i + 1] end
+end
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[2])) do
+    local is = {}
+    for i = 1, #group, 2 do is[group[i]] = group[i + 1] end
+    if is['name'] == ARGV[1] and (is['last-delivered-id'] ~= last or is['pending'] > 0) then
+        redis.call('SET', KEYS[1], 'waking', 'PX', ARGV[2])
+        return 1
+    end
+end
+return 0
+"""
