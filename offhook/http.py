@@ -6,14 +6,13 @@ aiohttp and not httpx here: on one core it makes 15 to 30 times as many requests
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
 
 import aiohttp
 
 from offhook.errors import PermanentError, TemporaryError
+from unifiedapi.waiting import retry_after
 
 MAX_ANSWER = 1_000_000  # bytes kept of an answer's body
 
@@ -140,20 +139,6 @@ def check(answer: Answer) -> None:
     if answer.status in _TEMPORARY or answer.status >= 500:
         raise TemporaryError(message, retry_after(answer.headers))
     raise PermanentError(message)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that a `Retry-After` header asks for (it may be a number or a date), or None."""
-    value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def _host(url: str) -> str:

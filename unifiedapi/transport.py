@@ -8,8 +8,6 @@ import ssl
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from unifiedapi.errors import (
     UnexpectedAnswer,
     class_of,
 )
+from unifiedapi.waiting import retry_after
 
 log = logging.getLogger("unifiedapi")
 
@@ -225,20 +224,6 @@ class Transport:
                 )
             cause = cause.__cause__ or cause.__context__
         return NoAnswer(f"{self._host} could not be reached: {error}", sent=False)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that a `Retry-After` header asks for (it may be a number or a date), or None."""
-    value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def _passing(status: int) -> bool:
