@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 import redis
 import redis.asyncio
@@ -105,11 +105,13 @@ def _is_sentinel(url: str) -> bool:
 
 def _read_sentinel_url(url: str) -> _SentinelUrl:
     """Read `sentinel://HOST:PORT,HOST:PORT/NAME/DB?password=...&sentinel_password=...`."""
-    parts = urlsplit(url)
-    name, _, database = parts.path.strip("/").partition("/")
-    given = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    # By hand: of several hosts in one URL urllib thinks that brackets are in the wrong place.
+    location, _, query = url.removeprefix("sentinel://").partition("?")
+    hosts, _, path = location.partition("/")
+    name, _, database = path.strip("/").partition("/")
+    given = {key: values[-1] for key, values in parse_qs(query).items()}
     known = {"username", "password", "sentinel_username", "sentinel_password"}
-    if not name or not parts.netloc or "@" in parts.netloc or not given.keys() <= known:
+    if not name or not hosts or "@" in hosts or not given.keys() <= known:
         raise ValueError("not of the form sentinel://HOST:PORT,HOST:PORT/NAME/DB?password=...")
     sentinel_options: dict[str, Any] = {
         key.removeprefix("sentinel_"): value
@@ -118,7 +120,7 @@ def _read_sentinel_url(url: str) -> _SentinelUrl:
     }
     options: dict[str, Any] = {k: v for k, v in given.items() if not k.startswith("sentinel_")}
     return _SentinelUrl(
-        sentinels=[_host_and_port(each) for each in parts.netloc.split(",")],
+        sentinels=[_host_and_port(each) for each in hosts.split(",")],
         name=unquote(name),
         options=options | {"db": int(database or 0)},
         sentinel_options=sentinel_options | _SENTINEL_TIMEOUTS,

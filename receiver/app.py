@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -23,6 +23,7 @@ from offhook.errors import InboxUnavailable, RefusedCallback
 from offhook.event import CallEvent
 from offhook.inbox import Inbox
 from offhook.settings import Settings, load_settings
+from offhook.tasks import end
 from offhook.token import PREFIX, SELF_TEST
 from receiver.callback import (
     CallbackRequest,
@@ -259,9 +260,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             yield {"settings": receiver.settings}
         finally:
             await receiver.commit.close()
-            storing.cancel()
-            with suppress(asyncio.CancelledError):
-                await storing
+            await end(storing)
             await receiver.close()
 
     app = Starlette(

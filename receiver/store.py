@@ -19,6 +19,7 @@ from offhook.errors import InboxUnavailable
 from offhook.event import CallEvent, new_event_id, to_stored
 from offhook.inbox import Batch, Inbox
 from offhook.settings import Settings, config_path
+from offhook.tasks import asked_to_end
 from receiver.journal import open_journals
 
 log = logging.getLogger("offhook.receiver")
@@ -103,8 +104,8 @@ class Store:
                 return await self._keep(batch)
 
     async def run(self) -> None:
-        """Bring to the inbox what lies in the journal, whenever something does. Runs for ever."""
-        while True:
+        """Bring to the inbox what lies in the journal, whenever something does, until cancelled."""
+        while not asked_to_end():
             await self._behind.wait()
             try:
                 await self._catch_up()

@@ -26,6 +26,7 @@ from offhook.handler import HandlerTimeout, PluggedHandler, plug
 from offhook.http import Http
 from offhook.inbox import LEASE_MS, Cursor, Entry, Inbox
 from offhook.settings import Settings, load_settings
+from offhook.tasks import asked_to_end, end
 from workers import process
 from workers.circuit import Circuit
 from workers.failure import event_keys, sentence, wait_before
@@ -150,8 +151,7 @@ class Dispatch:
                 tasks += [group.create_task(self._acknowledge()), group.create_task(self._watch())]
                 await self._read()
                 await self._idle.wait()
-                for task in tasks:
-                    task.cancel()
+                await end(*tasks)
             await self._flush()
             if self._outstanding:
                 await self._cursor.forgive(list(self._outstanding))
@@ -202,9 +202,9 @@ class Dispatch:
             self._room.clear()
             await self._or_stop(self._room.wait())
             return []
-        reading = asyncio.ensure_future(self._reader.read(min(room, READ_AT_ONCE), BLOCK_MS // 4))
-        # An answer must not be dropped: its events would lie unread until the next dispatch.
-        return await reading
+        # Not broken off by a stop: the events of a dropped answer would lie unread until the next
+        # dispatch.
+        return await self._reader.read(min(room, READ_AT_ONCE), BLOCK_MS // 4)
 
     async def _recover(self) -> None:
         """Take in what a dead dispatch, or a lost answer, left pending."""
@@ -253,7 +253,7 @@ class Dispatch:
 
     async def _run(self) -> None:
         """Work on one lane after the other."""
-        while True:
+        while not asked_to_end():
             lane = await self._lanes.take()
             await self._circuit.passage()
             if self._stop.is_set():
@@ -391,7 +391,7 @@ class Dispatch:
         self._room.set()
 
     async def _acknowledge(self) -> None:
-        while True:
+        while not asked_to_end():
             await self._something_done.wait()
             self._something_done.clear()
             await self._flush()
@@ -410,7 +410,7 @@ class Dispatch:
     # Being watched, and stopping
 
     async def _watch(self) -> None:
-        while True:
+        while not asked_to_end():
             with suppress(RedisConnectionError, RedisTimeoutError):
                 self._watched = await self._inbox.watched()
                 await self._extensions.refresh()

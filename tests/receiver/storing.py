@@ -15,6 +15,7 @@ from offhook.connection import connect, connect_rq
 from offhook.event import CallEvent, from_stored
 from offhook.inbox import Inbox
 from offhook.settings import Settings
+from offhook.tasks import end
 from receiver.commit import GroupCommit
 from receiver.store import Store
 from tests.conftest import SECRET
@@ -103,9 +104,7 @@ async def storing(
             yield store, commit
         finally:
             await commit.close()
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
+            await end(running)
             await store.close()
             rq.close()
 

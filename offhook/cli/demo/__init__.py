@@ -28,6 +28,7 @@ from offhook.connection import connect, connect_rq
 from offhook.embedded import EmbeddedServer
 from offhook.errors import ConfigError, OffhookError
 from offhook.inbox import Inbox
+from offhook.tasks import end
 from unifiedapi.sandbox.calls import Scenario
 
 HANDLERS = ("call-log", "crm", "alerts")
@@ -284,9 +285,7 @@ async def _watched(show: Show, redis_url: str) -> AsyncIterator[Inbox]:
     try:
         yield inbox
     finally:
-        for task in watching:
-            task.cancel()
-        await asyncio.gather(*watching, return_exceptions=True)
+        await end(*watching)
         await redis.aclose()
 
 

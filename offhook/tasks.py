@@ -1,0 +1,23 @@
+"""Ending what runs for ever."""
+
+import asyncio
+from typing import Any
+
+
+async def end(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel tasks, and return when they have ended.
+
+    Before Python 3.11.3 redis-py takes its timeouts from the package async_timeout, in which a
+    cancellation can get lost: so it is asked for until it is heard.
+    """
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=0.2)
+
+
+def asked_to_end() -> bool:
+    """Was the running task cancelled, even if the cancellation got lost on its way?"""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
