@@ -24,8 +24,9 @@ help:  ## list the verbs
 demo: $(READY)  ## see calls arrive and be delivered: a server, a PBX, a receiver, workers
 	@$(BIN)/offhook demo
 
+# Two at a time: most of them wait for processes. A file's tests stay together and share a server.
 test: $(READY)  ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 ROUNDS  ?= 5
 SECONDS ?= 20
