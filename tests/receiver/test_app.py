@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 import pytest
 import redis
@@ -835,7 +835,6 @@ def test_any_text_arrives_as_it_was_sent(
     said = {name: text for name, text in parameters.items() if name.lower() != "callid"}
     said["CallID"] = str(time.monotonic_ns())
     encoded = urlencode(said, errors="replace").encode()
-    assert parse_qs(encoded, keep_blank_values=True)
     assert shared.post(url(), encoded).json == {"status": "accepted"}
     with redis.Redis.from_url(server.connection_url) as client:
         [[_, fields]] = client.xrevrange("offhook:{0}:inbox", count=1)
