@@ -436,6 +436,7 @@ def test_a_first_batch_that_nobody_took_is_no_repeat_either(valkey: Valkey) -> N
         with files_may_have(50), valkey.full(), pytest.raises(InboxUnavailable):
             await commit.append("a", sent[0])
         assert await commit.append("a", sent[1]) is True
+        await until(lambda: store.takes_directly)  # it may have gone by the journal
 
     run(valkey.url, story)
     assert valkey.events() == sent[1:]
