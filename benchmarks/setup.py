@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from offhook.event import EventType
+from offhook.event import CALLBACKS
 from offhook.extensions import ExtensionSettings
 from offhook.registrar import AT_ONCE, Registrar, Survey, Target
 from offhook.setup import Action, Installation
@@ -79,7 +79,7 @@ def running_pbx(numbers: list[str], delay: float) -> Iterator[str]:
 
 async def set_up(url: str, numbers: list[str], at_once: int) -> tuple[float, int]:
     """Seconds, and phone call events that were created."""
-    targets = [Target(n, ExtensionSettings(events=tuple(EventType)), "@me") for n in numbers]
+    targets = [Target(n, ExtensionSettings(events=CALLBACKS), "@me") for n in numbers]
     async with UnifiedApi(url, BearerToken(TOKEN)) as api:
         registrar = Registrar(api, US, "main", at_once=at_once)
         began = time.monotonic()

@@ -4,29 +4,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from offhook.call import Call, Gap, Kind, Leg, Outcome, Party
     from offhook.errors import PermanentError, TemporaryError
-    from offhook.event import CallEvent, EventType, Party
+    from offhook.event import CALLBACKS, CALLS, CallEvent, EventType
     from offhook.extensions import ExtensionSettings
     from offhook.handler import Context, Handler
 
 # Imported when they are asked for: the command line must not wait for what it does not use.
 _PLACES = {
+    "CALLBACKS": "offhook.event",
+    "CALLS": "offhook.event",
+    "Call": "offhook.call",
     "CallEvent": "offhook.event",
     "Context": "offhook.handler",
     "EventType": "offhook.event",
     "ExtensionSettings": "offhook.extensions",
+    "Gap": "offhook.call",
     "Handler": "offhook.handler",
-    "Party": "offhook.event",
+    "Kind": "offhook.call",
+    "Leg": "offhook.call",
+    "Outcome": "offhook.call",
+    "Party": "offhook.call",
     "PermanentError": "offhook.errors",
     "TemporaryError": "offhook.errors",
 }
 
 __all__ = [
+    "CALLBACKS",
+    "CALLS",
+    "Call",
     "CallEvent",
     "Context",
     "EventType",
     "ExtensionSettings",
+    "Gap",
     "Handler",
+    "Kind",
+    "Leg",
+    "Outcome",
     "Party",
     "PermanentError",
     "TemporaryError",

@@ -43,6 +43,10 @@ class LeaseLost(OffhookError):
     """Another dispatch serves this cursor now; this one must not touch it any more."""
 
 
+class CursorMoved(OffhookError):
+    """Somebody else has moved a cursor: what is pending comes before all that is still unread."""
+
+
 class DeliveryError(OffhookError):
     """A handler could not deliver an event. Its message is shown to the operator."""
 

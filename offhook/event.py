@@ -5,24 +5,61 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from offhook.call import Call, Direction, Party
 from unifiedapi.callback import known_parameters
 
 
 class EventType(StrEnum):
-    """The five phone call events, by the names Offhook uses on screen, in URLs and in logs."""
+    """The event types, by the names Offhook uses on screen, in URLs and in logs.
+
+    The first five are callbacks; the next five tell of whole calls and are made from them; the
+    others tell of extensions, or are for Offhook alone.
+    """
 
     DIAL_IN = "dial-in"
     DIAL_OUT = "dial-out"
     HANGUP = "hangup"
     ANSWER_IN = "answer-in"
     ANSWER_OUT = "answer-out"
+    CALL_STARTED = "call-started"
+    CALL_ANSWERED = "call-answered"
+    CALL_ENDED = "call-ended"
+    MISSED_CALL = "missed-call"
+    CALL_CORRECTED = "call-corrected"  # what call-ended said was not all: here is the rest
+    CALL_RECORD = "call-record"  # what the PBX's own records say of a call
+    EXTENSION_SILENT = "extension-silent"
+    PHONE_UNREGISTERED = "phone-unregistered"
+    PHONE_REGISTERED = "phone-registered"
 
 
-Direction = Literal["in", "out"]
+CALLBACKS = (
+    EventType.DIAL_IN,
+    EventType.DIAL_OUT,
+    EventType.HANGUP,
+    EventType.ANSWER_IN,
+    EventType.ANSWER_OUT,
+)
+CALLS = (
+    EventType.CALL_STARTED,
+    EventType.CALL_ANSWERED,
+    EventType.CALL_ENDED,
+    EventType.MISSED_CALL,
+    EventType.CALL_CORRECTED,
+)
+EXTENSIONS = (
+    EventType.EXTENSION_SILENT,
+    EventType.PHONE_UNREGISTERED,
+    EventType.PHONE_REGISTERED,
+)
+GROUPS: dict[str, tuple[EventType, ...]] = {
+    "raw": CALLBACKS,
+    "calls": CALLS,
+    "extensions": EXTENSIONS,
+}
 
 _FLOWS: dict[str, Direction] = {"IN": "in", "OUT": "out"}
 _DIRECTIONS: dict[EventType, Direction] = {
@@ -33,21 +70,17 @@ _DIRECTIONS: dict[EventType, Direction] = {
 }
 
 
-class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One side of a call. What the PBX did not say is None."""
-
-    number: str | None = None
-    name: str | None = None
-    extension: str | None = None  # extended form, such as 0003*210
-    did: str | None = None  # the public number that was called
-
-
-class CallEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
+class CallEvent(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=1
+):
     """One accepted callback. Immutable; `id` is the same on every attempt to deliver it.
 
     `extension` and `pbx` come from the callback's URL: the extension that the phone call event is
     registered on. `status` is the PBX's CallStatus, verbatim. `parameters` holds every parameter
-    as it was sent, unknown ones too.
+    as it was sent, unknown ones too. Some PBXs say more, and it is None with the others: the
+    `leg`'s id, when it `occurred`, the `recording`'s id, and whether what an IVR or a queue had
+    was `bridged` to a person. An event about a whole call has its `summary`; its `extension` is
+    the one that answered, or the first that rang.
     """
 
     id: str
@@ -61,16 +94,28 @@ class CallEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1)
     status: str | None
     received: datetime  # UTC, microseconds
     parameters: dict[str, str]
+    leg: str | None = None
+    occurred: datetime | None = None
+    recording: str | None = None
+    bridged: bool | None = None
+    summary: Call | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The event as plain JSON values, as handlers send it and Redis keeps it."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
+        if self.summary is not None:
+            plain["summary"] = self.summary.as_dict()
         return plain
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "CallEvent":
         """The inverse of `as_dict`. Raises `msgspec.ValidationError` for anything else."""
         return msgspec.convert(plain, cls)
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """The extensions that it is about: its own, or all that have a part in its call."""
+        return self.summary.extensions if self.summary else (self.extension,)
 
     @property
     def call(self) -> str:

@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, is_dataclass
 from fnmatch import translate
@@ -19,13 +19,16 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from offhook.call import Call
 from offhook.errors import ConfigError, TemporaryError
-from offhook.event import CallEvent
+from offhook.event import CALLBACKS, CallEvent, EventType
 from offhook.extensions import UNKNOWN, ExtensionSettings
 from offhook.http import Answer, Http, check
 from offhook.settings import HandlerSettings, config_path
 
 GROUP = "offhook.handlers"
+
+FindCall = Callable[[CallEvent], Awaitable[Call]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Context:
         http: a pooled HTTP client (for `async def` handlers).
         event: the one that is being delivered.
         extension: what `offhook setup` was told of the event's extension: label, owner, ...
+        calls: where `call` finds what is not in the event.
     """
 
     handler: str
@@ -45,6 +49,20 @@ class Context:
     http: Http
     event: CallEvent
     extension: ExtensionSettings = UNKNOWN
+    calls: FindCall | None = None
+
+    async def call(self) -> Call:
+        """The event's call: as that event tells it, or, of a raw event, as it is known by now.
+
+        Raises:
+            TemporaryError: Redis does not answer.
+            LookupError: the event is not about a call.
+        """
+        if self.event.summary is not None:
+            return self.event.summary
+        if self.calls is None or self.event.type not in CALLBACKS:
+            raise LookupError(f"{self.event.type} is not about a call")
+        return await self.calls(self.event)
 
     @cached_property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -66,6 +84,8 @@ class Context:
 class Handler(ABC):
     """The base of handler classes. Its dataclass fields are its options, its docstring the help."""
 
+    events: ClassVar[Sequence[EventType]] = CALLBACKS  # what it gets when nobody says otherwise
+
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     @abstractmethod
@@ -85,6 +105,10 @@ Function = Callable[..., Awaitable[None] | None]
 H = TypeVar("H", bound=Handler)
 
 
+def _unknown(pbx: str, extension: str) -> ExtensionSettings:
+    return UNKNOWN
+
+
 @dataclass(frozen=True)
 class PluggedHandler:
     """A handler as the configuration plugs it in: its name, its policy, and what to call."""
@@ -93,21 +117,34 @@ class PluggedHandler:
     policy: HandlerSettings
     call: Callable[[CallEvent, Context], Awaitable[None] | None]
     is_async: bool
+    events: frozenset[EventType] = frozenset(CALLBACKS)
 
     @cached_property
     def _extensions(self) -> re.Pattern[str] | None:
         patterns = [translate(_literal_star(p)) for p in self.policy.extensions or ()]
         return re.compile("|".join(patterns)) if patterns else None
 
-    def wants(self, event: CallEvent, extension: ExtensionSettings = UNKNOWN) -> bool:
-        """Do the handler's filter, and the settings of the extension, let this event through?"""
+    def wants(
+        self, event: CallEvent, of: Callable[[str, str], ExtensionSettings] = _unknown
+    ) -> bool:
+        """Do the handler's filter, and the settings of an extension, let this event through?
+
+        An event about a whole call comes through when it would for one of its extensions.
+
+        Args:
+            of: the settings of an extension, by PBX and number.
+        """
         policy = self.policy
         return (
-            (extension.handlers is None or self.name in extension.handlers)
-            and (policy.events is None or event.type in policy.events)
+            event.type in self.events
             and (policy.direction is None or event.direction == policy.direction)
             and (policy.pbx is None or event.pbx in policy.pbx)
-            and (self._extensions is None or bool(self._extensions.fullmatch(event.extension)))
+            and any(self._wants(each, of(event.pbx, each)) for each in event.extensions)
+        )
+
+    def _wants(self, number: str, extension: ExtensionSettings) -> bool:
+        return (extension.handlers is None or self.name in extension.handlers) and (
+            self._extensions is None or bool(self._extensions.fullmatch(number))
         )
 
     async def deliver(
@@ -118,6 +155,7 @@ class PluggedHandler:
         http: Http,
         threads: ThreadPoolExecutor,
         extension: ExtensionSettings = UNKNOWN,
+        calls: FindCall | None = None,
     ) -> None:
         """Hand the event to the handler, once.
 
@@ -126,7 +164,7 @@ class PluggedHandler:
                 its timeout.
             Exception: a bug in the handler, as it is.
         """
-        context = Context(self.name, attempt, http, event, extension)
+        context = Context(self.name, attempt, http, event, extension, calls)
         try:
             async with asyncio.timeout(self.policy.timeout) as limit:
                 if self.is_async:
@@ -216,8 +254,10 @@ def plug(name: str, settings: HandlerSettings) -> PluggedHandler:
 def plugged(name: str, settings: HandlerSettings, handler: Handler | Function) -> PluggedHandler:
     """A handler that has its options already, or a function, under a name and a policy."""
     if isinstance(handler, Handler):
-        return PluggedHandler(name, settings, handler.handle, _is_async(handler.handle))
-    return PluggedHandler(name, settings, _with_context(handler), _is_async(handler))
+        events = frozenset(handler.events if settings.events is None else settings.events)
+        return PluggedHandler(name, settings, handler.handle, _is_async(handler.handle), events)
+    events = frozenset(CALLBACKS if settings.events is None else settings.events)
+    return PluggedHandler(name, settings, _with_context(handler), _is_async(handler), events)
 
 
 def plug_all(handlers: Mapping[str, HandlerSettings]) -> list[PluggedHandler]:

@@ -16,7 +16,9 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from offhook.event import CallEvent
+from offhook.inbox.keys import CALL_LOG
 
+SCHEDULED = "offhook.scheduled"  # the queue of what is done at its time and not for an event
 AFTER_DEATH = 5  # seconds until a redelivery whose process was killed is attempted again
 
 # A redelivery's own job says when it is dead; until then RQ repeats it whatever kills its process.
@@ -47,9 +49,9 @@ def queue(name: str, redis: Redis) -> Queue:
 
 
 def wake(redis: Redis, handler: str, partition: int) -> None:
-    """Call a dispatch for the handler's cursor."""
+    """Call a dispatch for the handler's cursor, or what puts the calls together for theirs."""
     queue(dispatch_queue(handler, partition), redis).enqueue(
-        "workers.dispatch.dispatch",
+        "workers.calls.calls" if handler == CALL_LOG else "workers.dispatch.dispatch",
         handler,
         partition,
         job_timeout=-1,  # it ends by itself when it has been quiet
@@ -57,6 +59,24 @@ def wake(redis: Redis, handler: str, partition: int) -> None:
         failure_ttl=300,
         description=f"dispatch {handler}/{partition}",
     )
+
+
+def call_scheduled(redis: Redis, job: str, every: float) -> bool:
+    """Enqueue a scheduled job when it is due, once for however many schedulers there are.
+
+    Args:
+        job: its name, such as `workers.reconcile.reconcile`; it takes no arguments.
+        every: seconds from one run to the next.
+
+    Returns:
+        Whether it was due.
+    """
+    if not redis.set(f"offhook:scheduled:{job}", "", nx=True, px=int(every * 1000)):
+        return False
+    queue(SCHEDULED, redis).enqueue(
+        job, job_timeout=-1, result_ttl=0, failure_ttl=3600, description=job
+    )
+    return True
 
 
 def redelivery_id(handler: str, event_id: str) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -22,9 +23,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from offhook.call import Direction
 from offhook.connection import check_url
 from offhook.errors import ConfigError
-from offhook.event import EventType
+from offhook.event import GROUPS, EventType
+from offhook.inbox.keys import CALL_LOG
 
 DEFAULT_FILE = "offhook.toml"
 HANDLER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
@@ -35,6 +38,13 @@ def _secret(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < 32:
         raise ValueError("is shorter than 32 characters; `offhook init` makes a good one")
     return value
+
+
+def _event_types(value: Any) -> Any:
+    """The event types, each group replaced by what is in it."""
+    if not isinstance(value, list | tuple | set | frozenset):
+        return value  # pydantic says what it should be
+    return frozenset(each for name in value for each in GROUPS.get(name, (name,)))
 
 
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
@@ -55,14 +65,18 @@ class HandlerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     use: str = Field(description="an installed handler's name, or package.module:name")
-    events: frozenset[EventType] | None = Field(
-        default=None, description="the event types it gets; all when not set"
+    events: Annotated[frozenset[EventType], BeforeValidator(_event_types)] | None = Field(
+        default=None,
+        description=(
+            "the event types it gets, or groups of them: raw (the five callbacks), calls, "
+            "extensions; what the handler is made for when not set"
+        ),
     )
     extensions: list[str] | None = Field(
         default=None, description="the extensions it gets, * and ? as wildcards; all when not set"
     )
-    direction: Literal["in", "out"] | None = Field(
-        default=None, description="only incoming or only outgoing calls; both when not set"
+    direction: Direction | None = Field(
+        default=None, description="only incoming, outgoing or internal calls; all when not set"
     )
     pbx: frozenset[str] | None = Field(
         default=None, description="the PBXs it gets events of; all when not set"
@@ -88,11 +102,16 @@ class HandlerSettings(BaseModel):
 
 
 class PbxSettings(BaseModel):
-    """One `[pbx.NAME]` table: a PBX, and how to sign in to its API."""
+    """One `[pbx.NAME]` table: a PBX, and how to sign in to its API, where that is spoken."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    host: str = Field(
+    dialect: Literal["voipnow", "telphin"] = Field(
+        default="voipnow",
+        description="what its callbacks look like: voipnow, or telphin (which is Ringme's, too)",
+    )
+    host: str | None = Field(
+        default=None,
         pattern=r"^https?://[^\s/?#@]+/?$",
         description="the PBX's address, such as https://pbx.example.com",
     )
@@ -129,6 +148,12 @@ class PbxSettings(BaseModel):
 
     @model_validator(mode="after")
     def _one_way_in(self) -> "PbxSettings":
+        if self.dialect == "telphin":
+            if needless := ", ".join(sorted(self.model_fields_set - {"dialect"})):
+                raise ValueError(f"Offhook does not speak the API of telphin: remove {needless}")
+            return self
+        if self.host is None:
+            raise ValueError("needs a host, such as https://pbx.example.com")
         app = (self.client_id, self.client_secret)
         if (self.token is None) == (app == (None, None)):
             raise ValueError("needs either client_id and client_secret, or a token")
@@ -199,6 +224,25 @@ class Settings(BaseSettings):
         gt=0,
         description="seconds that Redis has to take events, then the journal does",
     )
+    region: str | None = Field(
+        default=None,
+        pattern=r"^[A-Z]{2}$",
+        description=(
+            "the country whose numbers are dialled without a prefix, such as GB; "
+            "without it only numbers that begin with + are known in full"
+        ),
+    )
+    settle: float = Field(
+        default=3.0,
+        ge=0,
+        le=60,
+        description="seconds after the last hangup until a call is taken for ended",
+    )
+    call_timeout: float = Field(
+        default=14400.0,
+        ge=60,
+        description="seconds without an event, then a call is closed whose end never came",
+    )
     keep_days: float = Field(
         default=7.0, gt=0, description="days that delivered events stay in the inbox, for replays"
     )
@@ -258,8 +302,20 @@ class Settings(BaseSettings):
                 values[f"{name}_file"] = path
         return _read_files(values, cls.model_fields)
 
+    @property
+    def cursors(self) -> dict[str, Literal["now", "earliest"]]:
+        """Whose cursors the inbox has, and where a new one begins: the handlers', and our own."""
+        starts: dict[str, Literal["now", "earliest"]] = {
+            name: handler.start for name, handler in self.handlers.items()
+        }
+        return starts | {CALL_LOG: "now"}
+
     @model_validator(mode="after")
     def _names(self) -> "Settings":
+        if CALL_LOG in self.handlers:
+            raise ValueError(
+                f"handlers.{CALL_LOG}: is the name of Offhook's own cursor; give it another one"
+            )
         for name in self.handlers:
             if not HANDLER_NAME.fullmatch(name):
                 raise ValueError(

@@ -9,12 +9,14 @@ Neither a server nor a PBX is needed:
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from offhook.event import CallEvent, EventType, read_event
+from offhook.call import Call, Kind, Leg, Outcome, Party
+from offhook.event import CALLS, GROUPS, CallEvent, EventType, new_event_id, read_event
 from offhook.extensions import UNKNOWN, ExtensionSettings
 from offhook.handler import (
     Context,
@@ -47,6 +49,64 @@ _PARAMETERS: dict[EventType, dict[str, str]] = {
 }
 
 
+_BEGAN = datetime(2026, 11, 21, 19, 30, 0, 250_000, tzinfo=UTC)
+_JANE = Party(number="+40211234567", name="Jane Doe", e164="+40211234567")
+_DESK = Party(number="+40318100210", did="+40318100210", extension="0003*210", e164="+40318100210")
+
+
+def sample_call(outcome: Outcome | str | None = Outcome.ANSWERED, **overrides: Any) -> Call:
+    """Jane Doe's call to extension 0003*210, from outside.
+
+    Args:
+        outcome: such as `"missed"`; None: it still rings.
+        overrides: fields of the call that shall differ.
+
+    Raises:
+        ValueError: there is no such outcome.
+        TypeError: a call has no such field.
+    """
+    known = None if outcome is None else Outcome(outcome)
+    answered = _BEGAN + timedelta(seconds=8) if known is Outcome.ANSWERED else None
+    ended = None if known is None else _BEGAN + timedelta(seconds=53 if answered else 20)
+    leg = Leg(
+        extension="0003*210",
+        kind=Kind.PHONE,
+        direction="in",
+        rang=_BEGAN,
+        answered=answered,
+        ended=ended,
+        status=known and _STATUSES[known],
+    )
+    call = Call(
+        id=_IN["CallID"],
+        pbx="main",
+        direction="in",
+        caller=_JANE,
+        called=_DESK,
+        started=_BEGAN,
+        answered=answered,
+        ended=ended,
+        answered_by="0003*210" if answered else None,
+        ring_seconds=8.0 if answered else 20.0 if ended else 0.0,
+        talk_seconds=45.0 if answered else 0.0,
+        outcome=known,
+        closed_by="hangup" if ended else None,
+        legs=(leg,),
+    )
+    return msgspec.structs.replace(call, **overrides)
+
+
+_STATUSES = {
+    Outcome.ANSWERED: "ANSWER",
+    Outcome.MISSED: "NOANSWER",
+    Outcome.BUSY: "BUSY",
+    Outcome.CANCELLED: "CANCEL",
+    Outcome.UNREACHABLE: "CHANUNAVAIL",
+    Outcome.FAILED: "CONGESTION",
+}
+_OUTCOMES = {EventType.CALL_STARTED: None, EventType.MISSED_CALL: Outcome.MISSED}
+
+
 def sample_event(
     type: EventType | str = EventType.DIAL_IN,  # noqa: A002 - the field's name
     **overrides: Any,
@@ -54,7 +114,7 @@ def sample_event(
     """A complete event of this type, with an id of its own.
 
     Args:
-        type: such as `"answer-in"`.
+        type: such as `"answer-in"`, or `"call-ended"`, which has a `summary`.
         overrides: fields of the event that shall differ.
 
     Raises:
@@ -62,20 +122,42 @@ def sample_event(
         TypeError: an event has no such field.
     """
     kind = EventType(type)
-    event = read_event(
+    summary: Call | None = overrides.get("summary")
+    if summary is None and kind in CALLS:
+        summary = sample_call(_OUTCOMES.get(kind, Outcome.ANSWERED))
+        if kind is EventType.CALL_ANSWERED:
+            leg = msgspec.structs.replace(summary.legs[0], ended=None, status=None)
+            summary = sample_call(
+                ended=None, outcome=None, closed_by=None, talk_seconds=0.0, legs=(leg,)
+            )
+    parameters = dict(_PARAMETERS.get(kind, {}))
+    event = CallEvent(
+        id=new_event_id(),
         pbx="main",
         extension="0003*210",
         type=kind,
-        parameters=dict(_PARAMETERS[kind]),
-        received=datetime(2026, 11, 21, 19, 30, 0, 250_000, tzinfo=UTC),
+        call_id=summary.id if summary else "extension 0003*210",
+        direction=summary.direction if summary else None,
+        caller=summary.caller if summary else Party(),
+        called=summary.called if summary else Party(),
+        status=None,
+        received=_BEGAN if summary is None else summary.ended or _BEGAN,
+        parameters=parameters,
+        summary=summary,
     )
-    assert event is not None  # noqa: S101 - every sample has a CallID
+    if parameters:
+        raw = read_event(
+            pbx="main", extension="0003*210", type=kind, parameters=parameters, received=_BEGAN
+        )
+        assert raw is not None  # noqa: S101 - every sample has a CallID
+        event = raw
     return msgspec.structs.replace(event, **overrides)
 
 
-def sample_events() -> list[CallEvent]:
-    """One event of every type, in the order in which they would come."""
-    return [sample_event(type) for type in _PARAMETERS]  # noqa: A001 - the field's name
+def sample_events(group: str = "raw") -> list[CallEvent]:
+    """One event of every type of a group (`raw`, `calls`, `extensions`), in a likely order."""
+    types = _PARAMETERS if group == "raw" else GROUPS[group]
+    return [sample_event(type) for type in types]  # noqa: A001 - the field's name
 
 
 def context(
@@ -83,16 +165,19 @@ def context(
     *,
     event: CallEvent | None = None,
     extension: ExtensionSettings = UNKNOWN,
+    call: Call | None = None,
 ) -> Context:
     """A context, to call `handle` with.
 
     Args:
         event: the one that is delivered; a sample if not given.
         extension: what `offhook setup` was told of the extension.
+        call: what `context.call()` finds; a sample if not given.
 
     A handler that makes requests is easier to try with `deliver`, which closes the connections.
     """
-    return Context("test", attempt, Http(), event or sample_event("dial-in"), extension)
+    found = partial(_found, call or sample_call())
+    return Context("test", attempt, Http(), event or sample_event("dial-in"), extension, found)
 
 
 def configured(handler: type[H], **options: Any) -> H:
@@ -111,6 +196,7 @@ def deliver(
     *,
     timeout: float = 30.0,
     extension: ExtensionSettings = UNKNOWN,
+    call: Call | None = None,
 ) -> None:
     """Hand an event to a handler, or to a function, once, exactly as the workers do.
 
@@ -121,6 +207,7 @@ def deliver(
         attempt: what `context.attempt` says.
         timeout: seconds that it may take.
         extension: what `offhook setup` was told of the extension.
+        call: what `context.call()` finds; a sample if not given.
 
     Raises:
         TemporaryError: the workers would try again; also when it took longer than `timeout`.
@@ -128,17 +215,30 @@ def deliver(
         Exception: anything else is a bug in the handler.
     """
     policy = HandlerSettings(use="offhook.testing:deliver", timeout=timeout)
-    asyncio.run(_deliver(plugged("test", policy, handler), event, attempt, extension))
+    asyncio.run(_deliver(plugged("test", policy, handler), event, attempt, extension, call))
+
+
+async def _found(call: Call, event: CallEvent) -> Call:
+    return call
 
 
 async def _deliver(
-    handler: PluggedHandler, event: CallEvent, attempt: int, extension: ExtensionSettings
+    handler: PluggedHandler,
+    event: CallEvent,
+    attempt: int,
+    extension: ExtensionSettings,
+    call: Call | None,
 ) -> None:
     threads = ThreadPoolExecutor(1, "handler")
     try:
         async with Http() as http:
             await handler.deliver(
-                event, attempt=attempt, http=http, threads=threads, extension=extension
+                event,
+                attempt=attempt,
+                http=http,
+                threads=threads,
+                extension=extension,
+                calls=partial(_found, call or sample_call()),
             )
     finally:
         threads.shutdown(wait=False)  # one that hangs cannot be stopped

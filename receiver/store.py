@@ -46,7 +46,7 @@ class Store:
         self._settings = settings
         self._inbox = inbox
         self._rq = rq
-        self._handlers = list(settings.handlers)
+        self._cursors = list(settings.cursors)
         self._writer = new_event_id()
         self._numbers = [0] * inbox.partitions
         self._appended = _Recent(settings.duplicate_window)
@@ -144,8 +144,8 @@ class Store:
         async with asyncio.timeout(self._settings.patience):
             await self._inbox.redis.ping()
         # A handler's cursor must be there before the first event that it should get.
-        for name, handler in self._settings.handlers.items():
-            await self._inbox.ensure_cursor(name, handler.start)
+        for name, start in self._settings.cursors.items():
+            await self._inbox.ensure_cursor(name, start)
         waiting = self.journal_size
         while self._left_behind:
             oldest = self._left_behind[0]
@@ -169,7 +169,7 @@ class Store:
         try:
             async with asyncio.timeout(self._settings.patience):
                 repeats, wake = await self._inbox.append(
-                    batch, self._handlers, duplicate_window, self._settings.patience
+                    batch, self._cursors, duplicate_window, self._settings.patience
                 )
         except TimeoutError as error:
             raise InboxUnavailable("Redis did not answer in time") from error

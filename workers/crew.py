@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 from offhook import queues
 from offhook.connection import connect_rq
 from offhook.handler import plug_all
-from offhook.inbox import release_lease
+from offhook.inbox import CALL_LOG, release_lease
 from offhook.settings import Settings
 from workers import dispatch, process, redeliver, scheduler
 
@@ -72,34 +72,49 @@ class RedeliverWorker(Worker):
         job.retry_intervals = [queues.AFTER_DEATH]
 
 
+class ScheduledWorker(Worker):
+    """RQ's forking worker, for jobs that come again by themselves: one that is lost is no harm."""
+
+    max_connection_wait_time = 2.0
+
+
 def needed(settings: Settings) -> list[str]:
     """The processes that the configuration needs: one per queue, and the scheduler."""
     names = [
         queues.dispatch_queue(handler, partition)
-        for handler in settings.handlers
+        for handler in settings.cursors
         for partition in range(settings.partitions)
     ]
-    return [*names, *map(queues.redeliver_queue, settings.handlers), SCHEDULER]
+    return [
+        *names,
+        *map(queues.redeliver_queue, settings.handlers),
+        queues.SCHEDULED,
+        SCHEDULER,
+    ]
 
 
 def of_handlers(settings: Settings, handlers: Sequence[str]) -> list[str]:
-    """The processes of some handlers only, and the scheduler."""
+    """The processes of some handlers only, and those that no handler is without."""
     queue_names = {
         name
-        for handler in handlers
+        for handler in (*handlers, CALL_LOG)
         for name in (
             queues.redeliver_queue(handler),
             *(queues.dispatch_queue(handler, p) for p in range(settings.partitions)),
         )
     }
-    return [name for name in needed(settings) if name in queue_names or name == SCHEDULER]
+    always = {queues.SCHEDULED, SCHEDULER}
+    return [name for name in needed(settings) if name in queue_names | always]
 
 
 def run_worker(queue_name: str, settings: Settings) -> None:
     """Work on one queue until SIGTERM. The main function of a worker process."""
     logging.getLogger("rq").setLevel(logging.CRITICAL)  # what it says of a failure, our jobs say
-    is_dispatch = not queue_name.endswith(".redeliver")
-    worker_class: type[Worker] = DispatchWorker if is_dispatch else RedeliverWorker
+    worker_class: type[Worker] = DispatchWorker
+    if queue_name == queues.SCHEDULED:
+        worker_class = ScheduledWorker
+    elif queue_name.endswith(".redeliver"):
+        worker_class = RedeliverWorker
     connection = connect_rq(settings.redis_url)
     while True:
         try:
@@ -108,7 +123,7 @@ def run_worker(queue_name: str, settings: Settings) -> None:
                 name=f"{queue_name}.{socket.gethostname()}.{os.getpid()}",
                 connection=connection,
                 serializer=JSONSerializer,
-                job_monitoring_interval=5 if is_dispatch else 1,
+                job_monitoring_interval=1 if worker_class is RedeliverWorker else 5,
                 maintenance_interval=30,
                 worker_ttl=_WORKER_TTL,
             )

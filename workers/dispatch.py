@@ -19,12 +19,15 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offhook import queues
+from offhook.call import Call
 from offhook.connection import BLOCK_MS, connect, connect_rq
-from offhook.errors import PermanentError
+from offhook.errors import CursorMoved, PermanentError
+from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionsCopy
 from offhook.handler import HandlerTimeout, PluggedHandler, plug
 from offhook.http import Http
-from offhook.inbox import LEASE_MS, Cursor, Entry, Inbox
+from offhook.inbox import Cursor, Entry, Inbox
+from offhook.inbox.calls import Calls
 from offhook.settings import Settings, load_settings
 from offhook.tasks import asked_to_end, end
 from workers import process
@@ -32,7 +35,7 @@ from workers.circuit import Circuit
 from workers.failure import event_keys, sentence, wait_before
 from workers.feed import attempt_record
 from workers.lane import Lane, Lanes
-from workers.lease import LeaseKeeper
+from workers.lease import LeaseKeeper, taken
 
 log = logging.getLogger("offhook.dispatch")
 
@@ -66,7 +69,7 @@ async def serve_cursor(settings: Settings, handler: PluggedHandler, partition: i
         inbox = Inbox(redis, settings.partitions)
         cursor = Cursor(inbox, handler.name, partition)
         reader = Cursor(Inbox(reading, settings.partitions), handler.name, partition, cursor.token)
-        if not await _taken(cursor):
+        if not await taken(cursor):
             return
         async with Http(limit=handler.policy.concurrency) as http:
             extensions = ExtensionsCopy(Extensions(redis))
@@ -79,16 +82,6 @@ async def serve_cursor(settings: Settings, handler: PluggedHandler, partition: i
         await redis.aclose()
         await reading.aclose()
         rq.close()
-
-
-async def _taken(cursor: Cursor) -> bool:
-    """Take the lease; wait for that of a dead dispatch to run out. False: another one is alive."""
-    give_up = time.monotonic() + 2 * LEASE_MS / 1000
-    while (left := await cursor.take()) > 0:
-        if time.monotonic() > give_up:
-            return False
-        await asyncio.sleep(min(left, 0.25))
-    return True
 
 
 class Dispatch:
@@ -113,6 +106,8 @@ class Dispatch:
         self._rq = rq
         self._http = http
         self._threads = ThreadPoolExecutor(handler.policy.concurrency, "handler")
+        self._calls = Calls(inbox)
+        self._region = settings.region
         self._circuit = Circuit()
         self._lanes = Lanes()
         self._parked: set[str] = set()  # lanes known to wait for a redelivery
@@ -177,6 +172,9 @@ class Dispatch:
                     await self._recover()
                     recovered = True
                 entries = await self._next()
+            except CursorMoved:
+                recovered = False
+                continue
             except (RedisConnectionError, RedisTimeoutError) as error:
                 # What the server had already handed out is found again as pending.
                 self._lease.check()
@@ -209,6 +207,7 @@ class Dispatch:
     async def _recover(self) -> None:
         """Take in what a dead dispatch, or a lost answer, left pending."""
         after = b"0-0"
+        await self._reader.locate()
         while True:
             try:
                 page = await self._reader.read_pending(after, READ_AT_ONCE)
@@ -238,7 +237,7 @@ class Dispatch:
     async def _take_in(self, entry: Entry) -> None:
         self._outstanding.add(entry.position)
         event = entry.event
-        if not self._handler.wants(event, self._extensions.get(event.pbx, event.extension)):
+        if not self._handler.wants(event, self._extensions.get):
             self._finish(entry, delivered=False)
         elif event.call in self._parked and event.call not in self._lanes:
             if await self._cursor.park_behind(entry):
@@ -296,6 +295,7 @@ class Dispatch:
                 http=self._http,
                 threads=self._threads,
                 extension=self._extensions.get(event.pbx, event.extension),
+                calls=self._call_of,
             )
         except PermanentError as error:
             await self._record(ok=True)  # the other side is there: it said no
@@ -312,6 +312,10 @@ class Dispatch:
         self._tell(entry, called, "delivered", None)
         self._finish(entry, delivered=True)
         return True
+
+    async def _call_of(self, event: CallEvent) -> Call:
+        kind = self._extensions.get(event.pbx, event.extension).kind
+        return await self._calls.of(event, kind, self._region)
 
     async def _put_off(self, entry: Entry, error: Exception) -> bool:
         """Park the lane behind a redelivery of its own. True: there is no attempt left for one."""

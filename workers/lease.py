@@ -18,6 +18,16 @@ _RENEW_EVERY = 1.5  # seconds
 _SURE_FOR = LEASE_MS / 1000 * 0.8  # less than the server counts, for clocks that drift
 
 
+async def taken(cursor: Cursor) -> bool:
+    """Take the lease; wait for that of a dead dispatch to run out. False: another one is alive."""
+    give_up = time.monotonic() + 2 * LEASE_MS / 1000
+    while (left := await cursor.take()) > 0:
+        if time.monotonic() > give_up:
+            return False
+        await asyncio.sleep(min(left, 0.25))
+    return True
+
+
 class LeaseKeeper:
     """Renews a cursor's lease from a thread of its own: a handler that blocks the event loop must
     not cost it.

@@ -14,6 +14,7 @@ from rq import get_current_job
 from rq.job import Job
 
 from offhook import queues
+from offhook.call import Call
 from offhook.connection import connect, connect_rq
 from offhook.errors import ConfigError, LeaseLost, PermanentError, TemporaryError
 from offhook.event import CallEvent
@@ -21,6 +22,7 @@ from offhook.extensions import Extensions, ExtensionSettings
 from offhook.handler import PluggedHandler, plug
 from offhook.http import Http
 from offhook.inbox import Inbox
+from offhook.inbox.calls import Calls
 from offhook.settings import Settings, load_settings
 from workers import process
 from workers.failure import event_keys, sentence, wait_before
@@ -127,7 +129,11 @@ class Redelivery:
                 http=http,
                 threads=ThreadPoolExecutor(1, "handler"),
                 extension=self._extension,
+                calls=self._call_of,
             )
+
+    async def _call_of(self, event: CallEvent) -> Call:
+        return await Calls(self._inbox).of(event, self._extension.kind, self._settings.region)
 
     async def _put_off(self, seconds: float, error: Exception) -> None:
         log.warning("redelivery failed: %s", sentence(error), extra=self._keys)

@@ -19,7 +19,8 @@ from rq.serializers import JSONSerializer
 
 from offhook import queues
 from offhook.connection import connect, connect_rq
-from offhook.inbox import Inbox
+from offhook.inbox import CALL_LOG, Inbox
+from offhook.inbox.calls import Calls
 from offhook.settings import Settings
 
 log = logging.getLogger("offhook.scheduler")
@@ -79,13 +80,16 @@ class Scheduler:
         self._rq_scheduler._connection = rq  # type: ignore[assignment]
         self._lanes_at = self._trim_at = 0.0
         self._suspects: set[tuple[str, str]] = set()
+        self._calls = Calls(inbox)
 
     async def round(self) -> None:
         """Do what is due."""
         names = list(self._settings.handlers)
-        for name in names:
-            await self._inbox.ensure_cursor(name, self._settings.handlers[name].start)
-        await self.wake_sleepers(names)
+        cursors = list(self._settings.cursors)
+        for name, start in self._settings.cursors.items():
+            await self._inbox.ensure_cursor(name, start)
+        await self.wake_sleepers(cursors)
+        await self.wake_calls()
         await asyncio.to_thread(self._enqueue_due)
         now = time.monotonic()
         if now >= self._lanes_at:
@@ -93,9 +97,9 @@ class Scheduler:
             await self.revive_lanes(names)
         if now >= self._trim_at:
             self._trim_at = now + TRIM_EVERY
-            await self.trim(names)
+            await self.trim(cursors)
         if await self._inbox.memory_used() > TIGHT:
-            await self.make_room(names)
+            await self.make_room(cursors)
 
     async def wake_sleepers(self, names: Sequence[str]) -> None:
         """Call a dispatch for every cursor that is behind and that none serves."""
@@ -103,6 +107,13 @@ class Scheduler:
             for partition in range(self._settings.partitions):
                 if await self._inbox.behind(name, partition):
                     await asyncio.to_thread(queues.wake, self._rq, name, partition)
+
+    async def wake_calls(self) -> None:
+        """See to it that calls are ended, also when no event comes any more."""
+        before = datetime.now(UTC) - timedelta(seconds=self._settings.call_timeout)
+        for partition in range(self._settings.partitions):
+            if await self._calls.neglected(partition, before):
+                await asyncio.to_thread(queues.wake, self._rq, CALL_LOG, partition)
 
     async def revive_lanes(self, names: Sequence[str]) -> None:
         """Enqueue the redelivery of every parked lane that has none: its process died in between.

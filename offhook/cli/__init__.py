@@ -24,6 +24,8 @@ COMMANDS = {
     "simulate": "Place simulated calls, as a PBX would.",
     "handlers": "List the handlers, installed and configured.",
     "status": "Show how far each handler has got, and what is in the way.",
+    "calls": "List calls: who called whom, who answered, how it ended.",
+    "call": "Show one call: its legs, and its events in their order.",
     "dead": "Look at dead letters, send them again or discard them.",
     "replay": "Let a handler have past events again.",
     "forget": "Delete the cursor of a handler that is configured no more.",

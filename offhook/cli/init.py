@@ -11,7 +11,6 @@ import typer
 from pydantic.fields import FieldInfo
 
 from offhook.cli.screen import fail
-from offhook.event import EventType
 from offhook.settings import DEFAULT_FILE, HandlerSettings, PbxSettings, Settings
 
 SECRET_FILE = "offhook.secret"  # noqa: S105 - a file's name
@@ -59,13 +58,15 @@ _EXAMPLES = """\
 
 # What to show for settings whose default is to have none.
 _VALUES: dict[str, Any] = {
-    "events": list(EventType),
+    "events": ["raw", "calls"],
     "extensions": ["0003*210", "0004*"],
     "direction": "in",
     "pbx": ["main"],
     "client_id": "the key that the PBX shows",
+    "host": "https://pbx.example.com",
     "ca_file": "pbx-ca.pem",
     "max_events": 1_000_000,
+    "region": "GB",
 }
 
 
@@ -113,9 +114,7 @@ def configuration() -> str:
 def _pbx() -> Iterator[str]:
     """One that takes the key and the secret of an app; the other way in stands in a comment."""
     for name, field in PbxSettings.model_fields.items():
-        if field.is_required():
-            yield f'# {field.description}\n#{name} = "https://pbx.example.com"\n'
-        elif name == "token":
+        if name == "token":
             yield f'# {field.description}: token_file = "pbx-token"\n'
         else:
             yield _setting(name, field)

@@ -5,7 +5,7 @@ share a hash tag, so partitions can spread over a cluster:
 
     offhook:{0}:inbox          the stream of partition 0; an entry's field `e` is a stored event
     offhook:{0}:written:WRITER the number of the last batch that this receiver has written
-    offhook:{0}:seen:DIGEST    an event was accepted; expires with the duplicate window
+    offhook:{0}:seen:DIGEST    when an event was accepted; expires with the duplicate window
     offhook:{0}:awake:crm      the lease of the dispatch that serves the cursor of handler `crm`,
                                or `waking` while one is being called; absent: asleep
     offhook:{0}:parked:crm     hash: lane -> id of the event whose redelivery it waits for
@@ -13,16 +13,21 @@ share a hash tag, so partitions can spread over a cluster:
     offhook:{0}:lane:crm:LANE  list: the stored events of a parked lane, the failed one first
     offhook:{0}:circuit:crm    set while the circuit is open, expires when it is time to probe
     offhook:{0}:counts:crm     hash: delivered, failed, dead
+    offhook:{0}:call:CALL      where the first and the last event of a call are, and its state
+    offhook:{0}:calls          sorted set: call -> when it began; all that are kept
+    offhook:{0}:live           sorted set: call -> when its last event came; those not yet closed
+    offhook:{0}:settling       sorted set: call -> when its settle window ends
     offhook:quarantine         stream: refused callbacks
     offhook:deliveries         channel: what was delivered, published while somebody listens
 """
 
-from offhook.inbox.cursor import LEASE_MS, Cursor, release_lease
-from offhook.inbox.keys import QUARANTINE
-from offhook.inbox.log import Durability, Inbox
+from offhook.inbox.cursor import Cursor, release_lease
+from offhook.inbox.keys import CALL_LOG, QUARANTINE
+from offhook.inbox.log import LEASE_MS, Durability, Inbox
 from offhook.inbox.records import Batch, CursorState, Entry, partition_of
 
 __all__ = [
+    "CALL_LOG",
     "LEASE_MS",
     "QUARANTINE",
     "Batch",

@@ -8,14 +8,13 @@ from typing import Any
 
 from redis import Redis as BlockingRedis
 from redis.commands.core import AsyncScript
+from redis.exceptions import ResponseError
 
-from offhook.errors import LeaseLost
+from offhook.errors import CursorMoved, LeaseLost
 from offhook.inbox import scripts
 from offhook.inbox.keys import key
-from offhook.inbox.log import Inbox
-from offhook.inbox.records import Entry, read_entries
-
-LEASE_MS = 6_000  # a dispatch that has been silent for so long is taken for dead
+from offhook.inbox.log import LEASE_MS, Inbox
+from offhook.inbox.records import CIRCUIT_MS, Entry, circuit_seconds, read_entries
 
 
 class Cursor:
@@ -41,6 +40,8 @@ class Cursor:
         self._parked = key(partition, "parked", handler)
         self._circuit = key(partition, "circuit", handler)
         self._counts = key(partition, "counts", handler)
+        self._position: bytes | None = None  # where the cursor must be, if only we read
+        self._wait = False  # the last read has taken all there was
         redis = inbox.redis
         self._take: AsyncScript = redis.register_script(scripts.TAKE)
         self._renew: AsyncScript = redis.register_script(scripts.RENEW)
@@ -70,12 +71,39 @@ class Cursor:
             )
         )
 
+    async def locate(self) -> None:
+        """Take note of where the cursor is, before what is pending is read."""
+        try:
+            self._position = self._position_in(await self._redis.xinfo_groups(self._stream))
+        except ResponseError:  # no stream yet
+            self._position = None
+
     async def read(self, count: int, block_ms: int) -> list[Entry]:
-        """The next events, at most `count`, after waiting at most `block_ms` for the first."""
-        answer = await self._redis.xreadgroup(
-            self.handler, self.CONSUMER, {self._stream: ">"}, count=count, block=block_ms
-        )
-        return read_entries(answer)
+        """The next events, at most `count`, after waiting at most `block_ms` for the first.
+
+        Raises:
+            CursorMoved: not from where the last read has left it. A request that was given up, or
+                that of a dead dispatch, may reach the server late, and what it reads nobody gets:
+                it is pending now, as is what this has read. (Or it was a replay.)
+        """
+        if self._wait and self._position is not None:
+            # A read that blocks cannot tell who else reads meanwhile: wait first, then read.
+            await self._redis.xread({self._stream: self._position}, count=1, block=block_ms)
+        async with self._redis.pipeline() as pipeline:
+            pipeline.xinfo_groups(self._stream)
+            pipeline.xreadgroup(self.handler, self.CONSUMER, {self._stream: ">"}, count=count)
+            groups, answer = await pipeline.execute()
+        position = self._position_in(groups)
+        if self._position not in (None, position):
+            raise CursorMoved(f"{self.handler}/{self.partition}: a late read, or a replay")
+        entries = read_entries(answer)
+        self._position = entries[-1].position if entries else position
+        self._wait = len(entries) < count
+        return entries
+
+    def _position_in(self, groups: Any) -> bytes | None:
+        name = self.handler.encode()
+        return next((g["last-delivered-id"] for g in groups if g["name"] == name), None)
 
     async def read_pending(self, after: bytes, count: int) -> list[Entry]:
         """What an earlier dispatch read and did not finish, from the oldest, in pages."""
@@ -174,11 +202,13 @@ class Cursor:
 
     async def open_circuit(self, seconds: float) -> None:
         """Tell everybody that the handler's other side is down until then."""
-        await self._redis.set(self._circuit, "open", px=max(1, int(seconds * 1000)))
+        await self._redis.set(
+            self._circuit, "open", px=min(max(1, int(seconds * 1000)), CIRCUIT_MS)
+        )
 
     async def circuit_open_for(self) -> float:
         """Seconds until the next probe; 0 when the circuit is not open."""
-        return max(0, await self._redis.pttl(self._circuit)) / 1000
+        return circuit_seconds(await self._redis.pttl(self._circuit))
 
     async def count(self, outcome: str, by: int = 1) -> None:
         """Add to the handler's count of `outcome`."""

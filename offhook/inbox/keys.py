@@ -4,6 +4,7 @@ from datetime import datetime
 
 QUARANTINE = "offhook:quarantine"
 DELIVERIES = "offhook:deliveries"
+CALL_LOG = "calls"  # the cursor from which calls are put together; no handler has this name
 
 
 def key(partition: int, *names: str) -> str:

@@ -1,5 +1,6 @@
 """`Inbox`: the log of accepted events, and what is kept beside it."""
 
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
@@ -23,9 +24,17 @@ from offhook.inbox.keys import (
     position_at,
     position_before,
 )
-from offhook.inbox.records import Batch, CursorState, partition_of
+from offhook.inbox.records import (
+    MOST_PARTITIONS,
+    Batch,
+    CursorState,
+    circuit_seconds,
+    partition_of,
+)
 
+LEASE_MS = 6_000  # a dispatch that has been silent for so long is taken for dead
 WAKING_MS = 5_000  # a wake-up that has not become a dispatch by then is made again
+_LOOK_EVERY = 0.05  # seconds between two looks at the server's memory: a look costs two appends
 
 Durability = Literal["server", "disk", "replica"]
 
@@ -43,6 +52,7 @@ class Inbox:
         self.redis = redis
         self.partitions = partitions
         self._durability = durability
+        self._look_at = 0.0  # at the server's memory
         self._append: AsyncScript = redis.register_script(scripts.APPEND)
         self._behind: AsyncScript = redis.register_script(scripts.CURSOR_BEHIND)
         self._advance: AsyncScript = redis.register_script(scripts.ADVANCE)
@@ -79,7 +89,9 @@ class Inbox:
             *(f"{prefix}:awake:{handler}" for handler in handlers),
         ]
         window = int(duplicate_window * 1000)
-        arguments: list[Any] = [window, WAKING_MS, f"{prefix}:seen:", batch.number]
+        now = time.monotonic()
+        look = now >= self._look_at
+        arguments: list[Any] = [window, WAKING_MS, f"{prefix}:seen:", batch.number, int(look)]
         for mark, stored in zip(batch.marks, batch.events, strict=True):
             arguments += (mark, bytes(stored))
         try:
@@ -89,6 +101,8 @@ class Inbox:
                 seen, wake = await self._append_and_wait(keys, arguments, patience)
         except (RedisError, OSError) as error:
             raise InboxUnavailable(f"Redis did not take the events: {error}") from error
+        if look:  # and there was room
+            self._look_at = now + _LOOK_EVERY
         return set(seen), [handlers[index] for index in wake]
 
     async def _append_and_wait(
@@ -195,7 +209,7 @@ class Inbox:
         return bool(
             await self._behind(
                 keys=[key(partition, "awake", handler), f"offhook:{{{partition}}}:inbox"],
-                args=[handler, WAKING_MS],
+                args=[handler, WAKING_MS, LEASE_MS],
             )
         )
 
@@ -220,11 +234,24 @@ class Inbox:
             lag=lag,
             in_flight=in_flight,
             lanes=lanes,
-            circuit_open=circuit / 1000 if circuit > 0 else None,
+            circuit_open=circuit_seconds(circuit) or None,
             delivered=int(counts.get(b"delivered", 0)),
             failed=int(counts.get(b"failed", 0)),
             dead=int(counts.get(b"dead", 0)),
         )
+
+    async def beyond(self) -> list[int]:
+        """The partitions that there are beyond ours: `partitions` was larger once."""
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for partition in range(self.partitions, MOST_PARTITIONS):
+                pipeline.exists(f"offhook:{{{partition}}}:inbox")
+            found = await pipeline.execute()
+        return [self.partitions + index for index, exists in enumerate(found) if exists]
+
+    async def unfinished(self, handlers: Iterable[str], partition: int) -> bool:
+        """Is something there that one of the handlers has not had?"""
+        states = [await self.state(handler, partition) for handler in handlers]
+        return any(state.lag or state.in_flight or state.lanes for state in states)
 
     async def parked(self, handler: str, partition: int) -> dict[str, str]:
         """The parked lanes of a handler: lane -> id of the event that each waits for."""
@@ -237,7 +264,7 @@ class Inbox:
         Returns:
             Its number, from 1; 0 when the lane does not wait for this event (any more).
         """
-        partition = partition_of(event, self.partitions)
+        partition = await self._lane_of(handler, event)
         return int(
             await self._attempt(
                 keys=[
@@ -247,6 +274,19 @@ class Inbox:
                 args=[event.call, event.id],
             )
         )
+
+    async def _lane_of(self, handler: str, event: CallEvent) -> int:
+        """The partition where the event's lane waits: another than its own, when `partitions` was
+        changed meanwhile."""
+        own = partition_of(event, self.partitions)
+        head = event.id.encode()
+        if await self.redis.hget(key(own, "parked", handler), event.call) == head:
+            return own
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for partition in range(MOST_PARTITIONS):
+                pipeline.hget(key(partition, "parked", handler), event.call)
+            heads = await pipeline.execute()
+        return heads.index(head) if head in heads else own
 
     async def head(self, handler: str, partition: int, lane: str) -> CallEvent | None:
         """The event that a parked lane waits for."""
@@ -262,7 +302,7 @@ class Inbox:
         Raises:
             LeaseLost: the lane does not wait for this event (any more).
         """
-        partition = partition_of(event, self.partitions)
+        partition = await self._lane_of(handler, event)
         answer = await self._advance(
             keys=[
                 key(partition, "parked", handler),
@@ -292,7 +332,7 @@ class Inbox:
     async def circuit_open_for(self, handler: str, event: CallEvent) -> float:
         """Seconds until the next probe of the handler's circuit; 0 when it is not open."""
         partition = partition_of(event, self.partitions)
-        return max(0, await self.redis.pttl(key(partition, "circuit", handler))) / 1000
+        return circuit_seconds(await self.redis.pttl(key(partition, "circuit", handler)))
 
     async def count(self, handler: str, event: CallEvent, outcome: str) -> None:
         """Add one to the handler's count of `outcome`."""
@@ -344,14 +384,17 @@ class Inbox:
         """Forget the refused callbacks."""
         await self.redis.delete(QUARANTINE)
 
-    async def trim(self, partition: int, before: datetime, handlers: Iterable[str]) -> int:
+    async def trim(self, partition: int, before: datetime | None, handlers: Iterable[str]) -> int:
         """Forget the events accepted before a moment, but none that a cursor has not delivered.
+
+        Args:
+            before: by the server's clock; None: all that are delivered.
 
         Returns:
             How many events were forgotten.
         """
         key = f"offhook:{{{partition}}}:inbox"
-        oldest = (int(before.timestamp() * 1000), 0)
+        oldest = (int(before.timestamp() * 1000) if before else 1 << 62, 0)
         wanted = {handler.encode() for handler in handlers}
         try:
             groups = await self.redis.xinfo_groups(key)

@@ -26,6 +26,10 @@ class Batch(msgspec.Struct, frozen=True):
     events: list[msgspec.Raw]
 
 
+MOST_PARTITIONS = 256  # as many as the setting allows
+CIRCUIT_MS = 60_000  # the longest that a circuit is open between two probes
+
+
 @dataclass(frozen=True)
 class Entry:
     """One event as it lies in a partition: `position` is its place there."""
@@ -57,7 +61,19 @@ class CursorState:
 
 def partition_of(event: CallEvent, partitions: int) -> int:
     """The partition that holds all events of this call."""
-    return zlib.crc32(event.call.encode("utf-8", "surrogatepass")) % partitions
+    return partition_of_call(event.call, partitions)
+
+
+def partition_of_call(name: str, partitions: int) -> int:
+    """The partition of a call, by its name, `PBX/CALLID`."""
+    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % partitions
+
+
+def circuit_seconds(milliseconds: int) -> float:
+    """Seconds until the next probe, of a circuit whose key lives so long; 0: it is not open."""
+    if milliseconds > CIRCUIT_MS:  # the server's clock was set back: better a probe than an hour
+        return 0
+    return max(0, milliseconds) / 1000
 
 
 def read_entries(answer: Any) -> list[Entry]:

@@ -4,14 +4,18 @@
 # was seen is written after its append and in the same step, so that a failed append is never
 # mistaken for a repeat. A batch has a number, so that one whose answer was lost is sent again and
 # appended once. The last of the memory is left to the workers: a server that is quite full refuses
-# their writes, too, and nobody could empty it.
+# their writes, too, and nobody could empty it. A mark says when it was made: one that outlives its
+# window, because the server's clock was set back, must not make a repeat of what is none.
 APPEND = """
 local number = tonumber(ARGV[4])
-local memory = redis.call('INFO', 'memory')
-local most = tonumber(string.match(memory, '[\\r\\n]maxmemory:(%d+)'))
-local used = tonumber(string.match(memory, '[\\r\\n]used_memory:(%d+)'))
-if most > 0 and used > most * 0.9 then
-    return redis.error_reply('OOM the server has used 90 % of maxmemory; the rest is for workers')
+if ARGV[5] == '1' then
+    local memory = redis.call('INFO', 'memory')
+    local most = tonumber(string.match(memory, '[\\r\\n]maxmemory:(%d+)'))
+    local used = tonumber(string.match(memory, '[\\r\\n]used_memory:(%d+)'))
+    if most > 0 and used > most * 0.9 then
+        return redis.error_reply(
+            'OOM the server has used 90 % of maxmemory; the rest is for workers')
+    end
 end
 if number <= tonumber(redis.call('GET', KEYS[2]) or 0) then
     -- A write, so that who waits for it on this connection waits for the batch, too.
@@ -19,13 +23,18 @@ if number <= tonumber(redis.call('GET', KEYS[2]) or 0) then
     return {{}, {}}
 end
 local window, appended, seen = tonumber(ARGV[1]), 0, {}
-for i = 5, #ARGV, 2 do
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i = 6, #ARGV, 2 do
     local mark = ARGV[3] .. ARGV[i]
-    if window > 0 and redis.call('EXISTS', mark) == 1 then
-        seen[#seen + 1] = (i - 5) / 2
+    local made = window > 0 and redis.call('GET', mark)
+    if made and math.abs(now - (tonumber(made) or now)) <= window then
+        seen[#seen + 1] = (i - 6) / 2
     else
         redis.call('XADD', KEYS[1], '*', 'e', ARGV[i + 1])
-        if window > 0 then redis.call('SET', mark, '', 'PX', window) end
+        if window > 0 then
+            redis.call('SET', mark, string.format('%.0f', now), 'PX', window)
+        end
         appended = appended + 1
     end
 end
@@ -41,9 +50,11 @@ end
 return {seen, wake}
 """
 
+# A lease that lasts longer than a lease does (here and below, LT): the server's clock was set back.
 TAKE = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= 'waking' and holder ~= ARGV[1] then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2], 'LT')
     return redis.call('PTTL', KEYS[1])
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -144,7 +155,11 @@ return redis.call('DEL', KEYS[1])
 """
 
 CURSOR_BEHIND = """
-if redis.call('EXISTS', KEYS[1]) == 1 or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
+if redis.call('EXISTS', KEYS[1]) == 1 then
+    redis.call('PEXPIRE', KEYS[1], ARGV[3], 'LT')
+    return 0
+end
+if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
 local last
 local info = redis.call('XINFO', 'STREAM', KEYS[2])
 for i = 1, #info, 2 do
@@ -159,4 +174,37 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[2])) do
     end
 end
 return 0
+"""
+
+# Keep calls, append what is to be told of them, and acknowledge what they were made from. Whoever
+# reads what is told is looked after as with any other event.
+SAVE_CALLS = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+local function acknowledge(first, last)
+    for i = first, last, 5000 do
+        redis.call('XACK', KEYS[2], ARGV[2], unpack(ARGV, i, math.min(i + 4999, last)))
+    end
+end
+local keep, at = ARGV[4], 7 + ARGV[6]
+acknowledge(7, at - 1)
+local appended = at + 1 + ARGV[at] * 5
+for i = at + 1, appended - 1, 5 do
+    local name, live, settles = ARGV[i], ARGV[i + 3], ARGV[i + 4]
+    redis.call('SET', ARGV[5] .. name, ARGV[i + 1], 'PX', keep)
+    redis.call('ZADD', KEYS[3], 'NX', ARGV[i + 2], name)
+    if live == '' then redis.call('ZREM', KEYS[4], name)
+    else redis.call('ZADD', KEYS[4], live, name) end
+    if settles == '' then redis.call('ZREM', KEYS[5], name)
+    else redis.call('ZADD', KEYS[5], settles, name) end
+end
+local wake = {}
+if #ARGV >= appended then
+    for i = appended, #ARGV do redis.call('XADD', KEYS[2], '*', 'e', ARGV[i]) end
+    for i = 6, #KEYS do
+        if redis.call('SET', KEYS[i], 'waking', 'NX', 'PX', ARGV[3]) then
+            wake[#wake + 1] = i - 6
+        end
+    end
+end
+return wake
 """

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offhook.event import CallEvent, EventType, from_stored, new_event_id, read_event, to_stored
+from offhook.event import (
+    CALLBACKS,
+    CallEvent,
+    EventType,
+    from_stored,
+    new_event_id,
+    read_event,
+    to_stored,
+)
 
 
 def read(type: EventType = EventType.DIAL_IN, **parameters: str) -> CallEvent:  # noqa: A002
@@ -20,7 +28,7 @@ def read(type: EventType = EventType.DIAL_IN, **parameters: str) -> CallEvent:  
 
 
 def test_the_five_event_types_have_the_names_of_the_urls() -> None:
-    assert [one.value for one in EventType] == [
+    assert [one.value for one in CALLBACKS] == [
         "dial-in",
         "dial-out",
         "hangup",

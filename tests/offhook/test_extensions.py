@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from offhook import Context, EventType, ExtensionSettings
+from offhook.call import Kind
 from offhook.connection import connect
 from offhook.errors import ConfigError
+from offhook.event import CALLBACKS
 from offhook.extensions import KEY, UNKNOWN, Extensions, ExtensionsCopy, Name
 from offhook.extensions_file import (
     check_extension,
@@ -23,6 +25,7 @@ from offhook.extensions_file import (
     to_toml,
 )
 from offhook.handler import PluggedHandler
+from offhook.handler import plugged as plugged_as
 from offhook.settings import HandlerSettings
 from offhook.testing import context, deliver, sample_event
 from tests.events import event
@@ -33,6 +36,7 @@ JANE = ExtensionSettings(
     handlers=("crm",),
     events=(EventType.DIAL_IN, EventType.HANGUP),
     method="GET",
+    kind=Kind.PHONE,
     user="12",
 )
 JOE = ExtensionSettings(owner="joe")
@@ -121,10 +125,10 @@ def test_a_handler_gets_events_of_extensions_that_name_it_or_none(
     handlers: tuple[str, ...] | None, wanted: bool
 ) -> None:
     plugged = PluggedHandler("crm", HandlerSettings(use="x"), lambda event, context: None, False)
-    assert plugged.wants(event(), ExtensionSettings(handlers=handlers)) is wanted
+    assert plugged.wants(event(), lambda *_: ExtensionSettings(handlers=handlers)) is wanted
     other = HandlerSettings(use="x", events=frozenset({EventType.HANGUP}))
-    plugged = PluggedHandler("crm", other, lambda event, context: None, False)
-    assert not plugged.wants(event(), ExtensionSettings(handlers=handlers))
+    plugged = plugged_as("crm", other, lambda event: None)
+    assert not plugged.wants(event(), lambda *_: ExtensionSettings(handlers=handlers))
 
 
 def test_plugin_authors_can_say_what_is_known_of_the_extension() -> None:
@@ -149,10 +153,11 @@ settings = st.builds(
     owner=texts,
     handlers=st.none() | st.lists(st.sampled_from(["crm", "chat"]), unique=True).map(tuple),
     events=st.none()
-    | st.sets(st.sampled_from(list(EventType))).map(
-        lambda some: tuple(each for each in EventType if each in some)
+    | st.sets(st.sampled_from(CALLBACKS)).map(
+        lambda some: tuple(each for each in CALLBACKS if each in some)
     ),
     method=st.sampled_from(["GET", "POST"]),
+    kind=st.none() | st.sampled_from(Kind),
     user=st.sampled_from([None, "@owner", "12"]),
 )
 names = st.tuples(st.sampled_from(["main", "Branch-2"]), st.sampled_from(["0003*210", "4*1"]))
@@ -170,17 +175,21 @@ def test_what_is_written_is_read_as_it_was(
 def test_a_table_of_extensions(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text(
-        'extension,events,label\n0003*210,"dial-in, hangup",\n 0003*211 ,all,"Desk, front"\n'
+        'extension,events,label,kind\n0003*210,"dial-in, hangup",,Queue\n'
+        ' 0003*211 ,all,"Desk, front",\n'
     )
     assert read_csv(path) == {
-        "0003*210": {"events": (EventType.DIAL_IN, EventType.HANGUP)},
-        "0003*211": {"events": tuple(EventType), "label": "Desk, front"},
+        "0003*210": {"kind": Kind.QUEUE, "events": (EventType.DIAL_IN, EventType.HANGUP)},
+        "0003*211": {"events": CALLBACKS, "label": "Desk, front"},
     }
 
 
 def test_every_fault_of_a_table_is_told_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    path.write_text("extension,events\n210,hangup\n0003*210,ring\n0003*211,\n0003*211,\n1*2,a,b\n")
+    path.write_text(
+        "extension,events,kind\n210,hangup,\n0003*210,ring,\n0003*211,,\n0003*211,,\n1*2,a,b,c\n"
+        "0003*212,,fax\n"
+    )
     with pytest.raises(ConfigError) as raised:
         read_csv(path)
     assert [problem.removeprefix(f"{path}, ") for problem in raised.value.problems] == [
@@ -188,6 +197,7 @@ def test_every_fault_of_a_table_is_told_with_its_line(tmp_path: Path) -> None:
         "line 3: ring is no event type: there are dial-in, dial-out, hangup, answer-in, answer-out",
         "line 5: 0003*211 is there twice",
         "line 6: has more cells than columns: put quotes around a cell with commas",
+        "line 7: fax is no kind: there are phone, queue, ivr, conference",
     ]
 
 

@@ -297,6 +297,7 @@ def test_a_cursor_set_back_gets_the_events_again(redis_url: str) -> None:
         await cursor.acknowledge([entry.position for entry in read], 3)
         assert await cursor.read(10, 10) == []
         assert await inbox.set_back("crm", before) == 3
+        await cursor.locate()
         assert [entry.event for entry in await cursor.read(10, 10)] == [e.event for e in read]
         assert (await inbox.state("crm", 0)).lag == 0
 

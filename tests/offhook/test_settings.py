@@ -159,6 +159,25 @@ def test_a_pbx_has_one_way_in(table: str, problem: str, write: Write) -> None:
     assert told.startswith(problem)
 
 
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ("token = 'x'", "pbx.office: needs a host, such as https://pbx.example.com"),
+        ("dialect = 'asterisk'", "pbx.office.dialect: "),
+        (
+            "dialect = 'telphin'\ntoken = 'x'\nhost = 'https://x'",
+            "pbx.office: Offhook does not speak the API of telphin: remove host, token",
+        ),
+    ],
+)
+def test_only_a_pbx_whose_api_is_spoken_has_a_host(table: str, problem: str, write: Write) -> None:
+    write(f"secret = {SECRET!r}\n[pbx.office]\n{table}")
+    [told] = problems()
+    assert told.startswith(problem)
+    write(f"secret = {SECRET!r}\n[pbx.office]\ndialect = 'telphin'")
+    assert load_settings().pbx["office"].host is None
+
+
 def test_files_of_a_pbx_lie_beside_the_configuration(write: Write) -> None:
     path = write(
         f"secret = {SECRET!r}\n{PBX}client_id = 'app'\nclient_secret_file = 'hush'\n"

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offhook.event import EventType
+from offhook.call import Kind
+from offhook.event import CALLBACKS, EventType
 from offhook.extensions import ExtensionSettings
 from offhook.setup import (
     Action,
     Change,
     Installation,
-    Kind,
     Wanted,
     note,
     plan,
@@ -127,7 +127,7 @@ def test_nothing_wanted_is_everything_of_ours_deleted() -> None:
 identifiers = st.integers(0, 10**9).map(str)
 events = st.builds(
     registered,
-    st.sampled_from(list(EventType)),
+    st.sampled_from(CALLBACKS),
     secret=st.sampled_from([SECRET, PREVIOUS, FOREIGN]),
     base=st.sampled_from([HERE, "http://old.example.com:8080/offhook", "https://crm.example.com"]),
     pbx=st.sampled_from(["main", "branch"]),
@@ -140,12 +140,12 @@ events = st.builds(
 )
 strangers = st.builds(
     registered,
-    st.sampled_from(list(EventType)),
+    st.sampled_from(CALLBACKS),
     id=identifiers,
     url=st.sampled_from([None, "", "https://crm.example.com/calls?x=/callback/main", "http://["]),
 )
 phone_call_events = st.lists(st.one_of(events, strangers), max_size=12, unique_by=lambda e: e.id)
-wishes = st.sets(st.sampled_from(list(EventType))).map(lambda types: want(*sorted(types)))
+wishes = st.sets(st.sampled_from(CALLBACKS)).map(lambda types: want(*sorted(types)))
 
 
 def carried_out(changes: list[Change]) -> list[PhoneCallEvent]:
@@ -230,10 +230,10 @@ def test_what_another_installation_made_resembles_ours() -> None:
     assert not US.resembles(registered(pbx="branch", note=""), "main", EXTENSION)
 
 
-def test_a_phone_has_all_events_and_anything_else_the_hangup() -> None:
-    assert usual_events(Kind.PHONE) == tuple(EventType)
+def test_a_phone_has_all_events_and_anything_else_its_begin_and_end() -> None:
+    assert usual_events(Kind.PHONE) == CALLBACKS
     for kind in set(Kind) - {Kind.PHONE}:
-        assert usual_events(kind) == (EventType.HANGUP,)
+        assert usual_events(kind) == (EventType.DIAL_IN, EventType.HANGUP)
 
 
 def test_no_secret_and_no_url_is_in_what_is_shown_of_a_plan() -> None:

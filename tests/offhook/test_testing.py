@@ -1,6 +1,7 @@
 """What plugin authors try their handlers with."""
 
 import asyncio
+import json
 import threading
 import time
 from dataclasses import dataclass
@@ -10,13 +11,25 @@ import pytest
 from pydantic import AfterValidator, Field, SecretStr
 
 from offhook import CallEvent, Context, EventType, Handler, PermanentError, TemporaryError
+from offhook.call import Outcome
 from offhook.errors import ConfigError
-from offhook.event import read_event
+from offhook.event import GROUPS, read_event
 from offhook.testing import configured, context, deliver, sample_event, sample_events
 
 
 def test_there_is_a_sample_of_every_event_type() -> None:
-    assert {event.type for event in sample_events()} == set(EventType)
+    there = {event.type for group in GROUPS for event in sample_events(group)}
+    assert there == set(EventType) - {EventType.CALL_RECORD}  # Offhook tells itself of records
+
+
+def test_a_sample_of_a_whole_call_has_its_summary_and_comes_back_from_json() -> None:
+    for event in sample_events("calls"):
+        assert event.summary is not None
+        assert (event.direction, event.call_id) == ("in", event.summary.id)
+        assert CallEvent.from_dict(json.loads(json.dumps(event.as_dict()))) == event
+    summary = sample_event("missed-call").summary
+    assert summary is not None
+    assert (summary.outcome, summary.talk_seconds) == (Outcome.MISSED, 0)
 
 
 def test_a_sample_is_what_a_callback_with_its_parameters_says() -> None:

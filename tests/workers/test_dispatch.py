@@ -21,14 +21,18 @@ from offhook import (
     queues,
 )
 from offhook.connection import connect
+from offhook.event import CALLBACKS, to_stored
 from offhook.extensions import Extensions
 from offhook.handler import PluggedHandler
 from offhook.inbox import Cursor, CursorState, Inbox
 from offhook.settings import HandlerSettings, Settings
+from offhook.testing import sample_event
 from tests.conftest import SECRET
 from tests.events import batch_of, event
 from workers import dispatch as module
+from workers import lease
 
+STREAM = "offhook:{0}:inbox"
 Handle = Callable[[CallEvent, Context], Awaitable[None] | None]
 
 
@@ -49,7 +53,8 @@ class Bench:
 
     def dispatch(self, handle: Handle, *, is_async: bool = True, **policy: Any) -> None:
         settings = HandlerSettings(use="tests:none", **policy)
-        plugged = PluggedHandler("crm", settings, handle, is_async)
+        events = frozenset(CALLBACKS) if settings.events is None else settings.events
+        plugged = PluggedHandler("crm", settings, handle, is_async, events)
         asyncio.run(module.serve_cursor(self.settings, plugged, 0))
 
     def state(self) -> CursorState:
@@ -131,7 +136,18 @@ def test_no_more_calls_at_once_than_its_concurrency(bench: Bench) -> None:
     assert max(together) == 3
 
 
-def test_only_what_passes_the_filter_is_delivered(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("types", "passed"),
+    [
+        (["dial-in"], ["1", "6"]),
+        (["raw"], ["1", "3", "6"]),
+        (["calls"], ["7"]),
+        (["dial-in", "calls"], ["1", "6", "7"]),
+    ],
+)
+def test_only_what_passes_the_filter_is_delivered(
+    types: list[str], passed: list[str], bench: Bench
+) -> None:
     bench.append(
         event("a", 1, extension="0003*210"),
         event("a", 2, extension="0003*310"),
@@ -139,16 +155,16 @@ def test_only_what_passes_the_filter_is_delivered(bench: Bench) -> None:
         event("a", 4, extension="0003*212", flow="OUT"),
         event("a", 5, extension="0003*212", pbx="other"),
         event("a", 6, extension="0003*213"),
+        sample_event("call-ended", call_id="a", parameters={"n": "7"}),
+        sample_event("call-ended", call_id="a", parameters={"n": "8"}, pbx="other"),
     )
     got: list[str] = []
 
     async def handle(one: CallEvent, context: Context) -> None:
         got.append(one.parameters["n"])
 
-    bench.dispatch(
-        handle, events=["dial-in"], extensions=["0003*2??"], direction="in", pbx=["main"]
-    )
-    assert got == ["1", "6"]
+    bench.dispatch(handle, events=types, extensions=["0003*2??"], direction="in", pbx=["main"])
+    assert got == passed
     assert bench.state().in_flight == 0
 
 
@@ -285,6 +301,37 @@ def test_what_a_dead_dispatch_left_is_delivered_first_and_in_order(bench: Bench)
     assert bench.state().in_flight == 0
 
 
+@pytest.mark.parametrize("late", ["while it reads", "while it delivers"])
+def test_what_a_late_read_took_is_delivered_in_its_place(bench: Bench, late: str) -> None:
+    """A read that was given up (its connection stood still, its dispatch lost the lease) can reach
+    the server all the same, between two reads of the living dispatch."""
+    bench.append(event("a", 0))
+    order: list[str] = []
+
+    def read_late() -> None:
+        with bench.redis.pipeline() as pipeline:  # in one step, or the living one is faster
+            for one in (event("a", 1), event("b", 1), event("a", 2)):
+                pipeline.xadd(STREAM, {"e": to_stored(one)})
+            pipeline.xreadgroup("crm", Cursor.CONSUMER, {STREAM: ">"}, count=2)
+            pipeline.xadd(STREAM, {"e": to_stored(event("a", 3))})
+            assert len(pipeline.execute()[3][0][1]) == 2
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        order.append(f"{one.call_id}{one.parameters['n']}")
+        if len(order) == 1:
+            if late == "while it delivers":
+                await asyncio.to_thread(read_late)
+            else:
+                asyncio.get_running_loop().call_later(
+                    0.05, lambda: threading.Thread(target=read_late).start()
+                )
+
+    bench.dispatch(handle)
+    assert sorted(order) == ["a0", "a1", "a2", "a3", "b1"]
+    assert [one for one in order if one.startswith("a")] == ["a0", "a1", "a2", "a3"]
+    assert (bench.state().lag, bench.state().in_flight) == (0, 0)
+
+
 def test_an_event_that_was_there_at_every_death_is_delivered_on_its_own(bench: Bench) -> None:
     bench.append(event("poison", 0), event("good", 0))
     bench.leave_pending(1)
@@ -366,7 +413,7 @@ def test_a_handler_that_blocks_the_event_loop_keeps_its_lease(bench: Bench) -> N
 def test_a_second_dispatch_leaves_a_living_one_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LEASE_MS", 100)  # how long it waits for the other to be dead
+    monkeypatch.setattr(lease, "LEASE_MS", 100)  # how long it waits for the other to be dead
     bench.append(event())
 
     async def hold(inbox: Inbox) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from offhook.call import Party
 from offhook.cli.demo.target import OtherSystems
-from offhook.event import CallEvent, Party
+from offhook.event import CallEvent
 
 _MARKS = {
     "delivered": "[green]✓[/]",

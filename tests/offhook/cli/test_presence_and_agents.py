@@ -110,3 +110,10 @@ def test_a_pbx_that_is_not_there_is_told_in_a_sentence(
     assert result.exit_code == 1
     assert "127.0.0.1" in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_an_api_that_is_not_spoken_is_told(offhook: Offhook, configure: Configure) -> None:
+    configure('[pbx.office]\ndialect = "telphin"\n')
+    result = offhook("presence")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "pbx.office: Offhook does not speak the API of telphin\n"

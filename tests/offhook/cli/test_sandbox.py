@@ -63,6 +63,27 @@ def test_a_call_is_placed_and_counted(sandbox: Sandbox) -> None:
     assert run("tally", "--url", sandbox.url).stdout.startswith("1 calls are over; 0 callbacks")
 
 
+@pytest.mark.parametrize("what", [["call", "missed"], ["load", "3", "--rate", "100"]])
+def test_lost_callbacks_are_not_made_and_the_calls_are_recorded(
+    what: list[str], sandbox: Sandbox
+) -> None:
+    headers = {"Authorization": "Bearer sandbox-token-administrator"}
+    event = {"type": 2, "method": 0, "status": 1, "url": "http://127.0.0.1:9/hangup"}
+    for phone in ("0003*210", "0003*211", "0003*212", "0003*213"):
+        events = f"{sandbox.url}/uapi/extensions/@me/{phone}/phoneCallEvents"
+        httpx.post(events, json=event, headers=headers).raise_for_status()
+    placed = run(*what, "--url", sandbox.url, "--speed", "1000", "--drop", "hangup")
+    assert placed.returncode == 0, placed.stderr
+    calls = 1 if what[0] == "call" else 3
+
+    def recorded() -> bool:
+        answer = httpx.get(f"{sandbox.url}/uapi/cdr", headers=headers)
+        return answer.status_code == 200 and answer.json()["totalResults"] == calls
+
+    wait_until(recorded, "the calls are recorded")
+    assert "; 0 callbacks" in run("tally", "--url", sandbox.url).stdout
+
+
 def test_a_load_is_placed(sandbox: Sandbox) -> None:
     assert run("load", "10", "--rate", "100", "--url", sandbox.url).returncode == 0
 

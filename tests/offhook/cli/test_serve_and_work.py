@@ -94,8 +94,9 @@ def test_the_workers_run_all_that_is_needed(configure: Configure, tmp_path: Path
         process.send_signal(signal.SIGTERM)
         process.wait(30)
     assert log.read_text().splitlines()[0] == (
-        "runs all that this configuration needs, 5 workers: offhook.crm.0, offhook.chat.0, "
-        "offhook.crm.redeliver, offhook.chat.redeliver, scheduler"
+        "runs all that this configuration needs, 7 workers: offhook.crm.0, offhook.chat.0, "
+        "offhook.calls.0, offhook.crm.redeliver, offhook.chat.redeliver, offhook.scheduled, "
+        "scheduler"
     )
     assert process.returncode == 0
 
@@ -108,7 +109,7 @@ def test_fewer_workers_than_needed_are_told(configure: Configure, tmp_path: Path
         process.send_signal(signal.SIGTERM)
         process.wait(30)
     assert log.read_text().splitlines()[0] == (
-        "runs 3 of 5 processes this configuration needs; "
+        "runs 5 of 7 processes this configuration needs; "
         "not served here: offhook.chat.0, offhook.chat.redeliver"
     )
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from redis import Redis
 from typer.testing import Result
 
-from offhook.event import EventType
+from offhook.event import CALLBACKS
+from offhook.extensions import KEY
 from offhook.token import callback_url
 from tests.conftest import SECRET, Configure
 from tests.offhook.cli.conftest import Offhook
@@ -22,7 +24,8 @@ from unifiedapi.resources import EventType as PbxEventType
 from unifiedapi.sandbox.store import App, Contents, Extension, Store, User
 from unifiedapi.sandbox.tls import make_certificate
 
-ALL = sorted(EventType)
+ALL = sorted(CALLBACKS)
+CAME_AND_LEFT = ["dial-in", "hangup"]
 PUBLIC = "https://offhook.example.com"
 HANDLERS = '[handlers.crm]\nuse = "console"\n[handlers.chat]\nuse = "console"\n'
 
@@ -116,19 +119,52 @@ def test_the_second_time_nothing_is_changed(setup: Setup, pbx: Sandbox) -> None:
     assert [pbx.store.events(number) for number in ("0003*210", "0003*400")] == before
 
 
-def test_anything_but_a_phone_gets_the_hangup(setup: Setup, pbx: Sandbox) -> None:
-    ok(setup("0003*210", "0003*400", "0003*500", "0003*600", "--yes"))
+def kinds(setup: Setup) -> dict[str, str | None]:
+    return {e["extension"]: e["kind"] for e in json.loads(ok(setup("show", "--json")))}
+
+
+def asked_for_the_kind(pbx: Sandbox) -> bool:
+    return any("/presence" in path or "/queue/" in path for _, path in pbx.requests)
+
+
+def test_the_kind_is_found_out_once_and_decides_about_the_events(
+    setup: Setup, pbx: Sandbox
+) -> None:
+    numbers = ("0003*210", "0003*400", "0003*500", "0003*600")
+    assert "kind: queue" in ok(setup(*numbers, "--yes"))
     assert pbx.types("0003*210") == ALL
     for number in ("0003*400", "0003*500", "0003*600"):
-        assert pbx.types(number) == ["hangup"]
+        assert pbx.types(number) == CAME_AND_LEFT
+    assert list(kinds(setup).values()) == ["phone", "queue", "ivr", "ivr"]
+    pbx.requests.clear()
+    ok(setup("--known", "--owner", "jane", "--yes"))
+    ok(setup("--known", "--remove", "--yes"))
+    assert not asked_for_the_kind(pbx)
 
 
-def test_the_kind_can_be_said(setup: Setup, pbx: Sandbox) -> None:
-    ok(setup("0003*210", "--kind", "queue", "--yes"))
-    assert pbx.types("0003*210") == ["hangup"]
-    assert not [path for _, path in pbx.requests if "presence" in path]
+def test_the_kind_can_be_said_and_is_kept(setup: Setup, pbx: Sandbox) -> None:
+    ok(setup("0003*210", "--kind", "conference", "--yes"))
+    assert pbx.types("0003*210") == CAME_AND_LEFT
+    ok(setup("0003*210", "--owner", "jane", "--yes"))
+    assert kinds(setup) == {"0003*210": "conference"}
+    assert "conference" in ok(setup("show"))
     ok(setup("0003*210", "--kind", "phone", "--yes"))
     assert pbx.types("0003*210") == ALL
+    ok(setup("0003*210", "--kind", "phone", "--events", "hangup", "--yes"))
+    assert pbx.types("0003*210") == ["hangup"]
+    assert not asked_for_the_kind(pbx)
+
+
+def test_of_what_was_set_up_before_kinds_were_known_the_events_stay(
+    setup: Setup, pbx: Sandbox, redis_url: str
+) -> None:
+    before = {"events": ["hangup"], "owner": "jane"}
+    ok(setup("0003*400", "--events", "hangup", "--owner", "jane", "--yes"))
+    with Redis.from_url(redis_url) as store:
+        store.hset(KEY, "main/0003*400", json.dumps(before))
+    assert "kind: queue" in ok(setup("--known", "--yes"))
+    assert kinds(setup) == {"0003*400": "queue"}
+    assert pbx.types("0003*400") == ["hangup"]
 
 
 def test_event_types_and_method_can_be_said_and_are_kept(setup: Setup, pbx: Sandbox) -> None:
@@ -146,6 +182,7 @@ def test_event_types_and_method_can_be_said_and_are_kept(setup: Setup, pbx: Sand
         "handlers": None,
         "events": ["dial-in", "hangup"],
         "method": "GET",
+        "kind": "phone",
         "user": None,
     }
     assert "delete dial-in" in ok(setup("0003*210", "--events", "hangup", "--yes"))
@@ -177,17 +214,20 @@ def test_all_of_another_user(setup: Setup, pbx: Sandbox) -> None:
 def test_a_file_says_what_differs(setup: Setup, pbx: Sandbox, tmp_path: Path) -> None:
     path = tmp_path / "extensions.csv"
     path.write_text(
-        "\ufeffExtension;Label;Owner;Events;Handlers\n"
-        "0003*210;Empfang;jane;dial-in hangup;crm\n"
-        "0003*211;;;;\n",
+        "\ufeffExtension;Label;Owner;Kind;Events;Handlers\n"
+        "0003*210;Empfang;jane;;dial-in hangup;crm\n"
+        "0003*211;;;;;\n"
+        "0003*600;;;Conference;;\n",
         "utf-8",
     )
     ok(setup("--file", str(path), "--owner", "nobody", "--yes"))
-    first, second = json.loads(ok(setup("show", "--json")))
+    first, second, third = json.loads(ok(setup("show", "--json")))
     assert (first["label"], first["owner"], first["handlers"]) == ("Empfang", "jane", ["crm"])
     assert first["events"] == ["dial-in", "hangup"]
     assert (second["label"], second["owner"], second["handlers"]) == (None, "nobody", None)
+    assert (second["kind"], third["kind"]) == ("phone", "conference")
     assert pbx.types("0003*211") == ALL
+    assert pbx.types("0003*600") == CAME_AND_LEFT
 
 
 def test_the_settings_of_an_extension_change_without_the_pbx(setup: Setup, pbx: Sandbox) -> None:
@@ -233,11 +273,10 @@ def test_doubles_of_ours_are_deleted(setup: Setup, pbx: Sandbox) -> None:
 
 def test_what_was_disabled_on_the_pbx_is_enabled(setup: Setup, pbx: Sandbox) -> None:
     ok(setup("0003*400", "--yes"))
-    [event] = pbx.store.events("0003*400")
+    event, _ = pbx.store.events("0003*400")
     pbx.store.put_event("0003*400", replace(event, status=EventStatus.DISABLED))
-    assert "enable hangup" in ok(setup("0003*400", "--yes"))
-    [event] = pbx.store.events("0003*400")
-    assert event.status is EventStatus.ENABLED
+    assert "enable dial-in" in ok(setup("0003*400", "--yes"))
+    assert {each.status for each in pbx.store.events("0003*400")} == {EventStatus.ENABLED}
 
 
 # Secret and host
@@ -264,7 +303,7 @@ def test_after_a_change_of_secret_and_host_urls_are_updated(
         assert "update url of dial-in, dial-out, hangup" in ok(setup("--known", "--yes"))
     assert [event.id for event in pbx.store.events("0003*210")] == ids
     assert set(pbx.urls("0003*210")) == {
-        callback_url(host, new, "main", "0003*210", each) for each in EventType
+        callback_url(host, new, "main", "0003*210", each) for each in CALLBACKS
     }
 
 
@@ -318,7 +357,7 @@ def test_a_pbx_that_quotes_the_url_gives_no_secret_away(
     monkeypatch.setattr("unifiedapi.client.PhoneCallEvents.create", refuse)
     result = setup("0003*400", "--yes")
     assert result.exit_code == 1
-    assert "bad url: /main/0003*400/hangup/***" in result.stderr
+    assert "bad url: /main/0003*400/dial-in/***" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -356,7 +395,7 @@ def test_removing_takes_away_what_was_set_up(setup: Setup, pbx: Sandbox) -> None
     ok(setup("0003*210", "0003*400", "--yes"))
     assert "forget it" in ok(setup("0003*210", "--remove", "--yes"))
     assert pbx.types("0003*210") == []
-    assert pbx.types("0003*400") == ["hangup"]
+    assert pbx.types("0003*400") == CAME_AND_LEFT
     assert [each["extension"] for each in json.loads(ok(setup("show", "--json")))] == ["0003*400"]
     ok(setup("--all", "--remove", "--yes"))
     assert pbx.types("0003*400") == []
@@ -414,6 +453,29 @@ def test_equal_numbers_on_two_pbxs_never_meet(
         assert "main" not in exported
 
 
+# A PBX whose API is not spoken
+
+OFFICE = '[pbx.office]\ndialect = "telphin"\n'
+
+
+def test_of_a_pbx_in_another_dialect_only_what_is_said_is_kept(
+    setup: Setup, pbx: Sandbox, configure: Configure
+) -> None:
+    configure(HANDLERS + table("main", pbx.url) + OFFICE, public_url=PUBLIC)
+    by_hand = "on the PBX, register by hand what `offhook url office EXTENSION` prints"
+    for arguments in (["7*1"], ["7*4", "--kind", "queue", "--owner", "jane"]):
+        result = setup(*arguments, "--pbx", "office", "--yes")
+        assert by_hand in result.stderr
+        ok(result)
+    assert kinds(setup) == {"7*1": None, "7*4": "queue"}
+    assert not pbx.requests
+    ok(setup("0003*400", "--pbx", "main", "--yes"))
+    assert "Nothing to do: 3 extensions" in ok(setup("--known", "--yes"))
+    assert "name the phones" in setup("--all", "--pbx", "office").stderr
+    ok(setup("--known", "--pbx", "office", "--remove", "--yes"))
+    assert kinds(setup) == {"0003*400": "queue"}
+
+
 # Files
 
 
@@ -428,7 +490,7 @@ def test_what_is_exported_can_be_applied(setup: Setup, pbx: Sandbox, tmp_path: P
     ok(setup("apply", str(path), "--yes"))
     assert json.loads(ok(setup("show", "--json"))) == before
     assert pbx.types("0003*210") == ALL
-    assert [event.method for event in pbx.store.events("0003*400")] == [EventMethod.GET]
+    assert {event.method for event in pbx.store.events("0003*400")} == {EventMethod.GET}
     text = path.read_text()
     ok(setup("export", str(path)))
     assert path.read_text() == text
@@ -437,24 +499,28 @@ def test_what_is_exported_can_be_applied(setup: Setup, pbx: Sandbox, tmp_path: P
 def test_applying_a_file_replaces_and_prunes(setup: Setup, pbx: Sandbox, tmp_path: Path) -> None:
     ok(setup("0003*210", "0003*211", "--label", "old", "--yes"))
     path = tmp_path / "extensions.toml"
-    path.write_text('[main."0003*210"]\nowner = "jane"\nevents = ["hangup"]\n[main."0003*400"]\n')
+    path.write_text(
+        '[main."0003*210"]\nowner = "jane"\nevents = ["hangup"]\n'
+        '[main."0003*400"]\n[main."0003*600"]\nkind = "conference"\n'
+    )
     ok(setup("apply", str(path), "--yes"))
     assert pbx.types("0003*210") == ["hangup"]
-    assert pbx.types("0003*400") == ["hangup"]
+    assert pbx.types("0003*400") == CAME_AND_LEFT
     assert pbx.types("0003*211") == ALL
     ok(setup("apply", str(path), "--prune", "--yes"))
     assert pbx.types("0003*211") == []
     shown = json.loads(ok(setup("show", "--json")))
-    assert [(e["extension"], e["label"], e["owner"]) for e in shown] == [
-        ("0003*210", None, "jane"),
-        ("0003*400", None, None),
+    assert [(e["extension"], e["label"], e["owner"], e["kind"]) for e in shown] == [
+        ("0003*210", None, "jane", "phone"),
+        ("0003*400", None, None, "queue"),
+        ("0003*600", None, None, "conference"),
     ]
     assert "Nothing to do" in ok(setup("apply", str(path), "--prune", "--yes"))
 
 
 def test_all_that_is_wrong_in_a_file_is_told_at_once(setup: Setup, tmp_path: Path) -> None:
     path = tmp_path / "extensions.toml"
-    path.write_text('[main."0003*210"]\nevents = ["ring"]\ncolour = "red"\nmethod = "PUT"\n')
+    path.write_text('[main."0003*210"]\nkind = "fax"\ncolour = "red"\nmethod = "PUT"\n')
     result = setup("apply", str(path))
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 3

@@ -2,7 +2,7 @@
 
 import pytest
 
-from offhook.event import EventType
+from offhook.event import CALLBACKS
 from offhook.token import callback_url
 from tests.conftest import SECRET, Configure
 from tests.offhook.cli.conftest import Offhook
@@ -20,13 +20,26 @@ def expected(event_type: str) -> str:
 def test_there_is_one_for_each_event_type(offhook: Offhook) -> None:
     result = offhook("url", "main", "0003*210")
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines == [[each.value, expected(each.value)] for each in EventType]
+    assert lines == [[each.value, expected(each.value)] for each in CALLBACKS]
     assert result.stderr == ""
 
 
 def test_one_can_be_had_alone(offhook: Offhook) -> None:
     result = offhook("url", "main", "0003*210", "--event", "hangup")
     assert result.stdout == f"{expected('hangup')}\n"
+
+
+def test_a_pbx_that_says_the_event_type_itself_has_one_for_all(
+    configure: Configure, offhook: Offhook
+) -> None:
+    tables = '[pbx.main]\ndialect = "telphin"\n'
+    configure(tables, public_url="https://events.example.com/pbx")
+    result = offhook("url", "main", "0003*210")
+    assert result.stdout == f"{expected('telphin')}\n"
+    assert len(offhook("url", "other", "0003*210").stdout.splitlines()) == 5
+    result = offhook("url", "main", "0003*210", "--event", "hangup")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "main has one URL for all event types" in result.stderr
 
 
 def test_a_url_that_no_pbx_reaches_is_told(configure: Configure, offhook: Offhook) -> None:
