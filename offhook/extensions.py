@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
+from offhook.call import Kind
 from offhook.event import EventType
 
 log = logging.getLogger("offhook.extensions")
@@ -33,6 +34,7 @@ class ExtensionSettings:
         handlers: the handlers that get its events; None: all of them.
         events: the event types that are registered on the PBX; None: it was never set up.
         method: how the PBX makes its callbacks, `GET` or `POST`.
+        kind: what it is; None: nobody has said so, and it was not found out.
         user: as whose extension the PBX's API knows it; None: as the PBX's settings say.
     """
 
@@ -41,6 +43,7 @@ class ExtensionSettings:
     handlers: tuple[str, ...] | None = None
     events: tuple[EventType, ...] | None = None
     method: str = "POST"
+    kind: Kind | None = None
     user: str | None = None
 
 

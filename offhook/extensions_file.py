@@ -9,14 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
+from offhook.call import Kind
 from offhook.errors import ConfigError
-from offhook.event import EventType
+from offhook.event import CALLBACKS, EventType
 from offhook.extensions import ExtensionSettings, Name
 
 EXTENSION = re.compile(r"[0-9]+\*[0-9]+")
 ALL = "all"  # in the place of events or handlers
 
-_COLUMNS = ("extension", "events", "handlers", "label", "owner")
+_COLUMNS = ("extension", "kind", "events", "handlers", "label", "owner")
 _HEAD = """\
 # The extensions that are set up, one table each: ["PBX"."EXTENSION"].
 # `offhook setup apply FILE` makes Offhook and the PBX what is written here.
@@ -30,6 +31,7 @@ class _Entry(BaseModel):
 
     label: str | None = None
     owner: str | None = None
+    kind: Kind | None = None
     handlers: tuple[str, ...] | None = None
     events: tuple[EventType, ...] | None = None
     method: Literal["GET", "POST"] = "POST"
@@ -59,13 +61,25 @@ def read_events(text: str) -> tuple[EventType, ...]:
     """
     words = _words(text)
     if words == [ALL]:
-        return tuple(EventType)
-    unknown = [word for word in words if word not in set(EventType)]
+        return CALLBACKS
+    unknown = [word for word in words if word not in set(CALLBACKS)]
     if unknown or not words:
         raise ConfigError(
-            f"{', '.join(unknown) or 'nothing'} is no event type: there are {', '.join(EventType)}"
+            f"{', '.join(unknown) or 'nothing'} is no event type: there are {', '.join(CALLBACKS)}"
         )
-    return tuple(each for each in EventType if each in words)
+    return tuple(each for each in CALLBACKS if each in words)
+
+
+def read_kind(text: str) -> Kind:
+    """What an extension is, by its name in any case.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    try:
+        return Kind(text.lower())
+    except ValueError:
+        raise ConfigError(f"{text} is no kind: there are {', '.join(Kind)}") from None
 
 
 def read_handlers(text: str) -> tuple[str, ...] | None:
@@ -149,6 +163,8 @@ def _row(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         raise ConfigError("has more cells than columns: put quotes around a cell with commas")
     cells = {name: (value or "").strip() for name, value in row.items()}
     given: dict[str, Any] = {n: cells[n] for n in ("label", "owner") if cells.get(n)}
+    if cells.get("kind"):
+        given["kind"] = read_kind(cells["kind"])
     if cells.get("events"):
         given["events"] = read_events(cells["events"])
     if cells.get("handlers"):
@@ -159,7 +175,7 @@ def _row(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def _settings(entry: _Entry) -> ExtensionSettings:
     given = entry.model_dump()
     if entry.events is not None:
-        given["events"] = tuple(each for each in EventType if each in entry.events)
+        given["events"] = tuple(each for each in CALLBACKS if each in entry.events)
     return ExtensionSettings(**given)
 
 
@@ -167,6 +183,7 @@ def _lines(settings: ExtensionSettings) -> str:
     values: dict[str, str | Sequence[str] | None] = {
         "label": settings.label,
         "owner": settings.owner,
+        "kind": settings.kind,
         "handlers": settings.handlers,
         "events": settings.events,
         "method": settings.method if settings.method != "POST" else None,

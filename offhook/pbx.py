@@ -44,9 +44,11 @@ async def open_api(settings: Settings, pbx: str) -> AsyncIterator[UnifiedApi]:
     """The API of a configured PBX; its connections are closed in the end.
 
     Raises:
-        ConfigError: its settings cannot be used.
+        ConfigError: its settings cannot be used, or its API is not spoken.
     """
     configured = settings.pbx[pbx]
+    if configured.host is None:
+        raise ConfigError(f"pbx.{pbx}: Offhook does not speak the API of {configured.dialect}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InsecureConnection)  # who set it is told by the command

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
+from offhook.call import Kind
 from offhook.errors import ConfigError
 from offhook.extensions import ExtensionSettings
 from offhook.pbx import open_api, sentence
@@ -16,7 +17,6 @@ from offhook.setup import (
     Action,
     Change,
     Installation,
-    Kind,
     Wanted,
     plan,
     usual_events,
@@ -43,15 +43,13 @@ class Target:
     """An extension, and how it should be.
 
     Attributes:
-        settings: None: nothing of ours shall be left.
+        settings: None: nothing of ours shall be left. A kind that they do not say is found out.
         user: as whose extension the API knows it.
-        kind: None: to be found out, if `settings` do not say which events.
     """
 
     extension: str
     settings: ExtensionSettings | None
     user: str
-    kind: Kind | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Survey:
     """What there is on one extension, and what to do about it.
 
     Attributes:
-        target: its settings now say which events.
+        target: its settings now say which kind and which events.
         others: phone call events that are not ours.
         strays: the hosts of those among them that some installation of Offhook made.
     """
@@ -147,9 +145,8 @@ class Registrar:
         return outcomes
 
     async def _survey(self, target: Target) -> Survey:
-        if target.settings is not None and target.settings.events is None:
-            events = usual_events(target.kind or await self._kind(target))
-            target = replace(target, settings=replace(target.settings, events=events))
+        if target.settings is not None:
+            target = replace(target, settings=await self._completed(target, target.settings))
         found = self._api.phone_call_events.list(target.extension, user=target.user)
         ours, others, strays = [], 0, set()
         async for event in found:
@@ -168,17 +165,23 @@ class Registrar:
             return []
         return wanted(self._installation, self.pbx, target.extension, target.settings)
 
-    async def _kind(self, target: Target) -> Kind:
-        """A phone, or something else: presence knows phones only, and nothing tells the others.
+    async def _completed(self, target: Target, settings: ExtensionSettings) -> ExtensionSettings:
+        """The settings with the kind and the events that nobody has said."""
+        kind = settings.kind or await self._kind(target)
+        events = usual_events(kind) if settings.events is None else settings.events
+        return replace(settings, kind=kind, events=events)
 
-        (QueueAgents would tell a queue; its usual events are those of an IVR and a conference.)
+    async def _kind(self, target: Target) -> Kind:
+        """Presence knows phones and nothing else, QueueAgents queues; the rest is taken for an IVR.
+
+        (Nothing in the API tells a conference from it.)
         """
-        try:
-            async for _ in self._api.presence.list(target.extension, user=target.user):
-                break
-        except ExtensionInvalid:
+        number, user = target.extension, target.user
+        if await _is_one(self._api.presence.list(number, user=user)):
+            return Kind.PHONE
+        if await _is_one(self._api.queue_agents.list(number, user=user)):
             return Kind.QUEUE
-        return Kind.PHONE
+        return Kind.IVR
 
     async def _carry_out(self, survey: Survey, outcome: Outcome) -> None:
         for change in survey.changes:
@@ -242,17 +245,56 @@ class Registrar:
         return results
 
 
+class ByHand:
+    """Stands in for the registrar of a PBX whose API is not spoken: there people register.
+
+    What is said of its extensions is kept all the same.
+    """
+
+    def __init__(self, pbx: str) -> None:
+        self.pbx = pbx
+
+    async def phones(self, user: str) -> list[str]:
+        """Raises `ConfigError`: only the API would tell."""
+        raise ConfigError(f"--all: Offhook does not speak the API of {self.pbx}: name the phones")
+
+    async def survey(
+        self, targets: Sequence[Target], done: Callable[[], object] = lambda: None
+    ) -> list[Survey | Failed[Target]]:
+        """There is nothing to do on the PBX."""
+        return [Survey(target, ()) for target in targets]
+
+    async def carry_out(
+        self, surveys: Sequence[Survey], done: Callable[[], object] = lambda: None
+    ) -> list[Outcome]:
+        """And nothing is done."""
+        return [Outcome(each.target.extension) for each in surveys]
+
+
 @asynccontextmanager
 async def registrar(
     settings: Settings, pbx: str, *, at_once: int = AT_ONCE, adopt: bool = False
-) -> AsyncIterator[Registrar]:
+) -> AsyncIterator[Registrar | ByHand]:
     """The registrar of a configured PBX; its connections are closed in the end.
 
     Raises:
         ConfigError: its settings cannot be used.
     """
+    if settings.pbx[pbx].host is None:
+        yield ByHand(pbx)
+        return
     async with open_api(settings, pbx) as api:
         yield Registrar(api, Installation.of(settings), pbx, at_once=at_once, adopt=adopt)
+
+
+async def _is_one(listing: AsyncIterable[object]) -> bool:
+    """Does the PBX list it, be it empty, or refuse the extension as one of another kind?"""
+    try:
+        async for _ in listing:
+            break
+    except ExtensionInvalid:
+        return False
+    return True
 
 
 def _host(url: str | None) -> str:

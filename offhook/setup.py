@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import unquote
 
-from offhook.event import EventType
+from offhook.call import Kind
+from offhook.event import CALLBACKS, EventType
 from offhook.extensions import ExtensionSettings
 from offhook.settings import Settings
 from offhook.token import CallbackUrl, callback_url, read_callback_url
@@ -16,22 +17,13 @@ from unifiedapi.resources import EventMethod, EventStatus, PhoneCallEvent
 from unifiedapi.resources import EventType as PbxEventType
 
 
-class Kind(StrEnum):
-    """What an extension is. Only these can have phone call events."""
-
-    PHONE = "phone"
-    QUEUE = "queue"
-    IVR = "ivr"
-    CONFERENCE = "conference"
-
-
 def usual_events(kind: Kind) -> tuple[EventType, ...]:
     """What is worth knowing of such an extension.
 
-    All of a phone. Of the others only the end of a call: who answered, and when, the phones behind
-    them tell. (So the vendor of a VoipNow dialect, Telphin, advises for queues and IVRs.)
+    All of a phone. Of the others when a call came and when it left: who answered, the phones
+    behind them tell.
     """
-    return tuple(EventType) if kind is Kind.PHONE else (EventType.HANGUP,)
+    return CALLBACKS if kind is Kind.PHONE else (EventType.DIAL_IN, EventType.HANGUP)
 
 
 @dataclass(frozen=True)
@@ -100,7 +92,7 @@ def wanted(
             EventMethod[settings.method],
             note(pbx),
         )
-        for event_type in EventType
+        for event_type in CALLBACKS
         if event_type in (settings.events or ())
     ]
 

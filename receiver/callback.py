@@ -5,7 +5,7 @@ VoipNow → **receive** (verify, parse, drop repeats, append, answer) → inbox
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 import msgspec
@@ -13,23 +13,24 @@ from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, parse_options_header
 
+from offhook import telphin
 from offhook.errors import RefusedCallback
-from offhook.event import CallEvent, EventType, read_event
+from offhook.event import CALLBACKS, CallEvent, read_event
 from offhook.settings import Settings
 from offhook.token import is_valid
 
+_SHORT = 100  # characters of what is kept decoded
 _KEPT_OF_HEADER = 256  # characters
-_TYPES = {event_type.value: event_type for event_type in EventType}
+_sorting = msgspec.json.Encoder(order="deterministic")
+_TYPES = {event_type.value: event_type for event_type in CALLBACKS}
 
 
-@dataclass(frozen=True, slots=True)
-class CallbackRequest:
-    """A callback as it arrived: the names and the token of its URL, its query and its body."""
+class CallbackRequest(msgspec.Struct, frozen=True, gc=False):
+    """A callback as it arrived: the names in its URL, its query and its body. Not its token."""
 
     pbx: str
     extension: str
     event_type: str
-    token: str
     method: str
     content_type: str
     query: bytes
@@ -40,14 +41,25 @@ class NoSuchCallback(Exception):
     """Not one of our URLs. Nobody learns why."""
 
 
-def verify(request: CallbackRequest, settings: Settings) -> None:
-    """Raise `NoSuchCallback` unless the URL was made with our secret, or the previous one."""
+def verified(path: str, settings: Settings) -> tuple[str, str, str]:
+    """PBX, extension and event type of a callback URL that was made with our secret.
+
+    Args:
+        path: decoded, from `PREFIX` on.
+
+    Raises:
+        NoSuchCallback: it was made with neither our secret nor the previous one.
+    """
+    names = path.split("/")
+    if len(names) != 6:
+        raise NoSuchCallback
+    _, _, pbx, extension, event_type, token = names
     secrets = [settings.secret.get_secret_value()]
     if settings.previous_secret is not None:
         secrets.append(settings.previous_secret.get_secret_value())
-    names = (request.pbx, request.extension, request.event_type)
-    if not is_valid(secrets, request.token, *names):
+    if not is_valid(secrets, token, pbx, extension, event_type):
         raise NoSuchCallback
+    return pbx, extension, event_type
 
 
 def accept(request: CallbackRequest, settings: Settings) -> CallEvent:
@@ -60,23 +72,41 @@ def accept(request: CallbackRequest, settings: Settings) -> CallEvent:
         raise RefusedCallback(405, "method_not_allowed", "A callback is a GET or a POST.")
     event_type = _TYPES.get(request.event_type)
     if event_type is None:
-        known = ", ".join(_TYPES)
-        raise RefusedCallback(400, "unknown_event_type", f"The URL must name one of: {known}.")
-    event = read_event(
-        pbx=request.pbx,
-        extension=request.extension,
-        type=event_type,
-        parameters=_parameters(request, settings),
-    )
+        event = _telphin_event(request, settings)
+    else:
+        event = read_event(
+            pbx=request.pbx,
+            extension=request.extension,
+            type=event_type,
+            parameters=_parameters(request, settings),
+        )
     if event is None:
         raise RefusedCallback(400, "missing_call_id", "The callback has no CallID.")
     return event
 
 
+def _telphin_event(request: CallbackRequest, settings: Settings) -> CallEvent | None:
+    """The event when the URL names no event type, but the dialect that says it in a parameter."""
+    if request.event_type != telphin.TELPHIN:
+        known = ", ".join([*_TYPES, telphin.TELPHIN])
+        raise RefusedCallback(400, "unknown_event_type", f"The URL must name one of: {known}.")
+    parameters = _parameters(request, settings)
+    event_type = telphin.event_type(parameters)
+    if event_type is None:
+        raise RefusedCallback(
+            400,
+            "unknown_event_type",
+            "EventType must be dial-in, dial-out, hangup, or answer with a CallFlow of in or out.",
+        )
+    return telphin.read_event(
+        pbx=request.pbx, extension=request.extension, type=event_type, parameters=parameters
+    )
+
+
 def fingerprint(event: CallEvent) -> str:
     """Equal for two callbacks that say exactly the same, in whatever order."""
-    said = (event.pbx, event.extension, event.type, sorted(event.parameters.items()))
-    return hashlib.blake2b(msgspec.json.encode(said), digest_size=12).hexdigest()
+    said = (event.pbx, event.extension, event.type, event.parameters)
+    return hashlib.blake2b(_sorting.encode(said), digest_size=12).hexdigest()
 
 
 def _parameters(request: CallbackRequest, settings: Settings) -> dict[str, str]:
@@ -85,7 +115,7 @@ def _parameters(request: CallbackRequest, settings: Settings) -> dict[str, str]:
         raise RefusedCallback(
             413, "too_large", f"Query and body may have {settings.max_body} bytes each."
         )
-    pairs = _urlencoded(request.query, settings.max_parameters)
+    pairs = _urlencoded(request.query, settings.max_parameters) if request.query else []
     if request.method == "POST" and request.body:
         kind = request.content_type.partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
@@ -98,14 +128,16 @@ def _parameters(request: CallbackRequest, settings: Settings) -> dict[str, str]:
                 "unsupported_media_type",
                 "The body must be application/x-www-form-urlencoded or multipart/form-data.",
             )
-    _check_limits(pairs, settings)
+    _check_limits(pairs, len(request.query) + len(request.body), settings)
     return dict(pairs)
 
 
-def _check_limits(pairs: list[tuple[str, str]], settings: Settings) -> None:
+def _check_limits(pairs: list[tuple[str, str]], size: int, settings: Settings) -> None:
     if len(pairs) > settings.max_parameters:
         raise _too_many(settings.max_parameters)
     longest = settings.max_parameter_length
+    if size <= longest:  # then no part of it is longer
+        return
     for name, value in pairs:
         if len(name) > longest or len(value) > longest:
             raise RefusedCallback(
@@ -121,7 +153,7 @@ def _urlencoded(data: bytes, most: int) -> list[tuple[str, str]]:
     """Decode leniently: bad UTF-8 is replaced, empty pairs are passed over.
 
     No document names the charset; a wrong one must not cost an event. Does what `parse_qsl` does,
-    in a third of its time: most names and values have nothing to decode.
+    in a quarter of its time: most names and values have nothing to decode.
     """
     if data.count(b"&") >= most:
         raise _too_many(most)
@@ -129,8 +161,18 @@ def _urlencoded(data: bytes, most: int) -> list[tuple[str, str]]:
     for pair in data.decode("utf-8", "replace").replace("+", " ").split("&"):
         if pair:
             name, _, value = pair.partition("=")
-            pairs.append((unquote(name), unquote(value)) if "%" in pair else (name, value))
+            pairs.append((_unquoted(name), _unquoted(value)) if "%" in pair else (name, value))
     return pairs
+
+
+def _unquoted(text: str) -> str:
+    if "%" not in text:
+        return text
+    return _known(text) if len(text) < _SHORT else unquote(text)
+
+
+# Most of what is encoded comes again and again: extensions, names of parameters, of people.
+_known = lru_cache(4096)(unquote)
 
 
 def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:

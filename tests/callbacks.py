@@ -3,6 +3,7 @@
 A folder holds one call, its callbacks numbered in their order; `odd/` holds one oddity a file. The
 path names PBX, extension and event type as every callback URL does, with TOKEN for the token. The
 files were made from the PBX's documents: nobody has published a recording of a VoipNow callback.
+Those in `telphin-*/` have the shape of callbacks that users of Telphin recorded.
 """
 
 from dataclasses import dataclass

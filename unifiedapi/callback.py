@@ -22,7 +22,17 @@ PARAMETERS = (
     "EventID",  # never documented for VoipNow, taken if it comes
 )
 
-_CANONICAL = {name.lower(): name for name in PARAMETERS} | {
+# What Telphin's dialect says besides, as far as it is read. Sources: `offhook/telphin.py`.
+TELPHIN_PARAMETERS = (
+    "EventType",  # dial-in, dial-out, answer, hangup; message-in and others, which are no calls
+    "SubCallID",  # one leg of the call
+    "EventTime",  # microseconds since 1970
+    "RecID",  # the recording, in a hangup
+    "Bridged",  # yes, no: in a hangup of a queue or an IVR, whether it was answered after entering
+    "RemoteNumber",  # after a transfer, the number outside
+)
+
+_CANONICAL = {name.lower(): name for name in PARAMETERS + TELPHIN_PARAMETERS} | {
     "calleridnam": "CallerIDName",  # the knowledge base's spelling
 }
 

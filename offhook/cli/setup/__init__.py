@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from offhook.call import Kind
 from offhook.cli.pbx import PbxName
 from offhook.cli.screen import Json, Yes, counted, fail, note, print_json, print_table
 from offhook.cli.server import connected
@@ -29,7 +30,6 @@ from offhook.pbx import among, chosen, sentence
 from offhook.reach import in_the_way
 from offhook.registrar import AT_ONCE
 from offhook.settings import Settings, load_settings
-from offhook.setup import Kind, usual_events
 from unifiedapi.errors import UnifiedApiError
 
 _DEFAULT = "extensions"
@@ -80,8 +80,8 @@ def extensions(
     file: Annotated[
         Path | None,
         typer.Option(
-            help="More extensions, as CSV: a column extension, and if you like events, handlers, "
-            "label, owner.",
+            help="More extensions, as CSV: a column extension, and if you like kind, events, "
+            "handlers, label, owner.",
             metavar="CSV",
         ),
     ] = None,
@@ -96,13 +96,16 @@ def extensions(
         str | None,
         typer.Option(
             help="Event types, separated by commas, or all.",
-            show_default="as before; at first all of a phone, hangup of anything else",
+            show_default="as before; at first all of a phone, dial-in and hangup of others",
             metavar="LIST",
         ),
     ] = None,
     kind: Annotated[
         Kind | None,
-        typer.Option(help="Take the event types that are usual for it.", show_default=False),
+        typer.Option(
+            help="What they are. Without --events it also says which event types they get.",
+            show_default="as before; at first found out from the PBX",
+        ),
     ] = None,
     method: Annotated[
         Method | None,
@@ -176,7 +179,8 @@ def extensions(
     if not (named or rows or everyone or known):
         raise ConfigError("which extensions? Name them, or give --file, --all or --known")
     given: dict[str, Any] = {
-        "events": read_events(events) if events is not None else kind and usual_events(kind),
+        "kind": kind,
+        "events": None if events is None else read_events(events),
         "method": method and method.value,
         "label": label,
         "owner": owner,
@@ -234,13 +238,15 @@ def show(pbx: PbxName = None, as_json: Json = False) -> None:
                 where,
                 each.label or "",
                 each.owner or "",
+                each.kind or "",
                 "all" if each.handlers is None else ", ".join(each.handlers) or "none",
                 ", ".join(each.events or ()),
                 each.method,
             ]
             for (where, number), each in stored.items()
         ]
-        print_table("extension", "PBX", "label", "owner", "handlers", "events", "method", rows=rows)
+        columns = ("PBX", "label", "owner", "kind", "handlers", "events", "method")
+        print_table("extension", *columns, rows=rows)
 
 
 @setup.command("export")
@@ -284,8 +290,9 @@ def apply(
     """Make the PBX, and what is known of extensions here, what a file says.
 
     What the file does not say of an extension has its default: all handlers,
-    no label, no owner, the event types that are usual. Extensions that are
-    not in the file stay as they are, or go with --prune.
+    no label, no owner, the kind that is found out, the event types that are
+    usual for it. Extensions that are not in the file stay as they are, or go
+    with --prune.
 
     \b
     Examples:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from offhook.cli.screen import confirm, counted, note, print_table
 from offhook.connection import connect
 from offhook.extensions import Extensions, ExtensionSettings, Name
-from offhook.registrar import Failed, Outcome, Registrar, Survey, Target, registrar
+from offhook.registrar import ByHand, Failed, Outcome, Registrar, Survey, Target, registrar
 from offhook.settings import Settings
 from offhook.setup import Action
 
@@ -36,7 +36,7 @@ class Site:
     """What the commands work with: the PBXs, and what was said of extensions before."""
 
     settings: Settings
-    registrars: dict[str, Registrar]
+    registrars: dict[str, Registrar | ByHand]
     extensions: Extensions
     stored: Stored
 
@@ -50,6 +50,8 @@ class Site:
 
     def target(self, name: Name, given: dict[str, Any], *, remove: bool) -> Target:
         """An extension that shall be as it was, but for what is given; or not be at all."""
+        if "kind" in given:  # who says it without events means those that are usual for it
+            given = {"events": None} | given
         target = self.wanted(name, replace(self.stored.get(name, ExtensionSettings()), **given))
         return replace(target, settings=None) if remove else target
 
@@ -63,7 +65,7 @@ async def site(
         redis = connect(settings.redis_url)
         stack.push_async_callback(redis.aclose)
         extensions = Extensions(redis)
-        registrars = {}
+        registrars: dict[str, Registrar | ByHand] = {}
         for name in pbxs:
             if settings.pbx[name].insecure:
                 note(f"! pbx.{name}: insecure: nothing proves that {_host(settings, name)} is it")
@@ -77,7 +79,7 @@ async def site(
 class Order:
     """What shall become of extensions of one PBX."""
 
-    registrar: Registrar
+    registrar: Registrar | ByHand
     targets: Sequence[Target]
 
     @property
@@ -97,6 +99,12 @@ async def run(here: Site, orders: Sequence[Order], *, yes: bool, only_plan: bool
     _print_plan([(pbx, survey, _in_words(here, pbx, survey)) for pbx, survey in to_do])
     _tell_of_others(surveys)
     _tell(failures)
+    for order in orders:
+        if isinstance(order.registrar, ByHand) and order.targets:
+            note(
+                f"! {order.pbx}: Offhook does not speak its API: on the PBX, register by hand what "
+                f"`offhook url {order.pbx} EXTENSION` prints, or delete it there."
+            )
     if not to_do:
         if surveys:
             typer.echo(f"Nothing to do: {_as_they_should_be(len(surveys))}.")
@@ -198,11 +206,12 @@ def _new_settings(here: Site, pbx: str, survey: Survey) -> list[str]:
     if wanted is None:
         return [] if there is None else ["forget it"]
     was = there or ExtensionSettings()
-    return [
+    new = [
         f"{field.name}: {_shown(field.name, getattr(wanted, field.name))}"
         for field in fields(ExtensionSettings)
         if getattr(wanted, field.name) != getattr(was, field.name)
     ]
+    return new if new or there else ["keep it on record"]
 
 
 def _shown(name: str, value: Any) -> str:
@@ -290,4 +299,4 @@ def _as_they_should_be(number: int) -> str:
 
 
 def _host(settings: Settings, pbx: str) -> str:
-    return urlsplit(settings.pbx[pbx].host).netloc
+    return urlsplit(settings.pbx[pbx].host or "").netloc
