@@ -5,11 +5,13 @@ Each method is made of the asynchronous one; what it does is written once, in `c
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from datetime import UTC, tzinfo
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from unifiedapi.client import (
+    CallRecords,
     Listing,
     PhoneCallEvents,
     PresenceService,
@@ -87,6 +89,12 @@ class BlockingQueueAgents(_Blocking[QueueAgents]):
     update = _blocking(QueueAgents.update)
 
 
+class BlockingCallRecords(_Blocking[CallRecords]):
+    """The calls that the PBX has recorded."""
+
+    list = _listing(CallRecords.list)
+
+
 class BlockingUnifiedApi:
     """`UnifiedApi` for scripts; takes the same arguments. Not for use inside of a running loop."""
 
@@ -99,14 +107,22 @@ class BlockingUnifiedApi:
         insecure: bool = False,
         timeout: float = 10.0,
         waits: Sequence[float] = WAITS,
+        zone: tzinfo = UTC,
     ) -> None:
         self._api = UnifiedApi(
-            base_url, auth, ca_file=ca_file, insecure=insecure, timeout=timeout, waits=waits
+            base_url,
+            auth,
+            ca_file=ca_file,
+            insecure=insecure,
+            timeout=timeout,
+            waits=waits,
+            zone=zone,
         )
         self._loop = asyncio.Runner()
         self.phone_call_events = BlockingPhoneCallEvents(self._api.phone_call_events, self._loop)
         self.presence = BlockingPresence(self._api.presence, self._loop)
         self.queue_agents = BlockingQueueAgents(self._api.queue_agents, self._loop)
+        self.call_records = BlockingCallRecords(self._api.call_records, self._loop)
 
     def close(self) -> None:
         """Close every connection."""

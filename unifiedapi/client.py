@@ -1,14 +1,15 @@
-"""`UnifiedApi`: the typed client for PhoneCallEvents, Presence and QueueAgents.
+"""`UnifiedApi`: the typed client for PhoneCallEvents, Presence, QueueAgents and call records (CDR).
 
 Sources: VoipNow wiki, Create, List, Update and Delete PhoneCallEvents, List Presence, List and
-Update QueueAgents (v3) and the v5 pages of the same services. Where they differ, it does what
-4PSA's own client (mcp-voipnow) does: the type of a new phone call event goes in the body, numbers
-go as strings, and paths end in a slash.
+Update QueueAgents, List CDR (v3) and the v5 pages of the same services. Where they differ, it does
+what 4PSA's own client (mcp-voipnow) does: the type of a new phone call event goes in the body,
+numbers go as strings, and paths end in a slash.
 """
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack
@@ -17,9 +18,12 @@ from unifiedapi.errors import EventIdInvalid, InvalidRequest, UnexpectedAnswer
 from unifiedapi.oauth import Auth
 from unifiedapi.resources import (
     AgentStatus,
+    CallRecord,
+    Disposition,
     EventMethod,
     EventStatus,
     EventType,
+    Flow,
     Page,
     PhoneCallEvent,
     Presence,
@@ -47,7 +51,8 @@ class ListOptions(TypedDict, total=False):
         filter_value: what to compare with; several for `inArray`.
         fields: the fields to answer with, all when not given. Those that say which resource it
             is always come.
-        sort_order: events go by URL, presence by extension, agents by status.
+        sort_order: events go by URL, presence by extension, agents by status, call records by
+            `published`.
     """
 
     count: int
@@ -69,6 +74,7 @@ class UnifiedApi:
         insecure: do not check the PBX's certificate, or speak plain HTTP with another machine.
         timeout: seconds for one attempt, from connecting to the answer's last byte.
         waits: seconds to wait before each repeat of what may be repeated; none: no repeats.
+        zone: the PBX's time zone, for call records: their dates are asked for in its local time.
 
     Every method raises `UnifiedApiError`: an `ApiError` when the PBX refused, `NoAnswer` or
     `UnexpectedAnswer` when it did not answer so, `InvalidRequest` before anything was sent.
@@ -83,7 +89,9 @@ class UnifiedApi:
         insecure: bool = False,
         timeout: float = 10.0,
         waits: Sequence[float] = WAITS,
+        zone: tzinfo = UTC,
     ) -> None:
+        self.zone = zone
         self._auth = auth
         self._transport = Transport(
             base_url, ca_file=ca_file, insecure=insecure, timeout=timeout, waits=waits
@@ -91,6 +99,7 @@ class UnifiedApi:
         self.phone_call_events = PhoneCallEvents(self)
         self.presence = PresenceService(self)
         self.queue_agents = QueueAgents(self)
+        self.call_records = CallRecords(self)
 
     async def request(
         self,
@@ -156,12 +165,12 @@ class Listing(Generic[T]):
     def __init__(
         self,
         ask: Callable[[dict[str, str]], Awaitable[object]],
-        kind: type[T],
+        read: Callable[[object], T],
         identity: Sequence[str],
         options: ListOptions,
     ) -> None:
         self._ask = ask
-        self._kind = kind
+        self._read = read
         self._parameters = _parameters(identity, **options)
 
     async def pages(self) -> AsyncIterator[Page]:
@@ -190,7 +199,7 @@ class Listing(Generic[T]):
     async def __aiter__(self) -> AsyncIterator[T]:
         async for page in self.pages():
             for entry in page.entry:
-                yield self._kind.read(entry)
+                yield self._read(entry)
 
 
 class PhoneCallEvents:
@@ -241,7 +250,7 @@ class PhoneCallEvents:
     ) -> Listing[PhoneCallEvent]:
         """Those of all types, of one type, or the one with this id (which needs its type)."""
         path = _events_path(user, extension, type, id)
-        return _listing(self._api, path, PhoneCallEvent, ("type", "id"), options)
+        return _listing(self._api, path, PhoneCallEvent.read, ("type", "id"), options)
 
     async def update(
         self,
@@ -318,7 +327,7 @@ class PresenceService:
             raise InvalidRequest("@self has no @owner: name the user, or the extension")
         owner, number = _user(user), _extension(extension, self_allowed=True)
         path = f"/extensions/{owner}/{number}/presence/"
-        return _listing(self._api, path, Presence, ("extension",), options)
+        return _listing(self._api, path, Presence.read, ("extension",), options)
 
 
 class QueueAgents:
@@ -337,7 +346,7 @@ class QueueAgents:
     ) -> Listing[QueueAgent]:
         """All, or the one with this extension (a remote one: number or id)."""
         path = _agents_path(user, queue, agent)
-        return _listing(self._api, path, QueueAgent, ("agentNumber",), options)
+        return _listing(self._api, path, QueueAgent.read, ("agentNumber",), options)
 
     async def update(
         self, queue: str, agent: str, status: AgentStatus, *, user: str | int = "@me"
@@ -351,12 +360,73 @@ class QueueAgents:
         return QueueAgent.read({"agentNumber": agent} | sent | changed)
 
 
+class CallRecords:
+    """The calls that the PBX has recorded (CDR)."""
+
+    def __init__(self, api: UnifiedApi) -> None:
+        self._api = api
+
+    def list(
+        self,
+        *,
+        owner: str | int | None = None,
+        source: str | None = None,
+        destination: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+        save_start_date: datetime | None = None,
+        save_end_date: datetime | None = None,
+        flow: Flow | None = None,
+        disposition: Disposition | None = None,
+        **options: Unpack[ListOptions],
+    ) -> Listing[CallRecord]:
+        """Those that fit everything given.
+
+        Dates need a time zone. They are sent in the PBX's local time (`UnifiedApi(zone=)`), to the
+        second; in the hour that is there twice when summer time ends, the PBX decides which.
+        `filter_by` is `source`, `destination`, `published` or `answered`; a date in `filter_value`
+        is a text, in the PBX's local time: 2024-10-05T00:00:00. 4PSA says that `fields` takes the
+        names of PhoneCallStat, the statistics beside the records: they are sent as given, and
+        nothing is added.
+
+        Args:
+            owner: whose history: a user's number or `@me`; the token's user if not given.
+            source: who called, an extended extension or a public number.
+            destination: who was called, likewise.
+            start_date: answered then or later; since the month began, if not given.
+            end_date: answered then or before; until now, if not given.
+            save_start_date: recorded then or later, that is, when the call was over.
+            save_end_date: recorded then or before.
+        """
+        zone = self._api.zone
+        own = {
+            "source": source,
+            "destination": destination,
+            "startDate": _local(start_date, zone),
+            "endDate": _local(end_date, zone),
+            "saveStartDate": _local(save_start_date, zone),
+            "saveEndDate": _local(save_end_date, zone),
+            "flow": None if flow is None else str(int(flow)),
+            "disposition": None if disposition is None else str(int(disposition)),
+        }
+        path = "/cdr/" if owner is None else f"/cdr/{_user(owner)}/"
+        given = {name: value for name, value in own.items() if value is not None}
+        read = partial(CallRecord.read, zone=zone)
+        return _listing(self._api, path, read, (), options, given)
+
+
 def _listing(
-    api: UnifiedApi, path: str, kind: type[T], identity: Sequence[str], options: ListOptions
+    api: UnifiedApi,
+    path: str,
+    read: Callable[[object], T],
+    identity: Sequence[str],
+    options: ListOptions,
+    own: Mapping[str, str] | None = None,
 ) -> Listing[T]:
-    return Listing(
-        lambda parameters: api.request("GET", path, params=parameters), kind, identity, options
-    )
+    def ask(parameters: dict[str, str]) -> Awaitable[object]:
+        return api.request("GET", path, params={**(own or {}), **parameters})
+
+    return Listing(ask, read, identity, options)
 
 
 def _parameters(
@@ -432,6 +502,14 @@ def _checked_id(id_: str) -> str:
     if not re.fullmatch(r"\w[\w.~-]{0,254}", id_, re.ASCII):
         raise InvalidRequest(f"{id_!r} is no id of a phone call event")
     return id_
+
+
+def _local(moment: datetime | None, zone: tzinfo) -> str | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise InvalidRequest(f"{moment} has no time zone: give it one, such as datetime.UTC")
+    return moment.astimezone(zone).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _one(data: object) -> Any:

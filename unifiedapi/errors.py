@@ -209,6 +209,87 @@ class AgentInvalid(ApiError):
     codes = ("qag_agent_invalid",)
 
 
+# Call records (CDR).
+
+
+class StartDateInvalid(ApiError):
+    """`startDate` is no date of the form 2024-10-05T00:00:00."""
+
+    codes = ("cdr_start_date_invalid",)
+
+
+class EndDateInvalid(ApiError):
+    """`endDate` is no date of the form 2024-10-05T00:00:00."""
+
+    codes = ("cdr_end_date_invalid",)
+
+
+class SaveStartDateInvalid(ApiError):
+    """`saveStartDate` is no date of the form 2024-10-05T00:00:00."""
+
+    codes = ("cdr_save_start_date_invalid",)
+
+
+class SaveEndDateInvalid(ApiError):
+    """`saveEndDate` is no date of the form 2024-10-05T00:00:00."""
+
+    codes = ("cdr_save_end_date_invalid",)
+
+
+class DatesInvalid(ApiError):
+    """A start date is after its end date."""
+
+    codes = ("cdr_invalid_date_parameters",)
+
+
+class SourceInvalid(ApiError):
+    """`source` is neither an extension nor a public number."""
+
+    codes = ("cdr_source_invalid",)
+
+
+class DestinationInvalid(ApiError):
+    """`destination` is neither an extension nor a public number."""
+
+    codes = ("cdr_destination_invalid",)
+
+
+class FlowInvalid(ApiError):
+    """`flow` is unknown."""
+
+    codes = ("cdr_flow_invalid",)
+
+
+class DispositionInvalid(ApiError):
+    """`disposition` is unknown."""
+
+    codes = ("cdr_disposition_invalid",)
+
+
+class FilterByAnsweredInvalid(ApiError):
+    """`filterValue` is no date, and `filterBy` is `answered`."""
+
+    codes = ("cdr_invalid_filter_by_answered",)
+
+
+class FilterByPublishedInvalid(ApiError):
+    """`filterValue` is no date, and `filterBy` is `published`."""
+
+    codes = ("cdr_invalid_filter_by_published",)
+
+
+class FilterBySourceInvalid(ApiError):
+    """`filterValue` is no number, and `filterBy` is `source`."""
+
+    codes = ("cdr_invalid_filter_by_source",)
+
+
+class FilterByDestinationInvalid(ApiError):
+    """`filterValue` is no number, and `filterBy` is `destination`."""
+
+    codes = ("cdr_invalid_filter_by_destination",)
+
+
 # OAuth (RFC 6749, section 5.2; VoipNow's own pages show no error of it).
 
 

@@ -9,6 +9,7 @@ import typer
 
 from offhook.cli.screen import Json, fail, note, print_json
 from unifiedapi.sandbox.calls import Scenario
+from unifiedapi.sandbox.pbx import Drop
 
 sandbox = typer.Typer(
     help="Run a PBX made of code: UnifiedAPI, and calls placed on it.",
@@ -25,6 +26,13 @@ Phones = Annotated[
 ]
 Speed = Annotated[
     float, typer.Option(min=0.001, help="20 makes a call of two minutes last six seconds.")
+]
+Lost = Annotated[
+    Drop,
+    typer.Option(
+        help="The callbacks that the PBX never makes: none, hangup or all; it records the call.",
+        metavar="WHICH",
+    ),
 ]
 _HERE = "http://127.0.0.1:8090"
 
@@ -54,9 +62,9 @@ def start(
 ) -> None:
     """Start the sandbox PBX; it runs until Ctrl-C and forgets everything then.
 
-    It speaks UnifiedAPI (phone call events, presence, queue agents, OAuth)
-    as documented, and makes real callbacks for the calls that are placed
-    on it. Its description is at /openapi.json.
+    It speaks UnifiedAPI (phone call events, presence, queue agents, call
+    records, OAuth) as documented, and makes real callbacks for the calls
+    that are placed on it. Its description is at /openapi.json.
 
     \b
     Examples:
@@ -101,6 +109,7 @@ def call(
     url: Url = _HERE,
     phones: Phones = None,
     speed: Speed = 1.0,
+    drop: Lost = Drop.NONE,
     as_json: Json = False,
 ) -> None:
     """Place a call on a running sandbox PBX.
@@ -109,8 +118,10 @@ def call(
     Examples:
       offhook sandbox call ring-group --speed 20
       offhook sandbox call missed --phones '0003*210'
+      offhook sandbox call answered --speed 20 --drop hangup
     """
-    answer = _control(url, "POST", "calls", {"scenario": scenario, **_placing(phones, speed)})
+    order = {"scenario": scenario, **_placing(phones, speed, drop)}
+    answer = _control(url, "POST", "calls", order)
     if as_json:
         print_json(answer)
     else:
@@ -124,6 +135,7 @@ def load(
     url: Url = _HERE,
     phones: Phones = None,
     speed: Speed = 1.0,
+    drop: Lost = Drop.NONE,
 ) -> None:
     """Place many calls on a running sandbox PBX.
 
@@ -131,7 +143,7 @@ def load(
     Example:
       offhook sandbox load 1000 --rate 50 --speed 20
     """
-    _control(url, "POST", "load", {"calls": calls, "rate": rate, **_placing(phones, speed)})
+    _control(url, "POST", "load", {"calls": calls, "rate": rate, **_placing(phones, speed, drop)})
     note(f"{calls} calls are on their way; `offhook sandbox tally` counts the answers.")
 
 
@@ -150,9 +162,9 @@ def tally(url: Url = _HERE, as_json: Json = False) -> None:
     )
 
 
-def _placing(phones: str | None, speed: float) -> dict[str, Any]:
+def _placing(phones: str | None, speed: float, drop: Drop) -> dict[str, Any]:
     listed = [phone.strip() for phone in (phones or "").split(",") if phone.strip()]
-    return {"phones": listed or None, "speed": speed}
+    return {"phones": listed or None, "speed": speed, "drop": drop}
 
 
 def _control(url: str, method: str, what: str, order: dict[str, Any] | None = None) -> Any:

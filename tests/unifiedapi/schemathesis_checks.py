@@ -4,12 +4,22 @@ from typing import Any
 
 import schemathesis
 
-# Whose extension it is, whether an id or an agent exists, and that a filter needs a value.
+# Whose extension it is, whether an id or an agent exists, that a filter needs a value (and which),
+# how many days a month has, and that one date is after another.
 NO_SCHEMA_SAYS = {
     "extension_invalid",
     "pce_id_invalid",
     "qag_agent_invalid",
     "filtervalue_invalid",
+    "cdr_invalid_filter_by_source",
+    "cdr_invalid_filter_by_destination",
+    "cdr_invalid_filter_by_published",
+    "cdr_invalid_filter_by_answered",
+    "cdr_start_date_invalid",
+    "cdr_end_date_invalid",
+    "cdr_save_start_date_invalid",
+    "cdr_save_end_date_invalid",
+    "cdr_invalid_date_parameters",
 }
 
 

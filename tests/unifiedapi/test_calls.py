@@ -1,6 +1,5 @@
 """Calls and their callbacks: what holds for every call, whatever chance makes of it."""
 
-from collections import defaultdict
 from itertools import islice
 from random import Random
 from urllib.parse import parse_qsl
@@ -31,10 +30,16 @@ def some(scenario: Scenario) -> list[Call]:
     return [make_call(scenario, Random(seed), PHONES) for seed in range(50)]
 
 
-def legs(call: Call) -> dict[str, list[Callback]]:
-    found = defaultdict(list)
+def legs(call: Call) -> list[tuple[str, list[Callback]]]:
+    """The legs, each with its extension: one that is dialled again is in the call again."""
+    found: list[tuple[str, list[Callback]]] = []
+    running: dict[tuple[str, str], list[Callback]] = {}
     for callback in call.callbacks:
-        found[callback.extension].append(callback)
+        key = callback.extension, callback.parameters["CallFlow"]
+        if callback.type in DIALS:
+            running[key] = []
+            found.append((callback.extension, running[key]))
+        running[key].append(callback)
     return found
 
 
@@ -43,7 +48,7 @@ def test_every_leg_is_dialled_first_and_hung_up_last_and_each_only_once(
     scenario: Scenario,
 ) -> None:
     for call in some(scenario):
-        for leg in legs(call).values():
+        for _, leg in legs(call):
             types = [callback.type for callback in leg]
             assert types[0] in DIALS
             assert types[-1] is EventType.HANGUP
@@ -57,7 +62,7 @@ def test_callbacks_are_sorted_and_those_of_a_leg_are_at_different_times(
     for call in some(scenario):
         assert call.callbacks[0].at == 0
         assert list(call.callbacks) == sorted(call.callbacks, key=lambda callback: callback.at)
-        for leg in legs(call).values():
+        for _, leg in legs(call):
             assert len({callback.at for callback in leg}) == len(leg)
 
 
@@ -84,7 +89,7 @@ def test_the_status_is_one_that_the_documents_give_the_event_type(scenario: Scen
 @every_scenario
 def test_a_leg_ends_as_answered_if_and_only_if_it_was(scenario: Scenario) -> None:
     for call in some(scenario):
-        for leg in legs(call).values():
+        for _, leg in legs(call):
             answered = any(callback.type in ANSWERS for callback in leg)
             assert (leg[-1].parameters["CallStatus"] == "ANSWER") is answered
 
@@ -115,11 +120,13 @@ def test_the_flow_agrees_with_the_event_type_and_the_extension_with_the_flow(
         (Scenario.MISSED, "NOANSWER"),
         (Scenario.BUSY, "BUSY"),
         (Scenario.CANCELLED, "CANCEL"),
+        (Scenario.OUTGOING_MISSED, "NOANSWER"),
+        (Scenario.OUTGOING_BUSY, "BUSY"),
     ],
 )
 def test_an_unanswered_call_says_why(scenario: Scenario, status: str) -> None:
     for call in some(scenario):
-        assert [callback.type for callback in call.callbacks] == [0, 2]
+        assert len(call.callbacks) == 2
         assert call.callbacks[-1].parameters["CallStatus"] == status
 
 
@@ -152,7 +159,7 @@ def test_three_phones_of_a_ring_group_ring_at_once_and_one_answers() -> None:
 
 def test_a_transfer_goes_from_one_phone_to_another_in_the_same_call() -> None:
     for call in some(Scenario.TRANSFER):
-        first, second = legs(call).items()
+        first, second = legs(call)
         assert first[1][0].at < second[1][0].at
         assert {callback.parameters["CallerExtension"] for callback in second[1]} == {first[0]}
         numbers = {callback.parameters["CallerIDNum"] for callback in call.callbacks}
@@ -161,11 +168,57 @@ def test_a_transfer_goes_from_one_phone_to_another_in_the_same_call() -> None:
 
 def test_a_queue_tries_one_agent_after_the_other() -> None:
     for call in some(Scenario.QUEUE):
-        (queue, waiting), (_, silent), (_, willing) = legs(call).items()
+        (queue, waiting), (_, silent), (_, willing) = legs(call)
         assert queue == QUEUE
         assert waiting[0].at < silent[0].at < silent[-1].at < willing[0].at < waiting[-1].at
         assert silent[-1].parameters["CallStatus"] == "NOANSWER"
         assert willing[-1].parameters["CallStatus"] == "ANSWER"
+
+
+def test_one_phone_calls_another_and_both_legs_name_both() -> None:
+    for call in some(Scenario.INTERNAL):
+        (calling, _), (called, _) = legs(call)
+        for callback in call.callbacks:
+            assert callback.parameters["CallerExtension"] == calling
+            assert callback.parameters["CalledExtension"] == called
+            assert "CalledDID" not in callback.parameters
+
+
+@pytest.mark.parametrize(
+    ("scenario", "status"),
+    [(Scenario.RING_GROUP_MISSED, "NOANSWER"), (Scenario.RING_GROUP_CANCELLED, "CANCEL")],
+)
+def test_a_ring_group_that_nobody_answers_stops_ringing_at_once(
+    scenario: Scenario, status: str
+) -> None:
+    for call in some(scenario):
+        hangups = call.callbacks[3:]
+        assert len({callback.extension for callback in hangups}) == 3
+        assert {callback.parameters["CallStatus"] for callback in hangups} == {status}
+        assert len({callback.at for callback in hangups}) == 1
+
+
+def test_an_attended_transfer_asks_the_second_phone_before_the_first_one_hangs_up() -> None:
+    for call in some(Scenario.TRANSFER_ATTENDED):
+        (extension, first), (asking, asked), (_, second) = legs(call)
+        assert extension == asking
+        assert first[1].at < asked[0].at < second[0].at < second[1].at < first[-1].at
+        assert second[-1] is call.callbacks[-1]
+
+
+def test_a_queue_offers_the_call_to_its_only_agent_again() -> None:
+    for call in some(Scenario.QUEUE_AGAIN):
+        _, (agent, silent), (again, willing) = legs(call)
+        assert agent == again
+        assert silent[-1].at < willing[0].at
+        statuses = [leg[-1].parameters["CallStatus"] for leg in (silent, willing)]
+        assert statuses == ["NOANSWER", "ANSWER"]
+
+
+def test_a_queue_that_nobody_takes_is_answered_by_the_queue_alone() -> None:
+    for call in some(Scenario.QUEUE_MISSED):
+        answers = [callback for callback in call.callbacks if callback.type in ANSWERS]
+        assert [callback.extension for callback in answers] == [QUEUE]
 
 
 def test_the_same_seed_makes_the_same_calls() -> None:
@@ -200,7 +253,16 @@ def test_too_few_phones_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "folder",
-    ["answered-incoming", "answered-outgoing", *list(Scenario)[2:]],
+    [
+        "answered-incoming",
+        "answered-outgoing",
+        "missed",
+        "busy",
+        "cancelled",
+        "ring-group",
+        "transfer",
+        "queue",
+    ],
 )
 def test_payloads_tell_the_same_story_as_the_scenario_of_that_name(folder: str) -> None:
     scenario = {

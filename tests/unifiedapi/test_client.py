@@ -19,6 +19,10 @@ from unifiedapi.errors import (
     AgentStatusInvalid,
     ApiError,
     CountInvalid,
+    DatesInvalid,
+    DestinationInvalid,
+    DispositionInvalid,
+    EndDateInvalid,
     EventIdInvalid,
     EventMethodInvalid,
     EventNoteInvalid,
@@ -27,22 +31,33 @@ from unifiedapi.errors import (
     EventUrlInvalid,
     ExtensionInvalid,
     FieldsInvalid,
+    FilterByAnsweredInvalid,
+    FilterByDestinationInvalid,
     FilterByInvalid,
+    FilterByPublishedInvalid,
+    FilterBySourceInvalid,
     FilterOpInvalid,
     FilterValueInvalid,
+    FlowInvalid,
     InvalidRequest,
     NotTrusted,
     RequestNotImplemented,
+    SaveEndDateInvalid,
+    SaveStartDateInvalid,
     SortOrderInvalid,
+    SourceInvalid,
+    StartDateInvalid,
     StartIndexInvalid,
     UserInvalid,
 )
 from unifiedapi.oauth import Auth, BearerToken, ClientCredentials
 from unifiedapi.resources import (
     AgentStatus,
+    Disposition,
     EventMethod,
     EventStatus,
     EventType,
+    Flow,
     PresenceStatus,
     RegistrationStatus,
     Resource,
@@ -224,6 +239,7 @@ def test_what_breaks_a_rule_is_not_sent() -> None:
             lambda: read(presence.list("0003*210", user="me")),
             lambda: read(presence.list("0003*210", user="")),
             lambda: read(events.list("0003*210", id="1")),
+            lambda: read(api.call_records.list(owner="33/..")),
             lambda: events.delete("0003*210", EventType.HANGUP, ""),
             lambda: events.delete("0003*210", EventType.HANGUP, ".."),
             lambda: events.update("0003*210", EventType.HANGUP, "a/b"),
@@ -275,6 +291,32 @@ REFUSALS: dict[type[ApiError], Attempt] = {
     ),
     EventIdInvalid: lambda api: api.phone_call_events.delete("0003*210", EventType.HANGUP, "none"),
     AgentInvalid: lambda api: api.queue_agents.update("0003*400", "0003*299", AgentStatus.ONLINE),
+    # The client writes dates itself, and cannot be made to write a wrong one.
+    StartDateInvalid: lambda api: api.request("GET", "/cdr/", params={"startDate": "1"}),
+    EndDateInvalid: lambda api: api.request("GET", "/cdr/", params={"endDate": "1"}),
+    SaveStartDateInvalid: lambda api: api.request("GET", "/cdr/", params={"saveStartDate": "1"}),
+    SaveEndDateInvalid: lambda api: api.request("GET", "/cdr/", params={"saveEndDate": "1"}),
+    DatesInvalid: lambda api: read(
+        api.call_records.list(
+            start_date=datetime(2024, 10, 2, tzinfo=UTC), end_date=datetime(2024, 10, 1, tzinfo=UTC)
+        )
+    ),
+    SourceInvalid: lambda api: read(api.call_records.list(source="anonymous")),
+    DestinationInvalid: lambda api: read(api.call_records.list(destination="@self")),
+    FlowInvalid: lambda api: read(api.call_records.list(flow=Flow(1))),
+    DispositionInvalid: lambda api: read(api.call_records.list(disposition=Disposition(6))),
+    FilterByAnsweredInvalid: lambda api: read(
+        api.call_records.list(filter_by="answered", filter_value="today")
+    ),
+    FilterByPublishedInvalid: lambda api: read(
+        api.call_records.list(filter_by="published", filter_value="today")
+    ),
+    FilterBySourceInvalid: lambda api: read(
+        api.call_records.list(filter_by="source", filter_value="anonymous")
+    ),
+    FilterByDestinationInvalid: lambda api: read(
+        api.call_records.list(filter_by="destination", filter_value="anonymous")
+    ),
     AgentStatusInvalid: lambda api: api.queue_agents.update("0003*400", "0003*210", AgentStatus(3)),
 }
 

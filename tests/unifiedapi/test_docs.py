@@ -6,7 +6,9 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import httpx
 import pytest
@@ -14,6 +16,8 @@ import pytest
 from tests.unifiedapi.serving import serve
 from unifiedapi import errors
 from unifiedapi.client import ListOptions
+from unifiedapi.sandbox.calls import Scenario, make_call
+from unifiedapi.sandbox.records import record_of
 from unifiedapi.sandbox.server import create_sandbox
 from unifiedapi.sandbox.store import Store
 from unifiedapi.sandbox.tls import Certificate
@@ -29,15 +33,20 @@ def blocks(language: str) -> list[str]:
 def test_the_programs_run(
     program: str, store: Store, certificate: Certificate, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    now = datetime.now(UTC)
+    missed = make_call(Scenario.MISSED, Random(1), ["0003*210"])
+    store.add_record(record_of(missed, began=now, saved=now))
     with serve(create_sandbox(store)) as plain, serve(create_sandbox(store), certificate) as tls:
         program = program.replace("http://127.0.0.1:8090", plain)
         program = program.replace(
             '"https://pbx.example.org", auth', f'"{tls}", auth, ca_file="{certificate.ca_file}"'
         )
         subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)
-    if "print(" in program:
-        [printed] = blocks("text")
-        assert capfd.readouterr().out == printed
+    shown = capfd.readouterr().out
+    if "print(presence" in program:
+        assert [shown] == blocks("text")
+    if "print(record" in program:
+        assert shown.endswith("('0003*210',)\n")
 
 
 def test_the_command_starts_a_sandbox() -> None:

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,7 +17,8 @@ from starlette.routing import Route
 from tests.unifiedapi.serving import serve
 from unifiedapi.blocking import BlockingUnifiedApi
 from unifiedapi.oauth import BearerToken
-from unifiedapi.resources import EventMethod, EventStatus, EventType
+from unifiedapi.resources import Disposition, EventMethod, EventStatus, EventType
+from unifiedapi.sandbox.calls import Scenario, make_call
 from unifiedapi.sandbox.exchange import create_exchange
 from unifiedapi.sandbox.store import Store
 from unifiedapi.sandbox.tls import Certificate
@@ -117,6 +119,41 @@ def test_a_load_places_as_many_calls_as_ordered(
 
 
 @pytest.mark.parametrize(
+    ("drop", "made"),
+    [("none", {"dial", "answer", "hangup"}), ("hangup", {"dial", "answer"}), ("all", set())],
+)
+@pytest.mark.parametrize("what", ["calls", "load"])
+def test_callbacks_that_are_dropped_are_never_made_and_the_call_is_recorded(
+    what: str, drop: str, made: set[str], pbx: Started, listener: Listener, callback_url: str
+) -> None:
+    url, api = pbx
+    named = {"dial": EventType.DIAL_IN, "answer": EventType.ANSWER_IN, "hangup": EventType.HANGUP}
+    for name, type_ in named.items():
+        api.phone_call_events.create(PHONE, type=type_, url=f"{callback_url}/{name}")
+    many = {"calls": 1, "scenarios": ["answered"]} if what == "load" else {"scenario": "answered"}
+    began = time.monotonic()
+    order(url, what, **many, phones=[PHONE], speed=50, seed=2, drop=drop)
+    tally = settled(url)
+    script = make_call(Scenario.ANSWERED, Random(2), [PHONE])
+    if what == "calls":  # a call whose callbacks are lost lasts as long
+        assert time.monotonic() - began > script.callbacks[-1].at / 50
+    assert listener.heard == {(name, "POST"): 1 for name in made}
+    assert (tally["calls"], tally["sent"]) == (1, len(made))
+    [record] = api.call_records.list()
+    assert record.answered is not None
+    assert record.legs[0].disposition == Disposition.ANSWERED
+
+
+def test_a_call_is_recorded_when_nobody_takes_its_callbacks(pbx: Started) -> None:
+    url, api = pbx
+    api.phone_call_events.create(PHONE, type=EventType.HANGUP, url="http://127.0.0.1:9/h")
+    order(url, "calls", scenario="busy", phones=[PHONE], speed=100)
+    assert settled(url)["failed"] == {"no connection": 1}
+    [record] = api.call_records.list()
+    assert record.legs[0].disposition == Disposition.BUSY
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {},
@@ -125,6 +162,7 @@ def test_a_load_places_as_many_calls_as_ordered(
         {"scenario": "ring-group", "phones": [PHONE]},
         {"scenario": "missed", "speed": 0},
         {"scenario": "missed", "sped": 1},
+        {"scenario": "missed", "drop": "some"},
     ],
 )
 def test_an_order_that_makes_no_sense_is_refused_with_a_reason(

@@ -51,18 +51,22 @@ COLLECTION = {
     "entry": [PRESENCE],
 }
 
-# VoipNow wiki, Presence Service (v5): the curl line's URL and headers.
-V5_QUERY = "filterBy=extension&filterOp=inArray&filterValue[0]=0003*210"
-V5_URL = f"/uapi/extensions/@me/0003*210/presence/?{V5_QUERY}"
-V5_HEADERS = {
-    "x-xsrf-token": "44HzZ6YIHDN6mbRY",
-    "content-type": "application/json",
-    "cookie": "dev=ffffffffffffffff2kjZMApYaH; xsrf-token=44HzZ6YIHDN6mbRY; "
-    "vn=XI%2Cm-tpsEWgqBMBCNVpeAnUEaeqCpG7f",
-}
-V5_BODY = (
-    '{"method":"0","note":"My phone call event is awesome",'
-    '"url":"http://myevent.com/SaveMyPhoneCallDetails","status":"1"}'
+# VoipNow wiki, Presence Service (v5): its curl line, as curl 7.88 sends it. (Only with --globoff:
+# without it curl takes `[0]` for a range of URLs and sends nothing.) The body makes it a POST.
+V5_CURL = (
+    b"POST /uapi/extensions/@me/0003*210/presence/"
+    b"?filterBy=extension&filterOp=inArray&filterValue[0]=0003*210 HTTP/1.1\r\n"
+    b"Host: api.hubgets.com\r\n"
+    b"User-Agent: curl/7.88.1\r\n"
+    b"Accept: */*\r\n"
+    b"x-xsrf-token: 44HzZ6YIHDN6mbRY\r\n"
+    b"content-type: application/json\r\n"
+    b"cookie: dev=ffffffffffffffff2kjZMApYaH; xsrf-token=44HzZ6YIHDN6mbRY; "
+    b"vn=XI%2Cm-tpsEWgqBMBCNVpeAnUEaeqCpG7f\r\n"
+    b"Content-Length: 117\r\n"
+    b"\r\n"
+    b'{"method":"0","note":"My phone call event is awesome",'
+    b'"url":"http://myevent.com/SaveMyPhoneCallDetails","status":"1"}'
 )
 
 
@@ -100,24 +104,59 @@ def test_the_v3_presence_request_with_the_page_s_damage_is_no_http(sandbox: str)
     assert exchange(sandbox, V3_PRESENCE)[0] == 400
 
 
-def test_the_v5_presence_request_with_an_app_s_token(store: Store, server: Server) -> None:
+def test_the_v5_presence_request_with_a_web_session(store: Store, server: Server) -> None:
     server.app = create_sandbox(store, wrapped=True)
-    answer = httpx.get(
-        httpx.URL(server.url, raw_path=V5_URL.encode()),
-        headers=V5_HEADERS | {"Authorization": "Bearer token"},
-    )
-    assert answer.status_code == 200
-    assert answer.json() == [COLLECTION | {"filtered": True}]
+    status, headers, body = exchange(server.url, V5_CURL)
+    assert (status, headers["content-type"]) == (200, "application/json")
+    assert json.loads(body) == [COLLECTION | {"filtered": True}]
+    assert store.events("0003*210") == []  # nothing came of the body
 
 
-def test_the_v5_presence_request_as_curl_sends_it_is_a_browser_s(sandbox: str) -> None:
-    """A cookie is no app's token; and its body, pasted from another page, makes it a POST."""
-    url = httpx.URL(sandbox, raw_path=V5_URL.encode())
-    answer = httpx.post(url, headers=V5_HEADERS, content=V5_BODY)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "access_denied")
-    signed = V5_HEADERS | {"Authorization": "Bearer token"}
-    answer = httpx.post(url, headers=signed, content=V5_BODY)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (501, "request_not_implemented")
+XSRF = b"x-xsrf-token: 44HzZ6YIHDN6mbRY"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (XSRF, b"x-xsrf-token: 44HzZ6YIHDN6mbRZ"),
+        (XSRF, b"x-xsrf-token:"),
+        (XSRF, b"x-unknown: 1"),
+        (b" xsrf-token=44HzZ6YIHDN6mbRY;", b""),
+        (b"vn=XI%2C", b"vn=XI,"),
+        (b"vn=XI%2Cm-tpsEWgqBMBCNVpeAnUEaeqCpG7f", b"vn="),
+        (b"; vn=XI%2Cm-tpsEWgqBMBCNVpeAnUEaeqCpG7f", b""),
+        (b"Accept: */*", b"Authorization: Bearer another"),  # a token comes before a session
+    ],
+)
+def test_a_session_needs_its_cookie_and_both_xsrf_tokens(
+    old: bytes, new: bytes, sandbox: str
+) -> None:
+    assert V5_CURL.count(old) == 1
+    status, _, body = exchange(sandbox, V5_CURL.replace(old, new))
+    assert (status, json.loads(body)["error"]["code"]) == (401, "access_denied")
+
+
+def test_neither_xsrf_token_is_no_session(sandbox: str) -> None:
+    bare = V5_CURL.replace(XSRF, b"x-xsrf-token:").replace(b"=44HzZ6YIHDN6mbRY", b"=")
+    assert exchange(sandbox, bare)[0] == 401
+
+
+def test_the_v5_presence_request_with_an_app_s_token(sandbox: str) -> None:
+    """As a GET, and as the POST that curl makes of it."""
+    head, _, rest = V5_CURL.partition(b"cookie:")
+    signed = head + b"Authorization: Bearer token" + rest[rest.index(b"\r\n") :]
+    for request in (signed, signed.replace(b"POST", b"GET", 1)):
+        status, _, body = exchange(sandbox, request)
+        assert (status, json.loads(body)) == (200, COLLECTION | {"filtered": True})
+
+
+def test_elsewhere_a_post_is_no_get(pbx: httpx.Client) -> None:
+    for path in ("/uapi/extensions/@me/0003*400/queue/agents", "/uapi/cdr"):
+        refused = pbx.post(path, json={})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (
+            501,
+            "request_not_implemented",
+        )
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What the sandbox holds: from a file, and for the part of it that places calls."""
 
+from datetime import UTC
 from pathlib import Path
 
 import httpx
@@ -33,6 +34,9 @@ user = 12
 
 [tokens]
 for-trying-out = 12
+
+[sessions]
+"a%2Cb" = 12
 """
 
 
@@ -49,6 +53,9 @@ def test_a_store_comes_from_a_file(tmp_path: Path) -> None:
     assert user is not None
     assert user.id == 12
     assert store.user_of("for-trying-out") is user
+    assert store.user_of_session("a%2Cb") is user
+    assert store.user_of_session("a,b") is None
+    assert store.zone is UTC
 
 
 @pytest.mark.parametrize(
@@ -58,6 +65,9 @@ def test_a_store_comes_from_a_file(tmp_path: Path) -> None:
         (FILE.replace("status = 2", "status = 'x'"), r"extensions\[0\]\.agents\[0\]\.status"),
         (FILE.replace("secret =", "password ="), r"password.*apps\[0\]"),
         (FILE.replace("for-trying-out = 12", "t = 13"), "no user 13"),
+        (FILE.replace('b" = 12', 'b" = 13'), "session 1: no user 13"),
+        ('timezone = "Mars/Olympus"\n' + FILE, "no Mars/Olympus"),
+        ('timezone = "../etc"\n' + FILE, "no ../etc"),
         (FILE.replace("user = 12\nkind", "user = 14\nkind"), r"extension 0003\*400: no user 14"),
         (
             FILE.replace("[[ext", '[[users]]\nid = 12\norganization = "0004"\n[[ext', 1),

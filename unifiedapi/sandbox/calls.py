@@ -31,6 +31,14 @@ class Scenario(StrEnum):
     RING_GROUP = "ring-group"  # three phones ring, one of them answers
     TRANSFER = "transfer"  # answered, then passed on to a second phone
     QUEUE = "queue"  # waits in a queue; the first agent lets it ring, the second one answers
+    OUTGOING_MISSED = "outgoing-missed"  # to outside, rang out
+    OUTGOING_BUSY = "outgoing-busy"  # to outside, where it is busy
+    INTERNAL = "internal"  # one phone calls another, which answers
+    RING_GROUP_MISSED = "ring-group-missed"  # three phones ring out
+    RING_GROUP_CANCELLED = "ring-group-cancelled"  # three phones ring, the caller gives up
+    TRANSFER_ATTENDED = "transfer-attended"  # passed on after a word with the second phone
+    QUEUE_AGAIN = "queue-again"  # the one agent of a queue answers when it is offered again
+    QUEUE_MISSED = "queue-missed"  # two agents of a queue let it ring, the caller gives up
 
     @property
     def phones(self) -> int:
@@ -102,8 +110,12 @@ def random_calls(
 
 
 @dataclass(frozen=True, slots=True)
-class _Leg:
-    """One extension's part in a call, which says the same of itself in each of its callbacks."""
+class Leg:
+    """One extension's part in a call, which says the same of itself in each of its callbacks.
+
+    Attributes:
+        parameters: all but the status and the flow.
+    """
 
     extension: str
     flow: Literal["IN", "OUT"]
@@ -133,7 +145,7 @@ _Script = Callable[[Random, Mapping[str, str], Sequence[str], str], list[Callbac
 def _answered(
     rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
 ) -> list[Callback]:
-    leg = _from_outside(phones[0], _caller(rng, ids))
+    leg = from_outside(phones[0], _caller(rng, ids))
     answered = _ring(rng)
     over = answered + _talk(rng)
     return [leg.dial(0), leg.answer(answered), leg.hang_up(over, CallStatus.ANSWER)]
@@ -142,17 +154,38 @@ def _answered(
 def _outgoing(
     rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
 ) -> list[Callback]:
-    says = {
-        # As in Telphin's dialect: the number of one who calls out is the extension.
-        "CallerIDNum": phones[0],
-        "CallerIDName": rng.choice(_COLLEAGUES),
-        "CallerExtension": phones[0],
-        "CalledNumber": _number(rng),
-    }
-    leg = _Leg(phones[0], "OUT", {**ids, **says})
+    leg = _to_outside(rng, ids, phones[0])
     answered = _ring(rng)
     over = answered + _talk(rng)
     return [leg.dial(0), leg.answer(answered), leg.hang_up(over, CallStatus.ANSWER)]
+
+
+def _outgoing_unanswered(status: CallStatus, shortest: float, longest: float) -> _Script:
+    """The script of a call to outside that ends with this status after so many seconds."""
+
+    def script(
+        rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
+    ) -> list[Callback]:
+        leg = _to_outside(rng, ids, phones[0])
+        return [leg.dial(0), leg.hang_up(rng.uniform(shortest, longest), status)]
+
+    return script
+
+
+def _internal(
+    rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
+) -> list[Callback]:
+    calling, called = inside(phones[0], phones[1], {**ids, "CallerIDName": rng.choice(_COLLEAGUES)})
+    answered = _ring(rng)
+    over = answered + _talk(rng)
+    return [
+        calling.dial(0),
+        called.dial(0.1),
+        called.answer(answered),
+        calling.answer(answered + 0.02),
+        calling.hang_up(over, CallStatus.ANSWER),
+        called.hang_up(over + 0.02, CallStatus.ANSWER),
+    ]
 
 
 def _unanswered(status: CallStatus, shortest: float, longest: float) -> _Script:
@@ -161,7 +194,7 @@ def _unanswered(status: CallStatus, shortest: float, longest: float) -> _Script:
     def script(
         rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
     ) -> list[Callback]:
-        leg = _from_outside(phones[0], _caller(rng, ids))
+        leg = from_outside(phones[0], _caller(rng, ids))
         return [leg.dial(0), leg.hang_up(rng.uniform(shortest, longest), status)]
 
     return script
@@ -171,7 +204,7 @@ def _ring_group(
     rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
 ) -> list[Callback]:
     caller = _caller(rng, ids)
-    first, *others = [_from_outside(phone, caller) for phone in phones]
+    first, *others = [from_outside(phone, caller) for phone in phones]
     answered = _ring(rng)
     over = answered + _talk(rng)
     return [
@@ -184,12 +217,26 @@ def _ring_group(
     ]
 
 
+def _ring_group_unanswered(status: CallStatus, shortest: float, longest: float) -> _Script:
+    """The script of a ring group that nobody answers."""
+
+    def script(
+        rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
+    ) -> list[Callback]:
+        caller = _caller(rng, ids)
+        legs = [from_outside(phone, caller) for phone in phones]
+        over = rng.uniform(shortest, longest)
+        return [*(leg.dial(0) for leg in legs), *(leg.hang_up(over, status) for leg in legs)]
+
+    return script
+
+
 def _transfer(
     rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
 ) -> list[Callback]:
     caller = _caller(rng, ids)
-    first = _from_outside(phones[0], caller)
-    second = _passed_on(phones[1], caller, by=phones[0])
+    first = from_outside(phones[0], caller)
+    second = passed_on(phones[1], caller, by=phones[0])
     answered = _ring(rng)
     transferred = answered + _talk(rng)
     answered_again = transferred + _ring(rng)
@@ -208,8 +255,8 @@ def _queue(
     rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
 ) -> list[Callback]:
     caller = _caller(rng, ids)
-    waiting = _from_outside(queue, caller)
-    silent, willing = (_passed_on(phone, caller, by=queue) for phone in phones)
+    waiting = from_outside(queue, caller)
+    silent, willing = (passed_on(phone, caller, by=queue) for phone in phones)
     offered = rng.uniform(1, 20)
     offered_again = offered + 15
     answered = offered_again + _ring(rng)
@@ -226,6 +273,72 @@ def _queue(
     ]
 
 
+def _transfer_attended(
+    rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
+) -> list[Callback]:
+    # Inferred: the call in between has the same CallID, as in Telphin's dialect.
+    first = from_outside(phones[0], _caller(rng, ids))
+    asking, second = inside(phones[0], phones[1], {**ids, "CallerIDName": rng.choice(_COLLEAGUES)})
+    answered = _ring(rng)
+    asked = answered + _talk(rng)
+    answered_again = asked + _ring(rng)
+    transferred = answered_again + rng.uniform(3, 20)
+    over = transferred + _talk(rng)
+    return [
+        first.dial(0),
+        first.answer(answered),
+        asking.dial(asked),
+        second.dial(asked + 0.1),
+        second.answer(answered_again),
+        asking.answer(answered_again + 0.02),
+        asking.hang_up(transferred, CallStatus.ANSWER),
+        first.hang_up(transferred + 0.02, CallStatus.ANSWER),
+        second.hang_up(over, CallStatus.ANSWER),
+    ]
+
+
+def _queue_again(
+    rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
+) -> list[Callback]:
+    caller = _caller(rng, ids)
+    waiting, agent = from_outside(queue, caller), passed_on(phones[0], caller, by=queue)
+    offered = rng.uniform(1, 20)
+    offered_again = offered + 15
+    answered = offered_again + _ring(rng)
+    over = answered + _talk(rng)
+    return [
+        waiting.dial(0),
+        waiting.answer(0.1),
+        agent.dial(offered),
+        agent.hang_up(offered_again, CallStatus.NOANSWER),
+        agent.dial(offered_again + 0.5),
+        agent.answer(answered + 0.5),
+        agent.hang_up(over + 0.5, CallStatus.ANSWER),
+        waiting.hang_up(over + 0.52, CallStatus.ANSWER),
+    ]
+
+
+def _queue_missed(
+    rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
+) -> list[Callback]:
+    caller = _caller(rng, ids)
+    waiting = from_outside(queue, caller)
+    silent, ringing = (passed_on(phone, caller, by=queue) for phone in phones)
+    offered = rng.uniform(1, 20)
+    offered_again = offered + 15
+    over = offered_again + _ring(rng)
+    return [
+        waiting.dial(0),
+        waiting.answer(0.1),
+        silent.dial(offered),
+        silent.hang_up(offered_again, CallStatus.NOANSWER),
+        ringing.dial(offered_again + 0.5),
+        ringing.hang_up(over, CallStatus.CANCEL),
+        # No document tells; it was answered by the queue.
+        waiting.hang_up(over + 0.02, CallStatus.ANSWER),
+    ]
+
+
 _SCRIPTS: Mapping[Scenario, tuple[int, _Script]] = {  # with the number of phones each takes
     Scenario.ANSWERED: (1, _answered),
     Scenario.OUTGOING: (1, _outgoing),
@@ -235,17 +348,53 @@ _SCRIPTS: Mapping[Scenario, tuple[int, _Script]] = {  # with the number of phone
     Scenario.RING_GROUP: (3, _ring_group),
     Scenario.TRANSFER: (2, _transfer),
     Scenario.QUEUE: (2, _queue),
+    Scenario.OUTGOING_MISSED: (1, _outgoing_unanswered(CallStatus.NOANSWER, 20, 40)),
+    Scenario.OUTGOING_BUSY: (1, _outgoing_unanswered(CallStatus.BUSY, 1, 3)),
+    Scenario.INTERNAL: (2, _internal),
+    Scenario.RING_GROUP_MISSED: (3, _ring_group_unanswered(CallStatus.NOANSWER, 20, 40)),
+    Scenario.RING_GROUP_CANCELLED: (3, _ring_group_unanswered(CallStatus.CANCEL, 2, 18)),
+    Scenario.TRANSFER_ATTENDED: (2, _transfer_attended),
+    Scenario.QUEUE_AGAIN: (1, _queue_again),
+    Scenario.QUEUE_MISSED: (2, _queue_missed),
 }
 
 
-def _from_outside(extension: str, caller: Mapping[str, str]) -> _Leg:
-    return _Leg(extension, "IN", {**caller, "CalledExtension": extension})
+def from_outside(extension: str, caller: Mapping[str, str]) -> Leg:
+    """A leg of an extension that somebody outside calls.
+
+    Args:
+        caller: what every leg of the call says, its ids too.
+    """
+    return Leg(extension, "IN", {**caller, "CalledExtension": extension})
 
 
-def _passed_on(extension: str, caller: Mapping[str, str], by: str) -> _Leg:
+def passed_on(extension: str, caller: Mapping[str, str], by: str) -> Leg:
+    """A leg of an extension to which another one, `by`, passes a call from outside."""
     # As in Telphin's dialect: CallerExtension is the one that passed the call on.
     says = {"CalledExtension": extension, "CallerExtension": by, "CalledNumber": extension}
-    return _Leg(extension, "IN", {**caller, **says})
+    return Leg(extension, "IN", {**caller, **says})
+
+
+def to_outside(extension: str, number: str, says: Mapping[str, str]) -> Leg:
+    """The leg of an extension that calls outside.
+
+    Args:
+        says: what every leg of the call says, its ids too.
+    """
+    # As in Telphin's dialect: the number of one who calls out is the extension.
+    own = {"CallerIDNum": extension, "CallerExtension": extension, "CalledNumber": number}
+    return Leg(extension, "OUT", {**says, **own})
+
+
+def inside(calling: str, called: str, says: Mapping[str, str]) -> tuple[Leg, Leg]:
+    """The legs of an extension that calls another one, and of that one."""
+    both = {**to_outside(calling, called, says).parameters, "CalledExtension": called}
+    return Leg(calling, "OUT", both), Leg(called, "IN", both)
+
+
+def _to_outside(rng: Random, ids: Mapping[str, str], extension: str) -> Leg:
+    says = {**ids, "CallerIDName": rng.choice(_COLLEAGUES)}
+    return to_outside(extension, _number(rng), says)
 
 
 def _caller(rng: Random, ids: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Collections: paging, filtering, sorting and choosing fields, as every list request has them.
 
 Pure. Sources: VoipNow wiki, List Presence (v3) and Presence Service (v5), which disagree on some of
-the limits and words; where they do, both are accepted.
+the limits and words; where they do, both are accepted. List CDR and CDR Resource (v3) for call
+records.
 """
 
 import re
@@ -45,6 +46,14 @@ PRESENCE = Names(
 )
 _AGENT = frozenset({"agentNumber", "status", "queue", "type", "identifier"})
 AGENTS = Names(_AGENT | {"links"}, _AGENT, "status")
+_RECORD = {"id", "extension", "ownerId", "ownerName", "published", "answered", "phoneCallView"}
+# 4PSA names these, the fields of the statistics beside the records, for `fields`.
+_STATISTICS = {"type", "total", "unanswered", "busy", "failed", "unknown", "unallowed", "answered"}
+RECORDS = Names(
+    frozenset(_RECORD | _STATISTICS),
+    frozenset({"source", "destination", "published", "answered"}),
+    "published",
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,11 @@ class Query:
     filter_op: str = "equals"
     filter_value: tuple[str, ...] = ()
     descending: bool | None = None
+
+    def narrowed(self, entry: Entry) -> Entry:
+        """Only the fields that were asked for."""
+        fields = self.fields
+        return entry if fields is None else {n: v for n, v in entry.items() if n in fields}
 
 
 def read_query(pairs: Iterable[tuple[str, str]], names: Names) -> Query:
@@ -101,19 +115,29 @@ def read_query(pairs: Iterable[tuple[str, str]], names: Names) -> Query:
     )
 
 
-def collect(entries: Sequence[Entry], query: Query, names: Names) -> Entry | None:
+def collect(entries: Iterable[Entry], query: Query, names: Names) -> Entry | None:
     """One page of the entries, or None when it would be empty."""
+    return page_of([query.narrowed(e) for e in select(entries, query, names)], query)
+
+
+def select(entries: Iterable[Entry], query: Query, names: Names) -> list[Entry]:
+    """The entries that the filter keeps, sorted. Of a field that is a list, one value must fit."""
     found = list(entries)
     if query.filter_by is not None:
         keeps, by = _OPERATORS[query.filter_op], query.filter_by
-        found = [e for e in found if keeps(str(e.get(by, "")), query.filter_value)]
+        found = [
+            e for e in found if any(keeps(v, query.filter_value) for v in _texts(e.get(by, "")))
+        ]
     if query.descending is not None:
         found.sort(key=lambda e: str(e.get(names.sort_by, "")), reverse=query.descending)
+    return found
+
+
+def page_of(found: Sequence[Entry], query: Query) -> Entry | None:
+    """One page of what was selected."""
     page = found[query.start : query.start + query.count]
     if not page:
         return None
-    if query.fields is not None:
-        page = [{name: e[name] for name in e if name in query.fields} for e in page]
     return {
         "startIndex": query.start,
         "totalResults": len(found),
@@ -133,6 +157,10 @@ def neighbours(collection: Mapping[str, Any]) -> dict[Literal["next", "prev"], i
     if start > 0:
         pages["prev"] = max(0, start - count)
     return pages
+
+
+def _texts(value: object) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
 
 
 def _array(pairs: Iterable[tuple[str, str]], name: str) -> list[str]:

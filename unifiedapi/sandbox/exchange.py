@@ -4,6 +4,9 @@
     POST /sandbox/load    {"calls": 1000, "rate": 50, "phones": [...], "speed": 20}
     GET  /sandbox/tally   what has become of the callbacks so far
 
+With `"drop": "hangup"` or `"all"` an order's calls lose these callbacks. Each call that is over
+leaves a call record (`GET /uapi/cdr`), whatever became of its callbacks.
+
 The control endpoint is ours, no VoipNow has it, and it asks for no token: keep it on this machine.
 """
 
@@ -11,6 +14,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from itertools import islice
 from random import Random
 from typing import Annotated, Any
@@ -22,8 +26,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from unifiedapi.resources import EventMethod, EventType
-from unifiedapi.sandbox.calls import QUEUE, Scenario, make_call, random_calls
-from unifiedapi.sandbox.pbx import Pbx, Registration
+from unifiedapi.sandbox.calls import QUEUE, Call, Scenario, make_call, random_calls
+from unifiedapi.sandbox.pbx import Drop, Pbx, Registration
+from unifiedapi.sandbox.records import record_of
 from unifiedapi.sandbox.server import create_sandbox
 from unifiedapi.sandbox.store import Kind, Store
 
@@ -33,6 +38,7 @@ class _Placing(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     queue: str | None = None  # the first queue, if not said
     speed: Annotated[float, msgspec.Meta(gt=0)] = 1.0  # 10: a call lasts a tenth of its time
     seed: int | None = None  # the same one places the same calls
+    drop: Drop = Drop.NONE  # the callbacks that are never made
 
 
 class CallOrder(_Placing):
@@ -69,7 +75,7 @@ class Exchange:
         """
         phones, queue = self._places(order)
         call = make_call(order.scenario, Random(order.seed), phones, queue)
-        self._start(order.speed, lambda pbx: pbx.place(call))
+        self._start(order, lambda pbx: pbx.place(call))
         return {"id": call.id}
 
     def load(self, order: LoadOrder) -> dict[str, str]:
@@ -81,7 +87,7 @@ class Exchange:
         phones, queue = self._places(order)
         scenarios = tuple(order.scenarios or Scenario)
         calls = islice(random_calls(Random(order.seed), phones, scenarios, queue), order.calls)
-        self._start(order.speed, lambda pbx: pbx.load(calls, order.rate))
+        self._start(order, lambda pbx: pbx.load(calls, order.rate))
         return {}
 
     def tally(self) -> dict[str, Any]:
@@ -102,8 +108,11 @@ class Exchange:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    def _start(self, speed: float, place: Any) -> None:
-        pbx = Pbx(self._registered, speed=speed)
+    def _start(self, order: _Placing, place: Any) -> None:
+        def ended(call: Call, began: datetime) -> None:
+            self._store.add_record(record_of(call, began, datetime.now(UTC), order.speed))
+
+        pbx = Pbx(self._registered, speed=order.speed, drop=order.drop, ended=ended)
         self._tallies.append(pbx)
 
         async def run() -> None:

@@ -8,17 +8,22 @@ from typing import Any
 
 from unifiedapi.resources import (
     AgentStatus,
+    Disposition,
     EventMethod,
     EventStatus,
     EventType,
+    Flow,
     PresenceStatus,
     RegistrationStatus,
 )
-from unifiedapi.sandbox.collection import AGENTS, EVENTS, LIMIT, PRESENCE, Names
-from unifiedapi.sandbox.services import URL, WITH_EVENTS
+from unifiedapi.sandbox.collection import AGENTS, EVENTS, LIMIT, PRESENCE, RECORDS, Names
+from unifiedapi.sandbox.services import COUNTED, DATE, NUMBER, URL, WITH_EVENTS
 from unifiedapi.sandbox.store import Kind, Store
 
 Json = dict[str, Any]
+
+_PARTIES = ("source", "destination")
+_DATES = ("startDate", "endDate", "saveStartDate", "saveEndDate")
 
 
 def describe(store: Store, *, numbers: bool, wrapped: bool) -> Json:
@@ -40,6 +45,14 @@ def describe(store: Store, *, numbers: bool, wrapped: bool) -> Json:
     delete_events = _operation(_json({"type": "array", "items": _ref("DeletedEvent")}), or_204=True)
     one_event = _json(_in_array(_ref("PhoneCallEvent"), wrapped))
     list_agents = _list("QueueAgent", AGENTS, wrapped)
+    list_presence = _list("Presence", PRESENCE, wrapped)
+    list_records = _list("CallRecord", RECORDS, wrapped)
+    list_records["parameters"] += [
+        *(_query(name, {"type": "string", "pattern": NUMBER}) for name in _PARTIES),
+        *(_query(name, {"type": "string", "pattern": DATE}) for name in _DATES),
+        _query("flow", {"enum": [int(member) for member in Flow]}),
+        _query("disposition", {"enum": [int(member) for member in Disposition]}),
+    ]
     # What was made can be listed, changed and deleted: tools that test follow these.
     made = {
         name: {
@@ -82,7 +95,12 @@ def describe(store: Store, *, numbers: bool, wrapped: bool) -> Json:
         },
         f"{base}/presence": {
             "parameters": [users, _path("extension", [*phones, "@self"])],
-            "get": {"operationId": "listPresence", **_list("Presence", PRESENCE, wrapped)},
+            "get": {"operationId": "listPresence", **list_presence},
+            "post": {
+                "operationId": "listPresenceAsCurlDoes",
+                "description": "The GET, with a body that is ignored: the documents' curl line.",
+                **list_presence,
+            },
         },
         f"{base}/queue/agents": {
             "parameters": queue,
@@ -97,15 +115,29 @@ def describe(store: Store, *, numbers: bool, wrapped: bool) -> Json:
                 **_operation(_json({"type": "array", "items": _ref("QueueAgent")})),
             },
         },
+        "/uapi/cdr": {"get": {"operationId": "listRecords", **list_records}},
+        "/uapi/cdr/{ownerId}": {
+            "parameters": [_path("ownerId", ["@me", "@viewer", *map(str, store.users)])],
+            "get": {"operationId": "listRecordsOfOwner", **list_records},
+        },
         "/oauth/token.php": {"post": _token_request()},
     }
     return {
         "openapi": "3.1.0",
         "info": {"title": "Sandbox of VoipNow UnifiedAPI", "version": "3 and 5"},
-        "security": [{"bearer": []}],
+        "security": [{"bearer": []}, {"session": [], "xsrf": []}],
         "paths": paths,
         "components": {
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": "vn"},
+                "xsrf": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "x-xsrf-token",
+                    "description": "The same as in the cookie xsrf-token.",
+                },
+            },
             "responses": {"Error": _json(_ref("Error"))},
             "schemas": _schemas(numbers),
         },
@@ -151,6 +183,31 @@ def _schemas(numbers: bool) -> Json:
         "identifier": text,
         "links": links,
     }
+    leg = {
+        "id": text,
+        "extension": text,
+        "source": text,
+        "destination": text,
+        "flow": _answered(Flow, numbers),
+        "disposition": _answered(Disposition, numbers),
+        "answered": date,
+        "duration": {"type": "integer", "minimum": 0}
+        if numbers
+        else {"type": "string", "pattern": "^[0-9]+$"},
+    }
+    record = {
+        "id": text,
+        "extension": text,
+        "ownerId": {"type": "integer"} if numbers else {"type": "string", "pattern": "^[0-9]+$"},
+        "ownerName": text,
+        "published": date,
+        "answered": date,
+        "phoneCallView": {
+            "type": "array",
+            "items": _object(leg, leg.keys() - {"answered"}),
+            "minItems": 1,
+        },
+    }
     return {
         "PhoneCallEvent": _object(event),
         "DeletedEvent": _object({name: event[name] for name in ("id", "type", "links")}),
@@ -165,6 +222,7 @@ def _schemas(numbers: bool) -> Json:
         "PhoneCallEventCollection": _collection(event),
         "PresenceCollection": _collection(presence),
         "QueueAgentCollection": _collection(agent),
+        "CallRecordCollection": _record_collection(record),
         "Error": _object({"error": _object({"code": text, "message": text})}),
         "Token": _object(
             {
@@ -193,6 +251,23 @@ def _collection(fields: Json) -> Json:
         },
         ["startIndex", "totalResults", "itemsPerPage", "filtered", "sorted", "entry"],
     )
+
+
+def _record_collection(fields: Json) -> Json:
+    """Its entries are not in an array: each is under its id."""
+    collection = _collection(fields)
+    count = {"type": "integer", "minimum": 0}
+    statistics = {"type": {"enum": [0, 1]}, **dict.fromkeys(COUNTED, count)}
+    collection["properties"] |= {
+        "entry": {
+            "type": "object",
+            "additionalProperties": _object(fields, []),
+            "minProperties": 1,
+        },
+        "phoneCallStat": {"type": "array", "items": _object(statistics, [])},
+    }
+    collection["required"] += ["phoneCallStat"]
+    return collection
 
 
 def _list(kind: str, names: Names, wrapped: bool) -> Json:

@@ -8,6 +8,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
 from itertools import groupby
 from math import inf
 from types import TracebackType
@@ -29,13 +31,26 @@ class Registration:
     method: Literal["GET", "POST"] = "GET"
 
 
+class Drop(StrEnum):
+    """Which callbacks of a call are lost: never made, as when the PBX or its network fails."""
+
+    NONE = "none"
+    HANGUP = "hangup"
+    ALL = "all"
+
+    def loses(self, callback: Callback) -> bool:
+        """Whether this one is lost."""
+        return self is Drop.ALL or (self is Drop.HANGUP and callback.type is EventType.HANGUP)
+
+
 @dataclass(slots=True)
 class Tally:
     """What has become of the callbacks so far.
 
     Attributes:
         calls: the calls that are over, all their callbacks answered or given up.
-        sent: callbacks begun; the sum of the others once nothing is on its way.
+        sent: callbacks begun, so none that were dropped; the sum of the others once nothing is on
+            its way.
         accepted: answered 2xx.
         refused: answered otherwise, by status.
         failed: not answered, by reason: `timeout`, `TLS`, `no connection`, `not a URL` or
@@ -72,6 +87,8 @@ class Pbx:
             answers.
         timeout: seconds to wait for an answer.
         concurrency: how many callbacks may be on their way at once; the others wait.
+        drop: which callbacks are lost.
+        ended: told of each call whose last moment has come, with the moment when it began.
     """
 
     def __init__(
@@ -81,8 +98,12 @@ class Pbx:
         speed: float = 1.0,
         timeout: float = 5.0,
         concurrency: int = 100,
+        drop: Drop = Drop.NONE,
+        ended: Callable[[Call, datetime], None] | None = None,
     ) -> None:
         self.tally = Tally()
+        self._drop = drop
+        self._ended = ended
         self._registered = registered
         self._speed = speed
         self._timeout = aiohttp.ClientTimeout(total=timeout)
@@ -117,13 +138,19 @@ class Pbx:
         overtaken by what should come seconds after it.
         """
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began, moment_began = loop.time(), datetime.now(UTC)
         async with asyncio.TaskGroup() as group:
             for at, moment in groupby(call.callbacks, key=lambda callback: callback.at):
                 await asyncio.sleep(began + at / self._speed - loop.time())
-                sent = [group.create_task(self._call_back(callback)) for callback in moment]
-                if self._speed > 1:
+                sent = [
+                    group.create_task(self._call_back(callback))
+                    for callback in moment
+                    if not self._drop.loses(callback)
+                ]
+                if sent and self._speed > 1:
                     await asyncio.wait(sent)
+            if self._ended is not None:
+                self._ended(call, moment_began)
         self.tally.calls += 1
 
     async def load(self, calls: Iterable[Call], rate: float, duration: float = inf) -> None:

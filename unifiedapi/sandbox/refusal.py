@@ -27,6 +27,20 @@ _TEXTS = {
     "pce_note_invalid": "The note must be a text.",
     "status_invalid": "The status must be 0, 1 or 2.",
     "qag_agent_invalid": "The agent must be one of this queue.",
+    "cdr_start_date_invalid": "startDate must have the format YYYY-MM-DDThh:mm:ss.",
+    "cdr_end_date_invalid": "endDate must have the format YYYY-MM-DDThh:mm:ss.",
+    "cdr_save_start_date_invalid": "saveStartDate must have the format YYYY-MM-DDThh:mm:ss.",
+    "cdr_save_end_date_invalid": "saveEndDate must have the format YYYY-MM-DDThh:mm:ss.",
+    "cdr_invalid_date_parameters": "The start date is greater than the end date.",
+    "cdr_source_invalid": "The source must be an extended extension number or a public number.",
+    "cdr_destination_invalid": "The destination must be an extended extension number or a public "
+    "number.",
+    "cdr_flow_invalid": "The flow must be 2, 4 or 8.",
+    "cdr_disposition_invalid": "The disposition must be 0, 1, 2, 3, 4 or 5.",
+    "cdr_invalid_filter_by_answered": "The filterValue must have the format YYYY-MM-DDThh:mm:ss.",
+    "cdr_invalid_filter_by_published": "The filterValue must have the format YYYY-MM-DDThh:mm:ss.",
+    "cdr_invalid_filter_by_source": "The filterValue must be a number.",
+    "cdr_invalid_filter_by_destination": "The filterValue must be a number.",
 }
 
 _STATUSES = {"access_denied": 401, "internal_server_error": 500, "request_not_implemented": 501}

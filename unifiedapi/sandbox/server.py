@@ -176,19 +176,32 @@ class _Description:
 
 
 def _authenticate(store: Store, request: Request, query: Sequence[tuple[str, str]]) -> User:
-    """The user of the token in the header, or in the query, there with or without `Bearer`.
-
-    v5's page also shows a browser session's cookie; that is not an app's way, and not taken.
+    """The user of the token in the header, or in the query, there with or without `Bearer`; of the
+    web session, if there is no token.
     """
-    given = request.headers.get("Authorization", dict(query).get("accessRequestToken", ""))
     in_header = "Authorization" in request.headers
-    match = re.fullmatch(r"(bearer +)?(\S+)", given.strip(), re.IGNORECASE)
+    given = request.headers.get("Authorization", dict(query).get("accessRequestToken"))
     user = None
-    if match is not None and (match[1] or not in_header):
-        user = store.user_of(match[2])
+    if given is None:
+        user = _user_of_session(store, request)
+    else:
+        match = re.fullmatch(r"(bearer +)?(\S+)", given.strip(), re.IGNORECASE)
+        if match is not None and (match[1] or not in_header):
+            user = store.user_of(match[2])
     if user is None:
         raise Refused("access_denied")
     return user
+
+
+def _user_of_session(store: Store, request: Request) -> User | None:
+    """The user of a browser's session. Presence Service (v5) shows one in a curl line, and says no
+    more than "cookie or header token": that `vn` is the session, and that the header must repeat
+    the cookie `xsrf-token`, is inferred from the names and values in that line.
+    """
+    cookies, repeated = request.cookies, request.headers.get("x-xsrf-token")
+    if not repeated or repeated != cookies.get("xsrf-token"):
+        return None
+    return store.user_of_session(cookies.get("vn", ""))
 
 
 async def _body(request: Request) -> bytes | None:

@@ -4,14 +4,14 @@ The order of the checks is ours, for none is documented: user, extension, type a
 body or query. Whatever is wrong is a `Refused`.
 
 Sources: VoipNow wiki, Create, List, Update and Delete PhoneCallEvents, List Presence, List and
-Update QueueAgents (v3), and the v5 pages of the same services.
+Update QueueAgents, List CDR and CDR Resource (v3), and the v5 pages of the same services.
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from enum import IntEnum
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -20,21 +20,28 @@ import msgspec
 
 from unifiedapi.resources import (
     AgentStatus,
+    Disposition,
     EventMethod,
     EventStatus,
     EventType,
+    Flow,
     PhoneCallEvent,
 )
 from unifiedapi.sandbox.collection import (
     AGENTS,
     EVENTS,
     PRESENCE,
+    RECORDS,
     Entry,
     Names,
+    Query,
     collect,
     neighbours,
+    page_of,
     read_query,
+    select,
 )
+from unifiedapi.sandbox.records import Leg, Record
 from unifiedapi.sandbox.refusal import Refused
 from unifiedapi.sandbox.store import Agent, Extension, Kind, Level, Store, User
 
@@ -47,6 +54,23 @@ URL = (
     r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
     r"([/?#]([A-Za-z0-9._~!$&'()*+,;=:@/?#\[\]-]|%[0-9A-Fa-f]{2})*)?$"
 )
+# Of a call record's source and destination: an extended extension or a public number.
+NUMBER = r"^\+?[0-9*]{1,40}$"
+# Of a date parameter: that a month has such a day, no pattern says.
+DATE = (
+    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]$"
+)
+# PhoneCallStat: how many calls of each disposition.
+_STATISTIC = {
+    Disposition.ANSWERED: "answered",
+    Disposition.NO_ANSWER: "unanswered",
+    Disposition.BUSY: "busy",
+    Disposition.FAILED: "failed",
+    Disposition.UNKNOWN: "unknown",
+    Disposition.NOT_ALLOWED: "unallowed",
+}
+COUNTED = ("total", *_STATISTIC.values())
 
 
 @dataclass(frozen=True)
@@ -92,7 +116,9 @@ def answer(store: Store, call: Call) -> Any:
             return _update_event(store, call, user, number, [type_, id_])
         case "DELETE", "extensions", user, number, "phoneCallEvents", *which if len(which) <= 2:
             return _delete_events(store, call, user, number, which)
-        case "GET", "extensions", user, number, "presence":
+        # Presence Service (v5) shows the list as a curl line with a body, pasted from another page:
+        # that makes it a POST. That it is answered as the GET is, is inferred from that line.
+        case "GET" | "POST", "extensions", user, number, "presence":
             return _list_presence(store, call, user, number)
         # The overview page alone has queueAgent; every other page has queue/agents.
         case ("GET", "extensions", user, number, "queue", "agents", *which) | (
@@ -113,6 +139,8 @@ def answer(store: Store, call: Call) -> Any:
             agent,
         ):
             return _update_agent(store, call, user, number, agent)
+        case "GET", "cdr", *owner if len(owner) <= 1:
+            return _list_records(store, call, owner[0] if owner else "@me")
         case _:
             raise Refused("request_not_implemented")
 
@@ -271,6 +299,145 @@ def _agent_entry(call: Call, user: str, queue: Extension, agent: Agent) -> Entry
     }
 
 
+# Call records
+
+
+def _list_records(store: Store, call: Call, owner: str) -> Entry | None:
+    """The calls in which an extension of the owner had a part.
+
+    Inferred: a call that nobody answered is dated by when it entered the PBX; `source`,
+    `destination`, `flow` and `disposition` must fit one and the same leg.
+    """
+    context = _context(store, call, owner)
+    if context is None:  # @owner: of which extension?
+        raise Refused("user_invalid")
+    given = dict(call.query)
+    (start, end), (save_start, save_end) = _periods(given, store.zone)
+    wanted = _wanted(given)
+    query = _record_query(call)
+    mine = {e.number for e in store.extensions.values() if _manages(context, store.users[e.user])}
+    rows = [
+        _record_row(record, store.zone)
+        for record in store.records()
+        if start <= _local(record.answered or record.published, store.zone) <= end
+        and save_start <= _local(record.saved, store.zone) <= save_end
+        and any(leg.extension in mine for leg in record.legs)
+        and any(all(getattr(leg, n) == v for n, v in wanted.items()) for leg in record.legs)
+    ]
+    found = select(rows, query, RECORDS)
+    collection = page_of(found, query)
+    if collection is None:
+        return None
+    page = [_record_entry(store, call, row["record"]) for row in collection["entry"]]
+    statistics = _statistics([row["record"] for row in found])
+    collection["entry"] = {entry["id"]: query.narrowed(entry) for entry in page}
+    collection["phoneCallStat"] = [query.narrowed(part) for part in statistics]
+    return _with_paging(call, collection)
+
+
+def _periods(given: Mapping[str, str], zone: tzinfo) -> tuple[tuple[str, str], tuple[str, str]]:
+    """When the calls were answered and when they were saved, as texts in the PBX's local time."""
+    now = _local(datetime.now(UTC), zone)
+    answered = (
+        _date_text(given.get("startDate", f"{now[:7]}-01T00:00:00"), "cdr_start_date_invalid"),
+        _date_text(given.get("endDate", now), "cdr_end_date_invalid"),
+    )
+    saved = (
+        _date_text(
+            given.get("saveStartDate", "0001-01-01T00:00:00"), "cdr_save_start_date_invalid"
+        ),
+        _date_text(given.get("saveEndDate", "9999-12-31T23:59:59"), "cdr_save_end_date_invalid"),
+    )
+    if answered[0] > answered[1] or saved[0] > saved[1]:
+        raise Refused("cdr_invalid_date_parameters")
+    return answered, saved
+
+
+def _wanted(given: Mapping[str, str]) -> dict[str, object]:
+    """What a leg must have."""
+    wanted: dict[str, object] = {}
+    if "source" in given:
+        wanted["source"] = _party(given["source"], "cdr_source_invalid")
+    if "destination" in given:
+        wanted["destination"] = _party(given["destination"], "cdr_destination_invalid")
+    if "flow" in given:
+        wanted["flow"] = _required(given["flow"], Flow, "cdr_flow_invalid")
+    if "disposition" in given:
+        code = "cdr_disposition_invalid"
+        wanted["disposition"] = _required(given["disposition"], Disposition, code)
+    return wanted
+
+
+def _record_query(call: Call) -> Query:
+    query = read_query(call.query, RECORDS)
+    if query.filter_by is not None and query.filter_op != "present":
+        check = _party if query.filter_by in ("source", "destination") else _date_text
+        for value in query.filter_value:
+            check(value, f"cdr_invalid_filter_by_{query.filter_by}")
+    return query
+
+
+def _record_row(record: Record, zone: tzinfo) -> Entry:
+    """What the standard parameters filter and sort by, and the record."""
+    return {
+        "source": [leg.source for leg in record.legs],
+        "destination": [leg.destination for leg in record.legs],
+        "published": _local(record.published, zone),
+        "answered": _local(record.answered, zone) if record.answered else "",
+        "record": record,
+    }
+
+
+def _record_entry(store: Store, call: Call, record: Record) -> Entry:
+    """As in CDR Resource's sample. What is null is left out, as PhoneCalls Resource has it."""
+    here = [leg.extension for leg in record.legs if leg.extension in store.extensions]
+    charged = store.extensions[here[0]]
+    organization = _organization(store, store.users[charged.user])
+    entry = {
+        "id": record.id,
+        "extension": charged.number,
+        "ownerId": _wire(call, organization.id),
+        "ownerName": organization.organization,
+        "published": _date(record.published),
+        "answered": _date(record.answered),
+        "phoneCallView": [_leg_entry(call, n, leg) for n, leg in enumerate(record.legs)],
+    }
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+def _leg_entry(call: Call, number: int, leg: Leg) -> Entry:
+    entry = {
+        "id": f"{number:02}",
+        "extension": leg.extension,
+        "source": leg.source,
+        "destination": leg.destination,
+        "flow": _wire(call, leg.flow),
+        "disposition": _wire(call, leg.disposition),
+        "answered": _date(leg.answered),
+        "duration": _wire(call, leg.duration),
+    }
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+def _organization(store: Store, user: User) -> User:
+    """The account of the user's organization; the user's own if there is none."""
+    for other in store.users.values():
+        if other.level is Level.ORGANIZATION and other.organization == user.organization:
+            return other
+    return user
+
+
+def _statistics(records: Iterable[Record]) -> list[Entry]:
+    """PhoneCallStat, of incoming calls (0) and of the others (1). CDR Resource's sample has both
+    numbers and strings; here they are numbers."""
+    parts: list[Entry] = [{"type": n, **dict.fromkeys(COUNTED, 0)} for n in (0, 1)]
+    for record in records:
+        part = parts[0 if record.legs[0].flow is Flow.INCOMING else 1]
+        part["total"] += 1
+        part[_STATISTIC[record.disposition]] += 1
+    return parts
+
+
 # Users and extensions
 
 
@@ -328,8 +495,10 @@ def _manages(user: User, other: User) -> bool:
 
 def _page(call: Call, entries: Sequence[Entry], names: Names) -> Entry | None:
     collection = collect(entries, read_query(call.query, names), names)
-    if collection is None:
-        return None
+    return None if collection is None else _with_paging(call, collection)
+
+
+def _with_paging(call: Call, collection: Entry) -> Entry:
     links = {direction: call.page_url(start) for direction, start in neighbours(collection).items()}
     return collection | ({"paging": links} if links else {})
 
@@ -368,6 +537,27 @@ def _note(value: object) -> str:
     if not isinstance(value, str):
         raise Refused("pce_note_invalid")
     return value
+
+
+def _party(value: str, code: str) -> str:
+    if not re.fullmatch(NUMBER, value, re.ASCII):
+        raise Refused(code)
+    return value
+
+
+def _date_text(value: str, code: str) -> str:
+    """A date and time without a zone, checked."""
+    try:
+        if re.fullmatch(DATE, value, re.ASCII):
+            datetime.fromisoformat(value)
+            return value
+    except ValueError:  # a month has no such day
+        pass
+    raise Refused(code)
+
+
+def _local(moment: datetime, zone: tzinfo) -> str:
+    return moment.astimezone(zone).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _wire(call: Call, number: int | None) -> int | str | None:

@@ -1,4 +1,4 @@
-"""What the sandbox PBX holds: users, extensions, queue agents, phone call events, apps, tokens.
+"""What the sandbox PBX holds: users, extensions, agents, events, call records, apps, tokens.
 
 All in memory. It starts from a TOML file, or from `EXAMPLE`:
 
@@ -20,10 +20,11 @@ import hmac
 import secrets
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -36,7 +37,9 @@ from unifiedapi.resources import (
     PresenceStatus,
     RegistrationStatus,
 )
+from unifiedapi.sandbox.records import Record
 
+MAX_RECORDS = 10_000  # hardly more than the API reaches; older ones are forgotten
 REFRESH_LIFETIME = 86400.0  # seconds; no document tells
 
 
@@ -135,12 +138,16 @@ class Contents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         tokens: access tokens that never end, each with the id of its user.
+        sessions: web sessions that never end, the `vn` cookie of each with the id of its user.
+        timezone: of the PBX, such as Europe/Berlin.
     """
 
     users: list[User]
     extensions: list[Extension] = []
     apps: list[App] = []
     tokens: dict[str, int] = {}
+    sessions: dict[str, int] = {}
+    timezone: str = "UTC"
 
 
 class Issued(msgspec.Struct, frozen=True):
@@ -171,6 +178,9 @@ class Store:
         self.extensions = {extension.number: extension for extension in contents.extensions}
         self.apps = {app.id: app for app in contents.apps}
         self.token_lifetime = token_lifetime
+        self.zone = _zone(contents.timezone)
+        self._records: dict[str, Record] = {}
+        self._sessions = contents.sessions
         self._events: dict[str, list[PhoneCallEvent]] = {number: [] for number in self.extensions}
         self._tokens = {
             token: _Grant(user, float("inf")) for token, user in contents.tokens.items()
@@ -243,7 +253,20 @@ class Store:
         """Forget these."""
         self._events[extension] = [e for e in self._events[extension] if e.id not in ids]
 
-    # Tokens
+    # Call records
+
+    def records(self) -> list[Record]:
+        """The latest `MAX_RECORDS` calls that are over, in the order in which they ended."""
+        return list(self._records.values())
+
+    def add_record(self, record: Record) -> None:
+        """Keep a call that is over; a call with the same id (placed from the same seed) goes."""
+        self._records.pop(record.id, None)
+        self._records[record.id] = record
+        if len(self._records) > MAX_RECORDS:
+            del self._records[next(iter(self._records))]
+
+    # Tokens and sessions
 
     def app(self, client_id: str, client_secret: str) -> App | None:
         """The app with this key and secret."""
@@ -277,6 +300,11 @@ class Store:
             return None
         return self.users[int(grant.subject)]
 
+    def user_of_session(self, cookie: str) -> User | None:
+        """Whose web session this is; the cookie's value is as in the header, not decoded."""
+        user = self._sessions.get(cookie)
+        return None if user is None else self.users[user]
+
     def revoke_tokens(self) -> None:
         """As when the app's secret is regenerated: no access token is good any more."""
         self._tokens.clear()
@@ -293,6 +321,7 @@ def _check(contents: Contents) -> None:
         **{f"extension {extension.number}": extension.user for extension in contents.extensions},
         **{f"app {app.id}": app.user for app in contents.apps},
         **{f"token {n}": user for n, user in enumerate(contents.tokens.values(), 1)},
+        **{f"session {n}": user for n, user in enumerate(contents.sessions.values(), 1)},
     }
     faults += [f"{name}: no user {user}" for name, user in owners.items() if user not in known]
     if faults:
@@ -304,12 +333,21 @@ def _twice(what: str, names: list[str]) -> Iterator[str]:
         yield f"{what}: {name} is there twice"
 
 
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":  # it needs no database of time zones
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError(f"timezone: there is no {name}") from error
+
+
 def _now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-# The phone of 0003*210 is that of the sample in List Presence. App, secret and tokens are for
-# trying out, and good nowhere else.
+# The phone of 0003*210 is that of the sample in List Presence; the session is that of the curl line
+# in Presence Service (v5). App, secret and tokens are for trying out, and good nowhere else.
 EXAMPLE = """
 [[users]]
 id = 1
@@ -342,6 +380,9 @@ user = 3
 sandbox-token-administrator = 1
 sandbox-token = 3
 sandbox-token-user = 12
+
+[sessions]
+"XI%2Cm-tpsEWgqBMBCNVpeAnUEaeqCpG7f" = 3
 
 [[extensions]]
 number = "0003*210"
