@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import NoneType, UnionType
@@ -15,8 +15,11 @@ from pydantic.fields import FieldInfo
 
 from offhook.cli.screen import Json, fail, note, print_json, print_table
 from offhook.errors import ConfigError
-from offhook.handler import Function, Handler, installed, load, plug
+from offhook.event import CALLBACKS, GROUPS, EventType
+from offhook.handler import Function, Handler, installed, load, plug, with_options
+from offhook.logs import printable
 from offhook.settings import HandlerSettings, load_settings
+from offhook.testing import sample_event
 
 handlers = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -29,6 +32,9 @@ _WORDS: Mapping[Any, str] = {
     float: "number",
     dict: "table",
 }
+
+
+_CALLS = {"in": "incoming calls", "out": "outgoing calls", "internal": "internal calls"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +118,35 @@ def show(
         )
     elif not found.problem:
         typer.echo("\nIt has no options.")
+
+
+@handlers.command()
+def preview(
+    name: Annotated[str, typer.Argument(help="A handler of the configuration.", metavar="NAME")],
+    event: Annotated[
+        EventType | None,
+        typer.Option(help="Of this event type.", show_default="all that it gets"),
+    ] = None,
+) -> None:
+    """Show what a configured handler would send, with sample events. Sends nothing.
+
+    \b
+    Examples:
+      offhook handlers preview missed
+      offhook handlers preview missed --event call-started
+    """
+    configured = load_settings().handlers
+    if name not in configured:
+        fail(f"no handler is configured as {name!r}: there are {', '.join(configured) or 'none'}")
+    settings = configured[name]
+    target = load(settings.use)
+    if not hasattr(target, "preview") or not isinstance(target, type):
+        fail(f"{name} ({settings.use}) has no preview")
+    handler: Any = with_options(target, settings.options, f"handlers.{name}.options")
+    for each in [event] if event else [one for one in EventType if one in _events(settings)]:
+        typer.echo(f"--- {each}")
+        for line in handler.preview(sample_event(each)).splitlines():
+            typer.echo(printable(line))
 
 
 def options(target: type[Handler]) -> tuple[Option, ...]:
@@ -229,14 +264,30 @@ def _print_configured(configured: Mapping[str, HandlerSettings]) -> None:
 
 def _filter(settings: HandlerSettings) -> str:
     """What a handler gets, in words."""
-    direction = {"in": "incoming calls", "out": "outgoing calls", None: ""}[settings.direction]
     said = [
-        ", ".join(sorted(settings.events or ())),
-        direction,
+        ", ".join(_in_groups(_events(settings))),
+        _CALLS[settings.direction] if settings.direction else "",
         f"of {', '.join(settings.extensions)}" if settings.extensions else "",
         f"PBX {', '.join(sorted(settings.pbx))}" if settings.pbx else "",
     ]
-    return "; ".join(filter(None, said)) or "every event"
+    return "; ".join(filter(None, said))
+
+
+def _events(settings: HandlerSettings) -> Collection[EventType]:
+    """The event types that it gets: those of its filter, or what it is made for."""
+    if settings.events is not None:
+        return settings.events
+    try:
+        return getattr(load(settings.use), "events", CALLBACKS)
+    except ConfigError:  # it is among the problems
+        return ()
+
+
+def _in_groups(events: Collection[EventType]) -> list[str]:
+    """Event types, those of a whole group by its name."""
+    whole = [name for name, group in GROUPS.items() if set(group) <= set(events)]
+    named = {each for name in whole for each in GROUPS[name]}
+    return [*whole, *(each for each in EventType if each in events and each not in named)]
 
 
 def _option_row(option: Option) -> list[str]:

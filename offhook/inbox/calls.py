@@ -19,7 +19,7 @@ from offhook.event import CALLBACKS, CallEvent, EventType, from_stored, to_store
 from offhook.fold import CallState, fold, from_state, summarize, to_state
 from offhook.inbox import scripts
 from offhook.inbox.cursor import Cursor
-from offhook.inbox.keys import CALL_LOG, key, order_of
+from offhook.inbox.keys import CALL_LOG, key, order_of, position_at, position_before
 from offhook.inbox.log import WAKING_MS, Inbox
 from offhook.inbox.records import partition_of_call
 
@@ -192,6 +192,8 @@ class Calls:
             raise TemporaryError(
                 f"Redis does not say what it knows of the call: {error}"
             ) from error
+        if event.summary is not None:
+            return summarize(kept.state, region) if kept else event.summary
         return summarize(fold(kept.state if kept else None, event, kind), region)
 
     async def since(self, began: datetime) -> AsyncIterator[Kept]:
@@ -212,6 +214,35 @@ class Calls:
             for _, name, _ in page:
                 if name.decode() in kept:
                     yield kept[name.decode()]
+
+    async def first_events(self, kept: Sequence[Kept]) -> dict[str, CallEvent]:
+        """The first event of each of these calls, by the call's name, where the inbox has it."""
+        found: dict[str, CallEvent] = {}
+        for at in range(0, len(kept), _PAGE):
+            page = kept[at : at + _PAGE]
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for each in page:
+                    stream = key(partition_of_call(each.name, self._inbox.partitions), "inbox")
+                    pipeline.xrange(stream, each.first, each.first)
+                entries: Any = await pipeline.execute()
+            found |= {e.call: e for items in entries for e in map(_event, items)}
+        return found
+
+    async def caught_up(self, until: datetime) -> bool:
+        """Is every event that was accepted before then in its call?"""
+        last = position_before(position_at(until))
+        for partition in range(self._inbox.partitions):
+            stream = key(partition, "inbox")
+            if not await self._redis.exists(stream):
+                continue
+            for group in await self._redis.xinfo_groups(stream):
+                if group["name"] != CALL_LOG.encode():
+                    continue
+                unread = b"(" + group["last-delivered-id"]
+                pending: Any = await self._redis.xpending_range(stream, CALL_LOG, "-", last, 1)
+                if pending or await self._redis.xrange(stream, unread, last, 1):
+                    return False
+        return True
 
     async def events(self, kept: Kept) -> list[CallEvent]:
         """The events that a call was put together from, as far as the inbox still has them."""

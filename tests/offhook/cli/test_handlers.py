@@ -74,8 +74,34 @@ def test_what_is_installed_and_configured_is_listed(configure: Configure, offhoo
     assert "dial-in, hangup; incoming calls; of 0003*2??; PBX main" in " ".join(
         result.stdout.split()
     )
-    assert "every event" in result.stdout
+    assert " raw " in result.stdout  # what one that says nothing gets
     assert "the-password" not in result.stdout
+
+
+def test_what_would_be_sent_can_be_seen(configure: Configure, offhook: Offhook) -> None:
+    configure(
+        TWO
+        + """
+[handlers.missed]
+use = "notify"
+events = ["calls"]
+[handlers.missed.options]
+urls = "json://127.0.0.1:9"
+body = "{{ caller }} rang for {{ call.ring_seconds | int }} s"
+"""
+    )
+    one = offhook("handlers", "preview", "missed", "--event", "missed-call")
+    assert one.stdout.splitlines() == [
+        "--- missed-call",
+        "missed-call 0003*210",
+        "Jane Doe (+40211234567) rang for 20 s",
+    ]
+    everything = offhook("handlers", "preview", "missed").stdout
+    assert everything.count("---") == 5
+    refused = offhook("handlers", "preview", "screen")
+    assert (refused.exit_code, refused.stderr) == (1, "screen (console) has no preview\n")
+    unknown = offhook("handlers", "preview", "nobody")
+    assert unknown.stderr.startswith("no handler is configured as 'nobody': there are crm, screen")
 
 
 def test_the_same_for_programs(configure: Configure, offhook: Offhook) -> None:

@@ -4,8 +4,10 @@ import email
 import email.policy
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +16,9 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from offhook import Party, PermanentError, TemporaryError
+from offhook import Call, EventType, Party, PermanentError, TemporaryError
 from offhook.errors import ConfigError
-from offhook.testing import configured, deliver, sample_event
+from offhook.testing import configured, deliver, sample_call, sample_event
 from tests.http_target import HttpTarget
 from workers.handlers.notify import Notify
 
@@ -190,6 +192,11 @@ def test_urls_may_come_from_a_file_one_a_line(target: HttpTarget, tmp_path: Path
         ({"body": "{% if event.type == 'hangup' %}{{ event.colour }}{% endif %}"}, "body"),
         ({"body": "{{ event."}, "body"),
         ({"body": "{{ event.__class__.__mro__ }}"}, "body"),
+        ({"body": "{{ call.colour }}"}, "body"),
+        ({"quiet": "22-7"}, "quiet"),
+        ({"quiet": "22:00-24:00"}, "quiet"),
+        ({"zone": "Bucharest"}, "zone"),
+        ({"rings": 0}, "rings"),
     ],
 )
 def test_a_wrong_option_is_named_and_not_shown(
@@ -207,3 +214,82 @@ def test_a_template_that_one_event_does_not_fit_is_permanent(target: HttpTarget)
     handler = configured(Notify, urls=json_url(target), body="{{ event.parameters.CallID }}")
     with pytest.raises(PermanentError, match="CallID"):
         deliver(handler, sample_event(parameters={}))
+
+
+# Of whole calls
+
+
+def test_by_default_it_is_missed_calls(target: HttpTarget) -> None:
+    handler = configured(Notify, urls=json_url(target))
+    assert Notify.events == (EventType.MISSED_CALL,)
+    deliver(handler, sample_event("missed-call"))
+    sent = target.requests[0].json()
+    assert sent["title"] == "missed-call 0003*210"
+    assert sent["message"] == "Jane Doe (+40211234567) → +40318100210 (missed)"
+
+
+def test_a_template_may_tell_of_the_call(target: HttpTarget) -> None:
+    body = "{{ call.answered_by }} talked {{ call.talk_seconds | int }} s"
+    deliver(configured(Notify, urls=json_url(target), body=body), sample_event("call-ended"))
+    deliver(configured(Notify, urls=json_url(target), body=body), sample_event("hangup"))
+    said = [request.json()["message"] for request in target.requests]
+    assert said == ["0003*210 talked 45 s"] * 2
+
+
+@pytest.mark.parametrize(
+    ("vip", "sent"), [(["+40211234567"], 1), (["+4021*"], 1), (["+1*"], 0), (["+1*", "*4567"], 1)]
+)
+def test_a_vip_s_call_is_told_at_once(target: HttpTarget, vip: list[str], sent: int) -> None:
+    deliver(configured(Notify, urls=json_url(target), vip=vip), sample_event("call-started"))
+    assert len(target.requests) == sent
+
+
+def test_a_vip_list_keeps_nothing_else_back(target: HttpTarget) -> None:
+    deliver(configured(Notify, urls=json_url(target), vip=["+1*"]), sample_event("missed-call"))
+    assert len(target.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("by_now", "sent"),
+    [
+        (sample_call(None), 1),
+        (sample_call("answered"), 0),
+        (sample_call("missed"), 0),  # it is told as a missed call
+    ],
+)
+def test_what_still_rings_after_so_many_rings_is_told(
+    target: HttpTarget, by_now: Call, sent: int
+) -> None:
+    handler = configured(Notify, urls=json_url(target), rings=1)
+    began = time.monotonic()
+    rang_4_s = datetime.now(UTC) - timedelta(seconds=4)
+    deliver(handler, sample_event("call-started", received=rang_4_s), call=by_now)
+    assert time.monotonic() - began >= 0.9
+    assert len(target.requests) == sent
+
+
+@pytest.mark.parametrize(
+    ("quiet", "zone", "sent"),
+    [  # the event is of 19:30:20 UTC
+        ("19:00-20:00", "UTC", 0),
+        ("19:31-20:00", "UTC", 1),
+        ("19:00-19:30", "UTC", 1),
+        ("21:00-07:00", "Europe/Bucharest", 0),
+        ("22:00-07:00", "Europe/Bucharest", 1),
+        ("20:00-19:31", "UTC", 0),
+        ("20:00-19:30", "UTC", 1),
+    ],
+)
+def test_quiet_hours_are_quiet(target: HttpTarget, quiet: str, zone: str, sent: int) -> None:
+    handler = configured(Notify, urls=json_url(target), quiet=quiet, zone=zone)
+    deliver(handler, sample_event("missed-call"))
+    assert len(target.requests) == sent
+
+
+def test_a_preview_is_what_is_sent(target: HttpTarget) -> None:
+    handler = configured(Notify, urls=json_url(target), title="{{ caller }}", body="{{ called }}")
+    event = sample_event("missed-call")
+    deliver(handler, event)
+    sent = target.requests[0].json()
+    assert handler.preview(event) == f"{sent['title']}\n{sent['message']}"
+    assert "nothing" in configured(Notify, urls=json_url(target), body="").preview(event)
