@@ -17,7 +17,7 @@ class EventType(StrEnum):
     """The event types, by the names Offhook uses on screen, in URLs and in logs.
 
     The first five are callbacks; the next five tell of whole calls and are made from them; the
-    others tell of extensions, or are for Offhook alone.
+    others tell of extensions, or of a day, or are for Offhook alone.
     """
 
     DIAL_IN = "dial-in"
@@ -34,6 +34,7 @@ class EventType(StrEnum):
     EXTENSION_SILENT = "extension-silent"
     PHONE_UNREGISTERED = "phone-unregistered"
     PHONE_REGISTERED = "phone-registered"
+    DAILY_SUMMARY = "daily-summary"
 
 
 CALLBACKS = (
@@ -59,6 +60,7 @@ GROUPS: dict[str, tuple[EventType, ...]] = {
     "raw": CALLBACKS,
     "calls": CALLS,
     "extensions": EXTENSIONS,
+    "summaries": (EventType.DAILY_SUMMARY,),
 }
 
 _FLOWS: dict[str, Direction] = {"IN": "in", "OUT": "out"}

@@ -3,8 +3,10 @@
 import os
 import re
 from collections.abc import Iterable
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -56,6 +58,17 @@ def _redis_url(value: str) -> str:
     except ValueError:
         # Not its message: it may hold a part of the password.
         raise ValueError("is no URL of a Redis server; is the password percent-encoded?") from None
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            "is no time zone such as Europe/Berlin, or this machine has no database of them "
+            "(Debian: apt install tzdata)"
+        ) from None
     return value
 
 
@@ -135,6 +148,15 @@ class PbxSettings(BaseModel):
         pattern=r"^(@me|@viewer|@owner|[0-9]+)$",
         description="whose extensions they are: @me (the app's user), @owner, or a user's id",
     )
+    zone: Annotated[str, AfterValidator(_zone)] = Field(
+        default="UTC",
+        description="the PBX's time zone, such as Europe/Berlin: its call records are dated in it",
+    )
+
+    @property
+    def tzinfo(self) -> tzinfo:
+        """The time zone. UTC needs no database of them."""
+        return UTC if self.zone == "UTC" else ZoneInfo(self.zone)
 
     @model_validator(mode="before")
     @classmethod
@@ -242,6 +264,11 @@ class Settings(BaseSettings):
         default=14400.0,
         ge=60,
         description="seconds without an event, then a call is closed whose end never came",
+    )
+    daily_summary: str | None = Field(
+        default=None,
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
+        description="when, in local time, to tell handlers how the day's calls went, such as 18:00",
     )
     keep_days: float = Field(
         default=7.0, gt=0, description="days that delivered events stay in the inbox, for replays"

@@ -47,6 +47,7 @@ _PARAMETERS: dict[EventType, dict[str, str]] = {
     EventType.DIAL_OUT: _OUT | {"CallStatus": "CALLING"},
     EventType.ANSWER_OUT: _OUT | {"CallStatus": "ANSWER"},
 }
+_SUMMARY = {"text": "12 calls: 9 answered, 3 missed", "calls": "12", "answered": "9", "missed": "3"}
 
 
 _BEGAN = datetime(2026, 11, 21, 19, 30, 0, 250_000, tzinfo=UTC)
@@ -131,6 +132,7 @@ def sample_event(
                 ended=None, outcome=None, closed_by=None, talk_seconds=0.0, legs=(leg,)
             )
     parameters = dict(_PARAMETERS.get(kind, {}))
+    told = dict(_SUMMARY) if kind is EventType.DAILY_SUMMARY else parameters
     event = CallEvent(
         id=new_event_id(),
         pbx="main",
@@ -142,7 +144,7 @@ def sample_event(
         called=summary.called if summary else Party(),
         status=None,
         received=_BEGAN if summary is None else summary.ended or _BEGAN,
-        parameters=parameters,
+        parameters=told,
         summary=summary,
     )
     if parameters:

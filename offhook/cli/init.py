@@ -51,7 +51,6 @@ _EXAMPLES = """\
 
 #[handlers.missed]
 #use = "notify"
-#events = ["hangup"]
 #[handlers.missed.options]
 #urls = ["mailto://user:password@example.com"]
 """
@@ -67,6 +66,7 @@ _VALUES: dict[str, Any] = {
     "ca_file": "pbx-ca.pem",
     "max_events": 1_000_000,
     "region": "GB",
+    "daily_summary": "18:00",
 }
 
 

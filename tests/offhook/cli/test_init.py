@@ -76,12 +76,12 @@ def test_every_setting_is_in_it_with_its_meaning() -> None:
             assert re.search(pattern, text, re.MULTILINE), name
 
 
-def test_every_built_in_handler_has_an_example() -> None:
+def test_every_example_is_of_a_built_in_handler() -> None:
     uncommented = tomllib.loads(re.sub(r"^#(?=\S)", "", configuration(), flags=re.MULTILINE))
     built_in = {
         name for name, point in installed().items() if point.dist and point.dist.name == "offhook"
     }
-    assert {table["use"] for table in uncommented["handlers"].values()} == built_in
+    assert {table["use"] for table in uncommented["handlers"].values()} <= built_in
 
 
 @pytest.mark.parametrize("name", ["offhook.toml", "offhook.secret"])

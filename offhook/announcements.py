@@ -1,0 +1,53 @@
+"""Events of Offhook's own, into the inbox: what it has found out and no callback told."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+
+import msgspec
+from redis import Redis
+
+from offhook import queues
+from offhook.event import CallEvent, new_event_id, to_stored
+from offhook.inbox import Batch, Inbox, partition_of
+from offhook.settings import Settings
+
+_AT_ONCE = 500
+
+
+async def announce(
+    settings: Settings, inbox: Inbox, rq: Redis, events: Iterable[CallEvent], *, window: float = 0.0
+) -> int:
+    """Append events, and call the workers who deliver them.
+
+    Args:
+        rq: a blocking client, to call workers with.
+        window: seconds in which an event with the same id is a repeat and left out; 0: none is.
+
+    Returns:
+        How many were appended.
+
+    Raises:
+        InboxUnavailable: not all of them are in the inbox.
+    """
+    for name, start in settings.cursors.items():
+        await inbox.ensure_cursor(name, start)
+    by_partition: defaultdict[int, list[CallEvent]] = defaultdict(list)
+    for event in events:
+        by_partition[partition_of(event, inbox.partitions)].append(event)
+    writer, cursors, appended = new_event_id(), list(settings.cursors), 0
+    for partition, theirs in by_partition.items():
+        for number, at in enumerate(range(0, len(theirs), _AT_ONCE), 1):
+            some = theirs[at : at + _AT_ONCE]
+            batch = Batch(
+                writer=writer,
+                number=number,
+                partition=partition,
+                marks=[event.id for event in some],
+                events=[msgspec.Raw(to_stored(event)) for event in some],
+            )
+            repeats, wake = await inbox.append(batch, cursors, window)
+            appended += len(some) - len(repeats)
+            for name in wake:
+                await asyncio.to_thread(queues.wake, rq, name, partition)
+    return appended
