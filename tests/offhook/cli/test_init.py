@@ -57,8 +57,8 @@ def test_uncommented_it_is_still_a_configuration(offhook: Offhook, folder: Path)
     (folder / "offhook.client-secret").write_text("the app's secret")
     settings = load_settings()
     assert settings.previous_secret is not None
-    plugged = {handler.name: handler.policy for handler in plug_all(settings.handlers)}
-    assert plugged["missed"].events == frozenset({EventType.HANGUP})
+    plugged = {handler.name: handler for handler in plug_all(settings.handlers)}
+    assert plugged["missed"].events == frozenset({EventType.MISSED_CALL})
 
 
 def test_every_setting_is_in_it_with_its_meaning() -> None:
