@@ -40,12 +40,17 @@ def test_it_shows_events_and_deliveries_and_leaves_nothing_behind(tmp_path: Path
     shown = done.stdout
     assert len(re.findall("● ", shown)) == 1 + 17  # and one in the legend
     assert "17 events accepted: 2 answer-in, 1 answer-out, 6 dial-in, 1 dial-out" in shown
-    assert re.search(r"alerts +7 +0 +0 ", shown)
-    assert re.search(r"call-log +17 +0 +0 ", shown)
+    assert "15 more tell of the calls: 3 call-answered, 5 call-ended, 5 call-started" in shown
+    assert len(re.findall("◆ ", shown)) == 1 + 15
+    assert re.search(r"alerts +2 +0 +0 ", shown)
+    assert re.search(r"call-log +32 +0 +0 ", shown)
     assert re.search(r"crm +17 +1 +0 ", shown)
-    assert "The database has 17 rows." in shown
+    assert "The database has 17 events, 5 calls and 7 legs." in shown
+    calls = shown.partition("$ offhook calls")[2].partition("17 events accepted")[0]
+    outcomes = [word for word in calls.split() if word in ("answered", "missed", "busy")]
+    assert sorted(outcomes[2:]) == ["answered"] * 3 + ["busy", "missed"]  # after the heading's
     assert "The CRM has 17 webhooks" in shown
-    assert "4 alerts were sent" in shown
+    assert "2 alerts were sent" in shown
     assert "Traceback" not in shown + done.stderr
     assert list(tmp_path.iterdir()) == []
     assert mine(tmp_path) == {}

@@ -27,7 +27,8 @@ from offhook.cli.demo.target import OtherSystems
 from offhook.connection import connect, connect_rq
 from offhook.embedded import EmbeddedServer
 from offhook.errors import ConfigError, OffhookError
-from offhook.inbox import Inbox
+from offhook.inbox import CALL_LOG, Inbox
+from offhook.inbox.calls import Calls
 from offhook.tasks import end
 from unifiedapi.sandbox.calls import Scenario
 
@@ -46,6 +47,7 @@ _CONFIG = """\
 secret = "{secret}"
 public_url = "{receiver}"
 redis_url = "{redis}"
+settle = 0.5                    # so soon after the last hangup a call is over: here all goes fast
 
 [pbx.demo]
 host = "{pbx}"
@@ -53,7 +55,7 @@ client_id = "offhook"
 client_secret = "{pbx_secret}"
 insecure = true                 # plain http, on this machine only
 
-[handlers.call-log]             # a row in a database for every event
+[handlers.call-log]             # rows in a database for every event, call and leg
 use = "sql"
 [handlers.call-log.options]
 url = "sqlite:///{folder}/calls.db"
@@ -65,14 +67,12 @@ retry = [2, 5, 10]
 url = "{target}/crm"
 secret = "{webhook_secret}"
 
-[handlers.alerts]               # a message for calls that nobody took
+[handlers.alerts]               # a message for each call that nobody took
 use = "notify"
-events = ["hangup"]
 [handlers.alerts.options]
 urls = ["{alerts}"]
-title = "Call not taken"
-body = "{{% if event.status != 'ANSWER' %}}{{{{ caller }}}} called {{{{ event.extension }}}}\
-: {{{{ event.status }}}}{{% endif %}}"
+title = "Missed call"
+body = "{{{{ caller }}}} called {{{{ event.extension }}}}: {{{{ call.outcome }}}}"
 """
 
 # A PBX with three phones, and an app that may use its API.
@@ -183,6 +183,7 @@ async def _demo(show: Show, folder: Path, *, keep: bool, seed: int | None) -> No
                 await _set_up(show, config)
                 await _place_calls(show, pbx, seed)
                 await _all_delivered(inbox)
+                await _run(show, config, "calls")
                 show.summary(folder / "calls.db", others)
                 if keep:
                     show.kept(receiver, pbx, config, folder)
@@ -292,18 +293,23 @@ async def _watched(show: Show, redis_url: str) -> AsyncIterator[Inbox]:
 async def _set_up(show: Show, config: Path) -> None:
     """Have the callback URLs registered on the PBX."""
     for arguments in _SETUP:
-        show.command(arguments)
-        running = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "offhook", *arguments),
-            env=os.environ | {"OFFHOOK_CONFIG": str(config), "COLUMNS": "100"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        output, errors = await running.communicate()
-        if running.returncode:
-            raise OffhookError(f"offhook setup failed: {errors.decode().strip()}")
-        show.output(output.decode())
+        await _run(show, config, *arguments)
+
+
+async def _run(show: Show, config: Path, *arguments: str) -> None:
+    """Run a command of ours and show what it prints."""
+    show.command(arguments)
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "offhook", *arguments),
+        env=os.environ | {"OFFHOOK_CONFIG": str(config), "COLUMNS": "140"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    output, errors = await running.communicate()
+    if running.returncode:
+        raise OffhookError(f"offhook {arguments[0]} failed: {errors.decode().strip()}")
+    show.output(output.decode())
 
 
 async def _place_calls(show: Show, pbx: str, seed: int | None) -> None:
@@ -316,7 +322,7 @@ async def _place_calls(show: Show, pbx: str, seed: int | None) -> None:
             (await control.post("/calls", json=order)).raise_for_status()
             while (tally := (await control.get("/tally")).json())["running"]:
                 await asyncio.sleep(0.1)
-            await asyncio.sleep(0.3)  # for those who read along
+            await asyncio.sleep(0.8)  # until it is over, and for those who read along
     if tally["accepted"] < tally["sent"]:
         raise OffhookError("the receiver did not accept every callback")
 
@@ -325,8 +331,9 @@ async def _all_delivered(inbox: Inbox) -> None:
     """Return when no handler has anything left to deliver, or to deliver again."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        states = [await inbox.state(handler, 0) for handler in HANDLERS]
-        if not any(state.lag or state.in_flight or state.lanes for state in states):
+        calls = await Calls(inbox).live()
+        states = [await inbox.state(name, 0) for name in (*HANDLERS, CALL_LOG)]
+        if not calls and not any(each.lag or each.in_flight or each.lanes for each in states):
             await asyncio.sleep(0.3)  # the last ones are still being shown
             return
         await asyncio.sleep(0.1)

@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from offhook.call import Party
 from offhook.cli.demo.target import OtherSystems
-from offhook.event import CallEvent
+from offhook.event import CALLBACKS, CALLS, CallEvent
 
 _MARKS = {
     "delivered": "[green]✓[/]",
@@ -59,7 +59,8 @@ class Show:
 
     def legend(self) -> None:
         self._print(
-            "\n[dim]● an event has arrived   ✓ delivered   ↻ failed, will be tried again[/]"
+            "\n[dim]● an event has arrived   ◆ what follows for the call   ✓ delivered   "
+            "↻ failed, will be tried again[/]"
         )
 
     def call(self, number: int, of: int, story: str) -> None:
@@ -67,16 +68,18 @@ class Show:
 
     def event(self, event: CallEvent) -> None:
         self._events[event.type] += 1
+        mark = "●" if event.type in CALLBACKS else "◆"
+        status = event.status or (event.summary and event.summary.outcome) or ""
         self._print(
-            f"  [cyan]●[/] {event.received.astimezone():%H:%M:%S.%f}"[:-3]
-            + f"  [cyan]{event.type:<10}[/] {event.extension}  [dim]{event.status or '':<8}[/]  "
+            f"  [cyan]{mark}[/] {event.received.astimezone():%H:%M:%S.%f}"[:-3]
+            + f"  [cyan]{event.type:<13}[/] {event.extension}  [dim]{status:<8}[/]  "
             f"{_party(event.caller)} → {_party(event.called)}"
         )
 
     def attempt(self, attempt: dict[str, Any]) -> None:
         handler, outcome = attempt["handler"], attempt["outcome"]
         self._outcomes[handler][outcome] += 1
-        what = f"{attempt['type']:<10} {attempt['extension']}"
+        what = f"{attempt['type']:<13} {attempt['extension']}"
         if outcome == "delivered":
             if attempt["attempt"] == 1:
                 self._waited[handler].append(attempt["waited"])
@@ -88,9 +91,12 @@ class Show:
         self._print(f"      {_MARKS[outcome]} [bold]{handler:<9}[/] {what}  [dim]{how}[/]")
 
     def summary(self, database: Path, others: OtherSystems) -> None:
-        accepted = self._events.total()
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self._events.items()))
-        self._print(f"\n[bold]{accepted} events accepted[/]: {kinds}.\n")
+        raw = {each: count for each, count in self._events.items() if each in CALLBACKS}
+        told = {each: count for each, count in self._events.items() if each in CALLS}
+        self._print(
+            f"\n[bold]{sum(raw.values())} events accepted[/]: {_counted(raw)}.\n"
+            f"{sum(told.values())} more tell of the calls: {_counted(told)}.\n"
+        )
         table = Table(box=None, pad_edge=False)
         table.add_column("handler")
         for title in ("delivered", "tried again", "dead", "half within", "99 % within"):
@@ -109,13 +115,16 @@ class Show:
             "has its dispatch started,\nand what comes behind a redelivery waits for it[/]\n"
         )
         with closing(sqlite3.connect(database)) as connection:
-            [rows] = connection.execute("SELECT count(*) FROM events").fetchone()
-        self._print(f"The database has {rows} rows.")
+            events, calls, legs = (
+                connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+                for table in ("events", "calls", "legs")
+            )
+        self._print(f"The database has {events} events, {calls} calls and {legs} legs.")
         self._print(
             f"The CRM has {len(others.webhooks)} webhooks, each with a signature that it checked; "
             "it was busy once, and that one came again, in order."
         )
-        self._print(f"{len(others.alerts)} alerts were sent:")
+        self._print(f"{len(others.alerts)} alerts were sent, one for each missed call:")
         for alert in others.alerts:
             self._print(f"  {alert}", markup=False)
 
@@ -127,6 +136,7 @@ class Show:
             f"  export OFFHOOK_CONFIG={config}\n"
             f"  {OFFHOOK} status                 how far each handler is\n"
             f"  {OFFHOOK} setup show             what is set up on the PBX\n"
+            f"  {OFFHOOK} calls                  who called whom, and how it ended\n"
             f"  {OFFHOOK} sandbox call missed --speed 20 --url {pbx}\n"
             f"The database is {folder}/calls.db, the logs lie beside it.\n"
             "Ctrl-C stops everything and removes it."
@@ -140,6 +150,10 @@ class Show:
             f"  {OFFHOOK} handlers        what events can be delivered to\n"
             "and docs/handlers.md: write a handler in ten lines."
         )
+
+
+def _counted(events: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(events.items()))
 
 
 def _party(party: Party) -> str:
