@@ -88,7 +88,8 @@ def commands() -> Iterator[list[str]]:
     """The arguments of every `offhook` that deploy/, the Procfile or an operator's page calls."""
     for page in PAGES:
         text = (ROOT / "docs" / f"{page}.md").read_text()
-        yield from map(shlex.split, re.findall(r"^offhook (.*)$", text, re.MULTILINE))
+        for line in re.findall(r"^offhook (.*)$", text, re.MULTILINE):
+            yield shlex.split(line, comments=True)
     for service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values():
         if service["command"][0] == "offhook":
             yield service["command"][1:]
