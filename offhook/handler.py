@@ -21,9 +21,10 @@ from pydantic_core import ErrorDetails
 
 from offhook.call import Call
 from offhook.errors import ConfigError, TemporaryError
-from offhook.event import CALLBACKS, CallEvent, EventType
+from offhook.event import CALLBACKS, CALLS, CallEvent, EventType
 from offhook.extensions import UNKNOWN, ExtensionSettings
 from offhook.http import Answer, Http, check
+from offhook.limit import Limit, LimitExceeded
 from offhook.settings import HandlerSettings, config_path
 
 GROUP = "offhook.handlers"
@@ -51,16 +52,19 @@ class Context:
     extension: ExtensionSettings = UNKNOWN
     calls: FindCall | None = None
 
-    async def call(self) -> Call:
+    async def call(self, *, latest: bool = False) -> Call:
         """The event's call: as that event tells it, or, of a raw event, as it is known by now.
+
+        Args:
+            latest: as it is known by now, whatever the event tells.
 
         Raises:
             TemporaryError: Redis does not answer.
             LookupError: the event is not about a call.
         """
-        if self.event.summary is not None:
+        if self.event.summary is not None and not latest:
             return self.event.summary
-        if self.calls is None or self.event.type not in CALLBACKS:
+        if self.calls is None or self.event.type not in (*CALLBACKS, *CALLS):
             raise LookupError(f"{self.event.type} is not about a call")
         return await self.calls(self.event)
 
@@ -120,6 +124,10 @@ class PluggedHandler:
     events: frozenset[EventType] = frozenset(CALLBACKS)
 
     @cached_property
+    def _limit(self) -> Limit:
+        return Limit(self.policy.timeout)
+
+    @cached_property
     def _extensions(self) -> re.Pattern[str] | None:
         patterns = [translate(_literal_star(p)) for p in self.policy.extensions or ()]
         return re.compile("|".join(patterns)) if patterns else None
@@ -166,15 +174,13 @@ class PluggedHandler:
         """
         context = Context(self.name, attempt, http, event, extension, calls)
         try:
-            async with asyncio.timeout(self.policy.timeout) as limit:
+            with self._limit:
                 if self.is_async:
                     await self.call(event, context)  # type: ignore[misc]
                 else:
                     loop = asyncio.get_running_loop()
                     await loop.run_in_executor(threads, self.call, event, context)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
+        except LimitExceeded as error:
             raise HandlerTimeout(
                 f"did not finish within {self.policy.timeout:g} s", hung=not self.is_async
             ) from error

@@ -4,13 +4,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
-from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,22 +15,13 @@ from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from offhook.connection import connect, connect_rq
-from offhook.errors import InboxUnavailable, RefusedCallback
-from offhook.event import CallEvent
 from offhook.inbox import Inbox
 from offhook.settings import Settings, load_settings
 from offhook.tasks import end
-from offhook.token import PREFIX, SELF_TEST
-from receiver.callback import (
-    CallbackRequest,
-    NoSuchCallback,
-    accept,
-    fingerprint,
-    header,
-    quarantined,
-    verify,
-)
+from offhook.token import PREFIX
+from receiver.callback import header
 from receiver.commit import GroupCommit
+from receiver.exchange import NOT_FOUND, Callbacks, Exchange, error_body
 from receiver.store import Store
 
 log = logging.getLogger("offhook.receiver")
@@ -52,14 +39,7 @@ class Receiver:
         self.inbox = Inbox(self.redis, settings.partitions, settings.durability)
         self.store = Store(settings, self.inbox, self.rq)
         self.commit = GroupCommit(self.store.put, settings.partitions)
-
-    async def append(self, event: CallEvent) -> bool:
-        """Return when the event is safe. False: it already was, this is a repeat.
-
-        Raises:
-            InboxUnavailable: it is not.
-        """
-        return await self.commit.append(fingerprint(event), event)
+        self.callbacks = Callbacks(settings, self.commit, self.inbox)
 
     async def close(self) -> None:
         await self.store.close()
@@ -68,116 +48,52 @@ class Receiver:
 
 
 class CallbackEndpoint:
-    """The callback URL, as plain ASGI: no request object, no response object, one append."""
+    """The callback URL as an ASGI app: for servers that know nothing of an `Exchange`."""
 
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-        self._settings = receiver.settings
+    def __init__(self, callbacks: Callbacks) -> None:
+        self._callbacks = callbacks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await not_found(scope, receive, send)
             return
-        # What is mounted sees the whole path: PREFIX, PBX, extension, event type, token.
-        names = scope["path"][len(scope["root_path"]) :].split("/")
-        if len(names) != 5:
-            await not_found(scope, receive, send)
-            return
-        request = CallbackRequest(
-            pbx=names[1],
-            extension=names[2],
-            event_type=names[3],
-            token=names[4],
+        answered: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+
+        def answer(exchange: Exchange, status: int, body: bytes) -> None:
+            if not answered.done():  # cancelled, when the server has given up on the client
+                answered.set_result((status, body))
+
+        exchange = Exchange(
+            self._callbacks,
             method=scope["method"],
-            content_type=header(scope["headers"], b"content-type"),
+            path=scope["path"],
             query=scope["query_string"],
-            body=b"",
+            content_type=header(scope["headers"], b"content-type"),
+            answer=answer,
+            go_on=lambda: None,
+            keep_alive=True,
         )
+        exchange.begin()
         try:
-            verify(request, self._settings)
-        except NoSuchCallback:
-            await not_found(scope, receive, send)
-            return
-        if request.event_type == SELF_TEST:
-            await _send_json(send, 200, SELF_TESTED)
-            return
-        try:
-            request = await self._with_body(request, receive)
-            event = accept(request, self._settings)
-            fresh = await self._receiver.append(event)
-        except RefusedCallback as refusal:
-            await self._keep(request, refusal)
-            await _send_json(send, refusal.status, _error(refusal.code, refusal.message))
-        except InboxUnavailable as error:
-            log.error("a callback was not taken: %s", error)
-            message = "The event could not be stored; it was not accepted."
-            await _send_json(send, 503, _error("inbox_unavailable", message))
-        else:
-            log.debug(
-                "accepted", extra={"event": event.id, "call": event.call, "repeat": not fresh}
-            )
-            await _send_json(send, 200, ACCEPTED if fresh else REPEATED)
-
-    async def _with_body(self, request: CallbackRequest, receive: Receive) -> CallbackRequest:
-        limit = self._settings.max_body
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(self._settings.read_timeout):
-                while True:
+            async with asyncio.timeout(self._callbacks.settings.read_timeout):
+                while exchange.more_body and not exchange.busy:
                     message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise RefusedCallback(400, "incomplete_body", "The body ended too early.")
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    chunks.append(chunk)
-                    if size > limit or not message.get("more_body", False):
-                        break
-        except TimeoutError as error:
-            seconds = f"{self._settings.read_timeout:g}"
-            raise RefusedCallback(
-                408, "read_timeout", f"The body took longer than {seconds} seconds."
-            ) from error
-        body = b"".join(chunks)
-        return replace(request, body=body) if body else request
-
-    async def _keep(self, request: CallbackRequest, refusal: RefusedCallback) -> None:
-        log.warning(
-            "a callback was refused: %s",
-            refusal.code,
-            extra={"pbx": request.pbx, "extension": request.extension},
-        )
-        kept = quarantined(request, refusal, self._settings.max_body) | {
-            "received": datetime.now(UTC).isoformat()
-        }
-        try:
-            async with asyncio.timeout(self._settings.patience):
-                await self._receiver.inbox.quarantine(kept, self._settings.quarantine_size)
-        except (RedisError, TimeoutError) as error:
-            reason = str(error) or "Redis does not answer"
-            log.error("a refused callback could not be kept: %s", reason)
+                    exchange.disconnected = message["type"] == "http.disconnect"
+                    exchange.body += message.get("body", b"")
+                    exchange.more_body = message.get("more_body", exchange.disconnected)
+                    exchange.set()
+        except TimeoutError:
+            exchange.too_late()
+        if not exchange.disconnected:
+            status, body = await answered
+            close = [] if exchange.keep_alive else [(b"connection", b"close")]
+            allow = [(b"allow", b"GET, POST")] if status == 405 else []
+            await _send_json(send, status, body, allow + close)
 
 
-def _error(code: str, message: str) -> bytes:
-    return msgspec.json.encode({"error": {"code": code, "message": message}})
-
-
-ACCEPTED = b'{"status":"accepted"}'
-REPEATED = b'{"status":"repeated"}'
-SELF_TESTED = b'{"status":"self-test"}'  # the secret is right; no event comes of it
-NOT_FOUND = _error("not_found", "There is nothing here.")
-
-
-# After these the rest of the request is not waited for: the connection ends with the answer.
-_LAST_WORDS = frozenset({404, 408, 413})
-
-
-async def _send_json(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
-    if status in _LAST_WORDS:
-        headers.append((b"connection", b"close"))
-    if status == 405:
-        headers.append((b"allow", b"GET, POST"))
+async def _send_json(send: Send, status: int, body: bytes, more: list[tuple[bytes, bytes]]) -> None:
+    length = (b"content-length", b"%d" % len(body))
+    headers = [length, (b"content-type", b"application/json"), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -203,7 +119,7 @@ async def ready(request: Request) -> Response:
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """The answer for every URL that is none of ours."""
     if scope["type"] == "http":
-        await _send_json(send, 404, NOT_FOUND)
+        await _send_json(send, 404, NOT_FOUND, [(b"connection", b"close")])
     else:  # a web socket
         await send({"type": "websocket.close", "code": 1000})
 
@@ -214,7 +130,7 @@ async def http_error(request: Request, error: Exception) -> Response:
         raise error
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     return Response(
-        _error(code, error.detail), error.status_code, error.headers, "application/json"
+        error_body(code, error.detail), error.status_code, error.headers, "application/json"
     )
 
 
@@ -257,15 +173,16 @@ def create_app(settings: Settings | None = None) -> Starlette:
         while not receiver.store.takes_directly and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.01)
         try:
-            yield {"settings": receiver.settings}
+            yield {"settings": receiver.settings, "callbacks": receiver.callbacks}
         finally:
+            await receiver.callbacks.close()
             await receiver.commit.close()
             await end(storing)
             await receiver.close()
 
     app = Starlette(
         routes=[
-            Mount(PREFIX, app=CallbackEndpoint(receiver)),
+            Mount(PREFIX, app=CallbackEndpoint(receiver.callbacks)),
             Route("/health/live", live),
             Route("/health/ready", ready),
         ],

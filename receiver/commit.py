@@ -16,8 +16,13 @@ log = logging.getLogger("offhook.receiver")
 
 MAX_BATCH = 500  # events; one run of the script blocks Redis for about 5 ms at most
 
+# More than come while Redis has its patience. Those that wait longer wait for a disk, and most of
+# their callers have given up.
+MOST_WAITING = 50_000  # events of a partition
+
 Put = Callable[[int, Sequence[tuple[str, CallEvent]]], Awaitable[set[int]]]
-_Waiting = list[tuple[str, CallEvent, asyncio.Future[bool]]]
+Done = Callable[[bool | InboxUnavailable], None]
+_Waiting = list[tuple[str, CallEvent, Done]]
 
 
 class GroupCommit:
@@ -33,18 +38,39 @@ class GroupCommit:
         self._waiting: list[_Waiting] = [[] for _ in range(partitions)]
         self._running: list[asyncio.Task[None] | None] = [None] * partitions
 
+    def submit(self, fingerprint: str, event: CallEvent, done: Done) -> None:
+        """Have the event stored.
+
+        Args:
+            done: called with True when it is; with False when it already was, and this is a
+                repeat; with the reason when it is not.
+        """
+        partition = partition_of(event, len(self._waiting))
+        if len(self._waiting[partition]) >= MOST_WAITING:
+            done(InboxUnavailable(f"{MOST_WAITING} events wait to be stored already"))
+            return
+        self._waiting[partition].append((fingerprint, event, done))
+        if self._running[partition] is None:
+            self._running[partition] = asyncio.create_task(self._run(partition))
+
     async def append(self, fingerprint: str, event: CallEvent) -> bool:
         """Return when the event is stored. False: it already was, this is a repeat.
 
         Raises:
             InboxUnavailable: it is not.
         """
-        partition = partition_of(event, len(self._waiting))
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting[partition].append((fingerprint, event, done))
-        if self._running[partition] is None:
-            self._running[partition] = asyncio.create_task(self._run(partition))
-        return await done
+        stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: bool | InboxUnavailable) -> None:
+            if stored.done():  # whoever asked has given up
+                return
+            if isinstance(outcome, InboxUnavailable):
+                stored.set_exception(outcome)
+            else:
+                stored.set_result(outcome)
+
+        self.submit(fingerprint, event, done)
+        return await stored
 
     async def close(self) -> None:
         """Return when nothing is on its way any more."""
@@ -56,6 +82,7 @@ class GroupCommit:
         waiting = self._waiting[partition]
         try:
             while waiting:
+                await asyncio.sleep(0)  # whoever has been read meanwhile comes along
                 batch = waiting[:MAX_BATCH]
                 del waiting[:MAX_BATCH]
                 await self._store(partition, batch)
@@ -70,9 +97,14 @@ class GroupCommit:
                 log.exception("storing events failed in a way nobody thought of")
                 error = InboxUnavailable(str(error))
             for _, _, done in batch:
-                if not done.done():
-                    done.set_exception(error)
+                _tell(done, error)
             return
         for index, (_, _, done) in enumerate(batch):
-            if not done.done():
-                done.set_result(index not in repeats)
+            _tell(done, index not in repeats)
+
+
+def _tell(done: Done, outcome: bool | InboxUnavailable) -> None:
+    try:
+        done(outcome)
+    except Exception:  # the others of the batch wait for their answers
+        log.exception("an answer could not be sent")

@@ -134,6 +134,19 @@ def test_a_caller_that_gave_up_disturbs_no_other() -> None:
     assert len(run(story)[0]) == 2
 
 
+def test_an_answer_that_cannot_be_sent_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(commit: GroupCommit, recorder: Recorder) -> None:
+        def fail(outcome: object) -> None:
+            raise OSError("the connection is gone")
+
+        commit.submit("a", event("call", 1), fail)
+        async with asyncio.timeout(10):
+            assert await commit.append("b", event("call", 2)) is True
+
+    assert len(run(story)[0]) == 2
+    assert "could not be sent" in caplog.text
+
+
 def test_partitions_do_not_wait_for_each_other() -> None:
     sent = [event(f"call-{n}") for n in range(40)]
 

@@ -1,0 +1,50 @@
+"""A backlog: events in the inbox, put there as the receiver does it, only faster."""
+
+from itertools import count
+from typing import Any
+
+import msgspec
+
+from benchmarks.load import fields
+from offhook.connection import connect
+from offhook.event import EventType, new_event_id, read_event, to_stored
+from offhook.inbox import Batch, Inbox, partition_of
+from offhook.settings import Settings
+
+_numbers = count(1)
+
+
+async def cursors(settings: Settings) -> None:
+    """Give every handler its cursor, as a receiver does at its start."""
+    async with connect(settings.redis_url) as redis:
+        inbox = Inbox(redis, settings.partitions)
+        for name in settings.handlers:
+            await inbox.ensure_cursor(name, "earliest")
+
+
+async def fill(
+    settings: Settings, events: int, *, per_call: int = 1, extensions: int = 100
+) -> None:
+    """Append so many events; their handlers are called as soon as workers run."""
+    writer = new_event_id()
+    async with connect(settings.redis_url) as redis:
+        inbox = Inbox(redis, settings.partitions)
+        for first in range(0, events, 500):
+            waiting: dict[int, tuple[list[str], list[Any]]] = {}
+            for number in range(first, min(first + 500, events)):
+                call, step = divmod(number, per_call)
+                event = read_event(
+                    pbx="main",
+                    extension=f"0003*{call % extensions:03}",
+                    type=EventType.DIAL_IN,
+                    parameters=fields(f"{writer}-{call}", CallStatus=str(step)),
+                )
+                assert event is not None  # noqa: S101 - it has a CallID
+                marks, stored = waiting.setdefault(
+                    partition_of(event, settings.partitions), ([], [])
+                )
+                marks.append(event.id)
+                stored.append(msgspec.Raw(to_stored(event)))
+            for partition, (marks, stored) in waiting.items():
+                batch = Batch(writer, next(_numbers), partition, marks, stored)
+                await inbox.append(batch, list(settings.handlers), 0)

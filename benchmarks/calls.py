@@ -1,0 +1,198 @@
+"""What it costs to know calls and not just events: time per event, and memory per live call.
+
+    python -m benchmarks.calls
+
+Three processes are measured on one core: a dispatch whose handler does nothing, the fold alone, and
+both at once, as an installation runs them. The server is on the other core; what it computes is in
+the table, too. Then so many calls as `--live` says are begun and not ended.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+import redis
+
+from benchmarks import machine, rounds
+from offhook import EventType
+from offhook.connection import connect
+from offhook.event import CallEvent, new_event_id, read_event, to_stored
+from offhook.inbox import CALL_LOG, Batch, Inbox
+
+STREAM = "offhook:{0}:inbox"
+_CALL = (
+    (EventType.DIAL_IN, "CALLING"),
+    (EventType.ANSWER_IN, "ANSWER"),
+    (EventType.HANGUP, "ANSWER"),
+)
+# Runs one cursor until it has read all there is.
+_SERVE = {
+    "crm": "from workers.dispatch import serve_cursor as serve\n"
+    "from offhook.handler import plug\n"
+    "from offhook.settings import load_settings\n"
+    "s = load_settings(); import uvloop\n"
+    "uvloop.run(serve(s, plug('crm', s.handlers['crm']), 0))",
+    CALL_LOG: "from workers.calls import keep_calls\n"
+    "from offhook.settings import load_settings\n"
+    "import uvloop; uvloop.run(keep_calls(load_settings(), 0))",
+}
+
+
+def main() -> None:
+    given = rounds.arguments(
+        __doc__ or "",
+        events=(120_000, "how many events the backlog has, three a call"),
+        live=(100_000, "how many calls go on at once"),
+    )
+    if given.quick:
+        given.events, given.live = 3_000, 1_000
+    contenders = {
+        "a handler that does nothing": partial(_measure, given.events, ["crm"]),
+        "the fold": partial(_measure, given.events, [CALL_LOG]),
+        "both on one core": partial(_measure, given.events, ["crm", CALL_LOG]),
+    }
+    found = rounds.interleaved(contenders, given)
+    base = next(iter(found.values()))["events/s"]
+    rounds.table(
+        "Time: a backlog of events of calls that are over, one core",
+        ["what reads it", "events/s", "ratio", "server, µs an event"],
+        [
+            [
+                name,
+                f"{figures['events/s']:,.0f}",
+                rounds.ratio(figures["events/s"], base),
+                f"{figures['server µs']:.1f}",
+            ]
+            for name, figures in found.items()
+        ],
+    )
+    legs = {name: _live(given.live, count) for name, count in (("one leg", 1), ("five legs", 5))}
+    rounds.table(
+        f"Memory: {given.live:,} live calls at once",
+        ["each with", "bytes of Redis a call, without its events", "calls folded a second"],
+        [[name, f"{size:,.0f}", f"{rate:,.0f}"] for name, (size, rate) in legs.items()],
+    )
+
+
+def _measure(events: int, cursors: list[str]) -> rounds.Figures:
+    with machine.server() as url, TemporaryDirectory() as folder:
+        calls = (_events(f"{n}", 1) for n in range(events // len(_CALL)))
+        asyncio.run(_append(url, [event for call in calls for event in call], cursors))
+        before = _server_seconds(url)
+        took = _serve(url, Path(folder), cursors, events)
+        busy = _server_seconds(url) - before
+        return {"events/s": events / took, "server µs": busy / events * 1e6}
+
+
+def _live(calls: int, legs: int) -> tuple[float, float]:
+    """The bytes that are kept of a call that goes on, and how many were folded in a second."""
+    with machine.server() as url, TemporaryDirectory() as folder:
+        begun = [e for n in range(calls) for e in _events(f"{n}", legs)[: 2 * legs]]
+        asyncio.run(_append(url, begun, [CALL_LOG]))
+        took = _serve(url, Path(folder), [CALL_LOG], len(begun))
+        with redis.Redis.from_url(url) as client:
+            names = list(client.scan_iter("offhook:{0}:call:*", count=10_000))[:2000]
+            states = sum(client.memory_usage(name) for name in names) / len(names)
+            lists = sum(
+                client.memory_usage(f"offhook:{{0}}:{name}", samples=0)
+                for name in ("calls", "live")
+            )
+        return states + lists / calls, calls / took
+
+
+def _serve(url: str, folder: Path, cursors: list[str], events: int) -> float:
+    """Run who reads these cursors, all on one core; the seconds until all is read."""
+    config = folder / "offhook.toml"
+    config.write_text(
+        f'secret = "{machine.SECRET}"\nredis_url = "{url}"\nsettle = 60\n'
+        '[handlers.crm]\nuse = "benchmarks.calls:nothing"\nevents = ["raw", "calls"]\n'
+    )
+    environment = os.environ | {"OFFHOOK_CONFIG": str(config), "PYTHONPATH": str(machine.ROOT)}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", _SERVE[name]],
+            env=environment,
+            preexec_fn=lambda: os.sched_setaffinity(0, {machine.MEASURED}),
+        )
+        for name in cursors
+    ]
+    try:
+        with redis.Redis.from_url(url) as client:
+            machine.until(lambda: any(_read(client, name) for name in cursors), "it begins")
+            began, already = time.perf_counter(), max(_read(client, name) for name in cursors)
+            machine.until(
+                lambda: all(_read(client, name) >= events for name in cursors), "all is read", 300
+            )
+            return (time.perf_counter() - began) * events / max(1, events - already)
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait()
+
+
+async def nothing(event: CallEvent) -> None:
+    """The handler."""
+
+
+def _read(client: Any, name: str) -> int:
+    """How many events a cursor has read and acknowledged."""
+    group = next(g for g in client.xinfo_groups(STREAM) if g["name"] == name.encode())
+    return int(group["entries-read"] or 0) - int(group["pending"])
+
+
+def _server_seconds(url: str) -> float:
+    with redis.Redis.from_url(url) as client:
+        cpu: Any = client.info("cpu")
+        return float(cpu["used_cpu_user"] + cpu["used_cpu_sys"])
+
+
+async def _append(url: str, events: list[CallEvent], cursors: list[str]) -> None:
+    writer = new_event_id()
+    async with connect(url) as client:
+        inbox = Inbox(client, 1)
+        for name in cursors:
+            await inbox.ensure_cursor(name, "now")
+        for number, first in enumerate(range(0, len(events), 500), 1):
+            some = events[first : first + 500]
+            stored = [msgspec.Raw(to_stored(event)) for event in some]
+            batch = Batch(writer, number, 0, [event.id for event in some], stored)
+            await inbox.append(batch, [], 0)
+
+
+def _events(call: str, legs: int) -> list[CallEvent]:
+    return list(_each(call, legs))
+
+
+def _each(call: str, legs: int) -> Iterator[CallEvent]:
+    for type_, status in _CALL:
+        for leg in range(legs):
+            event = read_event(
+                pbx="main",
+                extension=f"0003*{210 + leg}",
+                type=type_,
+                parameters={
+                    "CallID": f"1795289400.{call}",
+                    "CallerIDNum": "+442079460100",
+                    "CallerIDName": "Ada Byron",
+                    "CalledDID": "442079460999",
+                    "CalledNumber": "442079460999",
+                    "CalledExtension": f"0003*{210 + leg}",
+                    "CallStatus": status,
+                    "CallFlow": "IN",
+                    "CallAPIID": "0123456789abcdef0123456789abcdef",
+                },
+            )
+            assert event is not None  # noqa: S101 - it has a CallID
+            yield event
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Commands that the server runs for each event, those inside scripts counted.
+
+    python -m benchmarks.commands [--quick] [--only NAME ...]
+
+`INFO commandstats` before and after. It depends on how large the batches are, which grow with the
+load: a backlog is the best case, 200 events/s the worst.
+"""
+
+import time
+from functools import partial
+
+from benchmarks.engines import ENGINES, bench, ended, installed
+from benchmarks.load import callbacks, drive
+from benchmarks.machine import commands, free_port, listens, offhook, running, server, until
+from benchmarks.receive import URLS
+from benchmarks.rounds import Figures, arguments, interleaved, table
+
+_EACH = {"RQ": 300, "taskiq": 5_000, "huey": 5_000, "BullMQ": 10_000}
+
+
+def delivering(url: str, count: int) -> Figures:
+    """Ours, from a backlog."""
+    with bench(url, "nothing", 16) as measured:
+        measured.fill_ours(count)
+        before = sum(commands(url).values())
+        with ended(measured.ours()) as worker:
+            measured.rate(worker, count)
+            return {"commands": (sum(commands(url).values()) - before) / count}
+
+
+def receiving(url: str, seconds: float, rate: float | None) -> Figures:
+    """Ours, accepting callbacks."""
+    port = free_port()
+    with bench(url, "nothing", 16) as measured:
+        serve = offhook("serve", "--port", str(port))
+        with running(serve, measured.log, measured.environment):
+            until(lambda: listens(port), "the receiver listens")
+            time.sleep(0.5)
+            before = sum(commands(url).values())
+            outcome = drive(port, callbacks(URLS), seconds, rate=rate)
+            return {"commands": (sum(commands(url).values()) - before) / outcome.answered}
+
+
+def peer(url: str, name: str, count: int) -> Figures:
+    """A peer, from a backlog."""
+    engine = ENGINES[name]
+    with bench(url, "nothing", 16) as measured:
+        measured.fill(engine, count)
+        before = sum(commands(url).values())
+        with ended(measured.work(engine)) as worker:
+            measured.rate(worker, count)
+            return {"commands": (sum(commands(url).values()) - before) / count}
+
+
+def main() -> None:
+    given = arguments(__doc__ or "", seconds=(3.0, "how long callbacks are sent"))
+    part, seconds = (20, 0.5) if given.quick else (1, given.seconds)
+    with server() as url:
+        contenders = {
+            "Offhook delivers, from a backlog": partial(delivering, url, 50_000 // part),
+            "Offhook accepts, as many as it can": partial(receiving, url, seconds, None),
+            "Offhook accepts, 200/s": partial(receiving, url, seconds, 200.0),
+        }
+        for name, count in _EACH.items():
+            if installed(name):
+                contenders[f"{name} delivers"] = partial(peer, url, name, count // part)
+        found = interleaved(contenders, given)
+    table(
+        "Commands per event",
+        ("", "commands"),
+        [(name, f"{f['commands']:.2f}") for name, f in found.items()],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""The engines: how each one is started, given work, and watched, ours like the others."""
+
+import asyncio
+import contextlib
+import os
+import struct
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from benchmarks.backlog import cursors, fill
+from benchmarks.machine import MEASURED, OTHER, PEERS, SECRET, Running, offhook
+from offhook.settings import Settings, load_settings
+
+_FOLDER = Path(__file__).parent / "peers"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A peer.
+
+    Attributes:
+        environment: its folder below var/peers, or `node`.
+        module: its file's name.
+        work: the command that runs one worker process, after the environment's `bin/`; `{n}` is
+            the concurrency.
+    """
+
+    environment: str
+    module: str
+    work: Sequence[str]
+
+
+ENGINES: Mapping[str, Engine] = {
+    "RQ": Engine("rq", "on_rq", ("python", "on_rq.py")),
+    "RQ, forking": Engine("rq", "on_rq", ("rq", "worker", "events", "--quiet", "--url", "{redis}")),
+    "Celery": Engine(
+        "celery",
+        "on_celery",
+        ("celery", "-A", "on_celery", "worker", "--pool=solo", "--loglevel=ERROR"),
+    ),
+    "Celery, threads": Engine(
+        "celery",
+        "on_celery",
+        ("celery", "-A", "on_celery", "worker", "--pool=threads", "-c", "{n}", "--loglevel=ERROR"),
+    ),
+    "Celery, gevent": Engine(
+        "celery",
+        "on_celery",
+        ("celery", "-A", "on_celery", "worker", "--pool=gevent", "-c", "{n}", "--loglevel=ERROR"),
+    ),
+    "dramatiq": Engine(
+        "dramatiq", "on_dramatiq", ("dramatiq", "on_dramatiq", "-p", "1", "-t", "{n}")
+    ),
+    "huey": Engine(
+        "huey", "on_huey", ("huey_consumer", "on_huey.huey", "-w", "{n}", "-k", "thread")
+    ),
+    "taskiq": Engine(
+        "taskiq",
+        "on_taskiq",
+        ("taskiq", "worker", "on_taskiq:broker", "-w", "1", "--max-async-tasks", "{n}"),
+    ),
+    "SAQ": Engine("saq", "on_saq", ("saq", "on_saq.settings")),
+    "arq": Engine("arq", "on_arq", ("arq", "on_arq.WorkerSettings")),
+    "BullMQ": Engine("node", "on_bullmq", ("node", "on_bullmq.js", "work")),
+}
+
+
+class Bench:
+    """One measurement: an empty server, a worker, and what it has delivered.
+
+    Args:
+        do: what a delivery does: nothing, wait, post, record or linger (see `peers/job.py`).
+        concurrency: deliveries at a time.
+        target: where `post` posts to.
+    """
+
+    def __init__(
+        self, redis_url: str, do: str, concurrency: int, folder: Path, target: str = ""
+    ) -> None:
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushall()
+        self.redis_url = redis_url
+        self.concurrency = concurrency
+        self.folder = folder
+        self._progress = folder / "progress"
+        self._progress.write_bytes(bytes(8))
+        self.records = folder / "records"
+        self.records.touch()
+        self.log = folder / "log"
+        self._do = do
+        self.environment = {
+            "REDIS_URL": redis_url,
+            "DO": do,
+            "CONCURRENCY": str(concurrency),
+            "PROGRESS": str(self._progress),
+            "RECORDS": str(self.records),
+            "TARGET": target,
+            "NODE_PATH": str(PEERS / "node_modules"),
+            "OFFHOOK_CONFIG": str(folder / "offhook.toml"),
+        }
+        use = (
+            f'use = "webhook"\n[handlers.crm.options]\nurl = {target!r}\nprivate_networks = true\n'
+            if do == "post"
+            else f'use = "benchmarks.handlers:{do}"\n'
+        )
+        (folder / "offhook.toml").write_text(
+            f"secret = {SECRET!r}\nredis_url = {redis_url!r}\n"
+            f"[handlers.crm]\nconcurrency = {concurrency}\n{use}"
+        )
+
+    # What is ours
+
+    def fill_ours(self, count: int, per_call: int = 1) -> None:
+        """Put so many events into the inbox."""
+        os.environ["OFFHOOK_CONFIG"] = self.environment["OFFHOOK_CONFIG"]
+        settings = load_settings()
+        asyncio.run(_fill(settings, count, per_call))
+
+    def ours(self) -> Running:
+        """`offhook work`, as it is run in earnest: every process of it on the one core."""
+        return Running(offhook("work"), self.environment, self.log, MEASURED)
+
+    # What is theirs
+
+    def fill(self, engine: Engine, count: int, per_call: int = 1, rate: float = 0) -> None:
+        """Have the engine's own producer enqueue so many events, from the other core."""
+        producing = self.produce(engine, count, per_call, rate)
+        producing.wait(600)
+
+    def produce(self, engine: Engine, count: int, per_call: int = 1, rate: float = 0) -> Running:
+        """Start the engine's own producer."""
+        numbers = [str(count), str(per_call), str(rate)]
+        if engine.environment == "node":
+            command = ["node", str(_FOLDER / f"{engine.module}.js"), "enqueue", *numbers]
+        else:
+            command = [
+                _bin(engine, "python"),
+                str(_FOLDER / "producer.py"),
+                engine.module,
+                *numbers,
+            ]
+        return self._start(command, OTHER)
+
+    def work(self, engine: Engine) -> Running:
+        """One worker process, on the core for that."""
+        words = [w.format(n=self.concurrency, redis=self.redis_url) for w in engine.work]
+        if engine.environment == "node":
+            return self._start([words[0], words[1], *words[2:]], MEASURED)
+        return self._start([_bin(engine, words[0]), *words[1:]], MEASURED)
+
+    def _start(self, command: list[str], core: int) -> Running:
+        environment = self.environment | {"PYTHONPATH": str(_FOLDER)}
+        return Running(command, environment, self.log, core, _FOLDER)
+
+    # What is delivered
+
+    def delivered(self) -> int:
+        """How many so far."""
+        return int(struct.unpack("<Q", self._progress.read_bytes())[0])
+
+    def rate(self, worker: Running, count: int, patience: float = 120.0) -> tuple[float, float]:
+        """Deliveries a second, and a second of CPU: from the first tenth of `count` to its end."""
+        first = self._wait(worker, count // 10, patience)
+        began, computed = time.perf_counter(), worker.cpu()
+        last = self._wait(worker, count, patience)
+        seconds = time.perf_counter() - began
+        return (last - first) / seconds, (last - first) / max(0.01, worker.cpu() - computed)
+
+    def _wait(self, worker: Running, count: int, patience: float) -> int:
+        deadline = time.monotonic() + patience
+        while (now := self.delivered()) < count:
+            worker.check()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{now} of {count} delivered: {self.log.read_text()[-2000:]}")
+            time.sleep(0.005)
+        return now
+
+    def lines(self) -> list[tuple[str, int, float, float]]:
+        """What was recorded: call, number, when it was accepted, when it was delivered."""
+        return [
+            (call, int(number), float(accepted), float(delivered))
+            for call, number, accepted, delivered in map(
+                str.split, self.records.read_text().splitlines()
+            )
+        ]
+
+
+@contextlib.contextmanager
+def bench(redis_url: str, do: str, concurrency: int, target: str = "") -> Iterator[Bench]:
+    """A measurement, and a folder for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Bench(redis_url, do, concurrency, Path(folder), target)
+
+
+@contextlib.contextmanager
+def ended(process: Running) -> Iterator[Running]:
+    """The process; nothing of it is left behind."""
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def installed(name: str) -> bool:
+    """Was this peer installed with `python -m benchmarks.peers`?"""
+    engine = ENGINES[name]
+    if engine.environment == "node":
+        return (PEERS / "node_modules").exists()
+    return (PEERS / engine.environment).exists()
+
+
+def _bin(engine: Engine, name: str) -> str:
+    return str(PEERS / engine.environment / "bin" / name)
+
+
+async def _fill(settings: Settings, count: int, per_call: int) -> None:
+    await cursors(settings)
+    await fill(settings, count, per_call=per_call)

@@ -1,0 +1,72 @@
+"""Does it cost more for each event when there is more of everything? Ten times of each.
+
+    python -m benchmarks.growth [--quick] [--rounds N] [--only NAME ...]
+
+CPU time for each event, of the process that is measured; 1.2 times is the most that is tolerated.
+"""
+
+from functools import partial
+
+from benchmarks import deliver, receive
+from benchmarks.load import callbacks, drive
+from benchmarks.machine import SECRET, server
+from benchmarks.rounds import Figures, arguments, interleaved, table
+from offhook.token import callback_url
+
+
+def _accepting(
+    url: str, seconds: float, *, handlers: int = 1, extensions: int = 100, connections: int = 64
+) -> Figures:
+    config = "".join(
+        f'[handlers.crm{n}]\nuse = "benchmarks.handlers:nothing"\n' for n in range(handlers)
+    )
+    urls = [callback_url("", SECRET, "main", f"0003*{n:06}", "dial-in") for n in range(extensions)]
+    with receive.ours(url, config) as receiver:
+        drive(receiver.port, callbacks(urls), min(1.0, seconds), connections=connections)
+        before = receiver.process.cpu()
+        outcome = drive(receiver.port, callbacks(urls), seconds, connections=connections)
+        computed = receiver.process.cpu() - before
+    return {"us": 1e6 * computed / max(1, outcome.answered)}
+
+
+def _delivering(url: str, events: int) -> Figures:
+    return {"us": 1e6 / deliver.ours(url, "nothing", events, 16)["per CPU-second"]}
+
+
+def main() -> None:
+    given = arguments(__doc__ or "", seconds=(4.0, "how long callbacks are sent"))
+    seconds, events = (0.3, 500) if given.quick else (given.seconds, 20_000)
+    with server() as url:
+        accepting = partial(_accepting, url, seconds)
+        pairs = {
+            "backlog": (partial(_delivering, url, events), partial(_delivering, url, events * 10)),
+            "handlers": (accepting, partial(accepting, handlers=10)),
+            "extensions": (accepting, partial(accepting, extensions=1_000)),
+            "connections": (accepting, partial(accepting, connections=640)),
+        }
+        found = interleaved(
+            {
+                f"{name}, {times}": measure
+                for name, both in pairs.items()
+                for times, measure in zip(("once", "ten times"), both, strict=True)
+            },
+            given,
+        )
+    table(
+        "CPU time for an event, and with ten times as much",
+        ("ten times the", "once, µs", "ten times, µs", "ratio"),
+        [
+            (
+                name,
+                f"{found[f'{name}, once']['us']:.0f}",
+                f"{found[f'{name}, ten times']['us']:.0f}",
+                f"{found[f'{name}, ten times']['us'] / found[f'{name}, once']['us']:.2f}",
+            )
+            for name in pairs
+            if f"{name}, once" in found
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

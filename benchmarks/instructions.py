@@ -1,0 +1,183 @@
+"""Instructions per event, counted by valgrind: a figure that no other load on the machine moves.
+
+    python -m benchmarks.instructions [--quick] [--only NAME ...]
+
+What one callback costs the receiver, from the bytes that arrive to those of the answer, and what
+one delivery costs dispatch, all of Python counted, the kernel and the server not; beside them a
+bare Starlette app on the same protocol. A run with many less one with few leaves out the start.
+"""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import redis
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from uvicorn.lifespan.on import LifespanOn
+from uvicorn.server import ServerState
+
+from benchmarks.backlog import cursors, fill
+from benchmarks.load import callbacks
+from benchmarks.machine import SECRET, server
+from benchmarks.receive import HANDLER, URLS
+from benchmarks.rounds import arguments, ratio, table
+from offhook.settings import load_settings
+
+_FEW, _MANY = 64, 1344
+
+
+class _Wire(asyncio.Transport):
+    """A connection that only counts the answers."""
+
+    def __init__(self, answered: Callable[[], None]) -> None:
+        super().__init__()
+        self._answered = answered
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if bytes(data[:10]) == b"HTTP/1.1 2":
+            self._answered()
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return ("127.0.0.1", 1) if name in ("peername", "sockname") else default
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+async def _requests(config: uvicorn.Config, count: int) -> None:
+    config.load()
+    lifespan, state = LifespanOn(config), ServerState()
+    await lifespan.startup()
+    left, done = 0, asyncio.Event()
+
+    def answered() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            done.set()
+
+    protocols = []
+    for _ in range(64):
+        protocol = config.http_protocol_class(  # type: ignore[call-arg]
+            config=config, server_state=state, app_state=lifespan.state
+        )
+        protocol.connection_made(_Wire(answered))
+        protocols.append(protocol)
+    requests = callbacks(URLS)
+    for _ in range(count // len(protocols)):
+        left = len(protocols)
+        done.clear()
+        for protocol in protocols:
+            protocol.data_received(next(requests))
+        await done.wait()
+    await lifespan.shutdown()
+
+
+async def starlette(count: int) -> None:
+    """Answer 204."""
+
+    async def nothing(request: Request) -> Response:
+        return Response(status_code=204)
+
+    app = Starlette(routes=[Route("/callback/{a}/{b}/{c}/{d}", nothing, methods=["POST"])])
+    await _requests(uvicorn.Config(app, http="httptools", access_log=False, log_config=None), count)
+
+
+async def receive(count: int) -> None:
+    """Accept a callback."""
+    from receiver.server import server_config
+
+    await _requests(server_config(host="", port=0), count)
+
+
+async def deliver(count: int) -> None:
+    """Deliver an event to a handler that does nothing."""
+    del count  # it delivers what is there
+    import workers.dispatch
+    from offhook.handler import plug
+
+    settings = load_settings()
+    workers.dispatch.QUIET = 0.1
+    await workers.dispatch.serve_cursor(settings, plug("crm", settings.handlers["crm"]), 0)
+
+
+_CASES: dict[str, Callable[[int], Awaitable[None]]] = {
+    "starlette": starlette,
+    "receive": receive,
+    "deliver": deliver,
+}
+
+
+async def _backlog(count: int) -> None:
+    settings = load_settings()
+    await cursors(settings)
+    await fill(settings, count)
+
+
+def _counted(case: str, count: int, redis_url: str) -> int:
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "offhook.toml")
+        file.write_text(f"secret = {SECRET!r}\nredis_url = {redis_url!r}\n{HANDLER}")
+        (progress := Path(folder, "progress")).write_bytes(bytes(8))
+        os.environ["OFFHOOK_CONFIG"] = str(file)
+        if case == "deliver":
+            asyncio.run(_backlog(count))
+        ran = subprocess.run(
+            [
+                *("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"),
+                *(sys.executable, "-m", "benchmarks.instructions", case, str(count)),
+            ],
+            env=os.environ | {"PROGRESS": str(progress)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    found = re.search(r"Collected : (\d+)", ran.stderr)
+    if ran.returncode or not found:
+        raise RuntimeError(ran.stderr[-3000:])
+    return int(found[1])
+
+
+def main() -> None:
+    if len(sys.argv) == 3 and sys.argv[1] in _CASES:
+        uvloop.run(_CASES[sys.argv[1]](int(sys.argv[2])))  # type: ignore[arg-type]
+        return
+    given = arguments(__doc__ or "")
+    many = _FEW + 64 if given.quick else _MANY
+    each: dict[str, float] = {}
+    with server() as url:
+        for case in given.only or _CASES:
+            few = _counted(case, _FEW, url)
+            each[case] = (_counted(case, many, url) - few) / (many - _FEW)
+    table(
+        "Instructions per event",
+        ("", "thousand", "ratio"),
+        [
+            (
+                (_CASES[case].__doc__ or "").rstrip("."),
+                f"{count / 1000:,.1f}",
+                ratio(count, each.get("starlette", 0.0)),
+            )
+            for case, count in each.items()
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

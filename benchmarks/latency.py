@@ -1,0 +1,95 @@
+"""From an event's acceptance to the call of its handler, at a steady rate, and after a quiet time.
+
+    python -m benchmarks.latency [--quick] [--rounds N] [--rate R] [--only NAME ...]
+
+Ours comes in by HTTP through the receiver; the clock starts when that has read it. The clock of a
+peer starts when its producer enqueues. After a quiet time the dispatch has ended and must be called
+first, as after a quiet hour.
+"""
+
+import itertools
+import time
+from functools import partial
+
+from benchmarks.engines import ENGINES, bench, ended, installed
+from benchmarks.load import callbacks, drive
+from benchmarks.machine import free_port, listens, offhook, running, server, until
+from benchmarks.receive import URLS
+from benchmarks.rounds import Figures, arguments, interleaved, table
+
+_PEERS = ("taskiq", "huey", "BullMQ", "RQ", "arq")
+_QUIET = 7.0  # seconds; a dispatch ends after five
+
+
+def ours(url: str, seconds: float, rate: float) -> Figures:
+    """Our own figures, the first event after a quiet time among them."""
+    port = free_port()
+    with bench(url, "record", 16) as measured:
+        serve = offhook("serve", "--port", str(port))
+        with (
+            running(serve, measured.log, measured.environment),
+            ended(measured.ours()),
+        ):
+            until(lambda: listens(port), "the receiver listens")
+            time.sleep(2)  # the workers are there
+            drive(port, itertools.islice(callbacks(URLS), 1), 0.1, connections=1, rate=10)
+            until(measured.lines, "the first event is delivered")
+            outcome = drive(port, callbacks(URLS), seconds, connections=8, rate=rate)
+            until(lambda: len(measured.lines()) > outcome.answered, "all are delivered")
+            figures = _figures([line[3] - line[2] for line in measured.lines()[1:]])
+            time.sleep(_QUIET)
+            before = len(measured.lines())
+            drive(port, itertools.islice(callbacks(URLS), 1), 0.1, connections=1, rate=10)
+            until(lambda: len(measured.lines()) > before, "the event after it is delivered")
+            _, _, accepted, delivered = measured.lines()[before]
+            return figures | {"after quiet ms": (delivered - accepted) * 1000}
+
+
+def peer(url: str, name: str, seconds: float, rate: float) -> Figures:
+    """Those of a peer."""
+    engine = ENGINES[name]
+    count = int(rate * seconds)
+    with bench(url, "record", 8) as measured, ended(measured.work(engine)):
+        time.sleep(3)  # it is there
+        measured.fill(engine, count, rate=rate)
+        until(lambda: len(measured.lines()) >= count, "all are delivered")
+        late = measured.lines()[count // 10 :]
+        return _figures([line[3] - line[2] for line in late])
+
+
+def _figures(seconds: list[float]) -> Figures:
+    ordered = sorted(seconds)
+    return {
+        "p50 ms": ordered[len(ordered) // 2] * 1000,
+        "p99 ms": ordered[int(len(ordered) * 0.99)] * 1000,
+    }
+
+
+def main() -> None:
+    given = arguments(
+        __doc__ or "", seconds=(10.0, "how long each is measured"), rate=(200.0, "events a second")
+    )
+    seconds = 1.0 if given.quick else given.seconds
+    with server() as url:
+        contenders = {"Offhook": partial(ours, url, seconds, given.rate)}
+        for name in _PEERS:
+            if installed(name):
+                contenders[name] = partial(peer, url, name, seconds, given.rate)
+        found = interleaved(contenders, given)
+    table(
+        f"From accepted to the handler's call, {given.rate:g} events/s",
+        ("", "p50 ms", "p99 ms", "first after a quiet time, ms"),
+        [
+            (
+                name,
+                f"{f['p50 ms']:.2f}",
+                f"{f['p99 ms']:.2f}",
+                f"{f['after quiet ms']:.0f}" if "after quiet ms" in f else "",
+            )
+            for name, f in found.items()
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

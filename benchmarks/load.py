@@ -1,0 +1,157 @@
+"""The load: callbacks over kept connections, from one core, without a library in between.
+
+An epoll loop and prepared bytes: its own ceiling is several times what any receiver here takes, and
+`python -m benchmarks.receive` prints it.
+"""
+
+import select
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from urllib.parse import urlencode
+
+CONNECTIONS = 64
+
+
+@dataclass
+class Outcome:
+    """What came of a load. Latencies in seconds, from when a request was due."""
+
+    seconds: float = 0.0
+    answered: int = 0
+    refused: int = 0
+    latencies: list[float] = field(default_factory=list)
+
+    def percentile(self, part: float) -> float:
+        """The latency that `part` (0 to 1) of the requests did not exceed."""
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+_unique = count(time.time_ns() // 1000 % 10**12 * 1000)
+
+
+def fields(call: str, **more: str) -> dict[str, str]:
+    """The nine parameters of a callback as VoipNow sends them; `more` are others, or instead."""
+    return {
+        "CallID": call,
+        "CallerIDNum": "01614960207",
+        "CallerIDName": "Müller GmbH",
+        "CalledDID": "442079460100",
+        "CalledExtension": "0003*210",
+        "CallStatus": "CALLING",
+        "CallFlow": "IN",
+        "CallerExtension": "",
+        "CalledNumber": "442079460100",
+    } | more
+
+
+def callbacks(paths: list[str], per_call: int = 1) -> Iterator[bytes]:
+    """Requests for ever, each of a new call or so many in a call; the paths in turn."""
+    place = "call-" + 16 * "0"  # the CallID is filled in later: encoding a form takes its time
+    prepared = [
+        [post(path, fields(place, CallStatus=str(step))) for step in range(per_call)]
+        for path in paths
+    ]
+    for number in _unique:
+        call = b"call-%016d" % number
+        for request in prepared[number % len(paths)]:
+            yield request.replace(place.encode(), call)
+
+
+def post(path: str, form: dict[str, str]) -> bytes:
+    """A POST of a form, as bytes."""
+    body = urlencode(form).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: VoipNow\r\nAccept: */*\r\n"
+        f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class _Connection:
+    __slots__ = ("due", "received", "socket")
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), 10)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
+        self.received = b""
+        self.due = 0.0
+
+
+def drive(
+    port: int,
+    requests: Iterator[bytes],
+    seconds: float,
+    *,
+    connections: int = CONNECTIONS,
+    rate: float | None = None,
+) -> Outcome:
+    """Send requests for so many seconds, each connection one at a time.
+
+    Args:
+        rate: a request is due this often a second, whether or not those before are answered, and
+            waits its turn when every connection is busy; None: as fast as they are answered.
+    """
+    prepared = [next(requests) for _ in range(int(min((rate or 40_000) * seconds, 500_000)))]
+    prepared.reverse()
+    clients = [_Connection(port) for _ in range(connections)]
+    by_number = {client.socket.fileno(): client for client in clients}
+    poll = select.epoll()
+    for number in by_number:
+        poll.register(number, select.EPOLLIN)
+    outcome = Outcome()
+    idle = clients[:]
+    clock = time.perf_counter
+    began = now = clock()
+    ends = began + seconds
+    sent = 0
+    try:
+        while now < ends or len(idle) < connections:
+            if now >= ends + 10:
+                raise TimeoutError("the receiver does not answer any more")
+            while idle and now < ends:
+                due = now if rate is None else began + sent / rate
+                if due > now:
+                    break
+                client = idle.pop()
+                client.due = due
+                client.socket.send(prepared.pop() if prepared else next(requests))
+                sent += 1
+            pause = 1.0 if rate is None or now >= ends else max(0.0, began + sent / rate - clock())
+            for number, _ in poll.poll(pause):
+                client = by_number[number]
+                answer = client.received + client.socket.recv(65536)
+                head, end, body = answer.partition(b"\r\n\r\n")
+                if not end or len(body) < _length(head):
+                    if not answer:
+                        raise ConnectionError("the receiver closed the connection")
+                    client.received = answer
+                    continue
+                client.received = b""
+                if head[9] == 0x32:  # 2xx
+                    outcome.answered += 1
+                else:
+                    outcome.refused += 1
+                if rate is not None:
+                    outcome.latencies.append(clock() - client.due)
+                idle.append(client)
+            now = clock()
+        outcome.seconds = now - began
+        return outcome
+    finally:
+        poll.close()
+        for client in clients:
+            client.socket.close()
+
+
+def _length(head: bytes) -> int:
+    at = head.find(b"ontent-")  # Content-Length, however it is written
+    while at >= 0:
+        if head[at + 7 : at + 14].lower() == b"length:":
+            return int(head[at + 14 :].split(b"\r", 1)[0])
+        at = head.find(b"ontent-", at + 1)
+    return 0

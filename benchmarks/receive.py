@@ -1,0 +1,198 @@
+"""Accepted callbacks a second on one core, beside bare web apps and what enqueues a job for each.
+
+    python -m benchmarks.receive [--quick] [--rounds N] [--seconds S]
+
+64 connections, each POSTs a form of nine fields and waits for its answer. Ours checks the token and
+for repeats, and answers when the event is appended; `always` waits for the server's fsync, too.
+Then the time to an answer, at half of our highest rate.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import redis
+
+from benchmarks.load import callbacks, drive
+from benchmarks.machine import (
+    PEERS,
+    SECRET,
+    Running,
+    free_port,
+    listens,
+    offhook,
+    running,
+    server,
+    until,
+)
+from benchmarks.rounds import Figures, arguments, interleaved, ratio, table
+from offhook.token import callback_url
+
+URLS = [callback_url("", SECRET, "main", f"0003*{n}", "dial-in") for n in range(200, 300)]
+Start = Callable[[str], AbstractContextManager["Receiver"]]
+HANDLER = '[handlers.crm]\nuse = "benchmarks.handlers:nothing"\n'
+
+
+@dataclass
+class Receiver:
+    """A process that takes callbacks."""
+
+    port: int
+    process: Running
+
+
+@contextmanager
+def ours(redis_url: str, config: str = HANDLER) -> Iterator[Receiver]:
+    """`offhook serve`, as it is run in earnest."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "offhook.toml")
+        file.write_text(f"secret = {SECRET!r}\nredis_url = {redis_url!r}\n{config}")
+        with _listening(
+            lambda port: offhook("serve", "--port", str(port)),
+            Path(folder, "log"),
+            OFFHOOK_CONFIG=str(file),
+        ) as receiver:
+            yield receiver
+
+
+@contextmanager
+def starlette(app: str, redis_url: str) -> Iterator[Receiver]:
+    """One of the Starlette apps."""
+    python = sys.executable
+    with tempfile.TemporaryDirectory() as folder:
+        options = ("--loop", "uvloop", "--http", "httptools", "--no-access-log")
+        where = ("--app-dir", str(Path(__file__).parent / "peers"))
+        with _listening(
+            lambda port: [
+                *(python, "-m", "uvicorn", f"receivers:{app}"),
+                *(*options, *where, "--port", str(port)),
+            ],
+            Path(folder, "log"),
+            REDIS_URL=redis_url,
+        ) as receiver:
+            yield receiver
+
+
+@contextmanager
+def express(redis_url: str) -> Iterator[Receiver]:
+    """Express with BullMQ."""
+    script = str(Path(__file__).parent / "peers/receiver.js")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _listening(
+            lambda port: ["node", script, str(port)],
+            Path(folder, "log"),
+            REDIS_URL=redis_url,
+            NODE_PATH=str(PEERS / "node_modules"),
+            NODE_ENV="production",
+        ) as receiver,
+    ):
+        yield receiver
+
+
+@contextmanager
+def _listening(
+    command: Callable[[int], list[str]], log: Path, **environment: str
+) -> Iterator[Receiver]:
+    port = free_port()
+    with running(command(port), log, environment) as process:
+
+        def is_there() -> bool:
+            process.check()
+            return listens(port)
+
+        until(is_there, "the receiver listens")
+        yield Receiver(port, process)
+
+
+def throughput(start: Start, redis_url: str, seconds: float) -> Figures:
+    """Callbacks accepted a second, and a second of the receiver's CPU."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    with start(redis_url) as receiver:
+        drive(receiver.port, callbacks(URLS), min(1.0, seconds))  # warm
+        before = receiver.process.cpu()
+        outcome = drive(receiver.port, callbacks(URLS), seconds)
+        computed = receiver.process.cpu() - before
+    if outcome.refused:
+        raise RuntimeError(f"{outcome.refused} callbacks were refused")
+    return {
+        "per second": outcome.answered / outcome.seconds,
+        "per CPU-second": outcome.answered / max(computed, 0.01),
+    }
+
+
+def latency(start: Start, redis_url: str, seconds: float, rate: float) -> Figures:
+    """Milliseconds to an answer at a steady rate."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    with start(redis_url) as receiver:
+        drive(receiver.port, callbacks(URLS), min(1.0, seconds), rate=rate)
+        outcome = drive(receiver.port, callbacks(URLS), seconds, rate=rate)
+    return {"p50": outcome.percentile(0.5) * 1000, "p99": outcome.percentile(0.99) * 1000}
+
+
+def main() -> None:
+    given = arguments(
+        __doc__ or "", seconds=(4.0, "how long each is measured"), rate=(0.0, "of the latencies")
+    )
+    seconds = 0.3 if given.quick else given.seconds
+    with server() as every_second, server("always") as always:
+        bare, form, rq = (partial(starlette, app) for app in ("bare", "form", "rq"))
+        contenders: dict[str, Callable[[], Figures]] = {
+            "Starlette, 204": partial(throughput, bare, every_second, seconds),
+            "Starlette, reads the form, 204": partial(throughput, form, every_second, seconds),
+            "Offhook": partial(throughput, ours, every_second, seconds),
+            "Offhook, appendfsync always": partial(throughput, ours, always, seconds),
+            "Starlette, Queue.enqueue in a thread": partial(throughput, rq, every_second, seconds),
+        }
+        if (PEERS / "node_modules").exists():
+            contenders["Express, BullMQ"] = partial(throughput, express, every_second, seconds)
+        found = interleaved(contenders, given)
+        base = found.get("Starlette, 204", {"per second": 0.0, "per CPU-second": 0.0})
+        table(
+            f"Callbacks accepted, one core, {given.rounds} rounds of {seconds:g} s",
+            ("", "per second", "ratio", "per CPU-second", "ratio"),
+            [
+                (
+                    name,
+                    f"{f['per second']:,.0f}",
+                    ratio(f["per second"], base["per second"]),
+                    f"{f['per CPU-second']:,.0f}",
+                    ratio(f["per CPU-second"], base["per CPU-second"]),
+                )
+                for name, f in found.items()
+            ],
+        )
+        if "Offhook" not in found:
+            return
+        rate = given.rate or found["Offhook"]["per second"] / 2
+        given.only = None
+        steady = interleaved(
+            {
+                "Starlette, 204": partial(latency, bare, every_second, seconds, rate),
+                "Offhook": partial(latency, ours, every_second, seconds, rate),
+            },
+            given,
+        )
+        table(
+            f"Time to an answer at {rate:,.0f} callbacks/s",
+            ("", "p50 ms", "p99 ms", "p99 ratio"),
+            [
+                (
+                    name,
+                    f"{f['p50']:.2f}",
+                    f"{f['p99']:.2f}",
+                    ratio(f["p99"], steady["Starlette, 204"]["p99"]),
+                )
+                for name, f in steady.items()
+            ],
+        )
+
+
+if __name__ == "__main__":
+    main()

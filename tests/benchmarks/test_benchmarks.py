@@ -1,0 +1,46 @@
+"""Every benchmark runs once, small and without the peers: does it work? It times nothing."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.installation import ROOT
+
+FOLDER = ROOT / "benchmarks"
+# What is run, and a number in what it prints that cannot be there unless it has measured.
+COMMANDS = {
+    "receive": (["--quick", "--only", "Offhook", "204"], r"\| Offhook +\| +[1-9]"),
+    "deliver": (["--quick", "--only", "Offhook", "bare"], r"\| a bare aiohttp loop +\| +[1-9]"),
+    "latency": (["--quick", "--only", "Offhook"], r"\| Offhook +\| +\d+\.\d+ \| +\d+\.\d+ \| +\d+"),
+    "recovery": (["--quick", "--only", "Offhook", "--rounds", "1"], r"\| Offhook .* 0 \|"),
+    "order": (["--quick", "--only", "Offhook"], r"\| Offhook +\| +0 % \|"),
+    "commands": (["--quick", "--only", "Offhook"], r"\| Offhook delivers.*\| +\d"),
+    "memory": (["--quick"], r"\| the server, for an event that it keeps +\| +\d+ bytes \|"),
+    "growth": (["--quick"], r"\| connections +\| +[1-9]"),
+    "sizing": (["--extensions", "1000"], r"receiver processes +1 "),
+    "setup": (["--extensions", "5"], r"times as fast"),
+}
+# These take minutes, however small; `instructions` needs valgrind.
+LEFT_OUT = {"calls", "durability", "instructions"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_benchmark_runs(name: str) -> None:
+    arguments, expected = COMMANDS[name]
+    ran = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-5000:]
+    assert re.search(expected, ran.stdout), ran.stdout
+
+
+def test_no_benchmark_is_forgotten() -> None:
+    programs = {path.stem for path in FOLDER.glob("*.py") if "def main() ->" in path.read_text()}
+    assert programs == COMMANDS.keys() | LEFT_OUT

@@ -1,0 +1,64 @@
+"""What an event costs the server, counted by the server: it does not depend on the clock."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from benchmarks.backlog import cursors, fill
+from benchmarks.machine import commands
+from offhook.handler import plug
+from offhook.settings import load_settings
+from receiver.commit import MAX_BATCH
+from tests.conftest import Configure
+from tests.events import event
+from tests.receiver.storing import storing, until
+from workers import dispatch
+
+
+def run_since(url: str, before: dict[str, int]) -> dict[str, int]:
+    """How often each command was run since then; this question itself is left out."""
+    now = commands(url)
+    return {name: count - before.get(name, 0) for name, count in now.items() if name != "info"}
+
+
+def test_events_accepted_together_share_one_round_trip(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sent = [event(f"call-{n}") for n in range(2 * MAX_BATCH)]
+
+    async def story() -> dict[str, int]:
+        async with storing(redis_url) as (store, commit):
+            await until(lambda: store.takes_directly)
+            await commit.append("first", event("first"))  # the script is loaded
+            before = commands(redis_url)
+            await asyncio.gather(*(commit.append(one.id, one) for one in sent))
+            return run_since(redis_url, before)
+
+    ran = asyncio.run(story())
+    assert ran["evalsha"] == 2
+    assert ran["xadd"] == len(sent)
+    assert sum(ran.values()) < 3.1 * len(sent)  # is it a repeat, append it, mark it
+
+
+def test_deliveries_share_round_trips(
+    redis_url: str, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "QUIET", 0.2)
+    (progress := tmp_path / "progress").write_bytes(bytes(8))
+    monkeypatch.setenv("PROGRESS", str(progress))
+    configure('[handlers.crm]\nuse = "benchmarks.handlers:nothing"\n')
+    settings = load_settings()
+
+    async def story() -> dict[str, int]:
+        await cursors(settings)
+        await fill(settings, 5_000)
+        before = commands(redis_url)
+        await dispatch.serve_cursor(settings, plug("crm", settings.handlers["crm"]), 0)
+        return run_since(redis_url, before)
+
+    ran = asyncio.run(story())
+    assert int.from_bytes(progress.read_bytes(), "little") == 5_000
+    assert sum(ran.values()) < 5_000 / 5
+    assert ran["xack"] <= ran["evalsha"]
