@@ -1,11 +1,14 @@
 """What the handlers' tests share: the other sides, all of them real."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.http_target import HttpTarget, http_target
 from tests.postgres import Postgres, postgres
+from tests.workers.handlers import sql_logs
 
 
 @pytest.fixture
@@ -20,3 +23,22 @@ def database_server() -> Iterator[Postgres]:
     """A PostgreSQL server."""
     with postgres() as running:
         yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database: a file that does not exist yet, or a new one on the server."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/calls.db"
+    server: Postgres = request.getfixturevalue("database_server")
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS calls WITH (FORCE)")
+        connection.execute("CREATE DATABASE calls")
+    return server.url.removesuffix("postgres") + "calls"
+
+
+@pytest.fixture(autouse=True)
+def _logs_closed() -> Iterator[None]:
+    """Every connection of a call log is closed after the test."""
+    yield
+    sql_logs.close_all()

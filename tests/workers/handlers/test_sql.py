@@ -4,7 +4,6 @@ import multiprocessing
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC
 from pathlib import Path
@@ -12,53 +11,15 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Column, Engine, MetaData, Row, String, Table, create_engine, select, text
+from sqlalchemy import Engine, create_engine, text
 
 from offhook import Party, PermanentError, TemporaryError
 from offhook.errors import ConfigError
 from offhook.testing import configured, deliver, sample_event, sample_events
 from tests.postgres import PASSWORD, Postgres
-from workers.handlers.sql import CallLog, Sql
-
-_opened: list[Sql] = []
-
-
-def handler(url: str, **options: str) -> Sql:
-    made = configured(Sql, url=url, **options)
-    _opened.append(made)
-    return made
-
-
-def log_of(sql: Sql) -> CallLog:
-    return sql._log
-
-
-def rows(sql: Sql) -> list[Row[Any]]:
-    log = log_of(sql)
-    with log.engine.connect() as connection:
-        return list(connection.execute(select(log.table).order_by(log.table.c.id)))
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    """Every connection is closed after the test."""
-    yield
-    while _opened:
-        opened = _opened.pop()
-        if "_log" in vars(opened):
-            log_of(opened).engine.dispose()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database: a file that does not exist yet, or a new one on the server."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/calls.db"
-    server: Postgres = request.getfixturevalue("database_server")
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS calls WITH (FORCE)")
-        connection.execute("CREATE DATABASE calls")
-    return server.url.removesuffix("postgres") + "calls"
+from tests.workers.handlers.sql_logs import handler, log_of, rows
+from workers.handlers.sql import Sql
+from workers.handlers.sql.log import CallLog
 
 
 def test_a_row_says_all_that_the_event_says(url: str) -> None:
@@ -99,11 +60,16 @@ def test_a_redelivery_leaves_the_row_as_it_is(url: str) -> None:
     assert [row.status for row in rows(sql)] == ["corrected"]
 
 
-def test_the_table_may_have_another_name(url: str) -> None:
-    sql = handler(url, table="Call_Log")
-    deliver(sql, sample_event())
-    with log_of(sql).engine.connect() as connection:
-        assert connection.execute(text('SELECT count(*) FROM "Call_Log"')).scalar() == 1
+def test_two_logs_in_one_database_have_tables_of_their_own(url: str) -> None:
+    sales, support = handler(url), handler(url, prefix="Support_")
+    deliver(sales, sample_event(id="sold"))
+    deliver(support, sample_event(id="helped"))
+    deliver(support, sample_event("call-ended"))
+    assert [row.id for row in rows(sales)] == ["sold"]
+    with log_of(support).engine.connect() as connection:
+        assert connection.scalars(text('SELECT id FROM "Support_events"')).all() == ["helped"]
+        assert connection.scalar(text('SELECT count(*) FROM "Support_legs"')) == 1
+    assert rows(sales, "calls") == []
 
 
 def _deliver_many(url: str, number: int) -> None:
@@ -145,7 +111,7 @@ def test_threads_share_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         made.append(create_engine(*arguments, **options))
         return made[-1]
 
-    monkeypatch.setattr("workers.handlers.sql.create_engine", slowly)
+    monkeypatch.setattr("workers.handlers.sql.log.create_engine", slowly)
     sql = handler(f"sqlite:///{tmp_path}/calls.db")
     with ThreadPoolExecutor(8) as threads:
         for done in [threads.submit(deliver, sql, sample_event()) for _ in range(8)]:
@@ -164,13 +130,6 @@ def test_a_table_that_was_dropped_is_made_again(url: str) -> None:
     assert [row.id for row in rows(sql)] == [event.id]
 
 
-def test_a_table_of_another_shape_is_temporary(url: str) -> None:
-    sql = handler(url)
-    Table("events", MetaData(), Column("id", String)).create(log_of(sql).engine)
-    with pytest.raises(TemporaryError, match=r"did not take the event: .*pbx"):
-        deliver(sql, sample_event())
-
-
 def test_sqlite_writes_ahead_and_keeps_the_time_zone(tmp_path: Path) -> None:
     sql, event = handler(f"sqlite:///{tmp_path}/calls.db"), sample_event()
     deliver(sql, event)
@@ -186,7 +145,7 @@ def test_sqlite_writes_ahead_and_keeps_the_time_zone(tmp_path: Path) -> None:
 
 
 def test_a_locked_sqlite_file_is_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.handlers.sql.LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr("workers.handlers.sql.log.LOCK_TIMEOUT", 0.1)
     sql = handler(f"sqlite:///{tmp_path}/calls.db")
     deliver(sql, sample_event())
     other = sqlite3.connect(tmp_path / "calls.db")
@@ -204,13 +163,13 @@ def test_a_sqlite_folder_that_is_missing_is_temporary(tmp_path: Path) -> None:
 
 
 def test_values_that_the_database_refuses_are_permanent(database_server: Postgres) -> None:
-    sql = handler(database_server.url, table="refusing")
+    sql = handler(database_server.url, prefix="refusing_")
     with pytest.raises(PermanentError, match=r"refuses this event's values: .*NUL"):
         deliver(sql, sample_event(caller=Party(name="Jane\0")))
 
 
 def test_a_database_that_is_down_is_temporary_and_comes_back(database_server: Postgres) -> None:
-    sql, event = handler(database_server.url, table="restarts"), sample_event()
+    sql, event = handler(database_server.url, prefix="restarts_"), sample_event()
     deliver(sql, sample_event())
     database_server.stop()
     try:
@@ -225,7 +184,7 @@ def test_a_database_that_is_down_is_temporary_and_comes_back(database_server: Po
 
 
 def test_connections_that_a_restart_cut_cost_no_delivery(database_server: Postgres) -> None:
-    sql = handler(database_server.url, table="cut")
+    sql = handler(database_server.url, prefix="cut_")
     deliver(sql, sample_event())
     database_server.stop()
     database_server.start()
@@ -254,8 +213,8 @@ class _Plain(CallLog):
     """As with a database that has no ON CONFLICT, or none that we know."""
 
     def __init__(self, sql: Sql) -> None:
-        super().__init__(log_of(sql).engine.url, sql.table)
-        self._insert = self.table.insert()
+        super().__init__(log_of(sql).engine.url, sql.prefix)
+        self._insert = self.tables.events.insert()
 
 
 def test_without_on_conflict_a_redelivery_adds_no_row_either(url: str) -> None:
@@ -286,8 +245,8 @@ def test_no_connection_is_made_before_the_first_event(database_server: Postgres)
         ({"url": "postgresql+asyncpg://u:hush@h/d"}, "url"),
         ({"url": "postgresql://u:hush@h:port/d"}, "url"),
         ({"url": "mysql+pymysql://u:hush@h/d"}, "url"),
-        ({"table": "events; DROP TABLE hush"}, "table"),
-        ({"table": ""}, "table"),
+        ({"prefix": "events; DROP TABLE hush"}, "prefix"),
+        ({"prefix": "1st_"}, "prefix"),
     ],
 )
 def test_a_wrong_option_is_named_and_not_shown(options: dict[str, str], name: str) -> None:

@@ -1,0 +1,142 @@
+"""The call log: the connections to its database, and writing to it."""
+
+from threading import Lock
+from typing import Any
+
+from sqlalchemy import URL, Engine, Insert, Table, create_engine, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.event import listen
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+
+from offhook import Call, CallEvent, PermanentError, TemporaryError
+from workers.handlers.sql.migrations import NotOurs, prepare
+from workers.handlers.sql.tables import call_row, event_row, leg_rows, tables
+
+CONNECT_TIMEOUT = 5  # seconds, PostgreSQL
+LOCK_TIMEOUT = 10.0  # seconds to wait for another writer (SQLite), or while another makes tables
+POOL_TIMEOUT = 10.0  # seconds that a delivery waits for a connection
+
+_preparing = Lock()  # alembic serves one thread at a time
+
+
+class CallLog:
+    """The tables and the connections to them."""
+
+    def __init__(self, url: URL, prefix: str) -> None:
+        self.engine = _engine(url)
+        self.tables = tables(prefix)
+        self._insert = _insert(self.tables.events, self.engine)
+        self._prepared = False
+        self._where = f"{url.get_backend_name()} ({url.host or url.database})"
+
+    def add(self, event: CallEvent) -> None:
+        """Write what the event says: of a call, unless more is known of it already; or its row.
+
+        Raises:
+            PermanentError: the database refuses these values.
+            TemporaryError: anything else, a missing column or right, too: it can be put right
+                while the event waits.
+        """
+        try:
+            self._prepare()
+        except (NotOurs, SQLAlchemyError) as error:
+            raise self._not_taken(error) from error
+        try:
+            if event.summary is None:
+                self._add_event(event)
+            else:
+                self._add_call(event, event.summary)
+        except (DataError, IntegrityError) as error:
+            raise PermanentError(
+                f"{self._where} refuses this event's values: {_first_line(error)}"
+            ) from error
+        except SQLAlchemyError as error:
+            self._prepared = False  # somebody may have dropped a table
+            raise self._not_taken(error) from error
+
+    def _prepare(self) -> None:
+        if self._prepared:
+            return
+        with _preparing:
+            if not self._prepared:
+                with self.engine.begin() as connection:
+                    prepare(connection, self.tables, LOCK_TIMEOUT)
+                self._prepared = True
+
+    def _add_event(self, event: CallEvent) -> None:
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(self._insert, event_row(event))
+        except IntegrityError:
+            events = self.tables.events
+            with self.engine.connect() as connection:
+                there = connection.execute(
+                    select(events.c.id).where(events.c.id == event.id)
+                ).first()
+            if there is None:
+                raise
+
+    def _add_call(self, event: CallEvent, call: Call) -> None:
+        try:
+            self._write(event, call)
+        except IntegrityError:  # another process may have inserted it a moment ago
+            self._write(event, call)
+
+    def _write(self, event: CallEvent, call: Call) -> None:
+        """The call and its legs, in one transaction that begins with the lock on the call."""
+        calls, legs = self.tables.calls, self.tables.legs
+        row = call_row(event, call)
+        this = (calls.c.pbx == call.pbx, calls.c.call_id == call.id)
+        with self.engine.begin() as connection:
+            newer = update(calls).where(*this, calls.c.version <= row["version"]).values(row)
+            if connection.execute(newer).rowcount == 0:
+                if connection.execute(select(calls.c.version).where(*this)).first():
+                    return  # more is known already
+                connection.execute(insert(calls), row)
+            connection.execute(
+                delete(legs).where(legs.c.pbx == call.pbx, legs.c.call_id == call.id)
+            )
+            if call.legs:
+                connection.execute(insert(legs), leg_rows(call))
+
+    def _not_taken(self, error: Exception) -> TemporaryError:
+        return TemporaryError(f"{self._where} did not take the event: {_first_line(error)}")
+
+
+def _engine(url: URL) -> Engine:
+    arguments: dict[str, Any] = {"hide_parameters": True, "pool_timeout": POOL_TIMEOUT}
+    if url.get_backend_name() == "sqlite":
+        # One connection: SQLite has one writer, and threads wait better than connections do.
+        engine = create_engine(
+            url,
+            pool_size=1,
+            max_overflow=0,
+            connect_args={"timeout": LOCK_TIMEOUT},
+            **arguments,
+        )
+        listen(engine, "connect", _write_ahead)
+        return engine
+    if url.get_backend_name() == "postgresql" and "connect_timeout" not in url.query:
+        arguments["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT}
+    return create_engine(url, pool_size=4, max_overflow=12, pool_pre_ping=True, **arguments)
+
+
+def _write_ahead(connection: Any, _: object) -> None:
+    # Readers and the writer do not block each other. Commits are still synced: a row that was
+    # reported as delivered outlives a power cut.
+    connection.execute("PRAGMA journal_mode=WAL").close()
+
+
+def _insert(table: Table, engine: Engine) -> Insert:
+    """An INSERT that leaves the row of an earlier attempt alone, where the database can do that."""
+    if engine.dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing(index_elements=["id"])
+    if engine.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing(index_elements=["id"])
+    return insert(table)
+
+
+def _first_line(error: Exception) -> str:
+    """What the database said, without the statement and the lines that quote values."""
+    said = str(getattr(error, "orig", None) or error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
