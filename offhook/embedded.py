@@ -5,6 +5,7 @@ decides when it stops, after those who still need it.
 """
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,13 @@ class EmbeddedServer:
         self._process.communicate()  # the end of its input is what it waits for
 
 
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 _NOT_INSTALLED = 3
 
 
@@ -65,7 +73,9 @@ def _run(folder: Path) -> None:
     except ImportError:
         sys.exit(_NOT_INSTALLED)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Left to itself it tries the same ports as every other one that starts at this moment.
     server = ValkeyServer(
+        port=free_port(),
         data_dir=folder,
         persist=True,
         config={"appendonly": "yes", "appendfsync": "everysec", "save": ""},

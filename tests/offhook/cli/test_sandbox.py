@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.installation import OFFHOOK, free_port, wait_until
+from offhook.embedded import free_port
+from tests.installation import OFFHOOK, wait_until
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from offhook.embedded import free_port
 from offhook.token import callback_url
 from tests.conftest import SECRET, Configure
-from tests.installation import OFFHOOK, free_port, wait_until
+from tests.installation import OFFHOOK, wait_until
 from tests.offhook.cli.conftest import Offhook
 
 TWO = '[handlers.crm]\nuse = "console"\n[handlers.chat]\nuse = "console"\n'

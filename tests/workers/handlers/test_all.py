@@ -15,21 +15,98 @@ from offhook.errors import ConfigError
 from offhook.handler import installed, load
 from offhook.testing import configured, deliver, sample_event
 from tests.http_target import HttpTarget
+from workers.handlers.crm import Crm
 
-DOCS = (Path(__file__).parents[3] / "docs" / "handlers.md").read_text()
+HANDLERS, CRMS = (
+    (Path(__file__).parents[3] / "docs" / page).read_text() for page in ("handlers.md", "crm.md")
+)
+DOCS = f"{HANDLERS}\n{CRMS}"
+
+# What every handler of a CRM has.
+CRM_OPTIONS: dict[str, Any] = {
+    "several": "all",
+    "unknown": "create",
+    "internal": True,
+    "owners": {"0003*210": "7"},
+    "owner": "8",
+    "region": "GB",
+    "recording_url": "https://pbx/{pbx}/{call}/{recording}",
+    "lifetime": 60.0,
+    "timeout": 5.0,
+}
 
 # Options with which each can be made, every one of them set.
 OPTIONS: dict[str, dict[str, Any]] = {
     "console": {},
-    "notify": {"urls": ["json://localhost"], "title": "{{ event.type }}", "body": "{{ caller }}"},
-    "sql": {"url": "sqlite:///calls.db", "table": "calls"},
+    "file": {
+        "path": Path("calls.csv"),
+        "format": "csv",
+        "daily": False,
+        "megabytes": 5.0,
+        "compress": False,
+        "keep": 7,
+    },
+    "hubspot": CRM_OPTIONS
+    | {
+        "token": "hush",
+        "call_property": "call_key",
+        "contact_property": "number_key",
+        "dispositions": {"answered": "f240bbac-87c9-4f6e-bf70-924b57d47db7"},
+        "base_url": "https://api.hubapi.com",
+    },
+    "notify": {"urls": ["json://localhost"], "title": "{{ event.type }}", "body": "{{ caller }}"}
+    | {"vip": ("+4021*",), "rings": 3, "quiet": "22:00-07:00", "zone": "UTC"},
+    "pipedrive": CRM_OPTIONS
+    | {
+        "token": "hush",
+        "activity_type": "phone",
+        "deals": False,
+        "base_url": "https://acme.pipedrive.com",
+    },
+    "salesforce": CRM_OPTIONS
+    | {
+        "several": "none",
+        "client_id": "3MVG9consumer",
+        "client_secret": "hush",
+        "call_field": "CallObject",
+        "lead_field": "Phone",
+        "open_status": "Open",
+        "ended_status": "Done",
+        "zone": "Europe/London",
+        "version": "67.0",
+        "base_url": "https://acme.my.salesforce.com",
+    },
+    "sql": {"url": "sqlite:///calls.db", "prefix": "support_"},
+    "stream": {
+        "url": "nats://offhook:hush@bus.example.com",
+        "topic": "calls.{{ event.type }}",
+        "through": "CALLS",
+        "cloudevents": "structured",
+        "timeout": 5.0,
+    },
     "webhook": {
         "url": "https://crm.example.com/calls",
         "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         "previous_secret": "whsec_plJ3nmyCDGBKInavdOK15jsl7aL7aLa1",
         "cloudevents": "binary",
+        "content_type": "application/json",
+        "body": "{{ event | tojson }}",
         "headers": {"Authorization": "Bearer hush"},
         "timeout": 5.0,
+        "private_networks": True,
+    },
+    "zoho": CRM_OPTIONS
+    | {
+        "several": "none",
+        "client_id": "1000.CLIENT",
+        "client_secret": "hush",
+        "refresh_token": "1000.hush",
+        "tokens": "/var/lib/offhook/tokens",
+        "call_field": "Call_Key",
+        "contact_field": "Number_Key",
+        "modules": ["Leads"],
+        "accounts_url": "https://accounts.zoho.eu",
+        "base_url": "https://www.zohoapis.eu",
     },
 }
 
@@ -39,7 +116,7 @@ SENDING: dict[str, Callable[[HttpTarget], dict[str, Any]]] = {
         "urls": f"json://127.0.0.1:{target.port}/",
         "body": "{{ event.id }}",
     },
-    "webhook": lambda target: {"url": target.url},
+    "webhook": lambda target: {"url": target.url, "private_networks": True},
 }
 
 # What no status makes permanent: Apprise does not say why a target refused.
@@ -124,19 +201,24 @@ def test_it_says_what_it_does_and_what_each_option_means(name: str) -> None:
 
 @names
 def test_it_imports_only_what_any_plugin_may(name: str) -> None:
-    code = Path(str(__import__(handler_class(name).__module__, fromlist=["_"]).__file__))
+    module = handler_class(name).__module__
+    code = Path(str(__import__(module, fromlist=["_"]).__file__))
     ours = re.findall(
         r"^(?:from|import) ((?:offhook|workers|receiver|unifiedapi)[\w.]*)",
         code.read_text(),
         re.MULTILINE,
     )
-    assert set(ours) <= {"offhook", "offhook.http", "offhook.testing"}
+    others = {found for found in ours if not found.startswith(f"{module}.")}
+    assert others <= {"offhook", "offhook.http", "offhook.testing", "workers.handlers.crm"}
 
 
 @names
 def test_the_docs_have_its_section_with_every_option_and_no_other(name: str) -> None:
-    sections = dict(re.findall(r"^## `(\w+)`.*?\n(.*?)(?=^## |\Z)", DOCS, re.DOTALL | re.MULTILINE))
-    named = re.findall(r"^\| `(\w+)` \|", sections[name], re.MULTILINE)
+    sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", DOCS, re.DOTALL | re.MULTILINE))
+    section = sections[f"`{name}`"]
+    if issubclass(handler_class(name), Crm):
+        section = sections["Options of all of them"] + section
+    named = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert named == list(OPTIONS[name])
 
 

@@ -1,0 +1,274 @@
+"""What the handlers for CRMs share, tried without any CRM."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pytest
+
+from offhook import Call, Context, Party, TemporaryError
+from offhook.testing import configured, deliver, sample_call, sample_event
+from tests.http_target import HttpTarget, http_target
+from workers.handlers.crm import Access, Contact, Crm, Entry, Memory, Number
+from workers.handlers.crm.number import other_side
+
+JANE = Number("+40211234567", "+40211234567")
+
+
+@pytest.fixture
+def target() -> Iterator[HttpTarget]:
+    with http_target() as running:
+        yield running
+
+
+# Number
+
+
+def test_a_number_has_every_form() -> None:
+    assert JANE.forms == (
+        "+40211234567",
+        "40211234567",
+        "0040211234567",
+        "+40 21 123 4567",
+        "021 123 4567",
+        "0211234567",
+        "211234567",
+    )
+    assert (JANE.national, JANE.groups) == ("211234567", ("21", "123", "4567"))
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *JANE.forms,
+        "(021) 123-4567",
+        "021.123.4567",
+        " 021 123 4567 ",
+        "021/1234567",
+        "+40 (0)21 123 4567",
+        "tel:+40-21-123-4567",
+        "021 123 4567 ext. 12",
+    ],
+)
+def test_it_is_the_same_however_it_is_written(typed: str) -> None:
+    assert JANE.is_same(typed)
+    assert Number("0211234567", "+40211234567", region="RO").is_same(typed)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["", "-", "unknown", "1234567", "0211234568", "+44211234567", "+1 21 123 4567", "02112345670"],
+)
+def test_another_number_is_another(typed: str) -> None:
+    assert not JANE.is_same(typed)
+
+
+def test_the_region_decides_what_has_no_country() -> None:
+    ours = Number("+40211234567", "+40211234567", region="GB")
+    assert not ours.is_same("021 123 4567")
+    assert ours.is_same("+40 21 123 4567")
+
+
+@pytest.mark.parametrize(("typed", "same"), [("+40211234567", True), ("021-123-4567", True)])
+def test_a_number_of_no_country_is_compared_from_its_end(typed: str, same: bool) -> None:
+    number = Number("0211234567")
+    assert number.forms == ("0211234567",)
+    assert number.is_same(typed) is same
+    assert not number.is_same("4567")
+    assert not number.is_same("0211234568")
+    assert not Number("04567").is_same("0211234567")
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (sample_call(), JANE),
+        (sample_call(direction="internal"), None),
+        (sample_call(caller=Party(number="anonymous")), None),
+        (sample_call(caller=Party()), None),
+        (sample_call(caller=Party(number="2345")), None),
+        (sample_call(direction="out"), Number("+40318100210", "+40318100210")),
+        (sample_call(caller=Party(number="0211234567")), Number("0211234567")),
+    ],
+)
+def test_the_other_side_is_who_is_outside(call: Call, expected: Number | None) -> None:
+    assert other_side(call) == expected
+
+
+def test_the_region_completes_a_number_that_the_pbx_did_not() -> None:
+    call = sample_call(caller=Party(number="0211234567"))
+    assert other_side(call, "RO") == Number("0211234567", "+40211234567", "RO")
+
+
+# Memory
+
+
+def test_a_value_is_forgotten_after_its_time() -> None:
+    now = [0.0]
+    memory = Memory[str, int](10, clock=lambda: now[0])
+    memory.keep("a", 1)
+    memory.keep("b", 2, 5)
+    now[0] = 9.9
+    assert (memory.get("a"), memory.get("b")) == (1, None)
+    now[0] = 10.0
+    assert memory.get("a") is None
+
+
+def test_the_oldest_is_forgotten_when_there_are_too_many() -> None:
+    memory = Memory[int, int](10, size=2)
+    for number in (1, 2, 1, 3):
+        memory.keep(number, number)
+    assert [memory.get(number) for number in (1, 2, 3)] == [1, None, 3]
+    memory.forget(3)
+    assert memory.get(3) is None
+
+
+# Entry
+
+
+def entry(call: Call, *contacts: Contact, recording: str | None = None) -> Entry:
+    return Entry("main/1", call, JANE, contacts, recording=recording)
+
+
+OUT: dict[str, Any] = {
+    "direction": "out",
+    "caller": Party(number="210", extension="0003*210"),
+    "called": Party(number="0211234567"),
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "title"),
+    [
+        (sample_call(None), "Call from Jane Doe (+40211234567)"),
+        (sample_call("answered"), "Call from Jane Doe (+40211234567)"),
+        (sample_call("missed"), "Missed call from Jane Doe (+40211234567)"),
+        (sample_call("busy"), "Missed call from Jane Doe (+40211234567) (busy)"),
+        (sample_call("missed", caller=Party()), "Missed call from an unknown number"),
+        (sample_call("answered", **OUT), "Call to 0211234567"),
+        (sample_call("missed", **OUT), "Call to 0211234567 (no answer)"),
+        (sample_call("cancelled", **OUT), "Call to 0211234567 (cancelled)"),
+        (sample_call(None, **OUT), "Call to 0211234567"),
+        (
+            sample_call(direction="internal", caller=Party(number="211", name="Joe")),
+            "Call from Joe (211) to +40318100210",
+        ),
+    ],
+)
+def test_a_title_says_who_and_how(call: Call, title: str) -> None:
+    assert entry(call).title == title
+
+
+def test_a_title_names_the_contact() -> None:
+    john, joan = Contact("1", name="John"), Contact("2", name="Joan")
+    assert entry(sample_call(), john).title == "Call from John (+40211234567)"
+    assert entry(sample_call(), john, joan).title == "Call from Jane Doe (+40211234567)"
+    assert entry(sample_call(), Contact("1")).title == "Call from Jane Doe (+40211234567)"
+
+
+def test_the_facts_end_with_the_mark() -> None:
+    assert entry(sample_call(), recording="http://x/1").facts == (
+        "Called +40318100210",
+        "Answered by 0003*210 after 8 s",
+        "Talked for 45 s",
+        "Recording: http://x/1",
+        "Call main/1",
+    )
+    assert entry(sample_call(None)).facts == ("Called +40318100210", "Call main/1")
+    assert entry(sample_call(**OUT)).facts[0] == "By 0003*210, answered after 8 s"
+    assert entry(sample_call(ring_seconds=None, talk_seconds=None)).facts == (
+        "Called +40318100210",
+        "Answered by 0003*210",
+        "Nobody knows how long",
+        "Call main/1",
+    )
+    assert entry(sample_call("missed", **OUT)).facts == ("Rang for 20 s", "Call main/1")
+
+
+@pytest.mark.parametrize(
+    ("text", "marked"),
+    [
+        ("Call main/1", True),
+        ("notes\nCall main/1\nmore", True),
+        ("<p>Call main/1</p>", True),
+        ("Call main/10", False),
+        ("Call main/1.5", False),
+        ("Call main/1-5", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_only_the_whole_mark_counts(text: str | None, marked: bool) -> None:
+    assert entry(sample_call()).is_marked(text) is marked
+
+
+# Access
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens(Crm):
+    """A CRM whose tokens expire."""
+
+    name: ClassVar[str] = "Tokens"
+    url: str
+    seconds: float | None = 3600.0
+    given: list[str] = field(default_factory=list)
+
+    async def sign_in(self, context: Context) -> Access:
+        self.given.append(f"token {len(self.given) + 1}")
+        return Access(self.url, {"Authorization": self.given[-1]}, self.seconds)
+
+    async def find(self, number: Number, context: Context) -> list[Contact]:
+        await self.request(context, "GET", "/find")
+        return []
+
+    async def create(self, number: Number, entry: Entry, context: Context) -> Contact:
+        raise NotImplementedError
+
+    async def save(self, entry: Entry, context: Context) -> None:
+        await self.request(context, "POST", "/save", headers={"X-More": "1"})
+
+
+def tokens(target: HttpTarget, **options: Any) -> Tokens:
+    return configured(Tokens, url=target.url, **options)
+
+
+def used(target: HttpTarget) -> list[str]:
+    return [request.headers["authorization"] for request in target.requests]
+
+
+def test_a_token_is_kept_while_it_is_good(target: HttpTarget) -> None:
+    crm = tokens(target)
+    deliver(crm, sample_event("call-ended"))
+    assert used(target) == ["token 1", "token 1"]
+    assert target.requests[1].headers["x-more"] == "1"
+
+
+def test_a_token_is_renewed_before_it_expires(target: HttpTarget) -> None:
+    deliver(tokens(target, seconds=60.0), sample_event("call-ended"))
+    assert used(target) == ["token 1", "token 2"]
+
+
+def test_a_refused_token_is_renewed_once(target: HttpTarget) -> None:
+    target.plan(401)
+    deliver(tokens(target), sample_event("call-ended"))
+    assert used(target) == ["token 1", "token 2", "token 2"]
+
+
+def test_credentials_that_stay_refused_are_told(target: HttpTarget) -> None:
+    target.plan(401)
+    target.plan(401)
+    with pytest.raises(TemporaryError, match=r"Tokens does not let us in \(401\)"):
+        deliver(tokens(target), sample_event("call-ended"))
+    assert used(target) == ["token 1", "token 2"]
+
+
+def test_a_token_that_does_not_expire_is_not_renewed(target: HttpTarget) -> None:
+    target.plan(401)
+    with pytest.raises(TemporaryError):
+        deliver(tokens(target, seconds=None), sample_event("call-ended"))
+    assert used(target) == ["token 1"]
+
+
+def test_access_shows_no_secret() -> None:
+    assert "hush" not in repr(Access("https://x", {"Authorization": "hush"}))

@@ -1,0 +1,319 @@
+"""Log calls in Zoho CRM: a record of the module Calls for each, with the contact or lead.
+
+Paths, bodies and errors: Zoho's API description (github.com/zoho/crm-oas, v8: record, users), its
+pages on External ID and on token validity; what it takes of a call: Kaizen 38, "Calls API".
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from datetime import UTC
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import quote
+
+from pydantic import Field, SecretStr
+
+from offhook import Context, Outcome, PermanentError, TemporaryError
+from offhook.http import Answer
+from workers.handlers.crm import Access, Contact, Entry, Number, SearchedCrm, TokenFile
+
+# A minute more than a process renews it early: no token is read that would be renewed at once.
+_LEFT = 120.0
+TOKENS_WAIT = 600.0  # ten access tokens in ten minutes
+# Credits count for 24 hours from when each was used: so asked again every hour.
+DAILY_WAIT = 3600.0
+
+_TYPES = {"in": "Inbound", "internal": "Inbound", "out": "Outbound"}
+_PHONES = {
+    "Contacts": ("Phone", "Mobile", "Home_Phone", "Other_Phone"),
+    "Leads": ("Phone", "Mobile"),
+}
+_EXPIRED = {"INVALID_TOKEN", "INVALID_OAUTHTOKEN"}
+_FORBIDDEN = {"NO_PERMISSION", "AUTHORIZATION_FAILED", "OAUTH_SCOPE_MISMATCH", "INVALID_MODULE"}
+_LONGEST = 255  # characters of a subject
+
+Module = Literal["Contacts", "Leads"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoho(SearchedCrm):
+    """Log every call in Zoho CRM, with the contact or lead who has the number."""
+
+    name: ClassVar[str] = "Zoho"
+
+    # A call is with one contact or lead.
+    several: Annotated[
+        Literal["newest", "none"],
+        Field(description="whose call it is when several contacts have the number"),
+    ] = "newest"
+    client_id: Annotated[str, Field(min_length=1, description="the client's id")]
+    client_secret: Annotated[SecretStr, Field(description="the client's secret")]
+    refresh_token: Annotated[
+        SecretStr, Field(description="the refresh token that the client was given")
+    ]
+    tokens: Annotated[
+        str, Field(min_length=1, description="the folder in which the workers share access tokens")
+    ] = "tokens"
+    call_field: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z]\w{0,49}$",
+            description="the external field of calls that holds what names one; made once",
+        ),
+    ] = "Offhook_Call"
+    contact_field: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z]\w{0,49}$",
+            description='the same of contacts, for unknown = "create"; it holds their number',
+        ),
+    ] = "Offhook_Number"
+    modules: Annotated[
+        list[Module],
+        Field(min_length=1, description="the modules in which a number is looked for"),
+    ] = field(default_factory=lambda: ["Contacts", "Leads"])
+    accounts_url: Annotated[
+        str,
+        Field(pattern="^https?://[^/]+$", description="Zoho Accounts of your data centre"),
+    ] = "https://accounts.zoho.com"
+    base_url: Annotated[
+        str | None,
+        Field(
+            pattern="^https?://[^/]+$",
+            description="where Zoho's API is, if not where Zoho Accounts says",
+        ),
+    ] = None
+
+    async def sign_in(self, context: Context) -> Access:
+        whose = f"{self.accounts_url} {self.client_id} {self.refresh_token.get_secret_value()}"
+        async with TokenFile(self.tokens, whose).held() as file:
+            access, refused = file.read(_LEFT), self._accesses.get("")
+            if access is None or (refused is not None and access.headers == refused.headers):
+                access = await self._new_access(context)
+                file.keep(access)
+            return replace(access, url=self.base_url) if self.base_url else access
+
+    async def find(self, number: Number, context: Context) -> list[Contact]:
+        theirs: dict[tuple[str, str], dict[str, Any]] = {}
+        for module in self.modules:
+            for digits in dict.fromkeys(re.sub(r"\D", "", form) for form in number.forms):
+                found = await self.request(
+                    context,
+                    "GET",
+                    f"/crm/v8/{module}/search",
+                    params={
+                        "phone": digits,
+                        "fields": ",".join(("Full_Name", "Created_Time", *_PHONES[module])),
+                    },
+                )
+                for record in found["data"] if found else ():
+                    if any(number.is_same(record.get(kind) or "") for kind in _PHONES[module]):
+                        theirs[module, record["id"]] = record
+        newest = sorted(
+            theirs.items(), key=lambda found: found[1].get("Created_Time") or "", reverse=True
+        )
+        return [Contact(key, module, each.get("Full_Name")) for (module, key), each in newest]
+
+    async def create(self, number: Number, entry: Entry, context: Context) -> Contact:
+        # A search finds a new contact late. This reads it by the external field.
+        text = number.e164 or number.text
+        known = await self._by_key(context, "Contacts", self.contact_field, number.digits)
+        if known is not None:
+            return Contact(known["id"], "Contacts", known.get("Full_Name"))
+        name = (entry.call.caller if entry.incoming else entry.call.called).name or text
+        contact: dict[str, Any] = {"Last_Name": name[:80], "Phone": text}
+        made = await self._insert(
+            context, "Contacts", self.contact_field, number.digits, contact | _owned(entry)
+        )
+        return Contact(made, "Contacts", name)
+
+    async def save(self, entry: Entry, context: Context) -> None:
+        # A call's type can never be changed: so first it must be known whether it was missed.
+        if entry.ended or entry.call.answered_by or not entry.incoming:
+            await super().save(entry, context)
+
+    async def find_record(self, entry: Entry, context: Context) -> str | None:
+        known = await self._by_key(context, "Calls", self.call_field, _key(entry))
+        return None if known is None else str(known["id"])
+
+    async def create_record(self, entry: Entry, context: Context) -> str:
+        missed = entry.incoming and entry.ended and entry.call.outcome is not Outcome.ANSWERED
+        call = {
+            "Subject": entry.title[:_LONGEST],
+            "Call_Type": "Missed" if missed else _TYPES[entry.call.direction],
+            "Call_Start_Time": f"{entry.call.started.astimezone(UTC):%Y-%m-%dT%H:%M:%S}+00:00",
+        } | _owned(entry)
+        if not missed:
+            call["Call_Duration"] = _duration(entry)
+        if entry.contacts:
+            call |= _related(entry.contacts[0])
+        if entry.ended:
+            call["Description"] = "\n".join(entry.facts)
+        return await self._insert(context, "Calls", self.call_field, _key(entry), call)
+
+    async def change_record(self, id: str, entry: Entry, context: Context) -> bool:  # noqa: A002
+        path = f"/crm/v8/Calls/{id}"
+        fields = "Call_Type,Description,Who_Id,What_Id"
+        answer = await self.ask(context, "GET", path, params={"fields": fields})
+        if _is_gone(answer):
+            return False
+        there = self.read(answer, context)["data"][0]
+        # Zoho lets neither the type nor, of a completed call, the owner be changed.
+        call: dict[str, Any] = {"Subject": entry.title[:_LONGEST]}
+        if entry.ended and there.get("Call_Type") != "Missed":
+            call["Call_Duration"] = _duration(entry)
+        if entry.contacts and not (there.get("Who_Id") or there.get("What_Id")):
+            call |= _related(entry.contacts[0])  # never instead of whom somebody chose
+        if entry.ended and not there.get("Description"):  # nor of what somebody wrote
+            call["Description"] = "\n".join(entry.facts)
+        await self.request(context, "PUT", path, json={"data": [call]})
+        return True
+
+    async def user(self, owner: str, context: Context) -> str | None:
+        if "@" not in owner:
+            return owner if owner.isdecimal() else None
+        page = 1
+        while True:
+            found = await self.request(
+                context,
+                "GET",
+                "/crm/v8/users",
+                params={"type": "ActiveUsers", "page": str(page), "per_page": "200"},
+            )
+            for user in found["users"] if found else ():
+                if user["email"].lower() == owner.lower():
+                    return str(user["id"])
+            if not found or not found["info"]["more_records"]:
+                return None
+            page += 1
+
+    def said(self, answer: Answer) -> str:
+        problem = _problem(answer)
+        details = problem.get("details")
+        where = details.get("api_name") if isinstance(details, dict) else None
+        said = (problem.get("code"), where, problem.get("message"), problem.get("error"))
+        return ": ".join(str(part) for part in said if part)[:300]
+
+    def fault(self, answer: Answer, context: Context) -> PermanentError | TemporaryError | None:
+        code = _problem(answer).get("code")
+        if answer.status == 429 and (
+            code == "LIMIT_EXCEEDED" or answer.headers.get("X-API-CREDITS-REMAINING") == "0"
+        ):
+            return TemporaryError(
+                "Zoho has given all credits of 24 hours: it goes on as the day passes; "
+                "Zoho sells more credits",
+                DAILY_WAIT,
+            )
+        if code in _FORBIDDEN:
+            answer = replace(answer, status=403)
+        elif code is not None and answer.status < 400:  # an error in what looks like none
+            answer = replace(answer, status=400)
+        if answer.status == 400 and re.search(
+            rf"\b({self.call_field}|{self.contact_field}|X-EXTERNAL)\b", answer.text
+        ):
+            return TemporaryError(
+                f"Zoho does not take {self.call_field} or {self.contact_field}: does the module "
+                f"have this field, and is it an external one? It said: {self.said(answer)}"
+            )
+        return super().fault(answer, context)
+
+    def expired(self, answer: Answer) -> bool:
+        # Not what a token may not do: another one may not either, and they are few.
+        return answer.status == 401 and _problem(answer).get("code") in _EXPIRED
+
+    async def _new_access(self, context: Context) -> Access:
+        answer = await context.http.post(
+            f"{self.accounts_url}/oauth/v2/token",
+            data={
+                "grant_type": "refresh_token",
+                "client_id": self.client_id,
+                "client_secret": self.client_secret.get_secret_value(),
+                "refresh_token": self.refresh_token.get_secret_value(),
+            },
+            timeout=self.timeout,
+        )
+        error = _problem(answer).get("error")
+        if error == "Access Denied":
+            raise TemporaryError(
+                "Zoho gives no more than ten access tokens in ten minutes: is the refresh token "
+                "used elsewhere, or do the workers not share the folder of the option `tokens`?",
+                TOKENS_WAIT,
+            )
+        if error and answer.status < 500:  # also in an answer of 200
+            answer = replace(answer, status=401)
+        token = self.read(answer, context)
+        headers = {"Authorization": f"Zoho-oauthtoken {token['access_token']}"}
+        return Access(token["api_domain"], headers, float(token["expires_in"]))
+
+    async def _by_key(
+        self, context: Context, module: str, key: str, value: str
+    ) -> dict[str, Any] | None:
+        """The record whose external field `key` has this value."""
+        answer = await self.ask(
+            context,
+            "GET",
+            f"/crm/v8/{module}/{quote(value, safe='')}",
+            headers={"X-EXTERNAL": f"{module}.{key}"},
+        )
+        if _is_gone(answer):
+            return None
+        record: dict[str, Any] = self.read(answer, context)["data"][0]
+        return record
+
+    async def _insert(
+        self, context: Context, module: str, key: str, value: str, record: dict[str, Any]
+    ) -> str:
+        """A new record with this value in its external field: its id."""
+        answer = await self.ask(
+            context,
+            "POST",
+            f"/crm/v8/{module}",
+            json={"data": [record | {key: value}]},
+            headers={"X-EXTERNAL": f"{module}.{key}"},
+        )
+        problem = _problem(answer)
+        if problem.get("code") == "DUPLICATE_DATA" and key in answer.text:
+            raise TemporaryError("Zoho has just got this from an earlier attempt")
+        return str(self.read(answer, context)["data"][0]["details"]["id"])
+
+
+def _key(entry: Entry) -> str:
+    """What names the call, as it may stand in a path: no PBX has a colon in its name."""
+    return entry.key.replace("/", ":", 1)
+
+
+def _owned(entry: Entry) -> dict[str, Any]:
+    return {"Owner": {"id": entry.owner}} if entry.owner else {}
+
+
+def _related(contact: Contact) -> dict[str, Any]:
+    if contact.kind == "Leads":
+        return {"What_Id": {"id": contact.id}, "$se_module": "Leads"}
+    return {"Who_Id": {"id": contact.id}}
+
+
+def _duration(entry: Entry) -> str:
+    return f"{entry.seconds // 60:02}:{entry.seconds % 60:02}"
+
+
+def _is_gone(answer: Answer) -> bool:
+    """There is no such record. Zoho says so in several ways."""
+    if answer.status in (204, 404):
+        return True
+    problem = _problem(answer)
+    return problem.get("code") in ("INVALID_DATA", "NO_RECORDS_FOUND") and bool(
+        re.search(r"\bid\b.*\binvalid|no record", str(problem.get("message")), re.IGNORECASE)
+    )
+
+
+def _problem(answer: Answer) -> dict[str, Any]:
+    """What is wrong, if something is: with the request, or with the only record in it."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    if not isinstance(body, dict):
+        return {}
+    records = body.get("data")
+    parts = [body, *records] if isinstance(records, list) else [body]
+    wrong = (p for p in parts if isinstance(p, dict) and p.get("status") == "error")
+    return body if "error" in body else next(wrong, {})
