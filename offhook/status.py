@@ -10,7 +10,7 @@ from rq import Worker
 from rq.scheduler import RQScheduler
 
 from offhook import deadletters, queues
-from offhook.inbox import Inbox
+from offhook.inbox import CALL_LOG, Inbox
 from offhook.safety import risks
 from offhook.settings import Settings
 
@@ -104,7 +104,7 @@ async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
         workers=await asyncio.to_thread(_workers, rq, handlers, inbox.partitions),
         scheduler=await asyncio.to_thread(_scheduler, rq, handlers),
         abandoned=await asyncio.to_thread(_abandoned, rq, handlers),
-        leftover=sorted(await inbox.cursors() - set(handlers)),
+        leftover=sorted(await inbox.cursors() - set(settings.cursors)),
         risks=await asyncio.to_thread(risks, rq, settings),
     )
 
@@ -133,6 +133,9 @@ def _workers(rq: Redis, handlers: Sequence[str], partitions: int) -> dict[str, l
             queues.redeliver_queue(handler),
         )
     ]
+    if handlers:  # without any, nothing needs to run
+        names += [queues.dispatch_queue(CALL_LOG, partition) for partition in range(partitions)]
+        names.append(queues.SCHEDULED)
     return {
         name: sorted(worker.name for worker in Worker.all(queue=queues.queue(name, rq)))
         for name in names

@@ -33,7 +33,7 @@ def forget(
 
     async def run() -> None:
         async with connected(settings) as (inbox, _):
-            cursors = sorted(await inbox.cursors() - set(settings.handlers))
+            cursors = sorted(await inbox.cursors() - set(settings.cursors))
             if handler not in cursors:
                 raise ConfigError(
                     f"{handler} has no cursor; of the handlers that are configured no more, "

@@ -138,16 +138,25 @@ class Inbox:
             start: `now` or `earliest`.
         """
         for partition in range(self.partitions):
+            stream = f"offhook:{{{partition}}}:inbox"
+            # First a look: a server that is full refuses to make even what there is.
+            if handler.encode() in await self._groups(stream):
+                continue
             try:
                 await self.redis.xgroup_create(
-                    f"offhook:{{{partition}}}:inbox",
-                    handler,
-                    id="$" if start == "now" else "0",
-                    mkstream=True,
+                    stream, handler, id="$" if start == "now" else "0", mkstream=True
                 )
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
+
+    async def _groups(self, stream: str) -> set[bytes]:
+        try:
+            return {group["name"] for group in await self.redis.xinfo_groups(stream)}
+        except ResponseError as error:
+            if "no such key" not in str(error):
+                raise
+            return set()
 
     async def set_back(self, handler: str, since: datetime) -> int:
         """Set the handler's cursor back to the first event accepted at or after `since`.
@@ -406,7 +415,8 @@ class Inbox:
             position = group["last-delivered-id"]
             if group["pending"]:
                 pending = await self.redis.xpending(key, group["name"])
-                position = min(position, pending["min"], key=order_of)
+                # None: they were acknowledged meanwhile.
+                position = min(position, pending["min"] or position, key=order_of)
             oldest = min(oldest, order_of(position))
         return int(await self.redis.xtrim(key, minid=f"{oldest[0]}-{oldest[1]}", approximate=True))
 
@@ -445,11 +455,8 @@ class Inbox:
         """The handlers that have a cursor, configured or not."""
         names: set[str] = set()
         for partition in range(self.partitions):
-            try:
-                groups = await self.redis.xinfo_groups(f"offhook:{{{partition}}}:inbox")
-            except ResponseError:  # no stream yet
-                continue
-            names |= {group["name"].decode() for group in groups}
+            groups = await self._groups(f"offhook:{{{partition}}}:inbox")
+            names |= {name.decode() for name in groups}
         return names
 
     async def forget(self, handler: str) -> None:

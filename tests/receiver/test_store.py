@@ -1,6 +1,7 @@
 """The store against a real server that is full, read-only, stalled, killed, or cut off."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -176,8 +177,9 @@ def test_before_the_server_was_ever_there_events_are_taken(valkey: Valkey) -> No
     asyncio.run(main())
     assert valkey.events() == sent
     with valkey.client() as client:
-        # The new handler's cursor was made before the first of them.
-        assert [group["lag"] for group in client.xinfo_groups("offhook:{0}:inbox")] == [20]
+        # The new handler's cursor was made before the first of them, and so was our own.
+        groups = client.xinfo_groups("offhook:{0}:inbox")
+        assert {group["name"]: group["lag"] for group in groups} == {b"crm": 20, b"calls": 20}
 
 
 def test_a_handler_is_called_for_what_comes_from_the_journal(valkey: Valkey) -> None:
@@ -476,6 +478,36 @@ def test_what_lies_in_the_journal_at_the_end_comes_first_at_the_next_start(
     asyncio.run(main())
     assert valkey.events() == sent
     assert list((tmp_path / "journal").iterdir()) == []
+
+
+@pytest.mark.parametrize("redis_is", ["there", "away"])
+def test_what_a_receiver_leaves_behind_for_good_is_taken_over_by_one_that_runs(
+    valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_is: str
+) -> None:
+    monkeypatch.setattr("receiver.store._LOOK_EVERY", 0.1)
+    sent = [event("call", n) for n in range(20)]
+
+    async def leave() -> None:
+        async with storing(valkey.url, patience=0.3) as (_, commit):
+            with valkey.full():
+                await accept(commit, *sent)
+
+    async def story(store: Store, commit: GroupCommit) -> None:
+        with contextlib.ExitStack() as stack:
+            if redis_is == "away":
+                stack.enter_context(valkey.full())
+                await accept(commit, event("other", 0))
+                assert not store.takes_directly
+            leaving = threading.Thread(target=asyncio.run, args=(leave(),))
+            leaving.start()
+            await asyncio.to_thread(leaving.join)
+        await until(lambda: len(valkey.events()) == 20 + (redis_is == "away"))
+        await until(lambda: store.takes_directly and store.journal_size == 0)
+        await until(lambda: len(list((tmp_path / "journal").iterdir())) == 1)
+        assert await accept(commit, event("later", 0)) == [True]
+
+    run(valkey.url, story)
+    assert [one for one in valkey.events() if one.call_id == "call"] == sent
 
 
 def test_a_drain_that_is_broken_off_is_begun_again_and_nothing_comes_twice(
