@@ -91,7 +91,7 @@ def test_partitions_are_added_up(redis_url: str, configure: Configure, offhook: 
     assert "inbox: 4 events kept (4, 0, 0 in its partitions)" in offhook("status").stdout
 
 
-OURS = {"offhook.calls.0": [], "offhook.scheduled": []}
+OURS: dict[str, list[str]] = {"offhook.calls.0": [], "offhook.scheduled": []}
 
 
 def test_a_queue_that_nobody_serves_is_told(offhook: Offhook) -> None:
