@@ -55,7 +55,9 @@ def server(fsync: str = "everysec") -> Iterator[str]:
     os.sched_setaffinity(0, {OTHER})  # whoever watches, and the server that it starts
     with tempfile.TemporaryDirectory() as folder:
         config = {"appendonly": "yes", "appendfsync": fsync, "save": ""}
-        with ValkeyServer(port=free_port(), data_dir=folder, persist=True, config=config) as running:
+        with ValkeyServer(
+            port=free_port(), data_dir=folder, persist=True, config=config
+        ) as running:
             yield str(running.connection_url)
 
 

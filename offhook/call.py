@@ -14,7 +14,7 @@ Direction = Literal["in", "out", "internal"]
 
 
 class Kind(StrEnum):
-    """What an extension is. Only a phone is answered by a person."""
+    """What an extension is. A queue and an IVR answer by themselves, which tells of nobody."""
 
     PHONE = "phone"
     QUEUE = "queue"

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise, zip_longest
+from math import inf
 from typing import Literal
 
 import msgspec
@@ -142,7 +143,9 @@ def fold(state: CallState | None, event: CallEvent, kind: Kind | None = None) ->
 def _with(part: Part, event: CallEvent, words: Words, kind: Kind | None) -> Part:
     dials, answers, hangups, records = part.dials, part.answers, part.hangups, part.records
     at, first = _micros(event.occurred or event.received), part.first
-    better = first is None or (at, _words_order(words)) < (first, _words_order(part.words))
+    better = first is None or at < first
+    if at == first:
+        better = _words_order(words) < _words_order(part.words)
     if event.type in _DIALS:
         dials = _added(dials, at)
     elif event.type in _ANSWERS:
@@ -154,6 +157,8 @@ def _with(part: Part, event: CallEvent, words: Words, kind: Kind | None) -> Part
         record = Record(at, _moment(event, "answered"), _moment(event, "ended"), event.status)
         records = tuple(sorted({*records, record}, key=_record_order))
         better = first is None and record == records[0]  # a callback's words are better
+        if part.records[:1] == records[:1]:
+            better = better and _words_order(words) < _words_order(part.words)
     else:
         raise ValueError(f"{event.type} is neither a callback nor a call record")
     return Part(
@@ -208,7 +213,7 @@ class _Leg:
 
     Attributes:
         recorded: its end is known from the PBX's records alone.
-        replaced: it has no hangup, but its extension was called again, so it had one.
+        replaced: it rang and has no hangup, but its extension was called again, so it had one.
     """
 
     part: Part
@@ -252,6 +257,8 @@ def _legs(state: CallState) -> list[_Leg]:
     """All legs, in the order in which they began."""
     legs = [leg for part in state.parts for leg in _legs_of(part)]
     for leg in legs:
+        if leg.part.kind is Kind.CONFERENCE and leg.was_answered and leg.answered is None:
+            leg.answered = leg.rang  # it answers at once, and its answer is usually not registered
         # What was overtaken by what it led to did not come after that.
         for at in (leg.ended, leg.answered):
             if at is not None:
@@ -271,7 +278,7 @@ def _legs_of(part: Part) -> list[_Leg]:
     for answer in answers:
         _put_answer(legs, part, answer)
     for leg, later in pairwise(legs):
-        leg.replaced = leg.ended is None and later.rang is not None
+        leg.replaced = not leg.was_answered and leg.ended is None and later.rang is not None
     for record in part.records:
         _put_record(legs, part, record)
     return legs
@@ -289,30 +296,30 @@ def _pairs(
     """Which hangup ended what a dial began: the first the first and so on, if none is lost."""
     dials, hangups = list(all_dials), list(all_hangups)
     pairs: list[tuple[int | None, Hangup | None]] = []
-    while dials and hangups and not _aligned(dials, hangups):
+    while dials and hangups and not _alternate(dials, hangups):
         if len(dials) < len(hangups):
             # A dial's is the next hangup; one before it is of a leg whose dial is lost.
             dial = dials.pop(0)
-            slacks: tuple[int, ...] = (0, DISORDER)
-            next_ = next((h for s in slacks for h in hangups if h.at >= dial - s), None)
+            next_ = next((h for s in (0, DISORDER) for h in hangups if h.at >= dial - s), None)
             before = hangups.index(next_) if next_ else 0
             pairs += [(None, hangup) for hangup in hangups[:before]] + [(dial, next_)]
             del hangups[: before + (next_ is not None)]
         else:
-            # A hangup's is the last dial before it; one after that is of a leg whose hangup is
-            # lost, or did not come yet. If the two are close, it has rather been overtaken.
+            # A hangup's is the last dial before it; one before that is of a leg whose hangup is
+            # lost, one after it of a leg that goes on.
             hangup = hangups.pop()
-            slacks = (-DISORDER, 0, DISORDER)
-            last = next((d for s in slacks for d in dials[::-1] if d <= hangup.at + s), None)
+            last = next((d for s in (0, DISORDER) for d in dials[::-1] if d <= hangup.at + s), None)
             index = len(dials) if last is None else dials.index(last)
             pairs += [(last, hangup)] + [(dial, None) for dial in dials[index + 1 :]]
             del dials[index:]
     return pairs + list(zip_longest(dials, hangups))
 
 
-def _aligned(dials: Sequence[int], hangups: Sequence[Hangup]) -> bool:
-    return len(dials) == len(hangups) and all(
-        dial <= hangup.at + DISORDER for dial, hangup in zip(dials, hangups, strict=True)
+def _alternate(dials: Sequence[int], hangups: Sequence[Hangup]) -> bool:
+    """Does each hangup come after its dial and before the next one, if one more leg may go on?"""
+    return len(dials) >= len(hangups) and all(
+        dial - DISORDER <= hangup.at <= next_ + DISORDER
+        for dial, hangup, next_ in zip(dials, hangups, (*dials[1:], inf), strict=False)
     )
 
 
@@ -333,24 +340,22 @@ def _put_answer(legs: list[_Leg], part: Part, answer: int) -> None:
 
 
 def _put_record(legs: list[_Leg], part: Part, record: Record) -> None:
-    """Let it say what is not known of the leg that it is most like."""
-    free = [leg for leg in legs if not leg.has_record]
+    """Let it say what is not known of the leg that it is most like, or be a leg itself."""
+    free = [
+        leg
+        for leg in legs
+        if not leg.has_record and (record.answered is None or leg.status not in _UNANSWERED)
+    ]
     if not free:
         free = [_Leg(part, rang=record.began)]
         legs += free
-    leg = min(
-        free,
-        key=lambda leg: (
-            leg.was_answered != (record.answered is not None),
-            abs(leg.begin - record.began),
-        ),
-    )
+    leg = min(free, key=lambda leg: abs(leg.begin - record.began))
     leg.has_record = True
     if leg.rang is None:
         leg.rang = record.began
-    if leg.answered is None and leg.status not in _UNANSWERED:
+    if leg.answered is None:
         leg.answered = record.answered
-    if leg.ended is None and record.ended is not None:
+    if leg.ended is None:  # how it ended is often all that a record says of its end
         leg.ended, leg.status, leg.recorded = record.ended, record.status, True
 
 
@@ -382,7 +387,7 @@ def summarize(state: CallState, region: str | None) -> Call:
     started = legs[0].begin
     ended = max(at for leg in legs for at in (leg.rang, leg.answered, leg.ended) if at is not None)
     caller, called = _parties(direction, root, legs, region)
-    gaps = {gap for leg in legs for gap in _gaps(leg, first=leg is legs[0], closed=closed)}
+    gaps = {gap for leg in legs for gap in _gaps(leg, closed=closed)}
     if bridged:
         gaps.add(Gap.ANSWER)
     if state.corrections:
@@ -427,12 +432,10 @@ def _root(legs: Sequence[_Leg]) -> _Leg:
     called = {leg.part.extension for leg in legs if leg.part.flow == "in"}
 
     def rank(leg: _Leg) -> tuple[int, bool]:
-        part, peer = leg.part, leg.part.words.peer
-        if part.flow == "out":  # of one who was called before: he passes the call on
-            return 2 + (part.extension in called), False
-        if peer is None:
-            return 0, True  # from outside
-        return 1 if part.words.did else 2 + (peer in called), True
+        part = leg.part
+        # Whom it is from: an extension that was itself called before only passes the call on.
+        origin = part.extension if part.flow == "out" else part.words.peer
+        return 0 if origin is None else 1 + (origin in called), part.flow == "in"
 
     return min(legs, key=rank)
 
@@ -488,9 +491,8 @@ def _answered_by(first: _Leg | None, direction: Direction, called: Party) -> str
     return first.part.extension
 
 
-def _gaps(leg: _Leg, *, first: bool, closed: bool) -> Iterable[Gap]:
-    # Often only its hangup is asked of a queue or an IVR, which is enough unless all began there.
-    if leg.rang is None and (first or leg.answered is not None or not leg.waits):
+def _gaps(leg: _Leg, *, closed: bool) -> Iterable[Gap]:
+    if leg.rang is None:
         yield Gap.DIAL
     if leg.ended is None and (closed or leg.replaced):
         yield Gap.HANGUP
@@ -505,11 +507,14 @@ def _gaps(leg: _Leg, *, first: bool, closed: bool) -> Iterable[Gap]:
 def _ring(
     legs: Sequence[_Leg], first: _Leg | None, ended: int, *, answered: bool, closed: bool
 ) -> float | None:
-    if not answered and not closed:
+    if answered:
+        until = first.answered if first else None
+    elif not closed:
         return 0.0
-    until = first.answered if first else ended
-    known = first is not None or all(leg.ended is not None or leg.replaced for leg in legs)
-    if until is None or not known or legs[0].rang is None or (answered and first is None):
+    else:
+        known = all(leg.ended is not None or leg.replaced for leg in legs)
+        until = ended if known else None
+    if until is None or legs[0].rang is None:
         return None
     return (until - legs[0].begin) / 1e6
 
