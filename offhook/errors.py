@@ -47,6 +47,10 @@ class CursorMoved(OffhookError):
     """Somebody else has moved a cursor: what is pending comes before all that is still unread."""
 
 
+class NotYet(OffhookError):
+    """What is to be done needs something that is still on its way: it is done the next time."""
+
+
 class DeliveryError(OffhookError):
     """A handler could not deliver an event. Its message is shown to the operator."""
 

@@ -6,9 +6,9 @@ import logging
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from fnmatch import translate
 from functools import cached_property
 from importlib import import_module
@@ -25,6 +25,7 @@ from offhook.event import CALLBACKS, CALLS, CallEvent, EventType
 from offhook.extensions import UNKNOWN, ExtensionSettings
 from offhook.http import Answer, Http, check
 from offhook.limit import Limit, LimitExceeded
+from offhook.memory import LocalMemory, Memory
 from offhook.settings import HandlerSettings, config_path
 
 GROUP = "offhook.handlers"
@@ -43,6 +44,7 @@ class Context:
         event: the one that is being delivered.
         extension: what `offhook setup` was told of the event's extension: label, owner, ...
         calls: where `call` finds what is not in the event.
+        memory: what the handler remembers from one event to another (for `async def` handlers).
     """
 
     handler: str
@@ -51,6 +53,7 @@ class Context:
     event: CallEvent
     extension: ExtensionSettings = UNKNOWN
     calls: FindCall | None = None
+    memory: Memory = field(default_factory=LocalMemory)
 
     async def call(self, *, latest: bool = False) -> Call:
         """The event's call: as that event tells it, or, of a raw event, as it is known by now.
@@ -164,6 +167,7 @@ class PluggedHandler:
         threads: ThreadPoolExecutor,
         extension: ExtensionSettings = UNKNOWN,
         calls: FindCall | None = None,
+        memory: Memory | None = None,
     ) -> None:
         """Hand the event to the handler, once.
 
@@ -172,7 +176,9 @@ class PluggedHandler:
                 its timeout.
             Exception: a bug in the handler, as it is.
         """
-        context = Context(self.name, attempt, http, event, extension, calls)
+        context = Context(
+            self.name, attempt, http, event, extension, calls, memory or LocalMemory()
+        )
         try:
             with self._limit:
                 if self.is_async:
@@ -264,6 +270,17 @@ def plugged(name: str, settings: HandlerSettings, handler: Handler | Function) -
         return PluggedHandler(name, settings, handler.handle, _is_async(handler.handle), events)
     events = frozenset(CALLBACKS if settings.events is None else settings.events)
     return PluggedHandler(name, settings, _with_context(handler), _is_async(handler), events)
+
+
+def wanted_types(handlers: Mapping[str, HandlerSettings]) -> frozenset[EventType]:
+    """The event types that at least one of these handlers gets. Raises ConfigError as `load`."""
+    wanted: set[EventType] = set()
+    for settings in handlers.values():
+        events: Iterable[EventType] | None = settings.events
+        if events is None:
+            events = getattr(load(settings.use), "events", CALLBACKS)  # a function has none
+        wanted.update(events)
+    return frozenset(wanted)
 
 
 def plug_all(handlers: Mapping[str, HandlerSettings]) -> list[PluggedHandler]:

@@ -1,13 +1,16 @@
-"""For plugin authors: sample events, and delivering one to a handler as the workers do it.
+"""For plugin authors: sample events, and delivering them to a handler as the workers do it.
 
 Neither a server nor a PBX is needed:
 
     from offhook.testing import configured, deliver, sample_event
 
     deliver(configured(Spreadsheet, url=target), sample_event("hangup", status="NOANSWER"))
+
+`deliver_call` delivers a whole call, every event of it twice.
 """
 
 import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -28,6 +31,7 @@ from offhook.handler import (
     with_options,
 )
 from offhook.http import Http
+from offhook.memory import LocalMemory, Memory
 from offhook.settings import HandlerSettings
 
 _OUTSIDE = {"CallerIDNum": "+40211234567", "CallerIDName": "Jane Doe", "CalledDID": "+40318100210"}
@@ -105,7 +109,27 @@ _STATUSES = {
     Outcome.UNREACHABLE: "CHANUNAVAIL",
     Outcome.FAILED: "CONGESTION",
 }
-_OUTCOMES = {EventType.CALL_STARTED: None, EventType.MISSED_CALL: Outcome.MISSED}
+
+
+def _talking() -> Call:
+    """The call of `sample_call`, answered and not over."""
+    over = sample_call()
+    leg = msgspec.structs.replace(over.legs[0], ended=None, status=None)
+    return msgspec.structs.replace(
+        over, ended=None, outcome=None, closed_by=None, talk_seconds=0.0, legs=(leg,)
+    )
+
+
+_STAGES: dict[EventType, Callable[[], Call]] = {
+    EventType.CALL_STARTED: partial(sample_call, None),
+    EventType.CALL_ANSWERED: _talking,
+    EventType.MISSED_CALL: partial(sample_call, Outcome.MISSED),
+}
+
+
+def _reached(call: Call) -> datetime:
+    """The moment up to which it is told."""
+    return call.ended or call.answered or call.started
 
 
 def sample_event(
@@ -125,12 +149,7 @@ def sample_event(
     kind = EventType(type)
     summary: Call | None = overrides.get("summary")
     if summary is None and kind in CALLS:
-        summary = sample_call(_OUTCOMES.get(kind, Outcome.ANSWERED))
-        if kind is EventType.CALL_ANSWERED:
-            leg = msgspec.structs.replace(summary.legs[0], ended=None, status=None)
-            summary = sample_call(
-                ended=None, outcome=None, closed_by=None, talk_seconds=0.0, legs=(leg,)
-            )
+        summary = _STAGES[kind]() if kind in _STAGES else sample_call()
     parameters = dict(_PARAMETERS.get(kind, {}))
     told = dict(_SUMMARY) if kind is EventType.DAILY_SUMMARY else parameters
     event = CallEvent(
@@ -143,7 +162,7 @@ def sample_event(
         caller=summary.caller if summary else Party(),
         called=summary.called if summary else Party(),
         status=None,
-        received=_BEGAN if summary is None else summary.ended or _BEGAN,
+        received=_reached(summary) if summary else _BEGAN,
         parameters=told,
         summary=summary,
     )
@@ -168,6 +187,7 @@ def context(
     event: CallEvent | None = None,
     extension: ExtensionSettings = UNKNOWN,
     call: Call | None = None,
+    memory: Memory | None = None,
 ) -> Context:
     """A context, to call `handle` with.
 
@@ -175,11 +195,20 @@ def context(
         event: the one that is delivered; a sample if not given.
         extension: what `offhook setup` was told of the extension.
         call: what `context.call()` finds; a sample if not given.
+        memory: what the handler remembers; empty if not given.
 
     A handler that makes requests is easier to try with `deliver`, which closes the connections.
     """
     found = partial(_found, call or sample_call())
-    return Context("test", attempt, Http(), event or sample_event("dial-in"), extension, found)
+    return Context(
+        "test",
+        attempt,
+        Http(),
+        event or sample_event("dial-in"),
+        extension,
+        found,
+        memory or LocalMemory(),
+    )
 
 
 def configured(handler: type[H], **options: Any) -> H:
@@ -199,6 +228,7 @@ def deliver(
     timeout: float = 30.0,
     extension: ExtensionSettings = UNKNOWN,
     call: Call | None = None,
+    memory: Memory | None = None,
 ) -> None:
     """Hand an event to a handler, or to a function, once, exactly as the workers do.
 
@@ -210,6 +240,7 @@ def deliver(
         timeout: seconds that it may take.
         extension: what `offhook setup` was told of the extension.
         call: what `context.call()` finds; a sample if not given.
+        memory: what the handler remembers, such as a `LocalMemory()`; empty if not given.
 
     Raises:
         TemporaryError: the workers would try again; also when it took longer than `timeout`.
@@ -217,7 +248,74 @@ def deliver(
         Exception: anything else is a bug in the handler.
     """
     policy = HandlerSettings(use="offhook.testing:deliver", timeout=timeout)
-    asyncio.run(_deliver(plugged("test", policy, handler), event, attempt, extension, call))
+    run = _deliver(plugged("test", policy, handler), event, attempt, extension, call, memory)
+    asyncio.run(run)
+
+
+def deliver_call(
+    handler: Handler | Function,
+    outcome: Outcome | str = Outcome.ANSWERED,
+    *,
+    events: Sequence[str] | None = None,
+    timeout: float = 30.0,
+    extension: ExtensionSettings = UNKNOWN,
+    memory: Memory | None = None,
+) -> list[CallEvent]:
+    """Deliver the whole call of `sample_call`: its events in order, each twice, as after a crash.
+
+    What the other side has afterwards should be what a single delivery of each makes of it.
+
+    Args:
+        outcome: such as `"missed"`.
+        events: types and groups, as in the handler's table; what it is made for if not given.
+        timeout: seconds that one delivery may take.
+        extension: what `offhook setup` was told of the extension.
+        memory: what the handler remembers; empty at the call's beginning if not given.
+
+    Returns:
+        The events that it got, each once.
+
+    Raises:
+        ValueError: there is no such outcome or event type, or the handler gets none of the events.
+        Exception: what the handler raises, as from `deliver`.
+    """
+    policy = HandlerSettings.model_validate(
+        {"use": "offhook.testing:deliver_call", "timeout": timeout, "events": events}
+    )
+    plug = plugged("test", policy, handler)
+    told = [(event, call) for event, call in _told(Outcome(outcome)) if plug.wants(event)]
+    if not told:
+        raise ValueError("the handler gets no event of a call: name some, events=['call-ended']")
+    kept = memory or LocalMemory()
+
+    async def run() -> None:
+        for event, call in told:
+            for attempt in (1, 2):
+                await _deliver(plug, event, attempt, extension, call, kept)
+
+    asyncio.run(run())
+    return [event for event, _ in told]
+
+
+def _told(outcome: Outcome) -> Iterator[tuple[CallEvent, Call]]:
+    """The events of a call in the order in which handlers get them, with what is known by then."""
+    yield from _stage(EventType.DIAL_IN, "CALLING", EventType.CALL_STARTED, sample_call(None))
+    if outcome is Outcome.ANSWERED:
+        yield from _stage(EventType.ANSWER_IN, "ANSWER", EventType.CALL_ANSWERED, _talking())
+    over = sample_call(outcome)
+    yield from _stage(EventType.HANGUP, _STATUSES[outcome], EventType.CALL_ENDED, over)
+    if outcome is not Outcome.ANSWERED:
+        yield sample_event(EventType.MISSED_CALL, summary=over), over
+
+
+def _stage(
+    raw: EventType, status: str, whole: EventType, call: Call
+) -> Iterator[tuple[CallEvent, Call]]:
+    """A raw event, and the one of the whole call that follows from it."""
+    parameters = _PARAMETERS[raw] | {"CallStatus": status}
+    moment = _reached(call)
+    yield sample_event(raw, status=status, parameters=parameters, received=moment), call
+    yield sample_event(whole, summary=call), call
 
 
 async def _found(call: Call, event: CallEvent) -> Call:
@@ -230,6 +328,7 @@ async def _deliver(
     attempt: int,
     extension: ExtensionSettings,
     call: Call | None,
+    memory: Memory | None,
 ) -> None:
     threads = ThreadPoolExecutor(1, "handler")
     try:
@@ -241,6 +340,7 @@ async def _deliver(
                 threads=threads,
                 extension=extension,
                 calls=partial(_found, call or sample_call()),
+                memory=memory,
             )
     finally:
         threads.shutdown(wait=False)  # one that hangs cannot be stopped

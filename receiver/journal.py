@@ -9,6 +9,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import zlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from offhook.inbox import Batch
 log = logging.getLogger("offhook.receiver")
 
 _SUFFIX = ".journal"
+_NAME = re.compile("[0-9a-f]{32}")
 _UNLOCKED = ".new"  # not yet held: nobody may take it for one left behind
 _READ_AT_ONCE = 1 << 19  # bytes; several seconds' worth of callbacks, sent in well under one
 _PROBE = b"\0" * 4096
@@ -40,15 +42,18 @@ class Journal:
     Args:
         path: the file.
         limit: bytes that it may have.
+        patience: seconds that the disk has to answer; then it says that it waits, and goes on
+            waiting.
 
     Raises:
         BlockingIOError: another process holds it.
         OSError: it cannot be written.
     """
 
-    def __init__(self, path: Path, limit: int) -> None:
+    def __init__(self, path: Path, limit: int, patience: float = 2.0) -> None:
         self.path = path
         self._limit = limit
+        self._patience = patience
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,7 +61,7 @@ class Journal:
             os.close(self._file)
             raise
         self.size = os.fstat(self._file).st_size  # what lies behind it counts for nothing
-        self.fault: str | None = None  # why the last append failed
+        self.fault: str | None = None  # why the last append failed, or what it waits for
         self._drained = 0
         # One thread does all that touches the file: nothing of it overlaps, and what is under way
         # is finished before the file is closed, even when nobody waits for it any more.
@@ -113,7 +118,16 @@ class Journal:
         os.close(self._file)
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        working = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        done, _ = await asyncio.wait([working], timeout=self._patience)
+        if not done:
+            # It may still succeed, and its callers be answered; nobody else can be told so.
+            self.fault = f"the journal's disk has not answered for {self._patience:g} s"
+            log.error("%s: callbacks wait for it, and their callers may give up", self.fault)
+            await asyncio.wait([working])
+            self.fault = None
+            log.warning("the journal's disk answers again")
+        return await working
 
     def _append(self, line: bytes) -> None:
         self._write(line)
@@ -177,7 +191,26 @@ class _Full(OSError):
         super().__init__(errno.EFBIG, f"the journal has reached its limit of {limit} bytes")
 
 
-def open_journals(folder: Path, limit: int) -> list[Journal]:
+def left_behind(folder: Path, limit: int, patience: float = 2.0) -> list[Journal]:
+    """The journals of receivers that are gone, the oldest first.
+
+    Raises:
+        OSError: the folder or a journal cannot be read or written.
+    """
+    journals = []
+    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+        try:
+            journal = Journal(path, limit, patience)
+        except BlockingIOError:
+            continue  # a living receiver's
+        if journal.is_empty:
+            journal.close()
+        else:
+            journals.append(journal)
+    return journals
+
+
+def open_journals(folder: Path, limit: int, patience: float = 2.0) -> list[Journal]:
     """The journals that dead receivers left behind, the oldest first, and at the end a new one.
 
     Raises:
@@ -187,18 +220,9 @@ def open_journals(folder: Path, limit: int) -> list[Journal]:
         if not folder.exists():
             folder.mkdir(parents=True, exist_ok=True)
             _sync(folder.parent)
-        journals = []
-        for path in sorted(folder.glob(f"*{_SUFFIX}")):
-            try:
-                journal = Journal(path, limit)
-            except BlockingIOError:
-                continue  # a living receiver's
-            if journal.is_empty:
-                journal.close()
-            else:
-                journals.append(journal)
-        name = new_event_id()
-        own = Journal(folder / f"{name}{_UNLOCKED}", limit)
+        journals = left_behind(folder, limit, patience)
+        name = _latest_name(folder)
+        own = Journal(folder / f"{name}{_UNLOCKED}", limit, patience)
         own.path = own.path.rename(folder / f"{name}{_SUFFIX}")
         _sync(folder)
     except OSError as error:
@@ -207,6 +231,14 @@ def open_journals(folder: Path, limit: int) -> list[Journal]:
             "name a folder where events can be kept while Redis is away"
         ) from error
     return [*journals, own]
+
+
+def _latest_name(folder: Path) -> str:
+    """A name that sorts behind all that are there, even if the clock was set back since."""
+    name = new_event_id()
+    others = [path.stem for path in folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.stem)]
+    latest = max(others, default="")
+    return name if name > latest else f"{int(latest[:12], 16) + 1:012x}{name[12:]}"
 
 
 def _line(batch: Batch) -> bytes:

@@ -20,11 +20,12 @@ from offhook.event import CallEvent, new_event_id, to_stored
 from offhook.inbox import Batch, Inbox
 from offhook.settings import Settings, config_path
 from offhook.tasks import asked_to_end
-from receiver.journal import open_journals
+from receiver.journal import left_behind, open_journals
 
 log = logging.getLogger("offhook.receiver")
 
 _TRY_EVERY = 0.5  # seconds between two looks for Redis
+_LOOK_EVERY = 10.0  # seconds between two looks for what a dead receiver left behind
 _MOST_MARKS = (
     500_000  # about 100 MB; beyond that a repeat may pass for an event, while Redis is away
 )
@@ -51,8 +52,10 @@ class Store:
         self._numbers = [0] * inbox.partitions
         self._appended = _Recent(settings.duplicate_window)
         self._journaled = _Recent(settings.duplicate_window)
-        folder = config_path().parent / settings.journal
-        *self._left_behind, self._journal = open_journals(folder, settings.journal_size)
+        self._folder = config_path().parent / settings.journal
+        *self._left_behind, self._journal = open_journals(
+            self._folder, settings.journal_size, settings.patience
+        )
         # Who holds it may append to the journal, drain it, or change where events go.
         self._turn = asyncio.Lock()
         self._wakes: set[asyncio.Task[None]] = set()
@@ -104,9 +107,15 @@ class Store:
                 return await self._keep(batch)
 
     async def run(self) -> None:
-        """Bring to the inbox what lies in the journal, whenever something does, until cancelled."""
+        """Bring to the inbox what lies in a journal, whenever something does, until cancelled."""
         while not asked_to_end():
-            await self._behind.wait()
+            try:
+                if not self._left_behind:
+                    async with asyncio.timeout(_LOOK_EVERY):
+                        await self._behind.wait()
+            except TimeoutError:
+                await self._look_for_left_behind()
+                continue
             try:
                 await self._catch_up()
             except Exception as error:  # noqa: BLE001 - it is logged, and this must go on
@@ -139,6 +148,18 @@ class Store:
             # Not before: what was not kept is no repeat when it comes again.
             self._journaled.add(batch.marks[index] for index in fresh)
         return set(range(len(batch.marks))) - set(fresh)
+
+    async def _look_for_left_behind(self) -> None:
+        """Another receiver of this folder may be gone for good, with events in its journal."""
+        limit, patience = self._settings.journal_size, self._settings.patience
+        try:
+            found = await asyncio.to_thread(left_behind, self._folder, limit, patience)
+        except OSError as error:
+            log.error("the journals of other receivers cannot be looked for: %s", error.strerror)
+            return
+        for journal in found:
+            log.warning("taking over %s bytes that a dead receiver left", journal.size)
+        self._left_behind += found
 
     async def _catch_up(self) -> None:
         async with asyncio.timeout(self._settings.patience):

@@ -1,6 +1,7 @@
 """Handlers that write down what they get, for the tests that count and compare."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -58,3 +59,22 @@ async def die_on_poison(event: CallEvent, context: Context) -> None:
 async def record_owner(event: CallEvent, context: Context) -> None:
     path = Path(os.environ["RECORDINGS"]) / context.handler
     path.write_text(f"{event.id} {event.call_id} {context.extension.owner}\n")
+
+
+async def record_whole(event: CallEvent, context: Context) -> None:
+    path = Path(os.environ["RECORDINGS"]) / context.handler
+    with path.open("a") as file:
+        file.write(json.dumps(event.as_dict()) + "\n")
+
+
+async def park_some(event: CallEvent, context: Context) -> None:
+    first = event.parameters["n"] == "0" and context.attempt == 1
+    if first and event.call_id.startswith("parked"):
+        raise TemporaryError("not yet")
+    _write(event, context)
+
+
+async def remember(event: CallEvent, context: Context) -> None:
+    before = await context.memory.get("calls")
+    await context.memory.set("calls", f"{before or ''}{event.parameters['n']}", seconds=60)
+    await context.memory.delete("nothing")

@@ -1,5 +1,6 @@
 """The crew: the worker processes that a configuration needs, each on one queue, kept alive."""
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -18,9 +20,9 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from offhook import queues
-from offhook.connection import connect_rq
+from offhook.connection import connect, connect_rq
 from offhook.handler import plug_all
-from offhook.inbox import CALL_LOG, release_lease
+from offhook.inbox import CALL_LOG, Inbox, release_lease
 from offhook.settings import Settings
 from workers import dispatch, process, redeliver, scheduler
 
@@ -78,12 +80,16 @@ class ScheduledWorker(Worker):
     max_connection_wait_time = 2.0
 
 
-def needed(settings: Settings) -> list[str]:
-    """The processes that the configuration needs: one per queue, and the scheduler."""
+def needed(settings: Settings, beyond: Sequence[int] = ()) -> list[str]:
+    """The processes that the configuration needs: one per queue, and the scheduler.
+
+    Args:
+        beyond: partitions to serve besides those of the configuration.
+    """
     names = [
         queues.dispatch_queue(handler, partition)
         for handler in settings.cursors
-        for partition in range(settings.partitions)
+        for partition in (*range(settings.partitions), *beyond)
     ]
     return [
         *names,
@@ -93,18 +99,37 @@ def needed(settings: Settings) -> list[str]:
     ]
 
 
-def of_handlers(settings: Settings, handlers: Sequence[str]) -> list[str]:
+def of_handlers(
+    settings: Settings, handlers: Sequence[str], beyond: Sequence[int] = ()
+) -> list[str]:
     """The processes of some handlers only, and those that no handler is without."""
     queue_names = {
         name
         for handler in (*handlers, CALL_LOG)
         for name in (
             queues.redeliver_queue(handler),
-            *(queues.dispatch_queue(handler, p) for p in range(settings.partitions)),
+            *(queues.dispatch_queue(handler, p) for p in (*range(settings.partitions), *beyond)),
         )
     }
     always = {queues.SCHEDULED, SCHEDULER}
-    return [name for name in needed(settings) if name in queue_names | always]
+    return [name for name in needed(settings, beyond) if name in queue_names | always]
+
+
+def left_over(settings: Settings) -> list[int]:
+    """The partitions from before `partitions` was lowered in which events wait.
+
+    None when the server does not answer: then the scheduler tells of them later.
+    """
+    with suppress(RedisError):
+        return asyncio.run(_left_over(settings))
+    return []
+
+
+async def _left_over(settings: Settings) -> list[int]:
+    async with connect(settings.redis_url) as redis:
+        inbox = Inbox(redis, settings.partitions)
+        beyond = await inbox.beyond()
+        return [p for p in beyond if await inbox.unfinished(settings.cursors, p)]
 
 
 def run_worker(queue_name: str, settings: Settings) -> None:

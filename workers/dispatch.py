@@ -28,6 +28,7 @@ from offhook.handler import HandlerTimeout, PluggedHandler, plug
 from offhook.http import Http
 from offhook.inbox import Cursor, Entry, Inbox
 from offhook.inbox.calls import Calls
+from offhook.memory import RedisMemory
 from offhook.settings import Settings, load_settings
 from offhook.tasks import asked_to_end, end
 from workers import process
@@ -107,6 +108,7 @@ class Dispatch:
         self._http = http
         self._threads = ThreadPoolExecutor(handler.policy.concurrency, "handler")
         self._calls = Calls(inbox)
+        self._memory = RedisMemory(inbox.redis, handler.name)
         self._region = settings.region
         self._circuit = Circuit()
         self._lanes = Lanes()
@@ -207,6 +209,7 @@ class Dispatch:
     async def _recover(self) -> None:
         """Take in what a dead dispatch, or a lost answer, left pending."""
         after = b"0-0"
+        ours = set(self._outstanding)  # one may be acknowledged while its page is on the way
         await self._reader.locate()
         while True:
             try:
@@ -224,7 +227,7 @@ class Dispatch:
                 await self._reader.forgive([entry.position for entry in page])
             reads = await self._reader.attempts(after, READ_AT_ONCE)
             for entry in page:
-                if entry.position in self._outstanding:
+                if entry.position in ours:
                     continue
                 # Not before an event of its call that is being delivered here.
                 if reads.get(entry.position, 0) > MAX_READS and entry.event.call not in self._lanes:
@@ -296,6 +299,7 @@ class Dispatch:
                 threads=self._threads,
                 extension=self._extensions.get(event.pbx, event.extension),
                 calls=self._call_of,
+                memory=self._memory,
             )
         except PermanentError as error:
             await self._record(ok=True)  # the other side is there: it said no

@@ -23,6 +23,7 @@ from offhook.handler import PluggedHandler, plug
 from offhook.http import Http
 from offhook.inbox import Inbox
 from offhook.inbox.calls import Calls
+from offhook.memory import RedisMemory
 from offhook.settings import Settings, load_settings
 from workers import process
 from workers.failure import event_keys, sentence, wait_before
@@ -130,6 +131,7 @@ class Redelivery:
                 threads=ThreadPoolExecutor(1, "handler"),
                 extension=self._extension,
                 calls=self._call_of,
+                memory=RedisMemory(self._inbox.redis, self._name),
             )
 
     async def _call_of(self, event: CallEvent) -> Call:

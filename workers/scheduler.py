@@ -9,16 +9,19 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from redis import Redis
 from redis.exceptions import RedisError
+from rq import Worker
 from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
 from offhook import queues
 from offhook.connection import connect, connect_rq
+from offhook.event import EventType
+from offhook.handler import wanted_types
 from offhook.inbox import CALL_LOG, Inbox
 from offhook.inbox.calls import Calls
 from offhook.settings import Settings
@@ -30,6 +33,31 @@ LANES_EVERY = 2.0  # seconds: parked lanes without a job
 TRIM_EVERY = 60.0  # seconds: events older than `keep_days`
 TIGHT = 0.8  # of the server's memory in use, then delivered events go before `keep_days`
 LOCKED_FOR = 5  # seconds after a scheduler's death until another one sends its redeliveries
+SET_BACK = 2.0  # seconds; a clock that loses less at once was not set back
+
+PHONES = {EventType.PHONE_REGISTERED, EventType.PHONE_UNREGISTERED}
+
+# What is done at its time: the job, seconds from one run to the next, and who needs it.
+JOBS: tuple[tuple[str, float, Callable[[Settings], bool]], ...] = (
+    ("workers.reconcile.reconcile", 3600.0, lambda settings: _has_api(settings)),
+    (
+        "workers.presence.watch_phones",
+        60.0,
+        lambda settings: (
+            _has_api(settings) and not PHONES.isdisjoint(wanted_types(settings.handlers))
+        ),
+    ),
+    (
+        "workers.silence.listen",
+        3600.0,
+        lambda settings: EventType.EXTENSION_SILENT in wanted_types(settings.handlers),
+    ),
+    ("workers.summary.summary", 60.0, lambda settings: settings.daily_summary is not None),
+)
+
+
+def _has_api(settings: Settings) -> bool:
+    return any(pbx.host is not None for pbx in settings.pbx.values())
 
 
 def run(settings: Settings) -> None:
@@ -79,8 +107,11 @@ class Scheduler:
         # It would make a connection of its own, and not through Sentinels.
         self._rq_scheduler._connection = rq  # type: ignore[assignment]
         self._lanes_at = self._trim_at = 0.0
+        self._beyond: list[int] = []  # partitions from when there were more of them
+        self._clock = _clock()
         self._suspects: set[tuple[str, str]] = set()
         self._calls = Calls(inbox)
+        self._jobs = [(job, every) for job, every, needed in JOBS if needed(settings)]
 
     async def round(self) -> None:
         """Do what is due."""
@@ -91,20 +122,27 @@ class Scheduler:
         await self.wake_sleepers(cursors)
         await self.wake_calls()
         await asyncio.to_thread(self._enqueue_due)
+        await asyncio.to_thread(self.call_scheduled)
         now = time.monotonic()
         if now >= self._lanes_at:
             self._lanes_at = now + LANES_EVERY
             await self.revive_lanes(names)
         if now >= self._trim_at:
             self._trim_at = now + TRIM_EVERY
+            self._beyond = await self._inbox.beyond()
             await self.trim(cursors)
+            await self.tell_unserved(cursors)
         if await self._inbox.memory_used() > TIGHT:
             await self.make_room(cursors)
+
+    @property
+    def _partitions(self) -> list[int]:
+        return [*range(self._settings.partitions), *self._beyond]
 
     async def wake_sleepers(self, names: Sequence[str]) -> None:
         """Call a dispatch for every cursor that is behind and that none serves."""
         for name in names:
-            for partition in range(self._settings.partitions):
+            for partition in self._partitions:
                 if await self._inbox.behind(name, partition):
                     await asyncio.to_thread(queues.wake, self._rq, name, partition)
 
@@ -124,7 +162,7 @@ class Scheduler:
         found: set[tuple[str, str]] = set()
         for name in names:
             known = await asyncio.to_thread(queues.redeliveries, self._rq, name)
-            for partition in range(self._settings.partitions):
+            for partition in self._partitions:
                 for lane, event_id in (await self._inbox.parked(name, partition)).items():
                     if queues.redelivery_id(name, event_id) in known:
                         continue
@@ -140,7 +178,7 @@ class Scheduler:
     async def trim(self, names: Sequence[str]) -> None:
         """Forget delivered events older than `keep_days`, and all that `max_events` forbids."""
         before = datetime.now(UTC) - timedelta(days=self._settings.keep_days)
-        for partition in range(self._settings.partitions):
+        for partition in self._partitions:
             forgotten = await self._inbox.trim(partition, before, names)
             if forgotten:
                 log.info("forgot %s delivered events of partition %s", forgotten, partition)
@@ -156,11 +194,26 @@ class Scheduler:
                     lost,
                 )
 
+    async def tell_unserved(self, names: Sequence[str]) -> None:
+        """Say which events of a partition from when there were more of them nobody delivers."""
+        for partition in self._beyond:
+            for name in names:
+                queue = queues.queue(queues.dispatch_queue(name, partition), self._rq)
+                if not await self._inbox.unfinished([name], partition):
+                    continue
+                if not await asyncio.to_thread(Worker.count, queue=queue):
+                    log.error(
+                        "partition %s, from before `partitions` was lowered, has events for %s "
+                        "that nobody delivers: start `offhook work` again, it does",
+                        partition,
+                        name,
+                    )
+
     async def make_room(self, names: Sequence[str]) -> None:
         """Forget all delivered events, so that the receiver need not turn to its journal."""
         forgotten = 0
-        for partition in range(self._settings.partitions):
-            forgotten += await self._inbox.trim(partition, datetime.now(UTC), names)
+        for partition in self._partitions:
+            forgotten += await self._inbox.trim(partition, None, names)
         if forgotten:
             log.warning(
                 "the server's memory is nearly full (maxmemory): "
@@ -168,13 +221,36 @@ class Scheduler:
                 forgotten,
             )
 
+    def call_scheduled(self) -> None:
+        """Call the scheduled jobs that are due."""
+        for job, every in self._jobs:
+            queues.call_scheduled(self._rq, job, every)
+
     def release(self) -> None:
         """Let another scheduler go on at once."""
         self._rq_scheduler.release_locks()  # type: ignore[no-untyped-call]
 
     def _enqueue_due(self) -> None:
         # RQ's own loop would look only every ten minutes whether another scheduler has died, and
-        # its locks outlive it by a minute.
-        for name in self._rq_scheduler.acquire_locks():  # type: ignore[no-untyped-call]
-            self._rq.expire(RQScheduler.get_locking_key(name), LOCKED_FOR)
+        # its locks outlive it by a minute, or as long as the server's clock was set back.
+        ours = self._rq_scheduler.acquire_locks()  # type: ignore[no-untyped-call]
+        names = {queues.redeliver_queue(name): name for name in self._settings.handlers}
+        for queue_name in names:
+            self._rq.expire(RQScheduler.get_locking_key(queue_name), LOCKED_FOR, lt=True)
+        self._follow_clock([names[queue_name] for queue_name in ours])
         self._rq_scheduler.enqueue_scheduled_jobs()  # type: ignore[no-untyped-call]
+
+    def _follow_clock(self, names: Sequence[str]) -> None:
+        """RQ schedules by the wall clock: when that was set back, what is due soon would wait."""
+        clock = _clock()
+        back = self._clock - clock
+        if back > SET_BACK:
+            log.warning("the clock was set back by %.0f s: redeliveries do not wait for it", back)
+            for name in names:
+                queues.bring_forward(self._rq, name, round(back))
+        self._clock = clock
+
+
+def _clock() -> float:
+    """What changes only when the wall clock is set: seconds since 1970, when this machine began."""
+    return time.time() - time.monotonic()

@@ -12,7 +12,7 @@ from uvicorn.supervisors import Multiprocess
 from offhook import logs
 from offhook.cli.screen import note
 from offhook.cli.server import tell_risks
-from offhook.settings import load_settings
+from offhook.settings import Settings, config_path, load_settings
 
 
 def serve(
@@ -44,11 +44,17 @@ def serve(
     tell_risks(settings)
     note(f"The receiver listens on http://{host}:{port}.")
     with suppress(KeyboardInterrupt):  # uvicorn raises it when it has stopped
-        _run(config)
+        _run(config, settings)
 
 
-def _run(config: uvicorn.Config) -> None:
+def _run(config: uvicorn.Config, settings: Settings) -> None:
     if config.workers > 1:
+        # A process that cannot write there would be started again and again.
+        folder = config_path().parent / settings.journal
+        for journal in import_module("receiver.journal").open_journals(
+            folder, settings.journal_size
+        ):
+            journal.close()
         Multiprocess(config, sockets=[config.bind_socket()]).run()
         return
     server = uvicorn.Server(config)

@@ -1,5 +1,6 @@
 """`offhook work`: the worker processes."""
 
+import logging
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated
@@ -11,6 +12,8 @@ from offhook.cli.screen import counted, note
 from offhook.cli.server import tell_risks
 from offhook.errors import ConfigError
 from offhook.settings import Settings, config_path, load_settings
+
+log = logging.getLogger("offhook")
 
 
 def work(
@@ -39,8 +42,15 @@ def work(
     _check(settings, handlers)
     logs.log_to_stderr()
     crew = import_module("workers.crew")
-    needed: list[str] = crew.needed(settings)
-    names: list[str] = crew.of_handlers(settings, handlers) if handlers else needed
+    beyond: list[int] = crew.left_over(settings)
+    if beyond:
+        log.warning(
+            "`partitions` was lowered to %s; what still waits in %s is delivered, too",
+            settings.partitions,
+            counted(len(beyond), "partition"),
+        )
+    needed: list[str] = crew.needed(settings, beyond)
+    names: list[str] = crew.of_handlers(settings, handlers, beyond) if handlers else needed
     members = crew.Crew(settings, names)
     tell_risks(settings)
     note(_plan(names, needed))

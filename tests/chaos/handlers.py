@@ -48,3 +48,11 @@ async def linger_when_redelivered(event: CallEvent, context: Context) -> None:
         (Path(os.environ["RECORDINGS"]) / "lingering").touch()
         await asyncio.sleep(60)
     _write(event, context)
+
+
+async def fail_now_and_then(event: CallEvent, context: Context) -> None:
+    """Every fifth call waits once for a redelivery, and all that comes meanwhile behind it."""
+    chosen = event.call_id.endswith(("0", "5"))
+    if chosen and event.parameters["n"] == "0" and context.attempt == 1:
+        raise TemporaryError("not now")
+    _write(event, context)

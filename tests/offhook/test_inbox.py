@@ -319,3 +319,33 @@ def test_the_quarantine_is_bounded(redis_url: str) -> None:
         assert kept == ["2", "3", "4", "5", "6"]
 
     run(redis_url, test)
+
+
+def test_the_server_s_memory_is_looked_at_now_and_then(redis_url: str) -> None:
+    """A look costs as much as two appends; but none is put off while there is no room."""
+
+    async def test(inbox: Inbox) -> None:
+        async def asked() -> int:
+            return int((await inbox.redis.info("commandstats"))["cmdstat_info"]["calls"])
+
+        await inbox.redis.config_resetstat()
+        await inbox.redis.info()  # so that it is in the statistics
+        for n in range(100):
+            await append(inbox, event(n=n))
+        before = await asked()
+        assert 2 <= before < 50
+        await asyncio.sleep(0.06)
+        await append(inbox, event())
+        assert await asked() == before + 2, "once by the append, and once to know it"
+        used = (await inbox.redis.info("memory"))["used_memory"]
+        await inbox.redis.config_set("maxmemory", int(used * 1.05))
+        try:
+            await asyncio.sleep(0.06)
+            for _ in range(3):
+                with pytest.raises(InboxUnavailable, match="90 % of maxmemory"):
+                    await append(inbox, event())
+        finally:
+            await inbox.redis.config_set("maxmemory", 0)
+        await append(inbox, event())
+
+    run(redis_url, test)

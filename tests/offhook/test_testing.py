@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pytest
 from pydantic import AfterValidator, Field, SecretStr
@@ -14,7 +14,7 @@ from offhook import CallEvent, Context, EventType, Handler, PermanentError, Temp
 from offhook.call import Outcome
 from offhook.errors import ConfigError
 from offhook.event import GROUPS, read_event
-from offhook.testing import configured, context, deliver, sample_event, sample_events
+from offhook.testing import configured, context, deliver, deliver_call, sample_event, sample_events
 
 
 def test_there_is_a_sample_of_every_event_type() -> None:
@@ -30,6 +30,16 @@ def test_a_sample_of_a_whole_call_has_its_summary_and_comes_back_from_json() -> 
     summary = sample_event("missed-call").summary
     assert summary is not None
     assert (summary.outcome, summary.talk_seconds) == (Outcome.MISSED, 0)
+
+
+def test_a_call_that_was_answered_goes_on_and_says_by_whom() -> None:
+    event = sample_event("call-answered")
+    call = event.summary
+    assert call is not None
+    assert (call.answered_by, call.answered) == ("0003*210", event.received)
+    assert (call.ended, call.outcome, call.talk_seconds) == (None, None, 0)
+    [leg] = call.legs
+    assert (leg.answered, leg.ended, leg.status) == (call.answered, None, None)
 
 
 def test_a_sample_is_what_a_callback_with_its_parameters_says() -> None:
@@ -166,6 +176,87 @@ def test_an_authors_own_sentence_is_shown_as_it_is() -> None:
     with pytest.raises(ConfigError) as raised:
         configured(Paired, size=3)
     assert raised.value.problems == ["options.size: must be even; take the next one"]
+
+
+ANSWERED = ["dial-in", "call-started", "answer-in", "call-answered", "hangup", "call-ended"]
+MISSED = ["dial-in", "call-started", "hangup", "call-ended", "missed-call"]
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_call_is_delivered_whole_and_in_order_each_event_twice(outcome: Outcome) -> None:
+    seen = []
+
+    def keep(event: CallEvent, context: Context) -> None:
+        seen.append((event, context.attempt))
+
+    told = deliver_call(keep, outcome, events=["raw", "calls"])
+    assert [event.type for event in told] == (ANSWERED if outcome == "answered" else MISSED)
+    assert seen == [(event, attempt) for event in told for attempt in (1, 2)]
+    assert [event.received for event in told] == sorted(event.received for event in told)
+    assert len({event.id for event in told}) == len(told)
+    [hangup] = (event for event in told if event.type == "hangup")
+    last = told[-1].summary
+    assert last is not None
+    assert last.outcome == outcome
+    assert hangup.status == hangup.parameters["CallStatus"] == last.legs[0].status
+
+
+def test_a_handler_gets_those_events_of_a_call_that_it_is_made_for() -> None:
+    @dataclass(frozen=True)
+    class Ended(Handler):
+        events: ClassVar = (EventType.CALL_ENDED,)
+
+        def handle(self, event: CallEvent, context: Context) -> None:
+            """Nothing."""
+
+    assert [event.type for event in deliver_call(Ended())] == ["call-ended"]
+    assert [event.type for event in deliver_call(lambda event: None)] == [
+        "dial-in",
+        "answer-in",
+        "hangup",
+    ]
+
+
+def test_what_is_known_of_a_call_grows_from_event_to_event() -> None:
+    known = []
+
+    async def look(event: CallEvent, context: Context) -> None:
+        call = await context.call()
+        known.append((event.type, call.answered_by, call.outcome))
+
+    deliver_call(look)
+    assert known[::2] == [
+        ("dial-in", None, None),
+        ("answer-in", "0003*210", None),
+        ("hangup", "0003*210", "answered"),
+    ]
+
+
+def test_a_handler_remembers_from_one_event_of_a_call_to_the_next() -> None:
+    counts = []
+
+    async def count(event: CallEvent, context: Context) -> None:
+        number = int(await context.memory.get("seen") or 0) + 1
+        await context.memory.set("seen", str(number), 60)
+        counts.append(number)
+
+    deliver_call(count)
+    assert counts == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_call_of_which_the_handler_gets_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="no event of a call"):
+        deliver_call(lambda event: None, events=["extensions"])
+    with pytest.raises(ValueError, match="ring"):
+        deliver_call(lambda event: None, events=["ring"])
+
+
+def test_a_call_is_delivered_until_the_handler_fails() -> None:
+    def refuse(event: CallEvent) -> None:
+        raise PermanentError("never")
+
+    with pytest.raises(PermanentError, match="never"):
+        deliver_call(refuse)
 
 
 def test_a_context_says_the_attempt() -> None:

@@ -165,6 +165,26 @@ def test_partitions_do_not_wait_for_each_other() -> None:
         assert expected
 
 
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("receiver.commit.MOST_WAITING", 3)
+
+    async def story(commit: GroupCommit, recorder: Recorder) -> None:
+        recorder.hold = asyncio.Event()
+        first = asyncio.create_task(commit.append("first", event(n=9)))
+        await asyncio.sleep(0.01)  # it is on its way; those after it wait
+        waiting = [asyncio.create_task(commit.append(f"{n}", event(n=n))) for n in range(3)]
+        await asyncio.sleep(0.01)
+        refused = pytest.raises(InboxUnavailable, match="3 events wait to be stored already")
+        async with asyncio.timeout(1):
+            with refused:
+                await commit.append("one more", event(n=4))
+        recorder.hold.set()
+        assert await asyncio.gather(first, *waiting) == [True] * 4
+        assert await commit.append("one more", event(n=4)) is True
+
+    run(story)
+
+
 def test_closing_waits_for_what_is_under_way() -> None:
     async def story(commit: GroupCommit, recorder: Recorder) -> None:
         recorder.hold = asyncio.Event()

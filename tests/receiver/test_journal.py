@@ -166,6 +166,32 @@ def test_what_a_dead_receiver_left_is_taken_over_the_oldest_first(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_oldest_comes_first_also_when_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = batches(6)
+    (tmp_path / "zzz.journal").write_text("somebody else's, and no name of ours")
+    for n in range(0, 6, 2):
+        # Another process, which knows nothing of what the clock once was.
+        monkeypatch.setattr("offhook.event._latest", 0)
+        monkeypatch.setattr("time.time_ns", lambda n=n: (1_000_000 - n * 3600) * 10**9)
+        journals = open_journals(tmp_path, LIMIT)
+        run(lambda own=journals[-1], n=n: append_all(own, some[n : n + 2]))  # type: ignore[misc]
+        for journal in journals:
+            journal.close()
+    *journals, own = open_journals(tmp_path, LIMIT)
+
+    async def story() -> None:
+        found = []
+        for journal in journals:
+            found += await drained(journal)
+            journal.close()
+        assert found == some
+        own.close()
+
+    run(story)
+
+
 def test_a_living_receivers_journal_is_left_alone(tmp_path: Path) -> None:
     hold = """
 import asyncio, sys, pathlib

@@ -72,6 +72,21 @@ def test_the_receiver_takes_callbacks_and_says_no_secret(
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("processes", ["1", "3"])
+def test_a_journal_that_cannot_be_is_one_sentence(
+    processes: str, configure: Configure, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    configure(journal=str(tmp_path / "file" / "journal"))
+    log = tmp_path / "log"
+    arguments = ("serve", "--port", str(free_port()), "--processes", processes)
+    with running(log, *arguments) as process:
+        assert process.wait(20) == 2
+    said = log.read_text()
+    assert said.count("name a folder where events can be kept while Redis is away") == 1
+    assert "Traceback" not in said
+
+
 def test_a_port_that_is_taken_is_an_error(configure: Configure, tmp_path: Path) -> None:
     configure()
     port = str(free_port())

@@ -1,0 +1,86 @@
+"""The disk of the journal is full while Redis is away: 503, said loudly, and never a 200."""
+
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.installation import Installation, audit, wait_until
+
+HANDLERS = """
+[handlers.first]
+use = "tests.recorders:record"
+"""
+SIZE = 256 * 1024  # bytes
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """A file system of `SIZE` bytes; False where this user may not mount one."""
+    folder.mkdir()
+    options = f"size={SIZE}"
+    mounting = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounting.returncode:
+        # What nobody reads, nobody knows: it is in the test's output, and in the warnings.
+        print(f"no tmpfs: {mounting.stderr.strip()}; a limit on the size of files stands in for it")
+    try:
+        yield mounting.returncode == 0
+    finally:
+        if mounting.returncode == 0:
+            subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_told_and_costs_nothing_that_was_answered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk) as is_real:
+        if not is_real:
+            with capsys.disabled():
+                print("\ntest_full_disk: no tmpfs can be mounted here, RLIMIT_FSIZE stands in")
+        with Installation.running(tmp_path, HANDLERS, journal=str(disk / "journal")) as offhook:
+            before = offhook.load(100, name="before")
+            if not is_real:
+                subprocess.run(
+                    ["prlimit", f"--fsize={SIZE}", f"--pid={offhook.receiver.pid}"], check=True
+                )
+            offhook.redis.stop()
+            outcome = offhook.load(2_000, name="while")
+            assert outcome.count > 0, "the disk took some"
+            assert outcome.refused > 500, "and not all"
+            if is_real:
+                [journal] = (disk / "journal").iterdir()
+                assert SIZE * 0.8 < journal.stat().st_size <= SIZE
+            problems = _not_ready(offhook)
+            assert any("journal" in problem for problem in problems), problems
+            log = offhook.log.read_text()
+            reason = "No space left on device" if is_real else "File too large"
+            assert f"a callback was not taken: the journal cannot be written: {reason}" in log
+            offhook.redis.start()
+            wait_until(offhook.is_ready, "the receiver is ready again")
+            after = offhook.load(100, name="after")
+            assert (after.count, after.refused) == (100, 0)
+            for each in (before, after):
+                outcome.accepted |= each.accepted
+            offhook.wait_for_all(outcome, ["first"])
+            audit(outcome, offhook.delivered("first"), repeats=True)
+            wait_until(
+                lambda: not any(path.stat().st_size for path in (disk / "journal").iterdir()),
+                "the journal is empty",
+            )
+
+
+def _not_ready(offhook: Installation) -> list[str]:
+    """What the health check says is in the way."""
+    with pytest.raises(urllib.error.HTTPError, match="503") as refusal:
+        urllib.request.urlopen(f"http://127.0.0.1:{offhook.port}/health/ready", timeout=5)
+    with refusal.value as answer:
+        problems: list[str] = json.load(answer)["problems"]
+        return problems

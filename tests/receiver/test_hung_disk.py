@@ -1,0 +1,64 @@
+"""The journal's disk hangs while Redis is away, neither takes nor refuses: nobody is told 200."""
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.installation import wait_until
+from tests.receiver.running import Answer, RunningReceiver, running_receiver, url
+
+# Python imports it at its start, if it lies on the path.
+HANGING = """
+import os, pathlib, time
+hangs = pathlib.Path(__file__).with_name("hangs")
+fdatasync = os.fdatasync
+def fdatasync_that_hangs(file):
+    while hangs.exists():
+        time.sleep(0.01)
+    fdatasync(file)
+os.fdatasync = fdatasync_that_hangs
+"""
+NO_REDIS = "redis://127.0.0.1:1/0"
+
+
+def test_callbacks_wait_and_the_operator_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HANGING)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    hangs = tmp_path / "hangs"
+    with running_receiver(NO_REDIS, tmp_path, patience=0.5) as receiver:
+        assert _call(receiver, 0).status == 200
+        assert receiver.get("/health/ready").status == 200
+        hangs.touch()
+        began = time.monotonic()
+        answers: dict[int, Answer] = {}
+        callers = [
+            threading.Thread(target=lambda n=n: answers.update({n: _call(receiver, n)}))
+            for n in (1, 2, 3)
+        ]
+        for caller in callers:
+            caller.start()
+        wait_until(lambda: receiver.get("/health/ready").status == 503, "it is not ready", 5)
+        assert 0.4 < time.monotonic() - began < 3
+        problem = "the journal's disk has not answered for 0.5 s"
+        assert problem in receiver.get("/health/ready").json["problems"]
+        assert receiver.get("/health/live").status == 200
+        time.sleep(0.5)
+        log = receiver.log.read_text()
+        assert log.count(f"{problem}: callbacks wait for it") == 1
+        assert not answers, "nothing is answered that is not on the disk"
+        hangs.unlink()
+        for caller in callers:
+            caller.join(10)
+        assert {n: answer.status for n, answer in answers.items()} == {1: 200, 2: 200, 3: 200}
+        assert receiver.get("/health/ready").status == 200
+        assert "the journal's disk answers again" in receiver.log.read_text()
+
+
+def _call(receiver: RunningReceiver, n: int) -> Answer:
+    return receiver.post(url(), f"CallID=call&CallFlow=IN&n={n}".encode())
