@@ -131,9 +131,17 @@ to_stored = _encoder.encode
 from_stored = _decoder.decode
 
 
+_latest = 0  # what the last id of this process begins with
+
+
 def new_event_id() -> str:
-    """A 128-bit id that sorts by time (48 bits of milliseconds, 80 random ones), in hex."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+    """A 128-bit id that sorts by time (48 bits of milliseconds, 16 to count, 64 random), in hex.
+
+    Those of a process sort in their order, even if the clock is set back meanwhile.
+    """
+    global _latest
+    _latest = max(_latest + 1, time.time_ns() // 1_000_000 << 16)
+    return f"{_latest:016x}{secrets.token_hex(8)}"
 
 
 def read_event(

@@ -57,6 +57,7 @@ async def open_api(settings: Settings, pbx: str) -> AsyncIterator[UnifiedApi]:
                 _auth(configured),
                 ca_file=configured.ca_file,
                 insecure=configured.insecure,
+                zone=configured.tzinfo,
             )
     except InvalidRequest as error:
         raise ConfigError(f"pbx.{pbx}: {error}") from error

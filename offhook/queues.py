@@ -5,12 +5,12 @@ and a worker killed at that moment loses none.
 """
 
 import re
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from redis import Redis
 from rq import Queue, Retry
+from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.serializers import JSONSerializer
@@ -23,6 +23,7 @@ AFTER_DEATH = 5  # seconds until a redelivery whose process was killed is attemp
 
 # A redelivery's own job says when it is dead; until then RQ repeats it whatever kills its process.
 _UNTIL_DEAD = Retry(max=100_000, interval=AFTER_DEATH)
+_LONGEST_SILENCE = 120  # seconds; a sign of life that is good for longer says nothing
 _FOR_EVER = -1
 
 
@@ -69,13 +70,14 @@ def call_scheduled(redis: Redis, job: str, every: float) -> bool:
         every: seconds from one run to the next.
 
     Returns:
-        Whether it was due.
+        Whether it was.
     """
     if not redis.set(f"offhook:scheduled:{job}", "", nx=True, px=int(every * 1000)):
         return False
-    queue(SCHEDULED, redis).enqueue(
-        job, job_timeout=-1, result_ttl=0, failure_ttl=3600, description=job
-    )
+    target = queue(SCHEDULED, redis)
+    if any(waiting.func_name == job for waiting in target.jobs):
+        return False  # nobody has come to the last one yet
+    target.enqueue(job, job_timeout=-1, result_ttl=0, failure_ttl=3600, description=job)
     return True
 
 
@@ -132,15 +134,25 @@ def redeliveries(redis: Redis, handler: str) -> set[str]:
     """The ids of the handler's redeliveries that are enqueued, scheduled, or being made.
 
     A job's status does not say so: RQ writes it before the job is where it says, and a worker
-    that is killed never corrects it.
+    that is killed never corrects it. Nor does its time in RQ's registry, which is that of its
+    worker's clock: the key that the worker keeps alive does.
     """
     target = queue(redeliver_queue(handler), redis)
     with redis.pipeline() as pipeline:
         pipeline.lrange(target.key, 0, -1)
         pipeline.zrange(target.scheduled_job_registry.key, 0, -1)
-        pipeline.zrangebyscore(target.started_job_registry.key, time.time(), "+inf")
+        pipeline.zrange(target.started_job_registry.key, 0, -1)
         enqueued, scheduled, started = pipeline.execute()
-    running = (execution.partition(b":")[0] for execution in started)
+    executions = [Execution.from_composite_key(each.decode(), redis) for each in started]
+    with redis.pipeline(transaction=False) as pipeline:
+        for execution in executions:
+            pipeline.ttl(execution.key)
+        alive_for = pipeline.execute()
+    running = (
+        execution.job_id.encode()
+        for execution, seconds in zip(executions, alive_for, strict=True)
+        if 0 <= seconds <= _LONGEST_SILENCE
+    )
     return {job_id.decode() for job_id in (*enqueued, *scheduled, *running)}
 
 
@@ -156,6 +168,16 @@ def revive(redis: Redis, handler: str, event: CallEvent) -> None:
             redis.zrem(running, execution)
     target.intermediate_queue.remove(job_id)
     redeliver(redis, handler, event, delay=0)
+
+
+def bring_forward(redis: Redis, handler: str, seconds: int) -> None:
+    """Have the handler's redeliveries come earlier by so many seconds."""
+    scheduled = queue(redeliver_queue(handler), redis).scheduled_job_registry.key
+    job_ids: Any = redis.zrange(scheduled, 0, -1)
+    with redis.pipeline(transaction=False) as pipeline:
+        for job_id in job_ids:
+            pipeline.zadd(scheduled, {job_id: -seconds}, xx=True, incr=True)
+        pipeline.execute()
 
 
 def is_dead(redis: Redis, handler: str, event_id: str) -> bool:

@@ -63,7 +63,8 @@ def _redis_url(value: str) -> str:
 
 def _zone(value: str) -> str:
     try:
-        ZoneInfo(value)
+        if value != "UTC":
+            ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError(
             "is no time zone such as Europe/Berlin, or this machine has no database of them "
@@ -148,15 +149,18 @@ class PbxSettings(BaseModel):
         pattern=r"^(@me|@viewer|@owner|[0-9]+)$",
         description="whose extensions they are: @me (the app's user), @owner, or a user's id",
     )
-    zone: Annotated[str, AfterValidator(_zone)] = Field(
-        default="UTC",
-        description="the PBX's time zone, such as Europe/Berlin: its call records are dated in it",
+    zone: Annotated[str, AfterValidator(_zone)] | None = Field(
+        default=None,
+        description=(
+            "the PBX's time zone, such as Europe/Berlin, in which it dates its call records; "
+            "without it calls are not compared with them"
+        ),
     )
 
     @property
     def tzinfo(self) -> tzinfo:
-        """The time zone. UTC needs no database of them."""
-        return UTC if self.zone == "UTC" else ZoneInfo(self.zone)
+        """Its time zone; UTC if it was not said. UTC needs no database of them."""
+        return UTC if self.zone in (None, "UTC") else ZoneInfo(self.zone)
 
     @model_validator(mode="before")
     @classmethod

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 
 import uvloop
-from offhook.fold import Closing, fold, over, tell
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
@@ -22,6 +21,7 @@ from offhook import queues
 from offhook.connection import BLOCK_MS, connect, connect_rq
 from offhook.errors import CursorMoved
 from offhook.extensions import Extensions, ExtensionsCopy
+from offhook.fold import Closing, fold, over, tell
 from offhook.inbox import CALL_LOG, Cursor, Entry, Inbox
 from offhook.inbox.calls import FOLDED, Calls, Change, Kept
 from offhook.settings import Settings, load_settings

@@ -9,6 +9,7 @@ import typer
 
 from offhook.call import Call, Outcome, Party
 from offhook.cli.moment import moment
+from offhook.cli.reconcile import reconcile
 from offhook.cli.screen import Json, counted, local, note, print_json, print_table
 from offhook.cli.server import connected
 from offhook.fold import summarize
@@ -16,6 +17,7 @@ from offhook.inbox.calls import Calls
 from offhook.settings import load_settings
 
 calls = typer.Typer(rich_markup_mode=None)
+calls.command()(reconcile)
 
 
 @calls.callback(invoke_without_command=True)
@@ -46,7 +48,7 @@ def _calls(
     """List calls, the newest first: who called whom, who answered, how it ended.
 
     They are kept as long as events are (keep_days). `offhook call ID` shows
-    one of them.
+    one of them, `offhook calls reconcile` finds those that are missing.
 
     \b
     Examples:

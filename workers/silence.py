@@ -1,0 +1,142 @@
+"""`listen`: which extensions have fallen silent against their habit.
+
+offhook:habits          hash: `PBX/EXTENSION` -> its calls by the hour, of the last days;
+                        `since`, `until` -> from when, and up to when, all of them are in it
+offhook:habits:silent   hash: `PBX/EXTENSION` -> the last hour in which it was heard before it
+                        was told of
+"""
+
+import asyncio
+import logging
+from collections import Counter, defaultdict
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+
+import msgspec
+from redis import Redis
+from redis.exceptions import RedisError
+
+from offhook.announcements import announce
+from offhook.connection import connect, connect_rq
+from offhook.errors import InboxUnavailable
+from offhook.event import CallEvent
+from offhook.extensions import Extensions, Name
+from offhook.habits import KEPT, event, hour_of, silence
+from offhook.inbox import Inbox
+from offhook.inbox.calls import Calls, Kept
+from offhook.settings import Settings, load_settings
+from workers import process
+
+log = logging.getLogger("offhook.silence")
+
+_AGAIN = timedelta(hours=2)  # calls are counted once more: some are known later than they began
+_REPEAT = 86_400.0  # seconds; a job that was killed tells again what it had told
+_KEY, _SILENT = "offhook:habits", "offhook:habits:silent"
+
+_hours = msgspec.json.Decoder(dict[int, int]).decode
+
+
+def listen() -> None:
+    """The RQ job."""
+    process.die_with_parent()
+    asyncio.run(listen_to_all(load_settings()))
+
+
+async def listen_to_all(settings: Settings) -> None:
+    """Count the calls since the last time, and tell of the extensions that are silent."""
+    redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
+    try:
+        inbox = Inbox(redis, settings.partitions, settings.durability)
+        await look(settings, inbox, rq, datetime.now(UTC))
+    except (InboxUnavailable, RedisError) as error:
+        log.error("silent extensions not looked for, the next time they will: %s", error)
+    finally:
+        await redis.aclose()
+        rq.close()
+
+
+async def look(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> None:
+    """Look once.
+
+    Raises:
+        RedisError: it is done the next time, and so with InboxUnavailable.
+    """
+    redis, names = inbox.redis, set(await Extensions(inbox.redis).all())
+    stored: Any = await redis.hgetall(_KEY)
+    kept_since = now - timedelta(days=settings.keep_days)
+    since = _moment(stored.pop(b"since", None)) or _next_hour(kept_since)
+    until = _moment(stored.pop(b"until", None)) or since
+    if until < kept_since:  # of the time in between nobody knows any more
+        stored, since, until = {}, _next_hour(kept_since), _next_hour(kept_since)
+    begin = max(until - _AGAIN, since)
+    habits = await _count(inbox, names, begin)
+    for name in names:
+        before = _hours(stored.get(_field(name).encode(), b"{}"))
+        oldest = hour_of(max(begin - KEPT, since))
+        habits[name].update(
+            {hour: n for hour, n in before.items() if oldest <= hour < hour_of(begin)}
+        )
+    told: Any = await redis.hgetall(_SILENT)
+    silent: dict[Any, Any] = {}
+    events: list[CallEvent] = []
+    for name in names:
+        calls = habits[name]
+        last = str(max(calls, default=0))
+        if told.get(_field(name).encode()) == last.encode():
+            silent[_field(name)] = last  # until it is heard again
+            continue
+        found = silence(calls, since, now, _zone(settings, name[0]))
+        if found is not None:
+            events.append(event(*name, found, now))
+            silent[_field(name)] = last
+    await announce(settings, inbox, rq, events, window=_REPEAT)
+    packed: dict[Any, Any] = {
+        _field(name): msgspec.json.encode(dict(habits[name])) for name in names
+    }
+    packed |= {"since": since.isoformat(), "until": now.isoformat()}
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.delete(_KEY, _SILENT)
+        pipeline.hset(_KEY, mapping=packed)
+        if silent:
+            pipeline.hset(_SILENT, mapping=silent)
+        await pipeline.execute()
+
+
+async def _count(inbox: Inbox, names: set[Name], begin: datetime) -> dict[Name, Counter[int]]:
+    """The calls of these extensions since an hour began, by the hour."""
+    first = hour_of(begin)
+    found: defaultdict[Name, Counter[int]] = defaultdict(Counter)
+    async for kept in Calls(inbox).since(datetime.fromtimestamp(first * 3600, UTC)):
+        for extension, hour in _heard(kept):
+            name = (kept.state.pbx, extension)
+            if name in names and hour >= first:
+                found[name][hour] += 1
+    return found
+
+
+def _heard(kept: Kept) -> set[tuple[str, int]]:
+    """The extensions of which a callback came in a call: that of a record is no sign of life."""
+    return {
+        (part.extension, part.first // 3_600_000_000)
+        for part in kept.state.parts
+        if part.first is not None
+    }
+
+
+def _zone(settings: Settings, pbx: str) -> tzinfo:
+    """The PBX's time zone; this machine's if it was not said."""
+    configured = settings.pbx.get(pbx)
+    here = datetime.now(UTC).astimezone().tzinfo or UTC
+    return configured.tzinfo if configured and configured.zone else here
+
+
+def _next_hour(moment: datetime) -> datetime:
+    return datetime.fromtimestamp((hour_of(moment) + 1) * 3600, UTC)
+
+
+def _moment(stored: bytes | None) -> datetime | None:
+    return None if stored is None else datetime.fromisoformat(stored.decode())
+
+
+def _field(name: Name) -> str:
+    return "/".join(name)
