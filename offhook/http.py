@@ -4,8 +4,10 @@ aiohttp and not httpx here: on one core it makes 15 to 30 times as many requests
 """
 
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +21,9 @@ MAX_ANSWER = 1_000_000  # bytes kept of an answer's body
 # 408, 425, 429: the request was not refused, only its moment. 401: credentials can be put right
 # while the event waits. All else in 4xx says that this request will never do.
 _TEMPORARY = {401, 408, 425, 429}
+
+
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Http:
 
     def __init__(self, limit: int = 100) -> None:
         self._limit = limit
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def post(self, url: str, **options: Any) -> Answer:
         """`request("POST", ...)`."""
@@ -68,6 +73,7 @@ class Http:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
         timeout: float = 10.0,  # noqa: ASYNC109 - aiohttp enforces it
+        public: bool = False,
     ) -> Answer:
         """Make one request and read its answer, whatever its status. Redirects are not followed.
 
@@ -75,19 +81,24 @@ class Http:
             json: a body to send as JSON.
             data: a body to send as it is (bytes), or as a form (mapping).
             timeout: seconds for the whole of it.
+            public: do not connect to this machine or a private network, whatever a name leads to:
+                for a handler with an option `private_networks` that is off.
 
         Raises:
             TemporaryError: no answer came; the message names the host, never the whole URL.
             PermanentError: the URL is none.
         """
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._limit),
+        session = self._sessions.get(public)
+        if session is None:
+            session = self._sessions[public] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=self._limit, socket_factory=_public_socket if public else None
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "Offhook"},
             )
         try:
-            async with self._session.request(
+            async with session.request(
                 method,
                 url,
                 json=json,
@@ -106,13 +117,17 @@ class Http:
         except TimeoutError as error:
             raise TemporaryError(f"{_host(url)} did not answer within {timeout:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
+            if isinstance(getattr(error, "os_error", None), _PrivateNetwork):
+                raise TemporaryError(
+                    f"{_host(url)} leads to this machine or into a private network: "
+                    "set private_networks = true in the handler's options if that is meant"
+                ) from error
             raise TemporaryError(f"no answer from {_host(url)} ({type(error).__name__})") from error
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
 
     async def __aenter__(self) -> "Http":
         return self
@@ -139,6 +154,39 @@ def check(answer: Answer) -> None:
     if answer.status in _TEMPORARY or answer.status >= 500:
         raise TemporaryError(message, retry_after(answer.headers))
     raise PermanentError(message)
+
+
+def is_private(host: str) -> bool:
+    """Is this an address of this machine or of a private network, or `localhost`?
+
+    Link-local (cloud metadata), shared, multicast and reserved addresses count as private, and so
+    does an IPv6 address that stands for a private IPv4 one. A name is not looked up: False.
+    """
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host.rstrip(".").lower().rpartition(".")[2] == "localhost"
+    if isinstance(address, IPv6Address):
+        meant = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            meant = IPv4Address(int(address) & 0xFFFFFFFF)
+        if meant is not None:
+            return is_private(str(meant))
+        if address.is_site_local:
+            return True
+    return not address.is_global or address.is_multicast or address.is_reserved
+
+
+class _PrivateNetwork(OSError):
+    """An address that only a handler with `private_networks` may connect to."""
+
+
+def _public_socket(info: tuple[Any, ...]) -> socket.socket:
+    # Asked for each address right before it is connected to: no name can change its meaning in
+    # between, and a connection that is kept costs nothing.
+    if is_private(info[4][0]):
+        raise _PrivateNetwork("a private network")
+    return socket.socket(*info[:3])
 
 
 def _host(url: str) -> str:

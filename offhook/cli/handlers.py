@@ -13,6 +13,7 @@ import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from offhook.cli import handlers_new
 from offhook.cli.screen import Json, fail, note, print_json, print_table
 from offhook.errors import ConfigError
 from offhook.event import CALLBACKS, GROUPS, EventType
@@ -147,6 +148,49 @@ def preview(
         typer.echo(f"--- {each}")
         for line in handler.preview(sample_event(each)).splitlines():
             typer.echo(printable(line))
+
+
+@handlers.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Its name, such as my_crm.", metavar="NAME")],
+) -> None:
+    """Write a handler to begin with: a project that installs, with tests.
+
+    It goes into a new folder of that name, here. Nothing that is there
+    already is overwritten. docs/tutorial.md goes on from there.
+
+    \b
+    Examples:
+      offhook handlers new my_crm
+    """
+    if name in installed():
+        fail(f"a handler {name} is installed already: take another name")
+    if Path(name).exists():
+        fail(f"{name} is there already; nothing was written.")
+    try:
+        written = handlers_new.write(name, Path(name))
+    except ValueError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename} cannot be written: {error.strerror}.")
+    typer.echo(_WRITTEN.format(files="\n".join(f"  {each}" for each in written), name=name))
+
+
+_WRITTEN = """\
+Written:
+{files}
+
+Install it beside Offhook, run its tests, and see that Offhook finds it:
+  pip install --editable ./{name}
+  pytest {name}
+  offhook handlers show {name}
+
+Then plug it in, in offhook.toml, and start `offhook work` again:
+  [handlers.{name}]
+  use = "{name}"
+  [handlers.{name}.options]
+  url = "https://crm.example.com/calls"
+"""
 
 
 def options(target: type[Handler]) -> tuple[Option, ...]:

@@ -66,6 +66,7 @@ _VALUES: dict[str, Any] = {
     "ca_file": "pbx-ca.pem",
     "max_events": 1_000_000,
     "region": "GB",
+    "zone": "Europe/Bucharest",
     "daily_summary": "18:00",
 }
 

@@ -13,10 +13,12 @@ from rq.serializers import JSONSerializer
 from offhook import CallEvent, ExtensionSettings, queues
 from offhook.connection import connect
 from offhook.extensions import Extensions
+from offhook.handler import plug
 from offhook.inbox import Cursor, Inbox
 from offhook.settings import load_settings
 from tests.conftest import Configure
 from tests.events import batch_of, event
+from workers import dispatch
 from workers.scheduler import Scheduler
 
 QUEUE = queues.redeliver_queue("crm")
@@ -234,3 +236,22 @@ def test_a_redelivery_knows_its_extension_and_asks_no_filter(
     bench.work()
     assert bench.got() == ["jane"]
     assert bench.lanes() == 0
+
+
+def test_what_a_handler_remembers_is_there_in_dispatch_and_in_redelivery(
+    bench: Bench, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(handler("remember"))
+    bench.park(event("a", 1))
+    bench.work()
+    assert bench.rq.get("offhook:memory:crm:calls") == b"1"
+    monkeypatch.setattr(dispatch, "QUIET", 0.2)
+    bench.with_inbox(_append_one)
+    settings = load_settings()
+    crm = plug("crm", settings.handlers["crm"])
+    asyncio.run(dispatch.serve_cursor(settings, crm, 0))
+    assert bench.rq.get("offhook:memory:crm:calls") == b"12"
+
+
+async def _append_one(inbox: Inbox) -> None:
+    await inbox.append(batch_of(event("b", 2)), [], 60)

@@ -1,17 +1,21 @@
 """The webhook handler against a real HTTP server, read with the standards' own libraries."""
 
+import asyncio
 import base64
 import os
+import socket
 import time
 from typing import Any
 
+import aiohttp
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
-from offhook import PermanentError, TemporaryError
+from offhook import Party, PermanentError, TemporaryError
 from offhook.errors import ConfigError
+from offhook.http import Http, is_private
 from offhook.testing import configured, deliver, sample_event, sample_events
 from tests.http_target import HttpTarget
 from workers.handlers.webhook import Webhook
@@ -21,9 +25,14 @@ def new_secret(size: int = 32) -> str:
     return "whsec_" + base64.b64encode(os.urandom(size)).decode()
 
 
+def webhook(**options: Any) -> Webhook:
+    """One that may send to the target, which is on this machine."""
+    return configured(Webhook, private_networks=True, **options)
+
+
 def test_the_body_is_the_event(target: HttpTarget) -> None:
     event = sample_event("answer-in", caller=sample_event().caller)
-    deliver(configured(Webhook, url=f"{target.url}/hook?k=1"), event)
+    deliver(webhook(url=f"{target.url}/hook?k=1"), event)
     (request,) = target.requests
     assert (request.method, request.path) == ("POST", "/hook?k=1")
     assert request.headers["content-type"] == "application/json"
@@ -32,7 +41,7 @@ def test_the_body_is_the_event(target: HttpTarget) -> None:
 
 def test_without_a_secret_there_is_an_id_but_no_signature(target: HttpTarget) -> None:
     event = sample_event()
-    deliver(configured(Webhook, url=target.url), event)
+    deliver(webhook(url=target.url), event)
     assert target.requests[0].headers["webhook-id"] == event.id
     assert "webhook-signature" not in target.requests[0].headers
 
@@ -41,7 +50,7 @@ def test_without_a_secret_there_is_an_id_but_no_signature(target: HttpTarget) ->
 def test_the_signature_is_valid(target: HttpTarget, mode: str) -> None:
     secret = new_secret()
     event = sample_event("hangup", call_id="ünï-☎")
-    deliver(configured(Webhook, url=target.url, secret=secret, cloudevents=mode), event)
+    deliver(webhook(url=target.url, secret=secret, cloudevents=mode), event)
     (request,) = target.requests
     Verifier(secret).verify(request.body, request.headers)
     with pytest.raises(WebhookVerificationError):
@@ -52,7 +61,7 @@ def test_the_signature_is_valid(target: HttpTarget, mode: str) -> None:
 
 def test_while_a_secret_is_replaced_both_are_valid(target: HttpTarget) -> None:
     new, old = new_secret(), new_secret()
-    deliver(configured(Webhook, url=target.url, secret=new, previous_secret=old), sample_event())
+    deliver(webhook(url=target.url, secret=new, previous_secret=old), sample_event())
     (request,) = target.requests
     Verifier(new).verify(request.body, request.headers)
     Verifier(old).verify(request.body, request.headers)
@@ -60,7 +69,7 @@ def test_while_a_secret_is_replaced_both_are_valid(target: HttpTarget) -> None:
 
 def test_a_redelivery_has_the_same_id_and_a_time_of_its_own(target: HttpTarget) -> None:
     secret = new_secret()
-    handler, event = configured(Webhook, url=target.url, secret=secret), sample_event()
+    handler, event = webhook(url=target.url, secret=secret), sample_event()
     target.plan(503)
     with pytest.raises(TemporaryError):
         deliver(handler, event, attempt=1)
@@ -75,7 +84,7 @@ def test_a_redelivery_has_the_same_id_and_a_time_of_its_own(target: HttpTarget) 
 
 @pytest.mark.parametrize("mode", ["structured", "binary"])
 def test_a_cloud_event_is_read_back(target: HttpTarget, mode: str) -> None:
-    handler = configured(Webhook, url=target.url, cloudevents=mode)
+    handler = webhook(url=target.url, cloudevents=mode)
     for event in sample_events():
         deliver(handler, event)
         request = target.requests[-1]
@@ -93,7 +102,7 @@ def test_a_cloud_event_is_read_back(target: HttpTarget, mode: str) -> None:
 
 def test_further_headers_are_sent(target: HttpTarget) -> None:
     headers = {"Authorization": "Bearer hush", "X-Team": "sales"}
-    handler = configured(Webhook, url=target.url, headers=headers)
+    handler = webhook(url=target.url, headers=headers)
     deliver(handler, sample_event())
     assert target.requests[0].headers["authorization"] == "Bearer hush"
     assert target.requests[0].headers["x-team"] == "sales"
@@ -104,7 +113,7 @@ def test_further_headers_are_sent(target: HttpTarget) -> None:
 def test_these_answers_are_temporary(target: HttpTarget, status: int) -> None:
     target.plan(status)
     with pytest.raises(TemporaryError, match=str(status)) as raised:
-        deliver(configured(Webhook, url=target.url), sample_event())
+        deliver(webhook(url=target.url), sample_event())
     assert raised.value.retry_after is None
 
 
@@ -112,33 +121,33 @@ def test_these_answers_are_temporary(target: HttpTarget, status: int) -> None:
 def test_these_answers_are_permanent(target: HttpTarget, status: int) -> None:
     target.plan(status, headers={"Location": target.url})
     with pytest.raises(PermanentError, match=str(status)):
-        deliver(configured(Webhook, url=target.url), sample_event())
+        deliver(webhook(url=target.url), sample_event())
     assert len(target.requests) == 1
 
 
 def test_retry_after_is_obeyed(target: HttpTarget) -> None:
     target.plan(429, headers={"Retry-After": "17"})
     with pytest.raises(TemporaryError) as raised:
-        deliver(configured(Webhook, url=target.url), sample_event())
+        deliver(webhook(url=target.url), sample_event())
     assert raised.value.retry_after == 17
 
 
 def test_a_slow_answer_is_temporary(target: HttpTarget) -> None:
     target.plan(200, delay=1.0)
     with pytest.raises(TemporaryError, match=r"did not answer within 0\.2 s"):
-        deliver(configured(Webhook, url=target.url, timeout=0.2), sample_event())
+        deliver(webhook(url=target.url, timeout=0.2), sample_event())
 
 
 def test_a_dropped_connection_is_temporary(target: HttpTarget) -> None:
     target.plan(drop=True)
     with pytest.raises(TemporaryError, match=r"no answer from 127\.0\.0\.1"):
-        deliver(configured(Webhook, url=target.url), sample_event())
+        deliver(webhook(url=target.url), sample_event())
 
 
 def test_nobody_listening_is_temporary(target: HttpTarget) -> None:
     target.close()
     with pytest.raises(TemporaryError) as raised:
-        deliver(configured(Webhook, url=f"{target.url}/hush"), sample_event())
+        deliver(webhook(url=f"{target.url}/hush"), sample_event())
     assert "hush" not in str(raised.value)
 
 
@@ -156,6 +165,13 @@ def test_nobody_listening_is_temporary(target: HttpTarget) -> None:
         ({"previous_secret": "hush"}, "previous_secret"),
         ({"cloudevents": "batched"}, "cloudevents"),
         ({"timeout": 0}, "timeout"),
+        ({"content_type": "hush"}, "content_type"),
+        ({"content_type": "text/plain\r\nX-Hush: hush"}, "content_type"),
+        ({"body": "{% if %}"}, "body"),
+        ({"body": "{{ event.colour | tojson }}"}, "body"),
+        ({"body": "{{ event.as_dict | tojson }}"}, "body"),
+        ({"body": "{{ event.type }}"}, "body"),
+        ({"private_networks": "maybe"}, "private_networks"),
         ({"headers": {"webhook-id": "hush"}}, "headers"),
         ({"headers": {"Content-Type": "hush"}}, "headers"),
         ({"headers": {"X-Two": "hush\r\nX-Three: hush"}}, "headers"),
@@ -173,5 +189,171 @@ def test_a_wrong_option_is_named_and_not_shown(options: dict[str, Any], name: st
 @pytest.mark.parametrize("size", [24, 64])
 def test_secrets_of_the_standard_are_taken(target: HttpTarget, size: int) -> None:
     secret = new_secret(size).rstrip("=")
-    deliver(configured(Webhook, url=target.url, secret=secret), sample_event())
+    deliver(webhook(url=target.url, secret=secret), sample_event())
     Verifier(secret).verify(target.requests[0].body, target.requests[0].headers)
+
+
+def test_the_body_may_be_a_template(target: HttpTarget) -> None:
+    secret = new_secret()
+    template = """{"text": {{ ("Call from " ~ event.caller.name) | tojson }},
+        "name": {{ event.called.name | tojson }}, "at": {{ event.received | tojson }},
+        "how": {{ call.outcome | tojson }}, "legs": {{ call.legs | tojson }}}"""
+    caller = Party(name='Jane "</script>" \n Doë')
+    event = sample_event("call-ended", caller=caller)
+    deliver(webhook(url=target.url, body=template, secret=secret), event)
+    (request,) = target.requests
+    assert request.headers["content-type"] == "application/json"
+    assert request.json() == {
+        "text": 'Call from Jane "</script>" \n Doë',
+        "name": None,
+        "at": "2026-11-21T19:30:53.250000Z",
+        "how": "answered",
+        "legs": event.as_dict()["summary"]["legs"],
+    }
+    Verifier(secret).verify(request.body, request.headers)
+
+
+def test_a_body_may_be_something_else_than_json(target: HttpTarget) -> None:
+    handler = webhook(
+        url=target.url, body="<call>{{ event.call_id }}</call>", content_type="text/xml"
+    )
+    deliver(handler, sample_event("hangup"))
+    (request,) = target.requests
+    assert request.headers["content-type"] == "text/xml"
+    assert request.body == b"<call>1795289400.101</call>"
+
+
+@pytest.mark.parametrize("mode", ["structured", "binary"])
+@pytest.mark.parametrize(
+    ("body", "content_type", "data"),
+    [
+        ('{"type": {{ event.type | tojson }}}', "application/json", {"type": "hangup"}),
+        ("{{ event.type }}", "text/plain", "hangup"),
+    ],
+)
+def test_a_template_is_the_data_of_a_cloud_event(
+    target: HttpTarget, mode: str, body: str, content_type: str, data: object
+) -> None:
+    handler = webhook(url=target.url, body=body, content_type=content_type, cloudevents=mode)
+    deliver(handler, sample_event("hangup"))
+    (request,) = target.requests
+    read = from_http_event(HTTPMessage(request.headers, request.body))
+    assert read.get_datacontenttype() == content_type
+    found = read.get_data()
+    assert (found.decode() if isinstance(found, bytes) else found) == data
+
+
+def test_an_event_that_does_not_fit_the_template_is_permanent(target: HttpTarget) -> None:
+    handler = webhook(url=target.url, body='{"outcome": {{ call.outcome | tojson }}}')
+    with pytest.raises(PermanentError, match="does not fit the body's template"):
+        deliver(handler, sample_event("hangup"))
+    handler = webhook(url=target.url, body='{"name": "{{ event.caller.name }}"}')
+    with pytest.raises(PermanentError, match="does not give JSON"):
+        deliver(handler, sample_event("hangup", caller=Party(name='"')))
+    assert target.requests == []
+
+
+PRIVATE = [
+    "127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254",
+    "100.64.0.1", "100.100.100.200", "0.0.0.1", "192.0.0.192", "224.0.0.1", "240.0.0.1",
+    "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254",
+    "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:a9fe:a9fe", "64:ff9b::7f00:1",
+    "2002:7f00:1::", "::7f00:1", "2001::1",
+]  # fmt: skip
+PUBLIC = ["8.8.8.8", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+
+
+@pytest.mark.parametrize("address", [*PRIVATE, "localhost", "LocalHost.", "crm.localhost"])
+def test_a_private_address_needs_a_word_of_the_operator(address: str) -> None:
+    host = f"[{address}]" if ":" in address else address
+    if "%" in address:
+        assert is_private(address)
+        return
+    with pytest.raises(ConfigError) as raised:
+        configured(Webhook, url=f"http://user:hush@{host}:8000/hush")
+    (problem,) = raised.value.problems
+    assert problem.startswith("options.private_networks: must be true for ")
+    assert "hush" not in problem
+    webhook(url=f"http://{host}:8000/")
+
+
+@pytest.mark.parametrize(
+    "address", [*PUBLIC, "crm.example.com", "localhost.example.com", "10.example"]
+)
+def test_a_public_address_needs_none(address: str) -> None:
+    configured(Webhook, url=f"https://{f'[{address}]' if ':' in address else address}/")
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What the names of this test lead to, as the DNS might say."""
+    known: dict[str, list[str]] = {}
+
+    async def resolve(
+        self: object, host: str, port: int = 0, family: int = 0
+    ) -> list[dict[str, object]]:
+        return [
+            {
+                "hostname": host,
+                "host": address,
+                "port": port,
+                "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
+                "proto": 0,
+                "flags": socket.AI_NUMERICHOST,
+            }
+            for address in known[host]
+        ]
+
+    monkeypatch.setattr(aiohttp.resolver.DefaultResolver, "resolve", resolve)
+    return known
+
+
+@pytest.mark.parametrize(
+    "addresses", [[a] for a in PRIVATE if "%" not in a] + [["127.0.0.1", "::1"]]
+)
+def test_a_name_that_leads_to_a_private_address_is_not_followed(
+    target: HttpTarget, names: dict[str, list[str]], addresses: list[str]
+) -> None:
+    names["crm.example.com"] = addresses
+    handler = configured(Webhook, url=f"http://user:hush@crm.example.com:{target.port}/hush")
+    with pytest.raises(
+        TemporaryError, match=r"crm\.example\.com:\d+ leads to this machine"
+    ) as raised:
+        deliver(handler, sample_event())
+    assert "private_networks = true" in str(raised.value)
+    assert "hush" not in str(raised.value)
+    assert target.requests == []
+
+
+def test_a_name_that_leads_there_is_followed_when_it_is_meant(
+    target: HttpTarget, names: dict[str, list[str]]
+) -> None:
+    names["crm.example.com"] = ["127.0.0.1"]
+    deliver(webhook(url=f"http://crm.example.com:{target.port}/"), sample_event())
+    assert len(target.requests) == 1
+
+
+def test_a_name_that_changes_its_meaning_gains_nothing(
+    target: HttpTarget, names: dict[str, list[str]]
+) -> None:
+    """The address is looked at when it is connected to, not when the name is looked up."""
+    names["crm.example.com"] = ["127.0.0.1"]
+
+    async def story() -> None:
+        async with Http() as http:
+            url = f"http://crm.example.com:{target.port}/"
+            await http.post(url)
+            with pytest.raises(TemporaryError, match="leads to this machine"):
+                await http.post(url, public=True)
+            await http.post(url)
+
+    asyncio.run(story())
+    assert len(target.requests) == 2
+
+
+@pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f.0.0.1"])
+def test_other_ways_to_write_an_address_are_not_followed(target: HttpTarget, host: str) -> None:
+    handler = configured(Webhook, url=f"http://{host}:{target.port}/")
+    with pytest.raises((TemporaryError, PermanentError)):
+        deliver(handler, sample_event())
+    assert target.requests == []

@@ -129,6 +129,14 @@ def test_a_long_name_is_cut(salesforce: SalesforceSide) -> None:
 # Who
 
 
+def test_what_the_search_finds_too_much_is_left_out(salesforce: SalesforceSide) -> None:
+    salesforce.fuzzy = True
+    for phone in ("+44211234567", "1234567", ""):
+        salesforce.add_contact("John", phone)
+    deliver(handler(salesforce), sample_event("call-ended"))
+    assert not salesforce.records()[0].contacts
+
+
 def test_every_number_of_a_contact_counts(salesforce: SalesforceSide) -> None:
     for kind in ("Phone", "MobilePhone", "HomePhone", "OtherPhone"):
         jane = salesforce.add("Contact", Name="Jane", **{kind: "(021) 123 4567"})

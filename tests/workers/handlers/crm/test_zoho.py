@@ -134,6 +134,14 @@ def test_what_somebody_wrote_and_chose_is_kept(zoho: ZohoSide) -> None:
 # Who
 
 
+def test_what_the_search_finds_too_much_is_left_out(zoho: ZohoSide) -> None:
+    zoho.fuzzy = True
+    for phone in ("+44211234567", "1234567", ""):
+        zoho.add_contact("John", phone)
+    deliver(handler(zoho), sample_event("call-ended"))
+    assert not zoho.records()[0].contacts
+
+
 def test_every_number_of_a_contact_counts(zoho: ZohoSide) -> None:
     for kind in ("Phone", "Mobile", "Home_Phone", "Other_Phone"):
         jane = zoho.add("Contacts", Full_Name="Jane", **{kind: "(021) 123 4567"})
