@@ -155,7 +155,7 @@ def test_every_option_of_the_built_in_handlers_is_described(offhook: Offhook) ->
 def test_one_that_is_not_installed_is_told(offhook: Offhook) -> None:
     result = offhook("handlers", "show", "sms")
     assert result.exit_code == 1
-    assert result.stderr.startswith("no handler is installed as 'sms': there are console")
+    assert result.stderr.startswith("no handler is installed as 'sms': there are agents, console, ")
 
 
 def test_a_broken_plugin_does_not_hide_the_others(

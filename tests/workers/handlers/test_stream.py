@@ -312,7 +312,9 @@ def test_a_broker_that_is_down_is_temporary_and_comes_back(
         await handler.handle(third, context(event=third))
 
     asyncio.run(story())
-    assert bus.read(topic)[-1].headers["id"] == third.id
+    # Mosquitto keeps nothing here; with the others, acknowledged means on the disk.
+    kept = [] if name == "mqtt" else [first.id]
+    assert [message.headers["id"] for message in bus.read(topic)] == [*kept, third.id]
 
 
 def test_a_broker_that_hangs_is_temporary_and_comes_back(bus: Bus, topic: str) -> None:
