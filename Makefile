@@ -16,7 +16,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check format setup clean STALE
+.PHONY: help demo test brokers chaos check format setup clean STALE
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,11 @@ demo: $(READY)  ## see calls arrive and be delivered: a server, a PBX, a receive
 # Two at a time: most of them wait for processes. A file's tests stay together and share a server.
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+BROKERS := mosquitto mosquitto-clients nats-server rabbitmq-server
+brokers:  ## install the message brokers that some tests run (Debian, Ubuntu; as root)
+	@dpkg -s $(BROKERS) >/dev/null 2>&1 || { apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(BROKERS); }
 
 ROUNDS  ?= 5
 SECONDS ?= 20

@@ -24,6 +24,8 @@ from typing import Any
 import pytest
 import trustme
 
+from offhook.embedded import free_port
+
 PASSWORD = "open-sesame-4711"
 LARGEST = 100_000  # bytes of a message, for all but Kafka
 
@@ -78,12 +80,6 @@ class Broker:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def _installed(program: str, package: str) -> str:
     """Where a program is. Without it a test says what to install; CI has installed it."""
     found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
@@ -99,7 +95,7 @@ def _installed(program: str, package: str) -> str:
 def mosquitto(folder: Path) -> Iterator[Broker]:
     """MQTT. Its user `offhook` may do anything, but not with calls.secret."""
     program = _installed("mosquitto", "mosquitto mosquitto-clients")
-    port, tls_port = _free_port(), _free_port()
+    port, tls_port = free_port(), free_port()
     _certify(folder)
     subprocess.run(
         ["mosquitto_passwd", "-c", "-b", folder / "passwords", "offhook", PASSWORD], check=True
@@ -123,7 +119,7 @@ def mosquitto(folder: Path) -> Iterator[Broker]:
 @contextmanager
 def nats(folder: Path, *, with_tls: bool = False) -> Iterator[Broker]:
     """NATS with JetStream. Its user `offhook` may do anything, but not publish to calls.secret."""
-    program, port = _installed("nats-server", "nats-server"), _free_port()
+    program, port = _installed("nats-server", "nats-server"), free_port()
     _certify(folder)
     tls = f"tls {{ cert_file: {folder}/certificate.pem, key_file: {folder}/key.pem }}\n"
     (folder / "conf").write_text(
@@ -140,7 +136,7 @@ def nats(folder: Path, *, with_tls: bool = False) -> Iterator[Broker]:
 def rabbitmq(folder: Path) -> Iterator[Broker]:
     """RabbitMQ. Its user `offhook` may do anything, but not write to the exchange `secret`."""
     _installed("rabbitmq-server", "rabbitmq-server")
-    port, tls_port, dist, mapper = (_free_port() for _ in range(4))
+    port, tls_port, dist, mapper = (free_port() for _ in range(4))
     _certify(folder)
     (folder / "rabbitmq.conf").write_text(
         f"listeners.tcp.1 = 127.0.0.1:{port}\n"

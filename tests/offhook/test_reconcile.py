@@ -155,8 +155,8 @@ async def _stop(keeper: calls_job.CallKeeper) -> None:
 
 def test_the_id_of_the_callbacks_is_known_here(bench: Bench) -> None:
     """Neither numbers nor time agree."""
-    call = bench.place("answered", record=False)
-    over = datetime.now(UTC) - timedelta(minutes=30)
+    call = bench.place("answered", record=False, ago=timedelta(minutes=20))
+    over = datetime.now(UTC) - timedelta(minutes=40)
     callbacks = tuple(
         replace(callback, parameters={**callback.parameters, "CallerIDNum": "12025550199"})
         for callback in call.callbacks

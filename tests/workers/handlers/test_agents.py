@@ -281,6 +281,19 @@ def test_killed_between_two_notes_nobody_stays_paused(
         assert desk.status() is done
 
 
+def test_killed_when_it_had_just_paused_who_comes_back_is_left_alone(desk: Desk) -> None:
+    desk.memory = memory = Mortal()
+    memory.steps = 7  # before it is written down that the pause was made
+    with pytest.raises(Killed):
+        desk.call_out()
+    assert desk.status() is PAUSED
+    memory._locks.clear()
+    desk.call_out()
+    desk.set(ONLINE)
+    desk.tell(T.ANSWER_OUT, out(answered=True))
+    assert desk.status() is ONLINE
+
+
 @pytest.mark.parametrize("steps", range(1, 11))
 def test_killed_and_redelivered_when_the_call_is_over(desk: Desk, steps: int) -> None:
     desk.memory = memory = Mortal()

@@ -192,7 +192,10 @@ class SalesforceSide(Side):
         if not parsed:
             return error(400, "MALFORMED_QUERY", "unexpected token")
         fields, kind, where, limit = parsed[1].split(", "), parsed[2], parsed[3], int(parsed[4])
-        unknown = self._unknown(kind, [*fields, *re.findall(r"(\w+) [=>]", where)])
+        bare = re.sub(r"'(?:\\.|[^'\\])*'", "?", where)
+        if not re.fullmatch(r"(\w+ (= (\?|true|false)|> [0-9TZ:-]+)| AND | OR |[()])+", bare):
+            return error(400, "MALFORMED_QUERY", "unexpected token")
+        unknown = self._unknown(kind, [*fields, *re.findall(r"(\w+) [=>]", bare)])
         if unknown:
             return unknown
         found = [

@@ -171,8 +171,8 @@ def test_a_correction_changes_the_record(side: Side) -> None:
 
 
 def test_a_record_that_somebody_deleted_is_made_again(side: Side) -> None:
-    crm, (started, _, ended) = handler(side), events()
-    deliver(crm, started)
+    crm, (*_, ended) = handler(side), events()
+    deliver(crm, begun(side))
     side.forget_records()
     deliver(crm, ended)
     (record,) = side.records()

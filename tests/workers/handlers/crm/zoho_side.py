@@ -54,9 +54,9 @@ class ZohoSide(Side):
         self.page = 200
         self.fuzzy = False  # its search finds too much
         self.users = {
-            JANE: {"email": "jane@example.com", "status": "active"},
-            JOE: {"email": "joe@example.com", "status": "disabled"},
             ADMIN: {"email": "admin@example.com", "status": "active"},
+            JOE: {"email": "joe@example.com", "status": "disabled"},
+            JANE: {"email": "jane@example.com", "status": "active"},
         }
         self.modules: dict[str, dict[str, dict[str, Any]]] = {
             "Calls": {},
