@@ -117,6 +117,9 @@ class Scheduler:
         """Do what is due."""
         names = list(self._settings.handlers)
         cursors = list(self._settings.cursors)
+        # First of all: a server without room takes nothing of what follows.
+        if await self._inbox.memory_used() > TIGHT:
+            await self.make_room(cursors)
         for name, start in self._settings.cursors.items():
             await self._inbox.ensure_cursor(name, start)
         await self.wake_sleepers(cursors)
@@ -132,8 +135,6 @@ class Scheduler:
             self._beyond = await self._inbox.beyond()
             await self.trim(cursors)
             await self.tell_unserved(cursors)
-        if await self._inbox.memory_used() > TIGHT:
-            await self.make_room(cursors)
 
     @property
     def _partitions(self) -> list[int]:

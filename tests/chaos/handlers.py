@@ -45,7 +45,7 @@ async def linger_when_redelivered(event: CallEvent, context: Context) -> None:
     if first and context.attempt == 1:
         raise TemporaryError("not now")
     if first and context.attempt == 2:
-        (Path(os.environ["RECORDINGS"]) / "lingering").touch()
+        (Path(os.environ["RECORDINGS"]) / f"lingering-{context.handler}").touch()
         await asyncio.sleep(60)
     _write(event, context)
 

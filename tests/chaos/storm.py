@@ -342,7 +342,13 @@ class Round:
 
 
 def run_round(
-    folder: Path, seed: str, seconds: float, faults: Sequence[str] | None = None
+    folder: Path,
+    seed: str,
+    seconds: float,
+    faults: Sequence[str] | None = None,
+    *,
+    calls: int = 12,
+    pause: float = 0.08,
 ) -> Round:
     """Strike for so many seconds, let everything be delivered, and compare.
 
@@ -350,11 +356,13 @@ def run_round(
         folder: an empty one, for this round.
         seed: of every choice that is made here.
         faults: these, one after the other with a recovery in between; at random when not given.
+        calls: how many are going on at a time.
+        pause: seconds between two events of a call.
     """
     dice = Random(seed)
     output = StringIO()
     with redirect_stdout(output), Installation.running(folder, HANDLERS) as offhook:
-        callers = Callers(offhook.port)
+        callers = Callers(offhook.port, calls=calls, pause=pause)
         callers.start()
         try:
             wait_until(lambda: _all_got_some(offhook, 0.0), "events are delivered at the start")

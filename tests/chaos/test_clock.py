@@ -26,7 +26,7 @@ use = "tests.chaos.handlers:fail_now_and_then"
 retry = [2]
 """
 NAMES = ("steady", "late")
-SOON = 10.0  # seconds; a wait of 2 s, and what the jump itself costs
+SOON = 30.0  # seconds on a busy machine, and not an hour
 
 
 class WallClock:
@@ -64,7 +64,7 @@ def test_nobody_waits_for_a_clock_that_jumps(clock: WallClock, tmp_path: Path) -
         try:
             wait_until(lambda: len(_events(offhook, "late")) > 9, "redeliveries are made")
             now = 0
-            for jump in (-HOUR, DAY, -DAY):
+            for jump in (-HOUR, DAY):
                 now += jump
                 clock.move(now)
                 wait_until(lambda: _ahead(server) == now, "the server's clock has jumped", 5)  # noqa: B023

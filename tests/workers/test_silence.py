@@ -97,6 +97,16 @@ def test_a_silence_is_told_once_until_it_is_heard_again(bench: Bench) -> None:
     assert not bench.redis.exists("offhook:habits:silent")
 
 
+def test_a_silence_that_lasts_is_not_told_again_days_later(bench: Bench) -> None:
+    noon = last_workday()
+    mornings = [noon - timedelta(days=back, hours=2) for back in range(1, 10)]
+    bench.call(*(m + timedelta(seconds=n) for m in mornings for n in range(6)))
+    [told] = bench.look(noon)
+    for mark in bench.redis.scan_iter("offhook:{0}:seen:*"):  # they live for a day
+        bench.redis.delete(mark)
+    assert bench.look(noon + timedelta(hours=5)) == [told]
+
+
 def test_what_was_counted_stays_known_when_the_calls_are_kept_no_more(bench: Bench) -> None:
     noon = last_workday()
     mornings = [noon - timedelta(days=back, hours=2) for back in range(1, 10)]
@@ -114,6 +124,15 @@ def test_calls_are_counted_once_however_often_it_looks(bench: Bench) -> None:
         assert bench.look(noon + timedelta(minutes=minutes)) == []
     counted: Any = bench.redis.hget("offhook:habits", f"main/{DESK}")
     assert set(msgspec.json.decode(counted, type=dict[int, int]).values()) == {3}
+
+
+def test_a_call_that_is_known_later_than_it_began_counts(bench: Bench) -> None:
+    noon = last_workday()
+    for minutes in (20, 10):
+        bench.call(noon - timedelta(minutes=minutes))
+        bench.look(noon)
+    counted: Any = bench.redis.hget("offhook:habits", f"main/{DESK}")
+    assert list(msgspec.json.decode(counted, type=dict[int, int]).values()) == [2]
 
 
 def test_of_what_was_before_a_long_break_nothing_is_known(bench: Bench) -> None:

@@ -139,7 +139,7 @@ class ZohoSide(Side):
             case "POST", ["token"]:
                 return self._token(asked)
             case "GET", ["users"]:
-                return self._users(int(asked.query["page"]))
+                return self._users(asked.query.get("type"), int(asked.query["page"]))
             case "GET", [module, "search"]:
                 return self._search(module, asked.query["phone"])
             case _ if external is not None and external not in self.external:
@@ -168,14 +168,14 @@ class ZohoSide(Side):
         token = {"access_token": self.tokens[-1], "api_domain": self.url, "expires_in": 3600}
         return Answered(200, token | {"token_type": "Bearer", "scope": "ZohoCRM.modules.ALL"})
 
-    def _users(self, page: int) -> Answered:
-        active = [
+    def _users(self, kind: str | None, page: int) -> Answered:
+        found = [
             {"id": one, "email": user["email"]}
             for one, user in self.users.items()
-            if user["status"] == "active"
+            if kind != "ActiveUsers" or user["status"] == "active"
         ]
-        shown = active[(page - 1) * self.page : page * self.page]
-        info = {"page": page, "count": len(shown), "more_records": page * self.page < len(active)}
+        shown = found[(page - 1) * self.page : page * self.page]
+        info = {"page": page, "count": len(shown), "more_records": page * self.page < len(found)}
         return Answered(200, {"users": shown, "info": info})
 
     def _search(self, module: str, phone: str) -> Answered:
