@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from types import TracebackType
 from typing import Any
 
@@ -156,6 +156,9 @@ def check(answer: Answer) -> None:
     raise PermanentError(message)
 
 
+_PROTOCOLS = IPv4Network("192.0.0.0/24")  # not all Pythons call all of it private
+
+
 def is_private(host: str) -> bool:
     """Is this an address of this machine or of a private network, or `localhost`?
 
@@ -174,6 +177,8 @@ def is_private(host: str) -> bool:
             return is_private(str(meant))
         if address.is_site_local:
             return True
+    if address in _PROTOCOLS:
+        return True
     return not address.is_global or address.is_multicast or address.is_reserved
 
 
