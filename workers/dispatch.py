@@ -229,19 +229,16 @@ class Dispatch:
             for entry in page:
                 if entry.position in ours:
                     continue
-                # Not before an event of its call that is being delivered here.
-                if reads.get(entry.position, 0) > MAX_READS and entry.event.call not in self._lanes:
-                    self._outstanding.add(entry.position)
-                    await self._redeliver_alone(entry)
-                else:
-                    await self._take_in(entry)
+                await self._take_in(entry, suspect=reads.get(entry.position, 0) > MAX_READS)
             after = page[-1].position
 
-    async def _take_in(self, entry: Entry) -> None:
+    async def _take_in(self, entry: Entry, *, suspect: bool = False) -> None:
         self._outstanding.add(entry.position)
         event = entry.event
         if not self._handler.wants(event, self._extensions.get):
             self._finish(entry, delivered=False)
+        elif suspect and event.call not in self._lanes:  # nor before what is delivered here of it
+            await self._redeliver_alone(entry)
         elif event.call in self._parked and event.call not in self._lanes:
             if await self._cursor.park_behind(entry):
                 self._forget(entry)
