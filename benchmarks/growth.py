@@ -35,7 +35,7 @@ def _delivering(url: str, events: int) -> Figures:
 
 def main() -> None:
     given = arguments(__doc__ or "", seconds=(4.0, "how long callbacks are sent"))
-    seconds, events = (0.3, 500) if given.quick else (given.seconds, 20_000)
+    seconds, events = (0.3, 5_000) if given.quick else (given.seconds, 20_000)
     with server() as url:
         accepting = partial(_accepting, url, seconds)
         pairs = {

@@ -63,6 +63,7 @@ class Journal:
         self.size = os.fstat(self._file).st_size  # what lies behind it counts for nothing
         self.fault: str | None = None  # why the last append failed, or what it waits for
         self._drained = 0
+        self._refused = 0  # bytes of the batch that found no room
         # One thread does all that touches the file: nothing of it overlaps, and what is under way
         # is finished before the file is closed, even when nobody waits for it any more.
         self._thread = ThreadPoolExecutor(1, "journal")
@@ -82,7 +83,7 @@ class Journal:
         try:
             await self._in_thread(lambda: self._append(line))
         except OSError as error:
-            self.fault = _fault(error)
+            self.fault, self._refused = _fault(error), len(line)
             raise InboxUnavailable(self.fault) from error
         self.fault = None
 
@@ -102,7 +103,8 @@ class Journal:
         return await self._in_thread(self._clear)
 
     async def probe(self) -> None:
-        """After a fault: see whether the disk takes something again."""
+        """After a fault: see whether the disk takes something again, and there is room for what
+        found none."""
         try:
             await self._in_thread(self._try)
         except OSError as error:
@@ -148,6 +150,8 @@ class Journal:
             raise
 
     def _try(self) -> None:
+        if self.size + self._refused > self._limit:
+            raise _Full(self._limit)
         self._write(_PROBE)
         os.ftruncate(self._file, self.size)
 

@@ -342,11 +342,12 @@ def test_beyond_its_limit_it_takes_nothing_and_after_the_drain_again(tmp_path: P
     some = batches(3, size=1000)
 
     async def story() -> None:
-        [journal] = open_journals(tmp_path, 4000)
+        [journal] = open_journals(tmp_path, 9000)
         await journal.append(some[0])
-        with pytest.raises(InboxUnavailable, match="has reached its limit of 4000 bytes"):
-            await journal.append(batches(1, size=3000)[0])
-        assert journal.fault == "the journal has reached its limit of 4000 bytes"
+        with pytest.raises(InboxUnavailable, match="has reached its limit of 9000 bytes"):
+            await journal.append(batches(1, size=8000)[0])
+        await journal.probe()  # something smaller would find room
+        assert journal.fault == "the journal has reached its limit of 9000 bytes"
         assert await drained(journal) == [some[0]]
         assert journal.fault is None
         await journal.append(some[1])
