@@ -24,9 +24,10 @@ help:  ## list the verbs
 demo: $(READY)  ## see calls arrive and be delivered: a server, a PBX, a receiver, workers
 	@$(BIN)/offhook demo
 
-# Two at a time: most of them wait for processes. A file's tests stay together and share a server.
+# Three at a time: most of them wait for processes. A file's tests stay together and share a server;
+# the files come in their order, for those with the longest tests are among the first.
 test: $(READY)  ## run the tests
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 BROKERS := mosquitto mosquitto-clients nats-server rabbitmq-server
 brokers:  ## install the message brokers that some tests run (Debian, Ubuntu; as root)

@@ -4,7 +4,8 @@
 
 What one callback costs the receiver, from the bytes that arrive to those of the answer, and what
 one delivery costs dispatch, all of Python counted, the kernel and the server not; beside them a
-bare Starlette app on the same protocol. A run with many less one with few leaves out the start.
+bare Starlette app on the same protocol, and a bare aiohttp loop that POSTs what `webhook` does.
+A run with many less one with few leaves out the start.
 """
 
 import asyncio
@@ -28,11 +29,12 @@ from uvicorn.server import ServerState
 
 from benchmarks.backlog import cursors, fill
 from benchmarks.load import callbacks
-from benchmarks.machine import SECRET, server
+from benchmarks.machine import OTHER, SECRET, free_port, listens, running, server, until
 from benchmarks.receive import HANDLER, URLS
 from benchmarks.rounds import arguments, ratio, table
 from offhook.settings import load_settings
 
+_TARGET = Path(__file__).parent / "target.py"
 _FEW, _MANY = 64, 1344
 
 
@@ -106,6 +108,15 @@ async def receive(count: int) -> None:
 
 async def deliver(count: int) -> None:
     """Deliver an event to a handler that does nothing."""
+    await _deliver(count)
+
+
+async def webhook(count: int) -> None:
+    """Deliver an event by `webhook`, 64 at a time."""
+    await _deliver(count)
+
+
+async def _deliver(count: int) -> None:
     del count  # it delivers what is there
     import workers.dispatch
     from offhook.handler import plug
@@ -115,11 +126,22 @@ async def deliver(count: int) -> None:
     await workers.dispatch.serve_cursor(settings, plug("crm", settings.handlers["crm"]), 0)
 
 
+async def loop(count: int) -> None:
+    """POST the same JSON by a bare aiohttp loop."""
+    sys.path.insert(0, str(Path(__file__).parent / "peers"))
+    from bare_aiohttp import post
+
+    await post(count, 64)
+
+
 _CASES: dict[str, Callable[[int], Awaitable[None]]] = {
     "starlette": starlette,
     "receive": receive,
     "deliver": deliver,
+    "loop": loop,
+    "webhook": webhook,
 }
+_BASES = {"receive": "starlette", "webhook": "loop"}
 
 
 async def _backlog(count: int) -> None:
@@ -131,23 +153,34 @@ async def _backlog(count: int) -> None:
 def _counted(case: str, count: int, redis_url: str) -> int:
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
+    port = free_port()
+    target = f"http://127.0.0.1:{port}/calls"
     with tempfile.TemporaryDirectory() as folder:
+        handler = HANDLER
+        if case == "webhook":
+            handler = (
+                '[handlers.crm]\nuse = "webhook"\nconcurrency = 64\n[handlers.crm.options]\n'
+                f"url = {target!r}\nprivate_networks = true\n"
+            )
         file = Path(folder, "offhook.toml")
-        file.write_text(f"secret = {SECRET!r}\nredis_url = {redis_url!r}\n{HANDLER}")
+        file.write_text(f"secret = {SECRET!r}\nredis_url = {redis_url!r}\n{handler}")
         (progress := Path(folder, "progress")).write_bytes(bytes(8))
         os.environ["OFFHOOK_CONFIG"] = str(file)
-        if case == "deliver":
+        environment = {"PROGRESS": str(progress), "TARGET": target}
+        if case in ("deliver", "webhook"):
             asyncio.run(_backlog(count))
-        ran = subprocess.run(
-            [
-                *("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"),
-                *(sys.executable, "-m", "benchmarks.instructions", case, str(count)),
-            ],
-            env=os.environ | {"PROGRESS": str(progress)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        with running([sys.executable, _TARGET, str(port)], Path(folder, "log"), environment, OTHER):
+            until(lambda: listens(port), "the target listens")
+            ran = subprocess.run(
+                [
+                    *("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"),
+                    *(sys.executable, "-m", "benchmarks.instructions", case, str(count)),
+                ],
+                env=os.environ | environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
     found = re.search(r"Collected : (\d+)", ran.stderr)
     if ran.returncode or not found:
         raise RuntimeError(ran.stderr[-3000:])
@@ -167,12 +200,12 @@ def main() -> None:
             each[case] = (_counted(case, many, url) - few) / (many - _FEW)
     table(
         "Instructions per event",
-        ("", "thousand", "ratio"),
+        ("", "thousand", "of the bare one's"),
         [
             (
                 (_CASES[case].__doc__ or "").rstrip("."),
                 f"{count / 1000:,.1f}",
-                ratio(count, each.get("starlette", 0.0)),
+                ratio(count, each.get(_BASES.get(case, ""), 0.0)),
             )
             for case, count in each.items()
         ],

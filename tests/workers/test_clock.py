@@ -139,7 +139,7 @@ def test_a_redelivery_comes_when_it_was_due(
     configure(handler("record"))
     one = event("a", 0)
     bench.park(one, enqueue=False)
-    queues.redeliver(bench.rq, "crm", one, delay=HOUR + 2)  # by the clock as it is in a moment
+    queues.redeliver(bench.rq, "crm", one, delay=HOUR + 5)  # by the clock as it is in a moment
     now = module._clock()
 
     async def go(inbox: Inbox) -> None:
@@ -150,8 +150,9 @@ def test_a_redelivery_comes_when_it_was_due(
         for _ in range(2):  # the second time nothing was set back any more
             await scheduler.round()
             [(_, due)] = _due(bench)
-            assert 0 <= due - time.time() <= 3
-        await asyncio.sleep(3)
+            left = due - time.time()
+            assert 0 <= left <= 6
+        await asyncio.sleep(left + 0.5)
         await scheduler.round()
         scheduler.release()
 
