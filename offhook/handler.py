@@ -8,7 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from fnmatch import translate
 from functools import cached_property
 from importlib import import_module
@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import msgspec
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -33,8 +34,7 @@ GROUP = "offhook.handlers"
 FindCall = Callable[[CallEvent], Awaitable[Call]]
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(msgspec.Struct, frozen=True, dict=True):
     """What a handler may need besides the event.
 
     Attributes:
@@ -53,7 +53,7 @@ class Context:
     event: CallEvent
     extension: ExtensionSettings = UNKNOWN
     calls: FindCall | None = None
-    memory: Memory = field(default_factory=LocalMemory)
+    memory: Memory = msgspec.field(default_factory=LocalMemory)
 
     async def call(self, *, latest: bool = False) -> Call:
         """The event's call: as that event tells it, or, of a raw event, as it is known by now.
@@ -150,13 +150,17 @@ class PluggedHandler:
             event.type in self.events
             and (policy.direction is None or event.direction == policy.direction)
             and (policy.pbx is None or event.pbx in policy.pbx)
-            and any(self._wants(each, of(event.pbx, each)) for each in event.extensions)
+            and self._wants_one(event, of)
         )
 
-    def _wants(self, number: str, extension: ExtensionSettings) -> bool:
-        return (extension.handlers is None or self.name in extension.handlers) and (
-            self._extensions is None or bool(self._extensions.fullmatch(number))
-        )
+    def _wants_one(self, event: CallEvent, of: Callable[[str, str], ExtensionSettings]) -> bool:
+        for number in event.extensions:
+            extension = of(event.pbx, number)
+            if (extension.handlers is None or self.name in extension.handlers) and (
+                self._extensions is None or self._extensions.fullmatch(number)
+            ):
+                return True
+        return False
 
     async def deliver(
         self,

@@ -5,8 +5,9 @@ aiohttp and not httpx here: on one core it makes 15 to 30 times as many requests
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from types import TracebackType
 from typing import Any
@@ -14,9 +15,11 @@ from typing import Any
 import aiohttp
 
 from offhook.errors import PermanentError, TemporaryError
+from offhook.limit import Limit, LimitExceeded
 from unifiedapi.waiting import retry_after
 
 MAX_ANSWER = 1_000_000  # bytes kept of an answer's body
+_NO_TIMER = aiohttp.ClientTimeout(total=None)
 
 # 408, 425, 429: the request was not refused, only its moment. 401: credentials can be put right
 # while the event waits. All else in 4xx says that this request will never do.
@@ -54,14 +57,16 @@ class Http:
     def __init__(self, limit: int = 100) -> None:
         self._limit = limit
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        # A timer for each request costs a twentieth of it: those that have the same time share one.
+        self._within = lru_cache(maxsize=64)(Limit)
 
-    async def post(self, url: str, **options: Any) -> Answer:
+    def post(self, url: str, **options: Any) -> Coroutine[Any, Any, Answer]:
         """`request("POST", ...)`."""
-        return await self.request("POST", url, **options)
+        return self.request("POST", url, **options)
 
-    async def get(self, url: str, **options: Any) -> Answer:
+    def get(self, url: str, **options: Any) -> Coroutine[Any, Any, Answer]:
         """`request("GET", ...)`."""
-        return await self.request("GET", url, **options)
+        return self.request("GET", url, **options)
 
     async def request(
         self,
@@ -72,7 +77,7 @@ class Http:
         data: bytes | Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
-        timeout: float = 10.0,  # noqa: ASYNC109 - aiohttp enforces it
+        timeout: float = 10.0,  # noqa: ASYNC109 - one timer serves many requests
         public: bool = False,
     ) -> Answer:
         """Make one request and read its answer, whatever its status. Redirects are not followed.
@@ -98,23 +103,24 @@ class Http:
                 headers={"User-Agent": "Offhook"},
             )
         try:
-            async with session.request(
-                method,
-                url,
-                json=json,
-                data=data,
-                headers=headers,
-                params=params,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=timeout),
-            ) as answer:
-                body = await answer.content.read(MAX_ANSWER)
-                while not answer.content.at_eof() and len(body) < MAX_ANSWER:
-                    body += await answer.content.read(MAX_ANSWER - len(body))
-                return Answer(answer.status, answer.headers, body)
+            with self._within(timeout):
+                async with session.request(
+                    method,
+                    url,
+                    json=json,
+                    data=data,
+                    headers=headers,
+                    params=params,
+                    allow_redirects=False,
+                    timeout=_NO_TIMER,
+                ) as answer:
+                    body = await answer.content.read(MAX_ANSWER)
+                    while not answer.content.at_eof() and len(body) < MAX_ANSWER:
+                        body += await answer.content.read(MAX_ANSWER - len(body))
+                    return Answer(answer.status, answer.headers, body)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise PermanentError("the URL is not one: correct the handler's options") from error
-        except TimeoutError as error:
+        except LimitExceeded as error:
             raise TemporaryError(f"{_host(url)} did not answer within {timeout:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(getattr(error, "os_error", None), _PrivateNetwork):

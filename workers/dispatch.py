@@ -254,7 +254,8 @@ class Dispatch:
         """Work on one lane after the other."""
         while not asked_to_end():
             lane = await self._lanes.take()
-            await self._circuit.passage()
+            if self._circuit.state != "closed":
+                await self._circuit.passage()
             if self._stop.is_set():
                 return
             self._delivering += 1
@@ -299,7 +300,7 @@ class Dispatch:
                 memory=self._memory,
             )
         except PermanentError as error:
-            await self._record(ok=True)  # the other side is there: it said no
+            self._circuit.record(ok=True)  # the other side is there: it said no
             self._tell(entry, called, "dead", error)
             await self._bury(entry, error)
             return True
@@ -307,9 +308,9 @@ class Dispatch:
             self._tell(entry, called, "failed", error)
             if isinstance(error, HandlerTimeout) and error.hung:
                 self._stop_and_hand_over()  # its thread is lost: a fresh process has all of them
-            await self._record(ok=False)
+            await self._record_failure()
             return await self._put_off(entry, error)
-        await self._record(ok=True)
+        self._circuit.record(ok=True)
         self._tell(entry, called, "delivered", None)
         self._finish(entry, delivered=True)
         return True
@@ -373,8 +374,8 @@ class Dispatch:
         await self._cursor.count("dead")
         self._finish(entry, delivered=False)
 
-    async def _record(self, *, ok: bool) -> None:
-        seconds = self._circuit.record(ok=ok)
+    async def _record_failure(self) -> None:
+        seconds = self._circuit.record(ok=False)
         if seconds is not None:
             log.error(
                 "circuit open: deliveries to %s keep failing; next probe in %g s",

@@ -30,8 +30,7 @@ MOST_PARTITIONS = 256  # as many as the setting allows
 CIRCUIT_MS = 60_000  # the longest that a circuit is open between two probes
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One event as it lies in a partition: `position` is its place there."""
 
     position: bytes

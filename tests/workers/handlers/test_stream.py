@@ -11,7 +11,7 @@ import sys
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import uvloop
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from confluent_kafka import Consumer, TopicPartition
 
-from offhook import PermanentError, TemporaryError
+from offhook import CallEvent, PermanentError, TemporaryError
 from offhook.errors import ConfigError
 from offhook.testing import configured, context, deliver, sample_event, sample_events
 from tests import brokers
@@ -291,6 +291,15 @@ def test_a_topic_is_filled_and_safe(bus: Bus, topic: str) -> None:
     assert message.json()["id"] == event.id
 
 
+async def back(handler: Stream, event: CallEvent) -> None:
+    """Deliver it, as in earnest: again and again until the broker has got up."""
+    for _ in range(30):
+        with suppress(TemporaryError):
+            return await handler.handle(event, context(event=event))
+        await asyncio.sleep(0.5)
+    raise AssertionError("the broker does not come back")
+
+
 @pytest.mark.parametrize("name", ["rabbitmq", "nats", "mqtt"])
 def test_a_broker_that_is_down_is_temporary_and_comes_back(
     running: Callable[[str], Bus], name: str, topic: str
@@ -309,12 +318,13 @@ def test_a_broker_that_is_down_is_temporary_and_comes_back(
             assert PASSWORD not in str(raised.value)
         bus.broker.start()
         await asyncio.to_thread(bus.prepare, topic)
-        await handler.handle(third, context(event=third))
+        await back(handler, third)
 
     asyncio.run(story())
     # Mosquitto keeps nothing here; with the others, acknowledged means on the disk.
     kept = [] if name == "mqtt" else [first.id]
-    assert [message.headers["id"] for message in bus.read(topic)] == [*kept, third.id]
+    ids = dict.fromkeys(message.headers["id"] for message in bus.read(topic))
+    assert list(ids) == [*kept, third.id]
 
 
 def test_a_broker_that_hangs_is_temporary_and_comes_back(bus: Bus, topic: str) -> None:
@@ -331,10 +341,10 @@ def test_a_broker_that_hangs_is_temporary_and_comes_back(bus: Bus, topic: str) -
                 await handler.handle(second, context(event=second))
         finally:
             bus.broker.signal(signal.SIGCONT)
-        await handler.handle(third, context(event=third))
+        await back(handler, third)
 
     asyncio.run(story())
-    ids = [message.headers["id"] for message in bus.read(topic)]
+    ids = dict.fromkeys(message.headers["id"] for message in bus.read(topic))
     assert [id for id in ids if id != second.id] == [first.id, third.id]  # noqa: A001
 
 
