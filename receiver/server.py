@@ -78,6 +78,15 @@ class BoundedHttp(HttpToolsProtocol):
         else:
             super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        if not isinstance(self.cycle, Exchange):
+            super().on_body(body)
+        elif not self.cycle.busy:
+            # uvicorn would stop reading at 64 KiB, until somebody asks for what it has; an
+            # `Exchange` is told of all, and refuses what is too much.
+            self.cycle.body += body
+            self.cycle.set()
+
     def on_message_complete(self) -> None:
         self._in_request_line = True
         self._in_body = False

@@ -386,6 +386,23 @@ def test_at_a_limit_is_within_it(strict: RunningReceiver, store: redis.Redis) ->
     assert len(events(store)) == 2
 
 
+def test_a_body_may_be_as_large_as_the_limit_says(
+    redis_url: str, store: redis.Redis, tmp_path: Path
+) -> None:
+    text = b"x" * 400_000  # several reads from the socket
+    with running_receiver(
+        redis_url,
+        tmp_path,
+        max_body=500_000,
+        max_parameter_length=500_000,
+        read_timeout=2,
+    ) as running:
+        assert running.post(url(), b"CallID=1&Text=" + text).status == 200
+        assert running.post(url(), b"CallID=1&Text=" + text + text).status == 413
+    [event] = events(store)
+    assert event.parameters["Text"] == text.decode()
+
+
 def test_the_quarantine_keeps_a_bounded_number_of_bounded_requests(
     strict: RunningReceiver, store: redis.Redis
 ) -> None:
