@@ -103,11 +103,16 @@ class BoundedHttp(HttpToolsProtocol):
             if self._size > self._most:
                 self._refuse(b"431 Request Header Fields Too Large", b"too_large")
                 return
-        elif not self._in_body:
+        elif not self._in_body and not self._waits_for_a_request():
             self._forget_deadline()
             return
         if self._deadline is None:
             self._deadline = self.loop.call_later(self._timeout, self._too_late)
+
+    def _waits_for_a_request(self) -> bool:
+        """Has none begun, and does uvicorn not wait for it either? Empty lines are not one."""
+        last: RequestResponseCycle | None = self.cycle
+        return last is None or (last.response_complete and self.timeout_keep_alive_task is None)
 
     def _begin_exchange(self) -> None:
         url = httptools.parse_url(self.url)

@@ -445,6 +445,28 @@ def test_a_connection_that_says_nothing_or_not_all_is_ended(
     assert (answer.code == "read_timeout") if refused else (answer.raw == b"")
 
 
+@pytest.mark.parametrize("request_before", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"])
+def test_a_connection_that_sends_empty_lines_only_is_ended(
+    strict: RunningReceiver, request_before: bytes
+) -> None:
+    with strict.connect(timeout=3) as connection:
+        connection.sendall(request_before)
+        if request_before:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        began = time.monotonic()
+        connection.settimeout(0.05)
+        ended = False
+        while not ended and time.monotonic() - began < 3:
+            try:
+                connection.sendall(b"\r\n")
+                ended = connection.recv(1000) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                ended = True
+    assert ended
+
+
 def test_a_head_that_trickles_in_is_ended_all_the_same(strict: RunningReceiver) -> None:
     with strict.connect() as connection:
         began = time.monotonic()
