@@ -28,6 +28,7 @@ from offhook.http import Answer, Http, check
 from offhook.limit import Limit, LimitExceeded
 from offhook.memory import LocalMemory, Memory
 from offhook.settings import HandlerSettings, config_path
+from offhook.tasks import asked_to_end
 
 GROUP = "offhook.handlers"
 
@@ -189,11 +190,25 @@ class PluggedHandler:
                     await self.call(event, context)  # type: ignore[misc]
                 else:
                     loop = asyncio.get_running_loop()
-                    await loop.run_in_executor(threads, self.call, event, context)
+                    await loop.run_in_executor(threads, _in_thread, self.call, event, context)
         except LimitExceeded as error:
             raise HandlerTimeout(
                 f"did not finish within {self.policy.timeout:g} s", hung=not self.is_async
             ) from error
+        except asyncio.CancelledError as error:
+            if asked_to_end():
+                raise
+            # Let out it would end who delivers, without a word, and the call would wait for ever.
+            raise RuntimeError("the handler was cancelled by something of its own") from error
+
+
+def _in_thread(
+    call: Callable[[CallEvent, Context], Any], event: CallEvent, context: Context
+) -> None:
+    try:
+        call(event, context)
+    except StopIteration as error:  # the one exception that asyncio takes from no thread
+        raise RuntimeError("the handler raised StopIteration") from error
 
 
 class HandlerTimeout(TemporaryError):

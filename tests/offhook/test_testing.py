@@ -117,6 +117,21 @@ def test_what_a_handler_raises_comes_through() -> None:
         deliver(stumble, sample_event())
 
 
+def test_what_asyncio_would_keep_to_itself_is_a_bug_as_any_other() -> None:
+    async def cancelled(event: CallEvent) -> None:
+        helper = asyncio.create_task(asyncio.sleep(10))
+        helper.cancel()
+        await helper
+
+    def empty(event: CallEvent) -> None:
+        next(iter(()))
+
+    with pytest.raises(RuntimeError, match="cancelled by something of its own"):
+        deliver(cancelled, sample_event(), timeout=2)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        deliver(empty, sample_event(), timeout=2)
+
+
 def test_a_handler_that_takes_too_long_is_a_temporary_error() -> None:
     async def sleep(event: CallEvent) -> None:
         await asyncio.sleep(10)

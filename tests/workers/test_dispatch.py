@@ -236,6 +236,23 @@ def test_a_bug_is_retried_with_its_type_and_text(bench: Bench) -> None:
     assert job.meta["error"] == "KeyError: 'contact'"
 
 
+def test_a_handler_that_is_cancelled_from_within_holds_up_its_call_only(bench: Bench) -> None:
+    bench.append(*(event(f"call-{n}") for n in range(4)), event("good"))
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        if one.call_id != "good":
+            raise asyncio.CancelledError
+        got.append(one.call_id)
+
+    timer = threading.Timer(5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    bench.dispatch(handle, concurrency=2)
+    timer.cancel()
+    assert got == ["good"]
+    assert len(bench.jobs("scheduled_job_registry")) == 4
+
+
 def test_a_handler_without_retries_makes_dead_letters_only(bench: Bench) -> None:
     bench.append(event())
 
