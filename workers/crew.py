@@ -21,6 +21,7 @@ from rq.serializers import JSONSerializer
 
 from offhook import queues
 from offhook.connection import connect, connect_rq
+from offhook.errors import ConfigError, LeaseLost
 from offhook.handler import plug_all
 from offhook.inbox import CALL_LOG, Inbox, release_lease
 from offhook.settings import Settings
@@ -39,10 +40,29 @@ _HEALTHY = 30.0  # seconds of life after which a death counts as the first again
 JOBS = (dispatch.dispatch, redeliver.redeliver)
 
 
-class DispatchWorker(Worker):
-    """RQ's forking worker, which on a warm shutdown asks its work-horse to end in good order."""
+class OurWorker(Worker):
+    """RQ's forking worker, which says why a job failed in our words: RQ's own log is off."""
 
     max_connection_wait_time = 2.0  # Redis is back within seconds, or it is somebody's alarm
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        super().handle_exception(job, *exc_info)
+        error = exc_info[1]
+        if isinstance(error, ConfigError):
+            why = "; ".join(error.problems)
+            log.error("%s failed, it is tried again: %s", job.description, why)
+        elif isinstance(error, (LeaseLost, RedisError)):
+            log.warning("%s failed, it is tried again: %s", job.description, error)
+        else:
+            self.say(job, error)
+
+    def say(self, job: Job, error: BaseException) -> None:
+        """Log what nobody thought of."""
+        log.error("%s failed, it is tried again", job.description, exc_info=error)
+
+
+class DispatchWorker(OurWorker):
+    """One which on a warm shutdown asks its work-horse to end in good order."""
 
     def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: object) -> None:
         """Let another dispatch go on at once, instead of when the dead one's lease runs out."""
@@ -60,10 +80,11 @@ class DispatchWorker(Worker):
                 log.debug("the work-horse has just ended")
 
 
-class RedeliverWorker(Worker):
-    """RQ's forking worker, whose death is noticed within seconds instead of a minute."""
+class RedeliverWorker(OurWorker):
+    """One whose death is noticed within seconds instead of a minute."""
 
-    max_connection_wait_time = 2.0
+    def say(self, job: Job, error: BaseException) -> None:
+        """A delivery that failed: the job has said it."""
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         return _ALIVE_FOR
@@ -74,10 +95,8 @@ class RedeliverWorker(Worker):
         job.retry_intervals = [queues.AFTER_DEATH]
 
 
-class ScheduledWorker(Worker):
-    """RQ's forking worker, for jobs that come again by themselves: one that is lost is no harm."""
-
-    max_connection_wait_time = 2.0
+class ScheduledWorker(OurWorker):
+    """One for jobs that come again by themselves: one that is lost is no harm."""
 
 
 def needed(settings: Settings, beyond: Sequence[int] = ()) -> list[str]:
@@ -134,8 +153,8 @@ async def _left_over(settings: Settings) -> list[int]:
 
 def run_worker(queue_name: str, settings: Settings) -> None:
     """Work on one queue until SIGTERM. The main function of a worker process."""
-    logging.getLogger("rq").setLevel(logging.CRITICAL)  # what it says of a failure, our jobs say
-    worker_class: type[Worker] = DispatchWorker
+    logging.getLogger("rq").setLevel(logging.CRITICAL)  # what it says of a failure, we say
+    worker_class: type[OurWorker] = DispatchWorker
     if queue_name == queues.SCHEDULED:
         worker_class = ScheduledWorker
     elif queue_name.endswith(".redeliver"):

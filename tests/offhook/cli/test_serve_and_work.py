@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
+from offhook import queues
 from offhook.embedded import free_port
+from offhook.testing import sample_event
 from offhook.token import callback_url
 from tests.conftest import SECRET, Configure
 from tests.installation import OFFHOOK, wait_until
@@ -155,6 +158,22 @@ def test_a_wrong_option_of_a_handler_stops_the_workers(
     assert re.search(
         r"^handlers\.crm\.options\.urll: there is no such option$", answer.stderr, re.M
     )
+
+
+def test_workers_say_that_the_configuration_is_wrong_by_now(
+    configure: Configure, tmp_path: Path, redis_url: str
+) -> None:
+    configure('[handlers.crm]\nuse = "console"\n')
+    log = tmp_path / "log"
+    with running(log, "work"), redis.Redis.from_url(redis_url) as client:
+        wait_until(lambda: bool(client.exists("offhook:{0}:inbox")), "the scheduler runs")
+        configure('[handlers.crm]\nuse = "no_such"\n')
+        event = sample_event()
+        queues.wake(client, "crm", 0)
+        queues.redeliver(client, "crm", event, delay=0)
+        because = "failed, it is tried again: handlers.crm.use: no handler is called 'no_such'"
+        for job in ("dispatch crm/0", f"redeliver dial-in of call {event.call} to crm"):
+            wait_until(lambda line=f"{job} {because}": line in log.read_text(), f"{job} says why")  # type: ignore[misc]
 
 
 def test_a_module_beside_the_configuration_s_process_is_found(
