@@ -44,6 +44,10 @@ async def fail_twice(event: CallEvent, context: Context) -> None:
     _write(event, context)
 
 
+async def never_now(event: CallEvent, context: Context) -> None:
+    raise TemporaryError("not now")
+
+
 async def refuse_the_first(event: CallEvent, context: Context) -> None:
     if event.parameters["n"] == "0":
         raise PermanentError("the first one never")

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Literal
 
 CONSECUTIVE = 5  # failures in a row that open it
@@ -32,6 +33,24 @@ class Circuit:
         self._probe_at = 0.0
         self._changed = asyncio.Event()
         self.state: State = "closed"
+
+    def resume(self, failures: int, seconds: float) -> None:
+        """Go on where the dispatch before has ended.
+
+        Args:
+            failures: its `failures`.
+            seconds: until the next probe, if it was open.
+        """
+        self._recent.extend([False] * min(failures, CONSECUTIVE))
+        if failures >= CONSECUTIVE or seconds:
+            self.open(seconds)
+
+    @property
+    def failures(self) -> int:
+        """How many deliveries have failed in a row; while it is not closed, enough to open it."""
+        if self.state != "closed":
+            return CONSECUTIVE
+        return len(list(takewhile(lambda ok: not ok, reversed(self._recent))))
 
     async def passage(self) -> None:
         """Return when a delivery may start; its outcome must be recorded."""

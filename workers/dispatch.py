@@ -10,7 +10,7 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import uvloop
 from redis import Redis
@@ -21,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from offhook import queues
 from offhook.call import Call
 from offhook.connection import BLOCK_MS, connect, connect_rq
-from offhook.errors import CursorMoved, PermanentError
+from offhook.errors import CursorMoved, PermanentError, TemporaryError
 from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionsCopy
 from offhook.handler import HandlerTimeout, PluggedHandler, plug
@@ -43,6 +43,9 @@ log = logging.getLogger("offhook.dispatch")
 QUIET = 5.0  # seconds without an event, then the job ends
 LONGEST = 3600.0  # seconds, then a fresh process goes on
 READ_AT_ONCE = 500
+# Of a delivery: done with; the lane waits for a redelivery; it is tried again from here.
+Outcome = Literal["done", "parked", "kept"]
+
 MAX_READS = 3  # an event read more often was there each time the process died: it goes on its own
 
 
@@ -111,11 +114,13 @@ class Dispatch:
         self._memory = RedisMemory(inbox.redis, handler.name)
         self._region = settings.region
         self._circuit = Circuit()
+        self._failures = 0  # what the server knows of it
         self._lanes = Lanes()
         self._parked: set[str] = set()  # lanes known to wait for a redelivery
         self._took_over = False  # what a dead dispatch left pending is taken in
         # Read and not yet acknowledged; a position is here until the server knows it is done.
         self._outstanding: set[bytes] = set()
+        self._tried: dict[bytes, int] = {}  # how often, what a probe has left where it was
         self._most = max(1000, 2 * handler.policy.concurrency)
         self._room = asyncio.Event()
         self._done: list[bytes] = []
@@ -137,9 +142,8 @@ class Dispatch:
         """Serve the cursor. True: another dispatch should go on at once."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
         await self._extensions.refresh()
-        remaining = await self._cursor.circuit_open_for()
-        if remaining:
-            self._circuit.open(remaining)
+        self._failures = await self._cursor.failures()
+        self._circuit.resume(self._failures, await self._cursor.circuit_open_for())
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -272,7 +276,11 @@ class Dispatch:
         """Deliver what a lane holds, until it is empty, must wait, or the circuit is not closed."""
         while lane.entries:
             entry = lane.entries.popleft()
-            if await self._deliver(entry):
+            outcome = await self._deliver(entry)
+            if outcome == "kept":
+                lane.entries.appendleft(entry)
+                return
+            if outcome == "done":
                 if self._stop.is_set() or self._circuit.state != "closed":
                     return
                 continue
@@ -284,15 +292,16 @@ class Dispatch:
                 self._forget(lane.entries.popleft())
             return
 
-    async def _deliver(self, entry: Entry) -> bool:
-        """Run the handler once. False: the lane waits for a redelivery now."""
+    async def _deliver(self, entry: Entry) -> Outcome:
+        """Run the handler once."""
         self._lease.check()
         event = entry.event
+        attempt = self._tried.pop(entry.position, 0) + 1
         called = time.time()
         try:
             await self._handler.deliver(
                 event,
-                attempt=1,
+                attempt=attempt,
                 http=self._http,
                 threads=self._threads,
                 extension=self._extensions.get(event.pbx, event.extension),
@@ -300,39 +309,48 @@ class Dispatch:
                 memory=self._memory,
             )
         except PermanentError as error:
-            self._circuit.record(ok=True)  # the other side is there: it said no
+            await self._record_success()  # the other side is there: it said no
             self._tell(entry, called, "dead", error)
             await self._bury(entry, error)
-            return True
+            return "done"
         except Exception as error:  # noqa: BLE001 - a handler may raise anything
             self._tell(entry, called, "failed", error)
-            if isinstance(error, HandlerTimeout) and error.hung:
+            hung = isinstance(error, HandlerTimeout) and error.hung
+            if hung:
                 self._stop_and_hand_over()  # its thread is lost: a fresh process has all of them
             await self._record_failure()
+            if isinstance(error, TemporaryError) and not hung and self._circuit.state != "closed":
+                # The other side is down: that is not the event's fault. Another call probes next.
+                self._tried[entry.position] = attempt
+                await self._say_failed(entry, error)
+                return "kept"
             return await self._put_off(entry, error)
-        self._circuit.record(ok=True)
+        await self._record_success()
         self._tell(entry, called, "delivered", None)
         self._finish(entry, delivered=True)
-        return True
+        return "done"
 
     async def _call_of(self, event: CallEvent) -> Call:
         kind = self._extensions.get(event.pbx, event.extension).kind
         return await self._calls.of(event, kind, self._region)
 
-    async def _put_off(self, entry: Entry, error: Exception) -> bool:
-        """Park the lane behind a redelivery of its own. True: there is no attempt left for one."""
+    async def _put_off(self, entry: Entry, error: Exception) -> Outcome:
+        """Park the lane behind a redelivery of its own, unless there is no attempt left for one."""
         waits = self._handler.policy.retry
         if not waits:
             await self._bury(entry, error)
-            return True
+            return "done"
+        await self._say_failed(entry, error)
+        await self._park(entry, 1, wait_before(waits[0], error), sentence(error))
+        return "parked"
+
+    async def _say_failed(self, entry: Entry, error: Exception) -> None:
         log.warning(
             "delivery failed, to be tried again: %s",
             sentence(error),
             extra=event_keys(entry.event, self._handler.name, 1),
         )
         await self._cursor.count("failed")
-        await self._park(entry, 1, wait_before(waits[0], error), sentence(error))
-        return False
 
     async def _redeliver_alone(self, entry: Entry) -> None:
         """Deliver what may have killed this process before in a process of its own."""
@@ -374,6 +392,11 @@ class Dispatch:
         await self._cursor.count("dead")
         self._finish(entry, delivered=False)
 
+    async def _record_success(self) -> None:
+        self._circuit.record(ok=True)
+        if self._failures:
+            await self._note_failures()
+
     async def _record_failure(self) -> None:
         seconds = self._circuit.record(ok=False)
         if seconds is not None:
@@ -383,6 +406,11 @@ class Dispatch:
                 seconds,
             )
             await self._cursor.open_circuit(seconds)
+        await self._note_failures()
+
+    async def _note_failures(self) -> None:
+        self._failures = self._circuit.failures
+        await self._cursor.note_failures(self._failures)
 
     # Acknowledging
 

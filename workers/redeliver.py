@@ -25,7 +25,7 @@ from offhook.inbox import Inbox
 from offhook.inbox.calls import Calls
 from offhook.memory import RedisMemory
 from offhook.settings import Settings, load_settings
-from workers import process
+from workers import circuit, process
 from workers.failure import event_keys, sentence, wait_before
 from workers.feed import attempt_record
 
@@ -104,15 +104,22 @@ class Redelivery:
         try:
             await self._deliver(handler)
         except Exception as error:
-            dead = isinstance(error, PermanentError) or self._attempt > len(handler.policy.retry)
+            down = isinstance(error, TemporaryError) and await self._is_down()
+            last = self._attempt > len(handler.policy.retry) and not down
+            dead = isinstance(error, PermanentError) or last
             await self._tell(called, "dead" if dead else "failed", error)
             if dead:
                 await self._die(error)
+            elif down:
+                wait = circuit.WAITS[-1]
+                await self._inbox.spare(self._name, self._event, wait)
+                await self._put_off(wait, error)
             else:
                 await self._put_off(handler.policy.retry[self._attempt - 1], error)
             raise
         log.info("redelivered", extra=self._keys)
         await self._tell(called, "delivered", None)
+        await self._inbox.is_back(self._name, self._event)
         await self._advance("delivered")
 
     def _handler(self) -> PluggedHandler:
@@ -133,6 +140,10 @@ class Redelivery:
                 calls=self._call_of,
                 memory=RedisMemory(self._inbox.redis, self._name),
             )
+
+    async def _is_down(self) -> bool:
+        """Has the circuit opened, and not closed since? Then the event is not at fault."""
+        return await self._inbox.failures(self._name, self._event) >= circuit.CONSECUTIVE
 
     async def _call_of(self, event: CallEvent) -> Call:
         return await Calls(self._inbox).of(event, self._extension.kind, self._settings.region)

@@ -12,6 +12,7 @@ share a hash tag, so partitions can spread over a cluster:
     offhook:{0}:attempts:crm   hash: lane -> attempts made to deliver that event
     offhook:{0}:lane:crm:LANE  list: the stored events of a parked lane, the failed one first
     offhook:{0}:circuit:crm    set while the circuit is open, expires when it is time to probe
+    offhook:{0}:failing:crm    how many deliveries have failed in a row; absent: the last was taken
     offhook:{0}:counts:crm     hash: delivered, failed, dead
     offhook:{0}:call:CALL      where the first and the last event of a call are, and its state
     offhook:{0}:calls          sorted set: call -> when it began; all that are kept

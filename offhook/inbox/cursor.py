@@ -39,6 +39,7 @@ class Cursor:
         self._awake = key(partition, "awake", handler)
         self._parked = key(partition, "parked", handler)
         self._circuit = key(partition, "circuit", handler)
+        self._failing = key(partition, "failing", handler)
         self._counts = key(partition, "counts", handler)
         self._position: bytes | None = None  # where the cursor must be, if only we read
         self._wait = False  # the last read has taken all there was
@@ -209,6 +210,17 @@ class Cursor:
     async def circuit_open_for(self) -> float:
         """Seconds until the next probe; 0 when the circuit is not open."""
         return circuit_seconds(await self._redis.pttl(self._circuit))
+
+    async def failures(self) -> int:
+        """How many deliveries have failed in a row, as `note_failures` was told."""
+        return int(await self._redis.get(self._failing) or 0)
+
+    async def note_failures(self, failures: int) -> None:
+        """Tell everybody how many deliveries have failed in a row. 0: the circuit is not open."""
+        if failures:
+            await self._redis.set(self._failing, failures)
+        else:
+            await self._redis.delete(self._failing, self._circuit)
 
     async def count(self, outcome: str, by: int = 1) -> None:
         """Add to the handler's count of `outcome`."""

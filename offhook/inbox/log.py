@@ -58,6 +58,7 @@ class Inbox:
         self._advance: AsyncScript = redis.register_script(scripts.ADVANCE)
         self._rejoin: AsyncScript = redis.register_script(scripts.REJOIN)
         self._attempt: AsyncScript = redis.register_script(scripts.ATTEMPT)
+        self._spare: AsyncScript = redis.register_script(scripts.SPARE)
 
     async def append(
         self,
@@ -343,6 +344,30 @@ class Inbox:
         partition = partition_of(event, self.partitions)
         return circuit_seconds(await self.redis.pttl(key(partition, "circuit", handler)))
 
+    async def failures(self, handler: str, event: CallEvent) -> int:
+        """How many deliveries to the handler have failed in a row, on the event's cursor."""
+        partition = partition_of(event, self.partitions)
+        return int(await self.redis.get(key(partition, "failing", handler)) or 0)
+
+    async def spare(self, handler: str, event: CallEvent, seconds: float) -> None:
+        """Take the attempt back that has begun, and have the circuit open, unless it is."""
+        partition = await self._lane_of(handler, event)
+        await self._spare(
+            keys=[
+                key(partition, "parked", handler),
+                key(partition, "attempts", handler),
+                key(partition, "circuit", handler),
+            ],
+            args=[event.call, event.id, int(seconds * 1000)],
+        )
+
+    async def is_back(self, handler: str, event: CallEvent) -> None:
+        """The handler's other side has taken the event: its circuit need not be open."""
+        partition = partition_of(event, self.partitions)
+        await self.redis.delete(
+            key(partition, "failing", handler), key(partition, "circuit", handler)
+        )
+
     async def count(self, handler: str, event: CallEvent, outcome: str) -> None:
         """Add one to the handler's count of `outcome`."""
         partition = partition_of(event, self.partitions)
@@ -463,7 +488,7 @@ class Inbox:
         """Delete a handler's cursors, and what waits in its parked lanes."""
         for partition in range(self.partitions):
             lanes = await self.parked(handler, partition)
-            names = ("awake", "parked", "attempts", "circuit", "counts")
+            names = ("awake", "parked", "attempts", "circuit", "failing", "counts")
             await self.redis.delete(
                 *(key(partition, name, handler) for name in names),
                 *(key(partition, "lane", handler, lane) for lane in lanes),

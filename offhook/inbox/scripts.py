@@ -124,6 +124,14 @@ if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 return redis.call('HINCRBY', KEYS[2], ARGV[1], 1)
 """
 
+# That attempt does not count: the other side is down. Whoever comes next waits until it is due.
+SPARE = """
+if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then
+    redis.call('HINCRBY', KEYS[2], ARGV[1], -1)
+end
+redis.call('SET', KEYS[3], 'open', 'NX', 'PX', ARGV[3])
+"""
+
 # The event that a lane waits for is done with (delivered or dead): return the next one of it.
 ADVANCE = """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end

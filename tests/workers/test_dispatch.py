@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -31,6 +32,7 @@ from tests.conftest import SECRET
 from tests.events import batch_of, event
 from workers import dispatch as module
 from workers import lease
+from workers.circuit import Circuit
 
 STREAM = "offhook:{0}:inbox"
 Handle = Callable[[CallEvent, Context], Awaitable[None] | None]
@@ -407,10 +409,83 @@ def test_an_open_circuit_makes_the_cursor_wait_and_no_job_per_event(bench: Bench
     bench.dispatch(handle, concurrency=2)
     timer.join()
     assert tried <= 7  # five in a row, and what was in flight beside them
-    assert len(bench.jobs("scheduled_job_registry")) == tried
+    parked = len(bench.jobs("scheduled_job_registry"))
+    assert parked <= 4  # those before the fifth
     state = bench.state()
     assert state.circuit_open is not None
-    assert state.in_flight + state.lag == 100 - tried
+    assert state.in_flight + state.lag == 100 - parked
+
+
+def test_failures_are_counted_from_one_dispatch_to_the_next(bench: Bench) -> None:
+    async def handle(one: CallEvent, context: Context) -> None:
+        raise TemporaryError("down")
+
+    for n in range(4):  # with so little traffic that each event has a dispatch of its own
+        bench.append(event(f"call-{n}"))
+        bench.dispatch(handle)
+        assert bench.state().circuit_open is None
+    bench.append(event("call-4"))
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    bench.dispatch(handle)
+    timer.join()
+    assert bench.state().circuit_open is not None
+    assert (bench.state().lanes, bench.state().in_flight) == (4, 1)
+
+
+def test_a_delivery_that_was_taken_ends_the_count_of_failures(bench: Bench) -> None:
+    async def handle(one: CallEvent, context: Context) -> None:
+        if one.call_id != "good":
+            raise TemporaryError("down")
+
+    for call in ("1", "2", "3", "4", "good", "5", "6", "7", "8"):
+        bench.append(event(call))
+        bench.dispatch(handle)
+    assert bench.state().circuit_open is None
+    assert bench.state().lanes == 8
+
+
+def test_an_outage_costs_no_event_that_came_in_it_an_attempt(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Circuit", lambda: Circuit(waits=(0.01,)))
+    bench.append(*(event(f"call-{c}", n) for n in range(3) for c in range(20)))
+    got: dict[str, list[str]] = {}
+    attempts: dict[str, list[int]] = defaultdict(list)
+    tried = 0
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        nonlocal tried
+        tried += 1
+        if tried < 60:
+            attempts[one.id].append(context.attempt)
+            raise TemporaryError("down")
+        got.setdefault(one.call_id, []).append(one.parameters["n"])
+
+    bench.dispatch(handle, retry=[1], concurrency=1)
+    assert len(bench.jobs("scheduled_job_registry")) == 4  # those that failed before it opened
+    assert bench.jobs("failed_job_registry") == []
+    assert list(got.values()) == [["0", "1", "2"]] * 16
+    assert len(attempts) == 20  # they took turns
+    assert all(made == [*range(1, len(made) + 1)] for made in attempts.values())
+    assert bench.state().circuit_open is None
+
+
+def test_calls_that_are_refused_for_their_own_sake_do_not_keep_the_circuit_open(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Circuit", lambda: Circuit(waits=(0.01,)))
+    bench.append(*(event(f"bad-{n}") for n in range(8)), event("good"))
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        if one.call_id != "good":
+            raise TemporaryError("this one not")
+        got.append(one.call_id)
+
+    bench.dispatch(handle, concurrency=1)
+    assert got == ["good"]
+    assert (bench.state().lanes, bench.state().circuit_open) == (8, None)
 
 
 def test_a_handler_that_blocks_the_event_loop_keeps_its_lease(bench: Bench) -> None:

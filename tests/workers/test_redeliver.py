@@ -202,6 +202,33 @@ def test_while_the_circuit_is_open_no_attempt_is_made(bench: Bench, configure: C
     assert bench.got() == ["0"]
 
 
+def test_while_the_other_side_is_down_a_failed_attempt_does_not_count(
+    bench: Bench, configure: Configure
+) -> None:
+    configure(handler("never_now", "[1]"))
+    bench.park(event("a", 0), event("a", 1))
+    bench.rq.set("offhook:{0}:failing:crm", 5)  # and the circuit has just become half-open
+    bench.work()  # what would be the last attempt
+    assert (bench.dead(), len(bench.scheduled())) == ([], 1)
+    assert bench.rq.hgetall("offhook:{0}:attempts:crm") == {b"main/a": b"1"}
+    assert 50_000 < bench.rq.pttl("offhook:{0}:circuit:crm") <= 60_000  # that was the probe
+    bench.rq.delete("offhook:{0}:failing:crm", "offhook:{0}:circuit:crm")  # it is back
+    [job_id] = bench.scheduled()
+    queues.queue(QUEUE, bench.rq).scheduled_job_registry.remove(job_id)
+    bench.schedule(rounds=3)
+    bench.work()
+    assert len(bench.dead()) == 1
+
+
+def test_a_redelivery_that_is_taken_closes_the_circuit(bench: Bench, configure: Configure) -> None:
+    configure(handler("record"))
+    bench.park(event("a", 0))
+    bench.rq.set("offhook:{0}:failing:crm", 5)
+    bench.work()
+    assert bench.got() == ["0"]
+    assert bench.rq.exists("offhook:{0}:failing:crm", "offhook:{0}:circuit:crm") == 0
+
+
 def test_a_lane_whose_job_was_lost_is_revived(bench: Bench, configure: Configure) -> None:
     configure(handler("record"))
     bench.park(event("a", 0), enqueue=False)
