@@ -118,8 +118,9 @@ class Http:
                     while not answer.content.at_eof() and len(body) < MAX_ANSWER:
                         body += await answer.content.read(MAX_ANSWER - len(body))
                     return Answer(answer.status, answer.headers, body)
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            raise PermanentError("the URL is not one: correct the handler's options") from error
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+            # Its message is the whole URL, and a dead letter keeps the traceback.
+            raise PermanentError("the URL is not one: correct the handler's options") from None
         except LimitExceeded as error:
             raise TemporaryError(f"{_host(url)} did not answer within {timeout:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
