@@ -209,8 +209,11 @@ class CallKeeper:
 
     async def _close(self, names: Sequence[str], closing: Closing) -> None:
         """Close these calls, or correct what was told of those that are."""
+        partition = self._cursor.partition
         for at in range(0, len(names), READ_AT_ONCE):
-            kept = await self._calls.load(self._cursor.partition, names[at : at + READ_AT_ONCE])
+            some = names[at : at + READ_AT_ONCE]
+            kept = await self._calls.load(partition, some)
+            await self._calls.drop(partition, [name for name in some if name not in kept])
             now = datetime.now(UTC)
             changes = [self._told(each, now, closing) for each in kept.values()]
             await self._save(changes, [])
@@ -245,7 +248,5 @@ class CallKeeper:
         partition, wall = self._cursor.partition, datetime.now(UTC)
         silent_since = wall - timedelta(seconds=self._settings.call_timeout)
         while names := await self._calls.silent(partition, silent_since):
-            kept = await self._calls.load(partition, names)
-            await self._calls.drop(partition, [name for name in names if name not in kept])
-            await self._close(list(kept), "silence")
+            await self._close(names, "silence")
         await self._calls.forget(partition, wall - timedelta(days=self._settings.keep_days))

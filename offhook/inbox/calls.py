@@ -149,9 +149,10 @@ class Calls:
         return [name.decode() for name in found]
 
     async def drop(self, partition: int, names: Sequence[str]) -> None:
-        """These are not live any more: what was kept of them has expired."""
+        """These are over, one way or the other: what was kept of them has expired."""
         if names:
             await self._redis.zrem(key(partition, "live"), *names)
+            await self._redis.zrem(key(partition, "settling"), *names)
 
     async def neglected(self, partition: int, before: datetime) -> bool:
         """Is a settle window open, or a call silent since then, and nobody there who ends it?

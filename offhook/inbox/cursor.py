@@ -107,11 +107,22 @@ class Cursor:
         return next((g["last-delivered-id"] for g in groups if g["name"] == name), None)
 
     async def read_pending(self, after: bytes, count: int) -> list[Entry]:
-        """What an earlier dispatch read and did not finish, from the oldest, in pages."""
-        answer = await self._redis.xreadgroup(
-            self.handler, self.CONSUMER, {self._stream: after}, count=count
-        )
-        return read_entries(answer)
+        """What an earlier dispatch read and did not finish, from the oldest, in pages.
+
+        Raises:
+            LeaseLost: another dispatch serves the cursor.
+        """
+        while True:
+            answer: Any = await self._redis.xreadgroup(
+                self.handler, self.CONSUMER, {self._stream: after}, count=count
+            )
+            entries = read_entries(answer)
+            # What the inbox has forgotten meanwhile would be pending for ever.
+            gone = [position for _, items in answer for position, fields in items if not fields]
+            if gone:
+                await self.acknowledge(gone, 0)
+            if entries or not gone:
+                return entries
 
     async def attempts(self, after: bytes, count: int) -> dict[bytes, int]:
         """How often each pending event was read: each time may have ended with a dead process."""

@@ -230,7 +230,8 @@ class Inbox:
             pipeline.hlen(key(partition, "parked", handler))
             pipeline.pttl(key(partition, "circuit", handler))
             pipeline.hgetall(key(partition, "counts", handler))
-            groups, lanes, circuit, counts = await pipeline.execute(raise_on_error=False)
+            pipeline.xlen(f"offhook:{{{partition}}}:inbox")
+            groups, lanes, circuit, counts, length = await pipeline.execute(raise_on_error=False)
         lag = in_flight = 0
         for group in groups if isinstance(groups, list) else ():
             if group["name"] == handler.encode():
@@ -240,6 +241,7 @@ class Inbox:
                     start = b"(" + group["last-delivered-id"]
                     later = await self.redis.xrange(f"offhook:{{{partition}}}:inbox", min=start)
                     lag = len(later or ())
+                lag = min(lag, length)  # the server counts what was forgotten, too
         return CursorState(
             lag=lag,
             in_flight=in_flight,

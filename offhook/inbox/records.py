@@ -80,7 +80,7 @@ def read_entries(answer: Any) -> list[Entry]:
     entries = []
     for _, items in answer or ():
         for position, fields in items:
-            if fields:  # trimmed by hand while pending: nothing is left to deliver
+            if fields:  # else it was forgotten while it was pending: there is nothing to deliver
                 stored = fields[b"e"]
                 entries.append(Entry(position, from_stored(stored), stored))
     return entries

@@ -71,18 +71,13 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 REST = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 1 end
 if ARGV[3] == '0' then
-    local last
-    local info = redis.call('XINFO', 'STREAM', KEYS[2])
-    for i = 1, #info, 2 do
-        if info[i] == 'last-generated-id' then last = info[i + 1] end
-    end
     for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[2])) do
-        local name, delivered
-        for i = 1, #group, 2 do
-            if group[i] == 'name' then name = group[i + 1] end
-            if group[i] == 'last-delivered-id' then delivered = group[i + 1] end
+        local is = {}
+        for i = 1, #group, 2 do is[group[i]] = group[i + 1] end
+        if is['name'] == ARGV[2] then
+            local unread = '(' .. is['last-delivered-id']
+            if #redis.call('XRANGE', KEYS[2], unread, '+', 'COUNT', 1) > 0 then return 0 end
         end
-        if name == ARGV[2] and delivered ~= last then return 0 end
     end
 end
 redis.call('DEL', KEYS[1])
@@ -168,17 +163,15 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
     return 0
 end
 if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
-local last
-local info = redis.call('XINFO', 'STREAM', KEYS[2])
-for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then last = info[i + 1] end
-end
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[2])) do
     local is = {}
     for i = 1, #group, 2 do is[group[i]] = group[i + 1] end
-    if is['name'] == ARGV[1] and (is['last-delivered-id'] ~= last or is['pending'] > 0) then
-        redis.call('SET', KEYS[1], 'waking', 'PX', ARGV[2])
-        return 1
+    if is['name'] == ARGV[1] then
+        local unread = '(' .. is['last-delivered-id']
+        if is['pending'] > 0 or #redis.call('XRANGE', KEYS[2], unread, '+', 'COUNT', 1) > 0 then
+            redis.call('SET', KEYS[1], 'waking', 'PX', ARGV[2])
+            return 1
+        end
     end
 end
 return 0

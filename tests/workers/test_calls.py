@@ -115,6 +115,12 @@ def bench(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made.redis.close()
 
 
+def test_a_call_that_expired_with_its_settle_window_open_is_dropped(bench: Bench) -> None:
+    bench.redis.zadd("offhook:{0}:settling", {"main/gone": time.time() * 1000 - 10_000})
+    bench.keep()
+    assert bench.sizes() == (0, 0, 0)
+
+
 def test_a_call_is_told_of_in_its_lane(bench: Bench) -> None:
     bench.append(*answered())
     bench.keep()

@@ -320,6 +320,30 @@ def test_what_a_dead_dispatch_left_is_delivered_first_and_in_order(bench: Bench)
     assert bench.state().in_flight == 0
 
 
+def test_what_was_forgotten_while_the_handler_was_not_configured_is_not_waited_for(
+    bench: Bench,
+) -> None:
+    bench.append(*(event(f"call-{n}") for n in range(3)))
+    bench.leave_pending(2)
+    bench.redis.xtrim(STREAM, maxlen=0, approximate=False)  # as `Inbox.trim`, of whole hundreds
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        raise AssertionError("there is nothing to deliver")
+
+    timer = threading.Timer(5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    began = time.monotonic()
+    bench.dispatch(handle)
+    timer.cancel()
+    assert time.monotonic() - began < 3
+    assert (bench.state().lag, bench.state().in_flight) == (0, 0)
+
+    async def is_not_behind(inbox: Inbox) -> None:
+        assert not await inbox.behind("crm", 0)
+
+    bench._with_inbox(is_not_behind)
+
+
 @pytest.mark.parametrize("late", ["while it reads", "while it delivers"])
 def test_what_a_late_read_took_is_delivered_in_its_place(bench: Bench, late: str) -> None:
     """A read that was given up (its connection stood still, its dispatch lost the lease) can reach
