@@ -225,12 +225,13 @@ class Inbox:
 
     async def state(self, handler: str, partition: int) -> CursorState:
         """How far the handler has got in one partition."""
+        stream = f"offhook:{{{partition}}}:inbox"
         async with self.redis.pipeline(transaction=False) as pipeline:
-            pipeline.xinfo_groups(f"offhook:{{{partition}}}:inbox")
+            pipeline.xinfo_groups(stream)
             pipeline.hlen(key(partition, "parked", handler))
             pipeline.pttl(key(partition, "circuit", handler))
             pipeline.hgetall(key(partition, "counts", handler))
-            pipeline.xlen(f"offhook:{{{partition}}}:inbox")
+            pipeline.xlen(stream)
             groups, lanes, circuit, counts, length = await pipeline.execute(raise_on_error=False)
         lag = in_flight = 0
         for group in groups if isinstance(groups, list) else ():
@@ -238,9 +239,10 @@ class Inbox:
                 lag = group["lag"]
                 in_flight = group["pending"]
                 if lag is None:  # the server lost count, after a replay
-                    start = b"(" + group["last-delivered-id"]
-                    later = await self.redis.xrange(f"offhook:{{{partition}}}:inbox", min=start)
-                    lag = len(later or ())
+                    lag, start = 0, b"(" + group["last-delivered-id"]
+                    while page := await self._page(stream, start, b"+"):
+                        lag += len(page)
+                        start = b"(" + page[-1]
                 lag = min(lag, length)  # the server counts what was forgotten, too
         return CursorState(
             lag=lag,

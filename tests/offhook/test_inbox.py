@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import redis
@@ -284,6 +285,21 @@ def test_a_handler_that_is_configured_no_more_holds_nothing_back(redis_url: str)
         assert await inbox.cursors() == {*HANDLERS, "removed"}
         await inbox.forget("removed")
         assert await inbox.cursors() == set(HANDLERS)
+
+    run(redis_url, test)
+
+
+def test_what_a_replay_has_yet_to_deliver_is_counted_in_small_steps(redis_url: str) -> None:
+    async def test(inbox: Inbox) -> None:
+        cursor = await leased(inbox)
+        await append(inbox, *(event(n=n) for n in range(3500)))
+        read = await cursor.read(3500, 10)
+        await cursor.acknowledge([entry.position for entry in read], 3500)
+        await inbox.redis.xgroup_setid("offhook:{0}:inbox", "crm", read[99].position)
+        await inbox.redis.config_resetstat()
+        assert (await inbox.state("crm", 0)).lag == 3400
+        stats: Any = await inbox.redis.info("commandstats")
+        assert stats["cmdstat_xrange"]["calls"] == 5  # one that reads all holds everybody up
 
     run(redis_url, test)
 
