@@ -50,20 +50,22 @@ def calls(handler: str, partition: int) -> None:
 
 async def keep_calls(settings: Settings, partition: int) -> None:
     """Take the lease of the cursor `calls` on a partition and serve it until it is quiet."""
-    redis, reading = connect(settings.redis_url, tries=10), connect(settings.redis_url, tries=0)
+    # What is told must not be sent twice by a client: whether it was told is found out.
+    redis, once = connect(settings.redis_url, tries=10), connect(settings.redis_url, tries=0)
     rq = connect_rq(settings.redis_url)
     try:
         inbox = Inbox(redis, settings.partitions)
         cursor = Cursor(inbox, CALL_LOG, partition)
-        reader = Cursor(Inbox(reading, settings.partitions), CALL_LOG, partition, cursor.token)
+        inbox_once = Inbox(once, settings.partitions)
+        reader = Cursor(inbox_once, CALL_LOG, partition, cursor.token)
         if not await taken(cursor):
             return
         extensions = ExtensionsCopy(Extensions(redis))
-        if await CallKeeper(settings, extensions, cursor, reader, Calls(inbox), rq).run():
+        if await CallKeeper(settings, extensions, cursor, reader, Calls(inbox_once), rq).run():
             queues.wake(rq, CALL_LOG, partition)
     finally:
         await redis.aclose()
-        await reading.aclose()
+        await once.aclose()
         rq.close()
 
 

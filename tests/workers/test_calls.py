@@ -5,9 +5,11 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,11 +22,12 @@ from offhook.event import CALLBACKS, from_stored, read_event
 from offhook.extensions import Extensions
 from offhook.fold import fold
 from offhook.handler import plugged
-from offhook.inbox import CALL_LOG, Inbox
+from offhook.inbox import CALL_LOG, Inbox, scripts
 from offhook.inbox.calls import Calls
 from offhook.settings import HandlerSettings, Settings
 from tests.conftest import SECRET
 from tests.events import batch_of
+from tests.receiver.test_store import Proxy
 from workers import calls as module
 from workers import dispatch
 from workers.scheduler import Scheduler
@@ -237,6 +240,40 @@ def test_exactly_once_though_the_process_is_killed_again_and_again(bench: Bench)
         was_answered = summary.outcome == Outcome.ANSWERED
         assert told[f"call-answered {name}"] == was_answered
         assert told[f"missed-call {name}"] == (not was_answered)
+
+
+class LosesAnswers(Proxy):
+    """Between us and the server: loses every third answer to what tells of calls."""
+
+    script = b""
+    saves = 0
+
+    def _serve(self, ours: socket.socket) -> None:
+        with closing(ours), socket.create_connection(("127.0.0.1", self._target)) as theirs:
+            while request := ours.recv(1 << 20):
+                theirs.sendall(request)
+                answer = theirs.recv(1 << 20)
+                if self.script in request and not answer.startswith(b"-NOSCRIPT"):
+                    self.saves += 1
+                    if self.saves % 3 == 0:
+                        return
+                ours.sendall(answer)
+
+
+def test_exactly_once_though_answers_of_the_server_get_lost(bench: Bench) -> None:
+    bench.append(*(each for n in range(5) for each in answered(f"c{n}")))
+    port = int(bench.redis.get_connection_kwargs()["port"])
+    with closing(LosesAnswers(port)) as proxy:
+        proxy.script = bench.redis.script_load(scripts.SAVE_CALLS).encode()
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        bench.settings = bench.settings.model_copy(update={"redis_url": url})
+        for n in range(5, 12):
+            bench.append(*answered(f"c{n}"))
+            bench.keep()
+    assert proxy.saves > 6
+    told = Counter(bench.told())
+    assert set(told.values()) == {1}
+    assert len(told) == 3 * 12
 
 
 def test_an_extension_s_kind_is_known(bench: Bench) -> None:
