@@ -18,7 +18,6 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 
 from offhook.call import Call
 from offhook.errors import ConfigError, TemporaryError
@@ -27,7 +26,7 @@ from offhook.extensions import UNKNOWN, ExtensionSettings
 from offhook.http import Answer, Http, check
 from offhook.limit import Limit, LimitExceeded
 from offhook.memory import LocalMemory, Memory
-from offhook.settings import HandlerSettings, config_path
+from offhook.settings import HandlerSettings, config_path, what_is_wrong
 from offhook.tasks import asked_to_end
 
 GROUP = "offhook.handlers"
@@ -326,16 +325,10 @@ def with_options(target: type[H], options: Mapping[str, Any], where: str) -> H:
     except ValidationError as error:
         raise ConfigError(
             [
-                f"{'.'.join([where, *map(str, fault['loc'])])}: {_message(fault)}"
+                f"{'.'.join([where, *map(str, fault['loc'])])}: {what_is_wrong(fault)}"
                 for fault in error.errors(include_input=False, include_url=False)
             ]
         ) from error
-
-
-def _message(fault: ErrorDetails) -> str:
-    if fault["type"] == "unexpected_keyword_argument":
-        return "there is no such option"
-    return fault["msg"].removeprefix("Value error, ")
 
 
 def _from_files(options: Mapping[str, Any], target: type[Handler], where: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -46,13 +47,31 @@ def _event_types(value: Any) -> Any:
     """The event types, each group replaced by what is in it."""
     if not isinstance(value, list | tuple | set | frozenset):
         return value  # pydantic says what it should be
+    if unknown := [name for name in value if name not in {*GROUPS, *EventType}]:
+        raise ValueError(
+            f"there is no event type {', '.join(map(repr, unknown))}, only {', '.join(EventType)}, "
+            f"and the groups {', '.join(GROUPS)}"
+        )
     return frozenset(each for name in value for each in GROUPS.get(name, (name,)))
 
 
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 
 
+def _like(pattern: str, what: str) -> AfterValidator:
+    """A text of this form; `what` says to a person which that is."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {what}")
+        return value
+
+    return AfterValidator(check)
+
+
 def _redis_url(value: str) -> str:
+    if not value.startswith(("redis://", "rediss://", "unix://", "sentinel://")):
+        raise ValueError("must begin with redis://, rediss://, unix:// or sentinel://")
     try:
         check_url(value)
     except ValueError:
@@ -83,7 +102,7 @@ class HandlerSettings(BaseModel):
         default=None,
         description=(
             "the event types it gets, or groups of them: raw (the five callbacks), calls, "
-            "extensions; what the handler is made for when not set"
+            "extensions, summaries; what the handler is made for when not set"
         ),
     )
     extensions: list[str] | None = Field(
@@ -124,11 +143,13 @@ class PbxSettings(BaseModel):
         default="voipnow",
         description="what its callbacks look like: voipnow, or telphin (which is Ringme's, too)",
     )
-    host: str | None = Field(
-        default=None,
-        pattern=r"^https?://[^\s/?#@]+/?$",
-        description="the PBX's address, such as https://pbx.example.com",
-    )
+    host: (
+        Annotated[
+            str,
+            _like(r"https?://[^\s/?#@]+/?", "an address alone, such as https://pbx.example.com"),
+        ]
+        | None
+    ) = Field(default=None, description="the PBX's address, such as https://pbx.example.com")
     client_id: str | None = Field(
         default=None, description="the key of an app that is registered on the PBX as trusted"
     )
@@ -144,9 +165,10 @@ class PbxSettings(BaseModel):
         default=False,
         description="do not check the PBX's certificate, or sign in over plain http://",
     )
-    user: str = Field(
+    user: Annotated[
+        str, _like(r"@me|@viewer|@owner|[0-9]+", "@me, @owner, or a user's id in digits")
+    ] = Field(
         default="@me",
-        pattern=r"^(@me|@viewer|@owner|[0-9]+)$",
         description="whose extensions they are: @me (the app's user), @owner, or a user's id",
     )
     zone: Annotated[str, AfterValidator(_zone)] | None = Field(
@@ -203,15 +225,16 @@ class Settings(BaseSettings):
     previous_secret: Secret | None = Field(
         default=None, description="still valid while the URLs on the PBX are being replaced"
     )
-    public_url: str = Field(
-        default="http://127.0.0.1:8080",
-        pattern=r"^https?://[^\s?#]+$",
-        description="where the PBX reaches the receiver",
-    )
+    public_url: Annotated[
+        str,
+        _like(
+            r"https?://[^\s?#]+",
+            "a URL such as https://offhook.example.com, without a question mark, # or blank",
+        ),
+    ] = Field(default="http://127.0.0.1:8080", description="where the PBX reaches the receiver")
     redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(
         default="redis://127.0.0.1:6379/0",
         repr=False,
-        pattern=r"^(rediss?|unix|sentinel)://",
         description=(
             "the Redis or Valkey server; or who names it: "
             "sentinel://HOST:PORT,HOST:PORT/NAME/DB?password=..."
@@ -250,9 +273,11 @@ class Settings(BaseSettings):
         gt=0,
         description="seconds that Redis has to take events, then the journal does",
     )
-    region: str | None = Field(
+    region: (
+        Annotated[str, _like(r"[A-Z]{2}", "a country's two letters, in capitals, such as GB")]
+        | None
+    ) = Field(
         default=None,
-        pattern=r"^[A-Z]{2}$",
         description=(
             "the country whose numbers are dialled without a prefix, such as GB; "
             "without it only numbers that begin with + are known in full"
@@ -269,9 +294,13 @@ class Settings(BaseSettings):
         ge=60,
         description="seconds without an event, then a call is closed whose end never came",
     )
-    daily_summary: str | None = Field(
+    daily_summary: (
+        Annotated[
+            str, _like(r"([01][0-9]|2[0-3]):[0-5][0-9]", "a time of day, such as 18:00 or 07:30")
+        ]
+        | None
+    ) = Field(
         default=None,
-        pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
         description="when, in local time, to tell handlers how the day's calls went, such as 18:00",
     )
     keep_days: float = Field(
@@ -360,7 +389,7 @@ class Settings(BaseSettings):
 
 def config_path() -> Path:
     """The configuration file: `$OFFHOOK_CONFIG`, or `offhook.toml` in the working directory."""
-    return Path(os.environ.get("OFFHOOK_CONFIG", DEFAULT_FILE))
+    return Path(os.environ.get("OFFHOOK_CONFIG") or DEFAULT_FILE)
 
 
 def load_settings() -> Settings:
@@ -369,6 +398,7 @@ def load_settings() -> Settings:
     Raises:
         ConfigError: every fault at once, each with the name of its setting.
     """
+    _check_file()
     try:
         return Settings()  # type: ignore[call-arg]  # the fields come from file and environment
     except ValidationError as error:
@@ -377,6 +407,24 @@ def load_settings() -> Settings:
         ) from error
     except ValueError as error:  # the file is not TOML
         raise ConfigError(f"{config_path()}: {error}") from error
+
+
+def _check_file() -> None:
+    """Raise a `ConfigError` when the file is not there although it was named, or is not to be read.
+
+    Without it all would begin, with no handlers: the environment may hold enough for that.
+    """
+    path = config_path()
+    try:
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        if os.environ.get("OFFHOOK_CONFIG"):
+            raise ConfigError(
+                f"OFFHOOK_CONFIG: there is no file {path}; correct it, or let `offhook init` write "
+                "one (who configures by environment variables alone leaves it empty)"
+            ) from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _read_files(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -394,14 +442,47 @@ def _read_files(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def _sentence(fault: Any) -> str:
+def _sentence(fault: ErrorDetails) -> str:
     name = ".".join(map(str, fault["loc"]))
     if fault["type"] == "missing" and name == "secret":
+        where = "" if config_path().exists() else f", and no {DEFAULT_FILE} in {Path.cwd()}"
         return (
-            "secret: there is none, and without it anybody could send events; "
-            "run `offhook init`, or set OFFHOOK_SECRET or OFFHOOK_SECRET_FILE"
+            f"secret: there is none{where}; without it anybody could send events. "
+            "Name your configuration in OFFHOOK_CONFIG, let `offhook init` write one, "
+            "or set OFFHOOK_SECRET or OFFHOOK_SECRET_FILE"
         )
-    if fault["type"] == "extra_forbidden":
-        return f"{name}: there is no such setting"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = what_is_wrong(fault)
     return f"{name}: {message}" if name else message
+
+
+# What pydantic says to programmers, as one says it to people. {...} is from the fault's context.
+_FAULTS = {
+    "missing": "is not set, and must be",
+    "extra_forbidden": "there is no such setting",
+    "unexpected_keyword_argument": "there is no such option",
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be {le:g} or less",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "string_type": "must be a text, in quotes",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "list_type": "must be a list, in [ and ]",
+    "frozen_set_type": "must be a list, in [ and ]",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+}
+
+
+def what_is_wrong(fault: ErrorDetails) -> str:
+    """A fault that pydantic found, without the setting's name, in words for the operator."""
+    if fault["type"] in _FAULTS:
+        return _FAULTS[fault["type"]].format(**fault.get("ctx", {}))
+    return fault["msg"].removeprefix("Value error, ")

@@ -52,6 +52,31 @@ def test_without_a_secret_it_is_said_what_to_do(write: Write) -> None:
     assert "offhook init" in problem
 
 
+def test_in_another_folder_it_says_that_no_configuration_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("OFFHOOK_CONFIG", "OFFHOOK_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    [problem] = problems()
+    assert f"no offhook.toml in {tmp_path}" in problem
+    assert "OFFHOOK_CONFIG" in problem
+
+
+def test_a_configuration_that_was_named_and_is_not_there_stops_everything(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OFFHOOK_SECRET", SECRET)
+    [problem] = problems()
+    assert problem.startswith(f"OFFHOOK_CONFIG: there is no file {tmp_path}/offhook.toml; ")
+    (tmp_path / "offhook.toml").mkdir()  # as Docker makes it of a mount that is not there
+    [problem] = problems()
+    assert problem == f"{tmp_path}/offhook.toml: cannot be read: Is a directory"
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.setenv("OFFHOOK_CONFIG", "")
+    assert load_settings().handlers == {}
+
+
 def test_a_short_secret_is_refused(write: Write) -> None:
     write("secret = 'too short'")
     [problem] = problems()
@@ -72,6 +97,32 @@ def test_all_faults_are_told_at_once_each_with_its_name(write: Write) -> None:
         "handlers.crm.use",
         "handlers.crm.concurrency",
     }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ("public_url = 'offhook.example.com'", "must be a URL such as https://offhook.example.com"),
+        ("redis_url = 'localhost:6379'", "must begin with redis://"),
+        ("durability = 'safe'", "must be 'server', 'disk' or 'replica'"),
+        ("partitions = 'two'", "must be a whole number"),
+        ("partitions = 0", "must be 1 or more"),
+        ("read_timeout = 4000", "must be 3600 or less"),
+        ("keep_days = 0", "must be more than 0"),
+        ("region = 'Germany'", "must be a country's two letters, in capitals, such as GB"),
+        ("daily_summary = '6pm'", "must be a time of day, such as 18:00"),
+        ("handlers.crm = 'webhook'", "must be a table"),
+        ("handlers.crm.concurrency = 1", "is not set, and must be"),
+        ("handlers.crm = {use = 'x', events = ['hangups']}", "there is no event type 'hangups'"),
+        ("handlers.crm = {use = 'x', extensions = '0003*210'}", "must be a list, in [ and ]"),
+        ("pbx.main = {token = 'x', host = 'pbx.example.com'}", "must be an address alone"),
+        ("pbx.main = {token = 'x', host = 'https://x', user = 'me'}", "must be @me, @owner"),
+    ],
+)
+def test_a_fault_is_told_in_words_for_an_operator(write: Write, wrong: str, problem: str) -> None:
+    write(f"secret = {SECRET!r}\n{wrong}")
+    [told] = problems()
+    assert told.partition(": ")[2].startswith(problem)
 
 
 def test_the_environment_wins_over_the_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

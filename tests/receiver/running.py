@@ -145,7 +145,9 @@ def running_receiver(
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("OFFHOOK_")
     }
-    values = {"secret": SECRET, "redis_url": redis_url, "config": directory / "none.toml"}
+    config = directory / "empty.toml"
+    config.touch()
+    values = {"secret": SECRET, "redis_url": redis_url, "config": config}
     for name, value in (values | settings).items():
         environment[f"OFFHOOK_{name.upper()}"] = str(value)
     log = directory / f"receiver-{time.monotonic_ns()}.log"

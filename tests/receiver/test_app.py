@@ -748,7 +748,8 @@ def test_without_a_place_for_the_journal_it_does_not_start(redis_url: str, tmp_p
 def test_without_a_good_secret_it_refuses_to_start_and_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str | None
 ) -> None:
-    monkeypatch.setenv("OFFHOOK_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("OFFHOOK_CONFIG", str(tmp_path / "empty.toml"))
+    (tmp_path / "empty.toml").touch()
     monkeypatch.setenv("OFFHOOK_REDIS_URL", "redis://:hunter2@127.0.0.1/0")
     if secret is not None:
         monkeypatch.setenv("OFFHOOK_SECRET", secret)

@@ -36,7 +36,8 @@ def server_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valk
 @pytest.fixture
 def valkey(server_of_its_own: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Valkey:
     server_of_its_own.make_good()
-    monkeypatch.setenv("OFFHOOK_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("OFFHOOK_CONFIG", str(tmp_path / "empty.toml"))
+    (tmp_path / "empty.toml").touch()
     return server_of_its_own
 
 

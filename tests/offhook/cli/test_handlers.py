@@ -133,7 +133,7 @@ def test_without_a_configuration_it_tells_what_there_is(
     result = offhook("handlers")
     assert result.exit_code == 1
     assert "webhook" in result.stdout
-    assert "! secret: there is none" in result.stderr
+    assert "! OFFHOOK_CONFIG: there is no file" in result.stderr
 
 
 def test_one_is_shown_with_its_options(offhook: Offhook) -> None:

@@ -16,7 +16,8 @@ SECRET = "a secret for tests, forty characters long"
 
 @pytest.fixture(autouse=True)
 def _settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OFFHOOK_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("OFFHOOK_CONFIG", str(tmp_path / "empty.toml"))
+    (tmp_path / "empty.toml").touch()
     monkeypatch.setenv("OFFHOOK_SECRET", SECRET)
 
 
