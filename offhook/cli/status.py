@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from offhook.cli.screen import Json, counted, make_table, print_json
+from offhook.cli.screen import Json, Rows, counted, print_json
 from offhook.cli.server import connected
 from offhook.settings import load_settings
 from offhook.status import HandlerStatus, Status
@@ -77,9 +77,7 @@ def _watch(as_json: bool) -> None:
 
 def _rendered(status: Status) -> RenderableType:
     columns = ("handler", "lag", "in flight", "waiting", "delivered", "failed", "dead", "circuit")
-    table = make_table(
-        *columns, rows=[_row(handler) for handler in status.handlers], right=columns[1:-1]
-    )
+    table = Rows(columns, [_row(handler) for handler in status.handlers], right=columns[1:-1])
     lines = [_inbox(status), _workers(status)]
     problems = [Text(f"! {problem}", style="yellow") for problem in status.problems]
     return Group(*([table] if status.handlers else []), *map(Text, lines), *problems)

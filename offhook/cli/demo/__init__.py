@@ -299,9 +299,10 @@ async def _set_up(show: Show, config: Path) -> None:
 async def _run(show: Show, config: Path, *arguments: str) -> None:
     """Run a command of ours and show what it prints."""
     show.command(arguments)
+    columns = {} if show.width is None else {"COLUMNS": str(show.width)}
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "offhook", *arguments),
-        env=os.environ | {"OFFHOOK_CONFIG": str(config), "COLUMNS": "140"},
+        env=os.environ | {"OFFHOOK_CONFIG": str(config)} | columns,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from offhook.call import Party
 from offhook.cli.demo.target import OtherSystems
@@ -42,7 +43,9 @@ class Show:
     """Prints to a console and keeps count."""
 
     def __init__(self, console: Console) -> None:
-        self._print = partial(console.print, soft_wrap=True)
+        self._console = console
+        # In a terminal lines break between words, and go on below; in a file they are whole.
+        self._print = partial(console.print, soft_wrap=not console.is_terminal)
         self._events: Counter[str] = Counter()
         self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
         self._waited: dict[str, list[float]] = defaultdict(list)
@@ -55,12 +58,28 @@ class Show:
 
     def output(self, text: str) -> None:
         for line in filter(str.strip, text.splitlines()):
-            self._print(f"  {line}", markup=False)
+            self._print(f"  {line.rstrip()}", markup=False)
+
+    @property
+    def width(self) -> int | None:
+        """How wide the output of a command may be, in columns; None in a file: as it likes."""
+        return self._console.width - 2 if self._console.is_terminal else None
+
+    def _line(self, head: str, rest: Text) -> None:
+        """Print a line. Where it is too long, the rest is broken and stays beside the head."""
+        if not self._console.is_terminal:
+            self._print(Text.from_markup(head) + rest)
+            return
+        grid = Table.grid()
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(Text.from_markup(head), rest)
+        self._print(grid)
 
     def legend(self) -> None:
         self._print(
-            "\n[dim]● an event has arrived   ◆ what follows for the call   ✓ delivered   "
-            "↻ failed, will be tried again[/]"
+            "\n[dim]● an event has arrived   ◆ what Offhook tells of the whole call\n"
+            "✓ delivered              ↻ failed, will be tried again[/]"
         )
 
     def call(self, number: int, of: int, story: str) -> None:
@@ -70,10 +89,10 @@ class Show:
         self._events[event.type] += 1
         mark = "●" if event.type in CALLBACKS else "◆"
         status = event.status or (event.summary and event.summary.outcome) or ""
-        self._print(
+        self._line(
             f"  [cyan]{mark}[/] {event.received.astimezone():%H:%M:%S.%f}"[:-3]
-            + f"  [cyan]{event.type:<13}[/] {event.extension}  [dim]{status:<8}[/]  "
-            f"{_party(event.caller)} → {_party(event.called)}"
+            + f"  [cyan]{event.type:<13}[/] {event.extension}  [dim]{status:<8}[/]  ",
+            Text(f"{_party(event.caller)} → {_party(event.called)}"),
         )
 
     def attempt(self, attempt: dict[str, Any]) -> None:
@@ -88,7 +107,9 @@ class Show:
                 how = f"at attempt {attempt['attempt']}"
         else:
             how = f"{attempt['error']}; later events of this call wait"
-        self._print(f"      {_MARKS[outcome]} [bold]{handler:<9}[/] {what}  [dim]{how}[/]")
+        self._line(
+            f"      {_MARKS[outcome]} [bold]{handler:<9}[/] {what}  ", Text(how, style="dim")
+        )
 
     def summary(self, database: Path, others: OtherSystems) -> None:
         raw = {each: count for each, count in self._events.items() if each in CALLBACKS}
@@ -111,8 +132,9 @@ class Show:
             )
         self._print(table)
         self._print(
-            "[dim]from the acceptance of an event to the call of the handler; the first event "
-            "has its dispatch started,\nand what comes behind a redelivery waits for it[/]\n"
+            "[dim]The times are from the acceptance of an event to the call of the handler. "
+            "The long ones: a handler's first event starts its worker up, and what is behind a "
+            "redelivery waits for it.[/]\n"
         )
         with closing(sqlite3.connect(database)) as connection:
             events, calls, legs = (
@@ -121,8 +143,8 @@ class Show:
             )
         self._print(f"The database has {events} events, {calls} calls and {legs} legs.")
         self._print(
-            f"The CRM has {len(others.webhooks)} webhooks, each with a signature that it checked; "
-            "it was busy once, and that one came again, in order."
+            f"The CRM has {len(others.webhooks)} webhooks, each with a signature that it checked. "
+            "It was busy once: that one came again, and the call's later ones after it."
         )
         self._print(f"{len(others.alerts)} alerts were sent, one for each missed call:")
         for alert in others.alerts:
@@ -130,8 +152,8 @@ class Show:
 
     def kept(self, receiver: str, pbx: str, config: Path, folder: Path) -> None:
         self._print(
-            f"\n[bold]Still running[/]: the receiver at {receiver} (try {receiver}/health/ready), "
-            f"the PBX at {pbx}.\n"
+            f"\n[bold]Still running[/]: the receiver (try {receiver}/health/ready),\n"
+            f"and the PBX at {pbx}.\n"
             "In another terminal, with this demo's configuration:\n"
             f"  export OFFHOOK_CONFIG={config}\n"
             f"  {OFFHOOK} status                 how far each handler is\n"
@@ -139,7 +161,8 @@ class Show:
             f"  {OFFHOOK} calls                  who called whom, and how it ended\n"
             f"  {OFFHOOK} sandbox call missed --speed 20 --url {pbx}\n"
             f"The database is {folder}/calls.db, the logs lie beside it.\n"
-            "Ctrl-C stops everything and removes it."
+            "Ctrl-C stops everything and removes it.",
+            soft_wrap=True,  # to be copied
         )
 
     def next_steps(self) -> None:
