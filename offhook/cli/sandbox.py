@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from offhook.cli.screen import Json, fail, note, print_json
+from offhook.cli.server import bound
 from unifiedapi.sandbox.calls import Scenario
 from unifiedapi.sandbox.pbx import Drop
 
@@ -93,10 +94,12 @@ def start(
             ca_file = made.ca_file
             options = {"ssl_certfile": made.certificate_file, "ssl_keyfile": made.key_file}
         base = f"{'https' if tls else 'http'}://{host}:{port}"
-        note(_welcome(store, base, ca_file))
         app = create_exchange(store, numbers=numbers, wrapped=wrapped)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, **options)
+        listening = bound(host, port)
+        note(_welcome(store, base, ca_file))
         try:
-            uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, **options)
+            uvicorn.Server(config).run([listening])
         except KeyboardInterrupt:
             note("The sandbox PBX has stopped.")
 
@@ -194,5 +197,10 @@ def _welcome(store: Any, base: str, ca_file: Path | None) -> str:
         lines += [f'client_id = "{app.id}"', f'client_secret = "{app.secret}"']
     lines.append(f'ca_file = "{ca_file}"' if ca_file else "insecure = true    # plain http")
     numbers = ", ".join(store.extensions)
-    lines += ["", f"Extensions: {numbers}.", "Place a call: offhook sandbox call ring-group"]
+    where = "" if base == _HERE else f" --url {base}"
+    lines += [
+        "",
+        f"Extensions: {numbers}.",
+        f"Place a call: offhook sandbox call ring-group{where}",
+    ]
     return "\n".join(lines)

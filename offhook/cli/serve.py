@@ -1,5 +1,6 @@
 """`offhook serve`: the receiver."""
 
+import socket
 from contextlib import suppress
 from importlib import import_module
 from math import ceil
@@ -11,7 +12,7 @@ from uvicorn.supervisors import Multiprocess
 
 from offhook import logs
 from offhook.cli.screen import note
-from offhook.cli.server import tell_risks
+from offhook.cli.server import bound, tell_risks
 from offhook.settings import Settings, config_path, load_settings
 
 
@@ -41,13 +42,13 @@ def serve(
         timeout_graceful_shutdown=ceil(settings.read_timeout) + 5,
     )
     config.log_config = logs.CONFIG  # for the processes that uvicorn starts
+    listening = bound(host, port)
     tell_risks(settings)
-    note(f"The receiver listens on http://{host}:{port}.")
     with suppress(KeyboardInterrupt):  # uvicorn raises it when it has stopped
-        _run(config, settings)
+        _run(config, settings, listening)
 
 
-def _run(config: uvicorn.Config, settings: Settings) -> None:
+def _run(config: uvicorn.Config, settings: Settings, listening: socket.socket) -> None:
     if config.workers > 1:
         # A process that cannot write there would be started again and again.
         folder = config_path().parent / settings.journal
@@ -55,9 +56,23 @@ def _run(config: uvicorn.Config, settings: Settings) -> None:
             folder, settings.journal_size
         ):
             journal.close()
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
+        _tell(config)
+        Multiprocess(config, sockets=[listening]).run()
         return
-    server = uvicorn.Server(config)
-    server.run()
+    server = _Server(config)
+    server.run([listening])
     if not server.started:
         raise typer.Exit(1)
+
+
+class _Server(uvicorn.Server):
+    """Says that it listens when it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        _tell(self.config)
+
+
+def _tell(config: uvicorn.Config) -> None:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    note(f"The receiver listens on http://{host}:{config.port}.")

@@ -1,6 +1,7 @@
-"""The Redis server, as the commands reach it."""
+"""Servers, as the commands need them: Redis, to be reached; one of ours, to be listened at."""
 
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -8,6 +9,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from offhook.connection import connect, connect_rq
+from offhook.errors import ConfigError
 from offhook.inbox import Inbox
 from offhook.safety import risks
 from offhook.settings import Settings
@@ -31,3 +33,22 @@ async def connected(settings: Settings) -> AsyncIterator[tuple[Inbox, Redis]]:
     finally:
         await redis.aclose()
         rq.close()
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket for a server to listen at.
+
+    Raises:
+        ConfigError: the address is not this machine's, or the port is taken.
+    """
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"cannot listen on {host}, port {port}: {error.strerror}; choose with --host and --port"
+        ) from error
+    sock.set_inheritable(True)
+    return sock
