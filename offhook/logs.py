@@ -2,6 +2,7 @@
 
 import logging
 import logging.config
+import time
 from typing import Any
 
 
@@ -24,6 +25,37 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+class Outage:
+    """Tells that something does not answer: at once, then once a minute, and when it is over.
+
+    Whoever tries again every second would fill a disk with an outage that nobody watches.
+
+    Args:
+        log: where to.
+        what: what does not answer.
+        every: seconds from one line to the next.
+    """
+
+    def __init__(self, log: logging.Logger, what: str, every: float = 60.0) -> None:
+        self._log = log
+        self._what = what
+        self._every = every
+        self._next: float | None = None  # None: it answers
+
+    def goes_on(self, error: Exception) -> None:
+        """It did not answer, for this reason."""
+        now = time.monotonic()
+        if self._next is None or now >= self._next:
+            self._next = now + self._every
+            self._log.error("%s does not answer (%s); trying again", self._what, error)
+
+    def is_over(self) -> None:
+        """It answered."""
+        if self._next is not None:
+            self._next = None
+            self._log.warning("%s answers again", self._what)
 
 
 # As data, because uvicorn hands it to the processes that it starts.

@@ -24,6 +24,7 @@ from offhook.extensions import Extensions, ExtensionsCopy
 from offhook.fold import Closing, fold, over, tell
 from offhook.inbox import CALL_LOG, Cursor, Entry, Inbox
 from offhook.inbox.calls import FOLDED, Calls, Change, Kept
+from offhook.logs import Outage
 from offhook.settings import Settings, load_settings
 from workers import process
 from workers.failure import event_keys
@@ -111,6 +112,7 @@ class CallKeeper:
     async def _serve(self) -> bool:
         began = quiet_since = time.monotonic()
         recovered = False
+        outage = Outage(log, "Redis")
         while not self._stop.is_set():
             try:
                 if not recovered:
@@ -126,10 +128,11 @@ class CallKeeper:
             except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError) as error:
                 # Whether the last step was made, what is pending and what is kept will tell.
                 self._lease.check()
-                log.warning("calls wait for Redis, going on: %s", error)
+                outage.goes_on(error)
                 await asyncio.sleep(0.2)
                 recovered = False
                 continue
+            outage.is_over()
             now = time.monotonic()
             if entries or self._windows:
                 quiet_since = now

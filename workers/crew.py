@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from offhook.connection import connect, connect_rq
 from offhook.errors import ConfigError, LeaseLost
 from offhook.handler import plug_all
 from offhook.inbox import CALL_LOG, Inbox, release_lease
+from offhook.logs import Outage
 from offhook.settings import Settings
 from workers import dispatch, process, redeliver, scheduler
 
@@ -160,6 +162,7 @@ def run_worker(queue_name: str, settings: Settings) -> None:
     elif queue_name.endswith(".redeliver"):
         worker_class = RedeliverWorker
     connection = connect_rq(settings.redis_url)
+    outage = Outage(log, "Redis")
     while True:
         try:
             worker = worker_class(
@@ -173,9 +176,15 @@ def run_worker(queue_name: str, settings: Settings) -> None:
             )
             break
         except RedisError as error:
-            log.error("Redis does not answer (%s); trying again", error)
+            outage.goes_on(error)
             time.sleep(1)
-    worker.work(logging_level="CRITICAL")
+    outage.is_over()
+    try:
+        worker.work(logging_level="CRITICAL")
+    except RedisError as error:
+        # RQ has given up, and cannot even say so in Redis. The next process waits for the server.
+        outage.goes_on(error)
+        sys.exit(1)
 
 
 @dataclass

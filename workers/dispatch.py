@@ -28,6 +28,7 @@ from offhook.handler import HandlerTimeout, PluggedHandler, plug
 from offhook.http import Http
 from offhook.inbox import Cursor, Entry, Inbox
 from offhook.inbox.calls import Calls
+from offhook.logs import Outage
 from offhook.memory import RedisMemory
 from offhook.settings import Settings, load_settings
 from offhook.tasks import asked_to_end, end
@@ -172,6 +173,7 @@ class Dispatch:
         self._parked = await self._cursor.parked()
         began = quiet_since = time.monotonic()
         recovered = False
+        outage = Outage(log, "Redis")
         while not self._stop.is_set():
             try:
                 if not recovered:
@@ -184,10 +186,11 @@ class Dispatch:
             except (RedisConnectionError, RedisTimeoutError) as error:
                 # What the server had already handed out is found again as pending.
                 self._lease.check()
-                log.warning("reading was interrupted, going on: %s", error)
+                outage.goes_on(error)
                 await asyncio.sleep(0.2)
                 recovered = False
                 continue
+            outage.is_over()
             now = time.monotonic()
             if entries or self._outstanding:
                 quiet_since = now

@@ -24,6 +24,7 @@ from offhook.event import EventType
 from offhook.handler import wanted_types
 from offhook.inbox import CALL_LOG, Inbox
 from offhook.inbox.calls import Calls
+from offhook.logs import Outage
 from offhook.settings import Settings
 
 log = logging.getLogger("offhook.scheduler")
@@ -71,12 +72,14 @@ async def _run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
     scheduler = Scheduler(settings, Inbox(redis, settings.partitions), rq)
+    outage = Outage(log, "Redis")
     try:
         while not stop.is_set():
             try:
                 await scheduler.round()
+                outage.is_over()
             except RedisError as error:
-                log.error("Redis does not answer (%s); trying again", error)
+                outage.goes_on(error)
             try:
                 await asyncio.wait_for(stop.wait(), EVERY)
             except TimeoutError:

@@ -83,3 +83,22 @@ def test_a_receiver_killed_while_redis_is_away_loses_nothing(tmp_path: Path) -> 
             known = [one for one in delivered if one[1:] not in unanswered]
             audit(outcome, known, repeats=True)
         wait_until(lambda: not journals(offhook), "the journals are empty")
+
+
+def test_an_outage_is_a_few_lines_in_the_log_of_the_workers(tmp_path: Path) -> None:
+    with Installation.running(tmp_path, HANDLERS) as offhook:
+        offhook.wait_for_all(offhook.load(100, name="before"), NAMES)
+        offhook.redis.stop()
+        time.sleep(10)  # until RQ's workers give up and are started again
+        offhook.redis.start()
+        after = offhook.load(100, name="after")
+        offhook.wait_for_all(after, NAMES)
+        wait_until(
+            lambda: "offhook.scheduler: Redis answers again" in offhook.log.read_text(),
+            "it is said that the outage is over",
+        )
+        said = offhook.log.read_text()
+    assert "Redis does not answer" in said
+    assert "starting it again" in said
+    assert "Traceback" not in said
+    assert len(said.splitlines()) < 60, said

@@ -1,8 +1,11 @@
 """Log lines: one for each record, with the keys of the event."""
 
 import logging
+import time
 
-from offhook.logs import Keys
+import pytest
+
+from offhook.logs import Keys, Outage
 
 
 def line(message: str, **keys: object) -> str:
@@ -30,3 +33,21 @@ def test_a_traceback_keeps_its_lines() -> None:
     record = logging.LogRecord("offhook", logging.ERROR, "", 0, "failed", (), None)
     record.exc_text = "Traceback:\n  here"
     assert Keys("%(message)s").format(record) == "failed\nTraceback:\n  here"
+
+
+def test_an_outage_is_told_at_once_and_seldom_and_when_it_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    outage = Outage(logging.getLogger("offhook.test"), "Redis", every=0.2)
+    error = ConnectionError("refused")
+    outage.is_over()
+    for _ in range(100):
+        outage.goes_on(error)
+    time.sleep(0.25)
+    for _ in range(100):
+        outage.goes_on(error)
+    outage.is_over()
+    outage.is_over()
+    outage.goes_on(error)
+    told = "Redis does not answer (refused); trying again"
+    assert caplog.messages == [told, told, "Redis answers again", told]
