@@ -16,7 +16,7 @@ from offhook.fold import summarize
 from offhook.inbox.calls import Calls
 from offhook.settings import load_settings
 
-calls = typer.Typer(rich_markup_mode=None)
+calls = typer.Typer(add_completion=False, rich_markup_mode=None)
 calls.command()(reconcile)
 
 
@@ -42,7 +42,9 @@ def _calls(
             help="That began since: 2h, 3d (ago), 2026-05-01T14:00.",
         ),
     ] = None,
-    most: Annotated[int, typer.Option("--most", "-n", min=1, help="At most so many.")] = 50,
+    most: Annotated[
+        int, typer.Option("--most", "-n", min=1, metavar="N", help="At most so many.")
+    ] = 50,
     as_json: Json = False,
 ) -> None:
     """List calls, the newest first: who called whom, who answered, how it ended.

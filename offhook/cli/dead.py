@@ -34,6 +34,7 @@ from offhook.settings import load_settings
 dead = typer.Typer(
     help="Look at the dead letters: deliveries that are out of attempts.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 
@@ -115,7 +116,7 @@ def retry(
     everything: Everything = False,
     yes: Yes = False,
 ) -> None:
-    """Have dead letters delivered again, the events of each call in order.
+    """Have dead letters delivered again, each call in order.
 
     \b
     Examples:

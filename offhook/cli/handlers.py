@@ -22,7 +22,7 @@ from offhook.logs import printable
 from offhook.settings import HandlerSettings, load_settings
 from offhook.testing import sample_event
 
-handlers = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+handlers = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 
 _WORDS: Mapping[Any, str] = {
     str: "text",
@@ -154,9 +154,9 @@ def preview(
 def new(
     name: Annotated[str, typer.Argument(help="Its name, such as my_crm.", metavar="NAME")],
 ) -> None:
-    """Write a handler to begin with: a project that installs, with tests.
+    """Write a project to begin a handler with, with tests.
 
-    It goes into a new folder of that name, here. Nothing that is there
+    It installs as it is. It goes into a new folder of that name, here. Nothing that is there
     already is overwritten. docs/tutorial.md goes on from there.
 
     \b

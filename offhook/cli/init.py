@@ -73,7 +73,10 @@ _VALUES: dict[str, Any] = {
 
 def init(
     directory: Annotated[
-        Path, typer.Option(help="Where to write them.", file_okay=False, show_default="here")
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="Where to write them.", file_okay=False, show_default="here"
+        ),
     ] = Path(),
 ) -> None:
     """Write a configuration and a secret to begin with.

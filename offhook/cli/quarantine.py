@@ -21,7 +21,10 @@ from offhook.logs import printable
 from offhook.settings import load_settings
 
 quarantine = typer.Typer(
-    help="Look at callbacks that were refused.", no_args_is_help=True, rich_markup_mode=None
+    help="Look at callbacks that were refused.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 
@@ -51,7 +54,7 @@ def show(
     key: Annotated[str, typer.Argument(help="As `list` shows it.", metavar="ID")],
     as_json: Json = False,
 ) -> None:
-    """Show one refused callback, with its query and its body as they came.
+    """Show one refused callback, with its query and its body.
 
     \b
     Examples:

@@ -15,6 +15,7 @@ from unifiedapi.sandbox.pbx import Drop
 sandbox = typer.Typer(
     help="Run a PBX made of code: UnifiedAPI, and calls placed on it.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 
@@ -26,7 +27,10 @@ Phones = Annotated[
     typer.Option(help="The phones, separated by commas.", show_default="all", metavar="LIST"),
 ]
 Speed = Annotated[
-    float, typer.Option(min=0.001, help="20 makes a call of two minutes last six seconds.")
+    float,
+    typer.Option(
+        min=0.001, metavar="FACTOR", help="20 makes a call of two minutes last six seconds."
+    ),
 ]
 Lost = Annotated[
     Drop,
@@ -40,13 +44,18 @@ _HERE = "http://127.0.0.1:8090"
 
 @sandbox.command("start")
 def start(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8090,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="The address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, metavar="PORT", help="The port to listen on.")
+    ] = 8090,
     file: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
+            metavar="FILE",
             help="A TOML file with users, extensions and apps.",
             show_default="a small organization",
         ),
@@ -61,11 +70,12 @@ def start(
         bool, typer.Option("--wrapped", help="Wrap answers in an array, as v5's samples do.")
     ] = False,
 ) -> None:
-    """Start the sandbox PBX; it runs until Ctrl-C and forgets everything then.
+    """Start the sandbox PBX; it runs until Ctrl-C.
 
     It speaks UnifiedAPI (phone call events, presence, queue agents, call
     records, OAuth) as documented, and makes real callbacks for the calls
-    that are placed on it. Its description is at /openapi.json.
+    that are placed on it. Its description is at /openapi.json. It forgets
+    everything when it stops.
 
     \b
     Examples:
@@ -133,8 +143,10 @@ def call(
 
 @sandbox.command("load")
 def load(
-    calls: Annotated[int, typer.Argument(min=1, help="How many calls to place.")],
-    rate: Annotated[float, typer.Option(min=0.001, help="Calls to begin per second.")] = 10.0,
+    calls: Annotated[int, typer.Argument(min=1, metavar="N", help="How many calls to place.")],
+    rate: Annotated[
+        float, typer.Option(min=0.001, metavar="N", help="Calls to begin per second.")
+    ] = 10.0,
     url: Url = _HERE,
     phones: Phones = None,
     speed: Speed = 1.0,

@@ -17,10 +17,17 @@ from offhook.settings import Settings, config_path, load_settings
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8080,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="The address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, metavar="PORT", help="The port to listen on.")
+    ] = 8080,
     processes: Annotated[
-        int, typer.Option(min=1, help="How many; one takes thousands of callbacks a second.")
+        int,
+        typer.Option(
+            min=1, metavar="N", help="How many; one takes thousands of callbacks a second."
+        ),
     ] = 1,
 ) -> None:
     """Run the receiver: take the callbacks of the PBX.

@@ -58,8 +58,10 @@ def simulate(
     pbx: Annotated[
         str, typer.Option(help="Name of the PBX that the calls come from.", metavar="NAME")
     ] = "main",
-    calls: Annotated[int, typer.Option(min=1, help="How many calls to place.")] = 20,
-    rate: Annotated[float, typer.Option(min=0.001, help="Calls to begin per second.")] = 5.0,
+    calls: Annotated[int, typer.Option(min=1, metavar="N", help="How many calls to place.")] = 20,
+    rate: Annotated[
+        float, typer.Option(min=0.001, metavar="N", help="Calls to begin per second.")
+    ] = 5.0,
     extensions: Annotated[
         str, typer.Option(help="The phones, separated by commas.", metavar="LIST")
     ] = "0003*210,0003*211,0003*212,0003*213",
@@ -79,7 +81,9 @@ def simulate(
     ] = Method.BOTH,
     speed: Annotated[
         float,
-        typer.Option(min=0.001, help="20 makes a call of two minutes last six seconds."),
+        typer.Option(
+            min=0.001, metavar="FACTOR", help="20 makes a call of two minutes last six seconds."
+        ),
     ] = 20.0,
     seed: Annotated[
         int | None,

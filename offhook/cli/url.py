@@ -16,8 +16,8 @@ _HERE = ("127.0.0.1", "localhost", "::1")
 
 
 def url(
-    pbx: Annotated[str, typer.Argument(help="A name for the PBX, such as main.")],
-    extension: Annotated[str, typer.Argument(help="Such as 0003*210.")],
+    pbx: Annotated[str, typer.Argument(metavar="PBX", help="A name for the PBX, such as main.")],
+    extension: Annotated[str, typer.Argument(metavar="EXTENSION", help="Such as 0003*210.")],
     event: Annotated[
         Literal["dial-in", "dial-out", "hangup", "answer-in", "answer-out"] | None,
         typer.Option(help="Only this event type, and only its URL."),

@@ -46,7 +46,7 @@ class _WithDefault(TyperGroup):
         return self.commands[_DEFAULT].make_context(info_name, args, parent, **extra)
 
 
-setup = typer.Typer(cls=_WithDefault, rich_markup_mode=None)
+setup = typer.Typer(cls=_WithDefault, add_completion=False, rich_markup_mode=None)
 
 
 class Method(StrEnum):
@@ -61,7 +61,10 @@ Numbers = Annotated[
     typer.Argument(help="Such as 0003*210.", metavar="EXTENSION", show_default=False),
 ]
 AtOnce = Annotated[
-    int, typer.Option("--at-once", min=1, max=100, help="Extensions to work on at the same time.")
+    int,
+    typer.Option(
+        "--at-once", min=1, max=100, metavar="N", help="Extensions to work on at the same time."
+    ),
 ]
 OnlyPlan = Annotated[bool, typer.Option("--plan", help="Show what would be done, and do nothing.")]
 Adopt = Annotated[

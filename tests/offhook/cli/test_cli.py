@@ -1,5 +1,6 @@
 """What all commands share."""
 
+import re
 import subprocess
 import sys
 
@@ -27,6 +28,16 @@ def test_every_command_has_help(name: str, offhook: Offhook) -> None:
     result = offhook(name, "--help")
     assert result.exit_code == 0
     assert f"Usage: offhook {name}" in result.stdout
+
+
+@pytest.mark.parametrize("group", ["sandbox", "setup", "handlers", "calls", "dead", "quarantine"])
+def test_help_of_a_group_names_its_commands_in_whole_sentences(
+    group: str, offhook: Offhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = offhook(group, "--help").stdout
+    assert "completion" not in shown
+    assert not re.search(r"^  \w.*\.\.\.$", shown, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
