@@ -12,6 +12,7 @@ from offhook.cli.moment import moment
 from offhook.cli.reconcile import reconcile
 from offhook.cli.screen import Json, counted, local, note, print_json, print_table
 from offhook.cli.server import connected
+from offhook.errors import ConfigError
 from offhook.fold import summarize
 from offhook.inbox.calls import Calls
 from offhook.settings import load_settings
@@ -61,6 +62,8 @@ def _calls(
     """
     if context.invoked_subcommand:
         return
+    if number is not None and not _digits(number):
+        raise ConfigError(f"--number: {number!r} has no digit to look for")
     settings = load_settings()
     began = since or datetime.now(UTC) - timedelta(days=1)
 

@@ -280,12 +280,12 @@ def _print_installed(there: list[Installed]) -> None:
             each.name,
             each.package,
             each.problem or each.help.partition("\n")[0],
-            ", ".join(f"{o.name}*" if o.required else o.name for o in each.options),
+            ", ".join(option.name for option in each.options if option.required),
         ]
         for each in there
     ]
-    typer.echo('Installed (use = "..."; an option with * must be set):')
-    print_table("name", "package", "what it does", "options", rows=rows)
+    typer.echo('Installed (use = "..."; `offhook handlers show NAME` has all options):')
+    print_table("name", "package", "what it does", "must be set", rows=rows)
 
 
 def _print_configured(configured: Mapping[str, HandlerSettings]) -> None:

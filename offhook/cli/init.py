@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -135,9 +136,14 @@ def _handler() -> Iterator[str]:
 def _setting(name: str, field: FieldInfo) -> str:
     """A setting as comments: its meaning, and the setting with its default, or with an example."""
     if "SecretStr" in str(field.annotation):
-        return f'# {field.description}\n#{name}_file = "offhook.{name.replace("_", "-")}"\n'
+        return f'{_comment(field)}#{name}_file = "offhook.{name.replace("_", "-")}"\n'
     value = _VALUES[name] if field.default is None else field.default
-    return f"# {field.description}\n#{name} = {json.dumps(value, default=str)}\n"
+    return f"{_comment(field)}#{name} = {json.dumps(value, default=str)}\n"
+
+
+def _comment(field: FieldInfo) -> str:
+    lines = textwrap.wrap(str(field.description), 98, break_on_hyphens=False)
+    return "".join(f"# {line}\n" for line in lines)
 
 
 def _write(path: Path, text: str, mode: int) -> None:

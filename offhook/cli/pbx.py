@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
 from offhook.cli.screen import fail, note
 from offhook.errors import ConfigError
 from offhook.pbx import chosen, open_api, sentence
-from offhook.settings import load_settings
+from offhook.settings import Settings, load_settings
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import UnifiedApiError
 
@@ -34,8 +35,7 @@ async def pbx_api(name: str | None, user: str | None) -> AsyncIterator[tuple[Uni
     """
     settings = load_settings()
     pbx = chosen(settings, name)
-    if settings.pbx[pbx].insecure:
-        note(f"! pbx.{pbx}: insecure: nothing proves that {settings.pbx[pbx].host} is it")
+    tell_insecure(settings, pbx)
     try:
         async with open_api(settings, pbx) as api:
             yield api, user or settings.pbx[pbx].user
@@ -43,6 +43,13 @@ async def pbx_api(name: str | None, user: str | None) -> AsyncIterator[tuple[Uni
         raise
     except UnifiedApiError as error:
         fail(sentence(error))
+
+
+def tell_insecure(settings: Settings, pbx: str) -> None:
+    """Say each time that nothing proves who the PBX is, when `insecure` is set."""
+    if settings.pbx[pbx].insecure:
+        host = urlsplit(settings.pbx[pbx].host or "").netloc
+        note(f"! pbx.{pbx}: insecure: whoever answers at {host} is taken for it")
 
 
 def in_words(status: IntEnum | None) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from offhook.cli.moment import moment
+from offhook.cli.pbx import tell_insecure
 from offhook.cli.screen import Json, counted, fail, local, note, print_json, print_table
 from offhook.cli.server import connected
 from offhook.errors import InboxUnavailable, NotYet
@@ -74,8 +75,7 @@ async def _done(
     done = []
     async with connected(settings) as (inbox, rq):
         for name in names:
-            if settings.pbx[name].insecure:
-                note(f"! pbx.{name}: insecure: nothing proves that {settings.pbx[name].host} is it")
+            tell_insecure(settings, name)
             try:
                 async with open_api(settings, name) as api:
                     with _bar(name) as advance:

@@ -55,10 +55,14 @@ def replay(
                 note(f"{handler} has read no event that came since {local(since)}.")
                 return
             events = counted(count, "event")
-            confirm(f"{handler} gets {events} again, from {local(first)} on. Go on?", yes=yes)
+            confirm(
+                f"{handler} reads {events} again, from {local(first)} on, and gets those that its "
+                "filter lets through. Go on?",
+                yes=yes,
+            )
             count = await inbox.set_back(handler, since)
             for partition in range(settings.partitions):
                 queues.wake(rq, handler, partition)
-            typer.echo(f"{handler} gets {counted(count, 'event')} again.")
+            typer.echo(f"{handler} reads {counted(count, 'event')} again.")
 
     asyncio.run(run())

@@ -26,7 +26,7 @@ _URL = re.compile(r"https?://[^\s?#]+")
 _HINTS: Mapping[int | str, str] = {
     404: "404: the receiver does not know these URLs; does it have the same secret?",
     503: "503: the receiver cannot store events; its /health/ready says why",
-    "no connection": "no connection: nothing listens there; start it with `offhook serve`",
+    "no connection": "no connection: no receiver is there; start `offhook serve`, or give --url",
     "TLS": "TLS: the receiver's certificate is not one that a PBX would trust",
 }
 

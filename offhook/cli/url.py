@@ -44,5 +44,7 @@ def url(
         for each in CALLBACKS if event is None else [EventType(event)]:
             found = callback_url(settings.public_url, secret, pbx, extension, each.value)
             typer.echo(found if event else f"{each.value:<10} {found}")
+    if settings.pbx and pbx not in settings.pbx:
+        note(f"! no PBX is configured as {pbx!r}, only {', '.join(settings.pbx)}: is that meant?")
     if urlsplit(settings.public_url).hostname in _HERE:
         note("Only a PBX on this machine reaches these: set public_url to what the PBX can reach.")

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from offhook.cli.pbx import tell_insecure
 from offhook.cli.screen import confirm, counted, note, print_table
 from offhook.connection import connect
 from offhook.extensions import Extensions, ExtensionSettings, Name
@@ -67,8 +68,7 @@ async def site(
         extensions = Extensions(redis)
         registrars: dict[str, Registrar | ByHand] = {}
         for name in pbxs:
-            if settings.pbx[name].insecure:
-                note(f"! pbx.{name}: insecure: nothing proves that {_host(settings, name)} is it")
+            tell_insecure(settings, name)
             registrars[name] = await stack.enter_async_context(
                 registrar(settings, name, at_once=at_once, adopt=adopt)
             )
@@ -296,7 +296,3 @@ def _print_summary(outcomes: Sequence[tuple[str, Outcome]]) -> None:
 def _as_they_should_be(number: int) -> str:
     is_so = "is as it should be" if number == 1 else "are as they should be"
     return f"{counted(number, 'extension')} {is_so}"
-
-
-def _host(settings: Settings, pbx: str) -> str:
-    return urlsplit(settings.pbx[pbx].host or "").netloc

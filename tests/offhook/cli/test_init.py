@@ -72,8 +72,10 @@ def test_every_setting_is_in_it_with_its_meaning() -> None:
         for name, field in model.model_fields.items():
             if name in elsewhere:
                 continue
-            pattern = rf"^# {re.escape(str(field.description))}\n#?{name}(_file)? = "
-            assert re.search(pattern, text, re.MULTILINE), name
+            [comment] = re.findall(rf"((?:^# .*\n)+)#?{name}(?:_file)? = ", text, re.MULTILINE)[:1]
+            said = " ".join(line.removeprefix("# ") for line in comment.splitlines())
+            assert said.endswith(str(field.description)), name
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_every_example_is_of_a_built_in_handler() -> None:

@@ -74,8 +74,8 @@ def test_the_handler_gets_the_events_again_and_is_woken(bench: Bench, offhook: O
     assert ids(bench.read()) == ids(events)
     result = offhook("replay", "--handler", "crm", "--since", "1h", input="y\n")
     assert result.exit_code == 0
-    assert "crm gets 10 events again, from " in result.stderr
-    assert result.stdout.endswith("crm gets 10 events again.\n")
+    assert "crm reads 10 events again, from " in result.stderr
+    assert result.stdout.endswith("crm reads 10 events again.\n")
     with redis.Redis.from_url(bench.url) as rq:
         for partition in range(PARTITIONS):
             [job] = queues.queue(queues.dispatch_queue("crm", partition), rq).jobs
@@ -92,7 +92,7 @@ def test_only_what_came_since_then(bench: Bench, offhook: Offhook) -> None:
     bench.append(late)
     bench.read()
     result = offhook("replay", "--handler", "crm", "--since", since.isoformat(), "--yes")
-    assert result.stdout == "crm gets 1 event again.\n"
+    assert result.stdout == "crm reads 1 event again.\n"
     assert ids(bench.read()) == {late.id}
 
 
@@ -118,7 +118,7 @@ def test_a_cursor_that_is_behind_is_not_moved_on(bench: Bench, offhook: Offhook)
     bench.append(*late)
     bench.read([1])
     result = offhook("replay", "--handler", "crm", "--since", since, "--yes")
-    assert result.stdout == f"crm gets {len(late)} events again.\n"
+    assert result.stdout == f"crm reads {len(late)} events again.\n"
     assert ids(bench.read()) == ids(events)
 
 
