@@ -49,6 +49,7 @@ class Status:
         scheduler: is one running?
         abandoned: dead letters of handlers that are not configured any more.
         leftover: handlers that are not configured any more and still have a cursor.
+        refused: callbacks in quarantine.
         risks: what the Redis server's own settings put at risk, a sentence each.
     """
 
@@ -58,6 +59,7 @@ class Status:
     scheduler: bool
     abandoned: dict[str, int]
     leftover: list[str]
+    refused: int
     risks: list[str]
 
     @property
@@ -69,7 +71,9 @@ class Status:
         if not self.handlers:
             yield "no handler is configured: events are kept, and delivered to nobody"
         unserved = [queue for queue, workers in self.workers.items() if not workers]
-        if unserved:
+        if unserved and len(unserved) == len(self.workers):
+            yield "no workers run: start `offhook work`"
+        elif unserved:
             yield f"no worker for {', '.join(unserved)}: start `offhook work`"
         if self.handlers and not self.scheduler:
             yield "no scheduler: redeliveries are not sent; start `offhook work`"
@@ -82,12 +86,16 @@ class Status:
             if handler.dead:
                 yield f"{handler.name} has dead letters: `offhook dead list` says why"
         for name, count in self.abandoned.items():
-            yield f"{name} is not configured any more and has {count} dead letters"
+            letters = "1 dead letter" if count == 1 else f"{count} dead letters"
+            yield f"{name} is not configured any more and has {letters}: `offhook dead list`"
         for name in self.leftover:
             yield (
                 f"{name} is not configured any more and has a cursor still, which holds nothing "
                 f"back: `offhook forget {name}` deletes it"
             )
+        if self.refused:
+            refused = "1 callback was" if self.refused == 1 else f"{self.refused} callbacks were"
+            yield f"{refused} refused: `offhook quarantine list` says why, and `clear` forgets them"
         yield from self.risks
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,6 +113,7 @@ async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
         scheduler=await asyncio.to_thread(_scheduler, rq, handlers),
         abandoned=await asyncio.to_thread(_abandoned, rq, handlers),
         leftover=sorted(await inbox.cursors() - set(settings.cursors)),
+        refused=await inbox.quarantine_length(),
         risks=await asyncio.to_thread(risks, rq, settings),
     )
 

@@ -35,12 +35,14 @@ def status(
       dead       dead letters: out of attempts, see `offhook dead`
       circuit    closed: delivering; open: the other side is down
 
+    Each line with ! is something in the way; in JSON they are `problems`.
     Exits with 1 if Redis cannot be reached.
 
     \b
     Examples:
       offhook status
       offhook status --watch
+      offhook status --json | jq -e '.problems == []'
       offhook status --json | jq '.handlers[] | select(.lag > 1000)'
     """
     if watch:

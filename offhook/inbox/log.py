@@ -418,6 +418,10 @@ class Inbox:
             for key, refused in found
         ]
 
+    async def quarantine_length(self) -> int:
+        """How many refused callbacks are kept."""
+        return int(await self.redis.xlen(QUARANTINE))
+
     async def clear_quarantine(self) -> None:
         """Forget the refused callbacks."""
         await self.redis.delete(QUARANTINE)

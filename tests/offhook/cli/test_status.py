@@ -98,8 +98,7 @@ def test_a_queue_that_nobody_serves_is_told(offhook: Offhook) -> None:
     told = json.loads(offhook("status", "--json").stdout)
     assert told["workers"] == {"offhook.crm.0": [], "offhook.crm.redeliver": []} | OURS
     assert told["problems"] == [
-        "no worker for offhook.crm.0, offhook.crm.redeliver, offhook.calls.0, offhook.scheduled: "
-        "start `offhook work`",
+        "no workers run: start `offhook work`",
         "no scheduler: redeliveries are not sent; start `offhook work`",
     ]
 
@@ -132,6 +131,18 @@ def test_dead_letters_of_a_handler_that_is_gone_are_not_forgotten(
     told = json.loads(offhook("status", "--json").stdout)
     assert told["abandoned"] == {"gone": 1}
     assert "gone is not configured any more and has 1 dead letter" in told["problems"][-1]
+
+
+def test_refused_callbacks_are_not_overlooked(redis_url: str, offhook: Offhook) -> None:
+    async def refuse() -> None:
+        async with connect(redis_url) as client:
+            await Inbox(client, 1).quarantine({"code": "missing_call_id"}, size=10)
+
+    assert json.loads(offhook("status", "--json").stdout)["refused"] == 0
+    asyncio.run(refuse())
+    told = json.loads(offhook("status", "--json").stdout)
+    assert told["refused"] == 1
+    assert told["problems"][-1].startswith("1 callback was refused: `offhook quarantine list`")
 
 
 def test_no_handler_at_all_is_told(configure: Configure, offhook: Offhook) -> None:
