@@ -23,7 +23,7 @@ async def in_the_way(settings: Settings) -> str | None:
             health = f"{settings.public_url.rstrip('/')}/health/live"
             answer = await http.get(health, timeout=TIMEOUT)
     except DeliveryError as error:
-        return f"public_url: {error}"
+        return f"public_url: {error}: does `offhook serve` run, and does its proxy lead there?"
     if _says(answer, "live"):
         return (
             "public_url: a receiver answers there, but with another secret: restart it with this "

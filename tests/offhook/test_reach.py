@@ -27,7 +27,11 @@ def test_a_receiver_with_this_secret_answers(path: str, redis_url: str, tmp_path
 
 
 def test_nobody_answers() -> None:
-    assert str(found(f"http://127.0.0.1:{free_port()}")).startswith("public_url: no answer from")
+    port = free_port()
+    assert found(f"http://127.0.0.1:{port}") == (
+        f"public_url: no answer from 127.0.0.1:{port} (connection refused): does `offhook serve` "
+        "run, and does its proxy lead there?"
+    )
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_a_slow_answer_is_temporary(target: HttpTarget) -> None:
 
 def test_a_dropped_connection_is_temporary(target: HttpTarget) -> None:
     target.plan(drop=True)
-    with pytest.raises(TemporaryError, match=r"no answer from 127\.0\.0\.1"):
+    with pytest.raises(TemporaryError, match=r"from 127\.0\.0\.1:\d+ \(it closed the connection"):
         deliver(webhook(url=target.url), sample_event())
 
 
@@ -149,6 +149,19 @@ def test_nobody_listening_is_temporary(target: HttpTarget) -> None:
     with pytest.raises(TemporaryError) as raised:
         deliver(webhook(url=f"{target.url}/hush"), sample_event())
     assert "hush" not in str(raised.value)
+    assert "(connection refused)" in str(raised.value)
+
+
+def test_a_name_that_nobody_knows_is_temporary() -> None:
+    with pytest.raises(
+        TemporaryError, match=r"no answer from nobody\.invalid \(its name is not kn"
+    ):
+        deliver(webhook(url="https://nobody.invalid/"), sample_event())
+
+
+def test_a_server_that_does_not_speak_tls_is_temporary(target: HttpTarget) -> None:
+    with pytest.raises(TemporaryError, match=r"\(TLS: [A-Z_]+\)"):
+        deliver(webhook(url=target.url.replace("http:", "https:")), sample_event())
 
 
 @pytest.mark.parametrize(
