@@ -1,4 +1,4 @@
-"""What heads docs/troubleshooting.md is quoted from the program: it must be what that says."""
+"""The documents: links lead somewhere, and what heads docs/troubleshooting.md is what we say."""
 
 import ast
 import re
@@ -58,3 +58,26 @@ def test_every_reason_to_refuse_a_callback_is_explained() -> None:
                 codes.add((str(code), str(status)))
     explained = re.findall(r"^\| `([a-z_]+)` \| (\d+) \|", TROUBLE, re.MULTILINE)
     assert set(explained) == codes
+
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").glob("*.md")]
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if not link.startswith(("http://", "https://")):
+            file, _, anchor = link.partition("#")
+            there = page.parent / file if file else page
+            assert there.exists(), link
+            assert not anchor or anchor in anchors(there), link
