@@ -26,6 +26,7 @@ from offhook.cli.screen import (
 from offhook.cli.server import connected
 from offhook.connection import connect_rq
 from offhook.deadletters import DeadLetter, Filter
+from offhook.errors import DeliveryError
 from offhook.event import EventType
 from offhook.inbox import Inbox
 from offhook.logs import printable
@@ -90,6 +91,9 @@ def show(
 ) -> None:
     """Show one dead letter: its event, why it died, and where.
 
+    A bug in the handler is shown with its traceback; what the handler itself
+    gave as its reason needs none (JSON has it all the same).
+
     \b
     Examples:
       offhook dead show crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
@@ -102,7 +106,9 @@ def show(
         return
     for name, value in _facts(letter):
         typer.echo(f"{name + ':':<17} {printable(value)}")
-    typer.echo("\n" + ("\n".join(map(printable, trace.splitlines())) or "No traceback was kept."))
+    if not trace.rstrip().rpartition("\n")[2].startswith(DeliveryError.__module__):
+        lines = "\n".join(map(printable, trace.splitlines()))
+        typer.echo(f"\n{lines or 'No traceback was kept.'}")
 
 
 @dead.command()

@@ -79,6 +79,20 @@ def test_none_is_said_beside_the_result(configure: Configure, offhook: Offhook) 
     assert offhook("dead", "list", "--json").stdout == "[]\n"
 
 
+def test_what_a_handler_gives_as_its_reason_needs_no_traceback(
+    rq: redis.Redis, offhook: Offhook
+) -> None:
+    for n, reason in enumerate(("offhook.errors.PermanentError: gone", "KeyError: 'x'")):
+        trace = f"Traceback (most recent call last):\n  File ...\n{reason}\n"
+        queues.bury(rq, "crm", event(n=n), attempt=1, error=reason, trace=trace)
+    *_, said, bug = json.loads(offhook("dead", "list", "--json").stdout)
+    assert "Traceback" not in offhook("dead", "show", said["id"]).stdout
+    assert "Traceback" in offhook("dead", "show", bug["id"]).stdout
+    assert (
+        "Traceback" in json.loads(offhook("dead", "show", said["id"], "--json").stdout)["traceback"]
+    )
+
+
 def test_show_has_the_event_and_the_traceback(rq: redis.Redis, offhook: Offhook) -> None:
     shown = offhook("dead", "show", letter_id(HUNG_UP)).stdout
     assert "CallID:           call-1\n" in shown
