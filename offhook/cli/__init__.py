@@ -97,6 +97,9 @@ def _offhook(
       offhook demo              see it work
       offhook init              write a configuration of your own
       offhook COMMAND --help    what a command does, with examples
+
+    Exit codes: 0 all is well, 1 something failed or is wrong, 2 the command
+    or the configuration is not understood.
     """
 
 

@@ -154,7 +154,7 @@ def _write(path: Path, text: str, mode: int) -> None:
 
 def _what_now(config: Path, secret: Path) -> str:
     here = config.parent == Path()
-    export = "" if here else f"\n  export OFFHOOK_CONFIG={config}"
+    export = "" if here else f"\n  export OFFHOOK_CONFIG={config.resolve()}"
     return f"""\
 Wrote {config}: the settings, and a handler that prints every event.
 Wrote {secret}: it signs the callback URLs. Keep it, and keep it to yourself.

@@ -96,10 +96,10 @@ def test_nothing_is_overwritten(name: str, offhook: Offhook, folder: Path) -> No
     assert (folder / name).read_text() == "mine"
 
 
-def test_it_says_what_to_do_next(offhook: Offhook) -> None:
+def test_it_says_what_to_do_next(offhook: Offhook, folder: Path) -> None:
     assert "export" not in offhook("init").stdout
     elsewhere = offhook("init", "--directory", "etc").stdout
-    assert "export OFFHOOK_CONFIG=etc/offhook.toml" in elsewhere
+    assert f"export OFFHOOK_CONFIG={folder.resolve()}/etc/offhook.toml" in elsewhere
     assert "offhook serve" in elsewhere
 
 
