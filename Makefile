@@ -16,7 +16,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test brokers chaos check format setup clean STALE
+.PHONY: help demo test test-crm brokers chaos check format setup clean STALE
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,38 @@ demo: $(READY)  ## see calls arrive and be delivered: a server, a PBX, a receive
 # the files come in their order, for those with the longest tests are among the first.
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+# CRMs that run here, each in an environment of its own: they bring packages named `common`, `tasks`.
+CRMS := .crm
+GONE  = $(shell [ ! -e $(CRMS)/$(1)/.ready ] || $(CRMS)/$(1)/bin/python -c '' 2>/dev/null || echo STALE)
+
+test-crm: $(READY) $(CRMS)/tryton/.ready $(CRMS)/bottlecrm/.ready  ## run the tests with real CRMs
+	@$(BIN)/python -m pytest tests/real_crm
+
+# BottleCRM needs a newer Python than we do. One that pyenv names need not run.
+NEWER := -c 'import ensurepip, sys; print(sys.executable); sys.exit(sys.version_info < (3, 12))'
+CRM_PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3 \
+  `ls -d $(HOME)/.pyenv/versions/3.*/bin/python 2>/dev/null | sort -rV`; do \
+  found=`$$python $(NEWER) 2>/dev/null` && echo $$found && break; done)
+
+$(CRMS)/bottlecrm/.ready: tests/real_crm/bottlecrm.txt $(call GONE,bottlecrm)
+	@rm -rf $(@D)
+	@python="$(CRM_PYTHON)"; if [ -z "$$python" ]; then \
+	  echo "There is no Python 3.12 or newer, which BottleCRM needs: its tests are skipped."; \
+	  echo "Install one (Debian 13, Ubuntu 24.04: apt install python3-venv; elsewhere: pyenv install 3.13),"; \
+	  echo "or name the one you have: make CRM_PYTHON=/opt/python3.13/bin/python3 test-crm"; \
+	elif ! $$python $(NEWER) >/dev/null; then \
+	  echo "$$python is no Python 3.12 or newer that can make virtual environments. BottleCRM needs one."; exit 1; \
+	else $(call INSTALL,$$python); fi
+
+$(CRMS)/tryton/.ready: tests/real_crm/tryton.txt $(call GONE,tryton) | $(READY)
+	@rm -rf $(@D)
+	@$(call INSTALL,$(BIN)/python)
+
+# What an interrupted one leaves has no .ready and is made anew.
+INSTALL = echo "Installing what $< names into $(@D), once (a minute or so)"; \
+  $(1) -m venv $(@D) && \
+  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< && touch $@
 
 BROKERS := mosquitto mosquitto-clients nats-server rabbitmq-server
 brokers:  ## install the message brokers that some tests run (Debian, Ubuntu; as root)
@@ -53,7 +85,7 @@ setup: $(READY)  ## make the virtual environment, or bring it up to date (the ot
 
 clean:  ## remove the virtual environment and what tests leave behind
 	@if [ ! -e $(VENV) ] || [ -e $(VENV)/pyvenv.cfg ] || [ -e $(BEGUN) ]; then rm -rf $(VENV); fi
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(CRMS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # BEGUN is there while packages are written and becomes READY at the end. One that an interrupted
 # set-up left says not to trust them; what was downloaded is still in pip's cache.

@@ -62,6 +62,7 @@ def test_make_alone_lists_the_verbs() -> None:
         "help",
         "demo",
         "test",
+        "test-crm",
         "brokers",
         "chaos",
         "check",

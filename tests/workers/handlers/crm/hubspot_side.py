@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from phonenumbers import NumberParseException, national_significant_number, parse
 
-from tests.workers.handlers.crm.serving import Answered, Asked
+from tests.workers.handlers.crm.serving import Answered, Asked, StandIn
 from tests.workers.handlers.crm.side import Record, Side
 from workers.handlers.crm.hubspot import HubSpot
 
@@ -68,7 +68,7 @@ def limited(policy: str) -> Answered:
     return Answered(429, body)
 
 
-class HubSpotSide(Side):
+class HubSpotSide(Side, StandIn):
     """HubSpot, with the two properties that the docs have made. Its search is late: a contact that
     was created by a request is not found before `index()`."""
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.workers.handlers.crm.serving import Answered, Asked
+from tests.workers.handlers.crm.serving import Answered, Asked, StandIn
 from tests.workers.handlers.crm.side import Record, Side
 from workers.handlers.crm.pipedrive import Pipedrive
 
@@ -17,7 +17,7 @@ def error(status: int, message: str, **headers: str) -> Answered:
     return Answered(status, body, headers)
 
 
-class PipedriveSide(Side):
+class PipedriveSide(Side, StandIn):
     """Pipedrive. Its search is late: a person that was created by a request is not found before
     `index()`. A list comes in pages of at most `page`. It is always `now`."""
 

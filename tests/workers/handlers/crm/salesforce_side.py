@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
-from tests.workers.handlers.crm.serving import Answered, Asked
+from tests.workers.handlers.crm.serving import Answered, Asked, StandIn
 from tests.workers.handlers.crm.side import Record, Side
 from workers.handlers.crm.salesforce import Salesforce
 
@@ -29,7 +29,7 @@ def error(status: int, code: str, message: str, *fields: str) -> Answered:
     return Answered(status, [{"message": message, "errorCode": code, "fields": list(fields)}])
 
 
-class SalesforceSide(Side):
+class SalesforceSide(Side, StandIn):
     """Salesforce, with the two custom fields that the docs have made; `unique` are those that are
     marked as such. Its search is late: a lead that was created by a request is not found before
     `index()`. A query is not. It is always `now`."""

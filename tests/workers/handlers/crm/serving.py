@@ -1,5 +1,8 @@
-"""Stand-ins for the cloud CRMs: real HTTP servers that keep what they are given, and refuse what
-the vendor's documents refuse. Every request must hold against the vendor's description, too."""
+"""`Door`: a server that every request of a handler goes to, where it can be lost or held up.
+
+Behind it is a stand-in for a cloud CRM, which keeps what it is given and refuses what the vendor's
+documents refuse; every request must hold against the vendor's description, too. Or a real CRM.
+"""
 
 import asyncio
 import json
@@ -66,28 +69,29 @@ class Plan:
     taken: bool
 
 
-class StandIn:
-    """A vendor's API. A subclass says how it answers; the file `description` describes it."""
+class Door:
+    """What a handler takes for the CRM. A subclass says what is behind it.
 
-    description: ClassVar[str]
+    Attributes:
+        url: its address, while it is open.
+        requests: what came to it.
+        violations: what is wrong with them although they were answered.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Asked] = []
         self.plans: list[Plan] = []
         self.violations: list[str] = []
-        described = (Path(__file__).parent / self.description).read_text()
-        self._openapi = OpenAPI.from_dict(json.loads(described))
         self.url = ""
         self._held: str | None = None
-        self._checked: set[str] = set()
 
     @abstractmethod
-    def refusal(self, asked: Asked) -> Answered | None:
-        """The answer to somebody who may not ask."""
+    async def answered(self, asked: Asked, request: Request) -> Answered:
+        """The answer to a request that nothing else was planned for."""
 
-    @abstractmethod
-    def answer(self, asked: Asked) -> Answered:
-        """The answer to a request that the description allows."""
+    def line(self, asked: Asked) -> str:
+        """What a request is for, as `plan`, `cut` and `hold` name it."""
+        return asked.line
 
     def plan(self, status: int = 200, json: Any = None, **rest: Any) -> None:
         """Give this answer to the next request (`when` and `skip` say to which one)."""
@@ -108,7 +112,7 @@ class StandIn:
 
     def lines(self) -> list[str]:
         """The requests since the last call of this, without queries."""
-        lines = [asked.line for asked in self.requests]
+        lines = [self.line(asked) for asked in self.requests]
         self.requests.clear()
         return lines
 
@@ -121,8 +125,8 @@ class StandIn:
         plan = self._planned(asked)
         answered = plan.answer if plan else None
         if plan is None or plan.taken:
-            answered = self._answered(asked, request, body)
-        while self._held is not None and asked.line.startswith(self._held):
+            answered = await self.answered(asked, request)
+        while self._held is not None and self.line(asked).startswith(self._held):
             await asyncio.sleep(0.01)
         if plan is not None and plan.answer is None:
             answered = None
@@ -135,18 +139,38 @@ class StandIn:
 
     def _planned(self, asked: Asked) -> Plan | None:
         for plan in self.plans:
-            if asked.line.startswith(plan.when):
+            if self.line(asked).startswith(plan.when):
                 if plan.skip == 0:
                     self.plans.remove(plan)
                     return plan
                 plan.skip -= 1
         return None
 
-    def _answered(self, asked: Asked, request: Request, body: bytes) -> Answered:
+
+class StandIn(Door):
+    """A vendor's API. A subclass says how it answers; the file `description` describes it."""
+
+    description: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        described = (Path(__file__).parent / self.description).read_text()
+        self._openapi = OpenAPI.from_dict(json.loads(described))
+        self._checked: set[str] = set()
+
+    @abstractmethod
+    def refusal(self, asked: Asked) -> Answered | None:
+        """The answer to somebody who may not ask."""
+
+    @abstractmethod
+    def answer(self, asked: Asked) -> Answered:
+        """The answer to a request that the description allows."""
+
+    async def answered(self, asked: Asked, request: Request) -> Answered:
         refusal = self.refusal(asked)
         if refusal is not None:
             return refusal
-        described = StarletteOpenAPIRequest(request, body)
+        described = StarletteOpenAPIRequest(request, asked.body)
         try:
             self._openapi.validate_request(described)
         except OpenAPIError as error:
@@ -171,9 +195,9 @@ def _response(answered: Answered) -> Response:
 
 
 @contextmanager
-def standing(stand_in: StandIn) -> Iterator[None]:
-    """Run it. At the end every request must have been as described."""
-    with serve(stand_in) as url:
-        stand_in.url = url
+def standing(door: Door) -> Iterator[None]:
+    """Open it. At the end every request must have been as described."""
+    with serve(door) as url:
+        door.url = url
         yield
-    assert not stand_in.violations
+    assert not door.violations

@@ -1,10 +1,10 @@
-"""What the tests of every CRM ask of its stand-in, in words that all CRMs share."""
+"""What the tests of every CRM ask of it, in words that all CRMs share."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tests.workers.handlers.crm.serving import Answered, StandIn
+from tests.workers.handlers.crm.serving import Answered, Door
 from workers.handlers.crm import Crm
 
 
@@ -24,18 +24,19 @@ class Record:
     owner: str | None = None
 
 
-class Side(StandIn):
-    """A stand-in that can be looked into.
+class Side(Door):
+    """A CRM that can be looked into.
 
     Attributes:
         handler: the handler for this CRM.
         find, write: how the lines of its requests begin that look for a contact, or write a call.
         jane: a user's mail address; `jane_id`: the id that the CRM knows her by.
+        owners: does a call have an owner there?
         severals: what `several` may be with it.
         first: the first event of an incoming call that it keeps a record of.
         numbers_typed: forms of +40211234567 in which people hold numbers in it.
         too_many: what it answers to one request too many in a short while.
-        daily: what it answers when the day's requests are used up.
+        daily: what it answers when the day's requests are used up; None: it does not count them.
         broken: what it answers to a record that is wrong.
     """
 
@@ -43,7 +44,8 @@ class Side(StandIn):
     find: ClassVar[str]
     write: ClassVar[str]
     jane: ClassVar[str] = "jane@example.com"
-    jane_id: ClassVar[str]
+    jane_id: ClassVar[str] = ""
+    owners: ClassVar[bool] = True
     severals: ClassVar[tuple[str, ...]] = ("newest", "all", "none")
     first: ClassVar[str] = "call-started"
     numbers_typed: ClassVar[tuple[str, ...]] = (
@@ -57,7 +59,7 @@ class Side(StandIn):
         "(021) 123 4567",
     )
     too_many: ClassVar[Answered]
-    daily: ClassVar[Answered]
+    daily: ClassVar[Answered | None] = None
     broken: ClassVar[Answered]
 
     @abstractmethod

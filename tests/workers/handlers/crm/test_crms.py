@@ -1,4 +1,4 @@
-"""What holds for the handler of every cloud CRM."""
+"""What holds for the handler of every CRM. tests/real_crm/ has them run on real ones, too."""
 
 import asyncio
 import json
@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
@@ -339,7 +338,7 @@ def test_who_is_remembered_but_deleted_is_looked_for_again(side: Side) -> None:
     john = side.add_contact("John", "+40211234567")
     side.delete_contact(jane)
     deliver(crm, sample_event("call-ended", summary=sample_call(id="2")))
-    assert [record.contacts for record in side.records()] == [{jane}, {john}]
+    assert side.records()[-1].contacts == {john}  # a CRM may delete her calls with her
 
 
 def test_calls_between_extensions_are_logged_only_if_asked_for(side: Side) -> None:
@@ -362,6 +361,14 @@ def test_an_event_that_is_no_call_is_refused(side: Side) -> None:
 # Who of us
 
 
+@pytest.fixture
+def owning(side: Side) -> Side:
+    """A CRM in which a call has an owner."""
+    if not side.owners:
+        pytest.skip(f"a call in {side.handler.name} has no owner")
+    return side
+
+
 @pytest.mark.parametrize(
     ("extension", "options"),
     [
@@ -372,35 +379,37 @@ def test_an_event_that_is_no_call_is_refused(side: Side) -> None:
     ],
 )
 def test_the_owner_is_the_user_of_the_extension(
-    side: Side, extension: ExtensionSettings, options: dict[str, Any]
+    owning: Side, extension: ExtensionSettings, options: dict[str, Any]
 ) -> None:
-    deliver(handler(side, **options), sample_event("call-ended"), extension=extension)
-    (record,) = side.records()
-    assert record.owner == side.jane_id
+    deliver(handler(owning, **options), sample_event("call-ended"), extension=extension)
+    (record,) = owning.records()
+    assert record.owner == owning.jane_id
 
 
-def test_an_owner_may_be_the_crms_own_id(side: Side) -> None:
-    deliver(handler(side, owner=side.jane_id), sample_event("call-ended"))
-    (record,) = side.records()
-    assert record.owner == side.jane_id
+def test_an_owner_may_be_the_crms_own_id(owning: Side) -> None:
+    deliver(handler(owning, owner=owning.jane_id), sample_event("call-ended"))
+    (record,) = owning.records()
+    assert record.owner == owning.jane_id
 
 
-def test_without_a_user_the_call_has_no_owner(side: Side, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_user_the_call_has_no_owner(
+    owning: Side, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
-        deliver(handler(side, owner="nobody@example.com"), sample_event("call-ended"))
-    (record,) = side.records()
+        deliver(handler(owning, owner="nobody@example.com"), sample_event("call-ended"))
+    (record,) = owning.records()
     assert record.owner is None
     assert "has no user nobody@example.com: correct the owner of 0003*210" in caplog.text
 
 
-def test_who_answered_takes_the_call_over(side: Side) -> None:
-    crm = handler(side, owners={"0003*211": "jane@example.com"})
+def test_who_answered_takes_the_call_over(owning: Side) -> None:
+    crm = handler(owning, owners={"0003*211": "jane@example.com"})
     started, answered, _ = events()
     deliver(crm, started)
     going_on = sample_call(None, answered_by="0003*211")
     deliver(crm, msgspec.structs.replace(answered, extension="0003*211", summary=going_on))
-    (record,) = side.records()
-    assert record.owner == side.jane_id
+    (record,) = owning.records()
+    assert record.owner == owning.jane_id
 
 
 # What it says when something is wrong
@@ -439,6 +448,8 @@ def test_too_many_requests_wait(side: Side, headers: dict[str, str], seconds: fl
 
 
 def test_a_used_up_day_waits_for_the_next(side: Side) -> None:
+    if side.daily is None:
+        pytest.skip(f"{side.handler.name} does not count the requests of a day")
     side.plan(side.daily.status, side.daily.json, headers=side.daily.headers, when=side.write)
     error = fails(side)
     assert isinstance(error, TemporaryError)
@@ -495,12 +506,3 @@ def test_an_answer_may_be_anything(side: Side) -> None:
         assert isinstance(fails(side), PermanentError)
         side.plan(429, body=body, when=side.write)
         assert isinstance(fails(side), TemporaryError)
-
-
-def test_the_stand_in_refuses_what_is_not_described(side: Side) -> None:
-    """Otherwise the checks of every other test would prove nothing."""
-    url = side.url + side.write.removeprefix("POST ")
-    answer = httpx.post(url, json={"unheard": "of"}, headers=side.headers())
-    assert answer.status_code == 500
-    assert side.violations
-    side.violations.clear()

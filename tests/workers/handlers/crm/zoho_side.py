@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from tests.workers.handlers.crm.serving import Answered, Asked
+from tests.workers.handlers.crm.serving import Answered, Asked, StandIn
 from tests.workers.handlers.crm.side import Record, Side
 from workers.handlers.crm.zoho import Zoho
 
@@ -29,7 +29,7 @@ def refused(code: str, message: str, **details: Any) -> Answered:
     return Answered(400, {"data": [refusal(code, message, **details)]})
 
 
-class ZohoSide(Side):
+class ZohoSide(Side, StandIn):
     """Zoho, with the two external fields that the docs have made (`external`: module and name). Its
     search is late: a contact that was created by a request is not found before `index()`. What a
     module has no field for is left out without a word."""

@@ -1,0 +1,57 @@
+"""The real CRMs that the handlers are tried on: `make test-crm` installs them, each in an
+environment of its own, and runs these tests."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real_crm.real import RealSide
+from tests.workers.handlers.crm.serving import standing
+from tests.workers.handlers.crm.side import Side
+
+ENVIRONMENTS = Path(__file__).parents[2] / ".crm"
+
+
+@dataclass(frozen=True)
+class RealCrm:
+    """How a CRM is run.
+
+    Attributes:
+        running: runs it from an environment, with its data in a folder: the server.
+        side: the server as the tests see it; one for each test.
+        needs: the Python that it needs.
+    """
+
+    running: Callable[[Path, Path], AbstractContextManager[Any]]
+    side: Callable[[Any], RealSide]
+    needs: str
+
+
+CRMS: dict[str, RealCrm] = {}
+
+
+@pytest.fixture(scope="session", params=CRMS)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[RealCrm, Any]]:
+    """Each CRM in turn, started once."""
+    environment = ENVIRONMENTS / request.param
+    crm = CRMS[request.param]
+    if not (environment / ".ready").exists():
+        pytest.skip(f"{request.param} is not installed: make test-crm does it, with {crm.needs}")
+    with crm.running(environment, tmp_path_factory.mktemp(request.param)) as running:
+        yield crm, running
+
+
+@pytest.fixture
+def side(server: tuple[RealCrm, Any]) -> Iterator[Side]:
+    """A CRM without calls and contacts."""
+    crm, running = server
+    real = crm.side(running)
+    real.empty()
+    with standing(real):
+        yield real
