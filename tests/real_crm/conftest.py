@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.real_crm import bottlecrm
 from tests.real_crm.real import RealSide
 from tests.workers.handlers.crm.serving import standing
 from tests.workers.handlers.crm.side import Side
@@ -31,7 +32,9 @@ class RealCrm:
     needs: str
 
 
-CRMS: dict[str, RealCrm] = {}
+CRMS = {
+    "bottlecrm": RealCrm(bottlecrm.running, bottlecrm.BottleCrmSide, "Python 3.12 or newer"),
+}
 
 
 @pytest.fixture(scope="session", params=CRMS)

