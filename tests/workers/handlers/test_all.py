@@ -100,6 +100,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "cloudevents": "structured",
         "timeout": 5.0,
     },
+    "tryton": CRM_OPTIONS
+    | {
+        "database": "acme",
+        "login": "offhook",
+        "password": "hush",
+        "tokens": "/var/lib/offhook/tokens",
+        "unknown_party": "4711",
+        "zone": "Europe/London",
+        "base_url": "https://tryton.acme.com",
+    },
     "webhook": {
         "url": "https://crm.example.com/calls",
         "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",

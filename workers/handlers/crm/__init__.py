@@ -1,6 +1,6 @@
 """What the handlers for CRMs share: who called, whose call it was, and one record of it."""
 
-from workers.handlers.crm.base import Access, Crm, RecordingUrl, SearchedCrm
+from workers.handlers.crm.base import Access, Crm, RecordingUrl, SearchedCrm, Zone
 from workers.handlers.crm.entry import Contact, Entry
 from workers.handlers.crm.memory import Memory
 from workers.handlers.crm.number import Number
@@ -16,4 +16,5 @@ __all__ = [
     "RecordingUrl",
     "SearchedCrm",
     "TokenFile",
+    "Zone",
 ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field
 
@@ -38,7 +39,16 @@ def _is_recording_url(value: str) -> str:
     return value
 
 
+def _is_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (LookupError, ValueError, OSError):
+        raise ValueError("is no time zone such as Europe/London") from None
+    return value
+
+
 RecordingUrl = Annotated[str, AfterValidator(_is_recording_url)]
+Zone = Annotated[str, AfterValidator(_is_zone)]
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from datetime import UTC, timedelta
 from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from offhook import Context, PermanentError, TemporaryError
 from offhook.http import Answer
-from workers.handlers.crm import Access, Contact, Entry, Number, SearchedCrm
+from workers.handlers.crm import Access, Contact, Entry, Number, SearchedCrm, Zone
 
 # A session's life is the organisation's choice, and no answer tells it. Should this be too long, a
 # 401 has it renewed.
@@ -24,14 +24,6 @@ DAILY_WAIT = 3600.0
 
 _DIRECTIONS = {"in": "Inbound", "out": "Outbound", "internal": "Internal"}
 _LONGEST = 255  # characters of a subject
-
-
-def _is_zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (LookupError, ValueError, OSError):
-        raise ValueError("is no time zone such as Europe/London") from None
-    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +59,9 @@ class Salesforce(SearchedCrm):
     ended_status: Annotated[
         str, Field(min_length=1, description="the status of a task whose call has ended")
     ] = "Completed"
-    zone: Annotated[
-        str,
-        AfterValidator(_is_zone),
-        Field(description="the time zone that says which day a call was on"),
-    ] = "UTC"
+    zone: Annotated[Zone, Field(description="the time zone that says which day a call was on")] = (
+        "UTC"
+    )
     version: Annotated[
         str, Field(pattern=r"^[1-9][0-9]\.0$", description="the version of Salesforce's API")
     ] = "68.0"
