@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.real_crm import bottlecrm
+from tests.real_crm import bottlecrm, tryton
 from tests.real_crm.real import RealSide
 from tests.workers.handlers.crm.serving import standing
 from tests.workers.handlers.crm.side import Side
@@ -34,6 +34,7 @@ class RealCrm:
 
 CRMS = {
     "bottlecrm": RealCrm(bottlecrm.running, bottlecrm.BottleCrmSide, "Python 3.12 or newer"),
+    "tryton": RealCrm(tryton.running, tryton.TrytonSide, "Python 3.10 or newer"),
 }
 
 
