@@ -64,7 +64,10 @@ def running(venv: Path, folder: Path) -> Iterator[Server]:
     (folder / "password").write_text(ADMIN_PASSWORD)
     (folder / "trytond.conf").write_text(CONFIGURATION.format(folder=folder, port=port))
     (folder / "crm.sqlite").touch()
-    for steps in (["--all", "--email=admin@example.com"], ["-u", "party", "--activate-dependencies"]):
+    for steps in (
+        ["--all", "--email=admin@example.com"],
+        ["-u", "party", "--activate-dependencies"],
+    ):
         subprocess.run(
             [venv / "bin" / "trytond-admin", "-c", folder / "trytond.conf", "-d", "crm", *steps],
             env={**os.environ, "TRYTONPASSFILE": str(folder / "password")},
@@ -72,7 +75,13 @@ def running(venv: Path, folder: Path) -> Iterator[Server]:
             check=True,
         )
     url = f"http://127.0.0.1:{port}"
-    command = [venv / "bin" / "trytond", "-c", folder / "trytond.conf", "-d", "crm"]
+    command: list[str | Path] = [
+        venv / "bin" / "trytond",
+        "-c",
+        folder / "trytond.conf",
+        "-d",
+        "crm",
+    ]
     with serving(command, f"{url}/", folder, {}):
         rpc = "/crm/rpc/"
         if httpx.post(url + rpc, json={}, timeout=60).status_code == 405:
@@ -86,15 +95,13 @@ def running(venv: Path, folder: Path) -> Iterator[Server]:
 
 
 class Asking:
-    """Tryton as somebody who may do anything asks it."""
+    """Tryton as a user asks it; as somebody who may do anything, if none is named."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, login: str = "admin", password: str = ADMIN_PASSWORD) -> None:
         self._url = url
         self._headers: dict[str, str] = {}
-        id, key, *_ = self._ask(  # noqa: A001
-            "common.db.login", "admin", {"password": ADMIN_PASSWORD}, "en"
-        )
-        self._headers = session("admin", id, key)
+        id, key, *_ = self._ask("common.db.login", login, {"password": password}, "en")  # noqa: A001
+        self._headers = session(login, id, key)
 
     def __call__(self, method: str, *params: Any, **context: Any) -> Any:
         """What a method of a model answers."""
@@ -166,9 +173,9 @@ class TrytonSide(RealSide):
 
     def add(self, name: str, number: str, kind: str = "phone", **party: Any) -> str:
         """A party with a number of this kind."""
-        mechanisms = [["create", [{"type": kind, "value": number}]]]
-        party = {"name": name, "contact_mechanisms": mechanisms} | party
-        (made,) = self.ask("party.party.create", [party])
+        (made,) = self.ask("party.party.create", [{"name": name} | party])
+        mechanism = {"party": made, "type": kind, "value": number}
+        self.ask("party.contact_mechanism.create", [mechanism])
         return str(made)
 
     def delete_contact(self, contact: str) -> None:
@@ -178,7 +185,9 @@ class TrytonSide(RealSide):
         """Its search knows what is new."""
 
     def contacts(self) -> dict[str, str]:
-        found = self.ask("party.party.search_read", [["name", "!=", NOBODY]], 0, None, None, ["name"])
+        found = self.ask(
+            "party.party.search_read", [["name", "!=", NOBODY]], 0, None, None, ["name"]
+        )
         return {str(party["id"]): party["name"] for party in found}
 
     def records(self) -> list[Record]:
@@ -209,9 +218,9 @@ class TrytonSide(RealSide):
         """All notes as they lie in the database, the oldest first."""
         return self.sql("SELECT * FROM ir_note ORDER BY id")
 
-    def sql(self, statement: str) -> list[dict[str, Any]]:
+    def sql(self, statement: str, *values: object) -> list[dict[str, Any]]:
         """What no request can see or do."""
         with closing(sqlite3.connect(self.server.folder / "crm.sqlite", timeout=20)) as connection:
             connection.row_factory = sqlite3.Row
             with connection:
-                return [dict(row) for row in connection.execute(statement).fetchall()]
+                return [dict(row) for row in connection.execute(statement, values).fetchall()]
