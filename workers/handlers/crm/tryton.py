@@ -158,9 +158,9 @@ class Tryton(Crm):
         return said[:300]
 
     def fault(self, answer: Answer, context: Context) -> PermanentError | TemporaryError | None:
-        if answer.status == 404:
+        if answer.status in (404, 405):
             return TemporaryError(
-                f"Tryton is elsewhere (404), or has no database {self.database}: "
+                f"Tryton is elsewhere ({answer.status}), or has no database {self.database}: "
                 "correct the handler's options"
             )
         error = _error(answer)
