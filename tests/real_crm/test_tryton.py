@@ -231,8 +231,7 @@ def test_a_number_is_found_as_tryton_keeps_it(side: TrytonSide, library: bool) -
     """With `phonenumbers` in full, if the party's country is known; without it as it was typed."""
     for id, typed in enumerate(side.numbers_typed):  # noqa: A001
         if library:
-            address = [["create", [{"country": side.server.romania}]]]
-            jane = side.add("Jane Doe", typed, addresses=address)
+            jane = side.add_in_romania("Jane Doe", typed)
             (kept,) = side.sql("SELECT * FROM party_contact_mechanism WHERE party = ?", jane)
             assert (kept["value_compact"], kept["type"]) == (NUMBER, "phone")
         else:

@@ -171,10 +171,19 @@ class TrytonSide(RealSide):
         except RuntimeError:
             return self.add(name, phone, "other")
 
-    def add(self, name: str, number: str, kind: str = "phone", **party: Any) -> str:
+    def add(self, name: str, number: str, kind: str = "phone") -> str:
         """A party with a number of this kind."""
-        (made,) = self.ask("party.party.create", [{"name": name} | party])
-        mechanism = {"party": made, "type": kind, "value": number}
+        mechanisms = [["create", [{"type": kind, "value": number}]]]
+        party = {"name": name, "contact_mechanisms": mechanisms}
+        (made,) = self.ask("party.party.create", [party])
+        return str(made)
+
+    def add_in_romania(self, name: str, number: str) -> str:
+        """A party with an address there, and then a telephone number."""
+        address = {"country": self.server.romania}
+        party = {"name": name, "addresses": [["create", [address]]]}
+        (made,) = self.ask("party.party.create", [party])
+        mechanism = {"party": made, "type": "phone", "value": number}
         self.ask("party.contact_mechanism.create", [mechanism])
         return str(made)
 
