@@ -1,20 +1,22 @@
-"""Tryton (trytond, with the module party): run, and looked into."""
+"""Tryton (trytond, with the module party) on PostgreSQL: run, and looked into."""
 
 import os
 import re
-import sqlite3
 import subprocess
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, LiteralString
 
 import httpx
+import psycopg
+from psycopg.rows import dict_row
 
 from offhook.embedded import free_port
+from tests.postgres import postgres
 from tests.real_crm.real import RealSide, serving
 from tests.workers.handlers.crm.serving import Answered, Asked
 from tests.workers.handlers.crm.side import Record
@@ -27,8 +29,7 @@ NOBODY = "Unknown callers"
 # Only what is in `www` is served to a GET.
 CONFIGURATION = """
 [database]
-uri = sqlite://
-path = {folder}
+uri = {database}
 [web]
 listen = 127.0.0.1:{port}
 root = {folder}/www
@@ -42,7 +43,8 @@ class Server:
     """A running Tryton.
 
     Attributes:
-        folder: where its data is.
+        folder: where the handler may keep its session.
+        database: the address of the database.
         rpc: the path of its RPC.
         jane: the id of a user.
         romania: the id of a country.
@@ -50,6 +52,7 @@ class Server:
 
     url: str
     folder: Path
+    database: str
     rpc: str
     jane: str
     romania: int
@@ -58,12 +61,20 @@ class Server:
 @contextmanager
 def running(venv: Path, folder: Path) -> Iterator[Server]:
     """Run Tryton from `venv`, with its data in `folder`."""
+    with postgres() as data:
+        with psycopg.connect(data.url, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE crm")
+        yield from _serving(venv, folder, data.url.removesuffix("postgres"))
+
+
+def _serving(venv: Path, folder: Path, database: str) -> Iterator[Server]:
     port = free_port()
     (folder / "www").mkdir()
     (folder / "www" / "index.html").write_text("ready")
     (folder / "password").write_text(ADMIN_PASSWORD)
-    (folder / "trytond.conf").write_text(CONFIGURATION.format(folder=folder, port=port))
-    (folder / "crm.sqlite").touch()
+    (folder / "trytond.conf").write_text(
+        CONFIGURATION.format(folder=folder, database=database, port=port)
+    )
     for steps in (
         ["--all", "--email=admin@example.com"],
         ["-u", "party", "--activate-dependencies"],
@@ -91,7 +102,7 @@ def running(venv: Path, folder: Path) -> Iterator[Server]:
         jane = {"name": "Jane Roe", "login": "jane", "email": "jane@example.com"}
         users = asking("res.user.create", [offhook, jane | {"password": "hush-jane-1"}])
         (romania,) = asking("country.country.create", [{"name": "Romania", "code": "RO"}])
-        yield Server(url, folder, rpc, str(users[1]), romania)
+        yield Server(url, folder, f"{database}crm", rpc, str(users[1]), romania)
 
 
 class Asking:
@@ -227,9 +238,8 @@ class TrytonSide(RealSide):
         """All notes as they lie in the database, the oldest first."""
         return self.sql("SELECT * FROM ir_note ORDER BY id")
 
-    def sql(self, statement: str, *values: object) -> list[dict[str, Any]]:
+    def sql(self, statement: LiteralString, *values: object) -> list[dict[str, Any]]:
         """What no request can see or do."""
-        with closing(sqlite3.connect(self.server.folder / "crm.sqlite", timeout=20)) as connection:
-            connection.row_factory = sqlite3.Row
-            with connection:
-                return [dict(row) for row in connection.execute(statement, values).fetchall()]
+        with psycopg.connect(self.server.database, row_factory=dict_row) as connection:
+            found = connection.execute(statement, values)
+            return found.fetchall() if found.description else []
