@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from offhook.event import CALLBACKS, CALLS, CallEvent, EventType
     from offhook.extensions import ExtensionSettings
     from offhook.handler import Context, Handler
+    from offhook.number import Number
 
 # Imported when they are asked for: the command line must not wait for what it does not use.
 _PLACES = {
@@ -23,6 +24,7 @@ _PLACES = {
     "Handler": "offhook.handler",
     "Kind": "offhook.call",
     "Leg": "offhook.call",
+    "Number": "offhook.number",
     "Outcome": "offhook.call",
     "Party": "offhook.call",
     "PermanentError": "offhook.errors",
@@ -41,6 +43,7 @@ __all__ = [
     "Handler",
     "Kind",
     "Leg",
+    "Number",
     "Outcome",
     "Party",
     "PermanentError",

@@ -10,22 +10,20 @@ NOANSWER, `occurred` when the leg began, and in its parameters `answered` and `e
 8601 moment with a zone, or left out when it is not known.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise, zip_longest
 from math import inf
 from typing import Literal
 
 import msgspec
-import phonenumbers
 from msgspec.structs import astuple, replace
 
 from offhook.call import Call, Direction, Gap, Kind, Leg, Outcome, Party
 from offhook.event import CallEvent, EventType
+from offhook.number import e164
 
 Closing = Literal["hangup", "silence", "records"]
 
@@ -43,7 +41,6 @@ _DIALS = (EventType.DIAL_IN, EventType.DIAL_OUT)
 _ANSWERS = (EventType.ANSWER_IN, EventType.ANSWER_OUT)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_NUMBER = re.compile(r"\+?\d[\d\s().-]*")
 
 
 class Words(msgspec.Struct, frozen=True, array_like=True):
@@ -626,35 +623,3 @@ def _event_id(type_: EventType, call: Call, corrections: int) -> str:
     name = f"{call.pbx}/{call.id}/{type_}/{corrections}".encode()
     began = _micros(call.started) // 1000
     return f"{began:012x}{blake2b(name, digest_size=10).hexdigest()}"
-
-
-@lru_cache(maxsize=65536)
-def e164(number: str | None, region: str | None) -> str | None:
-    """A number in full, as `+442079460100`; None if it is none, or cannot be known.
-
-    Args:
-        region: whose national numbers are meant by those without a `+`; None: those are not known.
-    """
-    if number is None or not _NUMBER.fullmatch(number):
-        return None
-    if number.startswith("+"):
-        found = _parsed(number, None)
-        # Not whether it is assigned: the plans change faster than a library.
-        return _full(found) if found and phonenumbers.is_possible_number(found) else None
-    if region is None:
-        return None
-    for found in (_parsed(number, region), _parsed("+" + number, None)):
-        if found and phonenumbers.is_valid_number(found):
-            return _full(found)
-    return None
-
-
-def _parsed(number: str, region: str | None) -> phonenumbers.PhoneNumber | None:
-    try:
-        return phonenumbers.parse(number, region)
-    except phonenumbers.NumberParseException:
-        return None
-
-
-def _full(number: phonenumbers.PhoneNumber) -> str:
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)

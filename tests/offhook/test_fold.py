@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from offhook.call import Call, Gap, Kind, Leg, Outcome, Party
 from offhook.event import CallEvent, EventType
-from offhook.fold import CallState, e164, fold, from_state, over, summarize, tell, to_state
+from offhook.fold import CallState, fold, from_state, over, summarize, tell, to_state
+from offhook.number import e164
 from offhook.testing import sample_call, sample_event
 from tests.offhook.folding import BEGAN, SETTLE, TIMEOUT, Line, verdict
 

@@ -14,11 +14,19 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field
 
-from offhook import CallEvent, Context, EventType, Handler, PermanentError, TemporaryError
+from offhook import (
+    CallEvent,
+    Context,
+    EventType,
+    Handler,
+    Number,
+    PermanentError,
+    TemporaryError,
+)
 from offhook.http import Answer
 from workers.handlers.crm.entry import Contact, Entry
 from workers.handlers.crm.memory import Memory
-from workers.handlers.crm.number import Number, other_side
+from workers.handlers.crm.number import other_side
 
 DAY = 86400.0
 NOBODY = 30.0  # seconds that it is remembered that nobody has a number

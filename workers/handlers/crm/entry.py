@@ -3,8 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from offhook import Call, Outcome, Party
-from workers.handlers.crm.number import Number
+from offhook import Call, Number, Outcome, Party
 
 
 @dataclass(frozen=True)
