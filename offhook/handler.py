@@ -4,21 +4,19 @@ import asyncio
 import inspect
 import logging
 import re
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, is_dataclass
 from fnmatch import translate
 from functools import cached_property
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from importlib.metadata import EntryPoint
+from typing import Any, ClassVar
 
 import msgspec
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
+from offhook import plugin
 from offhook.call import Call
 from offhook.errors import ConfigError, TemporaryError
 from offhook.event import CALLBACKS, CALLS, CallEvent, EventType
@@ -26,7 +24,8 @@ from offhook.extensions import UNKNOWN, ExtensionSettings
 from offhook.http import Answer, Http, check
 from offhook.limit import Limit, LimitExceeded
 from offhook.memory import LocalMemory, Memory
-from offhook.settings import HandlerSettings, config_path, what_is_wrong
+from offhook.plugin import with_options
+from offhook.settings import HandlerSettings
 from offhook.tasks import asked_to_end
 
 GROUP = "offhook.handlers"
@@ -109,7 +108,6 @@ class Handler(ABC):
 
 
 Function = Callable[..., Awaitable[None] | None]
-H = TypeVar("H", bound=Handler)
 
 
 def _unknown(pbx: str, extension: str) -> ExtensionSettings:
@@ -220,7 +218,7 @@ class HandlerTimeout(TemporaryError):
 
 def installed() -> dict[str, EntryPoint]:
     """The handlers that are installed, built-in ones too, by entry-point name."""
-    return {point.name: point for point in sorted(entry_points(group=GROUP))}
+    return plugin.installed(GROUP)
 
 
 def load(use: str) -> type[Handler] | Function:
@@ -232,25 +230,7 @@ def load(use: str) -> type[Handler] | Function:
     Raises:
         ConfigError: there is none, or it is neither; the message says what there is.
     """
-    points = installed()
-    try:
-        if use in points:
-            found = points[use].load()
-        elif ":" in use:
-            module, _, attribute = use.partition(":")
-            found = _import(module)
-            for name in attribute.split("."):
-                found = getattr(found, name)
-        else:
-            raise ConfigError(
-                f"no handler is called {use!r}: installed are {', '.join(points)}; "
-                "one of your own is named as package.module:name"
-            )
-    except ImportError as error:
-        hint = f": install it with pip install 'offhook[{use}]'" if use in points else ""
-        raise ConfigError(f"{use!r} cannot be imported: {error}{hint}") from error
-    except AttributeError as error:
-        raise ConfigError(f"{use!r} cannot be loaded: {error}") from error
+    found = plugin.load(use, GROUP, "handler")
     if inspect.isclass(found):
         if issubclass(found, Handler) and is_dataclass(found) and not inspect.isabstract(found):
             return found
@@ -301,52 +281,6 @@ def wanted_types(handlers: Mapping[str, HandlerSettings]) -> frozenset[EventType
     return frozenset(wanted)
 
 
-def plug_all(handlers: Mapping[str, HandlerSettings]) -> list[PluggedHandler]:
-    """`plug` for a whole configuration. Raises one ConfigError that lists every fault of all."""
-    plugged, problems = [], []
-    for name, settings in handlers.items():
-        try:
-            plugged.append(plug(name, settings))
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
-    return plugged
-
-
-def with_options(target: type[H], options: Mapping[str, Any], where: str) -> H:
-    """The handler with these options, as the configuration gives them.
-
-    Raises:
-        ConfigError: every wrong one, its name after `where`.
-    """
-    try:
-        return TypeAdapter(target).validate_python(_from_files(options, target, where))
-    except ValidationError as error:
-        raise ConfigError(
-            [
-                f"{'.'.join([where, *map(str, fault['loc'])])}: {what_is_wrong(fault)}"
-                for fault in error.errors(include_input=False, include_url=False)
-            ]
-        ) from error
-
-
-def _from_files(options: Mapping[str, Any], target: type[Handler], where: str) -> dict[str, Any]:
-    """Replace each option `NAME_file` by `NAME`, read from that file: where secrets belong."""
-    fields = getattr(target, "__dataclass_fields__", {})
-    read: dict[str, Any] = {}
-    for key, value in options.items():
-        name = key.removesuffix("_file")
-        if key in fields or name not in fields or name == key:
-            read[key] = value
-            continue
-        try:
-            read[name] = Path(value).read_text().strip()
-        except OSError as error:
-            raise ConfigError(f"{where}.{key}: cannot be read: {error.strerror}") from error
-    return read
-
-
 def _with_context(function: Function) -> Callable[[CallEvent, Context], Awaitable[None] | None]:
     """A function that takes only the event, as one that takes both."""
     parameters = inspect.signature(function).parameters.values()
@@ -354,14 +288,6 @@ def _with_context(function: Function) -> Callable[[CallEvent, Context], Awaitabl
     if len(positional) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return function
     return lambda event, context: function(event)
-
-
-def _import(module: str) -> Any:
-    """A module of the operator's own: beside the configuration, or wherever Python finds it."""
-    folder = str(config_path().parent.absolute())
-    if folder not in sys.path:
-        sys.path.append(folder)
-    return import_module(module)
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

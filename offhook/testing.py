@@ -24,14 +24,13 @@ from offhook.extensions import UNKNOWN, ExtensionSettings
 from offhook.handler import (
     Context,
     Function,
-    H,
     Handler,
     PluggedHandler,
     plugged,
-    with_options,
 )
 from offhook.http import Http
 from offhook.memory import LocalMemory, Memory
+from offhook.plugin import T, with_options
 from offhook.settings import HandlerSettings
 
 _OUTSIDE = {"CallerIDNum": "+40211234567", "CallerIDName": "Jane Doe", "CalledDID": "+40318100210"}
@@ -211,7 +210,7 @@ def context(
     )
 
 
-def configured(handler: type[H], **options: Any) -> H:
+def configured(handler: type[T], **options: Any) -> T:
     """The handler with options read as from the configuration file: converted and checked.
 
     Raises:

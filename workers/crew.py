@@ -23,9 +23,10 @@ from rq.serializers import JSONSerializer
 from offhook import queues
 from offhook.connection import connect, connect_rq
 from offhook.errors import ConfigError, LeaseLost
-from offhook.handler import plug_all
+from offhook.handler import plug
 from offhook.inbox import CALL_LOG, Inbox, release_lease
 from offhook.logs import Outage
+from offhook.plugin import faults
 from offhook.settings import Settings
 from workers import dispatch, process, redeliver, scheduler
 
@@ -205,9 +206,10 @@ class Crew:
     """
 
     def __init__(self, settings: Settings, names: Sequence[str]) -> None:
-        plug_all(
-            settings.handlers
-        )  # every fault of theirs is told now, and their modules are there
+        # Every fault of a plugin is told now, and its module is there.
+        problems = faults(plug, settings.handlers)
+        if problems:
+            raise ConfigError(problems)
         self._settings = settings
         self._members = [_Member(name) for name in names]
         self._stopping = False

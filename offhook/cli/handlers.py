@@ -17,8 +17,9 @@ from offhook.cli import handlers_new
 from offhook.cli.screen import Json, fail, note, print_json, print_table
 from offhook.errors import ConfigError
 from offhook.event import CALLBACKS, GROUPS, EventType
-from offhook.handler import Function, Handler, installed, load, plug, with_options
+from offhook.handler import Function, Handler, installed, load, plug
 from offhook.logs import printable
+from offhook.plugin import faults, with_options
 from offhook.settings import HandlerSettings, load_settings
 from offhook.testing import sample_event
 
@@ -260,13 +261,7 @@ def _configured() -> tuple[dict[str, HandlerSettings], list[str]]:
         configured = load_settings().handlers
     except ConfigError as error:
         return {}, error.problems
-    problems = []
-    for name, settings in configured.items():
-        try:
-            plug(name, settings)
-        except ConfigError as error:
-            problems += error.problems
-    return configured, problems
+    return configured, faults(plug, configured)
 
 
 def _policy(settings: HandlerSettings) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from offhook.cli.init import configuration
 from offhook.event import EventType
-from offhook.handler import installed, plug_all
+from offhook.handler import installed, plug
+from offhook.plugin import faults
 from offhook.settings import HandlerSettings, PbxSettings, Settings, load_settings
 from tests.offhook.cli.conftest import Offhook
 
@@ -31,7 +32,7 @@ def test_what_it_writes_is_a_configuration_with_all_defaults(
         secret=settings.secret
     ).model_dump(exclude={"secret", "handlers"})
     assert settings.handlers == {"screen": HandlerSettings(use="console")}
-    assert [handler.name for handler in plug_all(settings.handlers)] == ["screen"]
+    assert faults(plug, settings.handlers) == []
 
 
 def test_the_secret_is_long_and_nobody_else_s(offhook: Offhook, folder: Path) -> None:
@@ -57,7 +58,7 @@ def test_uncommented_it_is_still_a_configuration(offhook: Offhook, folder: Path)
     (folder / "offhook.client-secret").write_text("the app's secret")
     settings = load_settings()
     assert settings.previous_secret is not None
-    plugged = {handler.name: handler for handler in plug_all(settings.handlers)}
+    plugged = {name: plug(name, table) for name, table in settings.handlers.items()}
     assert plugged["missed"].events == frozenset({EventType.MISSED_CALL})
 
 
