@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from offhook.event import CALLBACKS, CALLS, CallEvent, EventType
     from offhook.extensions import ExtensionSettings
     from offhook.handler import Context, Handler
+    from offhook.lookup import Lookup
     from offhook.number import Number
 
 # Imported when they are asked for: the command line must not wait for what it does not use.
@@ -24,6 +25,7 @@ _PLACES = {
     "Handler": "offhook.handler",
     "Kind": "offhook.call",
     "Leg": "offhook.call",
+    "Lookup": "offhook.lookup",
     "Number": "offhook.number",
     "Outcome": "offhook.call",
     "Party": "offhook.call",
@@ -43,6 +45,7 @@ __all__ = [
     "Handler",
     "Kind",
     "Leg",
+    "Lookup",
     "Number",
     "Outcome",
     "Party",

@@ -134,6 +134,34 @@ class HandlerSettings(BaseModel):
     )
 
 
+class LookupSettings(BaseModel):
+    """One `[lookups.NAME]` table: who is asked for the name of an outside caller."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    use: str = Field(description="an installed lookup's name, or package.module:name")
+    timeout: float = Field(
+        default=2.0,
+        gt=0,
+        le=10,
+        description="seconds that it has for an answer; then the event goes on without",
+    )
+    lifetime: float | None = Field(
+        default=None,
+        ge=0,
+        le=86400,
+        description=(
+            "seconds that an answer is remembered, 0: it is asked each time; "
+            "if not set, as the lookup itself says (300, csv: 0)"
+        ),
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description="the lookup's own options; NAME_file reads one from a file",
+    )
+
+
 class PbxSettings(BaseModel):
     """One `[pbx.NAME]` table: a PBX, and how to sign in to its API, where that is spoken."""
 
@@ -332,6 +360,10 @@ class Settings(BaseSettings):
     handlers: dict[str, HandlerSettings] = Field(
         default_factory=dict, description="the handlers, one table each"
     )
+    lookups: dict[str, LookupSettings] = Field(
+        default_factory=dict,
+        description="who knows the names of outside callers, one table each, asked in this order",
+    )
     pbx: dict[str, PbxSettings] = Field(
         default_factory=dict,
         description="the PBXs on which `offhook setup` works, one table each",
@@ -380,6 +412,11 @@ class Settings(BaseSettings):
             if not HANDLER_NAME.fullmatch(name):
                 raise ValueError(
                     f"handlers.{name}: a handler's name is lower-case letters, digits, - and _"
+                )
+        for name in self.lookups:
+            if not HANDLER_NAME.fullmatch(name):
+                raise ValueError(
+                    f"lookups.{name}: a lookup's name is lower-case letters, digits, - and _"
                 )
         for name in self.pbx:
             if not PBX_NAME.fullmatch(name):

@@ -6,7 +6,7 @@ Neither a server nor a PBX is needed:
 
     deliver(configured(Spreadsheet, url=target), sample_event("hangup", status="NOANSWER"))
 
-`deliver_call` delivers a whole call, every event of it twice.
+`deliver_call` delivers a whole call, every event of it twice. `look_up` asks a lookup.
 """
 
 import asyncio
@@ -29,9 +29,11 @@ from offhook.handler import (
     plugged,
 )
 from offhook.http import Http
+from offhook.lookup import Lookup, PluggedLookup
 from offhook.memory import LocalMemory, Memory
+from offhook.number import Number
 from offhook.plugin import T, with_options
-from offhook.settings import HandlerSettings
+from offhook.settings import HandlerSettings, LookupSettings
 
 _OUTSIDE = {"CallerIDNum": "+40211234567", "CallerIDName": "Jane Doe", "CalledDID": "+40318100210"}
 _IN = _OUTSIDE | {"CallID": "1795289400.101", "CalledExtension": "0003*210", "CallFlow": "in"}
@@ -211,7 +213,7 @@ def context(
 
 
 def configured(handler: type[T], **options: Any) -> T:
-    """The handler with options read as from the configuration file: converted and checked.
+    """The handler, or lookup, with options read as from the configuration: converted and checked.
 
     Raises:
         offhook.errors.ConfigError: a sentence for every wrong option, with its name.
@@ -294,6 +296,45 @@ def deliver_call(
 
     asyncio.run(run())
     return [event for event, _ in told]
+
+
+def look_up(
+    lookup: Lookup,
+    number: str,
+    *,
+    region: str | None = None,
+    timeout: float = 2.0,
+    memory: Memory | None = None,
+) -> str | None:
+    """Ask a lookup whose number it is, once, exactly as the workers do.
+
+    Args:
+        number: as the PBX says it.
+        region: the country whose numbers are dialled without a prefix, such as GB.
+        timeout: seconds that it has.
+        memory: what `context.memory` remembers; empty if not given.
+
+    Returns:
+        The name that the event gets, or None.
+
+    Raises:
+        TemporaryError: it took longer than `timeout`.
+        Exception: what the lookup raises. The workers would log it and go on without the name.
+    """
+    policy = LookupSettings(use="offhook.testing:look_up", timeout=timeout)
+    asked = PluggedLookup("test", policy, lookup)
+    event = sample_event(caller=Party(number=number))
+    threads = ThreadPoolExecutor(1, "lookup")
+
+    async def ask() -> str | None:
+        async with Http() as http:
+            called = Number.read(number, region)
+            return await asked.ask(called, event, http=http, threads=threads, memory=memory)
+
+    try:
+        return asyncio.run(ask())
+    finally:
+        threads.shutdown(wait=False)  # one that hangs cannot be stopped
 
 
 def _told(outcome: Outcome) -> Iterator[tuple[CallEvent, Call]]:

@@ -71,6 +71,19 @@ async def record_whole(event: CallEvent, context: Context) -> None:
         file.write(json.dumps(event.as_dict()) + "\n")
 
 
+async def record_whole_at_the_second(event: CallEvent, context: Context) -> None:
+    if context.attempt == 1:
+        raise TemporaryError("not yet")
+    await record_whole(event, context)
+
+
+async def record_names(event: CallEvent, context: Context) -> None:
+    path = Path(os.environ["RECORDINGS"]) / context.handler
+    call = await context.call()
+    with path.open("a") as file:
+        file.write(f"{event.caller.name}, {call.caller.name}, {event.parameters['CallerIDName']}\n")
+
+
 async def park_some(event: CallEvent, context: Context) -> None:
     first = event.parameters["n"] == "0" and context.attempt == 1
     if first and event.call_id.startswith("parked"):

@@ -70,7 +70,9 @@ def test_its_entry_points_lead_somewhere(installed: Path) -> None:
     points = ConfigParser(delimiters=("=",))
     points.read(information / "entry_points.txt")
     targets = dict(points["console_scripts"]) | dict(points["offhook.handlers"])
+    lookups = dict(points["offhook.lookups"])
     assert {"offhook", "console", "notify", "sql", "webhook"} <= set(targets)
+    assert {"csv", "sql", "hubspot"} <= set(lookups)
     program = (
         "import sys\n"
         "from importlib.metadata import EntryPoint\n"
@@ -81,7 +83,7 @@ def test_its_entry_points_lead_somewhere(installed: Path) -> None:
         "    assert callable(found)\n"
     )
     loaded = subprocess.run(
-        [sys.executable, "-c", program, str(installed), *targets.values()],
+        [sys.executable, "-c", program, str(installed), *targets.values(), *lookups.values()],
         cwd=installed,
         env={"PYTHONPATH": str(installed), "PATH": ""},
         capture_output=True,

@@ -20,7 +20,7 @@ from rq import Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from offhook import queues
+from offhook import lookup, queues
 from offhook.connection import connect, connect_rq
 from offhook.errors import ConfigError, LeaseLost
 from offhook.handler import plug
@@ -207,7 +207,7 @@ class Crew:
 
     def __init__(self, settings: Settings, names: Sequence[str]) -> None:
         # Every fault of a plugin is told now, and its module is there.
-        problems = faults(plug, settings.handlers)
+        problems = faults(plug, settings.handlers) + faults(lookup.plug, settings.lookups)
         if problems:
             raise ConfigError(problems)
         self._settings = settings
@@ -217,6 +217,7 @@ class Crew:
         self._processes = multiprocessing.get_context("fork")
         # A delivery may take as long as its handler's timeout, and is then still acknowledged.
         self._grace = 10 + max((h.timeout for h in settings.handlers.values()), default=0)
+        self._grace += sum(each.timeout for each in settings.lookups.values())  # before it begins
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT, then stop warm; a second signal stops cold."""

@@ -38,6 +38,7 @@ from workers.failure import event_keys, sentence, wait_before
 from workers.feed import attempt_record
 from workers.lane import Lane, Lanes
 from workers.lease import LeaseKeeper, taken
+from workers.names import Names, naming
 
 log = logging.getLogger("offhook.dispatch")
 
@@ -76,10 +77,13 @@ async def serve_cursor(settings: Settings, handler: PluggedHandler, partition: i
         reader = Cursor(Inbox(reading, settings.partitions), handler.name, partition, cursor.token)
         if not await taken(cursor):
             return
-        async with Http(limit=handler.policy.concurrency) as http:
+        async with (
+            Http(limit=handler.policy.concurrency) as http,
+            naming(settings, redis) as names,
+        ):
             extensions = ExtensionsCopy(Extensions(redis))
             again = await Dispatch(
-                settings, handler, inbox, extensions, cursor, reader, rq, http
+                settings, handler, inbox, extensions, cursor, reader, rq, http, names
             ).run()
         if again:
             queues.wake(rq, handler.name, partition)
@@ -102,6 +106,7 @@ class Dispatch:
         reader: Cursor,
         rq: Redis,
         http: Http,
+        names: Names | None,
     ) -> None:
         self._handler = handler
         self._inbox = inbox
@@ -110,6 +115,7 @@ class Dispatch:
         self._reader = reader
         self._rq = rq
         self._http = http
+        self._names = names
         self._threads = ThreadPoolExecutor(handler.policy.concurrency, "handler")
         self._calls = Calls(inbox)
         self._memory = RedisMemory(inbox.redis, handler.name)
@@ -297,8 +303,10 @@ class Dispatch:
 
     async def _deliver(self, entry: Entry) -> Outcome:
         """Run the handler once."""
-        self._lease.check()
         event = entry.event
+        if self._names is not None:
+            event = await self._names.named(event)
+        self._lease.check()
         attempt = self._tried.pop(entry.position, 0) + 1
         called = time.time()
         try:
@@ -335,7 +343,8 @@ class Dispatch:
 
     async def _call_of(self, event: CallEvent) -> Call:
         kind = self._extensions.get(event.pbx, event.extension).kind
-        return await self._calls.of(event, kind, self._region)
+        call = await self._calls.of(event, kind, self._region)
+        return call if self._names is None else await self._names.named_call(call, event)
 
     async def _put_off(self, entry: Entry, error: Exception) -> Outcome:
         """Park the lane behind a redelivery of its own, unless there is no attempt left for one."""

@@ -28,6 +28,7 @@ from offhook.settings import Settings, load_settings
 from workers import circuit, process
 from workers.failure import event_keys, sentence, wait_before
 from workers.feed import attempt_record
+from workers.names import Names, naming
 
 log = logging.getLogger("offhook.redeliver")
 
@@ -51,7 +52,8 @@ async def _redeliver(settings: Settings, job: Job, name: str, event: CallEvent) 
     try:
         extension = await Extensions(redis).get(event.pbx, event.extension)
         inbox = Inbox(redis, settings.partitions)
-        await Redelivery(settings, inbox, rq, job, name, event, extension).run()
+        async with naming(settings, redis) as names:
+            await Redelivery(settings, inbox, rq, job, name, event, extension, names).run()
     finally:
         await redis.aclose()
         rq.close()
@@ -69,6 +71,7 @@ class Redelivery:
         name: str,
         event: CallEvent,
         extension: ExtensionSettings,
+        names: Names | None,
     ) -> None:
         self._settings = settings
         self._inbox = inbox
@@ -77,6 +80,7 @@ class Redelivery:
         self._name = name
         self._event = event
         self._extension = extension
+        self._names = names
         self._attempt = 0  # its number, once it has begun
         self._keys = event_keys(event, name, 0)
 
@@ -130,9 +134,12 @@ class Redelivery:
     async def _deliver(self, handler: PluggedHandler) -> None:
         if self._attempt > len(handler.policy.retry) + 1:
             raise PermanentError("the worker process died in each attempt")
+        event = self._event
+        if self._names is not None:
+            event = await self._names.named(event)
         async with Http() as http:
             await handler.deliver(
-                self._event,
+                event,
                 attempt=self._attempt,
                 http=http,
                 threads=ThreadPoolExecutor(1, "handler"),
@@ -146,7 +153,8 @@ class Redelivery:
         return await self._inbox.failures(self._name, self._event) >= circuit.CONSECUTIVE
 
     async def _call_of(self, event: CallEvent) -> Call:
-        return await Calls(self._inbox).of(event, self._extension.kind, self._settings.region)
+        call = await Calls(self._inbox).of(event, self._extension.kind, self._settings.region)
+        return call if self._names is None else await self._names.named_call(call, event)
 
     async def _put_off(self, seconds: float, error: Exception) -> None:
         log.warning("redelivery failed: %s", sentence(error), extra=self._keys)

@@ -1,9 +1,12 @@
-"""`offhook handlers`: what is installed, what is configured, and what is wrong with it."""
+"""`offhook handlers`: what is installed, what is configured, and what is wrong with it.
+
+Of lookups, too.
+"""
 
 import dataclasses
 import inspect
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import NoneType, UnionType
@@ -13,6 +16,7 @@ import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from offhook import lookup
 from offhook.cli import handlers_new
 from offhook.cli.screen import Json, fail, note, print_json, print_table
 from offhook.errors import ConfigError
@@ -20,7 +24,7 @@ from offhook.event import CALLBACKS, GROUPS, EventType
 from offhook.handler import Function, Handler, installed, load, plug
 from offhook.logs import printable
 from offhook.plugin import faults, with_options
-from offhook.settings import HandlerSettings, load_settings
+from offhook.settings import HandlerSettings, LookupSettings, load_settings
 from offhook.testing import sample_event
 
 handlers = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
@@ -41,7 +45,7 @@ _CALLS = {"in": "incoming calls", "out": "outgoing calls", "internal": "internal
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option of a handler: a field of its class."""
+    """One option of a handler or lookup: a field of its class."""
 
     name: str
     type: str
@@ -52,7 +56,7 @@ class Option:
 
 @dataclasses.dataclass(frozen=True)
 class Installed:
-    """A handler that is installed; `problem` says why it cannot be loaded."""
+    """A handler or lookup that is installed; `problem` says why it cannot be loaded."""
 
     name: str
     package: str
@@ -63,7 +67,7 @@ class Installed:
 
 @handlers.callback()
 def list_(ctx: typer.Context, as_json: Json = False) -> None:
-    """List the handlers: installed, configured, and what is wrong with them.
+    """List the handlers and lookups: installed, configured, and what is wrong.
 
     Exits with 1 if something is wrong with the configuration.
 
@@ -75,19 +79,32 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    there = [_describe(name, point) for name, point in installed().items()]
-    configured, problems = _configured()
+    points, knowing = installed(), lookup.installed()
+    there = [_describe(name, point, load) for name, point in points.items()]
+    known = [_describe_lookup(name, point) for name, point in knowing.items()]
+    configured, lookups, problems = _configured()
     if as_json:
         print_json(
             {
                 "installed": [dataclasses.asdict(each) for each in there],
                 "configured": {name: _policy(each) for name, each in configured.items()},
+                "lookups": {
+                    "installed": [dataclasses.asdict(each) for each in known],
+                    "configured": {name: _policy(each) for name, each in lookups.items()},
+                },
                 "problems": problems,
             }
         )
     else:
+        typer.echo('Installed (use = "..."; `offhook handlers show NAME` has all options):')
         _print_installed(there)
         _print_configured(configured)
+        typer.echo("Lookups, which know who is calling (a CRM's options are those of its handler):")
+        both = {name for name in knowing if _same(points.get(name), knowing[name])}
+        _print_installed(
+            [dataclasses.replace(each, options=()) if each.name in both else each for each in known]
+        )
+        _print_lookups(lookups)
         for problem in problems:
             note(f"! {problem}")
     if problems:
@@ -96,30 +113,32 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
 
 @handlers.command()
 def show(
-    name: Annotated[str, typer.Argument(help="An installed handler.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="An installed handler or lookup.", metavar="NAME")],
     as_json: Json = False,
 ) -> None:
-    """Show the help of one installed handler, with its options.
+    """Show the help of one installed handler or lookup, with its options.
 
     \b
     Examples:
       offhook handlers show webhook
     """
-    points = installed()
-    if name not in points:
-        fail(f"no handler is installed as {name!r}: there are {', '.join(points)}")
-    found = _describe(name, points[name])
-    if as_json:
-        print_json(dataclasses.asdict(found))
-        return
-    typer.echo(f"{found.name}, from the package {found.package}\n")
-    typer.echo(found.problem or found.help)
-    if found.options:
-        print_table(
-            "option", "type", "what it is", rows=[_option_row(each) for each in found.options]
+    points, knowing = installed(), lookup.installed()
+    if name not in points | knowing:
+        fail(
+            f"no handler is installed as {name!r}: there are {', '.join(points)}; "
+            f"and no lookup: there are {', '.join(knowing)}"
         )
-    elif not found.problem:
-        typer.echo("\nIt has no options.")
+    found = []
+    if name in points:
+        found.append(("", _describe(name, points[name], load)))
+    if name in knowing and not _same(points.get(name), knowing[name]):
+        found.append(("a lookup ", _describe_lookup(name, knowing[name])))
+    if as_json:
+        print_json(dataclasses.asdict(found[0][1]))
+        return
+    for kind, each in found:
+        typer.echo(f"{each.name}, {kind}from the package {each.package}\n")
+        _print_help(each)
 
 
 @handlers.command()
@@ -194,10 +213,10 @@ Then plug it in, in offhook.toml, and start `offhook work` again:
 """
 
 
-def options(target: type[Handler]) -> tuple[Option, ...]:
-    """The options of a handler class: its fields, with what their annotations say of them."""
+def options(target: type) -> tuple[Option, ...]:
+    """The options of a handler or lookup class: its fields, as their annotations describe them."""
     hints = get_type_hints(target, include_extras=True)
-    fields = dataclasses.fields(target)  # type: ignore[arg-type]  # `load` takes dataclasses only
+    fields = dataclasses.fields(target)
     return tuple(_option(field, hints[field.name]) for field in fields if field.init)
 
 
@@ -237,34 +256,50 @@ def _in_words(hint: Any) -> str:
     return _WORDS.get(known, getattr(known, "__name__", str(known)))
 
 
-def _describe(name: str, point: EntryPoint) -> Installed:
+def _describe(name: str, point: EntryPoint, load: Callable[[str], Any]) -> Installed:
     package = point.dist.name if point.dist else "?"
     try:
         target = load(name)
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything while it is imported
         problem = str(error) or type(error).__name__
         return Installed(name, package, problem=problem)
-    return Installed(name, package, _help(target), _options(target))
+    return Installed(name, package, inspect.getdoc(target) or "", _options(target))
 
 
-def _help(target: type[Handler] | Function) -> str:
-    return inspect.getdoc(target) or ""
+def _describe_lookup(name: str, point: EntryPoint) -> Installed:
+    found = _describe(name, point, lookup.load)
+    if found.problem is None and issubclass(target := lookup.load(name), Handler):
+        # Its docstring is about that.
+        found = dataclasses.replace(found, help=inspect.getdoc(target.name_of) or "")
+    return found
 
 
-def _options(target: type[Handler] | Function) -> tuple[Option, ...]:
+def _same(handler: EntryPoint | None, knowing: EntryPoint) -> bool:
+    """Is a lookup the same class as the handler of its name?"""
+    return handler is not None and handler.value == knowing.value
+
+
+def _options(target: type | Function) -> tuple[Option, ...]:
     return options(target) if isinstance(target, type) else ()
 
 
-def _configured() -> tuple[dict[str, HandlerSettings], list[str]]:
-    """The configured handlers, and all that is wrong with the configuration."""
+def _configured() -> tuple[dict[str, HandlerSettings], dict[str, LookupSettings], list[str]]:
+    """The configured handlers and lookups, and all that is wrong with the configuration."""
     try:
-        configured = load_settings().handlers
+        settings = load_settings()
     except ConfigError as error:
-        return {}, error.problems
-    return configured, faults(plug, configured)
+        return {}, {}, error.problems
+    problems = faults(plug, settings.handlers) + faults(_check_lookup, settings.lookups)
+    return settings.handlers, settings.lookups, problems
 
 
-def _policy(settings: HandlerSettings) -> dict[str, Any]:
+def _check_lookup(name: str, settings: LookupSettings) -> None:
+    problem = lookup.plug(name, settings).lookup.problem()
+    if problem:
+        raise ConfigError(f"lookups.{name}: {problem}")
+
+
+def _policy(settings: HandlerSettings | LookupSettings) -> dict[str, Any]:
     """All but the options: a secret may be among them."""
     return settings.model_dump(mode="json", exclude={"options"})
 
@@ -279,8 +314,17 @@ def _print_installed(there: list[Installed]) -> None:
         ]
         for each in there
     ]
-    typer.echo('Installed (use = "..."; `offhook handlers show NAME` has all options):')
     print_table("name", "package", "what it does", "must be set", rows=rows)
+
+
+def _print_help(found: Installed) -> None:
+    typer.echo(found.problem or found.help)
+    if found.options:
+        print_table(
+            "option", "type", "what it is", rows=[_option_row(each) for each in found.options]
+        )
+    elif not found.problem:
+        typer.echo("\nIt has no options.")
 
 
 def _print_configured(configured: Mapping[str, HandlerSettings]) -> None:
@@ -299,6 +343,29 @@ def _print_configured(configured: Mapping[str, HandlerSettings]) -> None:
     ]
     typer.echo("Configured:")
     print_table("name", "use", "gets", "calls", "retries after s", rows=rows)
+
+
+def _print_lookups(configured: Mapping[str, LookupSettings]) -> None:
+    if not configured:
+        typer.echo("Configured: none")
+        return
+    rows = [
+        [name, each.use, f"{each.timeout:g} s", _lifetime(each)]
+        for name, each in configured.items()
+    ]
+    typer.echo("Configured, asked in this order:")
+    print_table("name", "use", "has", "remembered", rows=rows)
+
+
+def _lifetime(settings: LookupSettings) -> str:
+    """How long its answers are remembered, in words."""
+    seconds = settings.lifetime
+    if seconds is None:
+        try:
+            seconds = lookup.load(settings.use).remember
+        except ConfigError:  # it is among the problems
+            return "?"
+    return f"{seconds:g} s" if seconds else "no"
 
 
 def _filter(settings: HandlerSettings) -> str:

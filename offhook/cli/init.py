@@ -12,7 +12,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from offhook.cli.screen import fail
-from offhook.settings import DEFAULT_FILE, HandlerSettings, PbxSettings, Settings
+from offhook.settings import DEFAULT_FILE, HandlerSettings, LookupSettings, PbxSettings, Settings
 
 SECRET_FILE = "offhook.secret"  # noqa: S105 - a file's name
 
@@ -30,6 +30,24 @@ _PBX = """\
 # `offhook setup EXTENSION` registers the URLs of an extension there.
 
 #[pbx.main]
+"""
+
+_LOOKUPS = """\
+# Who knows the name of who is calling: one table each, asked in this order; the first name that is
+# known is in the event when handlers get it. `offhook lookup NUMBER` tries them.
+
+#[lookups.contacts]
+#use = "csv"
+"""
+
+_LOOKUP_OPTIONS = """\
+#[lookups.contacts.options]
+#path = "contacts.csv"
+
+#[lookups.crm]
+#use = "hubspot"
+#[lookups.crm.options]
+#token = "the token that HubSpot shows"
 """
 
 _HANDLERS = """\
@@ -65,6 +83,7 @@ _VALUES: dict[str, Any] = {
     "client_id": "the key that the PBX shows",
     "host": "https://pbx.example.com",
     "ca_file": "pbx-ca.pem",
+    "lifetime": 300,
     "max_events": 1_000_000,
     "region": "GB",
     "zone": "Europe/Bucharest",
@@ -109,10 +128,17 @@ def configuration() -> str:
     settings = [
         _setting(name, field)
         for name, field in Settings.model_fields.items()
-        if name not in ("secret", "handlers", "pbx")
+        if name not in ("secret", "handlers", "lookups", "pbx")
     ]
     return "\n".join(
-        [_TOP, *settings, _PBX + "".join(_pbx()), _HANDLERS + "".join(_handler()), _EXAMPLES]
+        [
+            _TOP,
+            *settings,
+            _PBX + "".join(_pbx()),
+            _HANDLERS + "".join(_handler()),
+            _EXAMPLES,
+            _LOOKUPS + "".join(_of_table(LookupSettings)) + _LOOKUP_OPTIONS,
+        ]
     )
 
 
@@ -128,7 +154,11 @@ def _pbx() -> Iterator[str]:
 def _handler() -> Iterator[str]:
     """One handler that is on, with all that can be set for any."""
     yield '[handlers.screen]\nuse = "console"\n'
-    for name, field in HandlerSettings.model_fields.items():
+    yield from _of_table(HandlerSettings)
+
+
+def _of_table(table: type[HandlerSettings | LookupSettings]) -> Iterator[str]:
+    for name, field in table.model_fields.items():
         if name not in ("use", "options"):
             yield _setting(name, field)
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from offhook.fold import fold
 from offhook.handler import plugged
 from offhook.inbox import CALL_LOG, Inbox, scripts
 from offhook.inbox.calls import Calls
-from offhook.settings import HandlerSettings, Settings
+from offhook.settings import HandlerSettings, LookupSettings, Settings
 from tests.conftest import SECRET
 from tests.events import batch_of
 from tests.receiver.test_store import Proxy
@@ -328,6 +329,28 @@ def test_a_handler_is_told_of_calls_and_can_ask_for_one(
         ("call-answered", desk, False),
         ("call-ended", desk, True),
     ]
+
+
+def test_a_call_that_a_handler_asks_for_has_the_name_of_a_lookup(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "QUIET", 0.2)
+    (tmp_path / "contacts.csv").write_text("number,name\n+44 20 7946 0100,Jane of Acme\n")
+    contacts = LookupSettings(use="csv", options={"path": f"{tmp_path}/contacts.csv"})
+    bench.settings = bench.settings.model_copy(update={"lookups": {"contacts": contacts}})
+    got: list[tuple[str | None, bool, str | None]] = []
+
+    async def handle(event: CallEvent, context: Context) -> None:
+        for latest in (False, True):
+            call = await context.call(latest=latest)
+            got.append((event.caller.name, call.closed_by is not None, call.caller.name))
+
+    bench.with_inbox(lambda inbox: inbox.ensure_cursor("crm", "now"))
+    bench.append(*answered())
+    bench.keep()
+    policy = HandlerSettings(use="x", events=["dial-in"])  # type: ignore[arg-type]
+    asyncio.run(dispatch.serve_cursor(bench.settings, plugged("crm", policy, handle), 0))
+    assert got == [("Jane of Acme", True, "Jane of Acme")] * 2
 
 
 def test_a_handler_that_is_quicker_than_the_fold_has_its_event_in_the_call(bench: Bench) -> None:

@@ -7,12 +7,14 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis as blocking
 
 from offhook import (
+    Call,
     CallEvent,
     Context,
     EventType,
@@ -603,3 +605,54 @@ def test_a_running_dispatch_sees_within_seconds_what_setup_changed(
     timer.join()
     assert got == {"call-0": None, "call-1": "joe"}
     assert (bench.state().in_flight, bench.state().lag) == (0, 0)
+
+
+def with_lookups(bench: Bench, **lookups: dict[str, Any]) -> None:
+    bench.settings = Settings(secret=SECRET, redis_url=bench.url, lookups=lookups)  # type: ignore[arg-type]
+
+
+def test_an_event_has_its_name_when_the_handler_gets_it(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "contacts.csv").write_text("number,name\n+40 21 123 4567,Jane of Acme\n")
+    with_lookups(bench, contacts={"use": "csv", "options": {"path": f"{tmp_path}/contacts.csv"}})
+    sent = [sample_event("dial-in"), sample_event("call-started"), event("without-a-number")]
+    bench.append(*sent)
+    got: dict[str, tuple[CallEvent, Call]] = {}
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        assert context.event == one
+        got[one.id] = (one, await context.call())
+
+    bench.dispatch(handle, events=["raw", "calls"])
+    for one, name in zip(sent, ("Jane of Acme", "Jane of Acme", None), strict=True):
+        delivered, call = got[one.id]
+        assert (delivered.caller.name, call.caller.name) == (name, name)
+        assert delivered.parameters == one.parameters
+
+
+def test_what_waits_for_a_redelivery_is_as_the_pbx_sent_it(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "contacts.csv").write_text("number,name\n+40 21 123 4567,Jane of Acme\n")
+    with_lookups(bench, contacts={"use": "csv", "options": {"path": f"{tmp_path}/contacts.csv"}})
+    sent = sample_event("dial-in")
+    bench.append(sent)
+
+    async def fail(one: CallEvent, context: Context) -> None:
+        raise TemporaryError(f"{one.caller.name} is busy")
+
+    bench.dispatch(fail)
+    [job] = bench.jobs("scheduled_job_registry")
+    assert job.meta == {"error": "Jane of Acme is busy"}
+    assert CallEvent.from_dict(job.args[1]) == sent
+
+
+def test_a_lookup_that_hangs_delays_its_event_by_its_timeout_and_no_other(bench: Bench) -> None:
+    with_lookups(bench, slow={"use": "tests.offhook.lookups:Slow", "timeout": 0.5})
+    bench.append(sample_event("dial-in"), *(event(f"call-{n}") for n in range(5)))
+    began, got = time.monotonic(), list[tuple[str, float]]()
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append((one.call_id, time.monotonic() - began))
+
+    bench.dispatch(handle)
+    assert {call for call, _ in got[:5]} == {f"call-{n}" for n in range(5)}
+    assert got[4][1] < 0.5 <= got[5][1] < 1.5
+    assert (bench.state().delivered, bench.state().failed) == (6, 0)

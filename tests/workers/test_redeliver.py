@@ -16,6 +16,7 @@ from offhook.extensions import Extensions
 from offhook.handler import plug
 from offhook.inbox import Cursor, Inbox
 from offhook.settings import load_settings
+from offhook.testing import sample_event
 from tests.conftest import Configure
 from tests.events import batch_of, event
 from workers import dispatch
@@ -282,3 +283,23 @@ def test_what_a_handler_remembers_is_there_in_dispatch_and_in_redelivery(
 
 async def _append_one(inbox: Inbox) -> None:
     await inbox.append(batch_of(event("b", 2)), [], 60)
+
+
+def test_a_redelivery_gets_the_name_as_the_lookups_know_it(
+    bench: Bench, configure: Configure, tmp_path: Path
+) -> None:
+    (tmp_path / "contacts.csv").write_text("number,name\n+40 21 123 4567,Jane of Acme\n")
+    lookups = f'''
+[lookups.gone]
+use = "no_such_module:Lookup"
+[lookups.broken]
+use = "tests.offhook.lookups:Broken"
+[lookups.contacts]
+use = "csv"
+options.path = "{tmp_path}/contacts.csv"
+'''
+    configure(handler("record_names") + lookups)
+    bench.park(sample_event("dial-in"))
+    bench.work()
+    assert (tmp_path / "crm").read_text() == "Jane of Acme, Jane of Acme, Jane Doe\n"
+    assert (bench.lanes(), bench.dead(), bench.scheduled()) == (0, [], [])

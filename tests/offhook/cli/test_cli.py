@@ -54,6 +54,7 @@ def test_help_of_a_group_names_its_commands_in_whole_sentences(
             "serve",
             "work",
             "handlers",
+            "lookup",
             "status",
             "replay",
         ),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, SecretStr
 
-from offhook import CallEvent, Context, Handler
+from offhook import CallEvent, Context, Handler, lookup
 from offhook.cli.handlers import Option, options
 from offhook.handler import installed
 from tests.conftest import Configure
@@ -114,6 +114,69 @@ def test_the_same_for_programs(configure: Configure, offhook: Offhook) -> None:
     assert told["problems"] == []
 
 
+LOOKUPS = """
+[lookups.staff]
+use = "csv"
+options.path = "{folder}/staff.csv"
+[lookups.crm]
+use = "hubspot"
+timeout = 1.5
+options.token = "the-password"
+"""
+
+
+def test_lookups_are_listed_too(configure: Configure, offhook: Offhook) -> None:
+    folder = configure().parent
+    (folder / "staff.csv").write_text("number,name\n")
+    configure(LOOKUPS.format(folder=folder))
+    result = offhook("handlers")
+    assert (result.exit_code, result.stderr) == (0, "")
+    _, _, told = result.stdout.partition("\nLookups, which know who is calling")
+    for name in lookup.installed():
+        assert f"\n {name} " in told
+    words = " ".join(told.split())
+    assert "name use has remembered" in words
+    assert "staff csv 2 s no crm hubspot 1.5 s 300 s" in words
+    assert "the-password" not in told
+    as_json = json.loads(offhook("handlers", "--json").stdout)
+    assert [each["name"] for each in as_json["lookups"]["installed"]] == list(lookup.installed())
+    assert as_json["lookups"]["configured"]["crm"]["timeout"] == 1.5
+    assert "options" not in as_json["lookups"]["configured"]["crm"]
+    for each in as_json["lookups"]["installed"]:
+        assert each["problem"] is None
+        assert each["help"]
+        assert all(option["description"] for option in each["options"])
+
+
+def test_what_is_wrong_with_a_lookup_is_told_with_its_key(
+    configure: Configure, offhook: Offhook
+) -> None:
+    folder = configure().parent
+    configure(
+        LOOKUPS.format(folder=folder)
+        + """
+options.tokken = "x"
+[lookups.phonebook]
+use = "webhook"
+[lookups.mine]
+use = "json:dumps"
+"""
+    )
+    result = offhook("handlers")
+    assert result.exit_code == 1
+    file, option, unknown, mine = result.stderr.splitlines()
+    assert file == (
+        f"! lookups.staff: {folder}/staff.csv cannot be read: No such file or directory"
+    )
+    assert option == "! lookups.crm.options.tokken: there is no such option"
+    assert unknown.startswith(
+        "! lookups.phonebook.use: no lookup is called 'webhook': installed are csv, hubspot, "
+    )
+    assert mine == (
+        "! lookups.mine.use: 'json:dumps' must be a dataclass that inherits from offhook.Lookup"
+    )
+
+
 def test_everything_wrong_is_told_with_its_key(configure: Configure, offhook: Offhook) -> None:
     configure(WRONG)
     result = offhook("handlers")
@@ -143,6 +206,16 @@ def test_one_is_shown_with_its_options(offhook: Offhook) -> None:
     assert "default: 10.0" in shown.stdout
     told = json.loads(offhook("handlers", "show", "webhook", "--json").stdout)
     assert {option["name"]: option["required"] for option in told["options"]}["url"] is True
+
+
+def test_a_lookup_is_shown_with_its_options(offhook: Offhook) -> None:
+    shown = offhook("handlers", "show", "csv")
+    assert shown.stdout.startswith("csv, a lookup from the package offhook\n\nNames from a CSV")
+    both = offhook("handlers", "show", "sql").stdout
+    assert both.startswith("sql, from the package offhook\n")
+    assert "\nsql, a lookup from the package offhook\n" in both
+    assert offhook("handlers", "show", "hubspot").stdout.count("from the package") == 1
+    assert json.loads(offhook("handlers", "show", "csv", "--json").stdout)["name"] == "csv"
 
 
 def test_every_option_of_the_built_in_handlers_is_described(offhook: Offhook) -> None:

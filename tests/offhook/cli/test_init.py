@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from offhook import lookup
 from offhook.cli.init import configuration
 from offhook.event import EventType
 from offhook.handler import installed, plug
 from offhook.plugin import faults
-from offhook.settings import HandlerSettings, PbxSettings, Settings, load_settings
+from offhook.settings import HandlerSettings, LookupSettings, PbxSettings, Settings, load_settings
 from tests.offhook.cli.conftest import Offhook
 
 
@@ -60,13 +61,15 @@ def test_uncommented_it_is_still_a_configuration(offhook: Offhook, folder: Path)
     assert settings.previous_secret is not None
     plugged = {name: plug(name, table) for name, table in settings.handlers.items()}
     assert plugged["missed"].events == frozenset({EventType.MISSED_CALL})
+    assert [lookup.plug(n, t).lifetime for n, t in settings.lookups.items()] == [300, 300]
 
 
 def test_every_setting_is_in_it_with_its_meaning() -> None:
     text = configuration()
     tables: dict[type[BaseModel], set[str]] = {
-        Settings: {"handlers", "pbx"},
+        Settings: {"handlers", "lookups", "pbx"},
         HandlerSettings: {"use", "options"},
+        LookupSettings: {"use", "options"},
         PbxSettings: {"token"},  # it stands in a comment, with its meaning
     }
     for model, elsewhere in tables.items():
@@ -79,12 +82,11 @@ def test_every_setting_is_in_it_with_its_meaning() -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_every_example_is_of_a_built_in_handler() -> None:
+def test_every_example_is_of_a_built_in_plugin() -> None:
     uncommented = tomllib.loads(re.sub(r"^#(?=\S)", "", configuration(), flags=re.MULTILINE))
-    built_in = {
-        name for name, point in installed().items() if point.dist and point.dist.name == "offhook"
-    }
-    assert {table["use"] for table in uncommented["handlers"].values()} <= built_in
+    for table, there in {"handlers": installed(), "lookups": lookup.installed()}.items():
+        built_in = {n for n, point in there.items() if point.dist and point.dist.name == "offhook"}
+        assert {each["use"] for each in uncommented[table].values()} <= built_in
 
 
 @pytest.mark.parametrize("name", ["offhook.toml", "offhook.secret"])

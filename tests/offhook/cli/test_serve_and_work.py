@@ -51,6 +51,15 @@ def call(url: str) -> int:
         return 0
 
 
+def test_workers_do_not_start_with_a_wrong_lookup(configure: Configure, offhook: Offhook) -> None:
+    configure(TWO + '[lookups.staff]\nuse = "phonebook"\n[lookups.crm]\nuse = "hubspot"\n')
+    result = offhook("work")
+    assert result.exit_code == 2
+    first, second = result.stderr.splitlines()
+    assert first.startswith("lookups.staff.use: no lookup is called 'phonebook': installed are ")
+    assert second.startswith("lookups.crm.options.token: ")
+
+
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_the_receiver_takes_callbacks_and_says_no_secret(
     processes: str, configure: Configure, tmp_path: Path

@@ -19,6 +19,7 @@ from offhook import (
     Context,
     EventType,
     Handler,
+    Lookup,
     Number,
     PermanentError,
     TemporaryError,
@@ -26,7 +27,7 @@ from offhook import (
 from offhook.http import Answer
 from workers.handlers.crm.entry import Contact, Entry
 from workers.handlers.crm.memory import Memory
-from workers.handlers.crm.number import other_side
+from workers.handlers.crm.number import of_region, other_side
 
 DAY = 86400.0
 NOBODY = 30.0  # seconds that it is remembered that nobody has a number
@@ -75,8 +76,11 @@ class Access:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crm(Handler):
-    """A CRM that keeps a record of every call: made when it starts, completed when it ends."""
+class Crm(Handler, Lookup):
+    """A CRM that keeps a record of every call: made when it starts, completed when it ends.
+
+    As a lookup it knows the names of its contacts.
+    """
 
     events: ClassVar[Sequence[EventType]] = (
         EventType.CALL_STARTED,
@@ -250,6 +254,13 @@ class Crm(Handler):
                 raise
             self._found.forget(number)  # who was remembered may have been deleted or merged
             await self._log(entry, context)
+
+    async def name_of(self, number: Number, context: Context) -> str | None:
+        """The name of the contact who has the number; of several, as the options choose."""
+        found = await self.find(of_region(number, self.region), context)
+        if not found or (len(found) > 1 and self.several == "none"):
+            return None
+        return found[0].name
 
     async def _log(self, entry: Entry, context: Context) -> None:
         contacts = await self._contacts(entry, context)

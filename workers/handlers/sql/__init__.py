@@ -6,43 +6,13 @@ from functools import cached_property
 from threading import Lock
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field, SecretStr
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from pydantic import Field, SecretStr
 
 from offhook import CALLBACKS, CALLS, CallEvent, Context, EventType, Handler
 from workers.handlers.sql.log import CallLog
+from workers.handlers.sql.url import DatabaseUrl, readable
 
 _starting = Lock()
-
-
-def _readable(url: str) -> URL:
-    """The parsed URL, `postgresql://` with the driver that offhook[postgresql] installs."""
-    parsed = make_url(url)
-    if parsed.drivername in ("postgres", "postgresql"):
-        return parsed.set(drivername="postgresql+psycopg")
-    return parsed
-
-
-def _checked(value: SecretStr) -> SecretStr:
-    try:
-        url = _readable(value.get_secret_value())
-        dialect = url.get_dialect()
-        dialect.import_dbapi()
-    except (ArgumentError, ValueError):  # what they say may show the password
-        raise ValueError(
-            "is not a database URL, such as sqlite:///calls.db or postgresql://user:password@host/db"
-        ) from None
-    except ImportError as error:
-        raise ValueError(
-            f"needs {error.name or 'a driver'}, which is not installed; "
-            "for PostgreSQL: pip install 'offhook[postgresql]'"
-        ) from error
-    if dialect.is_async:
-        raise ValueError("names an asyncio driver; use another one, such as postgresql+psycopg")
-    if url.get_backend_name() == "sqlite" and (url.database or ":memory:") == ":memory:":
-        raise ValueError("is a database in memory, lost with its process; name a file")
-    return value
 
 
 @dataclass(frozen=True)
@@ -52,8 +22,7 @@ class Sql(Handler):
     events: ClassVar[Sequence[EventType]] = (*CALLBACKS, *CALLS)
 
     url: Annotated[
-        SecretStr,
-        AfterValidator(_checked),
+        DatabaseUrl,
         Field(description="the database, as SQLAlchemy writes it; tables are made when missing"),
     ] = SecretStr("sqlite:///offhook-events.db")  # noqa: RUF009 - it cannot change
     prefix: Annotated[
@@ -72,4 +41,4 @@ class Sql(Handler):
     @cached_property
     def _log(self) -> CallLog:
         """Made at the first event: a connection must not be older than the process it serves."""
-        return CallLog(_readable(self.url.get_secret_value()), self.prefix)
+        return CallLog(readable(self.url), self.prefix)

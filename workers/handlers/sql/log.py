@@ -48,7 +48,7 @@ class CallLog:
                 self._add_call(event, event.summary)
         except (DataError, IntegrityError) as error:
             raise PermanentError(
-                f"{self._where} refuses this event's values: {_first_line(error)}"
+                f"{self._where} refuses this event's values: {first_line(error)}"
             ) from error
         except SQLAlchemyError as error:
             self._prepared = False  # somebody may have dropped a table
@@ -100,7 +100,7 @@ class CallLog:
                 connection.execute(insert(legs), leg_rows(call))
 
     def _not_taken(self, error: Exception) -> TemporaryError:
-        return TemporaryError(f"{self._where} did not take the event: {_first_line(error)}")
+        return TemporaryError(f"{self._where} did not take the event: {first_line(error)}")
 
 
 def _engine(url: URL) -> Engine:
@@ -136,7 +136,7 @@ def _insert(table: Table, engine: Engine) -> Insert:
     return insert(table)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """What the database said, without the statement and the lines that quote values."""
     said = str(getattr(error, "orig", None) or error).strip()
     return said.splitlines()[0] if said else type(error).__name__

@@ -1,0 +1,39 @@
+"""The address of a database, checked when a process starts."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, SecretStr
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+
+def readable(url: SecretStr) -> URL:
+    """The parsed URL, `postgresql://` with the driver that offhook[postgresql] installs."""
+    parsed = make_url(url.get_secret_value())
+    if parsed.drivername in ("postgres", "postgresql"):
+        return parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
+def _checked(value: SecretStr) -> SecretStr:
+    try:
+        url = readable(value)
+        dialect = url.get_dialect()
+        dialect.import_dbapi()
+    except (ArgumentError, ValueError):  # what they say may show the password
+        raise ValueError(
+            "is not a database URL, such as sqlite:///calls.db or postgresql://user:password@host/db"
+        ) from None
+    except ImportError as error:
+        raise ValueError(
+            f"needs {error.name or 'a driver'}, which is not installed; "
+            "for PostgreSQL: pip install 'offhook[postgresql]'"
+        ) from error
+    if dialect.is_async:
+        raise ValueError("names an asyncio driver; use another one, such as postgresql+psycopg")
+    if url.get_backend_name() == "sqlite" and (url.database or ":memory:") == ":memory:":
+        raise ValueError("is a database in memory, lost with its process; name a file")
+    return value
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_checked)]

@@ -1,0 +1,1 @@
+"""The built-in lookups, one a file. Those of the CRMs are their handlers."""
