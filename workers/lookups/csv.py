@@ -109,22 +109,19 @@ class _Book:
                 f"{self._path} has more than {MOST // 1_000_000} MB: "
                 "so many names belong in a database (sql)"
             )
-        entries: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        for written, name in self._rows(self._path.read_text("utf-8-sig")):
-            entries[_digits(written)[-_END:]].append((written, name))
-        return dict(entries)
-
-    def _rows(self, text: str) -> Iterator[tuple[str, str]]:
-        """Every number with its name."""
-        header, rows = self._table(text)
+        header, rows = self._table(self._path.read_text("utf-8-sig"))
         numbers = [header.index(column) for column in self._numbers]
         names = [header.index(column) for column in self._names]
+        entries: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for row in rows:
-            row += [""] * (len(header) - len(row))
-            name = " ".join(filter(None, (row[each].strip() for each in names)))
-            for each in numbers:
-                if name and _digits(row[each]):
-                    yield row[each], name
+            if len(row) < len(header):
+                row += [""] * (len(header) - len(row))
+            name = " ".join([row[column] for column in names]).strip()
+            for column in numbers:
+                end = _digits(row[column])[-_END:]
+                if name and end:
+                    entries[end].append((row[column], name))
+        return dict(entries)
 
     def _table(self, text: str) -> tuple[list[str], Iterator[list[str]]]:
         """The header and the rows, read with the delimiter with which our columns are there."""
