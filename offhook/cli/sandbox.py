@@ -1,5 +1,6 @@
 """`offhook sandbox`: a PBX made of code, to try everything on that a real one does."""
 
+import signal
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -108,6 +109,8 @@ def start(
         config = uvicorn.Config(app, log_level="warning", access_log=False, **options)
         listening = bound(host, port)
         note(_welcome(store, base, ca_file))
+        # Else uvicorn ends the process on SIGTERM, and the certificate's key stays behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             uvicorn.Server(config).run([listening])
         except KeyboardInterrupt:

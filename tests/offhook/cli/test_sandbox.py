@@ -40,8 +40,8 @@ class Sandbox:
         except httpx.TransportError:
             return False
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGINT)
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(number)
         return self.process.wait(20)
 
 
@@ -95,7 +95,10 @@ def test_it_tells_what_to_write_into_the_configuration(sandbox: Sandbox) -> None
     assert "0003*210" in shown
 
 
-def test_it_speaks_tls_with_an_authority_that_it_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_speaks_tls_with_an_authority_that_it_names(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     running = Sandbox(tmp_path, "--tls")
     found = re.search(r'ca_file = "(.+)"', running.log.read_text())
     assert found is not None
@@ -103,7 +106,7 @@ def test_it_speaks_tls_with_an_authority_that_it_names(tmp_path: Path) -> None:
     context = ssl.create_default_context(cafile=ca_file)
     assert httpx.get(f"{running.url}/openapi.json", verify=context).is_success
     assert run("tally", "--url", running.url).returncode == 0
-    assert running.stop() == 0
+    assert running.stop(number) == 0
     assert not ca_file.parent.exists()
 
 
@@ -119,3 +122,13 @@ def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path) -> None:
     done = run("start", "--file", str(file))
     assert done.returncode == 2
     assert "$.users[0].id" in done.stderr
+
+
+def test_a_port_that_is_taken_is_one_sentence(sandbox: Sandbox) -> None:
+    done = run("start", "--port", str(sandbox.port))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"cannot listen on 127.0.0.1, port {sandbox.port}: Address already in use; "
+        "choose with --host and --port\n"
+    )
+    assert f"sandbox call ring-group --url {sandbox.url}\n" in sandbox.log.read_text()
