@@ -1,6 +1,7 @@
 """`make`: what a newcomer types first. A stand-in interpreter tells what is asked of it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -181,3 +182,96 @@ def test_without_the_venv_package_it_says_what_to_install(tmp_path: Path) -> Non
     assert answer.returncode != 0
     assert "apt install python3-venv" in answer.stdout
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.fixture
+def newer(tmp_path: Path, failing: Path) -> Path:
+    """A Python that is new enough for BottleCRM, whatever the one is that runs this."""
+    new = f'{sys.executable} -c "import sys; sys.version_info = (3, 99); exec(sys.argv[1])" "$2"'
+    text = STAND_IN.format(failing=failing, python=new).replace(f'{new} "$@"', new)
+    return script(tmp_path / "newer", text)
+
+
+def install(tmp_path: Path, *arguments: object, **environment: str) -> tuple[int, str]:
+    """Have make install BottleCRM in a folder of the test's."""
+    crms = tmp_path / "crms"
+    answer = make(f"CRMS={crms}", *arguments, f"{crms}/bottlecrm/.ready", **environment)
+    return answer.returncode, answer.stdout
+
+
+def test_a_crm_is_installed_once(tmp_path: Path, newer: Path) -> None:
+    code, said = install(tmp_path, f"CRM_PYTHON={newer}")
+    assert code == 0, said
+    assert "Installing" in said
+    assert (tmp_path / "crms/bottlecrm/.ready").exists()
+    code, said = install(tmp_path, f"CRM_PYTHON={newer}")
+    assert code == 0
+    assert "Installing" not in said
+
+
+def test_a_crm_whose_installation_was_interrupted_is_installed_anew(
+    tmp_path: Path, newer: Path, failing: Path
+) -> None:
+    failing.touch()
+    assert install(tmp_path, f"CRM_PYTHON={newer}")[0] != 0
+    (tmp_path / "crms/bottlecrm/half-written").touch()
+    failing.unlink()
+    assert install(tmp_path, f"CRM_PYTHON={newer}")[0] == 0
+    assert not (tmp_path / "crms/bottlecrm/half-written").exists()
+
+
+def test_a_crm_whose_python_is_gone_is_installed_anew(tmp_path: Path, newer: Path) -> None:
+    install(tmp_path, f"CRM_PYTHON={newer}")
+    (tmp_path / "crms/bottlecrm/bin/python").unlink()
+    code, said = install(tmp_path, f"CRM_PYTHON={newer}")
+    assert code == 0
+    assert "Installing" in said
+
+
+def test_a_newer_python_is_found_although_one_before_it_does_not_run(
+    tmp_path: Path, newer: Path
+) -> None:
+    """As pyenv has it: every version has a name in its path, and not every one of them runs."""
+    shims = tmp_path / "shims"
+    shims.mkdir()
+    script(
+        shims / "python3.14", "#!/bin/sh\necho 'pyenv: python3.14: command not found'; exit 127\n"
+    )
+    script(shims / "python3.13", f"#!/bin/sh\nexec {sys.executable} -c 'import sys; sys.exit(1)'\n")
+    (shims / "python3.12").symlink_to(newer)
+    home = {"HOME": str(tmp_path), "PATH": f"{shims}:/usr/bin:/bin"}
+    found = make("--eval=found: ; @echo '$(CRM_PYTHON)'", "found", **home)
+    assert found.stdout.strip() == sys.executable  # as what runs there says itself
+
+
+def test_a_newer_python_of_pyenv_is_found(tmp_path: Path, newer: Path) -> None:
+    for version, python in (("3.9.18", Path("/bin/false")), ("3.13.0", newer)):
+        there = tmp_path / ".pyenv/versions" / version / "bin"
+        there.mkdir(parents=True)
+        (there / "python").symlink_to(python)
+    tools = tmp_path / "tools"  # and no other Python
+    tools.mkdir()
+    for tool in ("echo", "ls", "make", "sort"):
+        (tools / tool).symlink_to(shutil.which(tool) or tool)
+    nothing = {"HOME": str(tmp_path), "PATH": str(tools)}
+    found = make("--eval=found: ; @echo '$(CRM_PYTHON)'", "found", **nothing)
+    assert found.stdout.strip() == sys.executable
+
+
+def test_without_a_newer_python_it_says_what_to_install_and_goes_on(tmp_path: Path) -> None:
+    code, said = install(tmp_path, "CRM_PYTHON=")
+    assert code == 0
+    assert "There is no Python 3.12 or newer, which BottleCRM needs: its tests are skipped." in said
+    assert "make CRM_PYTHON=" in said
+    assert not (tmp_path / "crms/bottlecrm/.ready").exists()
+
+
+def test_a_named_python_that_will_not_do_is_refused(tmp_path: Path) -> None:
+    old = script(
+        tmp_path / "old",
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 11);'
+        ' exec(sys.argv[1])" "$2"\n',
+    )
+    code, said = install(tmp_path, f"CRM_PYTHON={old}")
+    assert code != 0
+    assert "is no Python 3.12 or newer" in said

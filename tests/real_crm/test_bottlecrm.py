@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from offhook import Call, Outcome, Party, PermanentError, TemporaryError
@@ -254,6 +255,20 @@ def test_a_created_contact_has_number_name_and_owner(
     assert [each["user_details"]["email"] for each in made["assigned_to"]] == ["jane@example.com"]
 
 
+def test_a_contact_whose_creation_was_not_answered_is_not_created_again(
+    side: BottleCrmSide,
+) -> None:
+    """Although the process still remembers that nobody has the number."""
+    crm = handler(side, unknown="create")
+    ended(crm, id="1", caller=Party(number="+40311234567", e164="+40311234567"))
+    side.cut(skip=side.lines().index("POST /api/contacts/"))
+    with pytest.raises(TemporaryError):
+        ended(crm, id="2")
+    assert len(side.contacts()) == 2
+    ended(crm, id="2")
+    assert len(side.contacts()) == 2
+
+
 def test_an_owner_whom_nobody_knows_gets_no_contact(
     side: BottleCrmSide, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -320,6 +335,18 @@ def test_an_account_that_there_is_not_is_temporary(side: BottleCrmSide, known: b
     error = fails(side, account=NOBODYS)
     assert isinstance(error, TemporaryError)
     assert f"has no account {NOBODYS}" in str(error)
+
+
+def test_what_is_too_many_look_ups_waits_as_long_as_bottlecrm_says(side: BottleCrmSide) -> None:
+    side.count()
+    with httpx.Client(base_url=side.url, headers=side.headers()) as client:
+        for _ in range(120):
+            client.post("/api/contacts/duplicates/", json={"phone": "+40211234567"})
+    error = fails(side)
+    assert isinstance(error, TemporaryError)
+    assert "throttled" in str(error)
+    assert error.retry_after
+    assert 0 < error.retry_after <= 60
 
 
 def test_a_call_in_the_future_waits_for_the_clock(side: BottleCrmSide) -> None:

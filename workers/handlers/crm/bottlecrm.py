@@ -167,9 +167,12 @@ class BottleCrm(SearchedCrm):
             params = {kind: home, "limit": str(_PAGE), "offset": str(offset)}
             answer = await self.ask(context, "GET", _CALLS, params=params)
             if answer.status == 404:
-                if kind == "account":
-                    raise self._no_account()
-                return None  # deleted, or merged into another
+                if kind != "account":
+                    return None  # deleted, or merged into another
+                raise TemporaryError(
+                    f"BottleCRM has no account {home}, or does not show it to the token's user: "
+                    "correct `account` in the handler's options"
+                )
             page = self.read(answer, context)["interactions"]
             for each in page:
                 if entry.is_marked(each["body"]):
@@ -181,10 +184,8 @@ class BottleCrm(SearchedCrm):
     async def _create(self, entry: Entry, body: str, context: Context) -> str:
         home = entry.contacts[0] if entry.contacts else Contact(self.account, "account")
         interaction = {"kind": "call", home.kind: home.id, "body": body} | _interaction(entry)
-        answer = await self.ask(context, "POST", _CALLS, json=interaction)
-        if answer.status == 404 and not entry.contacts:
-            raise self._no_account()
-        return str(self.read(answer, context)["id"])
+        made = await self.request(context, "POST", _CALLS, json=interaction)
+        return str(made["id"])
 
     async def _move(self, id: str, body: str, entry: Entry, context: Context) -> None:  # noqa: A002
         """Put a call of the account on the contact who is known by now, which takes a new one."""
@@ -192,15 +193,7 @@ class BottleCrm(SearchedCrm):
         there = await self._marked(home.kind, home.id, entry, context)  # an attempt before this
         if there is None or not await self.change_record(there, entry, context):
             await self._create(entry, body, context)
-        answer = await self.ask(context, "DELETE", f"{_CALLS}{id}/")
-        if answer.status != 404:
-            self.read(answer, context)
-
-    def _no_account(self) -> TemporaryError:
-        return TemporaryError(
-            f"BottleCRM has no account {self.account}, or does not show it to the token's user: "
-            "correct `account` in the handler's options"
-        )
+        await self.request(context, "DELETE", f"{_CALLS}{id}/")
 
     @cached_property
     def _theirs(self) -> Memory[str, list[Contact]]:
