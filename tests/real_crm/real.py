@@ -60,7 +60,7 @@ def serving(
     """
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            command,
+            ["setpriv", "--pdeathsig", "KILL", *command],  # should we be killed, so is it
             cwd=folder,
             env={**os.environ, **environment},
             stdout=log,
