@@ -96,7 +96,7 @@ def test_an_option_may_be_in_a_file(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("use", "problem"),
     [
-        ("sms", "no lookup is called 'sms': installed are csv, "),
+        ("sms", "no lookup is called 'sms': installed are bottlecrm, csv, "),
         ("no_such_module:Lookup", "'no_such_module:Lookup' cannot be imported: "),
         (f"{HERE}:Nothing", f"'{HERE}:Nothing' cannot be loaded: "),
         *(

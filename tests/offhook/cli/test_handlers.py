@@ -170,7 +170,7 @@ use = "json:dumps"
     )
     assert option == "! lookups.crm.options.tokken: there is no such option"
     assert unknown.startswith(
-        "! lookups.phonebook.use: no lookup is called 'webhook': installed are csv, hubspot, "
+        "! lookups.phonebook.use: no lookup is called 'webhook': installed are bottlecrm, csv, hubspot, "
     )
     assert mine == (
         "! lookups.mine.use: 'json:dumps' must be a dataclass that inherits from offhook.Lookup"
@@ -228,7 +228,9 @@ def test_every_option_of_the_built_in_handlers_is_described(offhook: Offhook) ->
 def test_one_that_is_not_installed_is_told(offhook: Offhook) -> None:
     result = offhook("handlers", "show", "sms")
     assert result.exit_code == 1
-    assert result.stderr.startswith("no handler is installed as 'sms': there are agents, console, ")
+    assert result.stderr.startswith(
+        "no handler is installed as 'sms': there are agents, bottlecrm, console, "
+    )
 
 
 def test_a_broken_plugin_does_not_hide_the_others(
