@@ -170,7 +170,7 @@ use = "json:dumps"
     )
     assert option == "! lookups.crm.options.tokken: there is no such option"
     assert unknown.startswith(
-        "! lookups.phonebook.use: no lookup is called 'webhook': installed are bottlecrm, csv, hubspot, "
+        "! lookups.phonebook.use: no lookup is called 'webhook': installed are bottlecrm, csv, "
     )
     assert mine == (
         "! lookups.mine.use: 'json:dumps' must be a dataclass that inherits from offhook.Lookup"
