@@ -28,6 +28,7 @@ from offhook.number import e164
 Closing = Literal["hangup", "silence", "records"]
 
 DISORDER = 2_000_000  # microseconds by which callbacks may overtake each other
+MOST = 1000  # facts of a part, and parts of a call: beyond them many calls must have one CallID
 
 # What the hangups of the phones that nobody answered say of the call; the first that one says.
 _UNANSWERED = {
@@ -81,6 +82,11 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     records: tuple[Record, ...] = ()
 
     @property
+    def facts(self) -> int:
+        """How many there are."""
+        return len(self.dials) + len(self.answers) + len(self.hangups) + len(self.records)
+
+    @property
     def first(self) -> int | None:
         """When the first callback came."""
         hangups = (self.hangups[0].at,) if self.hangups else ()
@@ -112,7 +118,9 @@ from_state = msgspec.json.Decoder(CallState).decode
 
 
 def fold(state: CallState | None, event: CallEvent, kind: Kind | None = None) -> CallState:
-    """The state with the facts of an event. An event that it has already changes nothing.
+    """The state with the facts of an event. An event that it has already changes nothing, and the
+    state itself is returned when it has `MOST`: who always sends the same CallID, as a check that
+    runs every minute may, must not make it grow for ever.
 
     Args:
         state: None before the first event of the call.
@@ -131,8 +139,12 @@ def fold(state: CallState | None, event: CallEvent, kind: Kind | None = None) ->
     parts = state.parts
     for index, part in enumerate(parts):
         if part.extension == extension and part.flow == flow and part.id == event.leg:
+            if part.facts >= MOST:
+                return state
             changed = _with(part, event, words, kind)
             return replace(state, parts=(*parts[:index], changed, *parts[index + 1 :]))
+    if len(parts) >= MOST:
+        return state
     part = _with(Part(extension, flow, event.leg, kind, words), event, words, kind)
     return replace(state, parts=tuple(sorted((*parts, part), key=_part_order)))
 

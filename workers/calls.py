@@ -198,6 +198,9 @@ class CallKeeper:
             # One event that we do not understand must not cost all calls.
             log.exception("not put into its call", extra=event_keys(event, CALL_LOG, 1))
             return
+        if there and state is there.state:
+            keys = event_keys(event, CALL_LOG, 1)
+            log.warning("not put into its call, which has too many events already", extra=keys)
         first = there.first if there else position
         kept[event.call] = Kept(event.call, state, first, position)
 

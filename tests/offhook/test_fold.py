@@ -233,6 +233,21 @@ def test_only_a_callback_or_a_record_is_folded() -> None:
 # Legs that were lost in part
 
 
+@pytest.mark.parametrize("legs_have_ids", [False, True])
+def test_one_call_id_for_many_calls_makes_no_state_that_grows_for_ever(
+    legs_have_ids: bool,
+) -> None:
+    state, sizes = None, []
+    for n in range(3000):
+        leg = f"leg-{n}" if legs_have_ids else None
+        state = fold(state, replace(said("dial-in", n), leg=leg), Kind.PHONE)
+        sizes.append(len(to_state(state)))
+    assert sizes[999] == sizes[-1] > sizes[900]
+    assert state is not None
+    assert fold(state, said("hangup", 3000, SECOND, status="ANSWER")) != state or legs_have_ids
+    assert summarize(state, None).caller.number
+
+
 def test_an_agent_who_is_called_again_has_hung_up_before() -> None:
     line = taken(said("dial-in", 0), said("dial-in", 20), hangup(35, "NOANSWER"))
     line.end()

@@ -18,6 +18,7 @@ import pytest
 import redis as blocking
 
 from offhook import CallEvent, Context, EventType, ExtensionSettings, Kind, Outcome, queues
+from offhook import fold as folding
 from offhook.connection import connect
 from offhook.event import CALLBACKS, from_stored, read_event
 from offhook.extensions import Extensions
@@ -305,6 +306,17 @@ def test_what_cannot_be_folded_costs_no_other_call(
     bench.keep()
     assert bench.told() == ["call-started good", "call-ended good", "missed-call good"]
     assert "not put into its call" in caplog.text
+
+
+def test_one_call_id_for_many_calls_costs_no_other_call(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(folding, "MOST", 4)
+    bench.append(*missed("check"), *missed("check"), *missed("check"), *missed("c2"))
+    bench.keep()
+    assert "call-ended c2" in bench.told()
+    assert bench.told().count("call-ended check") == 1
+    assert caplog.text.count("not put into its call, which has too many events already") == 2
 
 
 def test_a_handler_is_told_of_calls_and_can_ask_for_one(
