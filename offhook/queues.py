@@ -50,8 +50,14 @@ def queue(name: str, redis: Redis) -> Queue:
 
 
 def wake(redis: Redis, handler: str, partition: int) -> None:
-    """Call a dispatch for the handler's cursor, or what puts the calls together for theirs."""
-    queue(dispatch_queue(handler, partition), redis).enqueue(
+    """Call a dispatch for the handler's cursor, or what puts the calls together for theirs.
+
+    While no worker runs, one call waits for it, not one for every few seconds that it is away.
+    """
+    target = queue(dispatch_queue(handler, partition), redis)
+    if target.count:
+        return  # whoever comes to that one finds all that there is
+    target.enqueue(
         "workers.calls.calls" if handler == CALL_LOG else "workers.dispatch.dispatch",
         handler,
         partition,

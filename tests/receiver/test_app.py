@@ -782,6 +782,17 @@ def test_the_first_event_calls_one_dispatch_for_each_handler_and_the_next_none(
         assert (job.func_name, [*job.args]) == ("workers.dispatch.dispatch", [handler, 0])
 
 
+def test_while_no_worker_runs_no_more_dispatches_are_called(
+    receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    for call in range(3):
+        assert receiver.get(url(), b"CallID=%d" % call).status == 200
+        eventually(lambda: store.llen("rq:queue:offhook.crm.0"))
+        store.delete("offhook:{0}:awake:crm")  # as it expires, when nobody has come
+    time.sleep(0.5)
+    assert store.llen("rq:queue:offhook.crm.0") == 1
+
+
 def test_a_receiver_that_is_told_to_stop_finishes_what_it_took(
     server: ValkeyServer, store: redis.Redis, tmp_path: Path
 ) -> None:
