@@ -120,7 +120,7 @@ class HandlerSettings(BaseModel):
     timeout: float = Field(
         default=30.0, gt=0, le=3600, description="seconds that one delivery may take"
     )
-    retry: list[Annotated[float, Field(ge=1)]] = Field(
+    retry: list[Annotated[float, Field(ge=1, le=31_536_000)]] = Field(
         default=[10, 60, 300, 1800, 7200],
         description="seconds to wait before each redelivery; after the last one: dead letter",
     )
@@ -320,6 +320,7 @@ class Settings(BaseSettings):
     call_timeout: float = Field(
         default=14400.0,
         ge=60,
+        le=31_536_000,
         description="seconds without an event, then a call is closed whose end never came",
     )
     daily_summary: (
@@ -332,7 +333,10 @@ class Settings(BaseSettings):
         description="when, in local time, to tell handlers how the day's calls went, such as 18:00",
     )
     keep_days: float = Field(
-        default=7.0, gt=0, description="days that delivered events stay in the inbox, for replays"
+        default=7.0,
+        gt=0,
+        le=36_500,
+        description="days that delivered events stay in the inbox, for replays",
     )
     max_events: int | None = Field(
         default=None,

@@ -125,6 +125,15 @@ def test_a_fault_is_told_in_words_for_an_operator(write: Write, wrong: str, prob
     assert told.partition(": ")[2].startswith(problem)
 
 
+def test_no_span_of_time_is_longer_than_dates_reach(write: Write) -> None:
+    write(
+        f"secret = {SECRET!r}\nkeep_days = 999999\ncall_timeout = 1e11\n"
+        "[handlers.crm]\nuse = 'console'\nretry = [10, 1e11]\n"
+    )
+    named = {problem.partition(":")[0] for problem in problems()}
+    assert named == {"keep_days", "call_timeout", "handlers.crm.retry.1"}
+
+
 def test_the_environment_wins_over_the_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     write(f"secret = {SECRET!r}\npartitions = 2\nmax_body = 2000")
     monkeypatch.setenv("OFFHOOK_PARTITIONS", "3")
