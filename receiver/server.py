@@ -71,6 +71,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._size = 0
 
     def on_headers_complete(self) -> None:
+        self._in_request_line = False
         self._in_head = False
         self._in_body = True
         if self.url.startswith(_CALLBACKS) and not self.parser.should_upgrade():

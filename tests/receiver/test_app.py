@@ -194,6 +194,20 @@ def test_requests_on_one_connection_are_all_taken(
     assert [event.call_id for event in events(store)] == [str(n) for n in range(20)]
 
 
+def test_a_body_behind_a_request_that_came_with_the_one_before_stays_as_it_is(
+    receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    text = "Grüße".encode()
+    body = b"CallID=2&Text=" + text
+    with receiver.connect() as connection:
+        first = f"GET {url()}?CallID=1 HTTP/1.1\r\nHost: pbx.test\r\n\r\n".encode()
+        connection.sendall(first + post_head(url(), len(body)))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(body)
+        assert read_answer(connection).status == 200
+    assert events(store)[1].parameters["Text"] == text.decode()
+
+
 def test_the_previous_secret_is_still_valid(receiver: RunningReceiver, store: redis.Redis) -> None:
     assert receiver.get(url(secret=PREVIOUS), b"CallID=1").status == 200
     assert receiver.get(url(secret="x" * 40), b"CallID=2").status == 404
