@@ -186,6 +186,19 @@ def bring_forward(redis: Redis, handler: str, seconds: int) -> None:
         pipeline.execute()
 
 
+def forget(redis: Redis, handler: str, partitions: int) -> None:
+    """Delete the handler's jobs, all but its dead letters. Nobody may work on them."""
+    for partition in range(partitions):
+        queue(dispatch_queue(handler, partition), redis).empty()  # type: ignore[no-untyped-call]
+    target = queue(redeliver_queue(handler), redis)
+    target.empty()  # type: ignore[no-untyped-call]
+    for job_id in target.scheduled_job_registry.get_job_ids():
+        target.scheduled_job_registry.remove(job_id)
+        job = target.fetch_job(job_id)
+        if job is not None:
+            job.delete()
+
+
 def is_dead(redis: Redis, handler: str, event_id: str) -> bool:
     """Does this event lie among the handler's dead letters?"""
     registry = queue(redeliver_queue(handler), redis).failed_job_registry

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from offhook import queues
 from offhook.cli.screen import Yes, confirm
 from offhook.cli.server import connected
 from offhook.errors import ConfigError
@@ -32,7 +33,7 @@ def forget(
         )
 
     async def run() -> None:
-        async with connected(settings) as (inbox, _):
+        async with connected(settings) as (inbox, rq):
             cursors = sorted(await inbox.cursors() - set(settings.cursors))
             if handler not in cursors:
                 raise ConfigError(
@@ -41,6 +42,7 @@ def forget(
                 )
             confirm(f"What {handler} has not got is not delivered any more. Go on?", yes=yes)
             await inbox.forget(handler)
+            queues.forget(rq, handler, settings.partitions)
             typer.echo(f"{handler} has no cursor any more.")
 
     asyncio.run(run())

@@ -185,6 +185,22 @@ def test_a_cursor_of_a_handler_that_is_configured_no_more_is_told_and_can_be_del
         assert client.keys("offhook:{0}:*crm*") == []
 
 
+def test_of_a_handler_that_is_forgotten_only_the_dead_letters_stay(
+    redis_url: str, rq: redis.Redis, offhook: Offhook, configure: Configure
+) -> None:
+    fill(redis_url)
+    dead, waits, due = event("dead"), event("waits"), event("due")
+    queues.bury(rq, "crm", dead, attempt=1, error="no", trace="")
+    queues.redeliver(rq, "crm", waits, delay=3600)
+    queues.redeliver(rq, "crm", due, delay=0)
+    queues.wake(rq, "crm", 0)
+    configure('[handlers.new]\nuse = "console"\n')
+    assert offhook("forget", "crm", "--yes").exit_code == 0
+    assert rq.keys("rq:job:*") == [f"rq:job:{queues.redelivery_id('crm', dead.id)}".encode()]
+    assert rq.zcard("rq:scheduled:offhook.crm.redeliver") == 0
+    assert rq.zcard("rq:failed:offhook.crm.redeliver") == 1
+
+
 def test_what_is_configured_is_not_forgotten(offhook: Offhook) -> None:
     answer = offhook("forget", "crm", "--yes")
     assert answer.exit_code == 2
