@@ -7,6 +7,7 @@ An epoll loop and prepared bytes: its own ceiling is several times what any rece
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -104,7 +105,7 @@ def drive(
     for number in by_number:
         poll.register(number, select.EPOLLIN)
     outcome = Outcome()
-    idle = clients[:]
+    idle = deque(clients)  # each in turn: the receiver closes one that is idle for long
     clock = time.perf_counter
     began = now = clock()
     ends = began + seconds
@@ -117,7 +118,7 @@ def drive(
                 due = now if rate is None else began + sent / rate
                 if due > now:
                     break
-                client = idle.pop()
+                client = idle.popleft()
                 client.due = due
                 client.socket.send(prepared.pop() if prepared else next(requests))
                 sent += 1
