@@ -6,7 +6,7 @@ import logging
 from redis.exceptions import RedisError
 
 from offhook.connection import connect, connect_rq
-from offhook.errors import OffhookError
+from offhook.errors import ConfigError, OffhookError
 from offhook.inbox import Inbox
 from offhook.pbx import open_api, sentence
 from offhook.reconcile import Reconciliation
@@ -15,9 +15,6 @@ from unifiedapi.errors import UnifiedApiError
 from workers import process
 
 log = logging.getLogger("offhook.reconcile")
-
-JOB = "workers.reconcile.reconcile"
-EVERY = 3600.0  # seconds
 
 
 def reconcile() -> None:
@@ -37,6 +34,9 @@ async def reconcile_all(settings: Settings) -> None:
             try:
                 async with open_api(settings, pbx) as api:
                     done = await Reconciliation(settings, pbx, api, inbox, rq).next()
+            except ConfigError as error:
+                log.error("calls of %s cannot be compared: %s", pbx, error)
+                continue
             except (UnifiedApiError, OffhookError, RedisError) as error:
                 log.error("calls of %s not compared, the next time will: %s", pbx, sentence(error))
                 continue

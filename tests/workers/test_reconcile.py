@@ -46,6 +46,19 @@ def test_a_pbx_that_is_away_is_told_and_keeps_no_other_back(
         assert redis.hgetall("offhook:reconciled:away") == {b"until": before.encode()}
 
 
+def test_what_only_the_operator_can_mend_is_not_said_to_mend_itself(
+    configure: Configure, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    with sandbox() as pbx, blocking.Redis.from_url(redis_url) as redis:
+        redis.hset("offhook:reconciled:main", "until", before)
+        configure(configuration(pbx).replace("zone = 'UTC'", ""))
+        with caplog.at_level(logging.ERROR, "offhook"):
+            asyncio.run(reconcile_all(load_settings()))
+    [said] = caplog.messages
+    assert said.startswith("calls of main cannot be compared: pbx.main.zone: is not set, ")
+
+
 def _without_repeats() -> dict[str, object]:
     return {**(client.UnifiedApi.__init__.__kwdefaults__ or {}), "waits": ()}
 
