@@ -33,8 +33,9 @@ test: $(READY)  ## run the tests
 CRMS := .crm
 GONE  = $(shell [ ! -e $(CRMS)/$(1)/.ready ] || $(CRMS)/$(1)/bin/python -c '' 2>/dev/null || echo STALE)
 
+# One beside the other, each started once.
 test-crm: $(READY) $(CRMS)/tryton/.ready $(CRMS)/bottlecrm/.ready  ## run the tests with real CRMs
-	@$(BIN)/python -m pytest tests/real_crm
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/real_crm
 
 # BottleCRM needs a newer Python than we do. One that pyenv names need not run.
 NEWER := -c 'import ensurepip, sys; print(sys.executable); sys.exit(sys.version_info < (3, 12))'

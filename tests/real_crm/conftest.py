@@ -38,7 +38,10 @@ CRMS = {
 }
 
 
-@pytest.fixture(scope="session", params=CRMS)
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in CRMS],
+)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[RealCrm, Any]]:

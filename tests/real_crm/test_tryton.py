@@ -12,7 +12,10 @@ from offhook.testing import configured, context, deliver, sample_call, sample_ev
 from tests.real_crm.tryton import NOBODY, PASSWORD, Asking, TrytonSide, session
 from workers.handlers.crm.tryton import Tryton
 
-pytestmark = pytest.mark.parametrize("server", ["tryton"], indirect=True)
+pytestmark = [
+    pytest.mark.parametrize("server", ["tryton"], indirect=True),
+    pytest.mark.xdist_group("tryton"),
+]
 
 NUMBER = "+40211234567"
 LOGIN, CREATE, DELETE = (
