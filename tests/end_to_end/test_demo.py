@@ -31,7 +31,7 @@ def mine(folder: Path) -> dict[int, str]:
 def test_it_shows_events_and_deliveries_and_leaves_nothing_behind(tmp_path: Path) -> None:
     done = subprocess.run(
         COMMAND,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
+        env=os.environ | {"TMPDIR": str(tmp_path), "COLUMNS": "160"},
         capture_output=True,
         text=True,
         timeout=100,
@@ -66,6 +66,8 @@ def test_ctrl_c_stops_all_of_it_at_any_time(tmp_path: Path, after: str) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Who runs the tests in the background may have it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     wait_until(lambda: after in output.read_text(), f"{after!r} is shown", seconds=90)
     time.sleep(0.2)
