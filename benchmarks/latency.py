@@ -3,8 +3,8 @@
     python -m benchmarks.latency [--quick] [--rounds N] [--rate R] [--only NAME ...]
 
 Ours comes in by HTTP through the receiver; the clock starts when that has read it. The clock of a
-peer starts when its producer enqueues. After a quiet time the dispatch has ended and must be called
-first, as after a quiet hour.
+peer starts when its producer enqueues. Receiver and producers are on the other core. After a quiet
+time the dispatch has ended and must be called first, as after a quiet hour.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from functools import partial
 
 from benchmarks.engines import ENGINES, bench, ended, installed
 from benchmarks.load import callbacks, drive
-from benchmarks.machine import free_port, listens, offhook, running, server, until
+from benchmarks.machine import OTHER, free_port, listens, offhook, running, server, until
 from benchmarks.receive import URLS
 from benchmarks.rounds import Figures, arguments, interleaved, table
 
@@ -27,7 +27,7 @@ def ours(url: str, seconds: float, rate: float) -> Figures:
     with bench(url, "record", 16) as measured:
         serve = offhook("serve", "--port", str(port))
         with (
-            running(serve, measured.log, measured.environment),
+            running(serve, measured.log, measured.environment, OTHER),
             ended(measured.ours()),
         ):
             until(lambda: listens(port), "the receiver listens")

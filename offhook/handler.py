@@ -216,7 +216,7 @@ class HandlerTimeout(TemporaryError):
         self.hung = hung
 
 
-def installed() -> dict[str, EntryPoint]:
+def installed() -> Mapping[str, EntryPoint]:
     """The handlers that are installed, built-in ones too, by entry-point name."""
     return plugin.installed(GROUP)
 

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, is_dataclass
 from functools import cached_property
@@ -110,7 +110,7 @@ class PluggedLookup:
         return await loop.run_in_executor(threads, self.lookup.name_of, number, context)
 
 
-def installed() -> dict[str, EntryPoint]:
+def installed() -> Mapping[str, EntryPoint]:
     """The lookups that are installed, built-in ones too, by entry-point name."""
     return plugin.installed(GROUP)
 

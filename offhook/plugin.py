@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -16,8 +17,12 @@ T = TypeVar("T")
 Table = TypeVar("Table")
 
 
-def installed(group: str) -> dict[str, EntryPoint]:
-    """The plugins that are installed under a group of entry points, built-in ones too, by name."""
+@cache  # to look through all packages takes longer than all else that a first delivery waits for
+def installed(group: str) -> Mapping[str, EntryPoint]:
+    """The plugins that are installed under a group of entry points, built-in ones too, by name.
+
+    What is installed later, a process that runs does not see.
+    """
     return {point.name: point for point in sorted(entry_points(group=group))}
 
 

@@ -1,6 +1,7 @@
 """`create_app()`: the receiver's routes, which error is which status, start and stop."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -172,6 +173,9 @@ def create_app(settings: Settings | None = None) -> Starlette:
         deadline = asyncio.get_running_loop().time() + START_WAIT
         while not receiver.store.takes_directly and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.01)
+        # What is there now stays: a collection that looked through it would hold up callbacks.
+        gc.collect()
+        gc.freeze()
         try:
             yield {"settings": receiver.settings, "callbacks": receiver.callbacks}
         finally:

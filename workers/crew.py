@@ -1,6 +1,7 @@
 """The crew: the worker processes that a configuration needs, each on one queue, kept alive."""
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import os
@@ -223,6 +224,9 @@ class Crew:
         """Run until SIGTERM or SIGINT, then stop warm; a second signal stops cold."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        # What is there now stays: no child of this one need look through it, nor copy it.
+        gc.collect()
+        gc.freeze()
         while not self._stopping:
             for member in self._members:
                 self._look_after(member)

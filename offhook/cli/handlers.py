@@ -123,7 +123,7 @@ def show(
       offhook handlers show webhook
     """
     points, knowing = installed(), lookup.installed()
-    if name not in points | knowing:
+    if name not in {*points, *knowing}:
         fail(
             f"no handler is installed as {name!r}: there are {', '.join(points)}; "
             f"and no lookup: there are {', '.join(knowing)}"

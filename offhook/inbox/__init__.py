@@ -3,7 +3,9 @@
 A partition is one stream; a handler's cursor is a consumer group on it. All keys of a partition
 share a hash tag, so partitions can spread over a cluster:
 
-    offhook:{0}:inbox          the stream of partition 0; an entry's field `e` is a stored event
+    offhook:{0}:inbox          the stream of partition 0; its entries: `e`, a stored event, and
+                               `n`, its number
+    offhook:{0}:last           the number of the last event
     offhook:{0}:written:WRITER the number of the last batch that this receiver has written
     offhook:{0}:seen:DIGEST    when an event was accepted; expires with the duplicate window
     offhook:{0}:awake:crm      the lease of the dispatch that serves the cursor of handler `crm`,

@@ -109,6 +109,7 @@ class Calls:
             key(partition, "calls"),
             key(partition, "live"),
             key(partition, "settling"),
+            key(partition, "last"),
             *(key(partition, "awake", name) for name in cursors),
         ]
         arguments: list[Any] = [

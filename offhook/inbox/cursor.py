@@ -8,7 +8,6 @@ from typing import Any
 
 from redis import Redis as BlockingRedis
 from redis.commands.core import AsyncScript
-from redis.exceptions import ResponseError
 
 from offhook.errors import CursorMoved, LeaseLost
 from offhook.inbox import scripts
@@ -41,14 +40,15 @@ class Cursor:
         self._circuit = key(partition, "circuit", handler)
         self._failing = key(partition, "failing", handler)
         self._counts = key(partition, "counts", handler)
-        self._position: bytes | None = None  # where the cursor must be, if only we read
-        self._wait = False  # the last read has taken all there was
+        self._last = key(partition, "last")
+        self._next: int | None = None  # the number of what comes next, if only we read
         redis = inbox.redis
         self._take: AsyncScript = redis.register_script(scripts.TAKE)
         self._renew: AsyncScript = redis.register_script(scripts.RENEW)
         self._rest: AsyncScript = redis.register_script(scripts.REST)
         self._acknowledge: AsyncScript = redis.register_script(scripts.ACKNOWLEDGE)
         self._park: AsyncScript = redis.register_script(scripts.PARK)
+        self._number: AsyncScript = redis.register_script(scripts.NEXT)
 
     async def recreate(self) -> None:
         """Make the cursor again on a server that lost it, from the first event there is."""
@@ -74,10 +74,7 @@ class Cursor:
 
     async def locate(self) -> None:
         """Take note of where the cursor is, before what is pending is read."""
-        try:
-            self._position = self._position_in(await self._redis.xinfo_groups(self._stream))
-        except ResponseError:  # no stream yet
-            self._position = None
+        self._next = await self._number_of_next()
 
     async def read(self, count: int, block_ms: int) -> list[Entry]:
         """The next events, at most `count`, after waiting at most `block_ms` for the first.
@@ -85,26 +82,22 @@ class Cursor:
         Raises:
             CursorMoved: not from where the last read has left it. A request that was given up, or
                 that of a dead dispatch, may reach the server late, and what it reads nobody gets:
-                it is pending now, as is what this has read. (Or it was a replay.)
+                it is pending now, as is what this has read. (Or it was a replay, or the inbox has
+                forgotten what came next.)
         """
-        if self._wait and self._position is not None:
-            # A read that blocks cannot tell who else reads meanwhile: wait first, then read.
-            await self._redis.xread({self._stream: self._position}, count=1, block=block_ms)
-        async with self._redis.pipeline() as pipeline:
-            pipeline.xinfo_groups(self._stream)
-            pipeline.xreadgroup(self.handler, self.CONSUMER, {self._stream: ">"}, count=count)
-            groups, answer = await pipeline.execute()
-        position = self._position_in(groups)
-        if self._position not in (None, position):
-            raise CursorMoved(f"{self.handler}/{self.partition}: a late read, or a replay")
+        answer = await self._redis.xreadgroup(
+            self.handler, self.CONSUMER, {self._stream: ">"}, count=count, block=block_ms
+        )
         entries = read_entries(answer)
-        self._position = entries[-1].position if entries else position
-        self._wait = len(entries) < count
+        number = entries[0].number if entries else await self._number_of_next()
+        if self._next not in (None, number):
+            raise CursorMoved(f"{self.handler}/{self.partition}: a late read, or a replay")
+        self._next = entries[-1].number + 1 if entries else number
         return entries
 
-    def _position_in(self, groups: Any) -> bytes | None:
-        name = self.handler.encode()
-        return next((g["last-delivered-id"] for g in groups if g["name"] == name), None)
+    async def _number_of_next(self) -> int:
+        number: int = await self._number(keys=[self._stream, self._last], args=[self.handler])
+        return number
 
     async def read_pending(self, after: bytes, count: int) -> list[Entry]:
         """What an earlier dispatch read and did not finish, from the oldest, in pages.

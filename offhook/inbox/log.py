@@ -87,6 +87,7 @@ class Inbox:
         keys = [
             f"{prefix}:inbox",
             f"{prefix}:written:{batch.writer}",
+            f"{prefix}:last",
             *(f"{prefix}:awake:{handler}" for handler in handlers),
         ]
         window = int(duplicate_window * 1000)

@@ -31,9 +31,11 @@ CIRCUIT_MS = 60_000  # the longest that a circuit is open between two probes
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One event as it lies in a partition: `position` is its place there."""
+    """One event as it lies in a partition: `position` is its place there, `number` says that no
+    other one is between it and the one before."""
 
     position: bytes
+    number: int
     event: CallEvent
     stored: bytes
 
@@ -82,5 +84,5 @@ def read_entries(answer: Any) -> list[Entry]:
         for position, fields in items:
             if fields:  # else it was forgotten while it was pending: there is nothing to deliver
                 stored = fields[b"e"]
-                entries.append(Entry(position, from_stored(stored), stored))
+                entries.append(Entry(position, int(fields[b"n"]), from_stored(stored), stored))
     return entries

@@ -3,9 +3,10 @@
 # One run per batch of callbacks: drop repeats, append, tell whom to wake. The mark that an event
 # was seen is written after its append and in the same step, so that a failed append is never
 # mistaken for a repeat. A batch has a number, so that one whose answer was lost is sent again and
-# appended once. The last of the memory is left to the workers: a server that is quite full refuses
-# their writes, too, and nobody could empty it. A mark says when it was made: one that outlives its
-# window, because the server's clock was set back, must not make a repeat of what is none.
+# appended once. Events are numbered, so that a reader sees when somebody else has read, too. The
+# last of the memory is left to the workers: a server that is quite full refuses their writes, too,
+# and nobody could empty it. A mark says when it was made: one that outlives its window, because the
+# server's clock was set back, must not make a repeat of what is none.
 APPEND = """
 local number = tonumber(ARGV[4])
 if ARGV[5] == '1' then
@@ -23,6 +24,7 @@ if number <= tonumber(redis.call('GET', KEYS[2]) or 0) then
     return {{}, {}}
 end
 local window, appended, seen = tonumber(ARGV[1]), 0, {}
+local last = tonumber(redis.call('GET', KEYS[3]) or 0)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 6, #ARGV, 2 do
@@ -31,19 +33,20 @@ for i = 6, #ARGV, 2 do
     if made and math.abs(now - (tonumber(made) or now)) <= window then
         seen[#seen + 1] = (i - 6) / 2
     else
-        redis.call('XADD', KEYS[1], '*', 'e', ARGV[i + 1])
+        appended = appended + 1
+        redis.call('XADD', KEYS[1], '*', 'e', ARGV[i + 1], 'n', last + appended)
         if window > 0 then
             redis.call('SET', mark, string.format('%.0f', now), 'PX', window)
         end
-        appended = appended + 1
     end
 end
 redis.call('SET', KEYS[2], number, 'PX', 604800000)
 local wake = {}
 if appended > 0 then
-    for i = 3, #KEYS do
+    redis.call('SET', KEYS[3], last + appended)
+    for i = 4, #KEYS do
         if redis.call('SET', KEYS[i], 'waking', 'NX', 'PX', ARGV[2]) then
-            wake[#wake + 1] = i - 3
+            wake[#wake + 1] = i - 4
         end
     end
 end
@@ -82,6 +85,22 @@ if ARGV[3] == '0' then
 end
 redis.call('DEL', KEYS[1])
 return 1
+"""
+
+# The number of the event that a cursor will read next; 0: there is no cursor.
+NEXT = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local is = {}
+    for i = 1, #group, 2 do is[group[i]] = group[i + 1] end
+    if is['name'] == ARGV[1] then
+        local unread = '(' .. is['last-delivered-id']
+        local event = redis.call('XRANGE', KEYS[1], unread, '+', 'COUNT', 1)[1]
+        if event then return tonumber(event[2][4]) end
+        return tonumber(redis.call('GET', KEYS[2]) or 0) + 1
+    end
+end
+return 0
 """
 
 ACKNOWLEDGE = """
@@ -200,10 +219,15 @@ for i = at + 1, appended - 1, 5 do
 end
 local wake = {}
 if #ARGV >= appended then
-    for i = appended, #ARGV do redis.call('XADD', KEYS[2], '*', 'e', ARGV[i]) end
-    for i = 6, #KEYS do
+    local number = tonumber(redis.call('GET', KEYS[6]) or 0)
+    for i = appended, #ARGV do
+        number = number + 1
+        redis.call('XADD', KEYS[2], '*', 'e', ARGV[i], 'n', number)
+    end
+    redis.call('SET', KEYS[6], number)
+    for i = 7, #KEYS do
         if redis.call('SET', KEYS[i], 'waking', 'NX', 'PX', ARGV[3]) then
-            wake[#wake + 1] = i - 6
+            wake[#wake + 1] = i - 7
         end
     end
 end

@@ -103,7 +103,8 @@ def test_a_full_server_forgets_what_it_dates_into_the_future(
 ) -> None:
     for n in range(300):
         stored = to_stored(event("a", n))
-        client.xadd(STREAM, {"e": stored}, id=f"{int(time.time() + HOUR) * 1000}-{n + 1}")
+        position = f"{int(time.time() + HOUR) * 1000}-{n + 1}"
+        client.xadd(STREAM, {"e": stored, "n": n + 1}, id=position)
 
     async def test(inbox: Inbox) -> None:
         cursor = Cursor(inbox, "crm", 0)

@@ -355,10 +355,11 @@ def test_what_a_late_read_took_is_delivered_in_its_place(bench: Bench, late: str
 
     def read_late() -> None:
         with bench.redis.pipeline() as pipeline:  # in one step, or the living one is faster
-            for one in (event("a", 1), event("b", 1), event("a", 2)):
-                pipeline.xadd(STREAM, {"e": to_stored(one)})
+            for number, one in enumerate((event("a", 1), event("b", 1), event("a", 2)), 2):
+                pipeline.xadd(STREAM, {"e": to_stored(one), "n": number})
             pipeline.xreadgroup("crm", Cursor.CONSUMER, {STREAM: ">"}, count=2)
-            pipeline.xadd(STREAM, {"e": to_stored(event("a", 3))})
+            pipeline.xadd(STREAM, {"e": to_stored(event("a", 3)), "n": 5})
+            pipeline.set("offhook:{0}:last", 5)
             assert len(pipeline.execute()[3][0][1]) == 2
 
     async def handle(one: CallEvent, context: Context) -> None:
@@ -374,6 +375,27 @@ def test_what_a_late_read_took_is_delivered_in_its_place(bench: Bench, late: str
     bench.dispatch(handle)
     assert sorted(order) == ["a0", "a1", "a2", "a3", "b1"]
     assert [one for one in order if one.startswith("a")] == ["a0", "a1", "a2", "a3"]
+    assert (bench.state().lag, bench.state().in_flight) == (0, 0)
+
+
+def test_what_a_late_read_took_last_is_delivered_without_another_event(bench: Bench) -> None:
+    bench.append(event("a", 0))
+    order: list[str] = []
+
+    def read_late() -> None:
+        with bench.redis.pipeline() as pipeline:
+            pipeline.xadd(STREAM, {"e": to_stored(event("a", 1)), "n": 2})
+            pipeline.xreadgroup("crm", Cursor.CONSUMER, {STREAM: ">"}, count=2)
+            pipeline.set("offhook:{0}:last", 2)
+            assert len(pipeline.execute()[1][0][1]) == 1
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        order.append(one.parameters["n"])
+        if len(order) == 1:
+            threading.Timer(0.05, read_late).start()
+
+    bench.dispatch(handle)
+    assert order == ["0", "1"]
     assert (bench.state().lag, bench.state().in_flight) == (0, 0)
 
 

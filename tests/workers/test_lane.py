@@ -10,7 +10,7 @@ from workers.lane import Lanes
 
 def entry(call: str, n: int) -> Entry:
     one = event(call, n)
-    return Entry(str(n).encode(), one, to_stored(one))
+    return Entry(str(n).encode(), n, one, to_stored(one))
 
 
 def test_a_lane_is_handed_out_to_one_runner_at_a_time() -> None:
