@@ -27,8 +27,8 @@ def test_a_full_server_refuses_nothing_and_is_emptied_again(tmp_path: Path) -> N
         offhook.wait_for_all(warm, NAMES)
         offhook.crew.send_signal(signal.SIGTERM)  # nobody empties it now
         offhook.crew.wait(30)
-        outcome = offhook.load(6_000)
-        assert (outcome.count, outcome.refused) == (6_000, 0)
+        outcome = offhook.load(8_000)
+        assert (outcome.count, outcome.refused) == (8_000, 0)
         assert _in_journal(offhook) > 200_000
         offhook.crew = offhook.start_crew()
         outcome.accepted |= warm.accepted
