@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -32,6 +32,26 @@ class TokenFile:
     def __init__(self, folder: str, whose: str, clock: Callable[[], float] = time.time) -> None:
         self._path = Path(folder) / f"{sha256(whose.encode()).hexdigest()[:32]}.json"
         self._clock = clock
+
+    async def access(
+        self, seconds: float, refused: Access | None, new: Callable[[], Awaitable[Access]]
+    ) -> Access:
+        """What is kept, or else a new one, which one process asks for while all others wait.
+
+        Args:
+            seconds: for which it must be good.
+            refused: what the CRM does not take any more.
+            new: asks for a new one.
+
+        Raises:
+            TemporaryError: the file cannot be written.
+        """
+        async with self.held() as file:
+            access = file.read(seconds)
+            if access is None or (refused is not None and access.headers == refused.headers):
+                access = await new()
+                file.keep(access)
+            return access
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator["HeldTokenFile"]:

@@ -9,6 +9,7 @@ import json
 from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar
 from zoneinfo import ZoneInfo
 
@@ -55,12 +56,9 @@ class Tryton(Crm):
 
     async def sign_in(self, context: Context) -> Access:
         whose = f"{self.base_url} {self.database} {self.login}"
-        async with TokenFile(self.tokens, whose).held() as file:
-            access, refused = file.read(_LEFT), self._accesses.get("")
-            if access is None or (refused is not None and access.headers == refused.headers):
-                access = await self._new_access(context)
-                file.keep(access)
-            return access
+        return await TokenFile(self.tokens, whose).access(
+            _LEFT, self._accesses.get(""), partial(self._new_access, context)
+        )
 
     async def find(self, number: Number, context: Context) -> list[Contact]:
         # Tryton keeps a number in full only if it has the library `phonenumbers`, and knows the

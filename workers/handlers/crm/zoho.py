@@ -7,6 +7,7 @@ pages on External ID and on token validity; what it takes of a call: Kaizen 38, 
 import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 
@@ -85,12 +86,10 @@ class Zoho(SearchedCrm):
 
     async def sign_in(self, context: Context) -> Access:
         whose = f"{self.accounts_url} {self.client_id} {self.refresh_token.get_secret_value()}"
-        async with TokenFile(self.tokens, whose).held() as file:
-            access, refused = file.read(_LEFT), self._accesses.get("")
-            if access is None or (refused is not None and access.headers == refused.headers):
-                access = await self._new_access(context)
-                file.keep(access)
-            return replace(access, url=self.base_url) if self.base_url else access
+        access = await TokenFile(self.tokens, whose).access(
+            _LEFT, self._accesses.get(""), partial(self._new_access, context)
+        )
+        return replace(access, url=self.base_url) if self.base_url else access
 
     async def find(self, number: Number, context: Context) -> list[Contact]:
         theirs: dict[tuple[str, str], dict[str, Any]] = {}
