@@ -5,10 +5,10 @@ from typing import Any
 
 
 async def end(*tasks: "asyncio.Task[Any]") -> None:
-    """Cancel tasks, and return when they have ended.
+    """Cancel tasks, and return when they have ended: they are asked until they hear it.
 
-    Before Python 3.11.3 redis-py takes its timeouts from the package async_timeout, in which a
-    cancellation can get lost: so it is asked for until it is heard.
+    On Python 3.11 a cancellation can get lost: in `asyncio.wait_for`, with which redis-py sends,
+    and before 3.11.3 in the package async_timeout, from which it takes its timeouts.
     """
     running = set(tasks)
     while running:

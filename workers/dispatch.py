@@ -180,7 +180,7 @@ class Dispatch:
         began = quiet_since = time.monotonic()
         recovered = False
         outage = Outage(log, "Redis")
-        while not self._stop.is_set():
+        while not (self._stop.is_set() or asked_to_end()):
             try:
                 if not recovered:
                     await self._recover()

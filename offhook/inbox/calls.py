@@ -101,6 +101,7 @@ class Calls:
 
         Raises:
             LeaseLost: somebody else serves the cursor; nothing was done.
+            OutOfMemoryError: the server is too full; nothing was done.
         """
         partition = cursor.partition
         keys = [

@@ -1,5 +1,15 @@
 """What happens inside the server, in one step each: the scripts of the inbox, in Lua."""
 
+# Has the server used more than a part of the memory that it may use?
+_FULL = """
+local function full(part)
+    local memory = redis.call('INFO', 'memory')
+    local most = tonumber(string.match(memory, '[\\r\\n]maxmemory:(%d+)'))
+    local used = tonumber(string.match(memory, '[\\r\\n]used_memory:(%d+)'))
+    return most > 0 and used > most * part
+end
+"""
+
 # One run per batch of callbacks: drop repeats, append, tell whom to wake. The mark that an event
 # was seen is written after its append and in the same step, so that a failed append is never
 # mistaken for a repeat. A batch has a number, so that one whose answer was lost is sent again and
@@ -7,16 +17,12 @@
 # last of the memory is left to the workers: a server that is quite full refuses their writes, too,
 # and nobody could empty it. A mark says when it was made: one that outlives its window, because the
 # server's clock was set back, must not make a repeat of what is none.
-APPEND = """
+APPEND = (
+    _FULL
+    + """
 local number = tonumber(ARGV[4])
-if ARGV[5] == '1' then
-    local memory = redis.call('INFO', 'memory')
-    local most = tonumber(string.match(memory, '[\\r\\n]maxmemory:(%d+)'))
-    local used = tonumber(string.match(memory, '[\\r\\n]used_memory:(%d+)'))
-    if most > 0 and used > most * 0.9 then
-        return redis.error_reply(
-            'OOM the server has used 90 % of maxmemory; the rest is for workers')
-    end
+if ARGV[5] == '1' and full(0.9) then
+    return redis.error_reply('OOM the server has used 90 % of maxmemory; the rest is for workers')
 end
 if number <= tonumber(redis.call('GET', KEYS[2]) or 0) then
     -- A write, so that who waits for it on this connection waits for the batch, too.
@@ -52,6 +58,7 @@ if appended > 0 then
 end
 return {seen, wake}
 """
+)
 
 # A lease that lasts longer than a lease does (here and below, LT): the server's clock was set back.
 TAKE = """
@@ -103,13 +110,15 @@ end
 return 0
 """
 
+# The count comes last: a server without memory takes XACK, which it needs to be emptied, and then
+# what else the script writes; but it refuses a script that would begin with a count.
 ACKNOWLEDGE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
-if tonumber(ARGV[3]) > 0 then redis.call('HINCRBY', KEYS[3], 'delivered', ARGV[3]) end
 local done = 0
 for i = 4, #ARGV, 5000 do
     done = done + redis.call('XACK', KEYS[2], ARGV[2], unpack(ARGV, i, math.min(i + 4999, #ARGV)))
 end
+if tonumber(ARGV[3]) > 0 then redis.call('HINCRBY', KEYS[3], 'delivered', ARGV[3]) end
 return done
 """
 
@@ -197,8 +206,11 @@ return 0
 """
 
 # Keep calls, append what is to be told of them, and acknowledge what they were made from. Whoever
-# reads what is told is looked after as with any other event.
-SAVE_CALLS = """
+# reads what is told is looked after as with any other event. The very last of the memory is left to
+# RQ: without its books no dispatch begins, and the inbox is not emptied.
+SAVE_CALLS = (
+    _FULL
+    + """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local function acknowledge(first, last)
     for i = first, last, 5000 do
@@ -206,6 +218,9 @@ local function acknowledge(first, last)
     end
 end
 local keep, at = ARGV[4], 7 + ARGV[6]
+if tonumber(ARGV[at]) > 0 and full(0.95) then
+    return redis.error_reply('OOM the server has used 95 % of maxmemory; calls wait for room')
+end
 acknowledge(7, at - 1)
 local appended = at + 1 + ARGV[at] * 5
 for i = at + 1, appended - 1, 5 do
@@ -233,3 +248,4 @@ if #ARGV >= appended then
 end
 return wake
 """
+)

@@ -1,7 +1,10 @@
 """`maxmemory` is reached: the journal takes what comes, and the workers can empty the inbox."""
 
 import json
+import random
 import signal
+import threading
+import time
 import urllib.request
 from pathlib import Path
 
@@ -17,18 +20,18 @@ NAMES = ["first", "second"]
 
 
 def test_a_full_server_refuses_nothing_and_is_emptied_again(tmp_path: Path) -> None:
-    config = {"maxmemory": "16mb", "maxmemory-policy": "noeviction"}
+    config = {"maxmemory": "32mb", "maxmemory-policy": "noeviction"}
     # Without marks, which expire sooner or later: then it is known how much room an event takes.
     with Installation.running(tmp_path, HANDLERS, config, duplicate_window=0) as offhook:
         with offhook.client() as client:
-            while client.info("memory")["used_memory"] < 0.78 * 16 * 1024 * 1024:
-                client.rpush("ballast", "x" * 100_000)  # so that a few thousand events fill it
+            while client.info("memory")["used_memory"] < 0.75 * 32 * 1024 * 1024:
+                client.rpush("ballast", "x" * 100_000)  # so that some thousand events fill it
         warm = offhook.load(10, name="warm")
         offhook.wait_for_all(warm, NAMES)
         offhook.crew.send_signal(signal.SIGTERM)  # nobody empties it now
         offhook.crew.wait(30)
-        outcome = offhook.load(8_000)
-        assert (outcome.count, outcome.refused) == (8_000, 0)
+        outcome = offhook.load(18_000)
+        assert (outcome.count, outcome.refused) == (18_000, 0)
         assert _in_journal(offhook) > 200_000
         offhook.crew = offhook.start_crew()
         outcome.accepted |= warm.accepted
@@ -37,6 +40,35 @@ def test_a_full_server_refuses_nothing_and_is_emptied_again(tmp_path: Path) -> N
             audit(outcome, offhook.delivered(name), repeats=True)
         wait_until(lambda: _in_journal(offhook) == 0, "the journal is empty")
         assert "before keep_days" in offhook.log.read_text()
+
+
+def test_a_server_that_is_full_for_moments_stops_nobody(tmp_path: Path) -> None:
+    """Each moment hits what the processes do just then: appending, acknowledging, RQ's books."""
+    seed = int(time.time())
+    print("seed", seed)
+    chance = random.Random(seed)
+    config = {"maxmemory": "1gb", "maxmemory-policy": "noeviction"}
+    with Installation.running(tmp_path, HANDLERS, config) as offhook:
+        over = threading.Event()
+
+        def fill_now_and_then() -> None:
+            with offhook.client() as client:
+                while not over.wait(chance.uniform(0, 0.5)):
+                    client.config_set("maxmemory", 1000)
+                    time.sleep(chance.choice([0.001, 0.003]))
+                    client.config_set("maxmemory", "1gb")
+
+        filling = threading.Thread(target=fill_now_and_then)
+        filling.start()
+        try:
+            outcome = offhook.load(20_000)
+        finally:
+            over.set()
+            filling.join()
+        assert (outcome.count, outcome.refused) == (20_000, 0)
+        offhook.wait_for_all(outcome, NAMES)
+        for name in NAMES:
+            audit(outcome, offhook.delivered(name), repeats=True)
 
 
 def _in_journal(offhook: Installation) -> int:

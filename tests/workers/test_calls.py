@@ -6,10 +6,11 @@ import os
 import random
 import signal
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,30 @@ def test_exactly_once_though_answers_of_the_server_get_lost(bench: Bench) -> Non
     told = Counter(bench.told())
     assert set(told.values()) == {1}
     assert len(told) == 3 * 12
+
+
+def test_on_a_full_server_calls_wait_and_leave_room_for_everybody_else(bench: Bench) -> None:
+    bench.append(*answered())
+    used = int(bench.redis.info("memory")["used_memory"])
+    bench.redis.config_set("maxmemory", int(used / 0.97))
+    try:
+        with ending_after(1.0):
+            bench.keep()
+        assert (bench.told(), bench.sizes()) == ([], (0, 0, 0))
+        bench.redis.set("others", "have room")
+    finally:
+        bench.redis.config_set("maxmemory", 0)
+    bench.keep()
+    assert bench.told() == ["call-started c1", "call-answered c1", "call-ended c1"]
+
+
+@contextmanager
+def ending_after(seconds: float) -> Iterator[None]:
+    """SIGTERM to this process, then."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    yield
+    timer.cancel()
 
 
 def test_an_extension_s_kind_is_known(bench: Bench) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis as blocking
+from redis.exceptions import ResponseError
 
 from offhook import (
     Call,
@@ -27,7 +28,7 @@ from offhook.connection import connect
 from offhook.event import CALLBACKS, to_stored
 from offhook.extensions import Extensions
 from offhook.handler import PluggedHandler
-from offhook.inbox import Cursor, CursorState, Inbox
+from offhook.inbox import Cursor, CursorState, Entry, Inbox
 from offhook.settings import HandlerSettings, Settings
 from offhook.testing import sample_event
 from tests.conftest import SECRET
@@ -580,6 +581,34 @@ def test_a_cursor_that_the_server_lost_is_made_again(bench: Bench) -> None:
 
     bench.dispatch(handle)
     assert got == ["call-1"]
+
+
+def test_a_dispatch_that_cannot_acknowledge_ends_also_when_it_was_not_heard(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Python 3.11 a cancellation can get lost in `asyncio.wait_for`, with which redis-py sends:
+    a dispatch that read on would hold the lease, and nobody would acknowledge what it delivers."""
+    read = Cursor.read
+
+    async def deaf(cursor: Cursor, count: int, block_ms: int) -> list[Entry]:
+        reading = asyncio.ensure_future(read(cursor, count, block_ms))
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            return await reading
+
+    async def handle(one: CallEvent, context: Context) -> None: ...
+
+    monkeypatch.setattr(Cursor, "read", deaf)
+    bench.append(event())
+    bench.redis.set("offhook:{0}:counts:crm", "no hash")
+    timer = threading.Timer(5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        bench.dispatch(handle)
+    timer.cancel()
+    assert time.monotonic() - began < 3
 
 
 def set_up(bench: Bench, extension: str, settings: ExtensionSettings) -> None:
