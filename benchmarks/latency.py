@@ -4,7 +4,8 @@
 
 Ours comes in by HTTP through the receiver; the clock starts when that has read it. The clock of a
 peer starts when its producer enqueues. Receiver and producers are on the other core. After a quiet
-time the dispatch has ended and must be called first, as after a quiet hour.
+time the dispatch has ended and must be called first, as after a quiet hour; with it the one that
+puts calls together starts, so then the workers have every core.
 """
 
 import itertools
@@ -28,7 +29,7 @@ def ours(url: str, seconds: float, rate: float) -> Figures:
         serve = offhook("serve", "--port", str(port))
         with (
             running(serve, measured.log, measured.environment, OTHER),
-            ended(measured.ours()),
+            ended(measured.ours()) as workers,
         ):
             until(lambda: listens(port), "the receiver listens")
             time.sleep(2)  # the workers are there
@@ -37,6 +38,7 @@ def ours(url: str, seconds: float, rate: float) -> Figures:
             outcome = drive(port, callbacks(URLS), seconds, connections=8, rate=rate)
             until(lambda: len(measured.lines()) > outcome.answered, "all are delivered")
             figures = _figures([line[3] - line[2] for line in measured.lines()[1:]])
+            workers.spread()
             time.sleep(_QUIET)
             before = len(measured.lines())
             drive(port, itertools.islice(callbacks(URLS), 1), 0.1, connections=1, rate=10)

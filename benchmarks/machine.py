@@ -102,6 +102,11 @@ class Running:
         """Of the process and all below it."""
         return list(_family(self._process.pid))
 
+    def spread(self) -> None:
+        """Let it, and what it starts from now on, run on every core."""
+        for pid in self.pids:
+            os.sched_setaffinity(pid, _CORES)
+
     def cpu(self) -> float:
         """Seconds that it, and all below it, have computed; those that ended are not counted."""
         return sum(map(_cpu, self.pids))

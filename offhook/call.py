@@ -43,7 +43,7 @@ class Gap(StrEnum):
     LATE = "late"  # something came after the call was taken for ended
 
 
-class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One side of a call. What the PBX did not say is None."""
 
     number: str | None = None
@@ -53,7 +53,7 @@ class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     e164: str | None = None  # the number as +442079460100, where that can be known
 
 
-class Leg(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Leg(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One extension's part in a call.
 
     Attributes:
@@ -75,7 +75,7 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str | None = None
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One call, as far as it is known. All moments are UTC.
 
     Attributes:

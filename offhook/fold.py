@@ -44,7 +44,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Words(msgspec.Struct, frozen=True, array_like=True):
+class Words(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the callbacks of a leg say. `peer`: the extension on the other side."""
 
     caller: str | None
@@ -54,21 +54,21 @@ class Words(msgspec.Struct, frozen=True, array_like=True):
     did: str | None
 
 
-class Hangup(msgspec.Struct, frozen=True, array_like=True):
+class Hangup(msgspec.Struct, frozen=True, array_like=True, gc=False):
     at: int
     status: str | None
     bridged: bool | None
     recording: str | None
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True):
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     began: int
     answered: int | None
     ended: int | None
     status: str | None
 
 
-class Part(msgspec.Struct, frozen=True, array_like=True):
+class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The facts of an extension's legs in one direction, or of one leg that has an id. Sorted."""
 
     extension: str
@@ -93,7 +93,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
         return min((*self.dials[:1], *self.answers[:1], *hangups), default=None)
 
 
-class CallState(msgspec.Struct, frozen=True, array_like=True):
+class CallState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The facts of a call, and what was told of it.
 
     Attributes:

@@ -30,7 +30,7 @@ MOST_PARTITIONS = 256  # as many as the setting allows
 CIRCUIT_MS = 60_000  # the longest that a circuit is open between two probes
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One event as it lies in a partition: `position` is its place there, `number` says that no
     other one is between it and the one before."""
 
