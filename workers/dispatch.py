@@ -321,11 +321,11 @@ class Dispatch:
             )
         except PermanentError as error:
             await self._record_success()  # the other side is there: it said no
-            self._tell(entry, called, "dead", error)
-            await self._bury(entry, error)
+            self._tell(entry, attempt, called, "dead", error)
+            await self._bury(entry, attempt, error)
             return "done"
         except Exception as error:  # noqa: BLE001 - a handler may raise anything
-            self._tell(entry, called, "failed", error)
+            self._tell(entry, attempt, called, "failed", error)
             hung = isinstance(error, HandlerTimeout) and error.hung
             if hung:
                 self._stop_and_hand_over()  # its thread is lost: a fresh process has all of them
@@ -333,11 +333,11 @@ class Dispatch:
             if isinstance(error, TemporaryError) and not hung and self._circuit.state != "closed":
                 # The other side is down: that is not the event's fault. Another call probes next.
                 self._tried[entry.position] = attempt
-                await self._say_failed(entry, error)
+                await self._say_failed(entry, attempt, error)
                 return "kept"
-            return await self._put_off(entry, error)
+            return await self._put_off(entry, attempt, error)
         await self._record_success()
-        self._tell(entry, called, "delivered", None)
+        self._tell(entry, attempt, called, "delivered", None)
         self._finish(entry, delivered=True)
         return "done"
 
@@ -346,21 +346,21 @@ class Dispatch:
         call = await self._calls.of(event, kind, self._region)
         return call if self._names is None else await self._names.named_call(call, event)
 
-    async def _put_off(self, entry: Entry, error: Exception) -> Outcome:
+    async def _put_off(self, entry: Entry, attempt: int, error: Exception) -> Outcome:
         """Park the lane behind a redelivery of its own, unless there is no attempt left for one."""
         waits = self._handler.policy.retry
         if not waits:
-            await self._bury(entry, error)
+            await self._bury(entry, attempt, error)
             return "done"
-        await self._say_failed(entry, error)
+        await self._say_failed(entry, attempt, error)
         await self._park(entry, 1, wait_before(waits[0], error), sentence(error))
         return "parked"
 
-    async def _say_failed(self, entry: Entry, error: Exception) -> None:
+    async def _say_failed(self, entry: Entry, attempt: int, error: Exception) -> None:
         log.warning(
             "delivery failed, to be tried again: %s",
             sentence(error),
-            extra=event_keys(entry.event, self._handler.name, 1),
+            extra=event_keys(entry.event, self._handler.name, attempt),
         )
         await self._cursor.count("failed")
 
@@ -386,18 +386,18 @@ class Dispatch:
             )
         self._forget(entry)
 
-    async def _bury(self, entry: Entry, error: Exception) -> None:
+    async def _bury(self, entry: Entry, attempt: int, error: Exception) -> None:
         log.error(
             "delivery is dead: %s",
             sentence(error),
-            extra=event_keys(entry.event, self._handler.name, 1),
+            extra=event_keys(entry.event, self._handler.name, attempt),
         )
         await asyncio.to_thread(
             queues.bury,
             self._rq,
             self._handler.name,
             entry.event,
-            attempt=1,
+            attempt=attempt,
             error=sentence(error),
             trace="".join(traceback.format_exception(error)),
         )
@@ -464,10 +464,12 @@ class Dispatch:
                 self._parked |= await self._cursor.parked()
             await asyncio.sleep(1)
 
-    def _tell(self, entry: Entry, called: float, outcome: str, error: Exception | None) -> None:
+    def _tell(
+        self, entry: Entry, attempt: int, called: float, outcome: str, error: Exception | None
+    ) -> None:
         if self._watched:
             name = self._handler.name
-            self._told.append(attempt_record(name, entry.event, 1, called, outcome, error))
+            self._told.append(attempt_record(name, entry.event, attempt, called, outcome, error))
             self._something_done.set()
 
     def _stop_and_hand_over(self) -> None:

@@ -53,6 +53,7 @@ def work(
     names: list[str] = crew.of_handlers(settings, handlers, beyond) if handlers else needed
     members = crew.Crew(settings, names)
     tell_risks(settings)
+    _tell_unknown_pbxs(settings)
     note(_plan(names, needed))
     members.run()
 
@@ -67,6 +68,17 @@ def _check(settings: Settings, handlers: Sequence[str]) -> None:
         if name not in settings.handlers:
             raise ConfigError(
                 f"no handler is configured as {name!r}: there are {', '.join(settings.handlers)}"
+            )
+
+
+def _tell_unknown_pbxs(settings: Settings) -> None:
+    """A slip in a PBX's name would keep every event from a handler, without a word."""
+    for name, policy in settings.handlers.items():
+        unknown = (policy.pbx or frozenset()) - settings.pbx.keys()
+        if unknown and settings.pbx:  # none at all: nobody set one up through an API
+            note(
+                f"! handlers.{name}.pbx names {', '.join(sorted(unknown))}, and the PBXs that are "
+                f"configured are: {', '.join(settings.pbx)}. Is that meant?"
             )
 
 

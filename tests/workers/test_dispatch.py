@@ -495,7 +495,7 @@ def test_a_delivery_that_was_taken_ends_the_count_of_failures(bench: Bench) -> N
 
 
 def test_an_outage_costs_no_event_that_came_in_it_an_attempt(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "Circuit", lambda: Circuit(waits=(0.01,)))
     bench.append(*(event(f"call-{c}", n) for n in range(3) for c in range(20)))
@@ -517,6 +517,11 @@ def test_an_outage_costs_no_event_that_came_in_it_an_attempt(
     assert list(got.values()) == [["0", "1", "2"]] * 16
     assert len(attempts) == 20  # they took turns
     assert all(made == [*range(1, len(made) + 1)] for made in attempts.values())
+    logged: dict[str, list[int]] = defaultdict(list)
+    for record in caplog.records:
+        if "delivery failed" in record.message:
+            logged[vars(record)["event"]].append(vars(record)["attempt"])
+    assert logged == attempts
     assert bench.state().circuit_open is None
 
 

@@ -145,6 +145,20 @@ def test_fewer_workers_than_needed_are_told(configure: Configure, tmp_path: Path
     )
 
 
+def test_a_handler_for_a_pbx_that_is_not_configured_is_told(
+    configure: Configure, tmp_path: Path
+) -> None:
+    configure('[handlers.crm]\nuse = "console"\npbx = ["mian"]\n[pbx.main]\ndialect = "telphin"\n')
+    log = tmp_path / "log"
+    with running(log, "work") as process:
+        wait_until(lambda: b"runs all" in log.read_bytes(), "it says what it runs")
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    assert log.read_text().splitlines()[0] == (
+        "! handlers.crm.pbx names mian, and the PBXs that are configured are: main. Is that meant?"
+    )
+
+
 def test_no_handler_is_an_error_that_says_what_to_do(
     configure: Configure, offhook: Offhook
 ) -> None:
