@@ -155,12 +155,13 @@ end
 redis.call('SET', KEYS[3], 'open', 'NX', 'PX', ARGV[3])
 """
 
-# The event that a lane waits for is done with (delivered or dead): return the next one of it.
+# The event that a lane waits for is done with (delivered or dead): return the next one of it. It,
+# too, begins with what a server without memory takes.
 ADVANCE = """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
-redis.call('HINCRBY', KEYS[3], ARGV[3], 1)
 redis.call('HDEL', KEYS[4], ARGV[1])
 redis.call('LPOP', KEYS[2])
+redis.call('HINCRBY', KEYS[3], ARGV[3], 1)
 local event = redis.call('LINDEX', KEYS[2], 0)
 if not event then
     redis.call('HDEL', KEYS[1], ARGV[1])

@@ -196,6 +196,26 @@ def test_a_parked_lane_gives_its_events_back_in_order(redis_url: str) -> None:
     run(redis_url, test)
 
 
+def test_a_server_without_memory_takes_what_is_done_with(redis_url: str) -> None:
+    async def test(inbox: Inbox) -> None:
+        cursor = await leased(inbox)
+        sent = [event("a", 0), event("b", 0), event("b", 1)]
+        await append(inbox, *sent)
+        alone, first, second = await cursor.read(10, 10)
+        assert await cursor.park(first, 1)
+        assert await cursor.park_behind(second)
+        await inbox.redis.config_set("maxmemory", 1)
+        try:
+            await cursor.acknowledge([alone.position], 1)
+            assert await inbox.advance("crm", sent[1], "delivered") == sent[2]
+        finally:
+            await inbox.redis.config_set("maxmemory", 0)
+        state = await inbox.state("crm", 0)
+        assert (state.in_flight, state.lanes, state.delivered) == (0, 1, 2)
+
+    run(redis_url, test)
+
+
 def test_attempts_are_counted_for_the_event_that_a_lane_waits_for(redis_url: str) -> None:
     async def test(inbox: Inbox) -> None:
         cursor = await leased(inbox)
