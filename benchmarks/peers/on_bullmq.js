@@ -50,8 +50,8 @@ async function enqueue(count, perCall, rate) {
 async function work() {
   const what = process.env.DO;
   let count = 0;
-  const counts = what !== "post"; // there the target counts
-  const progress = counts && fs.openSync(process.env.PROGRESS, "r+");
+  // What is posted the target counts.
+  const progress = what !== "post" && fs.openSync(process.env.PROGRESS, "r+");
   const bytes = Buffer.alloc(8);
   setInterval(() => {
     if (!progress) return;
