@@ -6,11 +6,10 @@ import os
 import random
 import signal
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from offhook.settings import HandlerSettings, LookupSettings, Settings
 from tests.conftest import SECRET
 from tests.events import batch_of
 from tests.receiver.test_store import Proxy
+from tests.workers.stopping import sigterm_after
 from workers import calls as module
 from workers import dispatch
 from workers.scheduler import Scheduler
@@ -284,7 +284,7 @@ def test_on_a_full_server_calls_wait_and_leave_room_for_everybody_else(bench: Be
     used = int(bench.redis.info("memory")["used_memory"])
     bench.redis.config_set("maxmemory", int(used / 0.97))
     try:
-        with ending_after(1.0):
+        with sigterm_after(1.0):
             bench.keep()
         assert (bench.told(), bench.sizes()) == ([], (0, 0, 0))
         bench.redis.set("others", "have room")
@@ -292,15 +292,6 @@ def test_on_a_full_server_calls_wait_and_leave_room_for_everybody_else(bench: Be
         bench.redis.config_set("maxmemory", 0)
     bench.keep()
     assert bench.told() == ["call-started c1", "call-answered c1", "call-ended c1"]
-
-
-@contextmanager
-def ending_after(seconds: float) -> Iterator[None]:
-    """SIGTERM to this process, then."""
-    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    yield
-    timer.cancel()
 
 
 def test_an_extension_s_kind_is_known(bench: Bench) -> None:

@@ -33,6 +33,7 @@ from offhook.settings import HandlerSettings, Settings
 from offhook.testing import sample_event
 from tests.conftest import SECRET
 from tests.events import batch_of, event
+from tests.workers.stopping import sigterm_after
 from workers import dispatch as module
 from workers import lease
 from workers.circuit import Circuit
@@ -250,10 +251,8 @@ def test_a_handler_that_is_cancelled_from_within_holds_up_its_call_only(bench: B
             raise asyncio.CancelledError
         got.append(one.call_id)
 
-    timer = threading.Timer(5, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    bench.dispatch(handle, concurrency=2)
-    timer.cancel()
+    with sigterm_after(5):
+        bench.dispatch(handle, concurrency=2)
     assert got == ["good"]
     assert len(bench.jobs("scheduled_job_registry")) == 4
 
@@ -333,11 +332,9 @@ def test_what_was_forgotten_while_the_handler_was_not_configured_is_not_waited_f
     async def handle(one: CallEvent, context: Context) -> None:
         raise AssertionError("there is nothing to deliver")
 
-    timer = threading.Timer(5, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
     began = time.monotonic()
-    bench.dispatch(handle)
-    timer.cancel()
+    with sigterm_after(5):
+        bench.dispatch(handle)
     assert time.monotonic() - began < 3
     assert (bench.state().lag, bench.state().in_flight) == (0, 0)
 
@@ -453,10 +450,8 @@ def test_an_open_circuit_makes_the_cursor_wait_and_no_job_per_event(bench: Bench
         tried += 1
         raise TemporaryError("down")
 
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    bench.dispatch(handle, concurrency=2)
-    timer.join()
+    with sigterm_after(1.0):
+        bench.dispatch(handle, concurrency=2)
     assert tried <= 7  # five in a row, and what was in flight beside them
     parked = len(bench.jobs("scheduled_job_registry"))
     assert parked <= 4  # those before the fifth
@@ -474,10 +469,8 @@ def test_failures_are_counted_from_one_dispatch_to_the_next(bench: Bench) -> Non
         bench.dispatch(handle)
         assert bench.state().circuit_open is None
     bench.append(event("call-4"))
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    bench.dispatch(handle)
-    timer.join()
+    with sigterm_after(1.0):
+        bench.dispatch(handle)
     assert bench.state().circuit_open is not None
     assert (bench.state().lanes, bench.state().in_flight) == (4, 1)
 
@@ -607,12 +600,9 @@ def test_a_dispatch_that_cannot_acknowledge_ends_also_when_it_was_not_heard(
     monkeypatch.setattr(Cursor, "read", deaf)
     bench.append(event())
     bench.redis.set("offhook:{0}:counts:crm", "no hash")
-    timer = threading.Timer(5, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
     began = time.monotonic()
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
+    with sigterm_after(5), pytest.raises(ResponseError, match="WRONGTYPE"):
         bench.dispatch(handle)
-    timer.cancel()
     assert time.monotonic() - began < 3
 
 

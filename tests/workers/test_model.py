@@ -192,8 +192,7 @@ class Deliveries(RuleBasedStateMachine):
             if letter.event.id in lane:
                 return
             waiting = [each for each in lane if each in self.due[call]]
-            if letter.event.id not in self.due[call]:
-                self.due[call].insert(len(waiting), letter.event.id)
+            self.due[call].insert(len(waiting), letter.event.id)
             self.done.discard(letter.event.id)
 
     @precondition(lambda self: self.accepted)
