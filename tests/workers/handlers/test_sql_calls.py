@@ -287,14 +287,18 @@ def test_threads_that_tell_of_the_same_calls_make_one_row_of_each(url: str) -> N
     assert len(rows(sql, "legs")) == 24
 
 
-def _deliver_all(url: str, events: list[CallEvent], done: "ctypes.c_int") -> None:
-    """What a worker does: go on after the last event that it acknowledged, then acknowledge."""
+def _deliver(url: str, events: list[CallEvent], done: "ctypes.c_int", last: int) -> None:
+    """What a worker does: go on after the last event that it acknowledged, then acknowledge.
+
+    After `last` it waits to be killed, unless that is the end: else a fast one would be through.
+    """
     sql = configured(Sql, url=url)
-    for number in range(done.value, len(events)):
+    for number in range(done.value, last):
         deliver(sql, events[number])
         if number % 3 == 2:  # acknowledgements come in batches
             done.value = number + 1
-    done.value = len(events)
+    if last < len(events):
+        signal.pause()
     log_of(sql).engine.dispose()
 
 
@@ -305,24 +309,25 @@ def test_after_kills_each_call_is_there_once_and_right(url: str) -> None:
     lives = [life(f"{call}", recording=f"rec-{call}") for call in range(20)]
     events = [event for step in zip(*lives, strict=True) for event in step]
     forked = multiprocessing.get_context("fork")  # as RQ's workers do
-    done, kills = forked.RawValue("i", 0), 0  # a lock would die with its holder
-    while done.value < len(events):
-        process = forked.Process(target=_deliver_all, args=(url, events, done))
+    done = forked.RawValue("i", 0)  # a lock would die with its holder
+    for kill in range(8):
+        last = done.value + 12
+        process = forked.Process(target=_deliver, args=(url, events, done, last))
         process.start()
-        if kills < 3:  # while it makes the tables
-            process.join(random.uniform(0.001, 0.1))
-        else:
-            until = done.value + random.randint(3, 15)
-            while done.value < min(until, len(events)) and process.is_alive():
+        if kill >= 3:  # before, it makes the tables
+            until = done.value + random.randint(3, 9)
+            while done.value < until and process.is_alive():
                 time.sleep(0.001)
-            time.sleep(random.uniform(0, 0.01))
-        if process.is_alive():
-            assert process.pid
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
+        process.join(random.uniform(0, 0.01 if kill >= 3 else 0.1))
+        assert process.pid
+        assert process.is_alive()
+        os.kill(process.pid, signal.SIGKILL)
         process.join(20)
-        assert process.exitcode in (0, -signal.SIGKILL)
-    assert kills >= 5
+        assert process.exitcode == -signal.SIGKILL
+    process = forked.Process(target=_deliver, args=(url, events, done, len(events)))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
     sql = handler(url)
     found = {row.call_id: row for row in rows(sql, "calls")}
     assert len(rows(sql, "calls")) == len(found) == 20
