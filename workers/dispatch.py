@@ -77,10 +77,7 @@ async def serve_cursor(settings: Settings, handler: PluggedHandler, partition: i
         reader = Cursor(Inbox(reading, settings.partitions), handler.name, partition, cursor.token)
         if not await taken(cursor):
             return
-        async with (
-            Http(limit=handler.policy.concurrency) as http,
-            naming(settings, redis) as names,
-        ):
+        async with Http() as http, naming(settings, redis) as names:
             extensions = ExtensionsCopy(Extensions(redis))
             again = await Dispatch(
                 settings, handler, inbox, extensions, cursor, reader, rq, http, names

@@ -1,12 +1,28 @@
-"""`Http`: what handlers make requests with says no secret, whatever goes wrong."""
+"""`Http`: what handlers make requests with. It says no secret, whatever goes wrong."""
 
 import asyncio
+import ssl
+import threading
 import traceback
+from collections.abc import Callable
+from pathlib import Path
+from socket import create_server
+from typing import Any
 
 import pytest
 
 from offhook import PermanentError, TemporaryError
 from offhook.http import Http
+from tests.http_target import HttpTarget
+from unifiedapi.sandbox.tls import make_certificate
+
+
+def asked(method: str, url: str, **options: Any) -> Any:
+    async def ask() -> Any:
+        async with Http() as http:
+            return await http.request(method, url, **options)
+
+    return asyncio.run(ask())
 
 
 @pytest.mark.parametrize(
@@ -17,6 +33,8 @@ from offhook.http import Http
         ("ftp://hooks.example.com/s3cret", PermanentError),
         ("http://127.0.0.1:1/s3cret", TemporaryError),
         ("http://user:s3cret@127.0.0.1:1/", TemporaryError),
+        ("http://no-such-host.invalid/s3cret", TemporaryError),
+        ("http://127.0.0.1:1/s3cret\r\nX-Evil: 1", TemporaryError),
     ],
 )
 def test_no_traceback_has_more_of_a_url_than_its_host(url: str, error: type[Exception]) -> None:
@@ -27,3 +45,112 @@ def test_no_traceback_has_more_of_a_url_than_its_host(url: str, error: type[Exce
     with pytest.raises(error) as caught:
         asyncio.run(post())
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "body"),
+    [
+        (
+            {"json": {"name": "Zoë", "n": [1, None]}},
+            "application/json",
+            '{"name":"Zoë","n":[1,null]}',
+        ),
+        ({"json": 1, "headers": {"content-type": "application/x+json"}}, "application/x+json", "1"),
+        ({"data": {"a": "1 &", "b": "ö"}}, "application/x-www-form-urlencoded", "a=1+%26&b=%C3%B6"),
+        ({"data": b"as it is"}, None, "as it is"),
+        ({}, None, ""),
+    ],
+)
+def test_a_body_is_sent_as_what_it_is(
+    target: HttpTarget, options: dict[str, Any], kind: str | None, body: str
+) -> None:
+    asked("post", target.url, **options)
+    (request,) = target.requests
+    assert request.method == "POST"
+    assert (request.headers.get("content-type"), request.body.decode()) == (kind, body)
+    assert request.headers["content-length"] == str(len(request.body))
+    assert request.headers["user-agent"] == "Offhook"
+
+
+def test_params_are_added_to_the_query(target: HttpTarget) -> None:
+    asked("GET", f"{target.url}/find?k=1#f", params={"phone": "+44 20", "q": "a&b"})
+    assert target.requests[0].path == "/find?k=1&phone=%2B44+20&q=a%26b"
+
+
+def test_the_answer_is_read(target: HttpTarget) -> None:
+    target.plan(201, headers={"X-Left": "3"}, body=b'{"id": "\xc3\xb6"}')
+    answer = asked("POST", target.url)
+    assert (answer.status, answer.headers["x-left"], answer.json()) == (201, "3", {"id": "ö"})
+    assert answer.text == '{"id": "ö"}'
+
+
+def serve_once(answer: Callable[[Any], object]) -> int:
+    """A server of one connection, in a thread of its own; its port."""
+    listening = create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listening, listening.accept()[0] as connection:
+            answer(connection)
+
+    threading.Thread(target=serve, daemon=True).start()
+    port: int = listening.getsockname()[1]
+    return port
+
+
+def hang_up(connection: Any) -> None:
+    connection.recv(100_000)
+
+
+def speak_smtp(connection: Any) -> None:
+    connection.recv(100_000)
+    connection.sendall(b"220 mail.example.com ESMTP\r\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "scheme", "reason"),
+    [
+        (hang_up, "http", r"no answer from 127\.0\.0\.1:\d+ \(it closed the connection\)"),
+        (speak_smtp, "http", r"no answer from 127\.0\.0\.1:\d+ \(what came is not HTTP\)"),
+        (speak_smtp, "https", r"no answer from 127\.0\.0\.1:\d+ \(TLS: WRONG_VERSION_NUMBER\)"),
+    ],
+)
+def test_why_there_is_no_answer(answer: Callable[[Any], object], scheme: str, reason: str) -> None:
+    with pytest.raises(TemporaryError, match=reason):
+        asked("POST", f"{scheme}://127.0.0.1:{serve_once(answer)}/s3cret")
+
+
+def test_a_certificate_that_is_not_trusted_is_said(tmp_path: Path) -> None:
+    made = make_certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(made.certificate_file, made.key_file)
+
+    def shake_hands(connection: Any) -> None:
+        with pytest.raises(ssl.SSLError):
+            context.wrap_socket(connection, server_side=True)
+
+    with pytest.raises(TemporaryError, match="its certificate is not trusted"):
+        asked("POST", f"https://localhost:{serve_once(shake_hands)}/")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:1/", "connection refused"),
+        ("http://no-such-host.invalid/", "its name is not known"),
+    ],
+)
+def test_why_there_is_no_connection(url: str, reason: str) -> None:
+    with pytest.raises(TemporaryError, match=rf"no answer from \S+ \({reason}\)"):
+        asked("POST", url)
+
+
+def test_an_answer_that_is_late_is_none(target: HttpTarget) -> None:
+    target.plan(200, delay=0.5)
+    with pytest.raises(TemporaryError, match=r"127\.0\.0\.1:\d+ did not answer within 0\.1 s"):
+        asked("POST", target.url, timeout=0.1)
+
+
+def test_a_header_of_two_lines_is_not_sent(target: HttpTarget) -> None:
+    with pytest.raises(PermanentError, match="more than one line"):
+        asked("POST", target.url, headers={"X-Name": "a\r\nX-Evil: 1"})
+    assert target.requests == []

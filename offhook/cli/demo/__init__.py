@@ -158,37 +158,36 @@ async def _demo(show: Show, folder: Path, *, keep: bool, seed: int | None) -> No
     pbx_secret = secrets.token_urlsafe(32)
     receiver, pbx = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     show.step("a Valkey server, append-only file on")
-    with EmbeddedServer(folder / "valkey") as server:
-        async with OtherSystems(key) as others:
-            config = folder / "offhook.toml"
-            config.write_text(
-                _CONFIG.format(
-                    secret=secrets.token_urlsafe(32),
-                    receiver=receiver,
-                    redis=server.url,
-                    pbx=pbx,
-                    pbx_secret=pbx_secret,
-                    folder=folder,
-                    target=others.url,
-                    webhook_secret=key,
-                    alerts=f"{others.url.replace('http', 'json')}/alerts",
-                )
+    with EmbeddedServer(folder / "valkey") as server, OtherSystems(key) as others:
+        config = folder / "offhook.toml"
+        config.write_text(
+            _CONFIG.format(
+                secret=secrets.token_urlsafe(32),
+                receiver=receiver,
+                redis=server.url,
+                pbx=pbx,
+                pbx_secret=pbx_secret,
+                folder=folder,
+                target=others.url,
+                webhook_secret=key,
+                alerts=f"{others.url.replace('http', 'json')}/alerts",
             )
-            (folder / "pbx.toml").write_text(_PBX.format(pbx_secret=pbx_secret))
-            async with (
-                _sandbox(show, config, pbx),
-                _offhook(show, config, receiver, server.url),
-                _watched(show, server.url) as inbox,
-            ):
-                await _set_up(show, config)
-                await _place_calls(show, pbx, seed)
-                await _all_delivered(inbox)
-                await _run(show, config, "calls")
-                show.summary(folder / "calls.db", others)
-                if keep:
-                    show.kept(receiver, pbx, config, folder)
-                    await asyncio.Event().wait()
-                show.next_steps()
+        )
+        (folder / "pbx.toml").write_text(_PBX.format(pbx_secret=pbx_secret))
+        async with (
+            _sandbox(show, config, pbx),
+            _offhook(show, config, receiver, server.url),
+            _watched(show, server.url) as inbox,
+        ):
+            await _set_up(show, config)
+            await _place_calls(show, pbx, seed)
+            await _all_delivered(inbox)
+            await _run(show, config, "calls")
+            show.summary(folder / "calls.db", others)
+            if keep:
+                show.kept(receiver, pbx, config, folder)
+                await asyncio.Event().wait()
+            show.next_steps()
 
 
 @contextlib.asynccontextmanager

@@ -1,13 +1,15 @@
 """The other systems of the demo: a CRM that takes signed webhooks, and a channel for alerts."""
 
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from types import TracebackType
 
-from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
 
 class OtherSystems:
-    """An HTTP server that checks and counts what handlers send. An async context.
+    """An HTTP server that checks and counts what handlers send. A context.
 
     Args:
         secret: what the webhooks are signed with.
@@ -21,38 +23,54 @@ class OtherSystems:
         self.alerts: list[str] = []
         self.url = ""
 
-    async def __aenter__(self) -> "OtherSystems":
-        app = web.Application()
-        app.router.add_post("/crm", self._crm)
-        app.router.add_post("/alerts", self._alert)
-        self._runner = web.AppRunner(app, access_log=None)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
+    def __enter__(self) -> "OtherSystems":
+        systems = self
+
+        class Answering(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                take = systems._crm if self.path == "/crm" else systems._alert
+                status = take(body, {name.lower(): text for name, text in self.headers.items()})
+                self.send_response(status)
+                if status == 503:
+                    self.send_header("Retry-After", "2")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+                """What came is told at the end."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
         return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._runner.cleanup()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
-    async def _crm(self, request: web.Request) -> web.Response:
+    def _crm(self, body: bytes, headers: dict[str, str]) -> int:
         if self._busy:  # once, to show what happens then
             self._busy = False
-            return web.Response(status=503, headers={"Retry-After": "2"})
+            return 503
         try:
-            self._verifier.verify(await request.read(), dict(request.headers))
+            self._verifier.verify(body, headers)
         except (WebhookVerificationError, ValueError):
             self.forged += 1
-            return web.Response(status=401)
-        self.webhooks.add(request.headers["webhook-id"])
-        return web.Response(status=204)
+            return 401
+        self.webhooks.add(headers["webhook-id"])
+        return 204
 
-    async def _alert(self, request: web.Request) -> web.Response:
-        self.alerts.append((await request.json())["message"])
-        return web.Response(status=204)
+    def _alert(self, body: bytes, headers: dict[str, str]) -> int:
+        self.alerts.append(json.loads(body)["message"])
+        return 204

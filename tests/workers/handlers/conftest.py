@@ -6,16 +6,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.http_target import HttpTarget, http_target
 from tests.postgres import Postgres, postgres
 from tests.workers.handlers import sql_logs
-
-
-@pytest.fixture
-def target() -> Iterator[HttpTarget]:
-    """A recording HTTP server."""
-    with http_target() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import socket
 import time
 from typing import Any
 
-import aiohttp
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from standardwebhooks import Webhook as Verifier
@@ -302,22 +301,19 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """What the names of this test lead to, as the DNS might say."""
     known: dict[str, list[str]] = {}
 
-    async def resolve(
-        self: object, host: str, port: int = 0, family: int = 0
-    ) -> list[dict[str, object]]:
+    def resolve(host: str, port: int, *_: object) -> list[tuple[object, ...]]:
         return [
-            {
-                "hostname": host,
-                "host": address,
-                "port": port,
-                "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
-                "proto": 0,
-                "flags": socket.AI_NUMERICHOST,
-            }
+            (
+                socket.AF_INET6 if ":" in address else socket.AF_INET,
+                socket.SOCK_STREAM,
+                socket.IPPROTO_TCP,
+                "",
+                (address, port),
+            )
             for address in known[host]
         ]
 
-    monkeypatch.setattr(aiohttp.resolver.DefaultResolver, "resolve", resolve)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     return known
 
 
