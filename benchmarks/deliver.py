@@ -13,11 +13,22 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.engines import ENGINES, bench, ended, installed
-from benchmarks.machine import MEASURED, OTHER, Running, free_port, listens, running, server, until
+from benchmarks.machine import (
+    MEASURED,
+    OTHER,
+    PEERS,
+    Running,
+    free_port,
+    listens,
+    running,
+    server,
+    until,
+)
 from benchmarks.rounds import Figures, arguments, interleaved, ratio, table
 
 _TARGET = Path(__file__).parent / "target.py"
-_LOOP = Path(__file__).parent / "peers" / "bare_aiohttp.py"
+_LOOP = Path(__file__).parent / "peers" / "bare_loop.py"
+_PYREQWEST = PEERS / "pyreqwest" / "bin" / "python"
 _EACH = {  # events, so that each takes seconds
     "RQ": 1_500,
     "BullMQ": 60_000,
@@ -63,8 +74,10 @@ def _receiving(url: str, do: str, concurrency: int, start: str, count: int) -> I
             if start == "ours":
                 measured.fill_ours(count)
                 worker = measured.ours()
-            elif start == "bare":
-                loop = [sys.executable, str(_LOOP), str(count), str(concurrency)]
+            elif start.startswith("bare "):
+                client = start.removeprefix("bare ")
+                python = str(_PYREQWEST) if client == "pyreqwest" else sys.executable
+                loop = [python, str(_LOOP), client, str(count), str(concurrency)]
                 worker = Running(loop, measured.environment, measured.log, MEASURED)
             else:
                 measured.fill(ENGINES[start], count)
@@ -132,8 +145,12 @@ def main() -> None:
         count = 60_000 // part
         contenders = {
             "Offhook": partial(posting, url, "ours", count),
-            "a bare aiohttp loop": partial(posting, url, "bare", count),
+            "a bare loop of our HTTP client": partial(posting, url, "bare ours", count),
+            "a bare aiohttp loop": partial(posting, url, "bare aiohttp", count),
+            "a bare httpx loop": partial(posting, url, "bare httpx", count // 20),
         }
+        if _PYREQWEST.exists():
+            contenders["a bare pyreqwest loop"] = partial(posting, url, "bare pyreqwest", count)
         for name in ("BullMQ", "taskiq"):
             if installed(name):
                 contenders[name] = partial(posting, url, name, count // 3)

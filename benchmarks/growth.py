@@ -3,8 +3,10 @@
     python -m benchmarks.growth [--quick] [--rounds N] [--only NAME ...]
 
 CPU time for each event, of the process that is measured; 1.2 times is the most that is tolerated.
+What connections cost a web app that does nothing stands beside it.
 """
 
+from contextlib import AbstractContextManager
 from functools import partial
 
 from benchmarks import deliver, receive
@@ -21,7 +23,20 @@ def _accepting(
         f'[handlers.crm{n}]\nuse = "benchmarks.handlers:nothing"\n' for n in range(handlers)
     )
     urls = [callback_url("", SECRET, "main", f"0003*{n:06}", "dial-in") for n in range(extensions)]
-    with receive.ours(url, config) as receiver:
+    return _answering(receive.ours(url, config), urls, seconds, connections)
+
+
+def _nothing(url: str, seconds: float, connections: int = 64) -> Figures:
+    return _answering(receive.starlette("bare", url), receive.URLS, seconds, connections)
+
+
+def _answering(
+    started: AbstractContextManager[receive.Receiver],
+    urls: list[str],
+    seconds: float,
+    connections: int,
+) -> Figures:
+    with started as receiver:
         drive(receiver.port, callbacks(urls), min(1.0, seconds), connections=connections)
         before = receiver.process.cpu()
         outcome = drive(receiver.port, callbacks(urls), seconds, connections=connections)
@@ -38,11 +53,13 @@ def main() -> None:
     seconds, events = (0.3, 5_000) if given.quick else (given.seconds, 20_000)
     with server() as url:
         accepting = partial(_accepting, url, seconds)
+        nothing = partial(_nothing, url, seconds)
         pairs = {
             "backlog": (partial(_delivering, url, events), partial(_delivering, url, events * 10)),
             "handlers": (accepting, partial(accepting, handlers=10)),
             "extensions": (accepting, partial(accepting, extensions=1_000)),
             "connections": (accepting, partial(accepting, connections=640)),
+            "connections, Starlette that answers 204": (nothing, partial(nothing, connections=640)),
         }
         found = interleaved(
             {

@@ -129,9 +129,9 @@ async def _deliver(count: int) -> None:
 async def loop(count: int) -> None:
     """POST the same JSON by a bare aiohttp loop."""
     sys.path.insert(0, str(Path(__file__).parent / "peers"))
-    from bare_aiohttp import post
+    from bare_loop import post
 
-    await post(count, 64)
+    await post("aiohttp", count, 64)
 
 
 _CASES: dict[str, Callable[[int], Awaitable[None]]] = {

@@ -37,7 +37,7 @@ def ours(url: str, seconds: float, rate: float) -> Figures:
             until(measured.lines, "the first event is delivered")
             outcome = drive(port, callbacks(URLS), seconds, connections=8, rate=rate)
             until(lambda: len(measured.lines()) > outcome.answered, "all are delivered")
-            figures = _figures([line[3] - line[2] for line in measured.lines()[1:]])
+            figures = _figures(measured.lines()[1:])
             workers.spread()
             time.sleep(_QUIET)
             before = len(measured.lines())
@@ -55,12 +55,12 @@ def peer(url: str, name: str, seconds: float, rate: float) -> Figures:
         time.sleep(3)  # it is there
         measured.fill(engine, count, rate=rate)
         until(lambda: len(measured.lines()) >= count, "all are delivered")
-        late = measured.lines()[count // 10 :]
-        return _figures([line[3] - line[2] for line in late])
+        return _figures(measured.lines())
 
 
-def _figures(seconds: list[float]) -> Figures:
-    ordered = sorted(seconds)
+def _figures(lines: list[tuple[str, int, float, float]]) -> Figures:
+    """Of all but the first tenth: until then everybody starts up."""
+    ordered = sorted(line[3] - line[2] for line in lines[len(lines) // 10 :])
     return {
         "p50 ms": ordered[len(ordered) // 2] * 1000,
         "p99 ms": ordered[int(len(ordered) * 0.99)] * 1000,

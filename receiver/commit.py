@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from offhook.errors import InboxUnavailable
-from offhook.event import CallEvent
+from offhook.event import CallEvent, to_stored
 from offhook.inbox import partition_of
 
 log = logging.getLogger("offhook.receiver")
@@ -20,16 +20,17 @@ MAX_BATCH = 500  # events; one run of the script blocks Redis for about 5 ms at 
 # their callers have given up.
 MOST_WAITING = 50_000  # events of a partition
 
-Put = Callable[[int, Sequence[tuple[str, CallEvent]]], Awaitable[set[int]]]
+Put = Callable[[int, Sequence[tuple[str, bytes]]], Awaitable[set[int]]]
 Done = Callable[[bool | InboxUnavailable], None]
-_Waiting = list[tuple[str, CallEvent, Done]]
+_Waiting = list[tuple[str, bytes, Done]]
 
 
 class GroupCommit:
     """Stores the events of many requests at a time.
 
     Args:
-        put: stores a batch of one partition, and returns which of it are repeats.
+        put: stores a batch of one partition, pairs of a fingerprint and a stored event, and returns
+            which of it are repeats.
         partitions: how many there are.
     """
 
@@ -49,7 +50,8 @@ class GroupCommit:
         if len(self._waiting[partition]) >= MOST_WAITING:
             done(InboxUnavailable(f"{MOST_WAITING} events wait to be stored already"))
             return
-        self._waiting[partition].append((fingerprint, event, done))
+        # Encoded at once, while the processor has it in its cache: hundreds may wait.
+        self._waiting[partition].append((fingerprint, to_stored(event), done))
         if self._running[partition] is None:
             self._running[partition] = asyncio.create_task(self._run(partition))
 
@@ -91,7 +93,7 @@ class GroupCommit:
 
     async def _store(self, partition: int, batch: _Waiting) -> None:
         try:
-            repeats = await self._put(partition, [(mark, event) for mark, event, _ in batch])
+            repeats = await self._put(partition, [(mark, stored) for mark, stored, _ in batch])
         except Exception as error:
             if not isinstance(error, InboxUnavailable):
                 log.exception("storing events failed in a way nobody thought of")

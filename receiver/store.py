@@ -16,7 +16,7 @@ from redis.exceptions import AuthenticationError, RedisError
 
 from offhook import queues
 from offhook.errors import InboxUnavailable
-from offhook.event import CallEvent, new_event_id, to_stored
+from offhook.event import new_event_id
 from offhook.inbox import Batch, Inbox
 from offhook.settings import Settings, config_path
 from offhook.tasks import asked_to_end
@@ -74,11 +74,11 @@ class Store:
         """The bytes of events that Redis does not have yet."""
         return sum(journal.size for journal in (*self._left_behind, self._journal))
 
-    async def put(self, partition: int, events: Sequence[tuple[str, CallEvent]]) -> set[int]:
+    async def put(self, partition: int, events: Sequence[tuple[str, bytes]]) -> set[int]:
         """Return when the events are safe. The caller awaits one put per partition at a time.
 
         Args:
-            events: pairs of a fingerprint, equal for what is a repeat, and the event.
+            events: pairs of a fingerprint, equal for what is a repeat, and the stored event.
 
         Returns:
             The indices of those that are repeats.
@@ -92,7 +92,7 @@ class Store:
             number=self._numbers[partition],
             partition=partition,
             marks=[mark for mark, _ in events],
-            events=[msgspec.Raw(to_stored(event)) for _, event in events],
+            events=[msgspec.Raw(stored) for _, stored in events],
         )
         if not self.takes_directly:
             async with self._turn:

@@ -1,8 +1,8 @@
 """An HTTP/1.1 client for many small requests: connections kept, one write for each request.
 
-By hand, for it carries every delivery and every callback of the sandbox PBX: on one core it makes
-five times as many requests as aiohttp and a hundred times as many as httpx. httptools parses what
-comes, yarl reads the URLs, aiohappyeyeballs connects.
+By hand, for it carries the deliveries and the callbacks of the sandbox PBX, and on one core it
+makes four times as many requests as aiohttp (docs/performance.md). httptools parses what comes,
+yarl reads the URLs, aiohappyeyeballs connects.
 """
 
 import asyncio

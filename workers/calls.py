@@ -5,6 +5,7 @@ inbox → **calls** (one cursor of its own, each call in order) → inbox
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ def calls(handler: str, partition: int) -> None:
         partition: on which stream.
     """
     process.die_with_parent()
+    os.nice(5)  # on a shared core the deliveries of what came in go first
     uvloop.run(keep_calls(load_settings(), partition))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from offhook.errors import InboxUnavailable
-from offhook.event import CallEvent
+from offhook.event import CallEvent, from_stored
 from offhook.inbox import partition_of
 from receiver.commit import MAX_BATCH, GroupCommit
 from tests.events import event
@@ -23,7 +23,7 @@ class Recorder:
         self._marks: set[str] = set()
         self._busy: set[int] = set()
 
-    async def put(self, partition: int, events: Sequence[tuple[str, CallEvent]]) -> set[int]:
+    async def put(self, partition: int, events: Sequence[tuple[str, bytes]]) -> set[int]:
         assert partition not in self._busy, "two puts at a time"
         self._busy.add(partition)
         self.batches.append(len(events))
@@ -39,7 +39,7 @@ class Recorder:
                 repeats.add(index)
             else:
                 self._marks.add(mark)
-                self.stored[partition].append(one)
+                self.stored[partition].append(from_stored(one))
         return repeats
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+import aiohappyeyeballs
 import httpx
 import pytest
 import uvloop
@@ -492,6 +493,24 @@ def test_a_name_may_end_with_a_dot(tls: ssl.SSLContext) -> None:
             assert answer.body == b"ok"
 
     asyncio.run(story())
+
+
+def test_what_uvloop_says_of_a_connection_is_an_os_error(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raises RuntimeError for some faults, aiohappyeyeballs says; this test makes one."""
+
+    async def start_connection(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to perform operation, the handler is closed")
+
+    monkeypatch.setattr(aiohappyeyeballs, "start_connection", start_connection)
+
+    async def story() -> None:
+        async with client() as http:
+            with pytest.raises(ConnectionError, match="the handler is closed"):
+                await http.request("GET", URL("http://127.0.0.1:1/"))
+
+    run(story)
 
 
 def test_a_name_that_nobody_knows(run: Run) -> None:
