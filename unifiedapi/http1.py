@@ -60,8 +60,8 @@ class Client:
 
     Args:
         headers: sent with every request that has none of the same name.
-        idle: seconds for which a connection is used again. Servers close what is idle, and a
-            request that is sent at that very moment is lost.
+        idle: seconds for which a connection is used again. Servers close what is idle, many after
+            five seconds, and a request that is sent at that very moment is lost.
         socket_factory: makes the socket for an address of `getaddrinfo`, or raises `OSError` when
             it must not be connected to. Asked right before: no name can change its meaning.
     """
@@ -70,7 +70,7 @@ class Client:
         self,
         headers: Mapping[str, str],
         *,
-        idle: float = 15.0,
+        idle: float = 4.0,
         socket_factory: SocketFactory | None = None,
     ) -> None:
         self._headers = {name.lower(): value for name, value in headers.items()}

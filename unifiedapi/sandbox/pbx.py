@@ -111,9 +111,7 @@ class Pbx:
         self._slots = asyncio.Semaphore(concurrency)
 
     async def __aenter__(self) -> "Pbx":
-        # idle: receivers close what is idle for a while (uvicorn after 5 s); a callback sent at
-        # that very moment would be lost, so we close first.
-        self._http = Client({"User-Agent": "VoipNow sandbox"}, idle=2.0)
+        self._http = Client({"User-Agent": "VoipNow sandbox"})
         return self
 
     async def __aexit__(
