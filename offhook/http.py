@@ -188,6 +188,8 @@ def _reason(error: OSError) -> str:
         return f"TLS: {error.reason or type(error).__name__}"
     if error.errno:
         return os.strerror(error.errno).lower()
+    if type(error) is OSError:  # each has another reason
+        return "none of its addresses can be connected to"
     return type(error).__name__
 
 

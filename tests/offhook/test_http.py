@@ -1,12 +1,12 @@
 """`Http`: what handlers make requests with. It says no secret, whatever goes wrong."""
 
 import asyncio
+import socket
 import ssl
 import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from socket import create_server
 from typing import Any
 
 import pytest
@@ -86,7 +86,7 @@ def test_the_answer_is_read(target: HttpTarget) -> None:
 
 def serve_once(answer: Callable[[Any], object]) -> int:
     """A server of one connection, in a thread of its own; its port."""
-    listening = create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         with listening, listening.accept()[0] as connection:
@@ -142,6 +142,16 @@ def test_a_certificate_that_is_not_trusted_is_said(tmp_path: Path) -> None:
 def test_why_there_is_no_connection(url: str, reason: str) -> None:
     with pytest.raises(TemporaryError, match=rf"no answer from \S+ \({reason}\)"):
         asked("POST", url)
+
+
+def test_why_no_address_of_a_name_is_any_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(host: str, port: int, *_: object) -> list[tuple[object, ...]]:
+        addresses = ("127.0.0.1", "255.255.255.255")  # nobody listens; no host can have it
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(TemporaryError, match="none of its addresses can be connected to"):
+        asked("POST", "http://crm.example.com:1/")
 
 
 def test_an_answer_that_is_late_is_none(target: HttpTarget) -> None:
