@@ -6,11 +6,9 @@ CPU time for each event, of the process that is measured; 1.2 times is the most 
 What connections cost a web app that does nothing stands beside it.
 """
 
-from contextlib import AbstractContextManager
 from functools import partial
 
 from benchmarks import deliver, receive
-from benchmarks.load import callbacks, drive
 from benchmarks.machine import SECRET, server
 from benchmarks.rounds import Figures, arguments, interleaved, table
 from offhook.token import callback_url
@@ -23,29 +21,21 @@ def _accepting(
         f'[handlers.crm{n}]\nuse = "benchmarks.handlers:nothing"\n' for n in range(handlers)
     )
     urls = [callback_url("", SECRET, "main", f"0003*{n:06}", "dial-in") for n in range(extensions)]
-    return _answering(receive.ours(url, config), urls, seconds, connections)
+    start = partial(receive.ours, config=config)
+    return _each(receive.throughput(start, url, seconds, urls=urls, connections=connections))
 
 
 def _nothing(url: str, seconds: float, connections: int = 64) -> Figures:
-    return _answering(receive.starlette("bare", url), receive.URLS, seconds, connections)
-
-
-def _answering(
-    started: AbstractContextManager[receive.Receiver],
-    urls: list[str],
-    seconds: float,
-    connections: int,
-) -> Figures:
-    with started as receiver:
-        drive(receiver.port, callbacks(urls), min(1.0, seconds), connections=connections)
-        before = receiver.process.cpu()
-        outcome = drive(receiver.port, callbacks(urls), seconds, connections=connections)
-        computed = receiver.process.cpu() - before
-    return {"us": 1e6 * computed / max(1, outcome.answered)}
+    start = partial(receive.starlette, "bare")
+    return _each(receive.throughput(start, url, seconds, connections=connections))
 
 
 def _delivering(url: str, events: int) -> Figures:
-    return {"us": 1e6 / deliver.ours(url, "nothing", events, 16)["per CPU-second"]}
+    return _each(deliver.ours(url, "nothing", events, 16))
+
+
+def _each(figures: Figures) -> Figures:
+    return {"us": 1e6 / figures["per CPU-second"]}
 
 
 def main() -> None:

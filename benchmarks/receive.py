@@ -9,7 +9,7 @@ Then the time to an answer, at half of our highest rate.
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -109,14 +109,21 @@ def _listening(
         yield Receiver(port, process)
 
 
-def throughput(start: Start, redis_url: str, seconds: float) -> Figures:
+def throughput(
+    start: Start,
+    redis_url: str,
+    seconds: float,
+    *,
+    urls: Sequence[str] = URLS,
+    connections: int = 64,
+) -> Figures:
     """Callbacks accepted a second, and a second of the receiver's CPU."""
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     with start(redis_url) as receiver:
-        drive(receiver.port, callbacks(URLS), min(1.0, seconds))  # warm
+        drive(receiver.port, callbacks(urls), min(1.0, seconds), connections=connections)  # warm
         before = receiver.process.cpu()
-        outcome = drive(receiver.port, callbacks(URLS), seconds)
+        outcome = drive(receiver.port, callbacks(urls), seconds, connections=connections)
         computed = receiver.process.cpu() - before
     if outcome.refused:
         raise RuntimeError(f"{outcome.refused} callbacks were refused")

@@ -23,7 +23,6 @@ __all__ = ["Answer", "Http", "check", "is_private"]
 
 _HEADERS = {"User-Agent": "Offhook", "Accept": "*/*", "Accept-Encoding": "identity"}
 _CORRECT = "correct the handler's options"
-_url = lru_cache(1024)(URL)
 
 # 408, 425, 429: the request was not refused, only its moment. 401: credentials can be put right
 # while the event waits. All else in 4xx says that this request will never do.
@@ -41,7 +40,7 @@ class Http:
             public: Client(_HEADERS, socket_factory=_public_socket if public else None)
             for public in (False, True)
         }
-        # A timer for each request costs a tenth of it: those that have the same time share one.
+        # Setting a timer for each request is dear: those that have the same time share one.
         self._within = lru_cache(maxsize=64)(Limit)
 
     def post(self, url: str, **options: Any) -> Coroutine[Any, Any, Answer]:
@@ -86,7 +85,7 @@ class Http:
             headers = CIMultiDict(headers or {})
             headers.setdefault("Content-Type", kind)
         try:
-            where = _url(url).extend_query(params) if params else _url(url)
+            where = URL(url).extend_query(params) if params else URL(url)
         except ValueError:
             # Its message may be the whole URL, and a dead letter keeps the traceback.
             raise PermanentError(f"not a URL: {_CORRECT}") from None

@@ -1,5 +1,6 @@
 """What tests share: one real server for the session, emptied before each test that uses it."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,27 @@ def target() -> Iterator[HttpTarget]:
     """A recording HTTP server."""
     with http_target() as running:
         yield running
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What the names of this test lead to, as the DNS might say (not on uvloop)."""
+    known: dict[str, list[str]] = {}
+
+    def resolve(host: str, port: int, *_: object) -> list[tuple[object, ...]]:
+        return [
+            (
+                socket.AF_INET6 if ":" in address else socket.AF_INET,
+                socket.SOCK_STREAM,
+                socket.IPPROTO_TCP,
+                "",
+                (address, port),
+            )
+            for address in known[host]
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    return known
 
 
 @pytest.fixture

@@ -215,7 +215,7 @@ class _Connection(asyncio.Protocol):
         self._bodiless = bodiless
         self._in_head = True
         self._head_size = 0
-        self.reusable = self._until_its_end = False
+        self.reusable = False
         self._transport.write(request)
         return self._answer
 
@@ -252,7 +252,6 @@ class _Connection(asyncio.Protocol):
         if self._status < 200:  # there is more to come
             return
         self._in_head = False
-        self._until_its_end = not self._headers.keys() & _SIZES
         if self._bodiless:
             self._finish()
 
@@ -270,10 +269,13 @@ class _Connection(asyncio.Protocol):
             self.reusable = written and self._parser.should_keep_alive()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._in_head and self._until_its_end and exc is None:
+        if exc is None and not self._in_head and self._ends_with_the_connection():
             self._finish()
         self._break_off("it closed the connection", exc)
         self._open_ones.discard(self)
+
+    def _ends_with_the_connection(self) -> bool:
+        return "content-length" not in self._headers and "transfer-encoding" not in self._headers
 
     def _finish(self) -> bool:
         if self._answer is None or self._answer.done():
@@ -288,6 +290,3 @@ class _Connection(asyncio.Protocol):
             error = BrokenOff(reason)
             error.__cause__ = cause
             self._answer.set_exception(error)
-
-
-_SIZES = {"content-length", "transfer-encoding"}

@@ -65,9 +65,17 @@ async def with_ours(url: str, concurrency: int) -> AsyncIterator[Post]:
     client.close()
 
 
+CLIENTS = {
+    "aiohttp": with_aiohttp,
+    "httpx": with_httpx,
+    "ours": with_ours,
+    "pyreqwest": with_pyreqwest,
+}
+
+
 async def post(client: str, count: int, concurrency: int) -> None:
     left = iter(range(count))
-    async with globals()[f"with_{client}"](os.environ["TARGET"], concurrency) as once:
+    async with CLIENTS[client](os.environ["TARGET"], concurrency) as once:
 
         async def one_after_the_other() -> None:
             for _ in left:

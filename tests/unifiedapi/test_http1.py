@@ -186,6 +186,19 @@ def test_what_httpx_reads_is_what_we_read(name: str, run: Run) -> None:
     run(story)
 
 
+def broken_off(
+    answering: AbstractAsyncContextManager[Wire], reason: str
+) -> Callable[[], Awaitable[None]]:
+    """The story of a request that gets no answer."""
+
+    async def story() -> None:
+        async with answering as server, client() as http:
+            with pytest.raises(BrokenOff, match=reason):
+                await http.request("GET", server.url)
+
+    return story
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -197,12 +210,7 @@ def test_what_httpx_reads_is_what_we_read(name: str, run: Run) -> None:
     ],
 )
 def test_half_an_answer_is_none(data: bytes, run: Run) -> None:
-    async def story() -> None:
-        async with wire(data, closes=1) as server, client() as http:
-            with pytest.raises(BrokenOff, match="it closed the connection"):
-                await http.request("GET", server.url)
-
-    run(story)
+    run(broken_off(wire(data, closes=1), "it closed the connection"))
 
 
 @pytest.mark.parametrize(
@@ -217,23 +225,13 @@ def test_half_an_answer_is_none(data: bytes, run: Run) -> None:
     ],
 )
 def test_what_is_not_http_is_no_answer(data: bytes, run: Run) -> None:
-    async def story() -> None:
-        async with wire(data) as server, client() as http:
-            with pytest.raises(BrokenOff, match="not HTTP"):
-                await http.request("GET", server.url)
-
-    run(story)
+    run(broken_off(wire(data), "not HTTP"))
 
 
 def test_headers_without_an_end_are_not_kept(run: Run) -> None:
     endless = (b"HTTP/1.1 200 OK\r\n", *[b"X-Filler: " + b"x" * 1000 + b"\r\n"] * 100)
 
-    async def story() -> None:
-        async with wire(endless) as server, client() as http:
-            with pytest.raises(BrokenOff, match="no end"):
-                await http.request("GET", server.url)
-
-    run(story)
+    run(broken_off(wire(endless), "no end"))
 
 
 def test_of_a_large_body_the_beginning_is_kept(run: Run) -> None:
@@ -463,20 +461,9 @@ def test_an_answer_that_is_compressed_is_left_as_it_is(run: Run) -> None:
     run(story)
 
 
-@pytest.fixture
-def addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What every name leads to: nothing listens at the first of them."""
-    found = ["127.0.0.2", "127.0.0.1"]
+def test_of_a_name_with_two_addresses_one_may_be_dead(names: dict[str, list[str]]) -> None:
+    names["crm.example.com"] = ["127.0.0.2", "127.0.0.1"]  # nobody listens at the first
 
-    def getaddrinfo(host: str, port: int, *_: object) -> list[tuple[object, ...]]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in found]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    return found
-
-
-@pytest.mark.usefixtures("addresses")
-def test_of_a_name_with_two_addresses_one_may_be_dead() -> None:
     async def story() -> None:
         async with wire() as server, client() as http:
             answer = await http.request("GET", URL(f"http://crm.example.com:{server.port}/"))
@@ -485,8 +472,9 @@ def test_of_a_name_with_two_addresses_one_may_be_dead() -> None:
     asyncio.run(story())
 
 
-@pytest.mark.usefixtures("addresses")
-def test_a_name_may_end_with_a_dot(tls: ssl.SSLContext) -> None:
+def test_a_name_may_end_with_a_dot(tls: ssl.SSLContext, names: dict[str, list[str]]) -> None:
+    names["localhost."] = ["127.0.0.1"]
+
     async def story() -> None:
         async with wire(tls=tls) as server, client() as http:
             answer = await http.request("GET", URL(f"https://localhost.:{server.port}/"))

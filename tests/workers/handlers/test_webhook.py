@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import os
-import socket
 import time
 from typing import Any
 
@@ -294,27 +293,6 @@ def test_a_private_address_needs_a_word_of_the_operator(address: str) -> None:
 )
 def test_a_public_address_needs_none(address: str) -> None:
     configured(Webhook, url=f"https://{f'[{address}]' if ':' in address else address}/")
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """What the names of this test lead to, as the DNS might say."""
-    known: dict[str, list[str]] = {}
-
-    def resolve(host: str, port: int, *_: object) -> list[tuple[object, ...]]:
-        return [
-            (
-                socket.AF_INET6 if ":" in address else socket.AF_INET,
-                socket.SOCK_STREAM,
-                socket.IPPROTO_TCP,
-                "",
-                (address, port),
-            )
-            for address in known[host]
-        ]
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    return known
 
 
 @pytest.mark.parametrize(
