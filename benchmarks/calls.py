@@ -40,7 +40,7 @@ _SERVE = {
     "from offhook.settings import load_settings\n"
     "s = load_settings(); import uvloop\n"
     "uvloop.run(serve(s, plug('crm', s.handlers['crm']), 0))",
-    CALL_LOG: "from workers.calls import keep_calls\n"
+    CALL_LOG: "from workers.fold_calls import keep_calls\n"
     "from offhook.settings import load_settings\n"
     "import uvloop; uvloop.run(keep_calls(load_settings(), 0))",
 }

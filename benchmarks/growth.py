@@ -11,7 +11,7 @@ from functools import partial
 from benchmarks import deliver, receive
 from benchmarks.machine import SECRET, server
 from benchmarks.rounds import Figures, arguments, interleaved, table
-from offhook.token import callback_url
+from offhook.callback_url import callback_url
 
 
 def _accepting(

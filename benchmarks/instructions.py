@@ -101,7 +101,7 @@ async def starlette(count: int) -> None:
 
 async def receive(count: int) -> None:
     """Accept a callback."""
-    from receiver.server import server_config
+    from receiver.uvicorn_protocol import server_config
 
     await _requests(server_config(host="", port=0), count)
 

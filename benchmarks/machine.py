@@ -152,7 +152,7 @@ def running(
 
 def offhook(*arguments: str) -> list[str]:
     """The command line that runs `offhook`."""
-    return [sys.executable, "-m", "offhook", *arguments]
+    return [sys.executable, "-m", "offhook_cli", *arguments]
 
 
 def free_port() -> int:

@@ -30,7 +30,7 @@ from benchmarks.machine import (
     until,
 )
 from benchmarks.rounds import Figures, arguments, interleaved, ratio, table
-from offhook.token import callback_url
+from offhook.callback_url import callback_url
 
 URLS = [callback_url("", SECRET, "main", f"0003*{n}", "dial-in") for n in range(200, 300)]
 Start = Callable[[str], AbstractContextManager["Receiver"]]

@@ -25,8 +25,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from offhook.event import CALLBACKS
 from offhook.extensions import ExtensionSettings
-from offhook.registrar import AT_ONCE, Registrar, Survey, Target
-from offhook.setup import Action, Installation
+from offhook.provisioning.plan import Action, Installation
+from offhook.provisioning.registrar import AT_ONCE, Registrar, Survey, Target
 from unifiedapi.client import UnifiedApi
 from unifiedapi.oauth import BearerToken
 from unifiedapi.sandbox.server import create_sandbox

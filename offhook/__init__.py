@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from offhook.extensions import ExtensionSettings
     from offhook.handler import Context, Handler
     from offhook.lookup import Lookup
-    from offhook.number import Number
+    from offhook.phone_number import Number
 
 # Imported when they are asked for: the command line must not wait for what it does not use.
 _PLACES = {
@@ -26,7 +26,7 @@ _PLACES = {
     "Kind": "offhook.call",
     "Leg": "offhook.call",
     "Lookup": "offhook.lookup",
-    "Number": "offhook.number",
+    "Number": "offhook.phone_number",
     "Outcome": "offhook.call",
     "Party": "offhook.call",
     "PermanentError": "offhook.errors",

@@ -16,17 +16,17 @@ from typing import Any, ClassVar
 import msgspec
 from pydantic import ConfigDict
 
-from offhook import plugin
+from offhook import plugins
 from offhook.call import Call
 from offhook.errors import ConfigError, TemporaryError
 from offhook.event import CALLBACKS, CALLS, CallEvent, EventType
 from offhook.extensions import UNKNOWN, ExtensionSettings
+from offhook.handler_memory import LocalMemory, Memory
 from offhook.http import Answer, Http, check
-from offhook.limit import Limit, LimitExceeded
-from offhook.memory import LocalMemory, Memory
-from offhook.plugin import with_options
+from offhook.plugins import with_options
 from offhook.settings import HandlerSettings
 from offhook.tasks import asked_to_end
+from offhook.time_limit import Limit, LimitExceeded
 
 GROUP = "offhook.handlers"
 
@@ -218,7 +218,7 @@ class HandlerTimeout(TemporaryError):
 
 def installed() -> Mapping[str, EntryPoint]:
     """The handlers that are installed, built-in ones too, by entry-point name."""
-    return plugin.installed(GROUP)
+    return plugins.installed(GROUP)
 
 
 def load(use: str) -> type[Handler] | Function:
@@ -230,7 +230,7 @@ def load(use: str) -> type[Handler] | Function:
     Raises:
         ConfigError: there is none, or it is neither; the message says what there is.
     """
-    found = plugin.load(use, GROUP, "handler")
+    found = plugins.load(use, GROUP, "handler")
     if inspect.isclass(found):
         if issubclass(found, Handler) and is_dataclass(found) and not inspect.isabstract(found):
             return found

@@ -12,13 +12,13 @@ from typing import ClassVar
 
 from pydantic import ConfigDict
 
-from offhook import plugin
+from offhook import plugins
 from offhook.errors import ConfigError, TemporaryError
 from offhook.event import CallEvent
 from offhook.handler import Context
+from offhook.handler_memory import LocalMemory, Memory
 from offhook.http import Http
-from offhook.memory import LocalMemory, Memory
-from offhook.number import Number
+from offhook.phone_number import Number
 from offhook.settings import LookupSettings
 
 GROUP = "offhook.lookups"
@@ -112,7 +112,7 @@ class PluggedLookup:
 
 def installed() -> Mapping[str, EntryPoint]:
     """The lookups that are installed, built-in ones too, by entry-point name."""
-    return plugin.installed(GROUP)
+    return plugins.installed(GROUP)
 
 
 def load(use: str) -> type[Lookup]:
@@ -124,7 +124,7 @@ def load(use: str) -> type[Lookup]:
     Raises:
         ConfigError: there is none; the message says what there is.
     """
-    found = plugin.load(use, GROUP, "lookup")
+    found = plugins.load(use, GROUP, "lookup")
     if inspect.isclass(found) and issubclass(found, Lookup) and not inspect.isabstract(found):
         lookup: type[Lookup] = found
         if is_dataclass(lookup):
@@ -143,5 +143,5 @@ def plug(name: str, settings: LookupSettings) -> PluggedLookup:
         target = load(settings.use)
     except ConfigError as error:
         raise ConfigError([f"{where}.use: {problem}" for problem in error.problems]) from error
-    options = plugin.with_options(target, settings.options, f"{where}.options")
+    options = plugins.with_options(target, settings.options, f"{where}.options")
     return PluggedLookup(name, settings, options)

@@ -58,7 +58,7 @@ def wake(redis: Redis, handler: str, partition: int) -> None:
     if target.count:
         return  # whoever comes to that one finds all that there is
     target.enqueue(
-        "workers.calls.calls" if handler == CALL_LOG else "workers.dispatch.dispatch",
+        "workers.fold_calls.calls" if handler == CALL_LOG else "workers.dispatch.dispatch",
         handler,
         partition,
         job_timeout=-1,  # it ends by itself when it has been quiet
@@ -72,7 +72,7 @@ def call_scheduled(redis: Redis, job: str, every: float) -> bool:
     """Enqueue a scheduled job when it is due, once for however many schedulers there are.
 
     Args:
-        job: its name, such as `workers.reconcile.reconcile`; it takes no arguments.
+        job: its name, such as `workers.reconcile.job.reconcile`; it takes no arguments.
         every: seconds from one run to the next.
 
     Returns:

@@ -28,11 +28,11 @@ from offhook.handler import (
     PluggedHandler,
     plugged,
 )
+from offhook.handler_memory import LocalMemory, Memory
 from offhook.http import Http
 from offhook.lookup import Lookup, PluggedLookup
-from offhook.memory import LocalMemory, Memory
-from offhook.number import Number
-from offhook.plugin import T, with_options
+from offhook.phone_number import Number
+from offhook.plugins import T, with_options
 from offhook.settings import HandlerSettings, LookupSettings
 
 _OUTSIDE = {"CallerIDNum": "+40211234567", "CallerIDName": "Jane Doe", "CalledDID": "+40318100210"}

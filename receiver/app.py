@@ -15,15 +15,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
+from offhook.callback_url import PREFIX
 from offhook.connection import connect, connect_rq
 from offhook.inbox import Inbox
 from offhook.settings import Settings, load_settings
 from offhook.tasks import end
-from offhook.token import PREFIX
 from receiver.callback import header
-from receiver.commit import GroupCommit
-from receiver.exchange import NOT_FOUND, Callbacks, Exchange, error_body
-from receiver.store import Store
+from receiver.event_store import EventStore
+from receiver.group_commit import GroupCommit
+from receiver.request import NOT_FOUND, Callbacks, Exchange, error_body
 
 log = logging.getLogger("offhook.receiver")
 
@@ -38,7 +38,7 @@ class Receiver:
         self.redis = connect(settings.redis_url)
         self.rq = connect_rq(settings.redis_url)
         self.inbox = Inbox(self.redis, settings.partitions, settings.durability)
-        self.store = Store(settings, self.inbox, self.rq)
+        self.store = EventStore(settings, self.inbox, self.rq)
         self.commit = GroupCommit(self.store.put, settings.partitions)
         self.callbacks = Callbacks(settings, self.commit, self.inbox)
 

@@ -13,11 +13,11 @@ from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, parse_options_header
 
-from offhook import telphin
+from offhook.callback_url import is_valid
+from offhook.dialects import telphin
 from offhook.errors import RefusedCallback
 from offhook.event import CALLBACKS, CallEvent, read_event
 from offhook.settings import Settings
-from offhook.token import is_valid
 
 _SHORT = 100  # characters of what is kept decoded
 _KEPT_OF_HEADER = 256  # characters

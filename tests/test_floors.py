@@ -17,11 +17,13 @@ BELOW = {
     "offhook": {"unifiedapi"},
     "receiver": {"offhook", "unifiedapi"},
     "workers": {"offhook", "unifiedapi"},
+    "offhook_cli": {"offhook", "receiver", "unifiedapi", "workers"},
 }
 # What a plugin author may import, and so what a built-in handler may.
 PUBLIC = {
     "offhook": set(offhook.__all__),
     "offhook.http": {"Answer", "is_private"},
+    "offhook.ttl_cache": {"Memory"},
     "offhook.testing": {
         name
         for name, found in vars(testing).items()

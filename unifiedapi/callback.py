@@ -22,7 +22,7 @@ PARAMETERS = (
     "EventID",  # never documented for VoipNow, taken if it comes
 )
 
-# What Telphin's dialect says besides, as far as it is read. Sources: `offhook/telphin.py`.
+# What Telphin's dialect says besides, as far as it is read. Sources: `offhook/dialects/telphin.py`.
 TELPHIN_PARAMETERS = (
     "EventType",  # dial-in, dial-out, answer, hangup; message-in and others, which are no calls
     "SubCallID",  # one leg of the call

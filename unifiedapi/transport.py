@@ -21,7 +21,7 @@ from unifiedapi.errors import (
     UnexpectedAnswer,
     class_of,
 )
-from unifiedapi.waiting import retry_after
+from unifiedapi.retry_after import retry_after
 
 log = logging.getLogger("unifiedapi")
 

@@ -25,20 +25,19 @@ from offhook.errors import CursorMoved, PermanentError, TemporaryError
 from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionsCopy
 from offhook.handler import HandlerTimeout, PluggedHandler, plug
+from offhook.handler_memory import RedisMemory
 from offhook.http import Http
 from offhook.inbox import Cursor, Entry, Inbox
-from offhook.inbox.calls import Calls
+from offhook.inbox.call_store import Calls
 from offhook.logs import Outage
-from offhook.memory import RedisMemory
 from offhook.settings import Settings, load_settings
 from offhook.tasks import asked_to_end, end
 from workers import process
-from workers.circuit import Circuit
-from workers.failure import event_keys, sentence, wait_before
-from workers.feed import attempt_record
-from workers.lane import Lane, Lanes
-from workers.lease import LeaseKeeper, taken
-from workers.names import Names, naming
+from workers.delivery.attempt import attempt_record, event_keys, sentence, wait_before
+from workers.delivery.caller_names import Names, naming
+from workers.delivery.circuit import Circuit
+from workers.delivery.lanes import Lane, Lanes
+from workers.delivery.lease import LeaseKeeper, taken
 
 log = logging.getLogger("offhook.dispatch")
 

@@ -20,15 +20,15 @@ from offhook.errors import ConfigError, LeaseLost, PermanentError, TemporaryErro
 from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionSettings
 from offhook.handler import PluggedHandler, plug
+from offhook.handler_memory import RedisMemory
 from offhook.http import Http
 from offhook.inbox import Inbox
-from offhook.inbox.calls import Calls
-from offhook.memory import RedisMemory
+from offhook.inbox.call_store import Calls
 from offhook.settings import Settings, load_settings
-from workers import circuit, process
-from workers.failure import event_keys, sentence, wait_before
-from workers.feed import attempt_record
-from workers.names import Names, naming
+from workers import process
+from workers.delivery import circuit
+from workers.delivery.attempt import attempt_record, event_keys, sentence, wait_before
+from workers.delivery.caller_names import Names, naming
 
 log = logging.getLogger("offhook.redeliver")
 

@@ -23,7 +23,7 @@ from offhook.connection import connect, connect_rq
 from offhook.event import EventType
 from offhook.handler import wanted_types
 from offhook.inbox import CALL_LOG, Inbox
-from offhook.inbox.calls import Calls
+from offhook.inbox.call_store import Calls
 from offhook.logs import Outage
 from offhook.settings import Settings
 
@@ -40,9 +40,9 @@ PHONES = {EventType.PHONE_REGISTERED, EventType.PHONE_UNREGISTERED}
 
 # What is done at its time: the job, seconds from one run to the next, and who needs it.
 JOBS: tuple[tuple[str, float, Callable[[Settings], bool]], ...] = (
-    ("workers.reconcile.reconcile", 3600.0, lambda settings: _has_api(settings)),
+    ("workers.reconcile.job.reconcile", 3600.0, lambda settings: _has_api(settings)),
     (
-        "workers.presence.watch_phones",
+        "workers.phones.watch_phones",
         60.0,
         lambda settings: (
             _has_api(settings) and not PHONES.isdisjoint(wanted_types(settings.handlers))
@@ -53,7 +53,7 @@ JOBS: tuple[tuple[str, float, Callable[[Settings], bool]], ...] = (
         3600.0,
         lambda settings: EventType.EXTENSION_SILENT in wanted_types(settings.handlers),
     ),
-    ("workers.summary.summary", 60.0, lambda settings: settings.daily_summary is not None),
+    ("workers.daily_summary.summary", 60.0, lambda settings: settings.daily_summary is not None),
 )
 
 

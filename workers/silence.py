@@ -21,11 +21,11 @@ from offhook.connection import connect, connect_rq
 from offhook.errors import InboxUnavailable
 from offhook.event import CallEvent
 from offhook.extensions import Extensions, Name
-from offhook.habits import KEPT, event, hour_of, silence
 from offhook.inbox import Inbox
-from offhook.inbox.calls import Calls, Kept
+from offhook.inbox.call_store import Calls, Kept
 from offhook.settings import Settings, load_settings
 from workers import process
+from workers.habits import KEPT, event, hour_of, silence
 
 log = logging.getLogger("offhook.silence")
 

@@ -58,7 +58,7 @@ async def with_pyreqwest(url: str, concurrency: int) -> AsyncIterator[Post]:
 async def with_ours(url: str, concurrency: int) -> AsyncIterator[Post]:
     from yarl import URL
 
-    from unifiedapi.http1 import Client
+    from offhook.http.http1 import Client
 
     client, target = Client({}), URL(url)
     yield lambda: client.request("POST", target, headers=HEADERS, body=BODY)

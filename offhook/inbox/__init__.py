@@ -25,9 +25,9 @@ share a hash tag, so partitions can spread over a cluster:
 """
 
 from offhook.inbox.cursor import Cursor, release_lease
+from offhook.inbox.entries import Batch, CursorState, Entry, partition_of
 from offhook.inbox.keys import CALL_LOG, QUARANTINE
-from offhook.inbox.log import LEASE_MS, Durability, Inbox
-from offhook.inbox.records import Batch, CursorState, Entry, partition_of
+from offhook.inbox.stream import LEASE_MS, Durability, Inbox
 
 __all__ = [
     "CALL_LOG",

@@ -11,9 +11,9 @@ from redis.commands.core import AsyncScript
 
 from offhook.errors import CursorMoved, LeaseLost
 from offhook.inbox import scripts
+from offhook.inbox.entries import CIRCUIT_MS, Entry, circuit_seconds, read_entries
 from offhook.inbox.keys import key
-from offhook.inbox.log import LEASE_MS, Inbox
-from offhook.inbox.records import CIRCUIT_MS, Entry, circuit_seconds, read_entries
+from offhook.inbox.stream import LEASE_MS, Inbox
 
 
 class Cursor:

@@ -9,7 +9,7 @@ from benchmarks.backlog import cursors, fill
 from benchmarks.machine import commands
 from offhook.handler import plug
 from offhook.settings import load_settings
-from receiver.commit import MAX_BATCH
+from receiver.group_commit import MAX_BATCH
 from tests.conftest import Configure
 from tests.events import event
 from tests.receiver.storing import storing, until

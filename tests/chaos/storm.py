@@ -28,7 +28,7 @@ from random import Random
 import aiohttp
 import redis
 
-from offhook.token import callback_url
+from offhook.callback_url import callback_url
 from tests.conftest import SECRET
 from tests.installation import Installation, wait_until
 

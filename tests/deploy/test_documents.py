@@ -26,7 +26,7 @@ def said() -> list[str]:
 
 def texts() -> Iterator[str]:
     """Every text in the program; a `\\0` stands for what is put in when it runs."""
-    for package in ("offhook", "receiver", "unifiedapi", "workers"):
+    for package in ("offhook", "offhook_cli", "receiver", "unifiedapi", "workers"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.JoinedStr):

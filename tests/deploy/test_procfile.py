@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from offhook.token import callback_url
+from offhook.callback_url import callback_url
 from tests.conftest import SECRET, Configure
 
 ROOT = Path(__file__).parents[2]

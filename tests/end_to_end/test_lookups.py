@@ -7,7 +7,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from offhook.token import callback_url
+from offhook.callback_url import callback_url
 from tests.conftest import SECRET
 from tests.http_target import http_target
 from tests.installation import Installation, wait_until

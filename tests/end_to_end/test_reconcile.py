@@ -17,15 +17,16 @@ import pytest
 
 from offhook import CallEvent, EventType
 from offhook.connection import connect, connect_rq
+from offhook.http.callbacks import callbacks
 from offhook.inbox import Inbox
-from offhook.pbx import open_api
-from offhook.reconcile import Reconciled, Reconciliation
+from offhook.provisioning.api import open_api
 from offhook.settings import load_settings
 from tests.installation import OFFHOOK, Installation, wait_until
 from tests.unifiedapi.serving import serve
-from unifiedapi.sandbox.calls import Scenario
-from unifiedapi.sandbox.exchange import create_exchange
+from unifiedapi.sandbox.control import create_exchange
+from unifiedapi.sandbox.scenarios import Scenario
 from unifiedapi.sandbox.store import Store
+from workers.reconcile.reconciliation import Reconciled, Reconciliation
 
 HANDLERS = """
 [handlers.crm]
@@ -73,7 +74,7 @@ def test_calls_whose_callbacks_were_lost_are_closed_or_recovered_once(
     store = Store.example()
     store.zone = ZoneInfo("Europe/Berlin")
     with (
-        serve(create_exchange(store)) as pbx,
+        serve(create_exchange(store, callbacks)) as pbx,
         Installation.running(
             tmp_path, HANDLERS.format(url=pbx), settle=0.5, partitions=2
         ) as offhook,
@@ -136,9 +137,9 @@ def test_calls_whose_callbacks_were_lost_are_closed_or_recovered_once(
 
 def test_the_job_is_called_and_begins(tmp_path: Path) -> None:
     with (
-        serve(create_exchange(Store.example())) as pbx,
+        serve(create_exchange(Store.example(), callbacks)) as pbx,
         Installation.running(tmp_path, HANDLERS.format(url=pbx)) as offhook,
         offhook.client() as redis,
     ):
         wait_until(lambda: bool(redis.hget("offhook:reconciled:main", "until")), "it has begun")
-        assert 3000 < redis.ttl("offhook:scheduled:workers.reconcile.reconcile") <= 3600
+        assert 3000 < redis.ttl("offhook:scheduled:workers.reconcile.job.reconcile") <= 3600

@@ -16,7 +16,9 @@ from offhook.connection import connect
 from offhook.errors import ConfigError
 from offhook.event import CALLBACKS
 from offhook.extensions import KEY, UNKNOWN, Extensions, ExtensionsCopy, Name
-from offhook.extensions_file import (
+from offhook.handler import PluggedHandler
+from offhook.handler import plugged as plugged_as
+from offhook.provisioning.files import (
     check_extension,
     read_csv,
     read_events,
@@ -24,8 +26,6 @@ from offhook.extensions_file import (
     read_toml,
     to_toml,
 )
-from offhook.handler import PluggedHandler
-from offhook.handler import plugged as plugged_as
 from offhook.settings import HandlerSettings
 from offhook.testing import context, deliver, sample_event
 from tests.events import event

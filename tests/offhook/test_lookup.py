@@ -10,8 +10,8 @@ from pydantic import Field
 
 from offhook import Context, Lookup, Number, TemporaryError
 from offhook.errors import ConfigError
+from offhook.handler_memory import LocalMemory
 from offhook.lookup import installed, load, plug
-from offhook.memory import LocalMemory
 from offhook.settings import LookupSettings, load_settings
 from offhook.testing import configured, look_up
 from tests.conftest import Configure

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from offhook import CallEvent, Party, PermanentError, TemporaryError
-from offhook.memory import LocalMemory
+from offhook.handler_memory import LocalMemory
 from offhook.testing import configured, context, deliver, sample_call, sample_event
 from tests.real_crm.tryton import NOBODY, PASSWORD, Asking, TrytonSide, session
 from workers.handlers.crm.tryton import Tryton

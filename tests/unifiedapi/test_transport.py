@@ -26,7 +26,7 @@ from unifiedapi.errors import (
 )
 from unifiedapi.oauth import BearerToken
 from unifiedapi.resources import AgentStatus, EventType
-from unifiedapi.waiting import retry_after
+from unifiedapi.retry_after import retry_after
 
 R = TypeVar("R")
 TOKEN = "a-secret-token"

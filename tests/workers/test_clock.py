@@ -11,10 +11,11 @@ import pytest
 import redis as blocking
 from rq.scheduler import RQScheduler
 
-from offhook import deadletters, queues
+from offhook import queues
 from offhook.connection import connect
 from offhook.event import CallEvent, new_event_id, to_stored
 from offhook.inbox import LEASE_MS, Cursor, Inbox
+from offhook.operations import dead_letters
 from offhook.settings import load_settings
 from tests.conftest import Configure
 from tests.events import batch_of, event
@@ -227,7 +228,7 @@ def test_dead_letters_of_a_call_keep_their_order(
     monkeypatch.undo()
     for one in letters:
         queues.bury(bench.rq, "crm", one, attempt=1, error="no", trace="no")
-    assert [letter.event for letter in deadletters.find(bench.rq)] == letters
+    assert [letter.event for letter in dead_letters.find(bench.rq)] == letters
 
 
 def _with_id(one: CallEvent, event_id: str) -> CallEvent:

@@ -35,8 +35,8 @@ from tests.conftest import SECRET
 from tests.events import batch_of, event
 from tests.workers.stopping import sigterm_after
 from workers import dispatch as module
-from workers import lease
-from workers.circuit import Circuit
+from workers.delivery import lease
+from workers.delivery.circuit import Circuit
 
 STREAM = "offhook:{0}:inbox"
 Handle = Callable[[CallEvent, Context], Awaitable[None] | None]

@@ -22,17 +22,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from offhook import CallEvent, Context, PermanentError, TemporaryError, deadletters, queues
+from offhook import CallEvent, Context, PermanentError, TemporaryError, queues
 from offhook.connection import connect
 from offhook.errors import LeaseLost
 from offhook.event import from_stored
 from offhook.handler import plug
 from offhook.inbox import Cursor, CursorState, Inbox
+from offhook.operations import dead_letters
 from offhook.settings import HandlerSettings, Settings
 from tests.conftest import SECRET
 from tests.events import batch_of, event
 from tests.workers import scripted
-from workers import circuit, dispatch, redeliver
+from workers import dispatch, redeliver
+from workers.delivery import circuit
 
 CALLS = ("a", "b")
 RETRY = [1.0, 1.0]  # so the third attempt is the last one
@@ -188,7 +190,7 @@ class Deliveries(RuleBasedStateMachine):
             # A replay brings it again, in its place. Sent as well it comes at once, before what the
             # replay brings first: that is what was asked for, and no order to hold it against.
             return
-        if self.with_inbox(lambda inbox: deadletters.retry(inbox, self.redis, letter)):
+        if self.with_inbox(lambda inbox: dead_letters.retry(inbox, self.redis, letter)):
             if letter.event.id in lane:
                 return
             waiting = [each for each in lane if each in self.due[call]]
@@ -243,8 +245,8 @@ class Deliveries(RuleBasedStateMachine):
 
     # Looking
 
-    def dead(self) -> list[deadletters.DeadLetter]:
-        return deadletters.find(self.redis)
+    def dead(self) -> list[dead_letters.DeadLetter]:
+        return dead_letters.find(self.redis)
 
     def lane(self, call: str) -> list[str]:
         stored: Any = self.redis.lrange(f"offhook:{{0}}:lane:crm:{call}", 0, -1)

@@ -17,7 +17,7 @@ from tests.conftest import Configure
 from tests.events import batch_of, event
 from tests.installation import Installation, Outcome, audit, wait_until
 from tests.workers.test_redeliver import Bench, handler
-from workers import crew
+from workers import supervisor
 from workers.scheduler import Scheduler
 
 HANDLERS = """
@@ -97,11 +97,11 @@ def test_what_nobody_serves_is_told(
 
     bench = Bench(redis_url, Path())
     asyncio.run(go())
-    assert crew.left_over(load_settings()) == [5]
+    assert supervisor.left_over(load_settings()) == [5]
     told = [line for line in caplog.messages if "that nobody delivers" in line]
     assert len(told) == 1
     assert told[0].startswith(
         "partition 5, from before `partitions` was lowered, has events for crm"
     )
-    assert queues.dispatch_queue("crm", 5) in crew.needed(load_settings(), [5])
-    assert queues.dispatch_queue("crm", 5) in crew.of_handlers(load_settings(), ["crm"], [5])
+    assert queues.dispatch_queue("crm", 5) in supervisor.needed(load_settings(), [5])
+    assert queues.dispatch_queue("crm", 5) in supervisor.of_handlers(load_settings(), ["crm"], [5])

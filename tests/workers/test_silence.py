@@ -18,7 +18,7 @@ from offhook.settings import load_settings
 from offhook.testing import sample_event
 from tests.conftest import Configure
 from tests.events import batch_of
-from workers import calls as calls_job
+from workers import fold_calls as calls_job
 from workers import silence
 from workers.scheduler import Scheduler
 

@@ -7,7 +7,8 @@ long it waits.
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,11 +18,8 @@ from types import TracebackType
 from typing import Literal
 from urllib.parse import urlencode
 
-from yarl import URL
-
-from unifiedapi.http1 import BrokenOff, Client
 from unifiedapi.resources import EventType
-from unifiedapi.sandbox.calls import Call, Callback
+from unifiedapi.sandbox.scenarios import Call, Callback
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +76,18 @@ def registered_in(registrations: Mapping[tuple[str, EventType], Registration]) -
     return look_up
 
 
+# Sends one callback: method, URL, and form parameters as the body of a POST. Returns the status.
+# Raises `ConnectionAbortedError` when a connection ended before the response, `OSError` when there
+# was none (`ssl.SSLError`: TLS failed), `ValueError` when the URL is none.
+Send = Callable[[str, str, bytes | None], Awaitable[int]]
+Sender = Callable[[], AbstractAsyncContextManager[Send]]
+
+
 class Pbx:
     """Places calls: makes their callbacks to whom they are registered for. An async context.
 
     Args:
+        sender: opens the HTTP client that sends the callbacks, such as `offhook.http.callbacks`.
         registered: what is registered for an extension and an event type; asked when the callback
             is due, so it may change meanwhile.
         speed: 10 makes a call last a tenth of its time; `math.inf`, no time but that of the
@@ -94,6 +100,7 @@ class Pbx:
 
     def __init__(
         self,
+        sender: Sender,
         registered: Registered,
         *,
         speed: float = 1.0,
@@ -105,13 +112,15 @@ class Pbx:
         self.tally = Tally()
         self._drop = drop
         self._ended = ended
+        self._sender = sender
         self._registered = registered
         self._speed = speed
         self._timeout = timeout
         self._slots = asyncio.Semaphore(concurrency)
 
     async def __aenter__(self) -> "Pbx":
-        self._http = Client({"User-Agent": "VoipNow sandbox"})
+        self._open = AsyncExitStack()
+        self._send = await self._open.enter_async_context(self._sender())
         return self
 
     async def __aexit__(
@@ -120,7 +129,7 @@ class Pbx:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._http.close()
+        await self._open.aclose()
 
     async def place(self, call: Call) -> None:
         """Make the callbacks of one call, each at its time; return when all are answered.
@@ -178,7 +187,7 @@ class Pbx:
                 status = await self._request(registration, urlencode(callback.parameters))
             except TimeoutError:
                 self.tally.failed["timeout"] += 1
-            except BrokenOff:
+            except ConnectionAbortedError:
                 self.tally.failed["broken off"] += 1
             except ssl.SSLError:
                 self.tally.failed["TLS"] += 1
@@ -194,17 +203,10 @@ class Pbx:
 
     async def _request(self, registration: Registration, parameters: str) -> int:
         """The status of the answer. A query that the URL has of its own is kept."""
-        url, body, headers = registration.url, None, None
+        url, body = registration.url, None
         if registration.method == "GET":
             url += ("&" if "?" in url else "?") + parameters
         else:
             body = parameters.encode()
-            headers = {"Content-Type": "application/x-www-form-urlencoded"}
         async with asyncio.timeout(self._timeout):
-            answer = await self._http.request(
-                registration.method,
-                URL(url, encoded=True),  # exactly as it was registered
-                headers=headers,
-                body=body,
-            )
-        return answer.status
+            return await self._send(registration.method, url, body)

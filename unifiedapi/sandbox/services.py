@@ -27,6 +27,7 @@ from unifiedapi.resources import (
     Flow,
     PhoneCallEvent,
 )
+from unifiedapi.sandbox.call_records import Leg, Record
 from unifiedapi.sandbox.collection import (
     AGENTS,
     EVENTS,
@@ -41,7 +42,6 @@ from unifiedapi.sandbox.collection import (
     read_query,
     select,
 )
-from unifiedapi.sandbox.records import Leg, Record
 from unifiedapi.sandbox.refusal import Refused
 from unifiedapi.sandbox.store import Agent, Extension, Kind, Level, Store, User
 

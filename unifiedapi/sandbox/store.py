@@ -37,7 +37,7 @@ from unifiedapi.resources import (
     PresenceStatus,
     RegistrationStatus,
 )
-from unifiedapi.sandbox.records import Record
+from unifiedapi.sandbox.call_records import Record
 
 MAX_RECORDS = 10_000  # hardly more than the API reaches; older ones are forgotten
 REFRESH_LIFETIME = 86400.0  # seconds; no document tells

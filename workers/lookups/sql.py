@@ -11,8 +11,8 @@ from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from offhook import Context, Lookup, Number, TemporaryError
-from workers.handlers.sql.log import first_line
-from workers.handlers.sql.url import DatabaseUrl, readable
+from workers.handlers.sql.call_log import first_line
+from workers.handlers.sql.database_url import DatabaseUrl, readable
 
 PATIENCE = 10  # seconds for a connection, and a statement (PostgreSQL): a thread cannot be stopped
 CONNECTIONS = 4

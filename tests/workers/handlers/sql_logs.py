@@ -6,7 +6,7 @@ from sqlalchemy import Row, Table, select
 
 from offhook.testing import configured
 from workers.handlers.sql import Sql
-from workers.handlers.sql.log import CallLog
+from workers.handlers.sql.call_log import CallLog
 
 _opened: list[Sql] = []
 

@@ -15,8 +15,8 @@ from offhook import Call, EventType, Leg, Party, PermanentError, TemporaryError
 from offhook.connection import connect
 from offhook.errors import ConfigError
 from offhook.handler import plugged
+from offhook.handler_memory import LocalMemory, Memory, RedisMemory
 from offhook.http import Http
-from offhook.memory import LocalMemory, Memory, RedisMemory
 from offhook.settings import HandlerSettings
 from offhook.testing import configured, deliver, sample_call, sample_event
 from tests.offhook.sandbox import Sandbox, sandbox

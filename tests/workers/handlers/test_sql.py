@@ -19,7 +19,7 @@ from offhook.testing import configured, deliver, sample_event, sample_events
 from tests.postgres import PASSWORD, Postgres
 from tests.workers.handlers.sql_logs import handler, log_of, rows
 from workers.handlers.sql import Sql
-from workers.handlers.sql.log import CallLog
+from workers.handlers.sql.call_log import CallLog
 
 
 def test_a_row_says_all_that_the_event_says(url: str) -> None:
@@ -111,7 +111,7 @@ def test_threads_share_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         made.append(create_engine(*arguments, **options))
         return made[-1]
 
-    monkeypatch.setattr("workers.handlers.sql.log.create_engine", slowly)
+    monkeypatch.setattr("workers.handlers.sql.call_log.create_engine", slowly)
     sql = handler(f"sqlite:///{tmp_path}/calls.db")
     with ThreadPoolExecutor(8) as threads:
         for done in [threads.submit(deliver, sql, sample_event()) for _ in range(8)]:
@@ -145,7 +145,7 @@ def test_sqlite_writes_ahead_and_keeps_the_time_zone(tmp_path: Path) -> None:
 
 
 def test_a_locked_sqlite_file_is_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.handlers.sql.log.LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr("workers.handlers.sql.call_log.LOCK_TIMEOUT", 0.1)
     sql = handler(f"sqlite:///{tmp_path}/calls.db")
     deliver(sql, sample_event())
     other = sqlite3.connect(tmp_path / "calls.db")

@@ -169,7 +169,7 @@ def test_what_a_newer_release_made_is_temporary(url: str) -> None:
 def test_a_migration_that_takes_long_holds_no_delivery_for_long(
     database_server: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.handlers.sql.log.LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr("workers.handlers.sql.call_log.LOCK_TIMEOUT", 0.1)
     first, second = (handler(database_server.url, prefix="waits_") for _ in range(2))
     with engine_of(first).begin() as connection:
         prepare(connection, log_of(first).tables, 10.0)
@@ -182,7 +182,7 @@ def test_a_migration_that_takes_long_holds_no_delivery_for_long(
 def test_a_migration_of_sqlite_waits_for_the_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.handlers.sql.log.LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr("workers.handlers.sql.call_log.LOCK_TIMEOUT", 0.1)
     url = f"sqlite:///{tmp_path}/calls.db"
     first, second = handler(url), handler(url)
     with engine_of(first).begin() as connection:

@@ -70,7 +70,7 @@ def test_it_says_what_it_does_and_what_each_option_means(name: str) -> None:
 def test_it_imports_only_what_any_plugin_may(name: str) -> None:
     code = Path(str(__import__(load(name).__module__, fromlist=["_"]).__file__)).read_text()
     ours = set(re.findall(r"^(?:from|import) ((?:offhook|workers)[\w.]*)", code, re.MULTILINE))
-    assert ours <= {"offhook", "workers.handlers.sql.log", "workers.handlers.sql.url"}
+    assert ours <= {"offhook", "workers.handlers.sql.call_log", "workers.handlers.sql.database_url"}
 
 
 @names

@@ -12,7 +12,7 @@ from offhook import TemporaryError
 from offhook.errors import ConfigError
 from offhook.testing import configured, look_up
 from tests.postgres import PASSWORD, Postgres, postgres
-from workers.handlers.sql.url import readable
+from workers.handlers.sql.database_url import readable
 from workers.lookups import sql as module
 from workers.lookups.sql import Sql
 

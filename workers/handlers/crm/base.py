@@ -25,8 +25,8 @@ from offhook import (
     TemporaryError,
 )
 from offhook.http import Answer
+from offhook.ttl_cache import Memory
 from workers.handlers.crm.entry import Contact, Entry
-from workers.handlers.crm.memory import Memory
 from workers.handlers.crm.number import of_region, other_side
 
 DAY = 86400.0

@@ -9,8 +9,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field, SecretStr
 
 from offhook import CALLBACKS, CALLS, CallEvent, Context, EventType, Handler
-from workers.handlers.sql.log import CallLog
-from workers.handlers.sql.url import DatabaseUrl, readable
+from workers.handlers.sql.call_log import CallLog
+from workers.handlers.sql.database_url import DatabaseUrl, readable
 
 _starting = Lock()
 

@@ -15,8 +15,8 @@ from offhook.testing import configured, look_up, sample_event
 from tests.conftest import Configure
 from tests.workers.handlers.crm.hubspot_side import HubSpotSide
 from tests.workers.handlers.crm.side import Side
+from workers.delivery.caller_names import naming
 from workers.handlers.crm import Crm
-from workers.names import naming
 
 JANE = "Jane Doe"
 

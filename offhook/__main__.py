@@ -1,5 +1,0 @@
-"""`python -m offhook` is `offhook`."""
-
-from offhook.cli import main
-
-main()

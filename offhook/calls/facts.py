@@ -1,0 +1,196 @@
+"""The facts of a call: what its events say, each once, in whatever order they come. Pure.
+
+`fold` keeps facts and concludes nothing. Moments are microseconds since 1970: the PBX's own where
+it says them, else when the callback was received.
+
+A call record (`EventType.CALL_RECORD`) is one leg as the PBX's own records have it: an event with
+extension, direction, caller and called as in a callback, `status` a CallStatus such as ANSWER or
+NOANSWER, `occurred` when the leg began, and in its parameters `answered` and `ended`, each an ISO
+8601 moment with a zone, or left out when it is not known.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import msgspec
+from msgspec.structs import astuple, replace
+
+from offhook.call import Direction, Kind
+from offhook.event import CallEvent, EventType
+
+Closing = Literal["hangup", "silence", "records"]
+
+MOST = 1000  # facts of a part, and parts of a call: beyond them many calls must have one CallID
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_DIALS = (EventType.DIAL_IN, EventType.DIAL_OUT)
+_ANSWERS = (EventType.ANSWER_IN, EventType.ANSWER_OUT)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Words(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the callbacks of a leg say. `peer`: the extension on the other side."""
+
+    caller: str | None
+    name: str | None
+    peer: str | None
+    called: str | None
+    did: str | None
+
+
+class Hangup(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    at: int
+    status: str | None
+    bridged: bool | None
+    recording: str | None
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    began: int
+    answered: int | None
+    ended: int | None
+    status: str | None
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The facts of an extension's legs in one direction, or of one leg that has an id. Sorted."""
+
+    extension: str
+    flow: Direction
+    id: str | None
+    kind: Kind | None
+    words: Words  # of the first callback
+    dials: tuple[int, ...] = ()
+    answers: tuple[int, ...] = ()
+    hangups: tuple[Hangup, ...] = ()
+    records: tuple[Record, ...] = ()
+
+    @property
+    def facts(self) -> int:
+        """How many there are."""
+        return len(self.dials) + len(self.answers) + len(self.hangups) + len(self.records)
+
+    @property
+    def first(self) -> int | None:
+        """When the first callback came."""
+        hangups = (self.hangups[0].at,) if self.hangups else ()
+        return min((*self.dials[:1], *self.answers[:1], *hangups), default=None)
+
+
+class CallState(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The facts of a call, and what was told of it.
+
+    Attributes:
+        started, answered: call-started and call-answered were told.
+        closed: what ended it, once call-ended was told.
+        told: a digest of the summary that was told last.
+        corrections: how often call-corrected was told.
+    """
+
+    pbx: str
+    id: str
+    parts: tuple[Part, ...] = ()
+    started: bool = False
+    answered: bool = False
+    closed: Closing | None = None
+    told: str | None = None
+    corrections: int = 0
+
+
+to_state = msgspec.json.Encoder().encode
+from_state = msgspec.json.Decoder(CallState).decode
+
+
+def fold(state: CallState | None, event: CallEvent, kind: Kind | None = None) -> CallState:
+    """The state with the facts of an event. An event that it has already changes nothing, and the
+    state itself is returned when it has `MOST`: who always sends the same CallID, as a check that
+    runs every minute may, must not make it grow for ever.
+
+    Args:
+        state: None before the first event of the call.
+        event: a callback or a call record.
+        kind: what the event's extension is; None when nobody has said so.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if state is None:
+        state = CallState(event.pbx, event.call_id)
+    extension, caller, called = event.extension, event.caller, event.called
+    flow = event.direction or ("out" if caller.extension == extension else "in")
+    peer = called.extension if flow == "out" else caller.extension
+    words = Words(caller.number, caller.name, peer, called.number, called.did)
+    parts = state.parts
+    for index, part in enumerate(parts):
+        if part.extension == extension and part.flow == flow and part.id == event.leg:
+            if part.facts >= MOST:
+                return state
+            changed = _with(part, event, words, kind)
+            return replace(state, parts=(*parts[:index], changed, *parts[index + 1 :]))
+    if len(parts) >= MOST:
+        return state
+    part = _with(Part(extension, flow, event.leg, kind, words), event, words, kind)
+    return replace(state, parts=tuple(sorted((*parts, part), key=part_order)))
+
+
+def _with(part: Part, event: CallEvent, words: Words, kind: Kind | None) -> Part:
+    dials, answers, hangups, records = part.dials, part.answers, part.hangups, part.records
+    at, first = micros(event.occurred or event.received), part.first
+    better = first is None or at < first
+    if at == first:
+        better = _words_order(words) < _words_order(part.words)
+    if event.type in _DIALS:
+        dials = _added(dials, at)
+    elif event.type in _ANSWERS:
+        answers = _added(answers, at)
+    elif event.type is EventType.HANGUP:
+        hangup = Hangup(at, event.status, event.bridged, event.recording)
+        hangups = tuple(sorted({*hangups, hangup}, key=_hangup_order))
+    elif event.type is EventType.CALL_RECORD:
+        record = Record(at, _moment(event, "answered"), _moment(event, "ended"), event.status)
+        records = tuple(sorted({*records, record}, key=_record_order))
+        better = first is None and record == records[0]  # a callback's words are better
+        if part.records[:1] == records[:1]:
+            better = better and _words_order(words) < _words_order(part.words)
+    else:
+        raise ValueError(f"{event.type} is neither a callback nor a call record")
+    return Part(
+        part.extension,
+        part.flow,
+        part.id,
+        min(filter(None, (part.kind, kind)), default=None),
+        words if better else part.words,
+        dials,
+        answers,
+        hangups,
+        records,
+    )
+
+
+def _added(moments: tuple[int, ...], at: int) -> tuple[int, ...]:
+    return moments if at in moments else tuple(sorted((*moments, at)))
+
+
+def part_order(part: Part) -> tuple[str, str, str]:
+    return part.extension, part.flow, part.id or ""
+
+
+def _words_order(words: Words) -> list[str]:
+    return [word or "" for word in astuple(words)]
+
+
+def _hangup_order(hangup: Hangup) -> tuple[int, str, str, str]:
+    return hangup.at, hangup.status or "", str(hangup.bridged), hangup.recording or ""
+
+
+def _record_order(record: Record) -> tuple[int, int, int, str]:
+    return record.began, record.answered or 0, record.ended or 0, record.status or ""
+
+
+def _moment(event: CallEvent, name: str) -> int | None:
+    said = event.parameters.get(name)
+    return micros(datetime.fromisoformat(said)) if said else None
+
+
+def micros(moment: datetime) -> int:
+    return (moment - EPOCH) // _MICROSECOND

@@ -1,0 +1,181 @@
+"""The legs of a call: which dial, answer and hangup belong together. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
+from math import inf
+
+from offhook.call import Kind, Outcome
+from offhook.calls.facts import CallState, Hangup, Part, Record, part_order
+
+DISORDER = 2_000_000  # microseconds by which callbacks may overtake each other
+
+# What the hangups of the phones that nobody answered say of the call; the first that one says.
+UNANSWERED = {
+    "NOANSWER": Outcome.MISSED,
+    "CANCEL": Outcome.CANCELLED,
+    "BUSY": Outcome.BUSY,
+    "CHANUNAVAIL": Outcome.UNREACHABLE,
+    "CONGESTION": Outcome.FAILED,
+}
+
+
+@dataclass(slots=True)
+class CallLeg:
+    """One time that an extension was in the call.
+
+    Attributes:
+        recorded: its end is known from the PBX's records alone.
+        replaced: it rang and has no hangup, but its extension was called again, so it had one.
+    """
+
+    part: Part
+    rang: int | None = None
+    answered: int | None = None
+    ended: int | None = None
+    status: str | None = None
+    bridged: bool | None = None
+    recording: str | None = None
+    has_record: bool = False
+    recorded: bool = False
+    replaced: bool = False
+
+    @property
+    def begin(self) -> int:
+        return min(at for at in (self.rang, self.answered, self.ended) if at is not None)
+
+    @property
+    def was_answered(self) -> bool:
+        return self.answered is not None or self.status == "ANSWER"
+
+    @property
+    def waits(self) -> bool:
+        """Is it a queue or an IVR? They answer by themselves, and only they tell of a bridge."""
+        kind = self.part.kind
+        return self.bridged is not None if kind is None else kind in (Kind.QUEUE, Kind.IVR)
+
+    def spans(self, at: int, slack: int) -> bool:
+        """Can this have been in the leg?"""
+        began, ended = self.rang is None or self.rang <= at + slack, self.ended
+        return began and (ended is None or at <= ended + slack)
+
+    def calls(self, extension: str) -> bool:
+        """Is it the leg of one who calls this extension, by its long or its short number?"""
+        words = self.part.words
+        numbers = (extension, extension.rpartition("*")[2])
+        return self.part.flow == "out" and (words.peer == extension or words.called in numbers)
+
+
+def find_legs(state: CallState) -> list[CallLeg]:
+    """All legs, in the order in which they began."""
+    legs = [leg for part in state.parts for leg in _legs_of(part)]
+    for leg in legs:
+        if leg.part.kind is Kind.CONFERENCE and leg.was_answered and leg.answered is None:
+            leg.answered = leg.rang  # it answers at once, and its answer is usually not registered
+        # What was overtaken by what it led to did not come after that.
+        for at in (leg.ended, leg.answered):
+            if at is not None:
+                leg.answered = None if leg.answered is None else min(leg.answered, at)
+                leg.rang = None if leg.rang is None else min(leg.rang, at)
+    return sorted(legs, key=lambda leg: (leg.begin, part_order(leg.part)))
+
+
+def _legs_of(part: Part) -> list[CallLeg]:
+    if part.id is None:
+        pairs, answers = _pairs(part.dials, part.hangups), part.answers
+    else:  # whatever was repeated, it is one leg
+        pairs = list(zip_longest(part.dials[:1], part.hangups[:1]))
+        answers = part.answers[:1]
+    legs = [_leg(part, dial, hangup) for dial, hangup in pairs]
+    legs.sort(key=lambda leg: leg.begin)
+    for answer in answers:
+        _put_answer(legs, part, answer)
+    for leg, later in pairwise(legs):
+        leg.replaced = not leg.was_answered and leg.ended is None and later.rang is not None
+    for record in part.records:
+        _put_record(legs, part, record)
+    return legs
+
+
+def _leg(part: Part, dial: int | None, hangup: Hangup | None) -> CallLeg:
+    if hangup is None:
+        return CallLeg(part, dial)
+    return CallLeg(part, dial, None, hangup.at, hangup.status, hangup.bridged, hangup.recording)
+
+
+def _pairs(
+    all_dials: Sequence[int], all_hangups: Sequence[Hangup]
+) -> list[tuple[int | None, Hangup | None]]:
+    """Which hangup ended what a dial began: the first the first and so on, if none is lost."""
+    dials, hangups = list(all_dials), list(all_hangups)
+    pairs: list[tuple[int | None, Hangup | None]] = []
+    while dials and hangups and not _alternate(dials, hangups):
+        if len(dials) < len(hangups):
+            # A dial's is the next hangup; one before it is of a leg whose dial is lost.
+            dial = dials.pop(0)
+            next_ = next((h for s in (0, DISORDER) for h in hangups if h.at >= dial - s), None)
+            before = hangups.index(next_) if next_ else 0
+            pairs += [(None, hangup) for hangup in hangups[:before]] + [(dial, next_)]
+            del hangups[: before + (next_ is not None)]
+        else:
+            # A hangup's is the last dial before it; one before that is of a leg whose hangup is
+            # lost, one after it of a leg that goes on.
+            hangup = hangups.pop()
+            last = next((d for s in (0, DISORDER) for d in dials[::-1] if d <= hangup.at + s), None)
+            index = len(dials) if last is None else dials.index(last)
+            pairs += [(last, hangup)] + [(dial, None) for dial in dials[index + 1 :]]
+            del dials[index:]
+    return pairs + list(zip_longest(dials, hangups))
+
+
+def _alternate(dials: Sequence[int], hangups: Sequence[Hangup]) -> bool:
+    """Does each hangup come after its dial and before the next one, if one more leg may go on?"""
+    return len(dials) >= len(hangups) and all(
+        dial - DISORDER <= hangup.at <= next_ + DISORDER
+        for dial, hangup, next_ in zip(dials, hangups, (*dials[1:], inf), strict=False)
+    )
+
+
+def _put_answer(legs: list[CallLeg], part: Part, answer: int) -> None:
+    """Give it to the leg that it fits best; if it fits none, it is all that is known of a leg."""
+    around = [leg for leg in legs if leg.spans(answer, DISORDER)]
+    free = [leg for leg in around if leg.answered is None]
+    likely = (
+        [leg for leg in free if leg.status == "ANSWER"]
+        or [leg for leg in free if leg.status not in UNANSWERED]
+        or [leg for leg in free if leg.spans(answer, 0)]
+    )
+    if likely:
+        leg = max(likely, key=lambda leg: (leg.spans(answer, 0), leg.begin))
+        leg.answered = answer
+    elif not any(leg.answered is not None for leg in around):  # else it is a repeat
+        legs.append(CallLeg(part, answered=answer))
+
+
+def _put_record(legs: list[CallLeg], part: Part, record: Record) -> None:
+    """Let it say what is not known of the leg that it is most like, or be a leg itself."""
+    free = [
+        leg
+        for leg in legs
+        if not leg.has_record and (record.answered is None or leg.status not in UNANSWERED)
+    ]
+    if not free:
+        free = [CallLeg(part, rang=record.began)]
+        legs += free
+    leg = min(free, key=lambda leg: abs(leg.begin - record.began))
+    leg.has_record = True
+    if leg.rang is None:
+        leg.rang = record.began
+    if leg.answered is None:
+        leg.answered = record.answered
+    if leg.ended is None:  # how it ended is often all that a record says of its end
+        leg.ended, leg.status, leg.recorded = record.ended, record.status, True
+
+
+def over(state: CallState) -> bool:
+    """Has every leg ended, so that the settle window runs? What the PBX recorded is over."""
+    if any(part.records for part in state.parts):
+        return True
+    if not all(part.hangups for part in state.parts):
+        return False
+    return all(leg.ended is not None or leg.replaced for leg in find_legs(state))

@@ -1,0 +1,188 @@
+"""`summarize`: who called whom, who answered, how long, and how the call ended. Pure."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from offhook.call import Call, Direction, Gap, Kind, Leg, Outcome, Party
+from offhook.calls.facts import EPOCH, CallState
+from offhook.calls.legs import UNANSWERED, CallLeg, find_legs
+from offhook.phone_number import e164
+
+
+def summarize(state: CallState, region: str | None) -> Call:
+    """The call as it is known by now; with its outcome when it is closed.
+
+    Args:
+        region: the country whose numbers are dialled without a prefix, such as GB.
+    """
+    legs = find_legs(state)
+    closed = state.closed is not None
+    root = _root(legs)
+    direction = _direction(root, legs)
+    rooms = [leg.part.extension for leg in legs if leg.waits and leg.part.flow == "in"]
+    # One who calls a queue is answered by the queue, which says nothing.
+    talkers = [leg for leg in legs if not leg.waits and not any(leg.calls(room) for room in rooms)]
+    answered = [leg for leg in talkers if leg.was_answered]
+    bridged = not answered and any(leg.bridged for leg in legs)
+    first = _first_answered(answered, direction)
+    started = legs[0].begin
+    ended = max(at for leg in legs for at in (leg.rang, leg.answered, leg.ended) if at is not None)
+    caller, called = _parties(direction, root, legs, region)
+    gaps = {gap for leg in legs for gap in _gaps(leg, closed=closed)}
+    if bridged:
+        gaps.add(Gap.ANSWER)
+    if state.corrections:
+        gaps.add(Gap.LATE)
+    return Call(
+        id=state.id,
+        pbx=state.pbx,
+        direction=direction,
+        caller=caller,
+        called=called,
+        started=EPOCH + timedelta(microseconds=started),
+        answered=_datetime(first.answered) if first else None,
+        ended=_datetime(ended) if closed else None,
+        answered_by=_answered_by(first, direction, called),
+        ring_seconds=_ring(legs, first, ended, answered=bool(first or bridged), closed=closed),
+        talk_seconds=None if bridged else _talk(answered, closed=closed),
+        outcome=_outcome(legs, talkers, answered=bool(first or bridged)) if closed else None,
+        gaps=tuple(gap for gap in Gap if gap in gaps),
+        closed_by=state.closed,
+        recovered=all(part.first is None for part in state.parts),
+        recording=next((leg.recording for leg in legs if leg.recording), None),
+        legs=tuple(map(_public, legs)),
+    )
+
+
+def _public(leg: CallLeg) -> Leg:
+    part = leg.part
+    return Leg(
+        extension=part.extension,
+        kind=part.kind,
+        direction="out" if part.flow == "out" else "in",
+        rang=_datetime(leg.rang),
+        answered=_datetime(leg.answered),
+        ended=_datetime(leg.ended),
+        status=leg.status,
+        id=part.id,
+    )
+
+
+def _root(legs: Sequence[CallLeg]) -> CallLeg:
+    """The leg with which the call began: it tells best who called whom."""
+    called = {leg.part.extension for leg in legs if leg.part.flow == "in"}
+
+    def rank(leg: CallLeg) -> tuple[int, bool]:
+        part = leg.part
+        # Whom it is from: an extension that was itself called before only passes the call on.
+        origin = part.extension if part.flow == "out" else part.words.peer
+        return 0 if origin is None else 1 + (origin in called), part.flow == "in"
+
+    return min(legs, key=rank)
+
+
+def _direction(root: CallLeg, legs: Sequence[CallLeg]) -> Direction:
+    words = root.part.words
+    if root.part.flow == "in":
+        return "internal" if words.peer and not words.did else "in"
+    inside = (
+        words.peer
+        or "*" in (words.called or "")
+        or any(root.calls(leg.part.extension) for leg in legs)
+    )
+    return "internal" if inside else "out"
+
+
+def _parties(
+    direction: Direction, root: CallLeg, legs: Sequence[CallLeg], region: str | None
+) -> tuple[Party, Party]:
+    words = root.part.words
+    rang = next((leg.part.extension for leg in legs if leg.part.flow == "in"), None)
+    if direction == "in":
+        did = words.did or next((leg.part.words.did for leg in legs if leg.part.words.did), None)
+        number = did or words.called
+        return (
+            Party(number=words.caller, name=words.name, e164=e164(words.caller, region)),
+            Party(number=number, extension=rang, did=did, e164=e164(number, region)),
+        )
+    own, other = root.part.extension, words.peer
+    if root.part.flow == "in":
+        own, other = words.peer or own, root.part.extension
+    caller = Party(number=words.caller, name=words.name, extension=own)
+    if direction == "internal":
+        return caller, Party(number=words.called, extension=rang or other)
+    return caller, Party(number=words.called, e164=e164(words.called, region))
+
+
+def _first_answered(answered: Sequence[CallLeg], direction: Direction) -> CallLeg | None:
+    if direction == "internal":  # the one who was called, not the one who called
+        answered = [leg for leg in answered if leg.part.flow == "in"] or answered
+    return min(
+        answered,
+        key=lambda leg: leg.begin if leg.answered is None else leg.answered,
+        default=None,
+    )
+
+
+def _answered_by(first: CallLeg | None, direction: Direction, called: Party) -> str | None:
+    if first is None:
+        return None
+    if direction == "internal" and first.part.flow == "out":
+        return called.extension
+    return first.part.extension
+
+
+def _gaps(leg: CallLeg, *, closed: bool) -> Iterable[Gap]:
+    if leg.rang is None:
+        yield Gap.DIAL
+    if leg.ended is None and (closed or leg.replaced):
+        yield Gap.HANGUP
+    if leg.waits:
+        return
+    if leg.status == "ANSWER" and leg.answered is None:
+        yield Gap.ANSWER
+    if leg.ended is not None and not leg.was_answered and leg.status not in UNANSWERED:
+        yield Gap.STATUS
+
+
+def _ring(
+    legs: Sequence[CallLeg], first: CallLeg | None, ended: int, *, answered: bool, closed: bool
+) -> float | None:
+    if answered:
+        until = first.answered if first else None
+    elif not closed:
+        return 0.0
+    else:
+        known = all(leg.ended is not None or leg.replaced for leg in legs)
+        until = ended if known else None
+    if until is None or legs[0].rang is None:
+        return None
+    return (until - legs[0].begin) / 1e6
+
+
+def _talk(answered: Sequence[CallLeg], *, closed: bool) -> float | None:
+    """How long at least one of these legs was answered."""
+    spans = []
+    for leg in answered:
+        if leg.answered is None or (leg.ended is None and closed):
+            return None
+        if leg.ended is not None:
+            spans.append((leg.answered, leg.ended))
+    total = until = 0
+    for begin, end in sorted(spans):
+        total += max(0, end - max(begin, until))
+        until = max(until, end)
+    return total / 1e6
+
+
+def _outcome(legs: Sequence[CallLeg], talkers: Sequence[CallLeg], *, answered: bool) -> Outcome:
+    if answered:
+        return Outcome.ANSWERED
+    if any(leg.part.kind is Kind.QUEUE for leg in legs):
+        return Outcome.MISSED  # whatever became of the phones of single agents
+    statuses = {leg.status for leg in talkers}
+    return next((UNANSWERED[each] for each in UNANSWERED if each in statuses), Outcome.MISSED)
+
+
+def _datetime(at: int | None) -> datetime | None:
+    return None if at is None else EPOCH + timedelta(microseconds=at)

@@ -1,0 +1,196 @@
+"""What a handler speaks HTTP with: one pooled client, short answers, errors already sorted."""
+
+import os
+import socket
+import ssl
+from collections.abc import Coroutine, Mapping
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+from multidict import CIMultiDict
+from yarl import URL
+
+from offhook.errors import PermanentError, TemporaryError
+from offhook.http.http1 import Answer, BrokenOff, Client, NotARequest
+from offhook.time_limit import Limit, LimitExceeded
+from unifiedapi.retry_after import retry_after
+
+__all__ = ["Answer", "Http", "check", "is_private"]
+
+_HEADERS = {"User-Agent": "Offhook", "Accept": "*/*", "Accept-Encoding": "identity"}
+_CORRECT = "correct the handler's options"
+
+# 408, 425, 429: the request was not refused, only its moment. 401: credentials can be put right
+# while the event waits. All else in 4xx says that this request will never do.
+_TEMPORARY = {401, 408, 425, 429}
+
+
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
+
+
+class Http:
+    """A pooled HTTP client. Connection faults and timeouts are `TemporaryError`s."""
+
+    def __init__(self) -> None:
+        self._clients = {
+            public: Client(_HEADERS, socket_factory=_public_socket if public else None)
+            for public in (False, True)
+        }
+        # Setting a timer for each request is dear: those that have the same time share one.
+        self._within = lru_cache(maxsize=64)(Limit)
+
+    def post(self, url: str, **options: Any) -> Coroutine[Any, Any, Answer]:
+        """`request("POST", ...)`."""
+        return self.request("POST", url, **options)
+
+    def get(self, url: str, **options: Any) -> Coroutine[Any, Any, Answer]:
+        """`request("GET", ...)`."""
+        return self.request("GET", url, **options)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: Any = None,
+        data: bytes | Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        timeout: float = 10.0,  # noqa: ASYNC109 - one timer serves many requests
+        public: bool = False,
+    ) -> Answer:
+        """Make one request and read its answer, whatever its status. Redirects are not followed.
+
+        Args:
+            json: a body to send as JSON.
+            data: a body to send as it is (bytes), or as a form (mapping).
+            timeout: seconds for the whole of it.
+            public: do not connect to this machine or a private network, whatever a name leads to:
+                for a handler with an option `private_networks` that is off.
+
+        Raises:
+            TemporaryError: no answer came; the message names the host, never the whole URL.
+            PermanentError: the URL is none, or a header has more than one line.
+        """
+        kind = None
+        if json is not None:
+            data, kind = msgspec.json.encode(json), "application/json"
+        elif isinstance(data, Mapping):
+            data, kind = urlencode(data).encode(), "application/x-www-form-urlencoded"
+        if kind:
+            headers = CIMultiDict(headers or {})
+            headers.setdefault("Content-Type", kind)
+        try:
+            where = URL(url).extend_query(params) if params else URL(url)
+        except ValueError:
+            # Its message may be the whole URL, and a dead letter keeps the traceback.
+            raise PermanentError(f"not a URL: {_CORRECT}") from None
+        try:
+            with self._within(timeout):
+                return await self._clients[public].request(
+                    method.upper(), where, headers=headers, body=data
+                )
+        except NotARequest as error:
+            raise PermanentError(f"{error}: {_CORRECT}") from error
+        except LimitExceeded as error:
+            raise TemporaryError(f"{_host(url)} did not answer within {timeout:g} s") from error
+        except _PrivateNetwork as error:
+            raise TemporaryError(
+                f"{_host(url)} leads to this machine or into a private network: "
+                "set private_networks = true in the handler's options if that is meant"
+            ) from error
+        except OSError as error:
+            raise TemporaryError(f"no answer from {_host(url)} ({_reason(error)})") from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for client in self._clients.values():
+            client.close()
+
+    async def __aenter__(self) -> "Http":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def check(answer: Answer) -> None:
+    """Return when the answer's status is 2xx; otherwise raise the delivery error that it means.
+
+    Raises:
+        TemporaryError: 401, 408, 425, 429 and 5xx, with the seconds of `Retry-After`, if any.
+        PermanentError: any other status.
+    """
+    if 200 <= answer.status < 300:
+        return
+    message = f"answered {answer.status}"
+    if answer.status in _TEMPORARY or answer.status >= 500:
+        raise TemporaryError(message, retry_after(answer.headers))
+    raise PermanentError(message)
+
+
+_PROTOCOLS = IPv4Network("192.0.0.0/24")  # not all Pythons call all of it private
+
+
+def is_private(host: str) -> bool:
+    """Is this an address of this machine or of a private network, or `localhost`?
+
+    Link-local (cloud metadata), shared, multicast and reserved addresses count as private, and so
+    does an IPv6 address that stands for a private IPv4 one. A name is not looked up: False.
+    """
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host.rstrip(".").lower().rpartition(".")[2] == "localhost"
+    if isinstance(address, IPv6Address):
+        meant = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            meant = IPv4Address(int(address) & 0xFFFFFFFF)
+        if meant is not None:
+            return is_private(str(meant))
+        if address.is_site_local:
+            return True
+    if address in _PROTOCOLS:
+        return True
+    return not address.is_global or address.is_multicast or address.is_reserved
+
+
+class _PrivateNetwork(OSError):
+    """An address that only a handler with `private_networks` may connect to."""
+
+
+def _public_socket(info: tuple[Any, ...]) -> socket.socket:
+    # Asked for each address right before it is connected to: no name can change its meaning in
+    # between, and a connection that is kept costs nothing.
+    if is_private(info[4][0]):
+        raise _PrivateNetwork("a private network")
+    return socket.socket(*info[:3])
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "its certificate is not trusted"
+    if isinstance(error, BrokenOff):
+        return str(error)
+    if isinstance(error, socket.gaierror):
+        return "its name is not known"
+    if isinstance(error, ssl.SSLError):  # its errno is none of the system's
+        return f"TLS: {error.reason or type(error).__name__}"
+    if error.errno:
+        return os.strerror(error.errno).lower()
+    if type(error) is OSError:  # each has another reason
+        return "none of its addresses can be connected to"
+    return type(error).__name__
+
+
+def _host(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2] or "the other side"

@@ -1,0 +1,292 @@
+"""An HTTP/1.1 client for many small requests: connections kept, one write for each request.
+
+By hand, for it carries the deliveries and the callbacks of simulated PBXs, and on one core it
+makes four times as many requests as aiohttp (docs/performance.md). httptools parses what comes,
+yarl reads the URLs, aiohappyeyeballs connects.
+"""
+
+import asyncio
+import socket
+import ssl
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from json import loads
+from typing import Any
+
+import aiohappyeyeballs
+import httptools
+from multidict import CIMultiDict
+from yarl import URL
+
+MAX_ANSWER = 1_000_000  # bytes kept of an answer's body
+_MAX_HEAD = 65_536  # bytes of a status line and headers, more or less
+_NEXT_ADDRESS = 0.25  # seconds until the next address of a name is tried, too (RFC 8305)
+
+SocketFactory = Callable[[tuple[Any, ...]], socket.socket]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, its body already read (at most `MAX_ANSWER` bytes of it)."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text; what is not UTF-8 is replaced."""
+        return self.body.decode(errors="replace")
+
+    def json(self) -> Any:
+        """The body as JSON. Raises `ValueError` when it is none."""
+        return loads(self.body)
+
+
+class NotARequest(ValueError):
+    """It cannot be asked so. The message has nothing of the URL."""
+
+
+class BrokenOff(ConnectionAbortedError):
+    """The connection ended before the answer did, or what came is not HTTP."""
+
+
+class Client:
+    """Makes requests, each once: none is sent again, no redirect is followed, no cookie kept.
+
+    There are as many connections as requests at a time. It sets no time limit: whoever asks does.
+
+    Args:
+        headers: sent with every request that has none of the same name.
+        idle: seconds for which a connection is used again. Servers close what is idle, many after
+            five seconds, and a request that is sent at that very moment is lost.
+        socket_factory: makes the socket for an address of `getaddrinfo`, or raises `OSError` when
+            it must not be connected to. Asked right before: no name can change its meaning.
+    """
+
+    def __init__(
+        self,
+        headers: Mapping[str, str],
+        *,
+        idle: float = 4.0,
+        socket_factory: SocketFactory | None = None,
+    ) -> None:
+        self._headers = {name.lower(): value for name, value in headers.items()}
+        self._idle_for = idle
+        self._socket_factory = socket_factory
+        self._connections: set[_Connection] = set()
+        self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
+
+    async def request(
+        self,
+        method: str,
+        url: URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """Make one request and read its answer, whatever its status.
+
+        Raises:
+            NotARequest: the URL is none of HTTP, or a header has more than one line.
+            BrokenOff: no whole answer came.
+            OSError: no connection came about; `ssl.SSLError` and `socket.gaierror` are of them.
+        """
+        host, port = url.raw_host, url.port
+        if url.scheme not in ("http", "https") or not host or not port:
+            raise NotARequest("not a URL of HTTP")
+        request = self._bytes(method, url, headers or {}, body)
+        loop = asyncio.get_running_loop()
+        idle = self._idle.setdefault((url.scheme, host, port), [])
+        connection = _usable(idle, loop.time())
+        if connection is None:
+            connection = await self._connect(host, port, url.scheme == "https")
+        try:
+            answer = await connection.ask(request, bodiless=method == "HEAD")
+        except BaseException:
+            connection.close()
+            raise
+        if connection.reusable:
+            connection.idle_until = loop.time() + self._idle_for
+            idle.append(connection)
+        else:
+            connection.close()
+        return answer
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in self._connections:
+            connection.close()
+        self._idle.clear()
+
+    def _bytes(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None
+    ) -> bytes:
+        lines = [f"{method} {url.raw_path_qs} HTTP/1.1"]
+        names = {name.lower() for name in headers}
+        if "host" not in names:
+            lines.append(f"Host: {url.host_port_subcomponent}")
+        lines += [f"{name}: {text}" for name, text in self._headers.items() if name not in names]
+        if url.raw_user is not None and "authorization" not in names:
+            said = f"{url.user}:{url.password or ''}".encode()
+            lines.append(f"Authorization: Basic {b64encode(said).decode()}")
+        lines += [f"{name}: {text}" for name, text in headers.items()]
+        if "content-length" not in names and (body is not None or method not in _BODILESS):
+            lines.append(f"Content-Length: {len(body or b'')}")
+        head = "\r\n".join(lines)
+        ends = len(lines) - 1
+        if head.count("\r") != ends or head.count("\n") != ends:
+            raise NotARequest("a header or the URL has more than one line")
+        return b"%s\r\n\r\n%s" % (head.encode(errors="replace"), body or b"")
+
+    async def _connect(self, host: str, port: int, tls: bool) -> "_Connection":
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:  # no name can be so
+            raise socket.gaierror(socket.EAI_NONAME, "no such name") from error
+        try:
+            connected = await aiohappyeyeballs.start_connection(
+                found, happy_eyeballs_delay=_NEXT_ADDRESS, socket_factory=self._socket_factory
+            )
+        except RuntimeError as error:  # uvloop's word for some faults
+            raise ConnectionError(str(error)) from error
+        _, connection = await loop.create_connection(
+            lambda: _Connection(loop, self._connections),
+            sock=connected,
+            ssl=_trust() if tls else None,
+            server_hostname=host.rstrip(".") if tls else None,
+        )
+        return connection
+
+
+def _usable(idle: list["_Connection"], now: float) -> "_Connection | None":
+    while idle:
+        connection = idle.pop()
+        if not connection.closing and now < connection.idle_until:
+            return connection
+        connection.close()
+    return None
+
+
+_BODILESS = {"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"}  # of these, no body is usual
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, on which one request at a time is asked.
+
+    Args:
+        open_ones: where it is found while it is open.
+
+    Attributes:
+        reusable: the last answer was whole, and the server lets us ask again.
+        idle_until: the loop's time from which it is not used again.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, open_ones: set["_Connection"]) -> None:
+        self._loop = loop
+        self._open_ones = open_ones
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer: asyncio.Future[Answer] | None = None
+        self._in_head = True
+        self.reusable = False
+        self.idle_until = 0.0
+
+    @property
+    def closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """End it at once: nothing that is on its way is of use."""
+        self._transport.abort()
+
+    def ask(self, request: bytes, *, bodiless: bool) -> asyncio.Future[Answer]:
+        """Send a request. The future is its answer, or raises `BrokenOff`."""
+        self._answer = self._loop.create_future()
+        self._bodiless = bodiless
+        self._in_head = True
+        self._head_size = 0
+        self.reusable = False
+        self._transport.write(request)
+        return self._answer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._open_ones.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None or self._answer.done():  # nobody has asked
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._break_off("what came is not HTTP")
+            return
+        if self._in_head:
+            self._head_size += len(data)
+            if self._head_size > _MAX_HEAD:
+                self._break_off("its headers have no end")
+
+    def on_message_begin(self) -> None:
+        self._headers: CIMultiDict[str] = CIMultiDict()
+        self._body: list[bytes] = []
+        self._size = 0
+        self.reusable = False  # should this be a second answer
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # not what comes behind the body
+            self._headers.add(name.decode(errors="replace"), value.decode(errors="replace"))
+
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+        if self._status < 200:  # there is more to come
+            return
+        self._in_head = False
+        if self._bodiless:
+            self._finish()
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+        self._size += len(body)
+        if self._size >= MAX_ANSWER:
+            self._finish()
+
+    def on_message_complete(self) -> None:
+        if self._in_head:  # 100 Continue, or other words before the answer
+            return
+        if self._finish():
+            written = not self._transport.get_write_buffer_size()
+            self.reusable = written and self._parser.should_keep_alive()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None and not self._in_head and self._ends_with_the_connection():
+            self._finish()
+        self._break_off("it closed the connection", exc)
+        self._open_ones.discard(self)
+
+    def _ends_with_the_connection(self) -> bool:
+        return "content-length" not in self._headers and "transfer-encoding" not in self._headers
+
+    def _finish(self) -> bool:
+        if self._answer is None or self._answer.done():
+            return False
+        body = b"".join(self._body)[:MAX_ANSWER]
+        self._answer.set_result(Answer(self._status, self._headers, body))
+        return True
+
+    def _break_off(self, reason: str, cause: Exception | None = None) -> None:
+        self.close()
+        if self._answer is not None and not self._answer.done():
+            error = BrokenOff(reason)
+            error.__cause__ = cause
+            self._answer.set_exception(error)

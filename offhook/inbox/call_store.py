@@ -1,0 +1,280 @@
+"""`Calls`: what is kept of each call while it goes on, and after it.
+
+Written only by whoever holds the lease of the cursor `calls`, in one step with its
+acknowledgement: an event is in its call's state, and what follows from it in the inbox, exactly
+once.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from redis.commands.core import AsyncScript
+from redis.exceptions import RedisError
+
+from offhook.call import Call, Kind
+from offhook.calls import CallState, fold, from_state, summarize, to_state
+from offhook.errors import LeaseLost, TemporaryError
+from offhook.event import CALLBACKS, CallEvent, EventType, from_stored, to_stored
+from offhook.inbox import scripts
+from offhook.inbox.cursor import Cursor
+from offhook.inbox.entries import partition_of_call
+from offhook.inbox.keys import CALL_LOG, key, order_of, position_at, position_before
+from offhook.inbox.stream import WAKING_MS, Inbox
+
+FOLDED = frozenset({*CALLBACKS, EventType.CALL_RECORD})  # what a call is put together from
+_PAGE = 500
+
+
+@dataclass
+class Kept:
+    """One call, as it is kept.
+
+    Attributes:
+        name: the call's name, `PBX/CALLID`.
+        first, last: the positions in the inbox of the first and the last event folded into it.
+    """
+
+    name: str
+    state: CallState
+    first: str
+    last: str
+
+    def dump(self) -> bytes:
+        return f"{self.first} {self.last} ".encode() + to_state(self.state)
+
+
+@dataclass
+class Change:
+    """A call as it is from now on.
+
+    Attributes:
+        events: what is told of it.
+        settles: when its settle window ends, in ms since 1970; None: none is open.
+        live: when its last event came, in ms since 1970; None: nothing more is expected.
+    """
+
+    kept: Kept
+    events: list[CallEvent]
+    settles: int | None = None
+    live: int | None = None
+
+
+class Calls:
+    """The calls of an inbox."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._redis = inbox.redis
+        self._save: AsyncScript = self._redis.register_script(scripts.SAVE_CALLS)
+
+    async def load(self, partition: int, names: Sequence[str]) -> dict[str, Kept]:
+        """Those of these calls that are kept, by name."""
+        if not names:
+            return {}
+        found: Any = await self._redis.mget([key(partition, "call", name) for name in names])
+        return {
+            name: _read(name, value)
+            for name, value in zip(names, found, strict=True)
+            if value is not None
+        }
+
+    async def save(
+        self,
+        cursor: Cursor,
+        changes: Sequence[Change],
+        positions: Sequence[bytes],
+        cursors: Sequence[str],
+        keep_days: float,
+    ) -> list[str]:
+        """Keep the calls, append their events and acknowledge what they were made from.
+
+        Args:
+            cursor: the one named `calls`, whose lease is held.
+            positions: of the events that are done with.
+            cursors: who is to get the new events.
+            keep_days: how long a call is kept after its last event.
+
+        Returns:
+            Whose dispatch must be called.
+
+        Raises:
+            LeaseLost: somebody else serves the cursor; nothing was done.
+            OutOfMemoryError: the server is too full; nothing was done.
+        """
+        partition = cursor.partition
+        keys = [
+            key(partition, "awake", CALL_LOG),
+            key(partition, "inbox"),
+            key(partition, "calls"),
+            key(partition, "live"),
+            key(partition, "settling"),
+            key(partition, "last"),
+            *(key(partition, "awake", name) for name in cursors),
+        ]
+        arguments: list[Any] = [
+            cursor.token,
+            CALL_LOG,
+            WAKING_MS,
+            int(keep_days * 86_400_000),
+            key(partition, "call", ""),
+            len(positions),
+            *positions,
+            len(changes),
+        ]
+        for change in changes:
+            kept = change.kept
+            arguments += (
+                kept.name,
+                kept.dump(),
+                _began(kept.state),
+                "" if change.live is None else change.live,
+                "" if change.settles is None else change.settles,
+            )
+        arguments += [to_stored(event) for change in changes for event in change.events]
+        answer = await self._save(keys=keys, args=arguments)
+        if answer == -1:
+            raise LeaseLost(f"somebody else serves {CALL_LOG}/{partition}")
+        return [cursors[index] for index in answer]
+
+    async def settling(self, partition: int) -> dict[str, int]:
+        """The calls whose settle window is open: when it ends, in ms since 1970."""
+        found: Any = await self._redis.zrange(key(partition, "settling"), 0, -1, withscores=True)
+        return {name.decode(): int(score) for name, score in found}
+
+    async def silent(self, partition: int, before: datetime, count: int = _PAGE) -> list[str]:
+        """Live calls without an event since then, the oldest first."""
+        found: Any = await self._redis.zrange(
+            key(partition, "live"), 0, _ms(before), byscore=True, offset=0, num=count
+        )
+        return [name.decode() for name in found]
+
+    async def drop(self, partition: int, names: Sequence[str]) -> None:
+        """These are over, one way or the other: what was kept of them has expired."""
+        if names:
+            await self._redis.zrem(key(partition, "live"), *names)
+            await self._redis.zrem(key(partition, "settling"), *names)
+
+    async def neglected(self, partition: int, before: datetime) -> bool:
+        """Is a settle window open, or a call silent since then, and nobody there who ends it?
+
+        Then mark it as waking.
+        """
+        if not await self._redis.zcard(key(partition, "settling")) and not await self.silent(
+            partition, before, 1
+        ):
+            return False
+        awake = key(partition, "awake", CALL_LOG)
+        return bool(await self._redis.set(awake, "waking", nx=True, px=WAKING_MS))
+
+    async def forget(self, partition: int, before: datetime) -> None:
+        """Take the calls that began before then off the list; what was kept of them expires."""
+        await self._redis.zremrangebyscore(key(partition, "calls"), 0, _ms(before))
+
+    async def live(self) -> int:
+        """How many calls go on."""
+        return sum(
+            [int(await self._redis.zcard(key(p, "live"))) for p in range(self._inbox.partitions)]
+        )
+
+    async def get(self, name: str) -> Kept | None:
+        """What is kept of a call, by its name, `PBX/CALLID`."""
+        partition = partition_of_call(name, self._inbox.partitions)
+        return (await self.load(partition, [name])).get(name)
+
+    async def of(self, event: CallEvent, kind: Kind | None, region: str | None) -> Call:
+        """The call of an event, as it is known by now, with that event in it at least.
+
+        Raises:
+            TemporaryError: Redis does not answer.
+        """
+        try:
+            kept = await self.get(event.call)
+        except RedisError as error:
+            raise TemporaryError(
+                f"Redis does not say what it knows of the call: {error}"
+            ) from error
+        if event.summary is not None:
+            return summarize(kept.state, region) if kept else event.summary
+        return summarize(fold(kept.state if kept else None, event, kind), region)
+
+    async def since(self, began: datetime) -> AsyncIterator[Kept]:
+        """The calls that began since then, the newest first."""
+        listed: list[tuple[float, bytes, int]] = []
+        for partition in range(self._inbox.partitions):
+            found: Any = await self._redis.zrange(
+                key(partition, "calls"), _ms(began), "+inf", byscore=True, withscores=True
+            )
+            listed += [(score, name, partition) for name, score in found]
+        listed.sort(reverse=True)
+        for at in range(0, len(listed), _PAGE):
+            page = listed[at : at + _PAGE]
+            kept: dict[str, Kept] = {}
+            for partition in {partition for *_, partition in page}:
+                names = [name.decode() for _, name, where in page if where == partition]
+                kept |= await self.load(partition, names)
+            for _, name, _ in page:
+                if name.decode() in kept:
+                    yield kept[name.decode()]
+
+    async def first_events(self, kept: Sequence[Kept]) -> dict[str, CallEvent]:
+        """The first event of each of these calls, by the call's name, where the inbox has it."""
+        found: dict[str, CallEvent] = {}
+        for at in range(0, len(kept), _PAGE):
+            page = kept[at : at + _PAGE]
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for each in page:
+                    stream = key(partition_of_call(each.name, self._inbox.partitions), "inbox")
+                    pipeline.xrange(stream, each.first, each.first)
+                entries: Any = await pipeline.execute()
+            found |= {e.call: e for items in entries for e in map(_event, items)}
+        return found
+
+    async def caught_up(self, until: datetime) -> bool:
+        """Is every event that was accepted before then in its call?"""
+        last = position_before(position_at(until))
+        for partition in range(self._inbox.partitions):
+            stream = key(partition, "inbox")
+            if not await self._redis.exists(stream):
+                continue
+            for group in await self._redis.xinfo_groups(stream):
+                if group["name"] != CALL_LOG.encode():
+                    continue
+                unread = b"(" + group["last-delivered-id"]
+                pending: Any = await self._redis.xpending_range(stream, CALL_LOG, "-", last, 1)
+                if pending or await self._redis.xrange(stream, unread, last, 1):
+                    return False
+        return True
+
+    async def events(self, kept: Kept) -> list[CallEvent]:
+        """The events that a call was put together from, as far as the inbox still has them."""
+        stream = key(partition_of_call(kept.name, self._inbox.partitions), "inbox")
+        found: list[CallEvent] = []
+        start = kept.first
+        while True:
+            page: Any = await self._redis.xrange(stream, min=start, count=_PAGE)
+            found += [e for e in map(_event, page) if e.call == kept.name and e.type in FOLDED]
+            if len(page) < _PAGE or order_of(page[-1][0]) > order_of(kept.last):
+                return found
+            start = f"({page[-1][0].decode()}"
+
+
+def _read(name: str, value: bytes) -> Kept:
+    first, last, state = value.split(b" ", 2)
+    return Kept(name, from_state(state), first.decode(), last.decode())
+
+
+def _event(item: tuple[bytes, dict[bytes, bytes]]) -> CallEvent:
+    return from_stored(item[1][b"e"])
+
+
+def _began(state: CallState) -> int:
+    """The first moment that something says of a call, in ms since 1970."""
+    moments = [part.first for part in state.parts]
+    moments += [record.began for part in state.parts for record in part.records]
+    return min(at for at in moments if at is not None) // 1000
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

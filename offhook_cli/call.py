@@ -1,0 +1,107 @@
+"""`offhook call`: one call, from its first event to its last."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from offhook.call import Call, Gap, Leg
+from offhook.calls import summarize
+from offhook.event import CallEvent
+from offhook.inbox.call_store import Calls, Kept
+from offhook.logs import printable
+from offhook.settings import Settings, load_settings
+from offhook_cli.calls import ending, seconds, side
+from offhook_cli.screen import Json, fail, local, print_json
+from offhook_cli.server import connected
+
+_GAPS = {
+    Gap.DIAL: "since when a phone rang",
+    Gap.ANSWER: "since when they talked",
+    Gap.HANGUP: "when somebody hung up",
+    Gap.STATUS: "how somebody's part ended",
+    Gap.LATE: "whether that is all: something came after its end",
+}
+
+
+def call(
+    name: Annotated[
+        str,
+        typer.Argument(help="As `offhook calls` shows it, or a CallID alone.", metavar="ID"),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show one call: what is known of it, its legs, and its events in their order.
+
+    \b
+    Examples:
+      offhook call main/1795289400.101
+      offhook call 1795289400.101 --json
+    """
+    settings = load_settings()
+    found = asyncio.run(_find(settings, name))
+    if found is None:
+        fail(f"No call {name!r} is kept: `offhook calls --since 7d` lists those that are.")
+    kept, events = found
+    known = summarize(kept.state, settings.region)
+    if as_json:
+        print_json(known.as_dict() | {"events": [event.as_dict() for event in events]})
+        return
+    for line in (*_facts(known), "", *map(_leg, known.legs), "", *_timeline(events)):
+        typer.echo(printable(line))
+
+
+async def _find(settings: Settings, name: str) -> tuple[Kept, list[CallEvent]] | None:
+    """The call and its events, by its name, or by its CallID on one of the PBXs."""
+    async with connected(settings) as (inbox, _):
+        calls = Calls(inbox)
+        names = [name, *(f"{pbx}/{name}" for pbx in settings.pbx or ["main"])]
+        for each in names:
+            kept = await calls.get(each)
+            if kept is not None:
+                return kept, await calls.events(kept)
+    return None
+
+
+def _facts(call: Call) -> list[str]:
+    facts = {
+        "call": f"{call.pbx}/{call.id}",
+        "direction": call.direction,
+        "from": side(call.caller),
+        "to": side(call.called),
+        "began": local(call.started),
+        "answered": f"{local(call.answered)} by {call.answered_by}" if call.answered else None,
+        "ended": local(call.ended) if call.ended else None,
+        "outcome": ending(call),
+        "rang": seconds(call.ring_seconds),
+        "talked": seconds(call.talk_seconds) if call.answered_by else None,
+        "recording": call.recording,
+        "closed by": call.closed_by if call.closed_by != "hangup" else None,
+        "recovered": "its callbacks never came; the PBX's records tell of it"
+        if call.recovered
+        else None,
+        "not known": ", ".join(_GAPS[gap] for gap in call.gaps) or None,
+    }
+    return [f"{name + ':':<11} {value}" for name, value in facts.items() if value is not None]
+
+
+def _leg(leg: Leg) -> str:
+    def clock(moment: datetime | None) -> str:
+        return f"{moment.astimezone():%H:%M:%S}" if moment else "       ?"
+
+    answered = clock(leg.answered) if leg.answered else "       -"
+    what = f"{leg.extension} {leg.kind or ''}".strip()
+    return (
+        f"  {what:<16} {leg.direction or '':<4} "
+        f"rang {clock(leg.rang)}  answered {answered}  ended {clock(leg.ended)}  "
+        f"{leg.status or ''}"
+    ).rstrip()
+
+
+def _timeline(events: list[CallEvent]) -> list[str]:
+    return [
+        f"  {event.received.astimezone():%H:%M:%S.%f}"[:-3]
+        + f"  {event.type:<10} {event.extension:<10} {event.status or ''}".rstrip()
+        for event in events
+    ]

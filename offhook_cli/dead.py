@@ -1,0 +1,244 @@
+"""`offhook dead`: the dead letters."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from redis import Redis
+from rich.console import Console
+from rich.progress import track
+
+from offhook.connection import connect_rq
+from offhook.errors import DeliveryError
+from offhook.event import EventType
+from offhook.inbox import Inbox
+from offhook.logs import printable
+from offhook.operations import dead_letters
+from offhook.operations.dead_letters import DeadLetter, Filter
+from offhook.settings import load_settings
+from offhook_cli.moment import moment
+from offhook_cli.screen import (
+    Json,
+    Yes,
+    confirm,
+    counted,
+    fail,
+    local,
+    note,
+    print_json,
+)
+from offhook_cli.server import connected
+
+dead = typer.Typer(
+    help="Look at the dead letters: deliveries that are out of attempts.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Ids = Annotated[
+    list[str] | None, typer.Argument(help="As `list` shows them.", metavar="ID", show_default=False)
+]
+Handler = Annotated[str | None, typer.Option(help="Those of this handler.", metavar="NAME")]
+Call = Annotated[str | None, typer.Option(help="Those of this call.", metavar="CALLID")]
+Extension = Annotated[
+    str | None, typer.Option(help="Those of this extension.", metavar="EXTENSION")
+]
+Type = Annotated[EventType | None, typer.Option("--type", help="Those of this event type.")]
+Since = Annotated[
+    datetime | None,
+    typer.Option(
+        parser=moment, metavar="TIME", help="Those that died since: 2h, 3d (ago), 2026-05-01T14:00."
+    ),
+]
+Everything = Annotated[bool, typer.Option("--all", help="All dead letters.")]
+
+
+@dead.command("list")
+def list_(
+    handler: Handler = None,
+    call: Call = None,
+    extension: Extension = None,
+    event_type: Type = None,
+    since: Since = None,
+    as_json: Json = False,
+) -> None:
+    """List the dead letters, in the order in which their events came.
+
+    \b
+    Examples:
+      offhook dead list
+      offhook dead list --handler crm --since 2h
+    """
+    with _connected() as rq:
+        found = dead_letters.find(rq, Filter(handler, call, extension, event_type, since))
+    if as_json:
+        print_json([letter.as_dict() for letter in found])
+    elif not found:
+        note("No dead letters.")
+    else:
+        for letter in found:
+            typer.echo("\n".join(map(printable, _lines(letter))))
+
+
+@dead.command()
+def show(
+    letter_id: Annotated[str, typer.Argument(help="As `list` shows it.", metavar="ID")],
+    as_json: Json = False,
+) -> None:
+    """Show one dead letter: its event, why it died, and where.
+
+    A bug in the handler is shown with its traceback; what the handler itself
+    gave as its reason needs none (JSON has it all the same).
+
+    \b
+    Examples:
+      offhook dead show crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
+    """
+    with _connected() as rq:
+        [letter] = _by_id(dead_letters.find(rq), [letter_id])
+        trace = dead_letters.traceback(rq, letter)
+    if as_json:
+        print_json(letter.as_dict() | {"traceback": trace})
+        return
+    for name, value in _facts(letter):
+        typer.echo(f"{name + ':':<17} {printable(value)}")
+    if not trace.rstrip().rpartition("\n")[2].startswith(DeliveryError.__module__):
+        lines = "\n".join(map(printable, trace.splitlines()))
+        typer.echo(f"\n{lines or 'No traceback was kept.'}")
+
+
+@dead.command()
+def retry(
+    ids: Ids = None,
+    handler: Handler = None,
+    call: Call = None,
+    extension: Extension = None,
+    event_type: Type = None,
+    since: Since = None,
+    everything: Everything = False,
+    yes: Yes = False,
+) -> None:
+    """Have dead letters delivered again, each call in order.
+
+    \b
+    Examples:
+      offhook dead retry crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
+      offhook dead retry --handler crm --since 2h
+      offhook dead retry --all --yes
+    """
+    wanted = Filter(handler, call, extension, event_type, since)
+    letters = _chosen(ids, wanted, everything)
+    gone = {letter.handler for letter in letters} - set(load_settings().handlers)
+    if gone:
+        fail(f"{', '.join(sorted(gone))}: not configured any more, so nobody would deliver to it.")
+    confirm(f"Have {counted(len(letters), 'dead letter')} delivered again?", yes=yes)
+    done = asyncio.run(_for_each(letters, dead_letters.retry))
+    typer.echo(f"{counted(done, 'event')} sent again.")
+
+
+@dead.command()
+def discard(
+    ids: Ids = None,
+    handler: Handler = None,
+    call: Call = None,
+    extension: Extension = None,
+    event_type: Type = None,
+    since: Since = None,
+    everything: Everything = False,
+    yes: Yes = False,
+) -> None:
+    """Forget dead letters: their events are never delivered.
+
+    \b
+    Examples:
+      offhook dead discard crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
+      offhook dead discard --handler crm --call 1778000000.42
+    """
+    letters = _chosen(ids, Filter(handler, call, extension, event_type, since), everything)
+    confirm(f"Forget {counted(len(letters), 'dead letter')} for ever?", yes=yes)
+    done = asyncio.run(_for_each(letters, _discard))
+    typer.echo(f"{counted(done, 'dead letter')} forgotten.")
+
+
+@contextmanager
+def _connected() -> Iterator[Redis]:
+    rq = connect_rq(load_settings().redis_url)
+    try:
+        yield rq
+    finally:
+        rq.close()
+
+
+def _chosen(ids: Sequence[str] | None, wanted: Filter, everything: bool) -> list[DeadLetter]:
+    """The dead letters with these ids, or that the filter lets through; there is at least one."""
+    if not ids and wanted == Filter() and not everything:
+        raise typer.BadParameter("name dead letters by their ids, by a filter, or all with --all")
+    if ids and (everything or wanted != Filter()):
+        raise typer.BadParameter("ids and filters do not go together")
+    with _connected() as rq:
+        found = dead_letters.find(rq, wanted)
+    if ids:
+        return _by_id(found, ids)
+    if not found:
+        note("No dead letters.")
+        raise typer.Exit
+    return found
+
+
+def _by_id(found: Sequence[DeadLetter], ids: Sequence[str]) -> list[DeadLetter]:
+    unknown = set(ids) - {letter.id for letter in found}
+    if unknown:
+        fail(
+            f"There is no dead letter {', '.join(sorted(unknown))}: "
+            "`offhook dead list` shows which there are."
+        )
+    return [letter for letter in found if letter.id in ids]
+
+
+async def _for_each(
+    letters: Sequence[DeadLetter], act: Callable[[Inbox, Redis, DeadLetter], Awaitable[bool]]
+) -> int:
+    """How many of them it was still to be done for."""
+    console = Console(stderr=True)
+    done = 0
+    async with connected(load_settings()) as (inbox, rq):
+        for letter in track(letters, "", console=console, transient=True):
+            done += await act(inbox, rq, letter)
+    return done
+
+
+async def _discard(inbox: Inbox, rq: Redis, letter: DeadLetter) -> bool:
+    return dead_letters.discard(rq, letter)
+
+
+def _lines(letter: DeadLetter) -> list[str]:
+    event = letter.event
+    return [
+        letter.id,
+        f"  {event.type.value} of {event.extension}, call {event.call}",
+        f"  {letter.error} ({_attempts(letter)}, died {local(letter.died)})",
+    ]
+
+
+def _attempts(letter: DeadLetter) -> str:
+    return counted(letter.attempts, "attempt")
+
+
+def _facts(letter: DeadLetter) -> list[tuple[str, str]]:
+    event = letter.event
+    return [
+        ("dead letter", letter.id),
+        ("handler", letter.handler),
+        ("died", f"{local(letter.died)}, after {_attempts(letter)}"),
+        ("error", letter.error),
+        ("event", event.id),
+        ("type", event.type.value),
+        ("extension", event.extension),
+        ("call", event.call),
+        ("received", local(event.received)),
+        *event.parameters.items(),
+    ]

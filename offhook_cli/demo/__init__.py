@@ -1,0 +1,340 @@
+"""`offhook demo`: the whole way of an event, live, with nothing to set up."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from random import Random
+from typing import Annotated
+
+import httpx
+import typer
+from rich.console import Console
+from rq import Worker
+
+from offhook import queues
+from offhook.connection import connect, connect_rq
+from offhook.errors import ConfigError, OffhookError
+from offhook.inbox import CALL_LOG, Inbox
+from offhook.inbox.call_store import Calls
+from offhook.tasks import end
+from offhook_cli.demo.show import Show
+from offhook_cli.demo.target import OtherSystems
+from offhook_cli.embedded_server import EmbeddedServer, free_port
+from unifiedapi.sandbox.scenarios import Scenario
+
+HANDLERS = ("call-log", "crm", "alerts")
+STORY = {
+    Scenario.ANSWERED: "Somebody calls, and the phone is answered.",
+    Scenario.OUTGOING: "A call to the outside.",
+    Scenario.MISSED: "Somebody calls, and nobody answers.",
+    Scenario.BUSY: "Somebody calls a phone that is busy.",
+    Scenario.RING_GROUP: "Three phones ring together, and one of them answers.",
+}
+SPEED = 20.0  # a call of a minute lasts three seconds
+_STOP_WITHIN = 30.0  # seconds
+
+_CONFIG = """\
+secret = "{secret}"
+public_url = "{receiver}"
+redis_url = "{redis}"
+settle = 0.5                    # so soon after the last hangup a call is over: here all goes fast
+
+[pbx.demo]
+host = "{pbx}"
+client_id = "offhook"
+client_secret = "{pbx_secret}"
+insecure = true                 # plain http, on this machine only
+
+[handlers.call-log]             # rows in a database for every event, call and leg
+use = "sql"
+[handlers.call-log.options]
+url = "sqlite:///{folder}/calls.db"
+
+[handlers.crm]                  # a signed webhook for every event
+use = "webhook"
+retry = [2, 5, 10]
+[handlers.crm.options]
+url = "{target}/crm"
+secret = "{webhook_secret}"
+private_networks = true         # it is on this machine
+
+[handlers.alerts]               # a message for each call that nobody took
+use = "notify"
+[handlers.alerts.options]
+urls = ["{alerts}"]
+title = "Missed call"
+body = "{{{{ caller }}}} called {{{{ event.extension }}}}: {{{{ call.outcome }}}}"
+"""
+
+# A PBX with three phones, and an app that may use its API.
+_PBX = """\
+[[users]]
+id = 1
+organization = "0003"
+level = "organization"
+
+[[apps]]
+id = "offhook"
+secret = "{pbx_secret}"
+user = 1
+
+[[extensions]]
+number = "0003*210"
+user = 1
+
+[[extensions]]
+number = "0003*211"
+user = 1
+
+[[extensions]]
+number = "0003*212"
+user = 1
+"""
+# As an installer does it; the second command only to show that GET works as well as POST.
+_SETUP = (
+    ("setup", "--all", "--yes"),
+    ("setup", "0003*210", "--method", "GET", "--yes"),
+)
+
+
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave it running, with its URLs shown, until Ctrl-C.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed places the same calls.", show_default="random")
+    ] = None,
+) -> None:
+    """See calls arrive and be delivered, with nothing to set up.
+
+    Starts a Valkey server, a sandbox PBX, the receiver and the workers, all
+    for real and on this machine only; has the callback URLs registered on
+    the PBX, as an installer does; places five calls, and shows every event
+    as it arrives and every delivery as it is made: into a database, to a
+    CRM as signed webhooks, and as alerts. Then stops all of it and leaves
+    nothing behind.
+    """
+    console = Console(highlight=False)
+    try:
+        with _folder() as folder:
+            asyncio.run(_demo(Show(console), folder, keep=keep, seed=seed))
+    except KeyboardInterrupt:
+        console.print("\nStopped; nothing is left behind.")
+        raise typer.Exit(130) from None
+    except ConfigError as error:
+        for problem in error.problems:
+            typer.echo(problem, err=True)
+        raise typer.Exit(2) from error
+    except OffhookError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for everything the demo writes. It stays only when something went wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="offhook-demo-"))
+    try:
+        yield folder
+    except OffhookError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
+
+
+async def _demo(show: Show, folder: Path, *, keep: bool, seed: int | None) -> None:
+    key = f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
+    pbx_secret = secrets.token_urlsafe(32)
+    receiver, pbx = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    show.step("a Valkey server, append-only file on")
+    with EmbeddedServer(folder / "valkey") as server, OtherSystems(key) as others:
+        config = folder / "offhook.toml"
+        config.write_text(
+            _CONFIG.format(
+                secret=secrets.token_urlsafe(32),
+                receiver=receiver,
+                redis=server.url,
+                pbx=pbx,
+                pbx_secret=pbx_secret,
+                folder=folder,
+                target=others.url,
+                webhook_secret=key,
+                alerts=f"{others.url.replace('http', 'json')}/alerts",
+            )
+        )
+        (folder / "pbx.toml").write_text(_PBX.format(pbx_secret=pbx_secret))
+        async with (
+            _sandbox(show, config, pbx),
+            _offhook(show, config, receiver, server.url),
+            _watched(show, server.url) as inbox,
+        ):
+            await _set_up(show, config)
+            await _place_calls(show, pbx, seed)
+            await _all_delivered(inbox)
+            await _run(show, config, "calls")
+            show.summary(folder / "calls.db", others)
+            if keep:
+                show.kept(receiver, pbx, config, folder)
+                await asyncio.Event().wait()
+            show.next_steps()
+
+
+@contextlib.asynccontextmanager
+async def _sandbox(show: Show, config: Path, pbx: str) -> AsyncIterator[None]:
+    show.step("a sandbox PBX")
+    port = pbx.rpartition(":")[2]
+    pbx_file = str(config.with_name("pbx.toml"))
+    with _process(config, "sandbox", "start", "--port", port, "--file", pbx_file) as running:
+        await _until_answers(f"{pbx}/sandbox/tally", running, "the sandbox PBX", config.parent)
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _offhook(show: Show, config: Path, receiver: str, redis_url: str) -> AsyncIterator[None]:
+    """The receiver and the workers, as the processes that they are in earnest."""
+    port = receiver.rpartition(":")[2]
+    show.step("the receiver")
+    with _process(config, "serve", "--port", port) as web:
+        await _until_answers(f"{receiver}/health/ready", web, "the receiver", config.parent)
+        show.step("the workers")
+        with _process(config, "work") as work:
+            await _until_listening(redis_url, work, config.parent)
+            yield
+
+
+@contextlib.contextmanager
+def _process(config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    log = config.parent / f"{arguments[0]}.log"
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "offhook_cli", *arguments],
+            env=os.environ | {"OFFHOOK_CONFIG": str(config)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is ours: the workers stop before their server
+        )
+        try:
+            yield running
+        finally:
+            running.terminate()
+            try:
+                running.wait(_STOP_WITHIN)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.wait()
+
+
+async def _until_answers(
+    url: str, process: subprocess.Popen[bytes], what: str, folder: Path
+) -> None:
+    deadline = time.monotonic() + 20
+    async with httpx.AsyncClient() as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(url)).is_success:
+                    return
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise OffhookError(f"{what} did not start: see the logs in {folder}")
+            await asyncio.sleep(0.1)
+
+
+async def _until_listening(redis_url: str, work: subprocess.Popen[bytes], folder: Path) -> None:
+    """Return when every handler has a worker on each of its queues."""
+    deadline = time.monotonic() + 30
+    with connect_rq(redis_url) as rq:
+        names = [
+            name
+            for handler in HANDLERS
+            for name in (queues.dispatch_queue(handler, 0), queues.redeliver_queue(handler))
+        ]
+        while not all(Worker.count(queue=queues.queue(name, rq)) for name in names):
+            if work.poll() is not None or time.monotonic() > deadline:
+                raise OffhookError(f"the workers did not start: see {folder}/work.log")
+            await asyncio.sleep(0.1)
+
+
+@contextlib.asynccontextmanager
+async def _watched(show: Show, redis_url: str) -> AsyncIterator[Inbox]:
+    """Show every event and every delivery while in this context."""
+    redis = connect(redis_url)
+    inbox = Inbox(redis, partitions=1)
+
+    async def events() -> None:
+        async for event in inbox.watch_events():
+            show.event(event)
+
+    async def deliveries() -> None:
+        async for attempt in inbox.watch_deliveries():
+            show.attempt(attempt)
+
+    watching = [asyncio.create_task(events()), asyncio.create_task(deliveries())]
+    while not await inbox.watched():
+        await asyncio.sleep(0.02)
+    try:
+        yield inbox
+    finally:
+        await end(*watching)
+        await redis.aclose()
+
+
+async def _set_up(show: Show, config: Path) -> None:
+    """Have the callback URLs registered on the PBX."""
+    for arguments in _SETUP:
+        await _run(show, config, *arguments)
+
+
+async def _run(show: Show, config: Path, *arguments: str) -> None:
+    """Run a command of ours and show what it prints."""
+    show.command(arguments)
+    columns = {} if show.width is None else {"COLUMNS": str(show.width)}
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "offhook_cli", *arguments),
+        env=os.environ | {"OFFHOOK_CONFIG": str(config)} | columns,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    output, errors = await running.communicate()
+    if running.returncode:
+        raise OffhookError(f"offhook {arguments[0]} failed: {errors.decode().strip()}")
+    show.output(output.decode())
+
+
+async def _place_calls(show: Show, pbx: str, seed: int | None) -> None:
+    rng = Random(seed)
+    show.legend()
+    async with httpx.AsyncClient(base_url=f"{pbx}/sandbox") as control:
+        for number, (scenario, story) in enumerate(STORY.items(), start=1):
+            show.call(number, len(STORY), story)
+            order = {"scenario": scenario, "speed": SPEED, "seed": rng.randrange(2**32)}
+            (await control.post("/calls", json=order)).raise_for_status()
+            while (tally := (await control.get("/tally")).json())["running"]:
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.8)  # until it is over, and for those who read along
+    if tally["accepted"] < tally["sent"]:
+        raise OffhookError("the receiver did not accept every callback")
+
+
+async def _all_delivered(inbox: Inbox) -> None:
+    """Return when no handler has anything left to deliver, or to deliver again."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        calls = await Calls(inbox).live()
+        states = [await inbox.state(name, 0) for name in (*HANDLERS, CALL_LOG)]
+        if not calls and not any(each.lag or each.in_flight or each.lanes for each in states):
+            await asyncio.sleep(0.3)  # the last ones are still being shown
+            return
+        await asyncio.sleep(0.1)
+    raise OffhookError("not everything was delivered within 30 s")

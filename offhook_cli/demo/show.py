@@ -1,0 +1,193 @@
+"""What the demo shows: each event as it arrives, each delivery as it is made, and their sum."""
+
+import shlex
+import shutil
+import sqlite3
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from offhook.call import Party
+from offhook.event import CALLBACKS, CALLS, CallEvent
+from offhook_cli.demo.target import OtherSystems
+
+_MARKS = {
+    "delivered": "[green]✓[/]",
+    "failed": "[yellow]↻[/]",
+    "dead": "[red]✗[/]",
+}
+
+
+def _command() -> str:
+    """How to call `offhook` from here: it may lie in an environment that is not active."""
+    if shutil.which("offhook"):
+        return "offhook"
+    command = Path(sys.executable).with_name("offhook")
+    here = Path.cwd()
+    return str(command.relative_to(here) if command.is_relative_to(here) else command)
+
+
+OFFHOOK = _command()
+
+
+class Show:
+    """Prints to a console and keeps count."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        # In a terminal lines break between words, and go on below; in a file they are whole.
+        self._print = partial(console.print, soft_wrap=not console.is_terminal)
+        self._events: Counter[str] = Counter()
+        self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+        self._waited: dict[str, list[float]] = defaultdict(list)
+
+    def step(self, what: str) -> None:
+        self._print(f"Starting {what}")
+
+    def command(self, arguments: Sequence[str]) -> None:
+        self._print(f"\n[bold]$ offhook {shlex.join(arguments)}[/]")
+
+    def output(self, text: str) -> None:
+        for line in filter(str.strip, text.splitlines()):
+            self._print(f"  {line.rstrip()}", markup=False)
+
+    @property
+    def width(self) -> int | None:
+        """How wide the output of a command may be, in columns; None in a file: as it likes."""
+        return self._console.width - 2 if self._console.is_terminal else None
+
+    def _line(self, head: str, rest: Text) -> None:
+        """Print a line. Where it is too long, the rest is broken and stays beside the head."""
+        if not self._console.is_terminal:
+            self._print(Text.from_markup(head) + rest)
+            return
+        grid = Table.grid()
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(Text.from_markup(head), rest)
+        self._print(grid)
+
+    def legend(self) -> None:
+        self._print(
+            "\n[dim]● an event has arrived   ◆ what Offhook tells of the whole call\n"
+            "✓ delivered              ↻ failed, will be tried again[/]"
+        )
+
+    def call(self, number: int, of: int, story: str) -> None:
+        self._print(f"\n[bold]Call {number} of {of}: {story}[/]")
+
+    def event(self, event: CallEvent) -> None:
+        self._events[event.type] += 1
+        mark = "●" if event.type in CALLBACKS else "◆"
+        status = event.status or (event.summary and event.summary.outcome) or ""
+        self._line(
+            f"  [cyan]{mark}[/] {event.received.astimezone():%H:%M:%S.%f}"[:-3]
+            + f"  [cyan]{event.type:<13}[/] {event.extension}  [dim]{status:<8}[/]  ",
+            Text(f"{_party(event.caller)} → {_party(event.called)}"),
+        )
+
+    def attempt(self, attempt: dict[str, Any]) -> None:
+        handler, outcome = attempt["handler"], attempt["outcome"]
+        self._outcomes[handler][outcome] += 1
+        what = f"{attempt['type']:<13} {attempt['extension']}"
+        if outcome == "delivered":
+            if attempt["attempt"] == 1:
+                self._waited[handler].append(attempt["waited"])
+                how = f"after {_ms(attempt['waited'])}, took {_ms(attempt['took'])}"
+            else:
+                how = f"at attempt {attempt['attempt']}"
+        else:
+            how = f"{attempt['error']}; later events of this call wait"
+        self._line(
+            f"      {_MARKS[outcome]} [bold]{handler:<9}[/] {what}  ", Text(how, style="dim")
+        )
+
+    def summary(self, database: Path, others: OtherSystems) -> None:
+        raw = {each: count for each, count in self._events.items() if each in CALLBACKS}
+        told = {each: count for each, count in self._events.items() if each in CALLS}
+        self._print(
+            f"\n[bold]{sum(raw.values())} events accepted[/]: {_counted(raw)}.\n"
+            f"{sum(told.values())} more tell of the calls: {_counted(told)}.\n"
+        )
+        table = Table(box=None, pad_edge=False)
+        table.add_column("handler")
+        for title in ("delivered", "tried again", "dead", "half within", "99 % within"):
+            table.add_column(title, justify="right")
+        for handler, outcomes in sorted(self._outcomes.items()):
+            waited = self._waited[handler]
+            table.add_row(
+                handler,
+                *(str(outcomes[outcome]) for outcome in ("delivered", "failed", "dead")),
+                _ms(median(waited)) if waited else "-",
+                _ms(_p99(waited)) if waited else "-",
+            )
+        self._print(table)
+        self._print(
+            "[dim]The times are from the acceptance of an event to the call of the handler. "
+            "The long ones: a handler's first event starts its worker up, and what is behind a "
+            "redelivery waits for it.[/]\n"
+        )
+        with closing(sqlite3.connect(database)) as connection:
+            events, calls, legs = (
+                connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+                for table in ("events", "calls", "legs")
+            )
+        self._print(f"The database has {events} events, {calls} calls and {legs} legs.")
+        self._print(
+            f"The CRM has {len(others.webhooks)} webhooks, each with a signature that it checked. "
+            "It was busy once: that one came again, and the call's later ones after it."
+        )
+        self._print(f"{len(others.alerts)} alerts were sent, one for each missed call:")
+        for alert in others.alerts:
+            self._print(f"  {alert}", markup=False)
+
+    def kept(self, receiver: str, pbx: str, config: Path, folder: Path) -> None:
+        self._print(
+            f"\n[bold]Still running[/]: the receiver (try {receiver}/health/ready),\n"
+            f"and the PBX at {pbx}.\n"
+            "In another terminal, with this demo's configuration:\n"
+            f"  export OFFHOOK_CONFIG={config}\n"
+            f"  {OFFHOOK} status                 how far each handler is\n"
+            f"  {OFFHOOK} setup show             what is set up on the PBX\n"
+            f"  {OFFHOOK} calls                  who called whom, and how it ended\n"
+            f"  {OFFHOOK} sandbox call missed --speed 20 --url {pbx}\n"
+            f"The database is {folder}/calls.db, the logs lie beside it.\n"
+            "Ctrl-C stops everything and removes it.",
+            soft_wrap=True,  # to be copied
+        )
+
+    def next_steps(self) -> None:
+        self._print(
+            "\n[bold]What to try next[/]\n"
+            f"  {OFFHOOK} demo --keep     leave it running and look around\n"
+            f"  {OFFHOOK} init            write a configuration of your own\n"
+            f"  {OFFHOOK} handlers        what events can be delivered to\n"
+            "and docs/handlers.md: write a handler in ten lines."
+        )
+
+
+def _counted(events: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(events.items()))
+
+
+def _party(party: Party) -> str:
+    number = party.number or party.extension or "unknown"
+    return f"{number} ({party.name})" if party.name else number
+
+
+def _ms(seconds: float) -> str:
+    milliseconds = seconds * 1000
+    return f"{milliseconds:.1f} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"
+
+
+def _p99(values: list[float]) -> float:
+    return quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else values[0]

@@ -1,0 +1,407 @@
+"""`offhook handlers`: what is installed, what is configured, and what is wrong with it.
+
+Of lookups, too.
+"""
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Callable, Collection, Mapping
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import typer
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from offhook import lookup
+from offhook.errors import ConfigError
+from offhook.event import CALLBACKS, GROUPS, EventType
+from offhook.handler import Function, Handler, installed, load, plug
+from offhook.logs import printable
+from offhook.plugins import faults, with_options
+from offhook.settings import HandlerSettings, LookupSettings, load_settings
+from offhook.testing import sample_event
+from offhook_cli import handlers_new
+from offhook_cli.screen import Json, fail, note, print_json, print_table
+
+handlers = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
+
+_WORDS: Mapping[Any, str] = {
+    str: "text",
+    SecretStr: "text",
+    Path: "file",
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    dict: "table",
+}
+
+
+_CALLS = {"in": "incoming calls", "out": "outgoing calls", "internal": "internal calls"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option of a handler or lookup: a field of its class."""
+
+    name: str
+    type: str
+    required: bool
+    default: Any
+    description: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Installed:
+    """A handler or lookup that is installed; `problem` says why it cannot be loaded."""
+
+    name: str
+    package: str
+    help: str = ""
+    options: tuple[Option, ...] = ()
+    problem: str | None = None
+
+
+@handlers.callback()
+def list_(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the handlers and lookups: installed, configured, and what is wrong.
+
+    Exits with 1 if something is wrong with the configuration.
+
+    \b
+    Examples:
+      offhook handlers
+      offhook handlers show webhook
+      offhook handlers --json
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    points, knowing = installed(), lookup.installed()
+    there = [_describe(name, point, load) for name, point in points.items()]
+    known = [_describe_lookup(name, point) for name, point in knowing.items()]
+    configured, lookups, problems = _configured()
+    if as_json:
+        print_json(
+            {
+                "installed": [dataclasses.asdict(each) for each in there],
+                "configured": {name: _policy(each) for name, each in configured.items()},
+                "lookups": {
+                    "installed": [dataclasses.asdict(each) for each in known],
+                    "configured": {name: _policy(each) for name, each in lookups.items()},
+                },
+                "problems": problems,
+            }
+        )
+    else:
+        typer.echo('Installed (use = "..."; `offhook handlers show NAME` has all options):')
+        _print_installed(there)
+        _print_configured(configured)
+        typer.echo("Lookups, which know who is calling (a CRM's options are those of its handler):")
+        both = {name for name in knowing if _same(points.get(name), knowing[name])}
+        _print_installed(
+            [dataclasses.replace(each, options=()) if each.name in both else each for each in known]
+        )
+        _print_lookups(lookups)
+        for problem in problems:
+            note(f"! {problem}")
+    if problems:
+        raise typer.Exit(1)
+
+
+@handlers.command()
+def show(
+    name: Annotated[str, typer.Argument(help="An installed handler or lookup.", metavar="NAME")],
+    as_json: Json = False,
+) -> None:
+    """Show the help of one installed handler or lookup, with its options.
+
+    \b
+    Examples:
+      offhook handlers show webhook
+    """
+    points, knowing = installed(), lookup.installed()
+    if name not in {*points, *knowing}:
+        fail(
+            f"no handler is installed as {name!r}: there are {', '.join(points)}; "
+            f"and no lookup: there are {', '.join(knowing)}"
+        )
+    found = []
+    if name in points:
+        found.append(("", _describe(name, points[name], load)))
+    if name in knowing and not _same(points.get(name), knowing[name]):
+        found.append(("a lookup ", _describe_lookup(name, knowing[name])))
+    if as_json:
+        print_json(dataclasses.asdict(found[0][1]))
+        return
+    for kind, each in found:
+        typer.echo(f"{each.name}, {kind}from the package {each.package}\n")
+        _print_help(each)
+
+
+@handlers.command()
+def preview(
+    name: Annotated[str, typer.Argument(help="A handler of the configuration.", metavar="NAME")],
+    event: Annotated[
+        EventType | None,
+        typer.Option(help="Of this event type.", show_default="all that it gets"),
+    ] = None,
+) -> None:
+    """Show what a configured handler would send, with sample events. Sends nothing.
+
+    \b
+    Examples:
+      offhook handlers preview missed
+      offhook handlers preview missed --event call-started
+    """
+    configured = load_settings().handlers
+    if name not in configured:
+        fail(f"no handler is configured as {name!r}: there are {', '.join(configured) or 'none'}")
+    settings = configured[name]
+    target = load(settings.use)
+    if not hasattr(target, "preview") or not isinstance(target, type):
+        fail(f"{name} ({settings.use}) has no preview")
+    handler: Any = with_options(target, settings.options, f"handlers.{name}.options")
+    for each in [event] if event else [one for one in EventType if one in _events(settings)]:
+        typer.echo(f"--- {each}")
+        for line in handler.preview(sample_event(each)).splitlines():
+            typer.echo(printable(line))
+
+
+@handlers.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Its name, such as my_crm.", metavar="NAME")],
+) -> None:
+    """Write a project to begin a handler with, with tests.
+
+    It installs as it is. It goes into a new folder of that name, here. Nothing that is there
+    already is overwritten. docs/tutorial.md goes on from there.
+
+    \b
+    Examples:
+      offhook handlers new my_crm
+    """
+    if name in installed():
+        fail(f"a handler {name} is installed already: take another name")
+    if Path(name).exists():
+        fail(f"{name} is there already; nothing was written.")
+    try:
+        written = handlers_new.write(name, Path(name))
+    except ValueError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename} cannot be written: {error.strerror}.")
+    typer.echo(_WRITTEN.format(files="\n".join(f"  {each}" for each in written), name=name))
+
+
+_WRITTEN = """\
+Written:
+{files}
+
+Install it beside Offhook, run its tests, and see that Offhook finds it:
+  pip install --editable ./{name}
+  pytest {name}
+  offhook handlers show {name}
+
+Then plug it in, in offhook.toml, and start `offhook work` again:
+  [handlers.{name}]
+  use = "{name}"
+  [handlers.{name}.options]
+  url = "https://crm.example.com/calls"
+"""
+
+
+def options(target: type) -> tuple[Option, ...]:
+    """The options of a handler or lookup class: its fields, as their annotations describe them."""
+    hints = get_type_hints(target, include_extras=True)
+    fields = dataclasses.fields(target)
+    return tuple(_option(field, hints[field.name]) for field in fields if field.init)
+
+
+def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    required = default is dataclasses.MISSING
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()  # it stands in the source
+    described = [
+        each.description
+        for each in getattr(hint, "__metadata__", ())
+        if isinstance(each, FieldInfo) and each.description
+    ]
+    return Option(
+        name=field.name,
+        type=_in_words(hint),
+        required=required,
+        default=None if required else default,
+        description=described[-1] if described else "",
+    )
+
+
+def _in_words(hint: Any) -> str:
+    """A type as somebody who writes a configuration would say it."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _in_words(arguments[0])
+    if origin is Literal:
+        return " or ".join(f'"{value}"' for value in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(_in_words(each) for each in arguments if each is not NoneType)
+    if origin in (list, tuple, set, frozenset):
+        return f"list of {_in_words(arguments[0])}"
+    known: Any = origin or hint
+    return _WORDS.get(known, getattr(known, "__name__", str(known)))
+
+
+def _describe(name: str, point: EntryPoint, load: Callable[[str], Any]) -> Installed:
+    package = point.dist.name if point.dist else "?"
+    try:
+        target = load(name)
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything while it is imported
+        problem = str(error) or type(error).__name__
+        return Installed(name, package, problem=problem)
+    return Installed(name, package, inspect.getdoc(target) or "", _options(target))
+
+
+def _describe_lookup(name: str, point: EntryPoint) -> Installed:
+    found = _describe(name, point, lookup.load)
+    if found.problem is None and issubclass(target := lookup.load(name), Handler):
+        # Its docstring is about that.
+        found = dataclasses.replace(found, help=inspect.getdoc(target.name_of) or "")
+    return found
+
+
+def _same(handler: EntryPoint | None, knowing: EntryPoint) -> bool:
+    """Is a lookup the same class as the handler of its name?"""
+    return handler is not None and handler.value == knowing.value
+
+
+def _options(target: type | Function) -> tuple[Option, ...]:
+    return options(target) if isinstance(target, type) else ()
+
+
+def _configured() -> tuple[dict[str, HandlerSettings], dict[str, LookupSettings], list[str]]:
+    """The configured handlers and lookups, and all that is wrong with the configuration."""
+    try:
+        settings = load_settings()
+    except ConfigError as error:
+        return {}, {}, error.problems
+    problems = faults(plug, settings.handlers) + faults(_check_lookup, settings.lookups)
+    return settings.handlers, settings.lookups, problems
+
+
+def _check_lookup(name: str, settings: LookupSettings) -> None:
+    problem = lookup.plug(name, settings).lookup.problem()
+    if problem:
+        raise ConfigError(f"lookups.{name}: {problem}")
+
+
+def _policy(settings: HandlerSettings | LookupSettings) -> dict[str, Any]:
+    """All but the options: a secret may be among them."""
+    return settings.model_dump(mode="json", exclude={"options"})
+
+
+def _print_installed(there: list[Installed]) -> None:
+    rows = [
+        [
+            each.name,
+            each.package,
+            each.problem or each.help.partition("\n")[0],
+            ", ".join(option.name for option in each.options if option.required),
+        ]
+        for each in there
+    ]
+    print_table("name", "package", "what it does", "must be set", rows=rows)
+
+
+def _print_help(found: Installed) -> None:
+    typer.echo(found.problem or found.help)
+    if found.options:
+        print_table(
+            "option", "type", "what it is", rows=[_option_row(each) for each in found.options]
+        )
+    elif not found.problem:
+        typer.echo("\nIt has no options.")
+
+
+def _print_configured(configured: Mapping[str, HandlerSettings]) -> None:
+    if not configured:
+        typer.echo("Configured: none")
+        return
+    rows = [
+        [
+            name,
+            each.use,
+            _filter(each),
+            f"{each.concurrency} at once, {each.timeout:g} s",
+            " ".join(f"{wait:g}" for wait in each.retry) or "never",
+        ]
+        for name, each in configured.items()
+    ]
+    typer.echo("Configured:")
+    print_table("name", "use", "gets", "calls", "retries after s", rows=rows)
+
+
+def _print_lookups(configured: Mapping[str, LookupSettings]) -> None:
+    if not configured:
+        typer.echo("Configured: none")
+        return
+    rows = [
+        [name, each.use, f"{each.timeout:g} s", _lifetime(each)]
+        for name, each in configured.items()
+    ]
+    typer.echo("Configured, asked in this order:")
+    print_table("name", "use", "has", "remembered", rows=rows)
+
+
+def _lifetime(settings: LookupSettings) -> str:
+    """How long its answers are remembered, in words."""
+    seconds = settings.lifetime
+    if seconds is None:
+        try:
+            seconds = lookup.load(settings.use).remember
+        except ConfigError:  # it is among the problems
+            return "?"
+    return f"{seconds:g} s" if seconds else "no"
+
+
+def _filter(settings: HandlerSettings) -> str:
+    """What a handler gets, in words."""
+    said = [
+        ", ".join(_in_groups(_events(settings))),
+        _CALLS[settings.direction] if settings.direction else "",
+        f"of {', '.join(settings.extensions)}" if settings.extensions else "",
+        f"PBX {', '.join(sorted(settings.pbx))}" if settings.pbx else "",
+    ]
+    return "; ".join(filter(None, said))
+
+
+def _events(settings: HandlerSettings) -> Collection[EventType]:
+    """The event types that it gets: those of its filter, or what it is made for."""
+    if settings.events is not None:
+        return settings.events
+    try:
+        return getattr(load(settings.use), "events", CALLBACKS)
+    except ConfigError:  # it is among the problems
+        return ()
+
+
+def _in_groups(events: Collection[EventType]) -> list[str]:
+    """Event types, those of a whole group by its name."""
+    whole = [name for name, group in GROUPS.items() if set(group) <= set(events)]
+    named = {each for name in whole for each in GROUPS[name]}
+    return [*whole, *(each for each in EventType if each in events and each not in named)]
+
+
+def _option_row(option: Option) -> list[str]:
+    default = "required" if option.required else f"default: {_shown(option.default)}"
+    return [option.name, f"{option.type}\n{default}", option.description]
+
+
+def _shown(default: Any) -> str:
+    if default is None or default == {} or default == []:
+        return "none"
+    return json.dumps(default, ensure_ascii=False, default=str)

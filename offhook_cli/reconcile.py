@@ -1,0 +1,149 @@
+"""`offhook calls reconcile`: the PBX's call records against the calls here, by hand."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from offhook.errors import InboxUnavailable, NotYet
+from offhook.provisioning.api import among, open_api, sentence
+from offhook.settings import Settings, load_settings
+from offhook_cli.moment import moment
+from offhook_cli.pbx import tell_insecure
+from offhook_cli.screen import Json, counted, fail, local, note, print_json, print_table
+from offhook_cli.server import connected
+from unifiedapi.errors import UnifiedApiError
+from workers.reconcile.reconciliation import Reconciled, Reconciliation
+
+
+def reconcile(
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=moment,
+            metavar="TIME",
+            show_default="1d",
+            help="Calls that began since: 2h, 3d (ago), 2026-05-01T14:00.",
+        ),
+    ] = None,
+    pbx: Annotated[
+        str | None,
+        typer.Option(
+            "--pbx", help="Which PBX.", metavar="NAME", show_default="all whose API is spoken"
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be closed and recovered.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare the PBX's call records with the calls here.
+
+    Closes the calls whose hangup never came, and recovers the calls of which
+    no callback came: handlers are told of them, each once. The workers do the
+    same every hour. Only calls of extensions that were set up count, and only
+    those recorded 10 minutes ago or before: callbacks may still be on their way.
+
+    \b
+    Examples:
+      offhook calls reconcile --since 2d --dry-run
+      offhook calls reconcile --since 2026-05-01 --pbx main
+    """
+    settings = load_settings()
+    began = since or datetime.now(UTC) - timedelta(days=1)
+    names = among(settings, pbx)
+    if pbx is None:
+        names = [name for name in names if settings.pbx[name].host is not None] or names
+    done = asyncio.run(_done(settings, names, began, dry_run=dry_run))
+    if as_json:
+        print_json([_as_dict(each) for each in done])
+        return
+    if rows := [row for each in done for row in _rows(each, dry_run=dry_run)]:
+        print_table("call", "began", "from", "to", "", rows=rows)
+    for each in done:
+        if each.since > began + timedelta(seconds=1):
+            note(f"Calls are kept for keep_days: compared since {local(each.since)}.")
+        typer.echo(_sentence(each, dry_run=dry_run))
+
+
+async def _done(
+    settings: Settings, names: list[str], since: datetime, *, dry_run: bool
+) -> list[Reconciled]:
+    done = []
+    async with connected(settings) as (inbox, rq):
+        for name in names:
+            tell_insecure(settings, name)
+            try:
+                async with open_api(settings, name) as api:
+                    with _bar(name) as advance:
+                        work = Reconciliation(settings, name, api, inbox, rq)
+                        done.append(await work.since(since, dry_run=dry_run, advance=advance))
+            except (UnifiedApiError, NotYet, InboxUnavailable) as error:
+                fail(f"{name}: {sentence(error)}")
+    return done
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn(f"Reading the records of {name}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda part: bar.update(task, completed=part)
+
+
+def _rows(done: Reconciled, *, dry_run: bool) -> list[list[str]]:
+    to_be = "to be " if dry_run else ""
+    closed = [
+        [
+            f"{done.pbx}/{call.id}",
+            local(call.started),
+            call.caller.number or call.caller.extension or "withheld",
+            call.called.number or call.called.extension or "",
+            f"{to_be}closed",
+        ]
+        for call in done.closed
+    ]
+    recovered = [
+        [
+            f"{done.pbx}/{record.call_id}",
+            local(record.began),
+            record.parts[0].source or "withheld",
+            record.parts[0].destination or "",
+            f"{to_be}recovered",
+        ]
+        for record in done.recovered
+    ]
+    return sorted(closed + recovered, key=lambda row: row[1])
+
+
+def _sentence(done: Reconciled, *, dry_run: bool) -> str:
+    would = "would be " if dry_run else ""
+    return (
+        f"{done.pbx}: {counted(done.records, 'call')} on the PBX, {done.here} here; "
+        f"{len(done.closed)} {would}closed, {len(done.recovered)} {would}recovered."
+    )
+
+
+def _as_dict(done: Reconciled) -> dict[str, Any]:
+    return {
+        "pbx": done.pbx,
+        "since": done.since,
+        "until": done.until,
+        "on_the_pbx": done.records,
+        "here": done.here,
+        "closed": [f"{done.pbx}/{call.id}" for call in done.closed],
+        "recovered": [f"{done.pbx}/{record.call_id}" for record in done.recovered],
+    }

@@ -1,0 +1,222 @@
+"""`offhook sandbox`: a PBX made of code, to try everything on that a real one does."""
+
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+
+from offhook_cli.screen import Json, fail, note, print_json
+from offhook_cli.server import bound
+from unifiedapi.sandbox.pbx import Drop
+from unifiedapi.sandbox.scenarios import Scenario
+
+sandbox = typer.Typer(
+    help="Run a PBX made of code: UnifiedAPI, and calls placed on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Url = Annotated[
+    str, typer.Option(help="Where the sandbox PBX runs.", metavar="URL", envvar="OFFHOOK_SANDBOX")
+]
+Phones = Annotated[
+    str | None,
+    typer.Option(help="The phones, separated by commas.", show_default="all", metavar="LIST"),
+]
+Speed = Annotated[
+    float,
+    typer.Option(
+        min=0.001, metavar="FACTOR", help="20 makes a call of two minutes last six seconds."
+    ),
+]
+Lost = Annotated[
+    Drop,
+    typer.Option(
+        help="The callbacks that the PBX never makes: none, hangup or all; it records the call.",
+        metavar="WHICH",
+    ),
+]
+_HERE = "http://127.0.0.1:8090"
+
+
+@sandbox.command("start")
+def start(
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="The address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, metavar="PORT", help="The port to listen on.")
+    ] = 8090,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="A TOML file with users, extensions and apps.",
+            show_default="a small organization",
+        ),
+    ] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Speak TLS, with a certificate made for this run.")
+    ] = False,
+    numbers: Annotated[
+        bool, typer.Option("--numbers", help="Answer with JSON numbers instead of strings.")
+    ] = False,
+    wrapped: Annotated[
+        bool, typer.Option("--wrapped", help="Wrap answers in an array, as v5's samples do.")
+    ] = False,
+) -> None:
+    """Start the sandbox PBX; it runs until Ctrl-C.
+
+    It speaks UnifiedAPI (phone call events, presence, queue agents, call
+    records, OAuth) as documented, and makes real callbacks for the calls
+    that are placed on it. Its description is at /openapi.json. It forgets
+    everything when it stops.
+
+    \b
+    Examples:
+      offhook sandbox start
+      offhook sandbox start --file pbx.toml --tls
+    """
+    import uvicorn
+
+    from offhook.http.callbacks import callbacks
+    from unifiedapi.sandbox.control import create_exchange
+    from unifiedapi.sandbox.store import Store
+    from unifiedapi.sandbox.tls import make_certificate
+
+    try:
+        store = Store.load(file) if file else Store.example()
+    except (OSError, ValueError) as error:
+        fail(f"{file}: {error}", code=2)
+    with ExitStack() as stack:
+        options: dict[str, Any] = {}
+        ca_file: Path | None = None
+        if tls:
+            folder = stack.enter_context(TemporaryDirectory(prefix="offhook-sandbox-"))
+            try:
+                made = make_certificate(folder, "localhost", host)
+            except RuntimeError as error:
+                fail(str(error))
+            ca_file = made.ca_file
+            options = {"ssl_certfile": made.certificate_file, "ssl_keyfile": made.key_file}
+        base = f"{'https' if tls else 'http'}://{host}:{port}"
+        app = create_exchange(store, callbacks, numbers=numbers, wrapped=wrapped)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, **options)
+        listening = bound(host, port)
+        note(_welcome(store, base, ca_file))
+        # Else uvicorn ends the process on SIGTERM, and the certificate's key stays behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            uvicorn.Server(config).run([listening])
+        except KeyboardInterrupt:
+            note("The sandbox PBX has stopped.")
+
+
+@sandbox.command("call")
+def call(
+    scenario: Annotated[
+        Scenario, typer.Argument(help=f"What happens: {', '.join(Scenario)}.", metavar="SCENARIO")
+    ] = Scenario.ANSWERED,
+    url: Url = _HERE,
+    phones: Phones = None,
+    speed: Speed = 1.0,
+    drop: Lost = Drop.NONE,
+    as_json: Json = False,
+) -> None:
+    """Place a call on a running sandbox PBX.
+
+    \b
+    Examples:
+      offhook sandbox call ring-group --speed 20
+      offhook sandbox call missed --phones '0003*210'
+      offhook sandbox call answered --speed 20 --drop hangup
+    """
+    order = {"scenario": scenario, **_placing(phones, speed, drop)}
+    answer = _control(url, "POST", "calls", order)
+    if as_json:
+        print_json(answer)
+    else:
+        note(f"A call is on its way: {answer['id']}")
+
+
+@sandbox.command("load")
+def load(
+    calls: Annotated[int, typer.Argument(min=1, metavar="N", help="How many calls to place.")],
+    rate: Annotated[
+        float, typer.Option(min=0.001, metavar="N", help="Calls to begin per second.")
+    ] = 10.0,
+    url: Url = _HERE,
+    phones: Phones = None,
+    speed: Speed = 1.0,
+    drop: Lost = Drop.NONE,
+) -> None:
+    """Place many calls on a running sandbox PBX.
+
+    \b
+    Example:
+      offhook sandbox load 1000 --rate 50 --speed 20
+    """
+    _control(url, "POST", "load", {"calls": calls, "rate": rate, **_placing(phones, speed, drop)})
+    note(f"{calls} calls are on their way; `offhook sandbox tally` counts the answers.")
+
+
+@sandbox.command("tally")
+def tally(url: Url = _HERE, as_json: Json = False) -> None:
+    """Show what has become of the callbacks of a running sandbox PBX."""
+    answer = _control(url, "GET", "tally")
+    if as_json:
+        print_json(answer)
+        return
+    refused = ", ".join(f"{count} by {status}" for status, count in answer["refused"].items())
+    failed = ", ".join(f"{count} {reason}" for reason, count in answer["failed"].items())
+    typer.echo(
+        f"{answer['calls']} calls are over; {answer['sent']} callbacks: "
+        f"{answer['accepted']} accepted, refused: {refused or 'none'}, failed: {failed or 'none'}."
+    )
+
+
+def _placing(phones: str | None, speed: float, drop: Drop) -> dict[str, Any]:
+    listed = [phone.strip() for phone in (phones or "").split(",") if phone.strip()]
+    return {"phones": listed or None, "speed": speed, "drop": drop}
+
+
+def _control(url: str, method: str, what: str, order: dict[str, Any] | None = None) -> Any:
+    import httpx
+
+    try:
+        # Only a sandbox has this endpoint, with a certificate that nobody else trusts.
+        answer = httpx.request(
+            method,
+            f"{url.rstrip('/')}/sandbox/{what}",
+            json=order,
+            verify=False,  # noqa: S501
+        )
+    except httpx.TransportError as error:
+        fail(f"no sandbox PBX answers at {url} ({error}): start one with `offhook sandbox start`")
+    if answer.status_code == 400:
+        fail(answer.json()["error"]["message"])
+    if not answer.is_success:
+        fail(f"{url} is no sandbox PBX: it answered {answer.status_code}")
+    return answer.json()
+
+
+def _welcome(store: Any, base: str, ca_file: Path | None) -> str:
+    lines = [f"The sandbox PBX listens on {base}. For offhook.toml:", "", "[pbx.sandbox]"]
+    lines.append(f'host = "{base}"')
+    for app in list(store.apps.values())[:1]:
+        lines += [f'client_id = "{app.id}"', f'client_secret = "{app.secret}"']
+    lines.append(f'ca_file = "{ca_file}"' if ca_file else "insecure = true    # plain http")
+    numbers = ", ".join(store.extensions)
+    where = "" if base == _HERE else f" --url {base}"
+    lines += [
+        "",
+        f"Extensions: {numbers}.",
+        f"Place a call: offhook sandbox call ring-group{where}",
+    ]
+    return "\n".join(lines)

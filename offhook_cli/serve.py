@@ -1,0 +1,84 @@
+"""`offhook serve`: the receiver."""
+
+import socket
+from contextlib import suppress
+from math import ceil
+from typing import Annotated
+
+import typer
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from offhook import logs
+from offhook.settings import Settings, config_path, load_settings
+from offhook_cli.screen import note
+from offhook_cli.server import bound, tell_risks
+from receiver.journal import open_journals
+from receiver.uvicorn_protocol import server_config
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="The address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, metavar="PORT", help="The port to listen on.")
+    ] = 8080,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="How many; one takes thousands of callbacks a second."
+        ),
+    ] = 1,
+) -> None:
+    """Run the receiver: take the callbacks of the PBX.
+
+    Stops on SIGTERM or Ctrl-C, when the callbacks in flight are answered.
+    TLS is for a proxy in front of it.
+
+    \b
+    Examples:
+      offhook serve
+      offhook serve --host 0.0.0.0 --port 8080 --processes 2
+    """
+    settings = load_settings()
+    logs.log_to_stderr()
+    config = server_config(
+        host=host,
+        port=port,
+        workers=processes,
+        timeout_graceful_shutdown=ceil(settings.read_timeout) + 5,
+    )
+    config.log_config = logs.CONFIG  # for the processes that uvicorn starts
+    listening = bound(host, port)
+    tell_risks(settings)
+    with suppress(KeyboardInterrupt):  # uvicorn raises it when it has stopped
+        _run(config, settings, listening)
+
+
+def _run(config: uvicorn.Config, settings: Settings, listening: socket.socket) -> None:
+    if config.workers > 1:
+        # A process that cannot write there would be started again and again.
+        folder = config_path().parent / settings.journal
+        for journal in open_journals(folder, settings.journal_size):
+            journal.close()
+        _tell(config)
+        Multiprocess(config, sockets=[listening]).run()
+        return
+    server = _Server(config)
+    server.run([listening])
+    if not server.started:
+        raise typer.Exit(1)
+
+
+class _Server(uvicorn.Server):
+    """Says that it listens when it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        _tell(self.config)
+
+
+def _tell(config: uvicorn.Config) -> None:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    note(f"The receiver listens on http://{host}:{config.port}.")

@@ -1,0 +1,113 @@
+"""`offhook status`: how far each handler has got."""
+
+import asyncio
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from offhook.operations.status import HandlerStatus, Status
+from offhook.operations.status import status as read_status
+from offhook.settings import load_settings
+from offhook_cli.screen import Json, Rows, counted, print_json
+from offhook_cli.server import connected
+
+_EVERY = 1.0  # seconds
+
+
+def status(
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on showing it until Ctrl-C.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how far each handler has got, and what is in the way.
+
+    \b
+      lag        events that the handler has not read yet
+      in flight  events that it has read and not yet delivered
+      waiting    calls whose events wait for a redelivery
+      delivered  deliveries so far
+      failed     attempts that failed and are repeated
+      dead       dead letters: out of attempts, see `offhook dead`
+      circuit    closed: delivering; open: the other side is down
+
+    Each line with ! is something in the way; in JSON they are `problems`.
+    Exits with 1 if Redis cannot be reached.
+
+    \b
+    Examples:
+      offhook status
+      offhook status --watch
+      offhook status --json | jq -e '.problems == []'
+      offhook status --json | jq '.handlers[] | select(.lag > 1000)'
+    """
+    if watch:
+        _watch(as_json)
+    elif as_json:
+        print_json(_read().as_dict())
+    else:
+        Console(highlight=False).print(_rendered(_read()), soft_wrap=True)
+
+
+def _read() -> Status:
+    return asyncio.run(_read_it())
+
+
+async def _read_it() -> Status:
+    settings = load_settings()
+    async with connected(settings) as (inbox, rq):
+        return await read_status(inbox, rq, settings)
+
+
+def _watch(as_json: bool) -> None:
+    try:
+        if as_json:
+            while True:
+                print_json(_read().as_dict())
+                time.sleep(_EVERY)
+        with Live(_rendered(_read()), console=Console(highlight=False)) as live:
+            while True:
+                time.sleep(_EVERY)
+                live.update(_rendered(_read()), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _rendered(status: Status) -> RenderableType:
+    columns = ("handler", "lag", "in flight", "waiting", "delivered", "failed", "dead", "circuit")
+    table = Rows(columns, [_row(handler) for handler in status.handlers], right=columns[1:-1])
+    lines = [_inbox(status), _workers(status)]
+    problems = [Text(f"! {problem}", style="yellow") for problem in status.problems]
+    return Group(*([table] if status.handlers else []), *map(Text, lines), *problems)
+
+
+def _row(handler: HandlerStatus) -> list[str]:
+    counts = (
+        handler.lag,
+        handler.in_flight,
+        handler.waiting,
+        handler.delivered,
+        handler.failed,
+        handler.dead,
+    )
+    circuit = "closed" if handler.circuit is None else f"open, probe in {handler.circuit:.0f} s"
+    return [handler.name, *map(str, counts), circuit]
+
+
+def _inbox(status: Status) -> str:
+    each = ", ".join(str(length) for length in status.partitions)
+    partitions = f" ({each} in its partitions)" if len(status.partitions) > 1 else ""
+    return f"inbox: {counted(sum(status.partitions), 'event')} kept{partitions}"
+
+
+def _workers(status: Status) -> str:
+    running = sum(map(len, status.workers.values()))
+    served = sum(map(bool, status.workers.values()))
+    scheduler = "the scheduler runs" if status.scheduler else "no scheduler"
+    return (
+        f"workers: {running}, on {served} of {counted(len(status.workers), 'queue')}; {scheduler}"
+    )

@@ -1,0 +1,503 @@
+"""The fold: what a call is told to be, case by case. Whole calls are in `test_fold_scenarios`."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from offhook.call import Call, Gap, Kind, Leg, Outcome, Party
+from offhook.calls import CallState, fold, from_state, over, summarize, tell, to_state
+from offhook.event import CallEvent, EventType
+from offhook.phone_number import e164
+from offhook.testing import sample_call, sample_event
+from tests.offhook.calls.folding import BEGAN, SETTLE, TIMEOUT, Line, verdict
+
+PHONE, SECOND, QUEUE = "0003*210", "0003*211", "0003*400"
+KINDS = {PHONE: Kind.PHONE, SECOND: Kind.PHONE, QUEUE: Kind.QUEUE}
+
+
+def at(seconds: float) -> datetime:
+    return BEGAN + timedelta(seconds=seconds)
+
+
+def said(type_: str, seconds: float, extension: str = PHONE, **fields: Any) -> CallEvent:
+    """A callback of a call from outside."""
+    return sample_event(type_, extension=extension, received=at(seconds), **fields)
+
+
+def hangup(seconds: float, status: str, extension: str = PHONE, **fields: Any) -> CallEvent:
+    return said("hangup", seconds, extension, status=status, **fields)
+
+
+def record(
+    began: float, extension: str = PHONE, status: str = "ANSWER", **moments: float
+) -> CallEvent:
+    """A leg as the PBX's records have it."""
+    parameters = {name: at(moment).isoformat() for name, moment in moments.items()}
+    event = said("dial-in", began + 3600, extension, status=status, parameters=parameters)
+    return replace(event, type=EventType.CALL_RECORD, occurred=at(began))
+
+
+def taken(*events: CallEvent) -> Line:
+    line = Line(KINDS)
+    for event in events:
+        line.take(event)
+    return line
+
+
+def types(line: Line) -> list[str]:
+    return [event.type.value for event in line.told]
+
+
+def legs(call: Call) -> list[tuple[Any, ...]]:
+    def seconds(moment: datetime | None) -> float | None:
+        return None if moment is None else (moment - BEGAN).total_seconds()
+
+    return [
+        (leg.extension, seconds(leg.rang), seconds(leg.answered), seconds(leg.ended), leg.status)
+        for leg in call.legs
+    ]
+
+
+# When what is told
+
+
+def test_a_call_is_told_while_it_goes_on() -> None:
+    line = taken(said("dial-in", 0))
+    assert types(line) == ["call-started"]
+    started = verdict(line.told)
+    assert (started.started, started.ended, started.outcome) == (at(0), None, None)
+    assert (started.gaps, started.complete, started.ring_seconds) == ((), True, 0)
+    line.take(said("answer-in", 8))
+    assert types(line) == ["call-started", "call-answered"]
+    answered = verdict(line.told)
+    assert (answered.answered, answered.answered_by, answered.ring_seconds) == (at(8), PHONE, 8)
+    assert (answered.outcome, answered.ended, answered.talk_seconds) == (None, None, 0)
+    line.take(hangup(53, "ANSWER"))
+    assert len(line.told) == 2
+    line.end()
+    assert types(line)[2:] == ["call-ended"]
+    assert line.told[-1].received == at(53) + SETTLE
+
+
+def test_an_event_of_a_call_says_what_the_samples_say() -> None:
+    line = taken(said("dial-in", 0), said("answer-in", 8), hangup(53, "ANSWER"))
+    line.end()
+    sample = sample_call()
+    shift = BEGAN - sample.started
+    moved = {name: getattr(sample, name) + shift for name in ("started", "answered", "ended")}
+    leg = Leg(
+        extension=PHONE,
+        kind=Kind.PHONE,
+        direction="in",
+        rang=at(0),
+        answered=at(8),
+        ended=at(53),
+        status="ANSWER",
+    )
+    assert verdict(line.told) == replace(sample, **moved, legs=(leg,))
+    event, like = line.told[-1], sample_event("call-ended", summary=verdict(line.told))
+    assert event == replace(like, id=event.id, received=event.received)
+
+
+def test_a_queue_that_answers_is_nobody_who_answers() -> None:
+    line = taken(said("dial-in", 0, QUEUE), said("answer-in", 0.1, QUEUE))
+    assert types(line) == ["call-started"]
+    line.take(said("dial-in", 5))
+    line.take(said("answer-in", 9))
+    assert types(line) == ["call-started", "call-answered"]
+    assert line.told[-1].extension == PHONE
+
+
+def test_a_queue_of_which_nobody_has_said_so_is_taken_for_a_phone() -> None:
+    line = Line({})
+    for event in (said("dial-in", 0, QUEUE), said("answer-in", 0.1, QUEUE)):
+        line.take(event)
+    assert types(line) == ["call-started", "call-answered"]
+
+
+def test_who_calls_a_queue_is_not_answered_by_it_however_early_that_is_told() -> None:
+    inside: dict[str, Any] = {
+        "caller": Party(extension=PHONE),
+        "called": Party(number="400", extension=QUEUE),
+    }
+    line = taken(
+        said("dial-out", 0, direction="out", **inside),
+        said("answer-out", 0.1, direction="out", **inside),
+        said("dial-in", 0.2, QUEUE, **inside),
+    )
+    assert types(line) == ["call-started"]
+
+
+@pytest.mark.parametrize("number", ["400", QUEUE])
+def test_who_calls_a_queue_is_known_by_its_number(number: str) -> None:
+    out: dict[str, Any] = {"caller": Party(extension=PHONE), "called": Party(number=number)}
+    in_ = {"caller": Party(extension=PHONE), "called": Party(extension=QUEUE)}
+    line = taken(
+        said("dial-out", 0, direction="out", **out),
+        said("dial-in", 0.1, QUEUE, **in_),
+        said("answer-out", 0.2, direction="out", **out),
+        hangup(30, "ANSWER", direction="out", **out),
+        hangup(30.1, "ANSWER", QUEUE, **in_),
+    )
+    line.end()
+    call = verdict(line.told)
+    assert (call.direction, call.outcome) == ("internal", Outcome.MISSED)
+    assert (call.caller.extension, call.called.extension) == (PHONE, QUEUE)
+    assert types(line) == ["call-started", "call-ended", "missed-call"]
+
+
+def test_an_answer_that_only_a_hangup_tells_is_told_before_the_end() -> None:
+    line = taken(said("dial-in", 0), hangup(53, "ANSWER"))
+    assert types(line) == ["call-started"]
+    line.end()
+    assert types(line) == ["call-started", "call-answered", "call-ended"]
+    assert line.told[1].summary is not None
+    assert line.told[1].summary.outcome is None
+
+
+def test_the_settle_window_begins_with_the_last_hangup() -> None:
+    state = fold(fold(None, said("dial-in", 0)), said("dial-in", 0, SECOND))
+    assert not over(state)
+    state = fold(state, hangup(20, "NOANSWER"))
+    assert not over(state)
+    assert over(fold(state, hangup(20.1, "NOANSWER", SECOND)))
+
+
+def test_a_call_without_an_end_is_closed_by_silence() -> None:
+    line = taken(said("dial-in", 0))
+    line.end()
+    assert line.told[-1].received == at(0) + TIMEOUT
+    call = verdict(line.told)
+    assert (call.closed_by, call.gaps, call.ring_seconds) == ("silence", (Gap.HANGUP,), None)
+
+
+def test_a_hangup_after_the_silence_corrects_the_call() -> None:
+    line = taken(said("dial-in", 0), said("answer-in", 8), hangup(20000, "ANSWER"))
+    line.end()
+    assert types(line) == ["call-started", "call-answered", "call-ended", "call-corrected"]
+    call = verdict(line.told)
+    assert (call.closed_by, call.gaps) == ("hangup", (Gap.LATE,))
+    assert call.talk_seconds == 19992
+
+
+def test_a_transfer_whose_second_dial_is_lost_is_corrected() -> None:
+    line = taken(said("dial-in", 0), said("answer-in", 6), hangup(30, "ANSWER"))
+    line.take(said("answer-in", 36, SECOND))
+    assert types(line)[-1] == "call-ended"
+    assert verdict(line.told).talk_seconds == 24
+    line.take(hangup(96, "ANSWER", SECOND))
+    line.end()
+    assert types(line)[-2:] == ["call-ended", "call-corrected"]
+    call = verdict(line.told)
+    assert (call.talk_seconds, call.gaps) == (84, (Gap.DIAL, Gap.LATE))
+
+
+def test_each_correction_has_an_id_of_its_own() -> None:
+    line = taken(
+        said("dial-in", 0),
+        hangup(20, "NOANSWER"),
+        said("answer-in", 30, SECOND),
+        hangup(40, "ANSWER", SECOND),
+        said("dial-in", 60),
+        hangup(70, "NOANSWER"),
+    )
+    line.end()
+    assert types(line)[-2:] == ["call-corrected", "call-corrected"]
+    assert len({event.id for event in line.told}) == len(line.told)
+
+
+def test_what_comes_late_and_says_nothing_new_corrects_nothing() -> None:
+    hung_up = hangup(53, "ANSWER")
+    line = taken(said("dial-in", 0), said("answer-in", 8), hung_up)
+    line.take(replace(hung_up, received=at(600), occurred=at(53)))
+    line.end()
+    assert types(line).count("call-ended") == 1
+    assert "call-corrected" not in types(line)
+
+
+def test_a_region_that_is_set_later_is_no_correction() -> None:
+    caller = Party(number="02079460100")
+    state = fold(None, said("dial-in", 0, caller=caller))
+    state, _ = tell(fold(state, hangup(20, "NOANSWER")), None, at(23), "hangup")
+    assert summarize(state, None) != summarize(state, "GB")
+    assert tell(state, "GB", at(30), "hangup") == (state, [])
+
+
+def test_only_a_callback_or_a_record_is_folded() -> None:
+    with pytest.raises(ValueError, match="call-ended is neither a callback nor a call record"):
+        fold(None, sample_event("call-ended"))
+
+
+# Legs that were lost in part
+
+
+@pytest.mark.parametrize("legs_have_ids", [False, True])
+def test_one_call_id_for_many_calls_makes_no_state_that_grows_for_ever(
+    legs_have_ids: bool,
+) -> None:
+    state, sizes = None, []
+    for n in range(3000):
+        leg = f"leg-{n}" if legs_have_ids else None
+        state = fold(state, replace(said("dial-in", n), leg=leg), Kind.PHONE)
+        sizes.append(len(to_state(state)))
+    assert sizes[999] == sizes[-1] > sizes[900]
+    assert state is not None
+    assert fold(state, said("hangup", 3000, SECOND, status="ANSWER")) != state or legs_have_ids
+    assert summarize(state, None).caller.number
+
+
+def test_an_agent_who_is_called_again_has_hung_up_before() -> None:
+    line = taken(said("dial-in", 0), said("dial-in", 20), hangup(35, "NOANSWER"))
+    line.end()
+    call = verdict(line.told)
+    assert call.closed_by == "hangup"
+    assert legs(call) == [
+        (PHONE, 0, None, None, None),
+        (PHONE, 20, None, 35, "NOANSWER"),
+    ]
+    assert (call.gaps, call.ring_seconds) == ((Gap.HANGUP,), 35)
+
+
+def test_a_call_that_is_answered_goes_on_although_its_extension_calls_another() -> None:
+    out: dict[str, Any] = {"caller": Party(extension=PHONE), "direction": "out"}
+    state = fold(None, said("dial-out", 0, **out))
+    state = fold(state, said("answer-out", 5, **out))
+    state = fold(fold(state, said("dial-out", 20, **out)), hangup(40, "NOANSWER", **out))
+    assert not over(state)
+    assert over(fold(state, hangup(90, "ANSWER", **out)))
+
+
+def test_a_hangup_that_the_next_dial_overtook_ends_the_leg_before_it() -> None:
+    state = fold(fold(None, said("dial-in", 0)), said("dial-in", 15.1))
+    state = fold(state, hangup(15.5, "NOANSWER"))
+    assert not over(state)
+    assert legs(summarize(state, None)) == [
+        (PHONE, 0, None, 15.5, "NOANSWER"),
+        (PHONE, 15.1, None, None, None),
+    ]
+
+
+def test_a_hangup_ends_what_was_dialled_before_it_not_what_was_dialled_just_after() -> None:
+    state = fold(fold(None, said("dial-in", 0)), said("dial-in", 20))
+    state = fold(fold(state, hangup(35, "NOANSWER")), said("dial-in", 35.3))
+    assert not over(state)
+    assert legs(summarize(state, None)) == [
+        (PHONE, 0, None, None, None),
+        (PHONE, 20, None, 35, "NOANSWER"),
+        (PHONE, 35.3, None, None, None),
+    ]
+
+
+def test_a_late_answer_belongs_to_the_leg_that_lacks_it() -> None:
+    line = taken(said("dial-in", 0), hangup(19.5, "ANSWER"), said("dial-in", 20))
+    line.take(said("answer-in", 20.2))
+    assert line.state is not None
+    assert legs(summarize(line.state, None)) == [
+        (PHONE, 0, 19.5, 19.5, "ANSWER"),
+        (PHONE, 20, None, None, None),
+    ]
+
+
+def test_an_answer_after_a_hangup_that_says_nobody_answered_is_a_leg_of_its_own() -> None:
+    line = taken(said("dial-in", 0), hangup(15, "NOANSWER"), said("answer-in", 16))
+    assert line.state is not None
+    assert legs(summarize(line.state, None)) == [
+        (PHONE, 0, None, 15, "NOANSWER"),
+        (PHONE, None, 16, None, None),
+    ]
+
+
+def test_a_hangup_without_a_dial_is_a_leg_of_its_own() -> None:
+    line = taken(
+        said("dial-in", 0), hangup(15, "NOANSWER"), said("answer-in", 18), hangup(60, "ANSWER")
+    )
+    line.end()
+    call = verdict(line.told)
+    assert legs(call) == [(PHONE, 0, None, 15, "NOANSWER"), (PHONE, None, 18, 60, "ANSWER")]
+    assert Gap.DIAL in call.gaps
+
+
+def test_the_dial_of_a_first_leg_may_be_lost() -> None:
+    line = taken(hangup(15, "NOANSWER"), said("dial-in", 15.5), hangup(30, "NOANSWER"))
+    line.end()
+    call = verdict(line.told)
+    assert legs(call) == [(PHONE, None, None, 15, "NOANSWER"), (PHONE, 15.5, None, 30, "NOANSWER")]
+    # Until the second hangup came, the first one might have been overtaken by its dial.
+    assert (call.gaps, call.ring_seconds) == ((Gap.DIAL, Gap.LATE), None)
+
+
+def test_an_answer_belongs_to_the_leg_whose_hangup_says_so() -> None:
+    line = taken(said("dial-in", 0), said("answer-in", 16), hangup(15, "NOANSWER"))
+    line.take(said("dial-in", 15.5))
+    line.take(hangup(60, "ANSWER"))
+    line.end()
+    assert legs(verdict(line.told)) == [
+        (PHONE, 0, None, 15, "NOANSWER"),
+        (PHONE, 15.5, 16, 60, "ANSWER"),
+    ]
+
+
+def test_moments_of_a_leg_are_in_order_even_if_its_callbacks_were_not() -> None:
+    line = taken(hangup(0.1, "BUSY"), said("dial-in", 0.3))
+    line.end()
+    assert legs(verdict(line.told)) == [(PHONE, 0.1, None, 0.1, "BUSY")]
+    assert verdict(line.told).complete
+
+
+def test_a_hangup_that_says_no_direction_belongs_to_who_called() -> None:
+    out: dict[str, Any] = {
+        "caller": Party(extension=PHONE),
+        "called": Party(number="+442079460999"),
+    }
+    line = taken(said("dial-out", 0, direction="out", **out))
+    line.take(hangup(5, "BUSY", direction=None, **out))
+    line.end()
+    assert (verdict(line.told).closed_by, len(verdict(line.told).legs)) == ("hangup", 1)
+
+
+def test_with_leg_ids_whatever_is_repeated_is_one_leg() -> None:
+    line = taken(said("dial-in", 0, leg="a"), said("dial-in", 6, leg="a"))
+    line.take(hangup(20, "NOANSWER", leg="a"))
+    line.take(hangup(20.5, "NOANSWER", leg="a"))
+    line.end()
+    assert legs(verdict(line.told)) == [(PHONE, 0, None, 20, "NOANSWER")]
+    assert verdict(line.told).complete
+
+
+# The PBX's own records
+
+
+def test_a_record_closes_a_call_whose_hangup_never_came() -> None:
+    line = taken(said("dial-in", 0), said("answer-in", 8), record(0, answered=8, ended=53))
+    line.end()
+    call = verdict(line.told)
+    assert types(line) == ["call-started", "call-answered", "call-ended"]
+    assert (call.closed_by, call.gaps, call.talk_seconds) == ("records", (), 45)
+    assert (call.outcome, call.recovered) == (Outcome.ANSWERED, False)
+
+
+def test_a_call_that_only_a_record_knows_is_recovered() -> None:
+    line = taken(record(0, status="NOANSWER", ended=20))
+    line.end()
+    call = verdict(line.told)
+    assert types(line) == ["call-started", "call-ended", "missed-call"]
+    assert (call.recovered, call.closed_by, call.gaps) == (True, "records", ())
+    assert (call.outcome, call.ring_seconds, call.started) == (Outcome.MISSED, 20, at(0))
+
+
+def test_a_record_that_says_what_is_known_changes_nothing() -> None:
+    line = taken(said("dial-in", 0), said("answer-in", 8), hangup(53, "ANSWER"))
+    line.take(record(-0.4, answered=8.2, ended=53.4))
+    line.end()
+    assert types(line) == ["call-started", "call-answered", "call-ended"]
+
+
+def test_a_record_goes_to_the_leg_that_is_like_it() -> None:
+    line = taken(said("dial-in", 0), hangup(15, "NOANSWER"), said("dial-in", 20))
+    line.take(said("answer-in", 25))
+    line.take(record(0, answered=25, ended=60))
+    line.end()
+    assert legs(verdict(line.told)) == [
+        (PHONE, 0, None, 15, "NOANSWER"),
+        (PHONE, 20, 25, 60, "ANSWER"),
+    ]
+
+
+def test_a_record_that_somebody_answered_is_no_leg_that_nobody_answered() -> None:
+    line = taken(said("dial-in", 0), hangup(15, "NOANSWER"), record(20, answered=25, ended=60))
+    line.end()
+    call = verdict(line.told)
+    assert call.outcome is Outcome.ANSWERED
+    assert legs(call) == [(PHONE, 0, None, 15, "NOANSWER"), (PHONE, 20, 25, 60, "ANSWER")]
+
+
+def test_a_record_of_another_extension_is_a_leg_of_its_own() -> None:
+    line = taken(said("dial-in", 0), hangup(15, "NOANSWER"), record(1, SECOND, answered=5, ended=9))
+    line.end()
+    call = verdict(line.told)
+    assert (call.outcome, call.answered_by, call.closed_by) == (
+        Outcome.ANSWERED,
+        SECOND,
+        "records",
+    )
+
+
+# The state
+
+
+def test_a_live_call_is_small() -> None:
+    state: CallState | None = None
+    sizes = []
+    for number in range(5):
+        state = fold(state, said("dial-in", 0, f"0003*21{number}"), Kind.PHONE)
+        sizes.append(len(to_state(tell(state, None, at(0), None)[0])))
+    assert sizes[0] < 200
+    assert sizes[4] < 700
+
+
+def test_a_state_is_what_it_was_after_a_while_in_redis() -> None:
+    line = taken(said("dial-in", 0), said("answer-in", 8), hangup(53, "ANSWER", bridged=True))
+    line.take(record(0, answered=8, ended=53))
+    assert line.state is not None
+    assert from_state(to_state(line.state)) == line.state
+
+
+def test_of_two_callbacks_at_the_same_moment_the_words_are_chosen_in_any_order() -> None:
+    one = said("dial-in", 0, caller=Party(number="1"))
+    other = said("answer-in", 0, caller=Party(number="2"))
+    assert fold(fold(None, one), other) == fold(fold(None, other), one)
+    one, other = record(0, ended=5), replace(record(0, ended=5), caller=Party(number="2"))
+    state = fold(fold(None, one), other)
+    assert state == fold(fold(None, other), one)
+    assert fold(fold(state, other), one) == state
+
+
+def test_what_an_extension_is_may_be_said_by_one_event_alone() -> None:
+    one, other = said("dial-in", 0), hangup(20, "ANSWER")
+    state = fold(fold(None, one, Kind.QUEUE), other)
+    assert state == fold(fold(None, other), one, Kind.QUEUE)
+    assert summarize(state, None).legs[0].kind is Kind.QUEUE
+
+
+def test_a_call_that_one_extension_has_from_outside_is_from_outside() -> None:
+    out: dict[str, Any] = {"caller": Party(extension=SECOND), "direction": "out"}
+    state = fold(fold(None, said("dial-in", 0)), said("dial-out", 5, SECOND, **out))
+    assert summarize(state, None).direction == "in"
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("number", "region", "full"),
+    [
+        ("+442079460100", None, "+442079460100"),
+        ("+44 20 7946-0100", "DE", "+442079460100"),
+        ("02079460100", "GB", "+442079460100"),
+        ("442079460100", "GB", "+442079460100"),
+        ("442079460100", "US", "+442079460100"),
+        ("12025550112", "GB", "+12025550112"),
+        ("2025550112", "US", "+12025550112"),
+        ("00493023125123", "GB", "+493023125123"),
+        ("02079460100", None, None),
+        ("442079460100", None, None),
+        ("210", "GB", None),
+        ("0003*210", "GB", None),
+        ("4416149601", "GB", None),
+        ("+1", "GB", None),
+        ("+44", None, None),
+        ("+4420794601001234567", None, None),
+        ("anonymous", "GB", None),
+        ("0800FLOWERS", "US", None),
+        ("", "GB", None),
+        (None, "GB", None),
+    ],
+)
+def test_a_number_in_full(number: str | None, region: str | None, full: str | None) -> None:
+    assert e164(number, region) == full
+
+
+def test_moments_are_utc() -> None:
+    assert summarize(fold(None, said("dial-in", 0)), None).started.tzinfo is UTC

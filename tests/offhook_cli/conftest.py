@@ -1,0 +1,33 @@
+"""The command line, called as a person would."""
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from typer.testing import CliRunner, Result
+
+from offhook import CallEvent
+from offhook.inbox import Inbox, partition_of
+from offhook_cli import app
+from tests.events import batch_of
+
+Offhook = Callable[..., Result]
+
+
+async def append(inbox: Inbox, *events: CallEvent) -> None:
+    """Put events into the inbox, as a receiver does, and wake nobody."""
+    for event in events:
+        partition = partition_of(event, inbox.partitions)
+        batch = msgspec.structs.replace(batch_of(event), partition=partition)
+        await inbox.append(batch, [], duplicate_window=0)
+
+
+@pytest.fixture
+def offhook(monkeypatch: pytest.MonkeyPatch) -> Offhook:
+    """Call it with the arguments; `input` is what is typed."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: str, input: str = "") -> Result:  # noqa: A002 - CliRunner's word
+        return CliRunner().invoke(app, arguments, input=input, prog_name="offhook")
+
+    return run

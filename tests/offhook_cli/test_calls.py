@@ -1,0 +1,112 @@
+"""`offhook calls` and `offhook call`."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from tests.conftest import Configure
+from tests.offhook.sandbox import sandbox
+from tests.offhook_cli.conftest import Offhook
+from tests.workers.reconcile.reconciling import Bench, configuration
+from unifiedapi.sandbox.scenarios import Call as PlacedCall
+from workers import fold_calls as calls_job
+
+
+@pytest.fixture
+def bench(redis_url: str, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(calls_job, "QUIET", 0.2)
+    monkeypatch.setattr(calls_job, "BLOCK_MS", 200)
+    with sandbox() as pbx:
+        configure(configuration(pbx))
+        made = Bench(pbx, redis_url)
+        yield made
+        made.redis.close()
+
+
+@pytest.fixture
+def placed(bench: Bench) -> dict[str, PlacedCall]:
+    """One that was answered, one that was missed, one that goes on, and one of two days ago."""
+    made = {
+        "answered": bench.place("answered", seed=1, ago=timedelta(hours=3)),
+        "missed": bench.place("missed", seed=2, ago=timedelta(hours=2)),
+        "live": bench.place("answered", "hangup", seed=3, ago=timedelta(minutes=5)),
+        "old": bench.place("missed", seed=4, ago=timedelta(days=2)),
+    }
+    bench.keep()
+    return made
+
+
+def listed(offhook: Offhook, *options: str) -> list[str]:
+    result = offhook("calls", "--json", *options)
+    assert result.exit_code == 0, result.output
+    return [call["id"] for call in json.loads(result.stdout)]
+
+
+def test_the_calls_of_the_last_day_are_listed_the_newest_first(
+    placed: dict[str, PlacedCall], offhook: Offhook
+) -> None:
+    newest_first = [placed[name].id for name in ("live", "missed", "answered")]
+    assert listed(offhook) == newest_first
+    shown = offhook("calls").stdout
+    places = [shown.index(f"main/{each}") for each in newest_first]
+    assert places == sorted(places)
+    assert placed["old"].id not in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (("--outcome", "missed"), ["missed"]),
+        (("--outcome", "missed", "--since", "3d"), ["missed", "old"]),
+        (("--live",), ["live"]),
+        (("--since", "150m"), ["live", "missed"]),
+        (("--most", "1"), ["live"]),
+        (("--extension", "0003*999"), []),
+    ],
+)
+def test_they_are_filtered(
+    options: tuple[str, ...], names: list[str], placed: dict[str, PlacedCall], offhook: Offhook
+) -> None:
+    assert listed(offhook, *options) == [placed[name].id for name in names]
+
+
+def test_a_number_is_found_by_its_last_digits_on_either_side(
+    placed: dict[str, PlacedCall], offhook: Offhook
+) -> None:
+    [_, _, call] = json.loads(offhook("calls", "--json").stdout)
+    for side in ("caller", "called"):
+        number = call[side]["number"]
+        assert call["id"] in listed(offhook, "--number", f"+{number[-7:-4]} {number[-4:]}")
+    assert listed(offhook, "--number", "999999999") == []
+
+
+def test_a_number_without_a_digit_is_refused(configure: Configure, offhook: Offhook) -> None:
+    configure()
+    result = offhook("calls", "--number", "abc")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "--number: 'abc' has no digit to look for\n"
+
+
+def test_that_there_are_more_is_told(placed: dict[str, PlacedCall], offhook: Offhook) -> None:
+    assert "There are more than 2 calls" in offhook("calls", "--most", "2").stderr
+    assert offhook("calls", "--most", "3").stderr == ""
+
+
+def test_one_is_shown_with_its_legs_and_events(
+    placed: dict[str, PlacedCall], offhook: Offhook
+) -> None:
+    for name in (f"main/{placed['answered'].id}", placed["answered"].id):
+        result = offhook("call", name)
+        assert result.exit_code == 0, result.output
+        assert f"call:       main/{placed['answered'].id}\n" in result.stdout
+        assert "outcome:    answered\n" in result.stdout
+        for callback in placed["answered"].callbacks:
+            assert f"  {callback.type.label:<9}  {callback.extension} " in result.stdout
+
+
+def test_one_that_is_not_kept_is_told(placed: dict[str, PlacedCall], offhook: Offhook) -> None:
+    result = offhook("call", "main/nonsense")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "offhook calls --since" in result.stderr

@@ -1,0 +1,134 @@
+"""What all commands share."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from offhook_cli import COMMANDS
+from tests.conftest import Configure
+from tests.offhook_cli.conftest import Offhook
+
+NOBODY = "redis://user:the-password@127.0.0.1:1/0"  # nothing listens on port 1
+
+
+def test_help_names_every_command_in_a_whole_sentence(offhook: Offhook) -> None:
+    shown = offhook("--help").stdout
+    for name, sentence in COMMANDS.items():
+        assert f"  {name:<10}  {sentence}\n" in shown
+
+
+def test_nothing_at_all_shows_the_help(offhook: Offhook) -> None:
+    assert offhook("--help").stdout in offhook().output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, offhook: Offhook) -> None:
+    result = offhook(name, "--help")
+    assert result.exit_code == 0
+    assert f"Usage: offhook {name}" in result.stdout
+
+
+@pytest.mark.parametrize("group", ["sandbox", "setup", "handlers", "calls", "dead", "quarantine"])
+def test_help_of_a_group_names_its_commands_in_whole_sentences(
+    group: str, offhook: Offhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = offhook(group, "--help").stdout
+    assert "completion" not in shown
+    assert not re.search(r"^  \w.*\.\.\.$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(
+            "init",
+            "setup",
+            "setup show",
+            "setup check",
+            "setup export",
+            "setup apply",
+            "url",
+            "serve",
+            "work",
+            "handlers",
+            "lookup",
+            "status",
+            "replay",
+        ),
+        *("dead list", "dead show", "dead retry", "dead discard"),
+        *("quarantine list", "quarantine show", "quarantine clear", "handlers show"),
+    ],
+)
+def test_help_has_examples(command: str, offhook: Offhook) -> None:
+    _, examples = offhook(*command.split(), "--help").stdout.split("Examples:\n")
+    assert examples.startswith(f"    offhook {command}")
+
+
+def test_help_imports_no_command() -> None:
+    script = (
+        "import sys\n"
+        "from offhook_cli import main\n"
+        "try: main()\n"
+        "finally: sys.stderr.write(' '.join(sys.modules))\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script, "--help"], capture_output=True, text=True, check=True
+    )
+    imported = set(answer.stderr.split())
+    assert "offhook_cli" in imported
+    assert not imported & {f"offhook_cli.{name}" for name in COMMANDS}
+    assert not imported & {"apprise", "sqlalchemy", "uvicorn", "rq", "rich", "workers", "receiver"}
+
+
+def test_the_version_is_the_package_s(offhook: Offhook) -> None:
+    result = offhook("--version")
+    assert (result.exit_code, result.stdout) == (0, "offhook 0.1.0\n")
+
+
+def test_an_unknown_command_is_a_usage_error(offhook: Offhook) -> None:
+    result = offhook("repaly")
+    assert result.exit_code == 2
+    assert "repaly" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "work", "status", "dead list", "url main 0003*210"])
+def test_a_wrong_configuration_is_told_line_by_line(
+    command: str, configure: Configure, offhook: Offhook
+) -> None:
+    configure(partitions=0, keep_days=-1.0)
+    result = offhook(*command.split())
+    assert result.exit_code == 2
+    first, second = result.stderr.splitlines()
+    assert first.startswith("partitions: ")
+    assert second.startswith("keep_days: ")
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("status", "status --json", "dead list", "dead retry --all --yes", "quarantine list"),
+        "replay --handler screen --since 1h --yes",
+    ],
+)
+def test_redis_away_is_one_sentence_without_the_password(
+    command: str, configure: Configure, offhook: Offhook
+) -> None:
+    configure('[handlers.screen]\nuse = "console"\n', redis_url=NOBODY)
+    result = offhook(*command.split())
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Redis at redis://***@127.0.0.1:1/0 does not answer: start it, or set redis_url\n"
+    )
+    assert result.stdout == ""
+
+
+def test_a_bug_is_not_dressed_up(
+    configure: Configure, offhook: Offhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure()
+    monkeypatch.setattr("offhook_cli.status.read_status", None)
+    assert isinstance(offhook("status").exception, TypeError)

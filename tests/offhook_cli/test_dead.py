@@ -1,0 +1,165 @@
+"""What `offhook dead` prints. `test_dead_letters.py` tests what it does."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+
+import pytest
+import redis
+
+from offhook import CallEvent, EventType, queues
+from tests.conftest import Configure
+from tests.events import event
+from tests.offhook_cli.conftest import Offhook
+
+ANSWERED, HUNG_UP, OTHER = (
+    event("call-1", 1),
+    event("call-1", 2, type=EventType.HANGUP),
+    event("call-2", 3, extension="0003*299"),
+)
+ESCAPE = "\x1b[31m"
+
+
+def letter_id(one: CallEvent, handler: str = "crm") -> str:
+    return queues.redelivery_id(handler, one.id)
+
+
+@pytest.fixture
+def rq(redis_url: str, configure: Configure) -> Iterator[redis.Redis]:
+    """Three dead letters of the handler `crm`."""
+    configure('[handlers.crm]\nuse = "console"\n')
+    with redis.Redis.from_url(redis_url) as rq:
+        for each in (ANSWERED, HUNG_UP, OTHER):
+            bury(rq, each)
+        yield rq
+
+
+def bury(rq: redis.Redis, one: CallEvent, handler: str = "crm") -> None:
+    queues.bury(rq, handler, one, attempt=3, error=f"answered [b]410{ESCAPE}", trace="Trace:\n  x")
+
+
+def there(offhook: Offhook) -> list[str]:
+    return [letter["id"] for letter in json.loads(offhook("dead", "list", "--json").stdout)]
+
+
+def test_list_tells_which_event_and_why(rq: redis.Redis, offhook: Offhook) -> None:
+    lines = offhook("dead", "list", "--extension", "0003*299").stdout.splitlines()
+    assert lines[:2] == [letter_id(OTHER), "  dial-in of 0003*299, call main/call-2"]
+    assert lines[2].startswith("  answered [b]410\N{REPLACEMENT CHARACTER}[31m (3 attempts, died ")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], 3),
+        (["--handler", "crm"], 3),
+        (["--handler", "chat"], 0),
+        (["--call", "call-1"], 2),
+        (["--type", "hangup"], 1),
+        (["--since", "1h"], 3),
+        (["--call", "call-1", "--type", "dial-in"], 1),
+    ],
+)
+def test_list_filters(rq: redis.Redis, offhook: Offhook, options: list[str], expected: int) -> None:
+    result = offhook("dead", "list", "--json", *options)
+    assert len(json.loads(result.stdout)) == expected
+
+
+def test_list_for_programs_has_the_whole_event(rq: redis.Redis, offhook: Offhook) -> None:
+    [letter] = json.loads(offhook("dead", "list", "--json", "--call", "call-2").stdout)
+    assert letter["event"] == OTHER.as_dict()
+    assert letter["error"] == f"answered [b]410{ESCAPE}"
+    assert datetime.fromisoformat(letter["died"]).tzinfo is not None
+
+
+def test_none_is_said_beside_the_result(configure: Configure, offhook: Offhook) -> None:
+    configure()
+    result = offhook("dead", "list")
+    assert (result.stdout, result.stderr) == ("", "No dead letters.\n")
+    assert offhook("dead", "list", "--json").stdout == "[]\n"
+
+
+def test_what_a_handler_gives_as_its_reason_needs_no_traceback(
+    rq: redis.Redis, offhook: Offhook
+) -> None:
+    for n, reason in enumerate(("offhook.errors.PermanentError: gone", "KeyError: 'x'")):
+        trace = f"Traceback (most recent call last):\n  File ...\n{reason}\n"
+        queues.bury(rq, "crm", event(n=n), attempt=1, error=reason, trace=trace)
+    *_, said, bug = json.loads(offhook("dead", "list", "--json").stdout)
+    assert "Traceback" not in offhook("dead", "show", said["id"]).stdout
+    assert "Traceback" in offhook("dead", "show", bug["id"]).stdout
+    assert (
+        "Traceback" in json.loads(offhook("dead", "show", said["id"], "--json").stdout)["traceback"]
+    )
+
+
+def test_show_has_the_event_and_the_traceback(rq: redis.Redis, offhook: Offhook) -> None:
+    shown = offhook("dead", "show", letter_id(HUNG_UP)).stdout
+    assert "CallID:           call-1\n" in shown
+    assert shown.endswith("\n\nTrace:\n  x\n")
+    assert ESCAPE not in shown
+    told = json.loads(offhook("dead", "show", letter_id(HUNG_UP), "--json").stdout)
+    assert told["traceback"] == "Trace:\n  x"
+
+
+def test_an_unknown_id_is_told_and_nothing_is_done(rq: redis.Redis, offhook: Offhook) -> None:
+    for command in ("show", "retry", "discard"):
+        arguments = ["crm-0"] if command == "show" else [letter_id(OTHER), "crm-0", "--yes"]
+        result = offhook("dead", command, *arguments)
+        assert result.exit_code == 1
+        assert result.stderr == (
+            "There is no dead letter crm-0: `offhook dead list` shows which there are.\n"
+        )
+    assert len(there(offhook)) == 3
+
+
+def test_retry_asks_with_the_number(rq: redis.Redis, offhook: Offhook) -> None:
+    result = offhook("dead", "retry", "--call", "call-1", input="n\n")
+    assert result.exit_code == 1
+    assert "Have 2 dead letters delivered again? [y/N]" in result.stderr
+    assert len(there(offhook)) == 3
+
+
+def test_retry_sends_them_again(rq: redis.Redis, offhook: Offhook) -> None:
+    result = offhook("dead", "retry", "--call", "call-1", input="y\n")
+    assert result.exit_code == 0
+    assert result.stdout.endswith("2 events sent again.\n")
+    assert there(offhook) == [letter_id(OTHER)]
+    # The second event of the call waits behind the first, which is on its way.
+    queue = queues.queue(queues.redeliver_queue("crm"), rq)
+    assert queue.job_ids == [letter_id(min(ANSWERED, HUNG_UP, key=lambda each: each.id))]
+
+
+@pytest.mark.parametrize("command", ["retry", "discard"])
+def test_all_of_them_must_be_said(command: str, rq: redis.Redis, offhook: Offhook) -> None:
+    result = offhook("dead", command, "--yes")
+    assert result.exit_code == 2
+    assert "--all" in result.stderr
+    assert offhook("dead", command, letter_id(OTHER), "--call", "call-1", "--yes").exit_code == 2
+    assert len(there(offhook)) == 3
+    assert offhook("dead", command, "--all", "--yes").exit_code == 0
+    assert there(offhook) == []
+
+
+def test_retry_refuses_what_nobody_would_deliver(rq: redis.Redis, offhook: Offhook) -> None:
+    bury(rq, event("call-9"), handler="gone")
+    result = offhook("dead", "retry", "--all", "--yes")
+    assert result.exit_code == 1
+    assert result.stderr == "gone: not configured any more, so nobody would deliver to it.\n"
+    assert len(there(offhook)) == 4
+    assert offhook("dead", "discard", "--handler", "gone", "--yes").exit_code == 0
+
+
+def test_discard_asks_and_forgets(rq: redis.Redis, offhook: Offhook) -> None:
+    refused = offhook("dead", "discard", letter_id(OTHER), input="\n")
+    assert "Forget 1 dead letter for ever? [y/N]" in refused.stderr
+    assert letter_id(OTHER) in there(offhook)
+    result = offhook("dead", "discard", letter_id(OTHER), input="y\n")
+    assert result.stdout.endswith("1 dead letter forgotten.\n")
+    assert letter_id(OTHER) not in there(offhook)
+    assert queues.queue(queues.redeliver_queue("crm"), rq).job_ids == []
+
+
+def test_a_filter_that_finds_none_is_no_error(rq: redis.Redis, offhook: Offhook) -> None:
+    result = offhook("dead", "retry", "--handler", "chat", "--yes")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No dead letters.\n")

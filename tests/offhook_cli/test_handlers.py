@@ -1,0 +1,245 @@
+"""`offhook handlers`."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field, SecretStr
+
+from offhook import CallEvent, Context, Handler, lookup
+from offhook.handler import installed
+from offhook_cli.handlers import Option, options
+from tests.conftest import Configure
+from tests.offhook_cli.conftest import Offhook
+
+TWO = """
+[handlers.crm]
+use = "webhook"
+events = ["hangup", "dial-in"]
+direction = "in"
+extensions = ["0003*2??"]
+pbx = ["main"]
+options.url = "https://user:the-password@crm.example.com/"
+
+[handlers.screen]
+use = "console"
+retry = []
+"""
+WRONG = """
+[handlers.crm]
+use = "webhook"
+options.urll = "https://crm.example.com/"
+
+[handlers.chat]
+use = "sms"
+"""
+
+
+@dataclass(frozen=True)
+class Sample(Handler):
+    """One option of each kind."""
+
+    url: Annotated[str, Field(description="where to")]
+    key: SecretStr | None = None
+    size: Annotated[int, Field(ge=1, description="how big")] = 7
+    mode: Literal["fast", "safe"] = "safe"
+    names: list[Annotated[str, Field(min_length=1)]] = field(default_factory=list)
+    headers: dict[str, SecretStr] = field(default_factory=dict)
+    on: bool = True
+    made: str = field(init=False, default="in the class")
+
+    async def handle(self, event: CallEvent, context: Context) -> None:
+        """Nothing."""
+
+
+def test_options_are_told_as_one_writes_them() -> None:
+    assert options(Sample) == (
+        Option("url", "text", True, None, "where to"),
+        Option("key", "text", False, None, ""),
+        Option("size", "whole number", False, 7, "how big"),
+        Option("mode", '"fast" or "safe"', False, "safe", ""),
+        Option("names", "list of text", False, [], ""),
+        Option("headers", "table", False, {}, ""),
+        Option("on", "true or false", False, True, ""),
+    )
+
+
+def test_what_is_installed_and_configured_is_listed(configure: Configure, offhook: Offhook) -> None:
+    configure(TWO)
+    result = offhook("handlers")
+    assert (result.exit_code, result.stderr) == (0, "")
+    for name in installed():
+        assert f"\n {name} " in result.stdout
+    assert "dial-in, hangup; incoming calls; of 0003*2??; PBX main" in " ".join(
+        result.stdout.split()
+    )
+    assert " raw " in result.stdout  # what one that says nothing gets
+    assert "the-password" not in result.stdout
+
+
+def test_what_would_be_sent_can_be_seen(configure: Configure, offhook: Offhook) -> None:
+    configure(
+        TWO
+        + """
+[handlers.missed]
+use = "notify"
+events = ["calls"]
+[handlers.missed.options]
+urls = "json://127.0.0.1:9"
+body = "{{ caller }} rang for {{ call.ring_seconds | int }} s"
+"""
+    )
+    one = offhook("handlers", "preview", "missed", "--event", "missed-call")
+    assert one.stdout.splitlines() == [
+        "--- missed-call",
+        "missed-call 0003*210",
+        "Jane Doe (+40211234567) rang for 20 s",
+    ]
+    everything = offhook("handlers", "preview", "missed").stdout
+    assert everything.count("---") == 5
+    refused = offhook("handlers", "preview", "screen")
+    assert (refused.exit_code, refused.stderr) == (1, "screen (console) has no preview\n")
+    unknown = offhook("handlers", "preview", "nobody")
+    assert unknown.stderr.startswith("no handler is configured as 'nobody': there are crm, screen")
+
+
+def test_the_same_for_programs(configure: Configure, offhook: Offhook) -> None:
+    configure(TWO)
+    told = json.loads(offhook("handlers", "--json").stdout)
+    assert [each["name"] for each in told["installed"]] == list(installed())
+    assert all(each["package"] == "offhook" and each["help"] for each in told["installed"])
+    assert told["configured"]["screen"]["retry"] == []
+    assert "options" not in told["configured"]["crm"]
+    assert told["problems"] == []
+
+
+LOOKUPS = """
+[lookups.staff]
+use = "csv"
+options.path = "{folder}/staff.csv"
+[lookups.crm]
+use = "hubspot"
+timeout = 1.5
+options.token = "the-password"
+"""
+
+
+def test_lookups_are_listed_too(configure: Configure, offhook: Offhook) -> None:
+    folder = configure().parent
+    (folder / "staff.csv").write_text("number,name\n")
+    configure(LOOKUPS.format(folder=folder))
+    result = offhook("handlers")
+    assert (result.exit_code, result.stderr) == (0, "")
+    _, _, told = result.stdout.partition("\nLookups, which know who is calling")
+    for name in lookup.installed():
+        assert f"\n {name} " in told
+    words = " ".join(told.split())
+    assert "name use has remembered" in words
+    assert "staff csv 2 s no crm hubspot 1.5 s 300 s" in words
+    assert "the-password" not in told
+    as_json = json.loads(offhook("handlers", "--json").stdout)
+    assert [each["name"] for each in as_json["lookups"]["installed"]] == list(lookup.installed())
+    assert as_json["lookups"]["configured"]["crm"]["timeout"] == 1.5
+    assert "options" not in as_json["lookups"]["configured"]["crm"]
+    for each in as_json["lookups"]["installed"]:
+        assert each["problem"] is None
+        assert each["help"]
+        assert all(option["description"] for option in each["options"])
+
+
+def test_what_is_wrong_with_a_lookup_is_told_with_its_key(
+    configure: Configure, offhook: Offhook
+) -> None:
+    folder = configure().parent
+    configure(
+        LOOKUPS.format(folder=folder)
+        + """
+options.tokken = "x"
+[lookups.phonebook]
+use = "webhook"
+[lookups.mine]
+use = "json:dumps"
+"""
+    )
+    result = offhook("handlers")
+    assert result.exit_code == 1
+    file, option, unknown, mine = result.stderr.splitlines()
+    assert file == (
+        f"! lookups.staff: {folder}/staff.csv cannot be read: No such file or directory"
+    )
+    assert option == "! lookups.crm.options.tokken: there is no such option"
+    assert unknown.startswith(
+        "! lookups.phonebook.use: no lookup is called 'webhook': installed are bottlecrm, csv, "
+    )
+    assert mine == (
+        "! lookups.mine.use: 'json:dumps' must be a dataclass that inherits from offhook.Lookup"
+    )
+
+
+def test_everything_wrong_is_told_with_its_key(configure: Configure, offhook: Offhook) -> None:
+    configure(WRONG)
+    result = offhook("handlers")
+    assert result.exit_code == 1
+    first, second, third = result.stderr.splitlines()
+    assert first.startswith("! handlers.crm.options.url: ")
+    assert second == "! handlers.crm.options.urll: there is no such option"
+    assert third.startswith("! handlers.chat.use: no handler is called 'sms': installed are ")
+    told = offhook("handlers", "--json")
+    assert told.exit_code == 1
+    assert len(json.loads(told.stdout)["problems"]) == 3
+
+
+def test_without_a_configuration_it_tells_what_there_is(
+    configure: Configure, offhook: Offhook
+) -> None:
+    result = offhook("handlers")
+    assert result.exit_code == 1
+    assert "webhook" in result.stdout
+    assert "! OFFHOOK_CONFIG: there is no file" in result.stderr
+
+
+def test_one_is_shown_with_its_options(offhook: Offhook) -> None:
+    shown = offhook("handlers", "show", "webhook")
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("webhook, from the package offhook\n\nPOST every event")
+    assert "default: 10.0" in shown.stdout
+    told = json.loads(offhook("handlers", "show", "webhook", "--json").stdout)
+    assert {option["name"]: option["required"] for option in told["options"]}["url"] is True
+
+
+def test_a_lookup_is_shown_with_its_options(offhook: Offhook) -> None:
+    shown = offhook("handlers", "show", "csv")
+    assert shown.stdout.startswith("csv, a lookup from the package offhook\n\nNames from a CSV")
+    both = offhook("handlers", "show", "sql").stdout
+    assert both.startswith("sql, from the package offhook\n")
+    assert "\nsql, a lookup from the package offhook\n" in both
+    assert offhook("handlers", "show", "hubspot").stdout.count("from the package") == 1
+    assert json.loads(offhook("handlers", "show", "csv", "--json").stdout)["name"] == "csv"
+
+
+def test_every_option_of_the_built_in_handlers_is_described(offhook: Offhook) -> None:
+    for each in json.loads(offhook("handlers", "--json").stdout)["installed"]:
+        assert each["problem"] is None
+        for option in each["options"]:
+            assert option["description"], f"{each['name']}: {option['name']}"
+
+
+def test_one_that_is_not_installed_is_told(offhook: Offhook) -> None:
+    result = offhook("handlers", "show", "sms")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "no handler is installed as 'sms': there are agents, bottlecrm, console, "
+    )
+
+
+def test_a_broken_plugin_does_not_hide_the_others(
+    offhook: Offhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(use: str) -> None:
+        raise SyntaxError("never closed")
+
+    monkeypatch.setattr("offhook_cli.handlers.load", broken)
+    told = json.loads(offhook("handlers", "--json").stdout)
+    assert {each["problem"] for each in told["installed"]} == {"never closed"}
+    assert "never closed" in offhook("handlers", "show", "console").stdout

@@ -1,0 +1,243 @@
+"""`offhook handlers new`, and the tutorial: run as a reader would, but without a network."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from offhook_cli.embedded_server import free_port
+from tests.installation import ROOT, wait_until
+from tests.offhook_cli.conftest import Offhook
+
+PAGE = (ROOT / "docs" / "tutorial.md").read_text()
+PORTS = ("6379", "8080", "8091")  # the server, the receiver, the CRM
+LOOKS = ("offhook status", "cat crm.log")  # what a reader looks at until it is so
+FILES = {"README.md", "my_crm.py", "pyproject.toml", "test_my_crm.py"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def offline() -> dict[str, str]:
+    """An environment in which pip finds our packages installed, and asks no index for others."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OFFHOOK_")}
+    return kept | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": sysconfig.get_path("purelib"),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "false",  # pip's word for: without
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "COLUMNS": "120",
+    }
+
+
+def run(*command: str, folder: Path, **environment: str) -> str:
+    """What the command prints. It must succeed."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=offline() | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_what_it_writes_installs_passes_its_tests_and_is_found(
+    offhook: Offhook, folder: Path
+) -> None:
+    result = offhook("handlers", "new", "acme_phone_log")
+    assert (result.exit_code, result.stderr) == (0, "")
+    project, there = folder / "acme_phone_log", folder / "there"
+    into = ("--no-deps", "--target", str(there))
+    run(sys.executable, "-m", "pip", "install", "--quiet", *into, str(project), folder=folder)
+    assert (there / "acme_phone_log.py").is_file()
+    assert not (there / "test_acme_phone_log.py").exists()
+
+    path = f"{there}:{ROOT}:{sysconfig.get_path('purelib')}"
+    options = ("-q", "-p", "no:cacheprovider", "-W", "error", "--rootdir", str(project))
+    tested = run(
+        sys.executable, "-m", "pytest", *options, str(project), folder=folder, PYTHONPATH=path
+    )
+    assert "5 passed" in tested
+    shown = run(
+        sys.executable,
+        "-m",
+        "offhook_cli",
+        *("handlers", "show", "acme_phone_log"),
+        folder=folder,
+        PYTHONPATH=path,
+    )
+    assert "Log every finished call in acme_phone_log." in shown
+    assert re.search(r"^ *url +text +where calls are logged", shown, re.MULTILINE)
+
+
+def test_nothing_but_its_name_is_left_of_the_template(offhook: Offhook, folder: Path) -> None:
+    offhook("handlers", "new", "acme")
+    texts = {path.name: path.read_text() for path in (folder / "acme").iterdir()}
+    assert set(texts) == {name.replace("my_crm", "acme") for name in FILES}
+    assert not [name for name, text in texts.items() if re.search("my_?crm", text, re.IGNORECASE)]
+    assert "class Acme(Handler):" in texts["acme.py"]
+
+
+def test_what_it_writes_is_as_our_own_code_is(offhook: Offhook, folder: Path) -> None:
+    offhook("handlers", "new", "my_crm")
+    run(
+        *(sys.executable, "-m", "ruff", "check", "--isolated", "--line-length", "100"),
+        *("--select", "E,F,W,I,UP,B,RUF", "my_crm"),
+        folder=folder,
+    )
+    run(
+        *(sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", "100"),
+        *("--check", "my_crm"),
+        folder=folder,
+    )
+
+
+def test_it_says_what_to_do_next(offhook: Offhook, folder: Path) -> None:
+    said = offhook("handlers", "new", "my_crm").stdout
+    for path in sorted((folder / "my_crm").iterdir()):
+        assert f"  {path.relative_to(folder)}\n" in said
+    assert "pip install --editable ./my_crm\n" in said
+    assert 'use = "my_crm"\n' in said
+
+
+@pytest.mark.parametrize("there", ["file", "folder"])
+def test_nothing_is_overwritten(there: str, offhook: Offhook, folder: Path) -> None:
+    path = folder / "my_crm"
+    path.write_text("mine") if there == "file" else path.mkdir()
+    result = offhook("handlers", "new", "my_crm")
+    assert result.exit_code == 1
+    assert result.stderr == "my_crm is there already; nothing was written.\n"
+    assert path.is_file() or not list(path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("my-crm", "cannot be a module's name"),
+        ("../crm", "cannot be a module's name"),
+        ("class", "cannot be a module's name"),
+        ("json", "a module json is installed already"),
+        ("webhook", "a handler webhook is installed already"),
+        ("handler", "a class Handler would be in the way"),
+    ],
+)
+def test_a_name_that_would_not_work_is_refused(
+    name: str, problem: str, offhook: Offhook, folder: Path
+) -> None:
+    result = offhook("handlers", "new", name)
+    assert result.exit_code == 1
+    assert problem in result.stderr
+    assert not list(folder.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(
+    offhook: Offhook, folder: Path
+) -> None:
+    gone = folder / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    result = offhook("handlers", "new", "my_crm")
+    assert result.exit_code == 1
+    assert result.stderr == "my_crm cannot be written: No such file or directory.\n"
+
+
+class Shell:
+    """A bash that a reader types into."""
+
+    def __init__(self, folder: Path) -> None:
+        self._bash = subprocess.Popen(
+            ["bash"],
+            cwd=folder,
+            env=offline(),
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def __call__(self, command: str) -> str:
+        """What a command prints, until it has ended well."""
+        assert self._bash.stdin is not None
+        assert self._bash.stdout is not None
+        self._bash.stdin.write(f'{command}\necho "[$?]"\n')
+        self._bash.stdin.flush()
+        printed = ""
+        for line in self._bash.stdout:
+            if re.fullmatch(r"\[\d+\]\n", line):
+                assert line == "[0]\n", f"{command}\n{printed}"
+                return printed
+            printed += line
+        raise AssertionError(f"the shell ended: {command}\n{printed}")
+
+    def close(self) -> None:
+        """End the shell, and whatever a failed test has left running in it."""
+        with suppress(subprocess.TimeoutExpired):
+            self._bash.communicate("kill $(jobs -p) 2>/dev/null; wait\n", timeout=20)
+        with suppress(ProcessLookupError):
+            os.killpg(self._bash.pid, signal.SIGKILL)
+        self._bash.communicate()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    opened = Shell(tmp_path)
+    yield opened
+    opened.close()
+
+
+def commands(page: str) -> list[tuple[str, str]]:
+    """The commands of its console blocks, each with what is shown of its output."""
+    found = []
+    for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            typed, shown = re.fullmatch(r"(.*\n(?:> .*\n)*)((?:.*\n)*)", part).groups()  # type: ignore[union-attr]
+            found.append((typed.replace("\n> ", "\n").rstrip("\n"), shown))
+    return found
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_the_tutorial_leads_to_a_delivered_event(tmp_path: Path, shell: Shell) -> None:
+    """Every command as it is written, but for ports: somebody may have those."""
+    page, ports = PAGE, {port: free_port() for port in PORTS}
+    for port, free in ports.items():
+        page = page.replace(port, str(free))
+    shell(f"export OFFHOOK_REDIS_URL=redis://127.0.0.1:{ports['6379']}/0")
+    shell(f"export OFFHOOK_PUBLIC_URL=http://127.0.0.1:{ports['8080']}")
+    (tmp_path / "offhook").symlink_to(ROOT)
+    [program] = re.findall(r"```python\n# crm\.py\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "crm.py").write_text(program)
+    for command, shown in commands(page):
+        if command == "offhook status":
+            wait_until(lambda: all(map(listening, ports.values())), "all have started")
+        expected = re.compile(".*".join(map(re.escape, shown.strip().split("..."))), re.DOTALL)
+        printed = shell(command).strip()
+        deadline = time.monotonic() + 40
+        while command in LOOKS and not expected.fullmatch(printed) and time.monotonic() < deadline:
+            time.sleep(0.5)
+            printed = shell(command).strip()
+        assert expected.fullmatch(printed), f"{command}\n{printed}"

@@ -1,0 +1,115 @@
+"""`offhook init`."""
+
+import re
+import stat
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from offhook import lookup
+from offhook.event import EventType
+from offhook.handler import installed, plug
+from offhook.plugins import faults
+from offhook.settings import HandlerSettings, LookupSettings, PbxSettings, Settings, load_settings
+from offhook_cli.init import configuration
+from tests.offhook_cli.conftest import Offhook
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("OFFHOOK_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_what_it_writes_is_a_configuration_with_all_defaults(
+    offhook: Offhook, folder: Path
+) -> None:
+    assert offhook("init").exit_code == 0
+    settings = load_settings()
+    assert settings.model_dump(exclude={"secret", "handlers"}) == Settings.model_construct(
+        secret=settings.secret
+    ).model_dump(exclude={"secret", "handlers"})
+    assert settings.handlers == {"screen": HandlerSettings(use="console")}
+    assert faults(plug, settings.handlers) == []
+
+
+def test_the_secret_is_long_and_nobody_else_s(offhook: Offhook, folder: Path) -> None:
+    offhook("init")
+    path = folder / "offhook.secret"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert load_settings().secret.get_secret_value() == path.read_text().strip()
+    assert len(path.read_text().strip()) >= 43
+
+
+def test_two_secrets_differ(offhook: Offhook, folder: Path) -> None:
+    offhook("init", "--directory", "one")
+    offhook("init", "--directory", "two")
+    one, two = (folder / name / "offhook.secret" for name in ("one", "two"))
+    assert one.read_text() != two.read_text()
+
+
+def test_uncommented_it_is_still_a_configuration(offhook: Offhook, folder: Path) -> None:
+    offhook("init")
+    path = folder / "offhook.toml"
+    path.write_text(re.sub(r"^#(?=\S)", "", path.read_text(), flags=re.MULTILINE))
+    (folder / "offhook.previous-secret").write_text("another secret, also forty characters long")
+    (folder / "offhook.client-secret").write_text("the app's secret")
+    settings = load_settings()
+    assert settings.previous_secret is not None
+    plugged = {name: plug(name, table) for name, table in settings.handlers.items()}
+    assert plugged["missed"].events == frozenset({EventType.MISSED_CALL})
+    assert [lookup.plug(n, t).lifetime for n, t in settings.lookups.items()] == [300, 300]
+
+
+def test_every_setting_is_in_it_with_its_meaning() -> None:
+    text = configuration()
+    tables: dict[type[BaseModel], set[str]] = {
+        Settings: {"handlers", "lookups", "pbx"},
+        HandlerSettings: {"use", "options"},
+        LookupSettings: {"use", "options"},
+        PbxSettings: {"token"},  # it stands in a comment, with its meaning
+    }
+    for model, elsewhere in tables.items():
+        for name, field in model.model_fields.items():
+            if name in elsewhere:
+                continue
+            comments = re.findall(rf"((?:^# .*\n)+)#?{name}(?:_file)? = ", text, re.MULTILINE)
+            said = [" ".join(re.findall("^# (.*)", each, re.MULTILINE)) for each in comments]
+            assert any(each.endswith(str(field.description)) for each in said), name
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_every_example_is_of_a_built_in_plugin() -> None:
+    uncommented = tomllib.loads(re.sub(r"^#(?=\S)", "", configuration(), flags=re.MULTILINE))
+    for table, there in {"handlers": installed(), "lookups": lookup.installed()}.items():
+        built_in = {n for n, point in there.items() if point.dist and point.dist.name == "offhook"}
+        assert {each["use"] for each in uncommented[table].values()} <= built_in
+
+
+@pytest.mark.parametrize("name", ["offhook.toml", "offhook.secret"])
+def test_nothing_is_overwritten(name: str, offhook: Offhook, folder: Path) -> None:
+    (folder / name).write_text("mine")
+    result = offhook("init")
+    assert result.exit_code == 1
+    assert result.stderr == f"{name} is there already; nothing was written.\n"
+    assert [path.name for path in folder.iterdir()] == [name]
+    assert (folder / name).read_text() == "mine"
+
+
+def test_it_says_what_to_do_next(offhook: Offhook, folder: Path) -> None:
+    assert "export" not in offhook("init").stdout
+    elsewhere = offhook("init", "--directory", "etc").stdout
+    assert f"export OFFHOOK_CONFIG={folder.resolve()}/etc/offhook.toml" in elsewhere
+    assert "offhook serve" in elsewhere
+
+
+def test_a_directory_that_cannot_be_made_is_told_in_a_sentence(
+    offhook: Offhook, folder: Path
+) -> None:
+    (folder / "file").write_text("")
+    result = offhook("init", "--directory", "file/below")
+    assert result.exit_code == 1
+    assert result.stderr == "file/below cannot be written: Not a directory.\n"

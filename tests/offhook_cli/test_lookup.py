@@ -1,0 +1,82 @@
+"""`offhook lookup`."""
+
+import json
+
+import pytest
+
+from tests.conftest import Configure
+from tests.offhook_cli.conftest import Offhook
+
+THREE = """
+[lookups.staff]
+use = "csv"
+options.path = "{folder}/staff.csv"
+[lookups.customers]
+use = "csv"
+options.path = "{folder}/customers.csv"
+[lookups.slow]
+use = "tests.offhook.lookups:Slow"
+timeout = 0.1
+"""
+
+
+@pytest.fixture
+def three(configure: Configure) -> Configure:
+    """Three lookups: one knows nobody, one knows Jane, one is too slow."""
+    folder = configure().parent
+    (folder / "staff.csv").write_text("number,name\n")
+    (folder / "customers.csv").write_text("number,name\n021 123 4567,Jane of Acme\n")
+    configure(THREE.format(folder=folder), region="RO")
+    return configure
+
+
+def test_it_shows_who_knows_the_number(three: Configure, offhook: Offhook) -> None:
+    result = offhook("lookup", "0211234567")
+    words = " ".join(result.stdout.split())
+    assert "staff csv - " in words
+    assert "customers csv Jane of Acme " in words
+    assert "failed: did not answer within 0.1 s" in words
+    assert result.exit_code == 1  # one failed
+
+
+def test_the_same_for_programs(three: Configure, offhook: Offhook) -> None:
+    told = json.loads(offhook("lookup", "0211234567", "--json").stdout)
+    assert (told["number"], told["name"]) == ("+40211234567", "Jane of Acme")
+    assert [each["lookup"] for each in told["lookups"]] == ["staff", "customers", "slow"]
+    assert [each["name"] for each in told["lookups"]] == [None, "Jane of Acme", None]
+    assert told["lookups"][2]["error"] == "did not answer within 0.1 s"
+    assert 0.1 <= told["lookups"][2]["took"] < 2
+
+
+def test_a_number_of_no_known_country_is_said_to_be_one(
+    configure: Configure, offhook: Offhook
+) -> None:
+    folder = configure().parent
+    (folder / "staff.csv").write_text("number,name\n0211234567,Jane\n")
+    configure(f'[lookups.staff]\nuse = "csv"\noptions.path = "{folder}/staff.csv"\n')
+    result = offhook("lookup", "0211234567")
+    assert result.exit_code == 0
+    assert "Jane" in result.stdout
+    assert "The number's country is not known: set `region`" in result.stdout
+    assert "country" not in offhook("lookup", "+40211234567").stdout
+
+
+@pytest.mark.parametrize("number", ["112", "anonymous"])
+def test_what_is_no_number_is_told(number: str, three: Configure, offhook: Offhook) -> None:
+    result = offhook("lookup", number)
+    assert result.exit_code == 1
+    assert result.stderr == f"{number} is no number outside, so nobody is asked about it\n"
+
+
+def test_without_a_lookup_it_says_what_to_do(configure: Configure, offhook: Offhook) -> None:
+    path = configure()
+    result = offhook("lookup", "+40211234567")
+    assert result.exit_code == 1
+    assert result.stderr == f"no lookup is configured: add a [lookups.NAME] table to {path}\n"
+
+
+def test_a_wrong_one_is_told_with_its_key(configure: Configure, offhook: Offhook) -> None:
+    configure('[lookups.staff]\nuse = "csv"\n')
+    result = offhook("lookup", "+40211234567")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("lookups.staff.options.path: ")

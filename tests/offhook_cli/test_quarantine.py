@@ -1,0 +1,74 @@
+"""`offhook quarantine`, with callbacks as the receiver keeps them."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from offhook.connection import connect
+from offhook.inbox import Inbox
+from tests.conftest import Configure
+from tests.offhook_cli.conftest import Offhook
+
+
+def keep(url: str, *bodies: bytes) -> None:
+    async def run() -> None:
+        client = connect(url)
+        for body in bodies:
+            refused: dict[str, str | bytes] = {
+                "code": "missing_call_id",
+                "message": "The callback has no CallID.",
+                "pbx": "main",
+                "extension": "0003*210",
+                "event_type": "hangup",
+                "method": "POST",
+                "content_type": "text/plain",
+                "query": b"",
+                "body": body,
+                "received": datetime.now(UTC).isoformat(),
+            }
+            await Inbox(client, 1).quarantine(refused, 10)
+        await client.aclose()
+
+    asyncio.run(run())
+
+
+@pytest.fixture(autouse=True)
+def _configuration(configure: Configure) -> None:
+    configure()
+
+
+def test_the_newest_is_listed_first(redis_url: str, offhook: Offhook) -> None:
+    keep(redis_url, b"first", b"second")
+    told = json.loads(offhook("quarantine", "list", "--json").stdout)
+    assert [refused["body"] for refused in told] == ["second", "first"]
+    lines = offhook("quarantine", "list").stdout.splitlines()
+    assert lines[:2] == [told[0]["id"], "  POST hangup of 0003*210, PBX main"]
+    assert lines[2].startswith("  The callback has no CallID. (received ")
+
+
+def test_one_is_shown_as_it_came(redis_url: str, offhook: Offhook) -> None:
+    keep(redis_url, b"CallStatus=\x1b[31m\xff")
+    [refused] = json.loads(offhook("quarantine", "list", "--json").stdout)
+    shown = offhook("quarantine", "show", refused["id"]).stdout
+    assert (
+        "body:         CallStatus=\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}\n" in shown
+    )
+    assert json.loads(offhook("quarantine", "show", refused["id"], "--json").stdout) == refused
+
+
+def test_an_unknown_id_is_told(redis_url: str, offhook: Offhook) -> None:
+    result = offhook("quarantine", "show", "1-0")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "No callback is in quarantine as 1-0" in result.stderr
+
+
+def test_clear_asks_and_forgets(redis_url: str, offhook: Offhook) -> None:
+    keep(redis_url, b"first", b"second")
+    refused = offhook("quarantine", "clear", input="n\n")
+    assert refused.exit_code == 1
+    assert "Forget 2 refused callbacks? [y/N]" in refused.stderr
+    assert offhook("quarantine", "clear", "--yes").stdout == "Forgot 2 refused callbacks.\n"
+    assert offhook("quarantine", "list", "--json").stdout == "[]\n"
+    assert offhook("quarantine", "clear").stderr == "No callback is in quarantine.\n"

@@ -1,0 +1,50 @@
+"""What is printed as a table can be read in any terminal, and line by line in a pipe."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from offhook_cli.screen import Rows, print_table
+
+CALL = ["main/1795289400.101", "2026-11-26 22:13:09", "Дарья [b] Иванова (+12125550149)", "missed"]
+TITLES = ("call", "began", "from", "outcome")
+
+
+def shown(width: int, *rows: list[str]) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(Rows(TITLES, [*rows]))
+    assert isinstance(console.file, io.StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("width", range(40, 130))
+def test_no_line_is_too_long_and_no_word_is_broken(width: int) -> None:
+    lines = shown(width, CALL)
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).split()
+    for word in " ".join(CALL).split():
+        assert word in words
+
+
+def test_where_a_table_is_too_wide_a_row_is_a_paragraph() -> None:
+    assert shown(60, CALL, [*CALL[:2], "", "busy"]) == [
+        "main/1795289400.101",
+        "    began 2026-11-26 22:13:09",
+        "    from Дарья [b] Иванова (+12125550149)   outcome missed",
+        "main/1795289400.101",
+        "    began 2026-11-26 22:13:09   outcome busy",
+    ]
+
+
+def test_into_a_pipe_every_row_is_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_table(*TITLES, rows=[[*CALL[:2], "x" * 300, "busy"]] * 3)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.split()[-1:] == ["busy"] and CALL[0] in line for line in lines) == 3
+
+
+def test_what_comes_from_outside_cannot_steer_the_terminal() -> None:
+    assert "\x1b" not in "".join(shown(100, ["a", "b", "\x1b[2J", "d"]))

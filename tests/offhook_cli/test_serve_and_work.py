@@ -1,0 +1,211 @@
+"""`offhook serve` and `offhook work`, as processes of their own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from offhook import queues
+from offhook.callback_url import callback_url
+from offhook.testing import sample_event
+from offhook_cli.embedded_server import free_port
+from tests.conftest import SECRET, Configure
+from tests.installation import OFFHOOK, wait_until
+from tests.offhook_cli.conftest import Offhook
+
+TWO = '[handlers.crm]\nuse = "console"\n[handlers.chat]\nuse = "console"\n'
+
+
+@contextmanager
+def running(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in the background; its output in a file."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [OFFHOOK, *arguments], stdout=file, stderr=subprocess.STDOUT, env=os.environ
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def call(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return 0
+
+
+def test_workers_do_not_start_with_a_wrong_lookup(configure: Configure, offhook: Offhook) -> None:
+    configure(TWO + '[lookups.staff]\nuse = "phonebook"\n[lookups.crm]\nuse = "hubspot"\n')
+    result = offhook("work")
+    assert result.exit_code == 2
+    first, second = result.stderr.splitlines()
+    assert first.startswith("lookups.staff.use: no lookup is called 'phonebook': installed are ")
+    assert second.startswith("lookups.crm.options.token: ")
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_the_receiver_takes_callbacks_and_says_no_secret(
+    processes: str, configure: Configure, tmp_path: Path
+) -> None:
+    configure()
+    port, log = free_port(), tmp_path / "log"
+    arguments = ("serve", "--port", str(port), "--processes", processes)
+    base = f"http://127.0.0.1:{port}"
+    good = callback_url(base, SECRET, "main", "0003*210", "hangup")
+    with running(log, *arguments) as process:
+        wait_until(lambda: call(f"{base}/health/ready") == 200, "the receiver is ready")
+        assert call(f"{good}?CallID=1") == 200
+        assert call(good) == 400
+        assert call(f"{good}x") == 404
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    said = log.read_text()
+    assert f"The receiver listens on {base}.\n" in said
+    assert "a callback was refused: missing_call_id [extension=0003*210]" in said
+    assert good.rpartition("/")[2] not in said
+    assert "Traceback" not in said
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("processes", ["1", "3"])
+def test_a_journal_that_cannot_be_is_one_sentence(
+    processes: str, configure: Configure, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    configure(journal=str(tmp_path / "file" / "journal"))
+    log = tmp_path / "log"
+    arguments = ("serve", "--port", str(free_port()), "--processes", processes)
+    with running(log, *arguments) as process:
+        assert process.wait(20) == 2
+    said = log.read_text()
+    assert said.count("name a folder where events can be kept while Redis is away") == 1
+    assert "listens" not in said
+    assert "Traceback" not in said
+
+
+def test_a_port_that_is_taken_is_an_error(configure: Configure, tmp_path: Path) -> None:
+    configure()
+    port = str(free_port())
+    with running(tmp_path / "first", "serve", "--port", port):
+        wait_until(
+            lambda: call(f"http://127.0.0.1:{port}/health/live") == 200, "the receiver is there"
+        )
+        second = subprocess.run(
+            [OFFHOOK, "serve", "--port", port], capture_output=True, text=True, check=False
+        )
+    assert second.returncode == 2
+    assert second.stderr == (
+        f"cannot listen on 127.0.0.1, port {port}: Address already in use; "
+        "choose with --host and --port\n"
+    )
+
+
+def told_at_the_start(log: Path, *arguments: str) -> str:
+    """The first line that `offhook work` says. It is stopped when it has said what it runs."""
+    with running(log, "work", *arguments) as process:
+        wait_until(lambda: bool(re.search(rb"runs .*\n", log.read_bytes())), "it says what it runs")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    return log.read_text().splitlines()[0]
+
+
+def test_the_workers_run_all_that_is_needed(configure: Configure, tmp_path: Path) -> None:
+    configure(TWO)
+    assert told_at_the_start(tmp_path / "log") == (
+        "runs all that this configuration needs, 7 workers: offhook.crm.0, offhook.chat.0, "
+        "offhook.calls.0, offhook.crm.redeliver, offhook.chat.redeliver, offhook.scheduled, "
+        "scheduler"
+    )
+
+
+def test_fewer_workers_than_needed_are_told(configure: Configure, tmp_path: Path) -> None:
+    configure(TWO)
+    assert told_at_the_start(tmp_path / "log", "--handler", "crm") == (
+        "runs 5 of 7 processes this configuration needs; "
+        "not served here: offhook.chat.0, offhook.chat.redeliver"
+    )
+
+
+def test_a_handler_for_a_pbx_that_is_not_configured_is_told(
+    configure: Configure, tmp_path: Path
+) -> None:
+    configure('[handlers.crm]\nuse = "console"\npbx = ["mian"]\n[pbx.main]\ndialect = "telphin"\n')
+    assert told_at_the_start(tmp_path / "log") == (
+        "! handlers.crm.pbx names mian, and the PBXs that are configured are: main. Is that meant?"
+    )
+
+
+def test_no_handler_is_an_error_that_says_what_to_do(
+    configure: Configure, offhook: Offhook
+) -> None:
+    path = configure()
+    result = offhook("work")
+    assert result.exit_code == 2
+    assert f"add a [handlers.NAME] table to {path}" in result.stderr
+
+
+def test_an_unknown_handler_is_an_error(configure: Configure, offhook: Offhook) -> None:
+    configure(TWO)
+    result = offhook("work", "--handler", "nix")
+    assert result.exit_code == 2
+    assert result.stderr == "no handler is configured as 'nix': there are crm, chat\n"
+
+
+def test_a_wrong_option_of_a_handler_stops_the_workers(
+    configure: Configure, tmp_path: Path
+) -> None:
+    configure('[handlers.crm]\nuse = "webhook"\noptions.urll = "https://crm.example.com"\n')
+    answer = subprocess.run([OFFHOOK, "work"], capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert re.search(
+        r"^handlers\.crm\.options\.urll: there is no such option$", answer.stderr, re.M
+    )
+
+
+def test_workers_say_that_the_configuration_is_wrong_by_now(
+    configure: Configure, tmp_path: Path, redis_url: str
+) -> None:
+    configure('[handlers.crm]\nuse = "console"\n')
+    log = tmp_path / "log"
+    with running(log, "work"), redis.Redis.from_url(redis_url) as client:
+        wait_until(lambda: bool(client.exists("offhook:{0}:inbox")), "the scheduler runs")
+        configure('[handlers.crm]\nuse = "no_such"\n')
+        event = sample_event()
+        queues.wake(client, "crm", 0)
+        queues.redeliver(client, "crm", event, delay=0)
+        because = "failed, it is tried again: handlers.crm.use: no handler is called 'no_such'"
+        for job in ("dispatch crm/0", f"redeliver dial-in of call {event.call} to crm"):
+            wait_until(lambda line=f"{job} {because}": line in log.read_text(), f"{job} says why")  # type: ignore[misc]
+
+
+def test_a_module_beside_the_configuration_s_process_is_found(
+    configure: Configure, tmp_path: Path
+) -> None:
+    """A handler of one's own lies in the working directory."""
+    (tmp_path / "mine.py").write_text("def handle(event): ...\n")
+    configure('[handlers.mine]\nuse = "mine:handle"\n')
+    answer = subprocess.run(
+        [sys.executable, "-m", "offhook_cli", "handlers"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert answer.returncode == 0, answer.stderr

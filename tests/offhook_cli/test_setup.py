@@ -1,0 +1,596 @@
+"""`offhook setup`, against a sandbox PBX that listens."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from redis import Redis
+from typer.testing import Result
+
+from offhook.callback_url import callback_url
+from offhook.event import CALLBACKS
+from offhook.extensions import KEY
+from tests.conftest import SECRET, Configure
+from tests.offhook.sandbox import Sandbox, sandbox
+from tests.offhook_cli.conftest import Offhook
+from tests.unifiedapi.serving import serve
+from unifiedapi.client import UnifiedApi
+from unifiedapi.resources import EventMethod, EventStatus
+from unifiedapi.resources import EventType as PbxEventType
+from unifiedapi.sandbox.store import App, Contents, Extension, Store, User
+from unifiedapi.sandbox.tls import make_certificate
+
+ALL = sorted(CALLBACKS)
+CAME_AND_LEFT = ["dial-in", "hangup"]
+PUBLIC = "https://offhook.example.com"
+HANDLERS = '[handlers.crm]\nuse = "console"\n[handlers.chat]\nuse = "console"\n'
+
+Tables = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A PBX that breaks off is not waited for; tokens are kept in the test's own directory."""
+    monkeypatch.setattr("offhook.provisioning.registrar.UnifiedApi", partial(UnifiedApi, waits=()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def pbx() -> Iterator[Sandbox]:
+    with sandbox() as running:
+        yield running
+
+
+def table(name: str, url: str, **more: object) -> str:
+    values = {"host": url, "client_id": "sandbox-app", "client_secret": "sandbox-secret"} | more
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None]
+    return "\n".join([f"[pbx.{name}]", *lines, ""])
+
+
+@pytest.fixture(autouse=True)
+def _configuration(configure: Configure, pbx: Sandbox) -> None:
+    configure(HANDLERS + table("main", pbx.url), public_url=PUBLIC)
+
+
+@pytest.fixture
+def setup(offhook: Offhook, tmp_path: Path) -> Callable[..., Result]:
+    """Call it; no secret may be in what it prints, and nothing may be a bug."""
+
+    def run(*arguments: str, input: str = "") -> Result:  # noqa: A002 - CliRunner's word
+        result = offhook("setup", *arguments, input=input)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result
+        assert "/callback" not in result.output
+        printed = result.output.replace(str(tmp_path), "")
+        assert not re.search(r"[A-Za-z0-9_-]{24}", printed), printed  # a token has this form
+        for secret in (SECRET, "sandbox-secret"):
+            assert secret not in result.output
+        return result
+
+    return run
+
+
+Setup = Callable[..., Result]
+
+
+def ok(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+# Registering
+
+
+def test_it_shows_the_plan_asks_and_registers(setup: Setup, pbx: Sandbox) -> None:
+    result = setup("0003*210", input="y\n")
+    assert "create dial-in, dial-out, hangup, answer-in, answer-out" in ok(result)
+    assert "Do this on 1 extension? [y/N]" in result.stderr
+    assert pbx.types("0003*210") == ALL
+    for event in pbx.store.events("0003*210"):
+        label = event.type.label
+        assert event.url == callback_url(PUBLIC, SECRET, "main", "0003*210", label)
+        assert event.method is EventMethod.POST
+        assert event.status is EventStatus.ENABLED
+        assert event.note == "offhook:main"
+
+
+def test_a_no_changes_nothing(setup: Setup, pbx: Sandbox) -> None:
+    assert setup("0003*210", input="n\n").exit_code == 1
+    assert not pbx.changes()
+    assert "No extension was set up" in setup("show").stderr
+
+
+def test_the_plan_alone_changes_nothing(setup: Setup, pbx: Sandbox) -> None:
+    assert "create" in ok(setup("0003*210", "--plan", "--owner", "jane"))
+    assert not pbx.changes()
+    assert json.loads(ok(setup("show", "--json"))) == []
+
+
+def test_the_second_time_nothing_is_changed(setup: Setup, pbx: Sandbox) -> None:
+    arguments = ("0003*210", "0003*400", "--yes", "--owner", "jane", "--handlers", "crm")
+    ok(setup(*arguments))
+    before = [pbx.store.events(number) for number in ("0003*210", "0003*400")]
+    pbx.requests.clear()
+    assert ok(setup(*arguments)) == "Nothing to do: 2 extensions are as they should be.\n"
+    assert not pbx.changes()
+    assert [pbx.store.events(number) for number in ("0003*210", "0003*400")] == before
+
+
+def kinds(setup: Setup) -> dict[str, str | None]:
+    return {e["extension"]: e["kind"] for e in json.loads(ok(setup("show", "--json")))}
+
+
+def asked_for_the_kind(pbx: Sandbox) -> bool:
+    return any("/presence" in path or "/queue/" in path for _, path in pbx.requests)
+
+
+def test_the_kind_is_found_out_once_and_decides_about_the_events(
+    setup: Setup, pbx: Sandbox
+) -> None:
+    numbers = ("0003*210", "0003*400", "0003*500", "0003*600")
+    assert "kind: queue" in ok(setup(*numbers, "--yes"))
+    assert pbx.types("0003*210") == ALL
+    for number in ("0003*400", "0003*500", "0003*600"):
+        assert pbx.types(number) == CAME_AND_LEFT
+    assert list(kinds(setup).values()) == ["phone", "queue", "ivr", "ivr"]
+    pbx.requests.clear()
+    ok(setup("--known", "--owner", "jane", "--yes"))
+    ok(setup("--known", "--remove", "--yes"))
+    assert not asked_for_the_kind(pbx)
+
+
+def test_the_kind_can_be_said_and_is_kept(setup: Setup, pbx: Sandbox) -> None:
+    ok(setup("0003*210", "--kind", "conference", "--yes"))
+    assert pbx.types("0003*210") == CAME_AND_LEFT
+    ok(setup("0003*210", "--owner", "jane", "--yes"))
+    assert kinds(setup) == {"0003*210": "conference"}
+    assert "conference" in ok(setup("show"))
+    ok(setup("0003*210", "--kind", "phone", "--yes"))
+    assert pbx.types("0003*210") == ALL
+    ok(setup("0003*210", "--kind", "phone", "--events", "hangup", "--yes"))
+    assert pbx.types("0003*210") == ["hangup"]
+    assert not asked_for_the_kind(pbx)
+
+
+def test_of_what_was_set_up_before_kinds_were_known_the_events_stay(
+    setup: Setup, pbx: Sandbox, redis_url: str
+) -> None:
+    before = {"events": ["hangup"], "owner": "jane"}
+    ok(setup("0003*400", "--events", "hangup", "--owner", "jane", "--yes"))
+    with Redis.from_url(redis_url) as store:
+        store.hset(KEY, "main/0003*400", json.dumps(before))
+    assert "kind: queue" in ok(setup("--known", "--yes"))
+    assert kinds(setup) == {"0003*400": "queue"}
+    assert pbx.types("0003*400") == ["hangup"]
+
+
+def test_event_types_and_method_can_be_said_and_are_kept(setup: Setup, pbx: Sandbox) -> None:
+    ok(setup("0003*210", "--events", "dial-in,hangup", "--method", "get", "--yes"))
+    assert pbx.types("0003*210") == ["dial-in", "hangup"]
+    assert {event.method for event in pbx.store.events("0003*210")} == {EventMethod.GET}
+    ok(setup("0003*210", "--label", "Front desk", "--yes"))
+    assert pbx.types("0003*210") == ["dial-in", "hangup"]
+    [shown] = json.loads(ok(setup("show", "--json")))
+    assert shown == {
+        "pbx": "main",
+        "extension": "0003*210",
+        "label": "Front desk",
+        "owner": None,
+        "handlers": None,
+        "events": ["dial-in", "hangup"],
+        "method": "GET",
+        "kind": "phone",
+        "user": None,
+    }
+    assert "delete dial-in" in ok(setup("0003*210", "--events", "hangup", "--yes"))
+    assert pbx.types("0003*210") == ["hangup"]
+
+
+def test_all_is_every_phone_of_the_user(setup: Setup, pbx: Sandbox) -> None:
+    ok(setup("--all", "--yes"))
+    shown = json.loads(ok(setup("show", "--json")))
+    assert [each["extension"] for each in shown] == [f"0003*{n}" for n in (210, 211, 212, 213)]
+    assert pbx.types("0003*213") == ALL
+    assert pbx.types("0004*210") == []
+
+
+def test_all_of_another_user(setup: Setup, pbx: Sandbox) -> None:
+    ok(setup("--all", "--user", "13", "--yes"))
+    shown = json.loads(ok(setup("show", "--json")))
+    assert [(each["extension"], each["user"]) for each in shown] == [
+        ("0003*212", "13"),
+        ("0003*213", "13"),
+    ]
+    assert pbx.types("0003*210") == []
+    assert {path.split("/")[3] for _, path in pbx.requests if "/uapi" in path} == {"13"}
+    pbx.requests.clear()
+    ok(setup("--known", "--remove", "--yes"))
+    assert {path.split("/")[3] for _, path in pbx.requests if "/uapi" in path} == {"13"}
+
+
+def test_a_file_says_what_differs(setup: Setup, pbx: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "extensions.csv"
+    path.write_text(
+        "\ufeffExtension;Label;Owner;Kind;Events;Handlers\n"
+        "0003*210;Empfang;jane;;dial-in hangup;crm\n"
+        "0003*211;;;;;\n"
+        "0003*600;;;Conference;;\n",
+        "utf-8",
+    )
+    ok(setup("--file", str(path), "--owner", "nobody", "--yes"))
+    first, second, third = json.loads(ok(setup("show", "--json")))
+    assert (first["label"], first["owner"], first["handlers"]) == ("Empfang", "jane", ["crm"])
+    assert first["events"] == ["dial-in", "hangup"]
+    assert (second["label"], second["owner"], second["handlers"]) == (None, "nobody", None)
+    assert (second["kind"], third["kind"]) == ("phone", "conference")
+    assert pbx.types("0003*211") == ALL
+    assert pbx.types("0003*600") == CAME_AND_LEFT
+
+
+def test_the_settings_of_an_extension_change_without_the_pbx(setup: Setup, pbx: Sandbox) -> None:
+    ok(setup("0003*210", "--owner", "jane", "--handlers", "crm", "--yes"))
+    pbx.requests.clear()
+    printed = ok(setup("0003*210", "--owner", "", "--handlers", "all", "--yes"))
+    assert "owner: none" in printed
+    assert "handlers: all" in printed
+    assert not pbx.changes()
+    [shown] = json.loads(ok(setup("show", "--json")))
+    assert (shown["owner"], shown["handlers"]) == (None, None)
+
+
+# Others
+
+
+def test_others_are_never_touched(setup: Setup, pbx: Sandbox) -> None:
+    names = ("0003*210", "hangup")
+    urls = [
+        "https://crm.example.com/calls?extension=210",
+        callback_url("https://staging.example.com", "x" * 40, "main", *names),
+        callback_url(PUBLIC, SECRET, "branch", *names),
+    ]
+    theirs = [pbx.add("0003*210", url) for url in urls]
+    before = {e.id: e for e in pbx.store.events("0003*210")}
+    result = setup("0003*210", "--yes")
+    assert "3 phone call events of others: left as they are." in result.stderr
+    assert "at staging.example.com" in result.stderr
+    ok(setup("0003*210", "--events", "dial-in", "--yes"))
+    ok(setup("0003*210", "--remove", "--yes"))
+    assert {e.id: e for e in pbx.store.events("0003*210")} == before
+    assert list(before) == theirs
+
+
+def test_doubles_of_ours_are_deleted(setup: Setup, pbx: Sandbox) -> None:
+    url = callback_url(PUBLIC, SECRET, "main", "0003*210", "hangup")
+    for _ in range(3):
+        pbx.add("0003*210", url)
+    assert "delete hangup, hangup" in ok(setup("0003*210", "--events", "hangup", "--yes"))
+    [event] = pbx.store.events("0003*210")
+    assert (event.url, event.method) == (url, EventMethod.POST)
+
+
+def test_what_was_disabled_on_the_pbx_is_enabled(setup: Setup, pbx: Sandbox) -> None:
+    ok(setup("0003*400", "--yes"))
+    event, _ = pbx.store.events("0003*400")
+    pbx.store.put_event("0003*400", replace(event, status=EventStatus.DISABLED))
+    assert "enable dial-in" in ok(setup("0003*400", "--yes"))
+    assert {each.status for each in pbx.store.events("0003*400")} == {EventStatus.ENABLED}
+
+
+# Secret and host
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_after_a_change_of_secret_and_host_urls_are_updated(
+    adopt: bool, setup: Setup, pbx: Sandbox, configure: Configure
+) -> None:
+    ok(setup("0003*210", "--yes"))
+    ids = [event.id for event in pbx.store.events("0003*210")]
+    new = "another secret, forty characters long, too"
+    host = "https://new.example.com"
+    if adopt:  # both at once, and nothing proves that the old ones were ours
+        configure(HANDLERS + table("main", pbx.url), public_url=host, secret=new)
+        result = setup("0003*210", "--plan")
+        assert "create" in ok(result)
+        assert "--adopt" in result.stderr
+        assert "update url of" in ok(setup("--known", "--adopt", "--yes"))
+    else:
+        configure(HANDLERS + table("main", pbx.url), public_url=PUBLIC, secret=new)
+        assert "update url of dial-in, dial-out, hangup" in ok(setup("--known", "--yes"))
+        configure(HANDLERS + table("main", pbx.url), public_url=host, secret=new)
+        assert "update url of dial-in, dial-out, hangup" in ok(setup("--known", "--yes"))
+    assert [event.id for event in pbx.store.events("0003*210")] == ids
+    assert set(pbx.urls("0003*210")) == {
+        callback_url(host, new, "main", "0003*210", each) for each in CALLBACKS
+    }
+
+
+# Failures
+
+
+def test_one_that_fails_stops_no_other(setup: Setup, pbx: Sandbox) -> None:
+    result = setup("0003*999", "0003*210", "0004*210", "--yes")
+    assert result.exit_code == 1
+    assert pbx.types("0003*210") == ALL
+    assert "! main 0003*999, 0004*210: the PBX refuses: extension_invalid (400)" in result.stderr
+    assert [each["extension"] for each in json.loads(ok(setup("show", "--json")))] == ["0003*210"]
+
+
+def test_after_the_pbx_died_in_the_middle_it_goes_on(setup: Setup, pbx: Sandbox) -> None:
+    pbx.dies_after = 18  # a token, a page of phones, 4 x presence and list, then some creates
+    result = setup("--all", "--yes")
+    assert result.exit_code == 1
+    assert "broke off" in result.stderr
+    assert "Call it again" in result.stderr
+    made = len(pbx.changes())
+    assert 0 < made < 20
+    pbx.dies_after = None
+    pbx.requests.clear()
+    ok(setup("--all", "--yes"))
+    assert len(pbx.changes()) == 20 - made
+    for number in (210, 211, 212, 213):
+        assert pbx.types(f"0003*{number}") == ALL
+    assert "Nothing to do" in ok(setup("--all", "--yes"))
+
+
+def test_no_token_is_one_sentence(setup: Setup, pbx: Sandbox, configure: Configure) -> None:
+    configure(HANDLERS + table("main", pbx.url, client_secret="wrong"), public_url=PUBLIC)
+    result = setup("0003*210", "0003*211", "--yes", "--at-once", "1")
+    assert result.exit_code == 1
+    assert result.stderr.count("the PBX gives no token: invalid_client (401)") == 2
+    assert len(pbx.requests) == 1
+    result = setup("--all")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("the PBX gives no token: invalid_client (401)")
+
+
+def test_a_pbx_that_quotes_the_url_gives_no_secret_away(
+    setup: Setup, pbx: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unifiedapi.errors import EventUrlInvalid
+
+    async def refuse(*_: object, url: str, **__: object) -> None:
+        raise EventUrlInvalid("pce_url_invalid", 400, f"bad url: {url.partition('/callback')[2]}")
+
+    monkeypatch.setattr("unifiedapi.client.PhoneCallEvents.create", refuse)
+    result = setup("0003*400", "--yes")
+    assert result.exit_code == 1
+    assert "bad url: /main/0003*400/dial-in/***" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "which extensions? Name them, or give --file, --all or --known"),
+        (["210"], "'210' is no extension: write it whole, such as 0003*210"),
+        (["shwo"], "'shwo' is neither an extension, such as 0003*210, nor one of show, export,"),
+        (["0003*210", "--events", "ring"], "ring is no event type: there are dial-in, dial-out,"),
+        (["0003*210", "--handlers", "crn"], "no handler is configured as 'crn': there are crm, ch"),
+        (["0003*210", "--pbx", "branch"], "no PBX is configured as 'branch': there are main"),
+        (["0003*210", "--user", "jane"], "--user jane: must be @me, @viewer, @owner, or a user's"),
+        (["--file", "missing.csv"], "missing.csv: cannot be read: No such file"),
+        (["apply", "missing.toml"], "missing.toml: cannot be read: No such file"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_usage_error(
+    arguments: list[str], said: str, setup: Setup, pbx: Sandbox
+) -> None:
+    result = setup(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(said)
+    assert not pbx.requests
+
+
+def test_without_a_pbx_it_is_said_what_to_configure(setup: Setup, configure: Configure) -> None:
+    configure(HANDLERS)
+    assert "add a table [pbx.main]" in setup("0003*210").stderr
+
+
+# Removing
+
+
+def test_removing_takes_away_what_was_set_up(setup: Setup, pbx: Sandbox) -> None:
+    ok(setup("0003*210", "0003*400", "--yes"))
+    assert "forget it" in ok(setup("0003*210", "--remove", "--yes"))
+    assert pbx.types("0003*210") == []
+    assert pbx.types("0003*400") == CAME_AND_LEFT
+    assert [each["extension"] for each in json.loads(ok(setup("show", "--json")))] == ["0003*400"]
+    ok(setup("--all", "--remove", "--yes"))
+    assert pbx.types("0003*400") == []
+    assert json.loads(ok(setup("show", "--json"))) == []
+    assert "Nothing to do" in ok(setup("0003*210", "--remove", "--yes"))
+
+
+def test_no_extension_at_all_is_told(setup: Setup, tmp_path: Path) -> None:
+    (tmp_path / "empty.toml").write_text("")
+    for arguments in (["--known"], ["apply", str(tmp_path / "empty.toml")]):
+        result = setup(*arguments)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr == "Nothing to do: there is no such extension.\n"
+
+
+# Several PBXs
+
+
+def another() -> Store:
+    """A PBX with an extension of the same number."""
+    return Store(
+        Contents(
+            users=[User(id=1, organization="0003")],
+            extensions=[Extension("0003*210", 1), Extension("0003*800", 1)],
+            apps=[App("branch-app", "branch-app-s", 1)],
+        )
+    )
+
+
+def test_equal_numbers_on_two_pbxs_never_meet(
+    setup: Setup, pbx: Sandbox, configure: Configure
+) -> None:
+    with sandbox(another()) as branch:
+        app = {"client_id": "branch-app", "client_secret": "branch-app-s"}
+        configure(
+            HANDLERS + table("main", pbx.url) + table("branch", branch.url, **app),
+            public_url=PUBLIC,
+        )
+        assert "which PBX? Give --pbx: there are main, branch" in setup("0003*210").stderr
+        ok(setup("0003*210", "--pbx", "main", "--owner", "jane", "--yes"))
+        ok(setup("0003*210", "--pbx", "branch", "--owner", "joe", "--events", "hangup", "--yes"))
+        shown = json.loads(ok(setup("show", "--json")))
+        assert [(e["pbx"], e["extension"], e["owner"]) for e in shown] == [
+            ("branch", "0003*210", "joe"),
+            ("main", "0003*210", "jane"),
+        ]
+        assert pbx.types("0003*210") == ALL
+        assert branch.types("0003*210") == ["hangup"]
+        assert "/callback/branch/" in branch.urls("0003*210")[0]
+        assert "Nothing to do: 2 extensions" in ok(setup("--known", "--yes"))
+        ok(setup("0003*210", "--pbx", "main", "--remove", "--yes"))
+        assert branch.types("0003*210") == ["hangup"]
+        exported = ok(setup("export", "-"))
+        assert '["branch"."0003*210"]' in exported
+        assert "main" not in exported
+
+
+# A PBX whose API is not spoken
+
+OFFICE = '[pbx.office]\ndialect = "telphin"\n'
+
+
+def test_of_a_pbx_in_another_dialect_only_what_is_said_is_kept(
+    setup: Setup, pbx: Sandbox, configure: Configure
+) -> None:
+    configure(HANDLERS + table("main", pbx.url) + OFFICE, public_url=PUBLIC)
+    by_hand = "on the PBX, register by hand what `offhook url office EXTENSION` prints"
+    for arguments in (["7*1"], ["7*4", "--kind", "queue", "--owner", "jane"]):
+        result = setup(*arguments, "--pbx", "office", "--yes")
+        assert by_hand in result.stderr
+        ok(result)
+    assert kinds(setup) == {"7*1": None, "7*4": "queue"}
+    assert not pbx.requests
+    ok(setup("0003*400", "--pbx", "main", "--yes"))
+    assert "Nothing to do: 3 extensions" in ok(setup("--known", "--yes"))
+    assert "name the phones" in setup("--all", "--pbx", "office").stderr
+    ok(setup("--known", "--pbx", "office", "--remove", "--yes"))
+    assert kinds(setup) == {"0003*400": "queue"}
+
+
+# Files
+
+
+def test_what_is_exported_can_be_applied(setup: Setup, pbx: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "extensions.toml"
+    ok(setup("0003*210", "--label", 'The "desk"\\ö\x7f', "--handlers", "crm,chat", "--yes"))
+    ok(setup("0003*400", "--method", "GET", "--yes"))
+    ok(setup("export", str(path)))
+    before = json.loads(ok(setup("show", "--json")))
+    assert "Nothing to do" in ok(setup("apply", str(path), "--prune", "--yes"))
+    ok(setup("--all", "--remove", "--yes"))
+    ok(setup("apply", str(path), "--yes"))
+    assert json.loads(ok(setup("show", "--json"))) == before
+    assert pbx.types("0003*210") == ALL
+    assert {event.method for event in pbx.store.events("0003*400")} == {EventMethod.GET}
+    text = path.read_text()
+    ok(setup("export", str(path)))
+    assert path.read_text() == text
+
+
+def test_applying_a_file_replaces_and_prunes(setup: Setup, pbx: Sandbox, tmp_path: Path) -> None:
+    ok(setup("0003*210", "0003*211", "--label", "old", "--yes"))
+    path = tmp_path / "extensions.toml"
+    path.write_text(
+        '[main."0003*210"]\nowner = "jane"\nevents = ["hangup"]\n'
+        '[main."0003*400"]\n[main."0003*600"]\nkind = "conference"\n'
+    )
+    ok(setup("apply", str(path), "--yes"))
+    assert pbx.types("0003*210") == ["hangup"]
+    assert pbx.types("0003*400") == CAME_AND_LEFT
+    assert pbx.types("0003*211") == ALL
+    ok(setup("apply", str(path), "--prune", "--yes"))
+    assert pbx.types("0003*211") == []
+    shown = json.loads(ok(setup("show", "--json")))
+    assert [(e["extension"], e["label"], e["owner"], e["kind"]) for e in shown] == [
+        ("0003*210", None, "jane", "phone"),
+        ("0003*400", None, None, "queue"),
+        ("0003*600", None, None, "conference"),
+    ]
+    assert "Nothing to do" in ok(setup("apply", str(path), "--prune", "--yes"))
+
+
+def test_all_that_is_wrong_in_a_file_is_told_at_once(setup: Setup, tmp_path: Path) -> None:
+    path = tmp_path / "extensions.toml"
+    path.write_text('[main."0003*210"]\nkind = "fax"\ncolour = "red"\nmethod = "PUT"\n')
+    result = setup("apply", str(path))
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 3
+    path.write_text('[other."0003*210"]\n')
+    assert "no PBX is configured as 'other'" in setup("apply", str(path)).stderr
+    path.write_text('[main."210"]\n')
+    assert "'210' is no extension" in setup("apply", str(path)).stderr
+    path.write_text('[main."0003*210"]\nhandlers = ["crn"]\n')
+    assert "no handler is configured as 'crn'" in setup("apply", str(path)).stderr
+
+
+# Checking
+
+
+def test_a_check_finds_what_was_changed_on_the_pbx(
+    setup: Setup, pbx: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(settings: object) -> None:
+        return None
+
+    monkeypatch.setattr("offhook_cli.setup.in_the_way", nothing)
+    ok(setup("0003*210", "0003*211", "--yes"))
+    pbx.requests.clear()
+    assert "2 extensions are as they should be." in ok(setup("check"))
+    pbx.store.remove_events("0003*211", {pbx.store.events("0003*211")[0].id})
+    result = setup("check")
+    assert result.exit_code == 1
+    assert "create dial-in" in result.stdout
+    assert "1 of 2 extensions to be mended" in result.stderr
+    assert ok(setup("check", "0003*210"))
+    assert setup("check", "0003*999").exit_code == 1
+    assert not pbx.changes()
+
+
+def test_a_check_tells_of_handlers_and_pbxs_that_are_gone(
+    setup: Setup, pbx: Sandbox, configure: Configure
+) -> None:
+    ok(setup("0003*400", "--handlers", "chat", "--yes"))
+    configure('[handlers.crm]\nuse = "console"\n' + table("other", pbx.url), public_url=PUBLIC)
+    result = setup("check")
+    assert result.exit_code == 1
+    assert "! PBX main is not configured, but extensions of it are set up" in result.stderr
+    assert "! no handler is configured as 'chat', but extensions name it" in result.stderr
+
+
+def test_a_certificate_authority_of_its_own_and_insecure(
+    setup: Setup, tmp_path: Path, configure: Configure
+) -> None:
+    certificate = make_certificate(tmp_path, "127.0.0.1")
+    pbx = Sandbox(Store.example())
+    with serve(pbx.app(), certificate) as url:
+        configure(HANDLERS + table("main", url), public_url=PUBLIC)
+        result = setup("0003*400", "--yes")
+        assert result.exit_code == 1
+        assert "is not trusted" in result.stderr
+        assert not pbx.requests
+        configure(HANDLERS + table("main", url, ca_file="ca.pem"), public_url=PUBLIC)
+        ok(setup("0003*400", "--yes"))
+        configure(HANDLERS + table("main", url, insecure=True), public_url=PUBLIC)
+        result = setup("0003*400", "--yes")
+        assert "Nothing to do" in ok(result)
+        assert "! pbx.main: insecure: whoever answers at 127.0.0.1" in result.stderr
+
+
+def test_a_token_instead_of_key_and_secret(
+    setup: Setup, pbx: Sandbox, configure: Configure, tmp_path: Path
+) -> None:
+    (tmp_path / "the-token").write_text("sandbox-token\n")
+    told = {"client_id": None, "client_secret": None, "token_file": "the-token"}
+    configure(HANDLERS + table("main", pbx.url, **told), public_url=PUBLIC)
+    ok(setup("0003*400", "--yes"))
+    assert pbx.store.registrations("0003*400", PbxEventType.HANGUP)
+    assert not [path for _, path in pbx.requests if path.startswith("/oauth")]

@@ -1,0 +1,176 @@
+"""`offhook simulate` against a real HTTP server."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from typer.testing import CliRunner, Result
+
+from offhook.callback_url import is_valid
+from offhook_cli import app
+
+SECRET = "a secret for tests, forty characters long"
+
+
+@pytest.fixture(autouse=True)
+def _settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFHOOK_CONFIG", str(tmp_path / "empty.toml"))
+    (tmp_path / "empty.toml").touch()
+    monkeypatch.setenv("OFFHOOK_SECRET", SECRET)
+
+
+def run(*options: str) -> Result:
+    return CliRunner().invoke(app, ["simulate", "--rate", "1000", "--speed", "100000", *options])
+
+
+def run_at(status: int, *options: str) -> tuple[Result, list[web.Request]]:
+    """The command's result, and the callbacks that a server got which answers with the status."""
+    seen: list[web.Request] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append(request)
+        return web.Response(status=status)
+
+    async def serve() -> Result:
+        application = web.Application()
+        application.router.add_route("*", "/{anything:.*}", handle)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}/base"
+            return await asyncio.to_thread(run, "--url", url, *options)
+        finally:
+            await runner.cleanup()
+
+    return asyncio.run(serve()), seen
+
+
+def named(request: web.Request) -> list[str]:
+    """PBX, extension, event type and token."""
+    head, names = request.path.split("/callback/")
+    assert head == "/base"
+    return names.split("/")
+
+
+def test_calls_are_placed_with_signed_urls() -> None:
+    result, seen = run_at(200, "--pbx", "branch", "--calls", "10")
+    assert result.exit_code == 0, result.output
+    assert len({request.query.get("CallID") for request in seen}) > 1
+    for request in seen:
+        pbx, extension, event_type, token = named(request)
+        assert pbx == "branch"
+        assert is_valid([SECRET], token, pbx, extension, event_type)
+
+
+def test_json_counts_what_the_receiver_got() -> None:
+    result, seen = run_at(200, "--calls", "10", "--json")
+    assert result.stdout.startswith("{")
+    counted = json.loads(result.stdout)
+    assert counted["calls"] == 10
+    assert counted["callbacks"] == counted["accepted"] == len(seen)
+    assert (counted["refused"], counted["failed"]) == ({}, {})
+    assert counted["callbacks_per_second"] > 0
+    assert result.stderr == ""
+
+
+def test_the_table_says_what_came_of_the_calls() -> None:
+    result, _ = run_at(404, "--calls", "1", "--scenario", "missed")
+    assert result.exit_code == 1
+    assert "2 × 404" in result.stdout
+    assert "same secret" in result.stderr
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_it_exits_with_1_when_a_callback_was_refused(status: int) -> None:
+    result, seen = run_at(status, "--calls", "1", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["refused"] == {str(status): len(seen)}
+
+
+def test_it_exits_with_1_when_nobody_listens() -> None:
+    result = run("--url", "http://127.0.0.1:1", "--calls", "1", "--scenario", "busy")
+    assert result.exit_code == 1
+    assert "2 × no connection" in result.stdout
+    assert "offhook serve" in result.stderr
+
+
+def test_without_url_the_public_url_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFHOOK_PUBLIC_URL", "http://127.0.0.1:1")
+    result = run("--calls", "1", "--json")
+    assert "no connection" in json.loads(result.stdout)["failed"]
+
+
+def test_only_the_given_extensions_are_used() -> None:
+    options = ("--extensions", " 7*1, 7*2,7*2", "--queue", "7*9", "--calls", "60")
+    _, seen = run_at(200, *options)
+    assert {named(request)[1] for request in seen} == {"7*1", "7*2", "7*9"}
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [("get", {"GET"}), ("POST", {"POST"}), ("both", {"GET", "POST"})]
+)
+def test_method_chooses_how_callbacks_are_made(given: str, used: set[str]) -> None:
+    _, seen = run_at(200, "--calls", "20", "--method", given)
+    assert {request.method for request in seen} == used
+
+
+def test_scenarios_choose_what_happens() -> None:
+    options = ("--scenario", "missed", "--scenario", "outgoing", "--calls", "30")
+    _, seen = run_at(200, *options)
+    events = {named(request)[2] for request in seen}
+    assert events == {"dial-in", "dial-out", "answer-out", "hangup"}
+
+
+def test_the_same_seed_places_the_same_calls() -> None:
+    once, again, other = (
+        sorted(
+            request.query["CallID"]
+            for request in run_at(200, "--method", "GET", "--calls", "5", "--seed", seed)[1]
+        )
+        for seed in ("7", "7", "8")
+    )
+    assert once == again
+    assert not set(once) & set(other)
+
+
+def test_every_wrong_option_is_named_before_anything_is_sent() -> None:
+    result, seen = run_at(
+        200,
+        "--extensions",
+        "0003*210, reception,reception",
+        "--scenario",
+        "ring-group",
+        "--queue",
+        "",
+    )
+    assert result.exit_code == 2
+    assert seen == []
+    lines = result.stderr.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("'reception' is no extension")
+    assert lines[1].startswith("'' is no extension")
+    assert lines[2] == "--scenario ring-group: takes 3 phones, --extensions has 2"
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "http://127.0.0.1/?a=b"])
+def test_a_wrong_url_is_refused(url: str) -> None:
+    result = run("--url", url)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("--url: ")
+
+
+def test_no_extension_at_all_is_refused() -> None:
+    result = run("--extensions", " ,")
+    assert result.exit_code == 2
+    assert result.stderr == "--extensions: there is none\n"
+
+
+def test_without_a_secret_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OFFHOOK_SECRET")
+    result = run()
+    assert result.exit_code == 2
+    assert result.stderr.startswith("secret: there is none")
+    assert "Traceback" not in result.output

@@ -1,0 +1,649 @@
+"""Call records: what a call leaves on the sandbox, and what the client makes of it."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta, timezone
+from random import Random
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+import httpx
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offhook.http.callbacks import callbacks
+from tests.unifiedapi.serving import Script, Server, Told
+from unifiedapi.blocking import BlockingUnifiedApi
+from unifiedapi.client import Listing, UnifiedApi
+from unifiedapi.errors import AccessDenied, InvalidRequest, UnexpectedAnswer, UserInvalid
+from unifiedapi.oauth import BearerToken
+from unifiedapi.resources import CallRecord, Disposition, EventType, Flow
+from unifiedapi.sandbox import store as store_module
+from unifiedapi.sandbox.call_records import Leg, Record, record_of
+from unifiedapi.sandbox.control import create_exchange
+from unifiedapi.sandbox.refusal import Refused
+from unifiedapi.sandbox.scenarios import Call as PhoneCall
+from unifiedapi.sandbox.scenarios import Callback, Scenario, make_call
+from unifiedapi.sandbox.server import create_sandbox
+from unifiedapi.sandbox.services import Call, answer
+from unifiedapi.sandbox.store import EXAMPLE, Contents, Store
+
+TOKEN = BearerToken("sandbox-token")
+PHONES = ["0003*210", "0003*211", "0003*212"]
+BERLIN = ZoneInfo("Europe/Berlin")
+T = TypeVar("T")
+
+
+def call(url: str, use: Callable[[UnifiedApi], Awaitable[T]], **options: Any) -> T:
+    async def run() -> T:
+        async with UnifiedApi(url, options.pop("auth", TOKEN), **options) as api:
+            return await use(api)
+
+    return asyncio.run(run())
+
+
+async def read(listing: Listing[CallRecord]) -> list[CallRecord]:
+    return [record async for record in listing]
+
+
+def leg(extension: str = "0003*210", **fields: Any) -> Leg:
+    values: dict[str, Any] = {
+        "source": "4416149601",
+        "destination": extension,
+        "flow": Flow.INCOMING,
+        "disposition": Disposition.NO_ANSWER,
+        "answered": None,
+        "duration": 0,
+    }
+    return Leg(extension=extension, **values | fields)
+
+
+def record(id_: str, began: datetime, *legs: Leg, saved: datetime | None = None) -> Record:
+    return Record(id=id_, published=began, saved=saved or began, legs=legs or (leg(),))
+
+
+DIALS = (EventType.DIAL_IN, EventType.DIAL_OUT)
+ANSWERS = (EventType.ANSWER_IN, EventType.ANSWER_OUT)
+ENDED = {
+    "ANSWER": Disposition.ANSWERED,
+    "BUSY": Disposition.BUSY,
+    "NOANSWER": Disposition.NO_ANSWER,
+    "CANCEL": Disposition.NO_ANSWER,
+}
+NOW = datetime.now(UTC).replace(microsecond=0)
+A_YEAR_AGO = NOW - timedelta(days=365)
+
+
+# What a call leaves
+
+
+@pytest.mark.parametrize("scenario", list(Scenario))
+@pytest.mark.parametrize("form", ["v3", "v3-numbers", "v5", "v5-numbers"])
+def test_a_call_leaves_the_record_of_what_happened_in_it(
+    scenario: Scenario, form: str, store: Store, server: Server
+) -> None:
+    server.app = create_exchange(store, callbacks, numbers="numbers" in form, wrapped="v5" in form)
+    before = datetime.now(UTC).replace(microsecond=0)
+    order = {"scenario": scenario, "phones": PHONES, "speed": 1000, "seed": 4}
+    placed = httpx.post(f"{server.url}/sandbox/calls", json=order).json()
+    script = make_call(scenario, Random(4), PHONES)
+    assert placed["id"] == script.id
+    [found] = when_over(server.url)
+
+    assert found.extra == {}
+    assert found.id == script.callbacks[0].parameters["CallAPIID"]
+    assert (found.owner_id, found.owner_name) == ("3", "0003")
+    assert found.published is not None
+    assert before <= found.published <= datetime.now(UTC)
+    assert found.extension == found.legs[0].extension == script.callbacks[0].extension
+    dials = [each for each in script.callbacks if each.type in DIALS]
+    seen: Counter[tuple[str, str]] = Counter()
+    for part, dial in zip(found.legs, dials, strict=True):
+        said, flow = dial.parameters, dial.parameters["CallFlow"]
+        mine = [
+            each
+            for each in script.callbacks
+            if (each.extension, each.parameters["CallFlow"]) == (dial.extension, flow)
+        ]
+        ends = [each for each in mine if each.type is EventType.HANGUP]
+        end = ends[seen[dial.extension, flow]]
+        seen[dial.extension, flow] += 1
+        answers = [each for each in mine if each.type in ANSWERS and dial.at < each.at < end.at]
+        assert (part.answered is not None) == bool(answers)
+        assert part.disposition == ENDED[end.parameters["CallStatus"]]
+        assert part.extension == dial.extension
+        [source], [destination] = part.source, part.destination
+        assert source == said["CallerIDNum"]
+        assert destination == (said["CalledNumber"] if flow == "OUT" else dial.extension)
+        inside = source in PHONES and destination in PHONES
+        outside = Flow.OUTGOING if flow == "OUT" else Flow.INCOMING
+        assert part.flow == (Flow.LOCAL if inside else outside)
+    answered = [part.answered for part in found.legs if part.answered]
+    assert found.answered == min(answered, default=None)
+
+
+def when_over(url: str) -> list[CallRecord]:
+    deadline = time.monotonic() + 10
+    while httpx.get(f"{url}/sandbox/tally").json()["running"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return call(url, lambda api: read(api.call_records.list()))
+
+
+def test_times_and_durations_are_those_of_the_wall_clock() -> None:
+    script = make_call(Scenario.TRANSFER, Random(1), PHONES)
+    for speed in (1.0, 20.0):
+        began = datetime(2026, 3, 29, 0, 59, 58, tzinfo=UTC)
+        kept = record_of(script, began, began + timedelta(hours=1), speed)
+        assert kept.published == began
+        assert kept.saved == began + timedelta(hours=1)
+        for part in kept.legs:
+            said = [each for each in script.callbacks if each.extension == part.extension]
+            [answered] = [each.at for each in said if each.type is EventType.ANSWER_IN]
+            assert part.answered == began + timedelta(seconds=answered / speed)
+            assert part.duration == round((said[-1].at - answered) / speed)
+
+
+@pytest.mark.parametrize(
+    ("status", "disposition"),
+    [
+        ("CONGESTION", Disposition.FAILED),
+        ("CHANUNAVAIL", Disposition.FAILED),
+        ("BUSY", Disposition.BUSY),
+        ("UNKNOWN", Disposition.UNKNOWN),
+        ("SOMETHING", Disposition.UNKNOWN),
+    ],
+)
+def test_the_disposition_follows_the_hangup(status: str, disposition: Disposition) -> None:
+    says = {"CallID": "1", "CallFlow": "OUT", "CalledNumber": "0003*211", "CallStatus": status}
+    hangup = Callback(1.0, "0003*210", EventType.HANGUP, says)
+    [part] = record_of(PhoneCall("1", Scenario.OUTGOING, (hangup,)), NOW, NOW).legs
+    assert part.disposition == disposition
+    assert (part.flow, part.source, part.destination) == (Flow.LOCAL, "0003*210", "0003*211")
+
+
+# What the client reads
+
+
+# VoipNow wiki, CDR Resource: its sample, with what it leaves out as dots left out, and with the
+# fields that a client of a PBX of the same family reads in a view.
+SAMPLE = {
+    "entry": {
+        "53bec7de3c242d5f87e5": {
+            "id": "53bec7de3c242d5f87e5",
+            "ownerId": "3",
+            "published": "2024-10-05T08:00:00Z",
+            "phoneCallView": [
+                {"source": "14141555", "destination": "0003*002", "disposition": "3", "flow": "8"},
+                {
+                    "source": "14141555",
+                    "destination": "0003*006",
+                    "disposition": "0",
+                    "flow": 8,
+                    "answered": "2024-10-05T10:00:07",
+                    "duration": "34",
+                    "codec": "alaw",
+                },
+            ],
+        },
+        "ad5a65672e3f783665c0": {
+            "ownerId": 3,
+            "published": "2024-10-05T10:00:00",
+            "answered": None,
+            "phoneCallView": [{"source": [14141555], "destination": ["0003*002"]}],
+        },
+    },
+    "startIndex": 0,
+    "totalResults": 2,
+    "itemsPerPage": 20,
+    "filtered": True,
+    "sorted": True,
+    "phoneCallStat": [{"type": 0, "total": 17558, "unanswered": "4063"}],
+}
+
+
+@pytest.mark.parametrize("body", [SAMPLE, [SAMPLE]], ids=["v3", "v5"])
+def test_the_documents_sample_is_read(body: object, server: Server) -> None:
+    server.app = script = Script(Told(200, body))
+    first, second = call(server.url, lambda api: read(api.call_records.list()), zone=BERLIN)
+    assert (first.id, first.owner_id, first.extension) == ("53bec7de3c242d5f87e5", "3", None)
+    assert first.published == datetime(2024, 10, 5, 8, tzinfo=UTC)
+    silent, willing = first.legs
+    assert (silent.source, silent.destination) == (("14141555",), ("0003*002",))
+    assert (silent.flow, silent.disposition) == (Flow.INCOMING, Disposition.NO_ANSWER)
+    assert (silent.answered, silent.duration) == (None, None)
+    assert (willing.disposition, willing.duration) == (Disposition.ANSWERED, 34)
+    assert willing.answered == datetime(2024, 10, 5, 8, 0, 7, tzinfo=UTC)  # the PBX's local time
+    assert willing.extra == {"codec": "alaw"}
+    assert (second.id, second.owner_id) == ("ad5a65672e3f783665c0", "3")
+    assert second.published == first.published
+    assert second.answered is None
+    assert second.legs[0].source == ("14141555",)
+    assert second.legs[0].destination == ("0003*002",)
+    assert [each.path for each in script.requests] == ["/uapi/cdr/"]
+    assert script.requests[0].query == [("count", "4999"), ("startIndex", "0")]
+
+
+def test_records_in_an_array_and_a_call_id_are_read_too(server: Server) -> None:
+    entry = {"id": 7, "callId": "1700000000.1", "phoneCallView": {"disposition": 9}}
+    server.app = Script(Told(200, {"startIndex": 0, "totalResults": 1, "entry": [entry]}))
+    [found] = call(server.url, lambda api: read(api.call_records.list()))
+    assert (found.id, found.call_id) == ("7", "1700000000.1")
+    [part] = found.legs
+    assert part.disposition is not None
+    assert part.disposition.name == "UNDOCUMENTED_9"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        [{"published": "2024-10-05T08:00:00Z"}],
+        {"1": 5},
+        {"1": {"published": "yesterday"}},
+        {"1": {"phoneCallView": ["0003*210"]}},
+        {"1": {"phoneCallView": [{"duration": "00:34"}]}},
+    ],
+)
+def test_a_strange_record_is_an_error(entry: object, server: Server) -> None:
+    server.app = Script(Told(200, {"startIndex": 0, "entry": entry}))
+    with pytest.raises(UnexpectedAnswer):
+        call(server.url, lambda api: read(api.call_records.list()))
+
+
+def test_every_parameter_is_sent_dates_in_the_local_time_of_the_pbx(server: Server) -> None:
+    server.app = script = Script(Told(204))
+    listing: dict[str, Any] = {
+        "owner": 33,
+        "source": "0003*210",
+        "destination": "+442079460100",
+        "start_date": datetime(2024, 10, 5, tzinfo=UTC),
+        "end_date": datetime(2024, 12, 5, 1, 2, 3, 999_999, tzinfo=timezone(timedelta(hours=-5))),
+        "save_start_date": datetime(2024, 10, 5, tzinfo=BERLIN),
+        "save_end_date": datetime(2024, 10, 6, 23, 59, 59, tzinfo=BERLIN),
+        "flow": Flow.LOCAL,
+        "disposition": Disposition.ANSWERED,
+        "count": 10,
+        "sort_order": "ascending",
+        "fields": ["total"],
+    }
+    assert call(server.url, lambda api: read(api.call_records.list(**listing)), zone=BERLIN) == []
+    [request] = script.requests
+    assert (request.method, request.path) == ("GET", "/uapi/cdr/33/")
+    assert dict(request.query) == {
+        "source": "0003*210",
+        "destination": "+442079460100",
+        "startDate": "2024-10-05T02:00:00",
+        "endDate": "2024-12-05T07:02:03",
+        "saveStartDate": "2024-10-05T00:00:00",
+        "saveEndDate": "2024-10-06T23:59:59",
+        "flow": "2",
+        "disposition": "0",
+        "count": "10",
+        "startIndex": "0",
+        "sortOrder": "ascending",
+        "fields": "total",
+    }
+
+
+@pytest.mark.parametrize("name", ["start_date", "end_date", "save_start_date", "save_end_date"])
+def test_a_date_without_a_zone_is_not_sent(name: str) -> None:
+    naive: dict[str, Any] = {name: datetime(2024, 10, 5)}  # noqa: DTZ001 - the point
+    with (
+        BlockingUnifiedApi("http://127.0.0.1:9", TOKEN) as api,
+        pytest.raises(InvalidRequest, match="time zone"),
+    ):
+        api.call_records.list(**naive)
+
+
+def test_a_script_s_pbx_has_its_zone_too(server: Server) -> None:
+    server.app = script = Script(Told(204))
+    with BlockingUnifiedApi(server.url, TOKEN, zone=BERLIN) as api:
+        assert list(api.call_records.list(start_date=datetime(2024, 7, 1, tzinfo=UTC))) == []
+    assert ("startDate", "2024-07-01T02:00:00") in script.requests[0].query
+
+
+# The client against the sandbox
+
+
+@pytest.mark.parametrize("form", ["v3", "v5-numbers"])
+def test_pages_are_followed_sorted_and_narrowed(form: str, store: Store, server: Server) -> None:
+    server.app = create_sandbox(store, numbers="numbers" in form, wrapped="v5" in form)
+    for n in (2, 0, 1, 4, 3):
+        store.add_record(record(f"r{n}", NOW - timedelta(seconds=10 - n), leg(PHONES[n % 3])))
+
+    async def use(api: UnifiedApi) -> None:
+        records = api.call_records
+        recent: dict[str, Any] = {"start_date": NOW - timedelta(hours=1)}
+        listing = records.list(count=2, sort_order="descending", **recent)
+        assert [each.id for each in await read(listing)] == ["r4", "r3", "r2", "r1", "r0"]
+        assert [len(page.entry) async for page in listing.pages()] == [2, 2, 1]
+        some = await read(records.list(destination="0003*211", **recent))
+        assert sorted(each.id for each in some) == ["r1", "r4"]
+        narrow = await read(records.list(fields=["published"], **recent))
+        assert {each.id for each in narrow} == {"r0", "r1", "r2", "r3", "r4"}
+        assert all(each.published and not each.legs for each in narrow)
+
+    call(server.url, use)
+
+
+def test_a_script_needs_no_await(store: Store, sandbox: str) -> None:
+    store.add_record(record("one", NOW))
+    store.add_record(record("two", NOW, leg(disposition=Disposition.BUSY)))
+    with BlockingUnifiedApi(sandbox, TOKEN) as api:
+        dates: dict[str, Any] = {
+            "start_date": NOW - timedelta(hours=1),
+            "end_date": NOW + timedelta(hours=1),
+        }
+        [busy] = api.call_records.list(disposition=Disposition.BUSY, **dates)
+        assert busy.id == "two"
+        assert [each.id for each in api.call_records.list(count=1, **dates)] == ["one", "two"]
+
+
+def test_who_asks_sees_the_calls_of_the_extensions_they_manage(store: Store, sandbox: str) -> None:
+    store.add_record(record("mine", NOW, leg("0003*210")))
+    store.add_record(record("both", NOW, leg("0003*212"), leg("0003*211")))
+    store.add_record(record("colleague", NOW, leg("0003*213")))
+    store.add_record(record("stranger", NOW, leg("0004*210")))
+    store.add_record(record("gone", NOW, leg("0003*999")))
+    recent = NOW - timedelta(hours=1)
+
+    def ids(token: str, owner: str | int | None = None) -> set[str]:
+        def listed(api: UnifiedApi) -> Awaitable[list[CallRecord]]:
+            return read(api.call_records.list(owner=owner, start_date=recent))
+
+        return {each.id for each in call(sandbox, listed, auth=BearerToken(token))}
+
+    assert ids("sandbox-token-user") == {"mine", "both"}
+    assert ids("sandbox-token-user", "@me") == {"mine", "both"}
+    assert ids("sandbox-token") == {"mine", "both", "colleague"}
+    assert ids("sandbox-token", 13) == {"both", "colleague"}
+    assert ids("sandbox-token-administrator") == {"mine", "both", "colleague", "stranger"}
+    with pytest.raises(AccessDenied):
+        ids("sandbox-token", 40)
+    for owner in (99, "@owner"):
+        with pytest.raises(UserInvalid):
+            ids("sandbox-token", owner)
+
+
+def test_dates_are_the_local_time_of_the_pbx_on_both_sides(server: Server) -> None:
+    contents = msgspec.toml.decode(EXAMPLE, type=Contents)
+    store = Store(msgspec.structs.replace(contents, timezone="Europe/Berlin"))
+    server.app = create_sandbox(store)
+    began = datetime(2024, 7, 1, 22, 30, tzinfo=UTC)  # half past midnight in Berlin, on the 2nd
+    store.add_record(record("night", began, saved=began + timedelta(minutes=5)))
+
+    def ids(zone: Any, **dates: datetime) -> list[str]:
+        wide: dict[str, Any] = {
+            "start_date": began - timedelta(days=2),
+            "end_date": began + timedelta(days=2),
+        }
+        found = call(
+            server.url,
+            lambda api: read(api.call_records.list(**wide | dates)),
+            zone=zone,
+        )
+        return [each.id for each in found if each.published == began]
+
+    second = timedelta(seconds=1)
+    assert ids(BERLIN, start_date=began, end_date=began) == ["night"]
+    assert ids(BERLIN, start_date=began + second) == []
+    assert ids(BERLIN, end_date=began - second) == []
+    assert ids(UTC, start_date=began, end_date=began) == []  # the wrong zone
+    saved = began + timedelta(minutes=5)
+    assert ids(BERLIN, save_start_date=saved, save_end_date=saved) == ["night"]
+    assert ids(BERLIN, save_start_date=saved + second) == []
+    assert ids(BERLIN, save_end_date=saved - second) == []
+
+
+def test_without_dates_the_calls_of_this_month_come(store: Store, sandbox: str) -> None:
+    first_of_month = NOW.replace(day=1, hour=0, minute=0, second=0)
+    store.add_record(record("last month", first_of_month - timedelta(seconds=1)))
+    store.add_record(record("this month", first_of_month))
+    store.add_record(record("to come", NOW + timedelta(hours=1)))
+    found = call(sandbox, lambda api: read(api.call_records.list()))
+    assert [each.id for each in found] == ["this month"]
+
+
+# What the sandbox finds, against a model that is as plain as can be
+
+NUMBERS = ["0003*210", "0003*211", "+442079460100", "4416149601"]
+MOMENTS = [A_YEAR_AGO + timedelta(hours=n) for n in range(4)]
+
+legs = st.builds(
+    leg,
+    st.sampled_from(["0003*210", "0003*211", "0004*210"]),
+    source=st.sampled_from(NUMBERS),
+    destination=st.sampled_from(NUMBERS),
+    flow=st.sampled_from(Flow),
+    disposition=st.sampled_from([each for each in Disposition if each != Disposition.ANSWERED]),
+) | st.builds(
+    leg,
+    st.sampled_from(["0003*210", "0004*210"]),
+    source=st.sampled_from(NUMBERS),
+    disposition=st.just(Disposition.ANSWERED),
+    answered=st.sampled_from(MOMENTS),
+)
+some_records = st.lists(
+    st.builds(
+        lambda began, saved, parts: record("", began, *parts, saved=saved),
+        st.sampled_from(MOMENTS),
+        st.sampled_from(MOMENTS),
+        st.lists(legs, min_size=1, max_size=3),
+    ),
+    max_size=8,
+).map(lambda found: [msgspec.structs.replace(r, id=f"r{n}") for n, r in enumerate(found)])
+
+
+def text(moment: datetime | None) -> str:
+    return "" if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@given(
+    everything=some_records,
+    start=st.integers(0, 9),
+    count=st.integers(1, 9),
+    dates=st.fixed_dictionaries(
+        {},
+        optional={
+            name: st.sampled_from(MOMENTS)
+            for name in ("startDate", "endDate", "saveStartDate", "saveEndDate")
+        },
+    ),
+    parties=st.fixed_dictionaries(
+        {},
+        optional={
+            "source": st.sampled_from(NUMBERS),
+            "destination": st.sampled_from(NUMBERS),
+            "flow": st.sampled_from(Flow),
+            "disposition": st.sampled_from(Disposition),
+        },
+    ),
+    by=st.sampled_from([None, "source", "destination", "published", "answered"]),
+    op=st.sampled_from(["equals", "startsWith", "inArray", "present", None]),
+    values=st.tuples(st.sampled_from(NUMBERS), st.sampled_from(MOMENTS)),
+    order=st.sampled_from(["ascending", "descending", None]),
+)
+def test_the_sandbox_finds_what_the_model_says(
+    everything: list[Record],
+    start: int,
+    count: int,
+    dates: dict[str, datetime],
+    parties: dict[str, Any],
+    by: str | None,
+    op: str | None,
+    values: tuple[str, datetime],
+    order: str | None,
+) -> None:
+    dates = {"startDate": MOMENTS[0]} | dates
+    value = values[0] if by in ("source", "destination") else text(values[1])
+    query = {"startIndex": str(start), "count": str(count)}
+    query |= {name: text(moment) for name, moment in dates.items()}
+    query |= {
+        name: str(wanted) if name in NAMES else str(int(wanted)) for name, wanted in parties.items()
+    }
+    query |= {"filterBy": by, "filterValue": value} if by else {}
+    query |= {"filterOp": op} if op else {}
+    query |= {"sortOrder": order} if order else {}
+    store = Store.example()
+    for each in everything:
+        store.add_record(each)
+    request = Call(
+        user=store.users[3],
+        method="GET",
+        path=["cdr"],
+        query=list(query.items()),
+        body=b"",
+        base="http://h/uapi",
+    )
+
+    latest = datetime.max.replace(tzinfo=UTC)
+    if dates["startDate"] > dates.get("endDate", latest) or dates.get(
+        "saveStartDate", MOMENTS[0]
+    ) > dates.get("saveEndDate", latest):
+        with pytest.raises(Refused):
+            answer(store, request)
+        return
+    found = []
+    for each in everything:
+        moment = each.published
+        for part in each.legs:
+            if part.answered is not None:
+                moment = min(p.answered for p in each.legs if p.answered)
+        if moment < dates["startDate"] or moment > dates.get("endDate", latest):
+            continue
+        if each.saved < dates.get("saveStartDate", MOMENTS[0]):
+            continue
+        if each.saved > dates.get("saveEndDate", latest):
+            continue
+        if not [part for part in each.legs if part.extension != "0004*210"]:
+            continue
+        fit = False
+        for part in each.legs:
+            same = [getattr(part, name) == wanted for name, wanted in parties.items()]
+            fit = fit or all(same)
+        if not fit:
+            continue
+        has = {
+            "source": [part.source for part in each.legs],
+            "destination": [part.destination for part in each.legs],
+            "published": [text(each.published)],
+            "answered": [text(each.answered)],
+        }
+        if by and op == "present" and has[by] == [""]:
+            continue
+        begins = op == "startsWith" and any(had.startswith(value) for had in has[by or "source"])
+        if by and op != "present" and value not in has[by] and not begins:
+            continue
+        found.append(each)
+    if order is not None:
+        moments = MOMENTS if order == "ascending" else MOMENTS[::-1]
+        found = [each for moment in moments for each in found if each.published == moment]
+    page = found[start : start + count]
+    got = answer(store, request)
+    if not page:
+        assert got is None
+        return
+    assert list(got["entry"]) == [each.id for each in page]
+    assert [entry["id"] for entry in got["entry"].values()] == list(got["entry"])
+    assert (got["startIndex"], got["totalResults"]) == (start, len(found))
+    incoming, others = got["phoneCallStat"]
+    assert incoming["total"] + others["total"] == len(found)
+    assert incoming["total"] == len([r for r in found if r.legs[0].flow == Flow.INCOMING])
+    answered = len([each for each in found if each.answered])
+    assert incoming["answered"] + others["answered"] == answered
+    for part in (incoming, others):
+        assert part["total"] * 2 == sum(n for name, n in part.items() if name != "type")
+
+
+NAMES = ("source", "destination")
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("startDate=2024-10-05", "cdr_start_date_invalid"),
+        ("startDate=2024-10-05T00:00:00Z", "cdr_start_date_invalid"),
+        ("startDate=2024-10-05T00:00:00%2B02:00", "cdr_start_date_invalid"),
+        ("startDate=2024-10-05%2000:00:00", "cdr_start_date_invalid"),
+        ("startDate=2023-02-29T00:00:00", "cdr_start_date_invalid"),
+        ("startDate=0000-01-01T00:00:00", "cdr_start_date_invalid"),
+        ("startDate=2024-10-05T24:00:00", "cdr_start_date_invalid"),
+        ("startDate=2024-10-05T00:00:00%0A", "cdr_start_date_invalid"),
+        ("startDate=", "cdr_start_date_invalid"),
+        ("endDate=now", "cdr_end_date_invalid"),
+        ("saveStartDate=now", "cdr_save_start_date_invalid"),
+        ("saveEndDate=now", "cdr_save_end_date_invalid"),
+        ("startDate=9999-01-01T00:00:00", "cdr_invalid_date_parameters"),  # after now
+        ("endDate=2000-01-01T00:00:00", "cdr_invalid_date_parameters"),  # before this month
+        (
+            "saveStartDate=2024-10-05T00:00:01&saveEndDate=2024-10-05T00:00:00",
+            "cdr_invalid_date_parameters",
+        ),
+        ("source=anonymous", "cdr_source_invalid"),
+        ("source=", "cdr_source_invalid"),
+        ("destination=@self", "cdr_destination_invalid"),
+        ("flow=1", "cdr_flow_invalid"),
+        ("flow=", "cdr_flow_invalid"),
+        ("disposition=6", "cdr_disposition_invalid"),
+        ("filterBy=source&filterValue=x", "cdr_invalid_filter_by_source"),
+        ("filterBy=destination&filterValue=x", "cdr_invalid_filter_by_destination"),
+        ("filterBy=published&filterValue=2024", "cdr_invalid_filter_by_published"),
+        ("filterBy=answered&filterValue=2024", "cdr_invalid_filter_by_answered"),
+        (
+            "filterBy=source&filterOp=inArray&filterValue[0]=1&filterValue[1]=x",
+            "cdr_invalid_filter_by_source",
+        ),
+        ("filterBy=source", "filtervalue_invalid"),
+        ("filterBy=flow&filterValue=2", "filterby_invalid"),
+        ("fields=colour", "fields_invalid"),
+        ("count=0", "count_invalid"),
+    ],
+)
+def test_what_no_document_allows_is_refused(query: str, code: str, sandbox: str) -> None:
+    headers = {"Authorization": "Bearer sandbox-token"}
+    refused = httpx.get(f"{sandbox}/uapi/cdr?{query}", headers=headers)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, code)
+
+
+def test_the_answer_is_that_of_the_documents_sample(store: Store, sandbox: str) -> None:
+    store.add_record(record("53bec7de3c242d5f87e5", NOW, leg(), leg("0003*211")))
+    headers = {"Authorization": "Bearer sandbox-token"}
+    began = text(NOW - timedelta(hours=1))
+    got = httpx.get(f"{sandbox}/uapi/cdr/3/?startDate={began}&count=1", headers=headers).json()
+    view = {"source": "4416149601", "flow": "8", "disposition": "3", "duration": "0"}
+    assert got["entry"] == {
+        "53bec7de3c242d5f87e5": {
+            "id": "53bec7de3c242d5f87e5",
+            "extension": "0003*210",
+            "ownerId": "3",
+            "ownerName": "0003",
+            "published": f"{text(NOW)}Z",
+            "phoneCallView": [
+                {"id": "00", "extension": "0003*210", "destination": "0003*210", **view},
+                {"id": "01", "extension": "0003*211", "destination": "0003*211", **view},
+            ],
+        }
+    }
+    assert got["phoneCallStat"][0] == {
+        "type": 0,
+        "total": 1,
+        "answered": 0,
+        "unanswered": 1,
+        "busy": 0,
+        "failed": 0,
+        "unknown": 0,
+        "unallowed": 0,
+    }
+
+
+def test_the_oldest_are_forgotten_and_the_same_call_is_kept_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MAX_RECORDS", 3)
+    for id_ in ("a", "b", "a", "c", "d"):
+        store.add_record(record(id_, NOW))
+    assert [each.id for each in store.records()] == ["a", "c", "d"]

@@ -1,0 +1,89 @@
+"""The scheduled job that compares the PBXs' records with the calls here."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import redis as blocking
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+
+from offhook import queues
+from offhook.connection import connect
+from offhook.inbox import Inbox
+from offhook.settings import load_settings
+from tests.conftest import Configure
+from tests.offhook.sandbox import sandbox
+from tests.workers.reconcile.reconciling import configuration
+from unifiedapi import client
+from workers.reconcile.job import reconcile_all
+from workers.scheduler import Scheduler
+
+NOBODY = '[pbx.away]\nhost = "https://127.0.0.1:1"\ntoken = "abcdefghij"\nzone = "UTC"\n'
+BY_HAND = '[pbx.office]\ndialect = "telphin"\n'
+JOB = "workers.reconcile.job.reconcile"
+
+
+def test_a_pbx_that_is_away_is_told_and_keeps_no_other_back(
+    configure: Configure,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    with blocking.Redis.from_url(redis_url) as redis:
+        redis.hset("offhook:reconciled:away", "until", before)
+    monkeypatch.setattr(client.UnifiedApi.__init__, "__kwdefaults__", _without_repeats())
+    with sandbox() as pbx:
+        configure(NOBODY + BY_HAND + configuration(pbx))
+        with caplog.at_level(logging.ERROR, "offhook"):
+            asyncio.run(reconcile_all(load_settings()))
+    [said] = caplog.messages
+    assert said.startswith("calls of away not compared, the next time will: ")
+    with blocking.Redis.from_url(redis_url) as redis:
+        assert redis.exists("offhook:reconciled:main")
+        assert redis.hgetall("offhook:reconciled:away") == {b"until": before.encode()}
+
+
+def test_what_only_the_operator_can_mend_is_not_said_to_mend_itself(
+    configure: Configure, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    with sandbox() as pbx, blocking.Redis.from_url(redis_url) as redis:
+        redis.hset("offhook:reconciled:main", "until", before)
+        configure(configuration(pbx).replace("zone = 'UTC'", ""))
+        with caplog.at_level(logging.ERROR, "offhook"):
+            asyncio.run(reconcile_all(load_settings()))
+    [said] = caplog.messages
+    assert said.startswith("calls of main cannot be compared: pbx.main.zone: is not set, ")
+
+
+def _without_repeats() -> dict[str, object]:
+    return {**(client.UnifiedApi.__init__.__kwdefaults__ or {}), "waits": ()}
+
+
+def test_the_scheduler_calls_it_once_an_hour_if_there_is_a_pbx_to_ask(
+    configure: Configure, redis_url: str
+) -> None:
+    with blocking.Redis.from_url(redis_url) as redis, sandbox() as pbx:
+        target = queues.queue(queues.SCHEDULED, redis)
+
+        async def turn() -> list[str]:
+            async with connect(redis_url) as there:
+                settings = load_settings()
+                scheduler = Scheduler(settings, Inbox(there, 1), redis)
+                await scheduler.round()
+                await scheduler.round()
+            return [str(job.func_name) for job in target.jobs]
+
+        configure(BY_HAND)
+        assert JOB not in asyncio.run(turn())
+        configure(configuration(pbx))
+        assert asyncio.run(turn()).count(JOB) == 1
+        redis.delete(f"offhook:scheduled:{JOB}")  # an hour has passed, and no worker came
+        assert asyncio.run(turn()).count(JOB) == 1
+        worker = SimpleWorker([target], connection=redis, serializer=JSONSerializer)
+        worker.work(burst=True, logging_level="CRITICAL")
+        assert redis.exists("offhook:reconciled:main")
+        assert not target.jobs

@@ -1,0 +1,262 @@
+"""`calls`: put the events of each call together, and tell handlers of whole calls.
+
+inbox → **calls** (one cursor of its own, each call in order) → inbox
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
+
+import uvloop
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from offhook import queues
+from offhook.calls import Closing, fold, over, tell
+from offhook.connection import BLOCK_MS, connect, connect_rq
+from offhook.errors import CursorMoved
+from offhook.extensions import Extensions, ExtensionsCopy
+from offhook.inbox import CALL_LOG, Cursor, Entry, Inbox
+from offhook.inbox.call_store import FOLDED, Calls, Change, Kept
+from offhook.logs import Outage
+from offhook.settings import Settings, load_settings
+from workers import process
+from workers.delivery.attempt import event_keys
+from workers.delivery.lease import LeaseKeeper, taken
+
+log = logging.getLogger("offhook.calls")
+
+QUIET = 5.0  # seconds without an event and without an open settle window, then the job ends
+LONGEST = 3600.0  # seconds, then a fresh process goes on
+READ_AT_ONCE = 500
+SILENCE_EVERY = 20.0  # seconds: calls whose end never came, and those kept long enough
+
+
+def calls(handler: str, partition: int) -> None:
+    """The RQ job.
+
+    Args:
+        handler: always `calls`, the name of the cursor.
+        partition: on which stream.
+    """
+    process.die_with_parent()
+    os.nice(5)  # on a shared core the deliveries of what came in go first
+    uvloop.run(keep_calls(load_settings(), partition))
+
+
+async def keep_calls(settings: Settings, partition: int) -> None:
+    """Take the lease of the cursor `calls` on a partition and serve it until it is quiet."""
+    # What is told must not be sent twice by a client: whether it was told is found out.
+    redis, once = connect(settings.redis_url, tries=10), connect(settings.redis_url, tries=0)
+    rq = connect_rq(settings.redis_url)
+    try:
+        inbox = Inbox(redis, settings.partitions)
+        cursor = Cursor(inbox, CALL_LOG, partition)
+        inbox_once = Inbox(once, settings.partitions)
+        reader = Cursor(inbox_once, CALL_LOG, partition, cursor.token)
+        if not await taken(cursor):
+            return
+        extensions = ExtensionsCopy(Extensions(redis))
+        if await CallKeeper(settings, extensions, cursor, reader, Calls(inbox_once), rq).run():
+            queues.wake(rq, CALL_LOG, partition)
+    finally:
+        await redis.aclose()
+        await once.aclose()
+        rq.close()
+
+
+class CallKeeper:
+    """One run of the job: folds events into calls, tells of calls, and ends them in time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        extensions: ExtensionsCopy,
+        cursor: Cursor,
+        reader: Cursor,
+        calls: Calls,
+        rq: Redis,
+    ) -> None:
+        self._settings = settings
+        self._extensions = extensions
+        self._cursor = cursor
+        self._reader = reader
+        self._calls = calls
+        self._rq = rq
+        # In this process's own time: a wall clock may jump.
+        self._windows: dict[str, float] = {}  # call -> when its settle window ends
+        self._ends: list[tuple[float, str]] = []  # a heap of the same, and of what was put off
+        self._look_at = self._silence_at = 0.0
+        self._stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._lease = LeaseKeeper(
+            settings.redis_url, cursor, lambda: loop.call_soon_threadsafe(self._stop.set)
+        )
+
+    async def run(self) -> bool:
+        """Serve the cursor. True: another run should go on at once."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        try:
+            hand_over = await self._serve()
+            if self._stop.is_set() or hand_over:
+                await self._cursor.rest(even_if_behind=True)
+            return hand_over
+        finally:
+            self._lease.stop()
+
+    async def _serve(self) -> bool:
+        began = quiet_since = time.monotonic()
+        recovered = False
+        outage = Outage(log, "Redis")
+        while not self._stop.is_set():
+            try:
+                if not recovered:
+                    await self._recover()
+                    recovered = True
+                entries = await self._read()
+                await self._take_in(entries)
+                await self._end_windows()
+                await self._look()
+            except CursorMoved:
+                recovered = False
+                continue
+            except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError) as error:
+                # Whether the last step was made, what is pending and what is kept will tell.
+                self._lease.check()
+                outage.goes_on(error)
+                await asyncio.sleep(0.2)
+                recovered = False
+                continue
+            outage.is_over()
+            now = time.monotonic()
+            if entries or self._windows:
+                quiet_since = now
+            elif now - quiet_since > QUIET and await self._cursor.rest():
+                return False
+            if now - began > LONGEST:
+                return True
+        return False
+
+    async def _read(self) -> list[Entry]:
+        self._lease.check()
+        wait = BLOCK_MS / 4000
+        if self._ends:
+            wait = min(wait, self._ends[0][0] - time.monotonic())
+        return await self._reader.read(READ_AT_ONCE, max(1, int(wait * 1000)))
+
+    async def _recover(self) -> None:
+        """Find the settle windows that are open, and what was read and not folded."""
+        await self._extensions.refresh()
+        now, wall = time.monotonic(), time.time()
+        self._windows.clear()
+        self._ends.clear()
+        for name, ends in (await self._calls.settling(self._cursor.partition)).items():
+            self._open(name, now + min(max(0.0, ends / 1000 - wall), self._settings.settle))
+        await self._reader.locate()
+        after = b"0-0"
+        while page := await self._reader.read_pending(after, READ_AT_ONCE):
+            await self._take_in(page)
+            after = page[-1].position
+
+    async def _take_in(self, entries: Sequence[Entry]) -> None:
+        """Fold events into their calls, and tell what follows at once."""
+        if not entries:
+            return
+        folded = [entry for entry in entries if entry.event.type in FOLDED]
+        names = list(dict.fromkeys(entry.event.call for entry in folded))
+        kept = await self._calls.load(self._cursor.partition, names)
+        for entry in folded:
+            self._fold(entry, kept)
+        now = datetime.now(UTC)
+        changes = [self._told(each, now, None) for each in kept.values()]
+        milliseconds = int(now.timestamp() * 1000)
+        for change in changes:
+            if over(change.kept.state):
+                change.settles = milliseconds + int(self._settings.settle * 1000)
+            # One that was closed too early goes on until then.
+            change.live = milliseconds
+        await self._save(changes, [entry.position for entry in entries])
+        end = time.monotonic() + self._settings.settle
+        for change in changes:
+            if change.settles is None:
+                self._windows.pop(change.kept.name, None)
+            else:
+                self._open(change.kept.name, end)
+
+    def _fold(self, entry: Entry, kept: dict[str, Kept]) -> None:
+        event, position = entry.event, entry.position.decode()
+        there = kept.get(event.call)
+        kind = self._extensions.get(event.pbx, event.extension).kind
+        try:
+            state = fold(there.state if there else None, event, kind)
+        except Exception:
+            # One event that we do not understand must not cost all calls.
+            log.exception("not put into its call", extra=event_keys(event, CALL_LOG, 1))
+            return
+        if there and state is there.state:
+            keys = event_keys(event, CALL_LOG, 1)
+            log.warning("not put into its call, which has too many events already", extra=keys)
+        first = there.first if there else position
+        kept[event.call] = Kept(event.call, state, first, position)
+
+    async def _end_windows(self) -> None:
+        """Tell of the calls whose settle window has ended."""
+        names = []
+        now = time.monotonic()
+        while self._ends and self._ends[0][0] <= now:
+            ends, name = heappop(self._ends)
+            if self._windows.get(name) == ends:  # otherwise it was put off, or never mind
+                del self._windows[name]
+                names.append(name)
+        await self._close(names, "hangup")
+
+    async def _close(self, names: Sequence[str], closing: Closing) -> None:
+        """Close these calls, or correct what was told of those that are."""
+        partition = self._cursor.partition
+        for at in range(0, len(names), READ_AT_ONCE):
+            some = names[at : at + READ_AT_ONCE]
+            kept = await self._calls.load(partition, some)
+            await self._calls.drop(partition, [name for name in some if name not in kept])
+            now = datetime.now(UTC)
+            changes = [self._told(each, now, closing) for each in kept.values()]
+            await self._save(changes, [])
+
+    def _told(self, kept: Kept, now: datetime, closing: Closing | None) -> Change:
+        kept.state, events = tell(kept.state, self._settings.region, now, closing)
+        return Change(kept, events)
+
+    async def _save(self, changes: Sequence[Change], positions: Sequence[bytes]) -> None:
+        self._lease.check()
+        cursors = list(self._settings.cursors)
+        wake = await self._calls.save(
+            self._cursor, changes, positions, cursors, self._settings.keep_days
+        )
+        for name in wake:
+            await asyncio.to_thread(queues.wake, self._rq, name, self._cursor.partition)
+
+    def _open(self, name: str, ends: float) -> None:
+        self._windows[name] = ends
+        heappush(self._ends, (ends, name))
+
+    async def _look(self) -> None:
+        """What is due now and then."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + 1
+        await self._extensions.refresh()
+        if now < self._silence_at:
+            return
+        self._silence_at = now + SILENCE_EVERY
+        partition, wall = self._cursor.partition, datetime.now(UTC)
+        silent_since = wall - timedelta(seconds=self._settings.call_timeout)
+        while names := await self._calls.silent(partition, silent_since):
+            await self._close(names, "silence")
+        await self._calls.forget(partition, wall - timedelta(days=self._settings.keep_days))

@@ -1,0 +1,54 @@
+"""`reconcile`: compare the PBXs' call records with the calls kept here, now and then."""
+
+import asyncio
+import logging
+
+from redis.exceptions import RedisError
+
+from offhook.connection import connect, connect_rq
+from offhook.errors import ConfigError, OffhookError
+from offhook.inbox import Inbox
+from offhook.provisioning.api import open_api, sentence
+from offhook.settings import Settings, load_settings
+from unifiedapi.errors import UnifiedApiError
+from workers import process
+from workers.reconcile.reconciliation import Reconciliation
+
+log = logging.getLogger("offhook.reconcile")
+
+
+def reconcile() -> None:
+    """The RQ job."""
+    process.die_with_parent()
+    asyncio.run(reconcile_all(load_settings()))
+
+
+async def reconcile_all(settings: Settings) -> None:
+    """Reconcile every PBX whose API is spoken. One that does not answer is asked the next time."""
+    redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
+    inbox = Inbox(redis, settings.partitions, settings.durability)
+    try:
+        for pbx, configured in settings.pbx.items():
+            if configured.host is None:
+                continue
+            try:
+                async with open_api(settings, pbx) as api:
+                    done = await Reconciliation(settings, pbx, api, inbox, rq).next()
+            except ConfigError as error:
+                log.error("calls of %s cannot be compared: %s", pbx, error)
+                continue
+            except (UnifiedApiError, OffhookError, RedisError) as error:
+                log.error("calls of %s not compared, the next time will: %s", pbx, sentence(error))
+                continue
+            if done is not None and (done.closed or done.recovered):
+                log.warning(
+                    "%s: %s calls on the PBX, %s here; closed %s, recovered %s",
+                    pbx,
+                    done.records,
+                    done.here,
+                    len(done.closed),
+                    len(done.recovered),
+                )
+    finally:
+        await redis.aclose()
+        rq.close()
