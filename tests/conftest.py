@@ -15,6 +15,12 @@ SECRET = "a secret for tests, forty characters long"
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run `async def` tests on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     """A real Valkey server with its append-only file on."""
     running = ValkeyServer(
