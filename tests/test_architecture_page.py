@@ -1,0 +1,53 @@
+"""docs/architecture.md: the files and functions that it names exist."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+MOST_FILES = 5
+
+WALKS = {
+    heading: re.findall(r"^\| `(\S+\.py)` \| (.+?) \|", text, re.MULTILINE)
+    for heading, text in re.findall(r"^## (The way of .+)\n((?:(?!## ).*\n)+)", PAGE, re.MULTILINE)
+}
+
+
+def defined(path: str) -> set[str]:
+    """The functions of a file, methods as `Class.method`."""
+    names = set()
+    for node in ast.parse((ROOT / path).read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            names |= {
+                f"{node.name}.{each.name}"
+                for each in node.body
+                if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+    return names
+
+
+def test_there_is_a_walk_for_a_callback_and_one_for_a_delivery() -> None:
+    assert list(WALKS) == ["The way of one callback", "The way of one delivery"]
+    assert all(WALKS.values())
+
+
+def test_a_walk_needs_few_files() -> None:
+    for walk, steps in WALKS.items():
+        assert len({path for path, _ in steps}) <= MOST_FILES, walk
+
+
+def test_every_function_of_a_walk_exists() -> None:
+    for steps in WALKS.values():
+        for path, functions in steps:
+            named = set(re.findall(r"`([^`]+)`", functions))
+            assert named
+            assert named <= defined(path), path
+
+
+def test_every_file_and_folder_that_the_page_names_exists() -> None:
+    named = re.findall(r"`(\w+/(?:\w+/)*(?:\w+\.py)?)`", PAGE)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
