@@ -11,7 +11,13 @@ ROOT = Path(__file__).parents[2]
 TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text()
 
 # Said by the Redis server and by the operating system, not by us.
-FOREIGN = ("OOM command not allowed", "MISCONF", "Can't recover from AOF", "Permission denied")
+FOREIGN = (
+    "OOM command not allowed",
+    "MISCONF",
+    "Can't recover from AOF",
+    "Permission denied",
+    "No space left on device",
+)
 
 
 def headed_messages() -> list[str]:
@@ -39,14 +45,42 @@ def texts() -> Iterator[str]:
     yield re.sub(r"%[-.\d]*[sdg]", "\0", (ROOT / "Makefile").read_text())
 
 
-@pytest.mark.parametrize("message", headed_messages())
-def test_a_message_that_heads_a_section_is_one_of_ours(message: str, said: list[str]) -> None:
-    if message.startswith(FOREIGN):
-        return
+def assert_said(message: str, said: list[str]) -> None:
     for part in re.split("…", message):
         wanted = part.strip(" :.;'()")
         if wanted and wanted not in FOREIGN:
             assert any(wanted in text for text in said), f"nothing says {wanted!r}"
+
+
+@pytest.mark.parametrize("message", headed_messages())
+def test_a_message_that_heads_a_section_is_one_of_ours(message: str, said: list[str]) -> None:
+    if not message.startswith(FOREIGN):
+        assert_said(message, said)
+
+
+def test_the_log_lines_that_an_operator_looks_for_are_ours(said: list[str]) -> None:
+    page = (ROOT / "docs" / "operating.md").read_text()
+    (alarms,) = re.findall(r"^- In the logs: (.*?)\.", page, re.MULTILINE | re.DOTALL)
+    quoted = re.findall(r"`([^`]+)`", alarms) + re.findall(r"`([^`\n]*…[^`\n]*)`", prose_of(page))
+    assert len(quoted) > 4
+    for message in quoted:
+        assert_said(re.sub(r"\s+", " ", message), said)
+
+
+def test_what_is_seen_in_each_fault_is_ours(said: list[str]) -> None:
+    page = (ROOT / "docs" / "what-happens-when.md").read_text()
+    rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| ")]
+    seen = " ".join(row[2] for row in rows if len(row) == 5)
+    spans = [span.replace("`", "").strip() for span in re.findall(r"``.+?``|`[^`]+`", seen)]
+    quoted = [span for span in spans if " " in span]
+    assert len(quoted) > 10
+    for message in quoted:  # names, numbers and reasons are put in when it is logged
+        assert_said(re.sub(r"Redis |-?\d+ %?|-?\d+|: ", "…", message), said)
+
+
+def test_the_readme_shows_a_call_of_the_demo(said: list[str]) -> None:
+    (story,) = re.findall(r"^    Call \d of \d: (.*)$", (ROOT / "README.md").read_text(), re.M)
+    assert story in said
 
 
 def test_every_reason_to_refuse_a_callback_is_explained() -> None:
@@ -64,7 +98,12 @@ PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").g
 
 
 def prose(page: Path) -> str:
-    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return prose_of(page.read_text())
+
+
+def prose_of(text: str) -> str:
+    """A page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
