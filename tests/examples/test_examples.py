@@ -82,7 +82,7 @@ def test_offhook_lists_them_as_the_readmes_configure_them(installed: Path, tmp_p
     config = f'secret = "{"s" * 32}"\n' + "".join(blocks)
     config = re.sub(r'"(?:/etc/offhook|/run/secrets)/', f'"{tmp_path}/', config)
     (tmp_path / "offhook.toml").write_text(config)
-    shown = run("offhook", "handlers", "--json", folder=tmp_path, path=installed)
+    shown = run("offhook_cli", "handlers", "--json", folder=tmp_path, path=installed)
     listed = json.loads(shown)
     assert listed["problems"] == []
     assert set(listed["configured"]) == set(tomllib.loads(config)["handlers"])
