@@ -244,7 +244,7 @@ def test_the_docs_have_its_section_with_every_option_and_no_other(name: str) -> 
     sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", DOCS, re.DOTALL | re.MULTILINE))
     section = sections[f"`{name}`"]
     if issubclass(handler_class(name), Crm):
-        section = sections["Options of all of them"] + section
+        section = sections["Common options"] + section
     named = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert named == list(OPTIONS[name])
 

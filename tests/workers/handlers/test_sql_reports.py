@@ -125,8 +125,8 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
     "Busiest hours": [("00", 3), ("10", 2), ("14", 1)],
     "Talk time per extension": [("0003*210", 3, 14, 12)],
     "Calls per queue": [("0003*500", 2, 1, 90, 3)],
-    "Whom must we call back?": [("02079460102", 1, "2026-11-10 22:30")],
-    "Can I trust the numbers?": [("hangup,late", "silence", False, 1)],
+    "Callers to call back": [("02079460102", 1, "2026-11-10 22:30")],
+    "Incomplete calls": [("hangup,late", "silence", False, 1)],
 }
 
 

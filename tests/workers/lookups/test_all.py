@@ -106,7 +106,7 @@ def test_the_docs_own_lookup_works_as_its_test_says(monkeypatch: pytest.MonkeyPa
     with http_target() as server:
         server.plan(200, body=b'{"name": "Jane of Acme"}')
         server.plan(404)
-        tests["test_it_knows_jane_and_nobody_else"](server)
+        tests["test_only_known_numbers_have_a_name"](server)
         assert [request.path for request in server.requests] == [
             "/people?phone=%2B40211234567",
             "/people?phone=%2B40211234568",
