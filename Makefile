@@ -73,10 +73,11 @@ SEED    ?= $(shell date +%s)
 chaos: $(READY)  ## kill, stop and cut off everything at random: make chaos ROUNDS=20
 	@$(BIN)/python -m tests.chaos.storm --rounds $(ROUNDS) --seconds $(SECONDS) --seed $(SEED)
 
-check: $(READY)  ## format, lint and types: must be clean
+check: $(READY)  ## check format, lint, types, and the locked packages for known vulnerabilities
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/python requirements/audit.py
 
 format: $(READY)  ## format the code and mend what the linter can
 	@$(BIN)/ruff format .
