@@ -20,7 +20,7 @@ pytestmark = [
 
 KEY = "main/1795289400.101"
 CRMS = (Path(__file__).parents[2] / "docs" / "crm.md").read_text()
-REQUIREMENTS = (Path(__file__).parent / "bottlecrm.txt").read_text()
+REQUIREMENTS = (Path(__file__).parent / "bottlecrm.in").read_text()
 NOBODYS = "0b6f3a3c-0000-4000-8000-000000000000"
 
 
