@@ -1,4 +1,4 @@
-"""The command line. Each command is a module of its own, named as the command is."""
+"""The command line. Each command is a module of the same name."""
 
 from importlib import import_module
 from importlib.metadata import version
@@ -10,38 +10,38 @@ from typer.core import TyperCommand, TyperGroup
 from offhook.errors import ConfigError
 from offhook_cli.screen import fail
 
-# In the order of a first day, each with what it is for.
+# In the order a new user needs them.
 COMMANDS = {
-    "demo": "See calls arrive and be delivered, with nothing to set up.",
-    "init": "Write a configuration and a secret to begin with.",
-    "setup": "Set up extensions on the PBX, and say who gets their events.",
+    "demo": "Watch calls arrive and be delivered, without any set-up.",
+    "init": "Write a first configuration and a secret.",
+    "setup": "Register callbacks on the PBX; choose who gets the events.",
     "url": "Print the callback URLs of an extension.",
-    "serve": "Run the receiver: take the callbacks of the PBX.",
+    "serve": "Run the receiver: accept the callbacks of the PBX.",
     "work": "Run the workers: deliver events to the handlers.",
-    "presence": "Show which phones are registered, and what they do.",
+    "presence": "Show which phones are registered, and their status.",
     "agents": "Show the agents of a queue; log one in or out, or pause one.",
-    "sandbox": "Run a PBX made of code: UnifiedAPI, and calls placed on it.",
-    "simulate": "Place simulated calls, as a PBX would.",
-    "handlers": "List the handlers and lookups, installed and configured.",
-    "lookup": "Ask the lookups whose number it is.",
-    "status": "Show how far each handler has got, and what is in the way.",
+    "sandbox": "Run a simulated PBX: UnifiedAPI, and calls placed on it.",
+    "simulate": "Place simulated calls: send their callbacks.",
+    "handlers": "List handlers and lookups, installed and configured.",
+    "lookup": "Ask the lookups for the name of a number.",
+    "status": "Show the progress of each handler, and what is wrong.",
     "calls": "List calls: who called whom, who answered, how it ended.",
-    "call": "Show one call: its legs, and its events in their order.",
-    "dead": "Look at dead letters, send them again or discard them.",
-    "replay": "Let a handler have past events again.",
-    "forget": "Delete the cursor of a handler that is configured no more.",
-    "quarantine": "Look at callbacks that were refused.",
+    "call": "Show one call: its outcome, its legs and its events.",
+    "dead": "List, retry and discard dead letters.",
+    "replay": "Redeliver past events to a handler.",
+    "forget": "Delete the position of a handler no longer configured.",
+    "quarantine": "Inspect refused callbacks.",
 }
 
 
 class Commands(TyperGroup):
-    """Imports a command when it is called: `offhook --help` waits for none of them."""
+    """Imports a command only when it runs, so that `offhook --help` stays fast."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
-        """The name and the help of a command, without its code."""
+        """Return a command's name and help, without importing it."""
         if cmd_name not in COMMANDS:
             return None
         return TyperCommand(cmd_name, help=COMMANDS[cmd_name], rich_markup_mode=None)
@@ -51,7 +51,7 @@ class Commands(TyperGroup):
         return name, _load(str(name)), rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command. What goes wrong as one may expect is told in a sentence."""
+        """Run the command. Print an expected error as one sentence, without a traceback."""
         try:
             return super().invoke(ctx)
         except ConfigError as error:
@@ -91,16 +91,16 @@ def _offhook(
     """Receive the phone call events of a VoipNow PBX and deliver them to handlers.
 
     Settings come from offhook.toml in the working directory, or from the
-    file that OFFHOOK_CONFIG names; environment variables win over it.
+    file OFFHOOK_CONFIG names. Environment variables override them.
 
     \b
-    Begin with:
-      offhook demo              see it work
-      offhook init              write a configuration of your own
-      offhook COMMAND --help    what a command does, with examples
+    Start with:
+      offhook demo              watch it work
+      offhook init              write your own configuration
+      offhook COMMAND --help    help for a command, with examples
 
-    Exit codes: 0 all is well, 1 something failed or is wrong, 2 the command
-    or the configuration is not understood.
+    Exit codes: 0 success, 1 a failure or a problem, 2 wrong usage or
+    configuration.
     """
 
 
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def _load(name: str) -> Any:
-    """The command itself: the function, or the group of commands, that its module is named for."""
+    """Import a command: the function or group that has the name of its module."""
     found = getattr(import_module(f"offhook_cli.{name}"), name)
     if not isinstance(found, typer.Typer):
         function, found = found, typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -119,7 +119,7 @@ def _load(name: str) -> Any:
 
 
 def _about_redis(error: Exception) -> str | None:
-    """What to do when the error says that Redis does not do its part; None for any other."""
+    """Describe a Redis error and how to fix it; None for any other error."""
     from redis import exceptions
 
     from offhook.connection import shown
@@ -129,9 +129,9 @@ def _about_redis(error: Exception) -> str | None:
         return None
     server = f"Redis at {shown(load_settings().redis_url)}"
     if isinstance(error, exceptions.AuthenticationError):
-        return f"{server} does not accept the password in redis_url"
+        return f"{server} rejected the password in redis_url"
     if isinstance(error, exceptions.BusyLoadingError):
-        return f"{server} is still reading its data: try again in a moment"
+        return f"{server} is still loading its data: try again in a moment"
     if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError)):
         return f"{server} does not answer: start it, or set redis_url"
     return f"{server} says: {error}"

@@ -1,4 +1,4 @@
-"""`offhook agents`: the agents of a queue; log one in or out, or pause one."""
+"""`offhook agents`: show the agents of a queue; log one in or out, or pause one."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from offhook.errors import ConfigError
-from offhook_cli.pbx import PbxName, UserId, in_words, pbx_api
-from offhook_cli.screen import Json, note, print_json, print_table
+from offhook_cli.options import Json, PbxName, UserId
+from offhook_cli.pbx import in_words, pbx_api
+from offhook_cli.screen import note, print_json, print_table
 from unifiedapi.resources import AgentStatus, QueueAgent
 
 
@@ -64,9 +65,9 @@ def _wanted(agent: str | None, login: bool, logout: bool, pause: bool) -> AgentS
         if given
     ]
     if len(wanted) > 1:
-        raise ConfigError("give one of --login, --logout and --pause")
+        raise ConfigError("use only one of --login, --logout and --pause")
     if wanted and agent is None:
-        raise ConfigError("which agent? Name one after the queue")
+        raise ConfigError("name the agent after the queue")
     return wanted[0] if wanted else None
 
 

@@ -1,4 +1,4 @@
-"""`offhook call`: one call, from its first event to its last."""
+"""`offhook call`: show one call, from its first event to its last."""
 
 import asyncio
 from datetime import datetime
@@ -13,26 +13,27 @@ from offhook.inbox.call_store import Calls, Kept
 from offhook.logs import printable
 from offhook.settings import Settings, load_settings
 from offhook_cli.calls import ending, seconds, side
-from offhook_cli.screen import Json, fail, local, print_json
+from offhook_cli.options import Json
+from offhook_cli.screen import fail, local, print_json
 from offhook_cli.server import connected
 
 _GAPS = {
-    Gap.DIAL: "since when a phone rang",
-    Gap.ANSWER: "since when they talked",
-    Gap.HANGUP: "when somebody hung up",
-    Gap.STATUS: "how somebody's part ended",
-    Gap.LATE: "whether that is all: something came after its end",
+    Gap.DIAL: "when a phone began to ring",
+    Gap.ANSWER: "when the call was answered",
+    Gap.HANGUP: "when a leg ended",
+    Gap.STATUS: "how a leg ended",
+    Gap.LATE: "whether this is all: a callback came after the end",
 }
 
 
 def call(
     name: Annotated[
         str,
-        typer.Argument(help="As `offhook calls` shows it, or a CallID alone.", metavar="ID"),
+        typer.Argument(help="The id that `offhook calls` shows, or only a CallID.", metavar="ID"),
     ],
     as_json: Json = False,
 ) -> None:
-    """Show one call: what is known of it, its legs, and its events in their order.
+    """Show one call: its outcome, its legs, and its events in order.
 
     \b
     Examples:
@@ -42,7 +43,7 @@ def call(
     settings = load_settings()
     found = asyncio.run(_find(settings, name))
     if found is None:
-        fail(f"No call {name!r} is kept: `offhook calls --since 7d` lists those that are.")
+        fail(f"There is no call {name!r}: `offhook calls --since 7d` lists the calls of a week.")
     kept, events = found
     known = summarize(kept.state, settings.region)
     if as_json:
@@ -53,7 +54,7 @@ def call(
 
 
 async def _find(settings: Settings, name: str) -> tuple[Kept, list[CallEvent]] | None:
-    """The call and its events, by its name, or by its CallID on one of the PBXs."""
+    """Find a call and its events by its name, or by its CallID on any PBX."""
     async with connected(settings) as (inbox, _):
         calls = Calls(inbox)
         names = [name, *(f"{pbx}/{name}" for pbx in settings.pbx or ["main"])]
@@ -78,10 +79,10 @@ def _facts(call: Call) -> list[str]:
         "talked": seconds(call.talk_seconds) if call.answered_by else None,
         "recording": call.recording,
         "closed by": call.closed_by if call.closed_by != "hangup" else None,
-        "recovered": "its callbacks never came; the PBX's records tell of it"
+        "recovered": "no callback came; found in the PBX's call records"
         if call.recovered
         else None,
-        "not known": ", ".join(_GAPS[gap] for gap in call.gaps) or None,
+        "unknown": ", ".join(_GAPS[gap] for gap in call.gaps) or None,
     }
     return [f"{name + ':':<11} {value}" for name, value in facts.items() if value is not None]
 

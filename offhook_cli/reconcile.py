@@ -1,8 +1,6 @@
-"""`offhook calls reconcile`: the PBX's call records against the calls here, by hand."""
+"""`offhook calls reconcile`: compare the PBX's call records with the calls kept here."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -11,9 +9,9 @@ import typer
 from offhook.errors import InboxUnavailable, NotYet
 from offhook.provisioning.api import among, open_api, sentence
 from offhook.settings import Settings, load_settings
-from offhook_cli.moment import moment
+from offhook_cli.options import Json, moment
 from offhook_cli.pbx import tell_insecure
-from offhook_cli.screen import Json, counted, fail, local, note, print_json, print_table
+from offhook_cli.screen import counted, fail, local, note, print_json, print_table, progress
 from offhook_cli.server import connected
 from unifiedapi.errors import UnifiedApiError
 from workers.reconcile.reconciliation import Reconciled, Reconciliation
@@ -26,26 +24,27 @@ def reconcile(
             parser=moment,
             metavar="TIME",
             show_default="1d",
-            help="Calls that began since: 2h, 3d (ago), 2026-05-01T14:00.",
+            help="Only calls that began since: 2h, 3d (ago), 2026-05-01T14:00.",
         ),
     ] = None,
     pbx: Annotated[
         str | None,
         typer.Option(
-            "--pbx", help="Which PBX.", metavar="NAME", show_default="all whose API is spoken"
+            "--pbx", help="Only this PBX.", metavar="NAME", show_default="all with API access"
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be closed and recovered.")
+        bool,
+        typer.Option("--dry-run", help="Show what would be closed and recovered; change nothing."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare the PBX's call records with the calls here.
+    """Compare the PBX's call records with the calls kept here.
 
-    Closes the calls whose hangup never came, and recovers the calls of which
-    no callback came: handlers are told of them, each once. The workers do the
-    same every hour. Only calls of extensions that were set up count, and only
-    those recorded 10 minutes ago or before: callbacks may still be on their way.
+    Closes calls whose hangup was lost and recovers calls whose callbacks were
+    all lost. Handlers get an event for each, once. The workers do the same
+    every hour. Covers extensions that were set up, and records older than 10
+    minutes, since younger calls may still send callbacks.
 
     \b
     Examples:
@@ -65,7 +64,7 @@ def reconcile(
         print_table("call", "began", "from", "to", "", rows=rows)
     for each in done:
         if each.since > began + timedelta(seconds=1):
-            note(f"Calls are kept for keep_days: compared since {local(each.since)}.")
+            note(f"Calls are kept for keep_days: compared only since {local(each.since)}.")
         typer.echo(_sentence(each, dry_run=dry_run))
 
 
@@ -78,30 +77,12 @@ async def _done(
             tell_insecure(settings, name)
             try:
                 async with open_api(settings, name) as api:
-                    with _bar(name) as advance:
+                    with progress(f"Reading the records of {name}", 1.0) as advance:
                         work = Reconciliation(settings, name, api, inbox, rq)
                         done.append(await work.since(since, dry_run=dry_run, advance=advance))
             except (UnifiedApiError, NotYet, InboxUnavailable) as error:
                 fail(f"{name}: {sentence(error)}")
     return done
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn(f"Reading the records of {name}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    console = Console(stderr=True)
-    quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda part: bar.update(task, completed=part)
 
 
 def _rows(done: Reconciled, *, dry_run: bool) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""`offhook replay`: a handler gets events again."""
+"""`offhook replay`: redeliver past events to a handler."""
 
 import asyncio
 from datetime import datetime
@@ -9,14 +9,17 @@ import typer
 from offhook import queues
 from offhook.errors import ConfigError
 from offhook.settings import load_settings
-from offhook_cli.moment import moment
-from offhook_cli.screen import Yes, confirm, counted, local, note
+from offhook_cli.options import Yes, moment
+from offhook_cli.screen import confirm, counted, local, note
 from offhook_cli.server import connected
 
 
 def replay(
     handler: Annotated[
-        str, typer.Option(help="Its name in the configuration.", metavar="NAME", show_default=False)
+        str,
+        typer.Option(
+            help="The handler's name in the configuration.", metavar="NAME", show_default=False
+        ),
     ],
     since: Annotated[
         datetime,
@@ -24,16 +27,16 @@ def replay(
             parser=moment,
             metavar="TIME",
             show_default=False,
-            help="2h, 3d (ago), or 2026-05-01T14:00, local time.",
+            help="Since when: 2h, 3d (ago), or 2026-05-01T14:00 (local time).",
         ),
     ],
     yes: Yes = False,
 ) -> None:
-    """Set a handler's cursor back: it gets the events since then again.
+    """Redeliver past events to a handler.
 
-    Those that its filter lets through, each with the id that it had, in the
-    order of each call. Other handlers notice nothing. How far back events
-    are kept is the setting keep_days. Dead letters are another matter:
+    Moves the handler's position back. Events keep their ids and the order of
+    each call; the handler's filter applies. Other handlers are not affected.
+    The setting keep_days says how long events are kept. For dead letters use
     `offhook dead retry`.
 
     \b
@@ -44,25 +47,25 @@ def replay(
     settings = load_settings()
     if handler not in settings.handlers:
         raise ConfigError(
-            f"no handler is configured as {handler!r}: "
-            f"there are {', '.join(settings.handlers) or 'none'}"
+            f"no handler is configured as {handler!r}; "
+            f"configured: {', '.join(settings.handlers) or 'none'}"
         )
 
     async def run() -> None:
         async with connected(settings) as (inbox, rq):
             count, first = await inbox.read_since(handler, since)
             if first is None:
-                note(f"{handler} has read no event that came since {local(since)}.")
+                note(f"{handler} has not read any event since {local(since)}.")
                 return
             events = counted(count, "event")
             confirm(
-                f"{handler} reads {events} again, from {local(first)} on, and gets those that its "
-                "filter lets through. Go on?",
+                f"{handler} will read {events} again, from {local(first)}. Its filter applies. "
+                "Continue?",
                 yes=yes,
             )
             count = await inbox.set_back(handler, since)
             for partition in range(settings.partitions):
                 queues.wake(rq, handler, partition)
-            typer.echo(f"{handler} reads {counted(count, 'event')} again.")
+            typer.echo(f"{handler} will read {counted(count, 'event')} again.")
 
     asyncio.run(run())

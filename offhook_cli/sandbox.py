@@ -1,4 +1,4 @@
-"""`offhook sandbox`: a PBX made of code, to try everything on that a real one does."""
+"""`offhook sandbox`: run a simulated PBX and place calls on it."""
 
 import signal
 from contextlib import ExitStack
@@ -8,35 +8,33 @@ from typing import Annotated, Any
 
 import typer
 
-from offhook_cli.screen import Json, fail, note, print_json
+from offhook_cli.options import Json, group
+from offhook_cli.screen import fail, note, print_json
 from offhook_cli.server import bound
 from unifiedapi.sandbox.pbx import Drop
 from unifiedapi.sandbox.scenarios import Scenario
 
-sandbox = typer.Typer(
-    help="Run a PBX made of code: UnifiedAPI, and calls placed on it.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+sandbox = group("Run a simulated PBX: UnifiedAPI, and calls placed on it.")
 
 Url = Annotated[
-    str, typer.Option(help="Where the sandbox PBX runs.", metavar="URL", envvar="OFFHOOK_SANDBOX")
+    str, typer.Option(help="URL of the sandbox PBX.", metavar="URL", envvar="OFFHOOK_SANDBOX")
 ]
 Phones = Annotated[
     str | None,
-    typer.Option(help="The phones, separated by commas.", show_default="all", metavar="LIST"),
+    typer.Option(
+        help="Extensions of the phones, separated by commas.", show_default="all", metavar="LIST"
+    ),
 ]
 Speed = Annotated[
     float,
     typer.Option(
-        min=0.001, metavar="FACTOR", help="20 makes a call of two minutes last six seconds."
+        min=0.001, metavar="FACTOR", help="Time lapse: with 20, two minutes take six seconds."
     ),
 ]
 Lost = Annotated[
     Drop,
     typer.Option(
-        help="The callbacks that the PBX never makes: none, hangup or all; it records the call.",
+        help="Callbacks to drop: none, hangup or all. The PBX still records the call.",
         metavar="WHICH",
     ),
 ]
@@ -62,21 +60,20 @@ def start(
         ),
     ] = None,
     tls: Annotated[
-        bool, typer.Option("--tls", help="Speak TLS, with a certificate made for this run.")
+        bool, typer.Option("--tls", help="Use TLS, with a certificate made for this run.")
     ] = False,
     numbers: Annotated[
-        bool, typer.Option("--numbers", help="Answer with JSON numbers instead of strings.")
+        bool, typer.Option("--numbers", help="Send JSON numbers instead of strings.")
     ] = False,
     wrapped: Annotated[
-        bool, typer.Option("--wrapped", help="Wrap answers in an array, as v5's samples do.")
+        bool, typer.Option("--wrapped", help="Wrap responses in an array, as the v5 samples do.")
     ] = False,
 ) -> None:
-    """Start the sandbox PBX; it runs until Ctrl-C.
+    """Run the sandbox PBX until Ctrl-C.
 
-    It speaks UnifiedAPI (phone call events, presence, queue agents, call
-    records, OAuth) as documented, and makes real callbacks for the calls
-    that are placed on it. Its description is at /openapi.json. It forgets
-    everything when it stops.
+    It implements UnifiedAPI (phone call events, presence, queue agents, call
+    records, OAuth) as documented, and sends real callbacks for the calls
+    placed on it. /openapi.json describes it. It keeps nothing when it stops.
 
     \b
     Examples:
@@ -110,7 +107,7 @@ def start(
         config = uvicorn.Config(app, log_level="warning", access_log=False, **options)
         listening = bound(host, port)
         note(_welcome(store, base, ca_file))
-        # Else uvicorn ends the process on SIGTERM, and the certificate's key stays behind.
+        # Otherwise uvicorn exits on SIGTERM and leaves the certificate's key behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             uvicorn.Server(config).run([listening])
@@ -121,7 +118,7 @@ def start(
 @sandbox.command("call")
 def call(
     scenario: Annotated[
-        Scenario, typer.Argument(help=f"What happens: {', '.join(Scenario)}.", metavar="SCENARIO")
+        Scenario, typer.Argument(help=f"Kind of call: {', '.join(Scenario)}.", metavar="SCENARIO")
     ] = Scenario.ANSWERED,
     url: Url = _HERE,
     phones: Phones = None,
@@ -142,14 +139,14 @@ def call(
     if as_json:
         print_json(answer)
     else:
-        note(f"A call is on its way: {answer['id']}")
+        note(f"Placed call {answer['id']}")
 
 
 @sandbox.command("load")
 def load(
-    calls: Annotated[int, typer.Argument(min=1, metavar="N", help="How many calls to place.")],
+    calls: Annotated[int, typer.Argument(min=1, metavar="N", help="Number of calls.")],
     rate: Annotated[
-        float, typer.Option(min=0.001, metavar="N", help="Calls to begin per second.")
+        float, typer.Option(min=0.001, metavar="N", help="Calls started per second.")
     ] = 10.0,
     url: Url = _HERE,
     phones: Phones = None,
@@ -163,12 +160,12 @@ def load(
       offhook sandbox load 1000 --rate 50 --speed 20
     """
     _control(url, "POST", "load", {"calls": calls, "rate": rate, **_placing(phones, speed, drop)})
-    note(f"{calls} calls are on their way; `offhook sandbox tally` counts the answers.")
+    note(f"Placing {calls} calls; `offhook sandbox tally` counts the responses.")
 
 
 @sandbox.command("tally")
 def tally(url: Url = _HERE, as_json: Json = False) -> None:
-    """Show what has become of the callbacks of a running sandbox PBX."""
+    """Count the callbacks of a running sandbox PBX by result."""
     answer = _control(url, "GET", "tally")
     if as_json:
         print_json(answer)
@@ -176,7 +173,7 @@ def tally(url: Url = _HERE, as_json: Json = False) -> None:
     refused = ", ".join(f"{count} by {status}" for status, count in answer["refused"].items())
     failed = ", ".join(f"{count} {reason}" for reason, count in answer["failed"].items())
     typer.echo(
-        f"{answer['calls']} calls are over; {answer['sent']} callbacks: "
+        f"{answer['calls']} calls finished; {answer['sent']} callbacks: "
         f"{answer['accepted']} accepted, refused: {refused or 'none'}, failed: {failed or 'none'}."
     )
 
@@ -190,7 +187,7 @@ def _control(url: str, method: str, what: str, order: dict[str, Any] | None = No
     import httpx
 
     try:
-        # Only a sandbox has this endpoint, with a certificate that nobody else trusts.
+        # Only a sandbox has this endpoint, and its certificate is made for one run.
         answer = httpx.request(
             method,
             f"{url.rstrip('/')}/sandbox/{what}",
@@ -202,7 +199,7 @@ def _control(url: str, method: str, what: str, order: dict[str, Any] | None = No
     if answer.status_code == 400:
         fail(answer.json()["error"]["message"])
     if not answer.is_success:
-        fail(f"{url} is no sandbox PBX: it answered {answer.status_code}")
+        fail(f"{url} is not a sandbox PBX: it answered {answer.status_code}")
     return answer.json()
 
 

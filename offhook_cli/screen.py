@@ -1,60 +1,60 @@
-"""What the commands print with: results on standard output, everything else on standard error."""
+"""Output of the commands: results go to standard output, everything else to standard error."""
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 
 from offhook.logs import printable
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+_PIPE_WIDTH = 10_000  # columns: enough that no row of a table breaks
 
 
 def note(message: str) -> None:
-    """Tell something that is no result."""
+    """Print a message that is not a result."""
     typer.echo(message, err=True)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    """End the command with a sentence."""
+    """Print an error and exit."""
     note(message)
     raise typer.Exit(code)
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask, unless it was answered with `--yes`; end the command on a no."""
+    """Ask a yes/no question and exit on a no. With `--yes`, do not ask."""
     if not yes:
         typer.confirm(question, abort=True, err=True)
 
 
 def print_json(value: Any) -> None:
-    """Print it for programs. ASCII only: a caller's name may hold anything."""
+    """Print JSON in ASCII: a caller's name may contain any character."""
     typer.echo(json.dumps(value, indent=2, default=str))
 
 
 def print_table(*columns: str, rows: list[list[str]], right: Sequence[str] = ()) -> None:
-    """Print a table: as wide as the terminal, or, into a file or a pipe, a row a line.
+    """Print a table as wide as the terminal; in a file or a pipe, one line per row.
 
     Args:
-        right: the names of columns to align on the right.
+        right: columns to align on the right.
     """
     from rich.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _ENDLESS
+        console.width = _PIPE_WIDTH
     console.print(Rows(columns, rows, right))
 
 
 class Rows:
-    """What is shown as a table of plain text: nothing in it is taken for markup.
+    """A table of plain text for rich. Markup and control characters have no effect.
 
-    Its first column is never broken into lines, the others only between words. Where that is too
-    wide each row becomes a paragraph. A rich renderable.
+    The first column never wraps, the others only between words, which rich's own column widths do
+    not guarantee. A table too wide for the terminal becomes a list of paragraphs.
     """
 
     def __init__(
@@ -65,14 +65,17 @@ class Rows:
         self._right = right
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        from rich.cells import cell_len
+        from rich.measure import Measurement
+        from rich.text import Text
 
-        needed, wanted = [], []
-        for title, *cells in zip(self._columns, *self._rows, strict=True):
-            wanted.append(max(cell_len(line) for cell in (title, *cells) for line in _lines(cell)))
-            needed.append(max(cell_len(word) for cell in (title, *cells) for word in _words(cell)))
-        needed[0] = wanted[0]
-        room = options.max_width - 3 * len(self._columns) + 1  # for what stands between them
+        unlimited = options.update(max_width=_PIPE_WIDTH)
+        measured = [
+            Measurement.get(console, unlimited, Text("\n".join(column)))
+            for column in zip(self._columns, *self._rows, strict=True)
+        ]
+        wanted = [measure.maximum for measure in measured]
+        needed = [wanted[0], *(measure.minimum for measure in measured[1:])]
+        room = options.max_width - 3 * len(self._columns) + 1  # between the columns
         if sum(needed) <= room:
             yield self._table(_widths(needed, wanted, room))
         else:
@@ -85,9 +88,8 @@ class Rows:
 
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for title, width in zip(self._columns, widths, strict=True):
-            table.add_column(
-                title, justify="right" if title in self._right else "left", width=width
-            )
+            justify: Any = "right" if title in self._right else "left"
+            table.add_column(title, justify=justify, width=width)
         for row in self._rows:
             table.add_row(*map(Text, row))
         return table
@@ -99,32 +101,19 @@ class Rows:
 
         for first, *rest in self._rows:
             yield Text(first, style="bold")
-            line = ""
+            lines = [""]
             for title, cell in zip(self._columns[1:], rest, strict=True):
-                if not cell:
-                    continue
-                field = f"{title} {', '.join(_lines(cell))}".strip()
-                if line and cell_len(line) + 3 + cell_len(field) > width - 4:
-                    yield Padding(Text(line), (0, 0, 0, 4), expand=False)
-                    line = field
-                else:
-                    line = f"{line}   {field}" if line else field
-            yield Padding(Text(line), (0, 0, 0, 4), expand=False)
-
-
-_ENDLESS = 10_000  # columns
-
-
-def _lines(cell: str) -> list[str]:
-    return cell.split("\n")
-
-
-def _words(cell: str) -> list[str]:
-    return cell.split() or [""]
+                field = f"{title} {', '.join(cell.splitlines())}".strip()
+                longer = f"{lines[-1]}   {field}" if lines[-1] else field
+                if cell and cell_len(longer) <= width - 4:
+                    lines[-1] = longer
+                elif cell:
+                    lines.append(field)
+            yield Padding(Text("\n".join(filter(None, lines))), (0, 0, 0, 4), expand=False)
 
 
 def _widths(needed: list[int], wanted: list[int], room: int) -> list[int]:
-    """Share the room: who wants little more than is needed gets that, the others go halves."""
+    """Share the spare room: columns that want little get it all, the others equal parts."""
     widths, spare = list(needed), room - sum(needed)
     hungry = sorted(range(len(needed)), key=lambda n: wanted[n] - needed[n])
     for served, n in enumerate(hungry):
@@ -134,11 +123,47 @@ def _widths(needed: list[int], wanted: list[int], room: int) -> list[int]:
     return widths
 
 
+@contextmanager
+def progress(what: str, total: float, unit: str = "") -> Iterator[Callable[[float], None]]:
+    """Show a progress bar on standard error, if that is a terminal.
+
+    Args:
+        total: the amount of work; 1.0 shows percents instead of counts.
+        unit: a word after the counts.
+
+    Yields:
+        A function that sets how much is done.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        TaskProgressColumn() if total == 1.0 else MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
 def local(moment: datetime) -> str:
-    """A moment in the time zone of whoever reads it."""
+    """Format a moment in the reader's time zone."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 event`, `2 events`."""
+    """Format a count: `1 event`, `2 events`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -1,4 +1,4 @@
-"""`offhook serve`: the receiver."""
+"""`offhook serve`: run the receiver."""
 
 import socket
 from contextlib import suppress
@@ -27,14 +27,14 @@ def serve(
     processes: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", help="How many; one takes thousands of callbacks a second."
+            min=1, metavar="N", help="Processes; one handles thousands of callbacks per second."
         ),
     ] = 1,
 ) -> None:
-    """Run the receiver: take the callbacks of the PBX.
+    """Run the receiver: accept the callbacks of the PBX.
 
-    Stops on SIGTERM or Ctrl-C, when the callbacks in flight are answered.
-    TLS is for a proxy in front of it.
+    On SIGTERM or Ctrl-C it answers the callbacks in flight, then stops.
+    For TLS, put a proxy in front of it.
 
     \b
     Examples:
@@ -58,7 +58,7 @@ def serve(
 
 def _run(config: uvicorn.Config, settings: Settings, listening: socket.socket) -> None:
     if config.workers > 1:
-        # A process that cannot write there would be started again and again.
+        # uvicorn would restart a process that cannot open its journal forever.
         folder = config_path().parent / settings.journal
         for journal in open_journals(folder, settings.journal_size):
             journal.close()
@@ -72,7 +72,7 @@ def _run(config: uvicorn.Config, settings: Settings, listening: socket.socket) -
 
 
 class _Server(uvicorn.Server):
-    """Says that it listens when it does."""
+    """Prints the address once it listens."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -1,4 +1,4 @@
-"""Servers, as the commands need them: Redis, to be reached; one of ours, to be listened at."""
+"""Connect to Redis; bind the sockets of servers."""
 
 import logging
 import socket
@@ -18,7 +18,7 @@ log = logging.getLogger("offhook")
 
 
 def tell_risks(settings: Settings) -> None:
-    """Say at the start what the server's settings put at risk. It may be away: then that is all."""
+    """Log the settings of the Redis server that can lose events, if it answers."""
     with suppress(RedisError), connect_rq(settings.redis_url) as redis:
         for risk in risks(redis, settings):
             log.warning(risk)
@@ -26,7 +26,7 @@ def tell_risks(settings: Settings) -> None:
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[tuple[Inbox, Redis]]:
-    """The inbox, and a client for RQ; both are closed in the end."""
+    """Open the inbox and a client for RQ."""
     redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
     try:
         yield Inbox(redis, settings.partitions), rq
@@ -36,10 +36,10 @@ async def connected(settings: Settings) -> AsyncIterator[tuple[Inbox, Redis]]:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket for a server to listen at.
+    """Bind a listening socket.
 
     Raises:
-        ConfigError: the address is not this machine's, or the port is taken.
+        ConfigError: the address is not on this machine, or the port is in use.
     """
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:

@@ -1,23 +1,23 @@
-"""`offhook simulate`: place simulated calls, as a PBX would, with whatever receiver there is."""
+"""`offhook simulate`: place simulated calls, by sending their callbacks to a receiver."""
 
 import asyncio
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from enum import StrEnum
 from itertools import cycle, islice, product
 from random import Random
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from offhook.callback_url import callback_url
 from offhook.errors import ConfigError
 from offhook.http.callbacks import callbacks
 from offhook.settings import load_settings
-from offhook_cli.screen import Json, note, print_json, print_table
+from offhook_cli.options import Json
+from offhook_cli.screen import note, print_json, print_table, progress
 from unifiedapi.resources import EventType
 from unifiedapi.sandbox.pbx import Pbx, Registration, Tally, registered_in
 from unifiedapi.sandbox.scenarios import QUEUE, Call, Scenario, random_calls
@@ -25,25 +25,25 @@ from unifiedapi.sandbox.scenarios import QUEUE, Call, Scenario, random_calls
 _EXTENSION = re.compile(r"[0-9*]+")
 _URL = re.compile(r"https?://[^\s?#]+")
 _HINTS: Mapping[int | str, str] = {
-    404: "404: the receiver does not know these URLs; does it have the same secret?",
-    503: "503: the receiver cannot store events; its /health/ready says why",
-    "no connection": "no connection: no receiver is there; start `offhook serve`, or give --url",
-    "TLS": "TLS: the receiver's certificate is not one that a PBX would trust",
+    404: "404: the receiver does not know these URLs; check that it has the same secret",
+    503: "503: the receiver cannot store events; GET /health/ready says why",
+    "no connection": "no connection: start `offhook serve`, or set --url",
+    "TLS": "TLS: the receiver's certificate is not trusted",
 }
 
 
-class Method(StrEnum):
-    """How the callbacks are made; `both`: some event types this way, some the other."""
+class CallbackMethod(StrEnum):
+    """The HTTP method of the callbacks; `both`: alternate between event types."""
 
     GET = "GET"
     POST = "POST"
     BOTH = "both"
 
 
-_METHODS: Mapping[Method, Sequence[Literal["GET", "POST"]]] = {
-    Method.GET: ["GET"],
-    Method.POST: ["POST"],
-    Method.BOTH: ["GET", "POST"],
+_METHODS: Mapping[CallbackMethod, Sequence[Literal["GET", "POST"]]] = {
+    CallbackMethod.GET: ["GET"],
+    CallbackMethod.POST: ["POST"],
+    CallbackMethod.BOTH: ["GET", "POST"],
 }
 
 
@@ -51,57 +51,55 @@ def simulate(
     url: Annotated[
         str | None,
         typer.Option(
-            help="The receiver, as the PBX reaches it.",
+            help="URL of the receiver.",
             show_default="the setting public_url",
             metavar="URL",
         ),
     ] = None,
-    pbx: Annotated[
-        str, typer.Option(help="Name of the PBX that the calls come from.", metavar="NAME")
-    ] = "main",
-    calls: Annotated[int, typer.Option(min=1, metavar="N", help="How many calls to place.")] = 20,
+    pbx: Annotated[str, typer.Option(help="Name of the calling PBX.", metavar="NAME")] = "main",
+    calls: Annotated[int, typer.Option(min=1, metavar="N", help="Number of calls.")] = 20,
     rate: Annotated[
-        float, typer.Option(min=0.001, metavar="N", help="Calls to begin per second.")
+        float, typer.Option(min=0.001, metavar="N", help="Calls started per second.")
     ] = 5.0,
     extensions: Annotated[
-        str, typer.Option(help="The phones, separated by commas.", metavar="LIST")
+        str, typer.Option(help="Extensions of the phones, separated by commas.", metavar="LIST")
     ] = "0003*210,0003*211,0003*212,0003*213",
     queue: Annotated[
-        str, typer.Option(help="The extension of the queue in queue calls.", metavar="EXTENSION")
+        str, typer.Option(help="Extension of the queue.", metavar="EXTENSION")
     ] = QUEUE,
     scenario: Annotated[
         list[Scenario] | None,
         typer.Option(
-            help=f"What happens in the calls: {', '.join(Scenario)}. Repeat it for a mix.",
-            show_default="all of them",
+            help=f"Kind of call: {', '.join(Scenario)}. May be repeated.",
+            show_default="all",
             metavar="NAME",
         ),
     ] = None,
     method: Annotated[
-        Method, typer.Option(case_sensitive=False, help="How the PBX makes its callbacks.")
-    ] = Method.BOTH,
+        CallbackMethod, typer.Option(case_sensitive=False, help="HTTP method of the callbacks.")
+    ] = CallbackMethod.BOTH,
     speed: Annotated[
         float,
         typer.Option(
-            min=0.001, metavar="FACTOR", help="20 makes a call of two minutes last six seconds."
+            min=0.001, metavar="FACTOR", help="Time lapse: with 20, two minutes take six seconds."
         ),
     ] = 20.0,
     seed: Annotated[
         int | None,
         typer.Option(
-            help="The same seed makes the same calls, CallIDs too.",
-            show_default="other calls every time",
+            help="Random seed: the same seed makes the same calls and CallIDs.",
+            show_default="random",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Place simulated calls: make the callbacks that a PBX would make.
+    """Place simulated calls: send the callbacks that a PBX would send.
 
-    No PBX is needed. To the receiver and its handlers these calls are
-    real: whatever is plugged in hears of them. The URLs are signed with
-    the secret of this configuration; the receiver must have the same.
+    Needs no PBX. The receiver and the handlers treat these calls as real.
+    The URLs are signed with the secret of this configuration, so the
+    receiver must have the same secret.
 
-    Exits with 1 if a callback was not accepted, with 2 if none was made.
+    Exits with 1 if a callback was not accepted, with 2 if none was sent.
 
     \b
     Examples:
@@ -129,29 +127,29 @@ def simulate(
 def _check(
     url: str | None, phones: Sequence[str], queue: str, scenarios: Sequence[Scenario]
 ) -> None:
-    """Raise a `ConfigError` unless calls can be made of these options."""
+    """Raise ConfigError if the options do not allow a call."""
     problems = [
-        f"{extension!r} is no extension: digits and *, such as 0003*210"
+        f"{extension!r} is not an extension: use digits and *, such as 0003*210"
         for extension in [*phones, queue]
         if not _EXTENSION.fullmatch(extension)
     ]
     if not phones:
-        problems.append("--extensions: there is none")
+        problems.append("--extensions: name at least one")
     problems += [
-        f"--scenario {scenario}: takes {scenario.phones} phones, --extensions has {len(phones)}"
+        f"--scenario {scenario}: needs {scenario.phones} phones, --extensions has {len(phones)}"
         for scenario in scenarios
         if scenario.phones > len(phones)
     ]
     if url is not None and not _URL.fullmatch(url):
-        problems.append("--url: must begin with http:// or https:// and have no ? or #")
+        problems.append("--url: must start with http:// or https:// and contain no ? or #")
     if problems:
         raise ConfigError(problems)
 
 
 def _registrations(
-    url: str | None, pbx: str, extensions: Sequence[str], method: Method
+    url: str | None, pbx: str, extensions: Sequence[str], method: CallbackMethod
 ) -> dict[tuple[str, EventType], Registration]:
-    """A phone call event of every type on each extension, with the URLs of `offhook setup`."""
+    """Register every event type on each extension, with the URLs that `offhook setup` uses."""
     settings = load_settings()
     secret = settings.secret.get_secret_value()
     methods = cycle(_METHODS[method])
@@ -167,20 +165,12 @@ def _registrations(
 async def _place(
     sender: Pbx, calls: Iterable[Call], total: int, rate: float, *, quiet: bool
 ) -> None:
-    columns = (
-        TextColumn("Placing calls"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("over"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bar:
-        task = bar.add_task("", total=total)
+    with nullcontext(lambda done: None) if quiet else progress("Placing calls", total) as advance:
         async with sender, asyncio.TaskGroup() as group:
             load = group.create_task(sender.load(calls, rate))
             while not load.done():
                 await asyncio.wait([load], timeout=0.1)
-                bar.update(task, completed=sender.tally.calls)
+                advance(sender.tally.calls)
 
 
 def _as_dict(tally: Tally, seconds: float) -> dict[str, Any]:

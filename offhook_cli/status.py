@@ -1,4 +1,4 @@
-"""`offhook status`: how far each handler has got."""
+"""`offhook status`: show the progress of each handler, and what is wrong."""
 
 import asyncio
 import time
@@ -12,7 +12,8 @@ from rich.text import Text
 from offhook.operations.status import HandlerStatus, Status
 from offhook.operations.status import status as read_status
 from offhook.settings import load_settings
-from offhook_cli.screen import Json, Rows, counted, print_json
+from offhook_cli.options import Json
+from offhook_cli.screen import Rows, counted, print_json
 from offhook_cli.server import connected
 
 _EVERY = 1.0  # seconds
@@ -20,23 +21,23 @@ _EVERY = 1.0  # seconds
 
 def status(
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Go on showing it until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="Refresh every second until Ctrl-C.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show how far each handler has got, and what is in the way.
+    """Show the progress of each handler, and what is wrong.
 
     \b
-      lag        events that the handler has not read yet
-      in flight  events that it has read and not yet delivered
-      waiting    calls whose events wait for a redelivery
+      lag        events the handler has not read yet
+      in flight  events read and not yet delivered
+      waiting    calls that wait for a redelivery
       delivered  deliveries so far
-      failed     attempts that failed and are repeated
+      failed     failed attempts that were retried
       dead       dead letters: out of attempts, see `offhook dead`
-      circuit    closed: delivering; open: the other side is down
+      circuit    closed: delivering; open: the target is down
 
-    Each line with ! is something in the way; in JSON they are `problems`.
-    Exits with 1 if Redis cannot be reached.
+    A line that begins with ! is a problem (`problems` in JSON). Exits with 1
+    if Redis does not answer.
 
     \b
     Examples:
@@ -100,14 +101,14 @@ def _row(handler: HandlerStatus) -> list[str]:
 
 def _inbox(status: Status) -> str:
     each = ", ".join(str(length) for length in status.partitions)
-    partitions = f" ({each} in its partitions)" if len(status.partitions) > 1 else ""
+    partitions = f" ({each} by partition)" if len(status.partitions) > 1 else ""
     return f"inbox: {counted(sum(status.partitions), 'event')} kept{partitions}"
 
 
 def _workers(status: Status) -> str:
     running = sum(map(len, status.workers.values()))
     served = sum(map(bool, status.workers.values()))
-    scheduler = "the scheduler runs" if status.scheduler else "no scheduler"
+    scheduler = "scheduler running" if status.scheduler else "no scheduler"
     return (
         f"workers: {running}, on {served} of {counted(len(status.workers), 'queue')}; {scheduler}"
     )

@@ -20,14 +20,14 @@ def url(
     extension: Annotated[str, typer.Argument(metavar="EXTENSION", help="Such as 0003*210.")],
     event: Annotated[
         Literal["dial-in", "dial-out", "hangup", "answer-in", "answer-out"] | None,
-        typer.Option(help="Only this event type, and only its URL."),
+        typer.Option(help="Print only the URL of this event type."),
     ] = None,
 ) -> None:
     """Print the callback URLs of an extension, to register them on the PBX by hand.
 
-    One URL for each event type: VoipNow says in no other way what happened.
-    A PBX with `dialect = "telphin"` does: there one URL is for all of them.
-    Whoever knows a URL can send events: treat it as a password.
+    Each event type has its own URL, because a VoipNow callback does not
+    name its event type. A PBX with `dialect = "telphin"` has one URL for all.
+    Anyone who knows a URL can send events: treat it as a password.
 
     \b
     Examples:
@@ -38,13 +38,13 @@ def url(
     secret = settings.secret.get_secret_value()
     if pbx in settings.pbx and settings.pbx[pbx].dialect == TELPHIN:
         if event is not None:
-            raise ConfigError(f"--event: {pbx} has one URL for all event types, leave it out")
+            raise ConfigError(f"--event: {pbx} has one URL for all event types; omit the option")
         typer.echo(callback_url(settings.public_url, secret, pbx, extension, TELPHIN))
     else:
         for each in CALLBACKS if event is None else [EventType(event)]:
             found = callback_url(settings.public_url, secret, pbx, extension, each.value)
             typer.echo(found if event else f"{each.value:<10} {found}")
     if settings.pbx and pbx not in settings.pbx:
-        note(f"! no PBX is configured as {pbx!r}, only {', '.join(settings.pbx)}: is that meant?")
+        note(f"! no PBX is configured as {pbx!r}; configured: {', '.join(settings.pbx)}")
     if urlsplit(settings.public_url).hostname in _HERE:
-        note("Only a PBX on this machine reaches these: set public_url to what the PBX can reach.")
+        note("Only a PBX on this machine can reach these: set public_url to a public address.")

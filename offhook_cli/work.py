@@ -1,4 +1,4 @@
-"""`offhook work`: the worker processes."""
+"""`offhook work`: run the workers."""
 
 import logging
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ def work(
 ) -> None:
     """Run the workers: deliver events to the handlers.
 
-    A process for each handler and partition, one for the redeliveries of
-    each handler, and the scheduler. Stops on SIGTERM or Ctrl-C, when the
-    deliveries in flight are done; a second Ctrl-C stops at once.
+    Starts one process per handler and partition, one per handler for
+    redeliveries, and the scheduler. On SIGTERM or Ctrl-C it finishes the
+    deliveries in flight, then stops; a second Ctrl-C stops at once.
 
     \b
     Examples:
@@ -44,7 +44,7 @@ def work(
     beyond = supervisor.left_over(settings)
     if beyond:
         log.warning(
-            "`partitions` was lowered to %s; what still waits in %s is delivered, too",
+            "`partitions` was lowered to %s; events still waiting in %s are delivered, too",
             settings.partitions,
             counted(len(beyond), "partition"),
         )
@@ -60,24 +60,24 @@ def work(
 def _check(settings: Settings, handlers: Sequence[str]) -> None:
     if not settings.handlers:
         raise ConfigError(
-            "no handler is configured, so there is nothing to deliver to: add a [handlers.NAME] "
-            f"table to {config_path()}; `offhook handlers` lists what is installed"
+            f"no handler is configured: add a [handlers.NAME] table to {config_path()}; "
+            "`offhook handlers` lists the installed ones"
         )
     for name in handlers:
         if name not in settings.handlers:
             raise ConfigError(
-                f"no handler is configured as {name!r}: there are {', '.join(settings.handlers)}"
+                f"no handler is configured as {name!r}; configured: {', '.join(settings.handlers)}"
             )
 
 
 def _tell_unknown_pbxs(settings: Settings) -> None:
-    """A slip in a PBX's name would keep every event from a handler, without a word."""
+    """Warn about an unknown PBX: a typo would silently keep every event from a handler."""
     for name, policy in settings.handlers.items():
         unknown = (policy.pbx or frozenset()) - settings.pbx.keys()
-        if unknown and settings.pbx:  # none at all: nobody set one up through an API
+        if unknown and settings.pbx:  # without any PBX, the URLs were registered by hand
             note(
-                f"! handlers.{name}.pbx names {', '.join(sorted(unknown))}, and the PBXs that are "
-                f"configured are: {', '.join(settings.pbx)}. Is that meant?"
+                f"! handlers.{name}.pbx names {', '.join(sorted(unknown))}; "
+                f"configured: {', '.join(settings.pbx)}"
             )
 
 
@@ -85,9 +85,7 @@ def _plan(names: Sequence[str], needed: Sequence[str]) -> str:
     missing = [name for name in needed if name not in names]
     if missing:
         return (
-            f"runs {len(names)} of {len(needed)} processes this configuration needs; "
+            f"runs {len(names)} of the {len(needed)} processes this configuration needs; "
             f"not served here: {', '.join(missing)}"
         )
-    return f"runs all that this configuration needs, {counted(len(names), 'worker')}: " + ", ".join(
-        names
-    )
+    return f"runs all {counted(len(names), 'worker')} this configuration needs: " + ", ".join(names)

@@ -1,4 +1,4 @@
-"""`offhook demo`: the whole way of an event, live, with nothing to set up."""
+"""`offhook demo`: watch events arrive and be delivered. Needs no set-up."""
 
 import asyncio
 import contextlib
@@ -33,11 +33,11 @@ from unifiedapi.sandbox.scenarios import Scenario
 
 HANDLERS = ("call-log", "crm", "alerts")
 STORY = {
-    Scenario.ANSWERED: "Somebody calls, and the phone is answered.",
-    Scenario.OUTGOING: "A call to the outside.",
-    Scenario.MISSED: "Somebody calls, and nobody answers.",
-    Scenario.BUSY: "Somebody calls a phone that is busy.",
-    Scenario.RING_GROUP: "Three phones ring together, and one of them answers.",
+    Scenario.ANSWERED: "An incoming call is answered.",
+    Scenario.OUTGOING: "An outgoing call.",
+    Scenario.MISSED: "An incoming call is missed.",
+    Scenario.BUSY: "An incoming call reaches a busy phone.",
+    Scenario.RING_GROUP: "Three phones ring; one answers.",
 }
 SPEED = 20.0  # a call of a minute lasts three seconds
 _STOP_WITHIN = 30.0  # seconds
@@ -46,7 +46,7 @@ _CONFIG = """\
 secret = "{secret}"
 public_url = "{receiver}"
 redis_url = "{redis}"
-settle = 0.5                    # so soon after the last hangup a call is over: here all goes fast
+settle = 0.5                    # a call ends this long after the last hangup; the demo is fast
 
 [pbx.demo]
 host = "{pbx}"
@@ -54,7 +54,7 @@ client_id = "offhook"
 client_secret = "{pbx_secret}"
 insecure = true                 # plain http, on this machine only
 
-[handlers.call-log]             # rows in a database for every event, call and leg
+[handlers.call-log]             # a database row for every event, call and leg
 use = "sql"
 [handlers.call-log.options]
 url = "sqlite:///{folder}/calls.db"
@@ -65,9 +65,9 @@ retry = [2, 5, 10]
 [handlers.crm.options]
 url = "{target}/crm"
 secret = "{webhook_secret}"
-private_networks = true         # it is on this machine
+private_networks = true         # the target is on this machine
 
-[handlers.alerts]               # a message for each call that nobody took
+[handlers.alerts]               # a message for each missed call
 use = "notify"
 [handlers.alerts.options]
 urls = ["{alerts}"]
@@ -75,7 +75,7 @@ title = "Missed call"
 body = "{{{{ caller }}}} called {{{{ event.extension }}}}: {{{{ call.outcome }}}}"
 """
 
-# A PBX with three phones, and an app that may use its API.
+# A PBX with three phones and an app that may use its API.
 _PBX = """\
 [[users]]
 id = 1
@@ -99,7 +99,7 @@ user = 1
 number = "0003*212"
 user = 1
 """
-# As an installer does it; the second command only to show that GET works as well as POST.
+# What an installer does; the second command shows that GET works, too.
 _SETUP = (
     ("setup", "--all", "--yes"),
     ("setup", "0003*210", "--method", "GET", "--yes"),
@@ -108,19 +108,21 @@ _SETUP = (
 
 def demo(
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave it running, with its URLs shown, until Ctrl-C.")
+        bool, typer.Option("--keep", help="Keep it running until Ctrl-C, and show its URLs.")
     ] = False,
     seed: Annotated[
-        int | None, typer.Option(help="The same seed places the same calls.", show_default="random")
+        int | None,
+        typer.Option(
+            help="Random seed: the same seed places the same calls.", show_default="random"
+        ),
     ] = None,
 ) -> None:
-    """See calls arrive and be delivered, with nothing to set up.
+    """Watch calls arrive and be delivered. Needs no set-up.
 
-    Starts a Valkey server, a sandbox PBX, the receiver and the workers, all
-    for real and on this machine only; has the callback URLs registered on
-    the PBX, as an installer does; places five calls, and shows every event
-    as it arrives and every delivery as it is made: into a database, to a
-    CRM as signed webhooks, and as alerts. Then stops all of it and leaves
+    Starts a Valkey server, a sandbox PBX, the receiver and the workers, on
+    this machine only. Registers the callback URLs on the PBX, places five
+    calls, and shows each event and each delivery: to a database, to a CRM
+    as signed webhooks, and as alerts. Then stops everything and leaves
     nothing behind.
     """
     console = Console(highlight=False)
@@ -141,7 +143,7 @@ def demo(
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder for everything the demo writes. It stays only when something went wrong."""
+    """Make a folder for the demo's files. Keep it only if the demo failed."""
     folder = Path(tempfile.mkdtemp(prefix="offhook-demo-"))
     try:
         yield folder
@@ -202,7 +204,7 @@ async def _sandbox(show: Show, config: Path, pbx: str) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _offhook(show: Show, config: Path, receiver: str, redis_url: str) -> AsyncIterator[None]:
-    """The receiver and the workers, as the processes that they are in earnest."""
+    """Run the receiver and the workers as separate processes, as in production."""
     port = receiver.rpartition(":")[2]
     show.step("the receiver")
     with _process(config, "serve", "--port", port) as web:
@@ -223,7 +225,7 @@ def _process(config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is ours: the workers stop before their server
+            start_new_session=True,  # Ctrl-C is for us: workers stop before their server
         )
         try:
             yield running
@@ -251,7 +253,7 @@ async def _until_answers(
 
 
 async def _until_listening(redis_url: str, work: subprocess.Popen[bytes], folder: Path) -> None:
-    """Return when every handler has a worker on each of its queues."""
+    """Wait until every queue of every handler has a worker."""
     deadline = time.monotonic() + 30
     with connect_rq(redis_url) as rq:
         names = [
@@ -267,7 +269,7 @@ async def _until_listening(redis_url: str, work: subprocess.Popen[bytes], folder
 
 @contextlib.asynccontextmanager
 async def _watched(show: Show, redis_url: str) -> AsyncIterator[Inbox]:
-    """Show every event and every delivery while in this context."""
+    """Show every event and delivery while in this context."""
     redis = connect(redis_url)
     inbox = Inbox(redis, partitions=1)
 
@@ -290,13 +292,13 @@ async def _watched(show: Show, redis_url: str) -> AsyncIterator[Inbox]:
 
 
 async def _set_up(show: Show, config: Path) -> None:
-    """Have the callback URLs registered on the PBX."""
+    """Register the callback URLs on the PBX."""
     for arguments in _SETUP:
         await _run(show, config, *arguments)
 
 
 async def _run(show: Show, config: Path, *arguments: str) -> None:
-    """Run a command of ours and show what it prints."""
+    """Run a command and show its output."""
     show.command(arguments)
     columns = {} if show.width is None else {"COLUMNS": str(show.width)}
     running = await asyncio.create_subprocess_exec(
@@ -322,19 +324,19 @@ async def _place_calls(show: Show, pbx: str, seed: int | None) -> None:
             (await control.post("/calls", json=order)).raise_for_status()
             while (tally := (await control.get("/tally")).json())["running"]:
                 await asyncio.sleep(0.1)
-            await asyncio.sleep(0.8)  # until it is over, and for those who read along
+            await asyncio.sleep(0.8)  # until the call settles, and for the reader
     if tally["accepted"] < tally["sent"]:
         raise OffhookError("the receiver did not accept every callback")
 
 
 async def _all_delivered(inbox: Inbox) -> None:
-    """Return when no handler has anything left to deliver, or to deliver again."""
+    """Wait until every delivery and redelivery is done."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         calls = await Calls(inbox).live()
         states = [await inbox.state(name, 0) for name in (*HANDLERS, CALL_LOG)]
         if not calls and not any(each.lag or each.in_flight or each.lanes for each in states):
-            await asyncio.sleep(0.3)  # the last ones are still being shown
+            await asyncio.sleep(0.3)  # the last deliveries are still being printed
             return
         await asyncio.sleep(0.1)
     raise OffhookError("not everything was delivered within 30 s")

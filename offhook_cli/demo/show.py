@@ -1,4 +1,4 @@
-"""What the demo shows: each event as it arrives, each delivery as it is made, and their sum."""
+"""Output of the demo: each event and delivery as it happens, and a summary."""
 
 import shlex
 import shutil
@@ -28,7 +28,7 @@ _MARKS = {
 
 
 def _command() -> str:
-    """How to call `offhook` from here: it may lie in an environment that is not active."""
+    """Return how to run `offhook` from here: its environment may not be active."""
     if shutil.which("offhook"):
         return "offhook"
     command = Path(sys.executable).with_name("offhook")
@@ -40,11 +40,11 @@ OFFHOOK = _command()
 
 
 class Show:
-    """Prints to a console and keeps count."""
+    """Prints events and deliveries, and counts them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        # In a terminal lines break between words, and go on below; in a file they are whole.
+        # In a terminal, lines break between words; in a file, never.
         self._print = partial(console.print, soft_wrap=not console.is_terminal)
         self._events: Counter[str] = Counter()
         self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
@@ -62,11 +62,11 @@ class Show:
 
     @property
     def width(self) -> int | None:
-        """How wide the output of a command may be, in columns; None in a file: as it likes."""
+        """Columns for the output of a command; None in a file: no limit."""
         return self._console.width - 2 if self._console.is_terminal else None
 
     def _line(self, head: str, rest: Text) -> None:
-        """Print a line. Where it is too long, the rest is broken and stays beside the head."""
+        """Print a line. If it is too long, `rest` wraps next to `head`."""
         if not self._console.is_terminal:
             self._print(Text.from_markup(head) + rest)
             return
@@ -78,8 +78,8 @@ class Show:
 
     def legend(self) -> None:
         self._print(
-            "\n[dim]● an event has arrived   ◆ what Offhook tells of the whole call\n"
-            "✓ delivered              ↻ failed, will be tried again[/]"
+            "\n[dim]● an event from the PBX   ◆ an event about the whole call\n"
+            "✓ delivered               ↻ failed, will be retried[/]"
         )
 
     def call(self, number: int, of: int, story: str) -> None:
@@ -113,14 +113,14 @@ class Show:
 
     def summary(self, database: Path, others: OtherSystems) -> None:
         raw = {each: count for each, count in self._events.items() if each in CALLBACKS}
-        told = {each: count for each, count in self._events.items() if each in CALLS}
+        derived = {each: count for each, count in self._events.items() if each in CALLS}
         self._print(
             f"\n[bold]{sum(raw.values())} events accepted[/]: {_counted(raw)}.\n"
-            f"{sum(told.values())} more tell of the calls: {_counted(told)}.\n"
+            f"{sum(derived.values())} events about whole calls: {_counted(derived)}.\n"
         )
         table = Table(box=None, pad_edge=False)
         table.add_column("handler")
-        for title in ("delivered", "tried again", "dead", "half within", "99 % within"):
+        for title in ("delivered", "retried", "dead", "median", "p99"):
             table.add_column(title, justify="right")
         for handler, outcomes in sorted(self._outcomes.items()):
             waited = self._waited[handler]
@@ -132,9 +132,8 @@ class Show:
             )
         self._print(table)
         self._print(
-            "[dim]The times are from the acceptance of an event to the call of the handler. "
-            "The long ones: a handler's first event starts its worker up, and what is behind a "
-            "redelivery waits for it.[/]\n"
+            "[dim]Times from accepting an event to calling the handler. The first event of a "
+            "handler starts its worker, and events behind a redelivery wait for it.[/]\n"
         )
         with closing(sqlite3.connect(database)) as connection:
             events, calls, legs = (
@@ -143,10 +142,10 @@ class Show:
             )
         self._print(f"The database has {events} events, {calls} calls and {legs} legs.")
         self._print(
-            f"The CRM has {len(others.webhooks)} webhooks, each with a signature that it checked. "
-            "It was busy once: that one came again, and the call's later ones after it."
+            f"The CRM has {len(others.webhooks)} webhooks and verified every signature. "
+            "It was busy once: that webhook was sent again, before the call's later ones."
         )
-        self._print(f"{len(others.alerts)} alerts were sent, one for each missed call:")
+        self._print(f"{len(others.alerts)} alerts, one for each missed call:")
         for alert in others.alerts:
             self._print(f"  {alert}", markup=False)
 
@@ -156,22 +155,22 @@ class Show:
             f"and the PBX at {pbx}.\n"
             "In another terminal, with this demo's configuration:\n"
             f"  export OFFHOOK_CONFIG={config}\n"
-            f"  {OFFHOOK} status                 how far each handler is\n"
-            f"  {OFFHOOK} setup show             what is set up on the PBX\n"
+            f"  {OFFHOOK} status                 the progress of each handler\n"
+            f"  {OFFHOOK} setup show             the extensions that are set up\n"
             f"  {OFFHOOK} calls                  who called whom, and how it ended\n"
             f"  {OFFHOOK} sandbox call missed --speed 20 --url {pbx}\n"
-            f"The database is {folder}/calls.db, the logs lie beside it.\n"
+            f"The database is {folder}/calls.db; the logs are in the same folder.\n"
             "Ctrl-C stops everything and removes it.",
-            soft_wrap=True,  # to be copied
+            soft_wrap=True,  # so that lines can be copied
         )
 
     def next_steps(self) -> None:
         self._print(
             "\n[bold]What to try next[/]\n"
-            f"  {OFFHOOK} demo --keep     leave it running and look around\n"
-            f"  {OFFHOOK} init            write a configuration of your own\n"
-            f"  {OFFHOOK} handlers        what events can be delivered to\n"
-            "and docs/handlers.md: write a handler in ten lines."
+            f"  {OFFHOOK} demo --keep     keep it running and look around\n"
+            f"  {OFFHOOK} init            write your own configuration\n"
+            f"  {OFFHOOK} handlers        list the handlers\n"
+            "To write a handler in ten lines, see docs/handlers.md."
         )
 
 

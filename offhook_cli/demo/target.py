@@ -1,4 +1,4 @@
-"""The other systems of the demo: a CRM that takes signed webhooks, and a channel for alerts."""
+"""The targets of the demo: a CRM that accepts signed webhooks, and a channel for alerts."""
 
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,10 +9,10 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 
 class OtherSystems:
-    """An HTTP server that checks and counts what handlers send. A context.
+    """Run an HTTP server that verifies and counts the handlers' requests.
 
     Args:
-        secret: what the webhooks are signed with.
+        secret: the key of the webhooks' signatures.
     """
 
     def __init__(self, secret: str) -> None:
@@ -40,7 +40,7 @@ class OtherSystems:
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
-                """What came is told at the end."""
+                """Log nothing: the summary shows what arrived."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
         self._server.daemon_threads = True
@@ -60,7 +60,7 @@ class OtherSystems:
         self._thread.join()
 
     def _crm(self, body: bytes, headers: dict[str, str]) -> int:
-        if self._busy:  # once, to show what happens then
+        if self._busy:  # once, to show a redelivery
             self._busy = False
             return 503
         try:

@@ -1,4 +1,4 @@
-"""What `offhook handlers new` writes: a project with one handler, `my_crm` under another name."""
+"""The project that `offhook handlers new` writes: `my_crm` under another name."""
 
 import keyword
 import re
@@ -10,15 +10,15 @@ _SUFFIX = ".template"
 
 
 def project(name: str) -> dict[str, str]:
-    """The files of a new handler's project: the text of each by its file name.
+    """Return the files of a new handler project: file name to text.
 
     Raises:
-        ValueError: nothing can have this name; a sentence says why.
+        ValueError: the name is unusable; the message says why.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise ValueError(f"{name!r} cannot be a module's name: take one such as my_crm")
+        raise ValueError(f"{name!r} is not a valid module name: choose one such as my_crm")
     if find_spec(name) is not None:
-        raise ValueError(f"a module {name} is installed already: take another name")
+        raise ValueError(f"a module {name} is already installed: choose another name")
     templates = {
         each.name.removesuffix(_SUFFIX): each.read_text(encoding="utf-8")
         for each in files(__name__).iterdir()
@@ -26,7 +26,7 @@ def project(name: str) -> dict[str, str]:
     }
     class_name = "".join(part.capitalize() for part in name.split("_"))
     if class_name != "MyCrm" and class_name in re.findall(r"\w+", "".join(templates.values())):
-        raise ValueError(f"a class {class_name} would be in the way of another: take another name")
+        raise ValueError(f"a class {class_name} would clash with another: choose another name")
     return {
         file.replace("my_crm", name): text.replace("my_crm", name).replace("MyCrm", class_name)
         for file, text in templates.items()
@@ -34,14 +34,11 @@ def project(name: str) -> dict[str, str]:
 
 
 def write(name: str, folder: Path) -> list[Path]:
-    """Write that project into a new folder.
-
-    Returns:
-        Its files.
+    """Write the project into a new folder and return its files.
 
     Raises:
-        ValueError: as above.
-        OSError: the folder is there already, or cannot be written.
+        ValueError: the name is unusable.
+        OSError: the folder exists or cannot be written.
     """
     texts = project(name)
     folder.mkdir()

@@ -1,18 +1,19 @@
-"""Show what would be done to extensions, ask, do it, and say what was done."""
+"""Show the changes to extensions, ask for confirmation, make them, and print a summary."""
 
+import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields, replace
+from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from offhook.connection import connect
 from offhook.extensions import Extensions, ExtensionSettings, Name
+from offhook.provisioning.api import sentence
 from offhook.provisioning.plan import Action
 from offhook.provisioning.registrar import (
     ByHand,
@@ -25,10 +26,11 @@ from offhook.provisioning.registrar import (
 )
 from offhook.settings import Settings
 from offhook_cli.pbx import tell_insecure
-from offhook_cli.screen import confirm, counted, note, print_table
+from offhook_cli.screen import confirm, counted, fail, note, print_table, progress
+from unifiedapi.errors import UnifiedApiError
 
 _HERE = ("127.0.0.1", "localhost", "::1")
-_NAMED = 3  # extensions that a line names; the others it counts
+_NAMED = 3  # extensions that a line names before it counts the rest
 _DONE = {
     Action.CREATE: "created",
     Action.UPDATE: "updated",
@@ -42,7 +44,7 @@ Stored = dict[Name, ExtensionSettings]
 
 @dataclass(frozen=True)
 class Site:
-    """What the commands work with: the PBXs, and what was said of extensions before."""
+    """The PBXs, and the stored settings of extensions."""
 
     settings: Settings
     registrars: dict[str, Registrar | ByHand]
@@ -50,16 +52,16 @@ class Site:
     stored: Stored
 
     def user(self, pbx: str) -> str:
-        """Whose extensions those of a PBX are, if nothing else is said."""
+        """The user who owns a PBX's extensions by default."""
         return self.settings.pbx[pbx].user
 
     def wanted(self, name: Name, settings: ExtensionSettings) -> Target:
-        """An extension that shall be so."""
+        """A target: an extension with these settings."""
         return Target(name[1], settings, settings.user or self.user(name[0]))
 
     def target(self, name: Name, given: dict[str, Any], *, remove: bool) -> Target:
-        """An extension that shall be as it was, but for what is given; or not be at all."""
-        if "kind" in given:  # who says it without events means those that are usual for it
+        """A target: an extension with its stored settings plus those given; or its removal."""
+        if "kind" in given:  # without --events, a new kind gets its usual event types
             given = {"events": None} | given
         target = self.wanted(name, replace(self.stored.get(name, ExtensionSettings()), **given))
         return replace(target, settings=None) if remove else target
@@ -69,7 +71,7 @@ class Site:
 async def site(
     settings: Settings, pbxs: Iterable[str], *, at_once: int, adopt: bool = False
 ) -> AsyncIterator[Site]:
-    """Everything connected; closed in the end."""
+    """Connect to Redis and to the APIs of the PBXs."""
     async with AsyncExitStack() as stack:
         redis = connect(settings.redis_url)
         stack.push_async_callback(redis.aclose)
@@ -85,7 +87,7 @@ async def site(
 
 @dataclass(frozen=True)
 class Order:
-    """What shall become of extensions of one PBX."""
+    """Targets on one PBX."""
 
     registrar: Registrar | ByHand
     targets: Sequence[Target]
@@ -97,7 +99,7 @@ class Order:
 
 
 async def run(here: Site, orders: Sequence[Order], *, yes: bool, only_plan: bool) -> bool:
-    """Carry the orders out, after a yes. False: something failed."""
+    """Make the changes, after a confirmation. Return whether all succeeded."""
     surveys, failures = await _survey(orders)
     to_do = [
         (pbx, survey)
@@ -110,20 +112,20 @@ async def run(here: Site, orders: Sequence[Order], *, yes: bool, only_plan: bool
     for order in orders:
         if isinstance(order.registrar, ByHand) and order.targets:
             note(
-                f"! {order.pbx}: Offhook does not speak its API: on the PBX, register by hand what "
-                f"`offhook url {order.pbx} EXTENSION` prints, or delete it there."
+                f"! {order.pbx}: no API access is configured: register the URLs that "
+                f"`offhook url {order.pbx} EXTENSION` prints on the PBX by hand, or delete them."
             )
     if not to_do:
         if surveys:
-            typer.echo(f"Nothing to do: {_as_they_should_be(len(surveys))}.")
+            typer.echo(f"Nothing to do: {counted(len(surveys), 'extension')} up to date.")
         elif not failures:
-            note("Nothing to do: there is no such extension.")
+            note("Nothing to do: no extension matches.")
         return not failures
     if only_plan:
         return not failures
     done = len(surveys) - len(to_do)
-    rest = f" ({counted(done, 'extension')} more: nothing to do)" if done else ""
-    confirm(f"Do this on {counted(len(to_do), 'extension')}{rest}?", yes=yes)
+    rest = f" ({counted(done, 'extension')} up to date)" if done else ""
+    confirm(f"Change {counted(len(to_do), 'extension')}{rest}?", yes=yes)
     await here.extensions.change(
         {
             (pbx, survey.target.extension): survey.target.settings
@@ -144,14 +146,14 @@ async def run(here: Site, orders: Sequence[Order], *, yes: bool, only_plan: bool
     _print_summary(outcomes)
     _tell(failed)
     if failed:
-        note("Call it again, when the cause is mended: it goes on with what is left.")
+        note("Fix the cause and run the command again: it continues with the rest.")
     elif urlsplit(here.settings.public_url).hostname in _HERE:
-        note("Only a PBX on this machine reaches public_url: set it to what the PBX can reach.")
+        note("Only a PBX on this machine can reach public_url: set it to a public address.")
     return not failures and not failed
 
 
 async def check_drift(orders: Iterable[Order]) -> bool:
-    """Tell where a PBX is not as it should be. False: somewhere."""
+    """Print where PBXs differ from the settings. Return whether none does."""
     surveys, failures = await _survey(list(orders))
     wrong = [(pbx, survey) for pbx, survey in surveys if not survey.is_right]
     _print_plan([(pbx, survey, _on_pbx(survey)) for pbx, survey in wrong])
@@ -159,13 +161,13 @@ async def check_drift(orders: Iterable[Order]) -> bool:
     _tell(failures)
     if wrong:
         note(
-            f"! {len(wrong)} of {counted(len(surveys), 'extension')} to be mended: "
-            "`offhook setup --known` does what is shown above"
+            f"! {len(wrong)} of {counted(len(surveys), 'extension')} differ: "
+            "`offhook setup --known` makes the changes above"
         )
     elif surveys:
-        typer.echo(f"{_as_they_should_be(len(surveys))}.")
+        typer.echo(f"{counted(len(surveys), 'extension')} up to date.")
     elif not failures:
-        note("No extension was set up.")
+        note("No extension is set up.")
     return not wrong and not failures
 
 
@@ -174,7 +176,7 @@ async def _survey(
 ) -> tuple[list[tuple[str, Survey]], list[tuple[str, Failed[str]]]]:
     surveys: list[tuple[str, Survey]] = []
     failures: list[tuple[str, Failed[str]]] = []
-    with _bar("Comparing", sum(len(order.targets) for order in orders)) as advance:
+    with _steps("Comparing", sum(len(order.targets) for order in orders)) as advance:
         for order in orders:
             for result in await order.registrar.survey(order.targets, advance):
                 if isinstance(result, Survey):
@@ -187,9 +189,9 @@ async def _survey(
 async def _carry_out(
     orders: Sequence[Order], to_do: Sequence[tuple[str, Survey]]
 ) -> list[tuple[str, Outcome]]:
-    """In the order of what is to do: those of one PBX stand together."""
+    """Make the changes, PBX by PBX. Return the outcomes in the order of `to_do`."""
     outcomes: list[tuple[str, Outcome]] = []
-    with _bar("Setting up", len(to_do)) as advance:
+    with _steps("Setting up", len(to_do)) as advance:
         for order in orders:
             mine = [survey for pbx, survey in to_do if pbx == order.pbx]
             done = await order.registrar.carry_out(mine, advance)
@@ -198,28 +200,25 @@ async def _carry_out(
 
 
 @contextmanager
-def _bar(what: str, total: int) -> Iterator[Any]:
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)
+def _steps(what: str, total: int) -> Iterator[Callable[[], None]]:
+    with progress(what, total) as advance:
+        number = count(1)
+        yield lambda: advance(next(number))
 
 
 def _new_settings(here: Site, pbx: str, survey: Survey) -> list[str]:
-    """What will be on record of an extension, and is not yet; in words."""
+    """Describe the stored settings of an extension that will change."""
     there = here.stored.get((pbx, survey.target.extension))
     wanted = survey.target.settings
     if wanted is None:
-        return [] if there is None else ["forget it"]
+        return [] if there is None else ["forget"]
     was = there or ExtensionSettings()
     new = [
         f"{field.name}: {_shown(field.name, getattr(wanted, field.name))}"
         for field in fields(ExtensionSettings)
         if getattr(wanted, field.name) != getattr(was, field.name)
     ]
-    return new if new or there else ["keep it on record"]
+    return new if new or there else ["remember"]
 
 
 def _shown(name: str, value: Any) -> str:
@@ -229,7 +228,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _on_pbx(survey: Survey) -> list[str]:
-    """The changes of an extension in words: `create dial-in, hangup`, `update url of answer-in`."""
+    """Describe the changes on the PBX: `create dial-in, hangup`, `update url of answer-in`."""
     lines: dict[str, list[str]] = {}
     for change in survey.changes:
         if change.action is not Action.LEAVE:
@@ -239,13 +238,13 @@ def _on_pbx(survey: Survey) -> list[str]:
 
 
 def _in_words(here: Site, pbx: str, survey: Survey) -> list[str]:
-    # The event types are told by what is created and deleted for them.
+    # Created and deleted phone call events already show the event types.
     new = [line for line in _new_settings(here, pbx, survey) if not line.startswith("events: ")]
-    return _on_pbx(survey) + new or ["keep it on record"]
+    return _on_pbx(survey) + new or ["remember"]
 
 
 def _print_plan(rows: Iterable[tuple[str, Survey, list[str]]]) -> None:
-    """Extensions to which the same is done share a row."""
+    """Print the changes; extensions with the same changes share a row."""
     alike: dict[tuple[str, str], list[str]] = {}
     for pbx, survey, words in rows:
         alike.setdefault((pbx, "\n".join(words)), []).append(survey.target.extension)
@@ -253,13 +252,13 @@ def _print_plan(rows: Iterable[tuple[str, Survey, list[str]]]) -> None:
         print_table(
             "PBX",
             "extension",
-            "what is to be done",
+            "changes",
             rows=[[pbx, _names(them, "\n"), words] for (pbx, words), them in alike.items()],
         )
 
 
 def _names(extensions: Sequence[str], separator: str = ", ") -> str:
-    """The first few of them, and how many more."""
+    """List the first few extensions, and the number of the others."""
     more = len(extensions) - _NAMED
     if more <= 1:
         return separator.join(extensions)
@@ -272,16 +271,16 @@ def _tell_of_others(surveys: Iterable[tuple[str, Survey]]) -> None:
         others += survey.others
         strays.update(survey.strays)
     if others:
-        note(f"{counted(others, 'phone call event')} of others: left as they are.")
+        note(f"{counted(others, 'phone call event')} of other software: unchanged.")
     for host in sorted(strays):
         note(
-            f"! {counted(strays[host], 'extension')}: phone call events of another installation "
-            f"of Offhook, at {host}. If that was this one, with another secret: --adopt"
+            f"! {counted(strays[host], 'extension')}: phone call events of another Offhook "
+            f"installation, at {host}. If that was this one under a former secret, use --adopt"
         )
 
 
 def _tell(failures: Iterable[tuple[str, Failed[str]]]) -> None:
-    """Failures, those with the same reason together."""
+    """Print the failures; extensions with the same reason share a line."""
     alike: dict[tuple[str, str], list[str]] = {}
     for pbx, failed in failures:
         alike.setdefault((pbx, failed.error), []).append(failed.item)
@@ -301,6 +300,11 @@ def _print_summary(outcomes: Sequence[tuple[str, Outcome]]) -> None:
     print_table("PBX", *columns, rows=rows, right=columns)
 
 
-def _as_they_should_be(number: int) -> str:
-    is_so = "is as it should be" if number == 1 else "are as they should be"
-    return f"{counted(number, 'extension')} {is_so}"
+def finish(work: Coroutine[Any, Any, bool]) -> None:
+    """Run the work; exit with 1 unless all of it succeeded."""
+    try:
+        succeeded = asyncio.run(work)
+    except UnifiedApiError as error:
+        fail(sentence(error))
+    if not succeeded:
+        raise typer.Exit(1)

@@ -40,7 +40,7 @@ def test_it_shows_events_and_deliveries_and_leaves_nothing_behind(tmp_path: Path
     shown = done.stdout
     assert len(re.findall("● ", shown)) == 1 + 17  # and one in the legend
     assert "17 events accepted: 2 answer-in, 1 answer-out, 6 dial-in, 1 dial-out" in shown
-    assert "15 more tell of the calls: 3 call-answered, 5 call-ended, 5 call-started" in shown
+    assert "15 events about whole calls: 3 call-answered, 5 call-ended, 5 call-started" in shown
     assert len(re.findall("◆ ", shown)) == 1 + 15
     assert re.search(r"alerts +2 +0 +0 ", shown)
     assert re.search(r"call-log +32 +0 +0 ", shown)
@@ -50,7 +50,7 @@ def test_it_shows_events_and_deliveries_and_leaves_nothing_behind(tmp_path: Path
     outcomes = [word for word in calls.split() if word in ("answered", "missed", "busy")]
     assert sorted(outcomes[1:]) == ["answered"] * 3 + ["busy", "missed"]  # after the heading
     assert "The CRM has 17 webhooks" in shown
-    assert "2 alerts were sent" in shown
+    assert "2 alerts, one for each missed call" in shown
     assert "Traceback" not in shown + done.stderr
     assert list(tmp_path.iterdir()) == []
     assert mine(tmp_path) == {}

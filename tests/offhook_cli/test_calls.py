@@ -86,11 +86,11 @@ def test_a_number_without_a_digit_is_refused(configure: Configure, offhook: Offh
     configure()
     result = offhook("calls", "--number", "abc")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "--number: 'abc' has no digit to look for\n"
+    assert result.stderr == "--number: 'abc' contains no digit\n"
 
 
 def test_that_there_are_more_is_told(placed: dict[str, PlacedCall], offhook: Offhook) -> None:
-    assert "There are more than 2 calls" in offhook("calls", "--most", "2").stderr
+    assert "More than 2 calls match" in offhook("calls", "--most", "2").stderr
     assert offhook("calls", "--most", "3").stderr == ""
 
 

@@ -107,25 +107,23 @@ def test_an_unknown_id_is_told_and_nothing_is_done(rq: redis.Redis, offhook: Off
         arguments = ["crm-0"] if command == "show" else [letter_id(OTHER), "crm-0", "--yes"]
         result = offhook("dead", command, *arguments)
         assert result.exit_code == 1
-        assert result.stderr == (
-            "There is no dead letter crm-0: `offhook dead list` shows which there are.\n"
-        )
+        assert result.stderr == ("There is no dead letter crm-0: see `offhook dead list`.\n")
     assert len(there(offhook)) == 3
 
 
 def test_retry_asks_with_the_number(rq: redis.Redis, offhook: Offhook) -> None:
     result = offhook("dead", "retry", "--call", "call-1", input="n\n")
     assert result.exit_code == 1
-    assert "Have 2 dead letters delivered again? [y/N]" in result.stderr
+    assert "Retry 2 dead letters? [y/N]" in result.stderr
     assert len(there(offhook)) == 3
 
 
 def test_retry_sends_them_again(rq: redis.Redis, offhook: Offhook) -> None:
     result = offhook("dead", "retry", "--call", "call-1", input="y\n")
     assert result.exit_code == 0
-    assert result.stdout.endswith("2 events sent again.\n")
+    assert result.stdout.endswith("Retried 2 dead letters.\n")
     assert there(offhook) == [letter_id(OTHER)]
-    # The second event of the call waits behind the first, which is on its way.
+    # The second event of the call waits behind the first, which is being delivered.
     queue = queues.queue(queues.redeliver_queue("crm"), rq)
     assert queue.job_ids == [letter_id(min(ANSWERED, HUNG_UP, key=lambda each: each.id))]
 
@@ -145,17 +143,17 @@ def test_retry_refuses_what_nobody_would_deliver(rq: redis.Redis, offhook: Offho
     bury(rq, event("call-9"), handler="gone")
     result = offhook("dead", "retry", "--all", "--yes")
     assert result.exit_code == 1
-    assert result.stderr == "gone: not configured any more, so nobody would deliver to it.\n"
+    assert result.stderr == "gone: no longer configured, so nothing can be delivered.\n"
     assert len(there(offhook)) == 4
     assert offhook("dead", "discard", "--handler", "gone", "--yes").exit_code == 0
 
 
 def test_discard_asks_and_forgets(rq: redis.Redis, offhook: Offhook) -> None:
     refused = offhook("dead", "discard", letter_id(OTHER), input="\n")
-    assert "Forget 1 dead letter for ever? [y/N]" in refused.stderr
+    assert "Delete 1 dead letter for good? [y/N]" in refused.stderr
     assert letter_id(OTHER) in there(offhook)
     result = offhook("dead", "discard", letter_id(OTHER), input="y\n")
-    assert result.stdout.endswith("1 dead letter forgotten.\n")
+    assert result.stdout.endswith("Deleted 1 dead letter.\n")
     assert letter_id(OTHER) not in there(offhook)
     assert queues.queue(queues.redeliver_queue("crm"), rq).job_ids == []
 

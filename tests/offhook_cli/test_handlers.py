@@ -101,7 +101,9 @@ body = "{{ caller }} rang for {{ call.ring_seconds | int }} s"
     refused = offhook("handlers", "preview", "screen")
     assert (refused.exit_code, refused.stderr) == (1, "screen (console) has no preview\n")
     unknown = offhook("handlers", "preview", "nobody")
-    assert unknown.stderr.startswith("no handler is configured as 'nobody': there are crm, screen")
+    assert unknown.stderr.startswith(
+        "no handler is configured as 'nobody'; configured: crm, screen"
+    )
 
 
 def test_the_same_for_programs(configure: Configure, offhook: Offhook) -> None:
@@ -131,11 +133,11 @@ def test_lookups_are_listed_too(configure: Configure, offhook: Offhook) -> None:
     configure(LOOKUPS.format(folder=folder))
     result = offhook("handlers")
     assert (result.exit_code, result.stderr) == (0, "")
-    _, _, told = result.stdout.partition("\nLookups, which know who is calling")
+    _, _, told = result.stdout.partition("\nLookups find the caller")
     for name in lookup.installed():
         assert f"\n {name} " in told
     words = " ".join(told.split())
-    assert "name use has remembered" in words
+    assert "name use timeout cached" in words
     assert "staff csv 2 s no crm hubspot 1.5 s 300 s" in words
     assert "the-password" not in told
     as_json = json.loads(offhook("handlers", "--json").stdout)
@@ -229,7 +231,7 @@ def test_one_that_is_not_installed_is_told(offhook: Offhook) -> None:
     result = offhook("handlers", "show", "sms")
     assert result.exit_code == 1
     assert result.stderr.startswith(
-        "no handler is installed as 'sms': there are agents, bottlecrm, console, "
+        "'sms' is not installed; handlers: agents, bottlecrm, console, "
     )
 
 

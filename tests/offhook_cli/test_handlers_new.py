@@ -125,19 +125,19 @@ def test_nothing_is_overwritten(there: str, offhook: Offhook, folder: Path) -> N
     path.write_text("mine") if there == "file" else path.mkdir()
     result = offhook("handlers", "new", "my_crm")
     assert result.exit_code == 1
-    assert result.stderr == "my_crm is there already; nothing was written.\n"
+    assert result.stderr == "my_crm already exists; nothing was written.\n"
     assert path.is_file() or not list(path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("my-crm", "cannot be a module's name"),
-        ("../crm", "cannot be a module's name"),
-        ("class", "cannot be a module's name"),
-        ("json", "a module json is installed already"),
-        ("webhook", "a handler webhook is installed already"),
-        ("handler", "a class Handler would be in the way"),
+        ("my-crm", "is not a valid module name"),
+        ("../crm", "is not a valid module name"),
+        ("class", "is not a valid module name"),
+        ("json", "a module json is already installed"),
+        ("webhook", "a handler webhook is already installed"),
+        ("handler", "a class Handler would clash"),
     ],
 )
 def test_a_name_that_would_not_work_is_refused(
@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(
     gone.rmdir()
     result = offhook("handlers", "new", "my_crm")
     assert result.exit_code == 1
-    assert result.stderr == "my_crm cannot be written: No such file or directory.\n"
+    assert result.stderr == "cannot write my_crm: No such file or directory\n"
 
 
 class Shell:

@@ -94,7 +94,7 @@ def test_nothing_is_overwritten(name: str, offhook: Offhook, folder: Path) -> No
     (folder / name).write_text("mine")
     result = offhook("init")
     assert result.exit_code == 1
-    assert result.stderr == f"{name} is there already; nothing was written.\n"
+    assert result.stderr == f"{name} already exists; nothing was written.\n"
     assert [path.name for path in folder.iterdir()] == [name]
     assert (folder / name).read_text() == "mine"
 
@@ -112,4 +112,4 @@ def test_a_directory_that_cannot_be_made_is_told_in_a_sentence(
     (folder / "file").write_text("")
     result = offhook("init", "--directory", "file/below")
     assert result.exit_code == 1
-    assert result.stderr == "file/below cannot be written: Not a directory.\n"
+    assert result.stderr == "cannot write file/below: Not a directory\n"

@@ -57,7 +57,7 @@ def test_a_number_of_no_known_country_is_said_to_be_one(
     result = offhook("lookup", "0211234567")
     assert result.exit_code == 0
     assert "Jane" in result.stdout
-    assert "The number's country is not known: set `region`" in result.stdout
+    assert "The number has no country: set `region`" in result.stdout
     assert "country" not in offhook("lookup", "+40211234567").stdout
 
 
@@ -65,7 +65,7 @@ def test_a_number_of_no_known_country_is_said_to_be_one(
 def test_what_is_no_number_is_told(number: str, three: Configure, offhook: Offhook) -> None:
     result = offhook("lookup", number)
     assert result.exit_code == 1
-    assert result.stderr == f"{number} is no number outside, so nobody is asked about it\n"
+    assert result.stderr == f"{number} is not an external number; lookups are not asked about it\n"
 
 
 def test_without_a_lookup_it_says_what_to_do(configure: Configure, offhook: Offhook) -> None:

@@ -81,8 +81,8 @@ def test_an_agent_is_set_as_told(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((QUEUE, "--pause"), "which agent?"),
-        ((QUEUE, "0003*210", "--pause", "--login"), "give one of"),
+        ((QUEUE, "--pause"), "name the agent"),
+        ((QUEUE, "0003*210", "--pause", "--login"), "use only one of"),
     ],
 )
 def test_orders_that_make_no_sense_are_refused(

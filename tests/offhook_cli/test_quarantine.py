@@ -61,14 +61,14 @@ def test_one_is_shown_as_it_came(redis_url: str, offhook: Offhook) -> None:
 def test_an_unknown_id_is_told(redis_url: str, offhook: Offhook) -> None:
     result = offhook("quarantine", "show", "1-0")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "No callback is in quarantine as 1-0" in result.stderr
+    assert "There is no refused callback 1-0" in result.stderr
 
 
 def test_clear_asks_and_forgets(redis_url: str, offhook: Offhook) -> None:
     keep(redis_url, b"first", b"second")
     refused = offhook("quarantine", "clear", input="n\n")
     assert refused.exit_code == 1
-    assert "Forget 2 refused callbacks? [y/N]" in refused.stderr
-    assert offhook("quarantine", "clear", "--yes").stdout == "Forgot 2 refused callbacks.\n"
+    assert "Delete 2 refused callbacks? [y/N]" in refused.stderr
+    assert offhook("quarantine", "clear", "--yes").stdout == "Deleted 2 refused callbacks.\n"
     assert offhook("quarantine", "list", "--json").stdout == "[]\n"
-    assert offhook("quarantine", "clear").stderr == "No callback is in quarantine.\n"
+    assert offhook("quarantine", "clear").stderr == "The quarantine is empty.\n"

@@ -72,8 +72,8 @@ def test_further_back_than_calls_are_kept_nothing_is_compared(
     bench: Bench, offhook: Offhook
 ) -> None:
     result = offhook(*RECONCILE, "--since", "30d")
-    assert "Calls are kept for keep_days: compared since" in result.stderr
-    assert "compared since" not in offhook(*RECONCILE, "--since", "6d").stderr
+    assert "Calls are kept for keep_days: compared only since" in result.stderr
+    assert "compared only since" not in offhook(*RECONCILE, "--since", "6d").stderr
 
 
 def test_a_pbx_that_refuses_is_told_in_a_sentence(

@@ -74,8 +74,8 @@ def test_the_handler_gets_the_events_again_and_is_woken(bench: Bench, offhook: O
     assert ids(bench.read()) == ids(events)
     result = offhook("replay", "--handler", "crm", "--since", "1h", input="y\n")
     assert result.exit_code == 0
-    assert "crm reads 10 events again, from " in result.stderr
-    assert result.stdout.endswith("crm reads 10 events again.\n")
+    assert "crm will read 10 events again, from " in result.stderr
+    assert result.stdout.endswith("crm will read 10 events again.\n")
     with redis.Redis.from_url(bench.url) as rq:
         for partition in range(PARTITIONS):
             [job] = queues.queue(queues.dispatch_queue("crm", partition), rq).jobs
@@ -92,7 +92,7 @@ def test_only_what_came_since_then(bench: Bench, offhook: Offhook) -> None:
     bench.append(late)
     bench.read()
     result = offhook("replay", "--handler", "crm", "--since", since.isoformat(), "--yes")
-    assert result.stdout == "crm reads 1 event again.\n"
+    assert result.stdout == "crm will read 1 event again.\n"
     assert ids(bench.read()) == {late.id}
 
 
@@ -112,13 +112,13 @@ def test_a_cursor_that_is_behind_is_not_moved_on(bench: Bench, offhook: Offhook)
     since = datetime.now(UTC).isoformat()
     result = offhook("replay", "--handler", "crm", "--since", since, "--yes")
     assert result.exit_code == 0
-    assert result.stderr.startswith("crm has read no event that came since ")
+    assert result.stderr.startswith("crm has not read any event since ")
 
     late = [each for each in events if each not in unread]
     bench.append(*late)
     bench.read([1])
     result = offhook("replay", "--handler", "crm", "--since", since, "--yes")
-    assert result.stdout == f"crm reads {len(late)} events again.\n"
+    assert result.stdout == f"crm will read {len(late)} events again.\n"
     assert ids(bench.read()) == ids(events)
 
 
@@ -133,9 +133,12 @@ def test_before_the_first_event_there_is_nothing_to_replay(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--handler", "nix", "--since", "1h"], "no handler is configured as 'nix': there are crm"),
-        (["--handler", "crm", "--since", "soon"], "'soon' is no time"),
-        (["--handler", "crm", "--since", "2999-01-01"], "has not come yet"),
+        (
+            ["--handler", "nix", "--since", "1h"],
+            "no handler is configured as 'nix'; configured: crm",
+        ),
+        (["--handler", "crm", "--since", "soon"], "'soon' is not a time"),
+        (["--handler", "crm", "--since", "2999-01-01"], "is in the future"),
         (["--since", "1h"], "Missing option '--handler'"),
     ],
 )

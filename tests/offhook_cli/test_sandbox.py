@@ -61,7 +61,7 @@ def test_a_call_is_placed_and_counted(sandbox: Sandbox) -> None:
         return bool(json.loads(run("tally", "--url", sandbox.url, "--json").stdout)["calls"] == 1)
 
     wait_until(over, "the call is over")
-    assert run("tally", "--url", sandbox.url).stdout.startswith("1 calls are over; 0 callbacks")
+    assert run("tally", "--url", sandbox.url).stdout.startswith("1 calls finished; 0 callbacks")
 
 
 @pytest.mark.parametrize("what", [["call", "missed"], ["load", "3", "--rate", "100"]])

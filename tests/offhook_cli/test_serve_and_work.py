@@ -129,7 +129,7 @@ def told_at_the_start(log: Path, *arguments: str) -> str:
 def test_the_workers_run_all_that_is_needed(configure: Configure, tmp_path: Path) -> None:
     configure(TWO)
     assert told_at_the_start(tmp_path / "log") == (
-        "runs all that this configuration needs, 7 workers: offhook.crm.0, offhook.chat.0, "
+        "runs all 7 workers this configuration needs: offhook.crm.0, offhook.chat.0, "
         "offhook.calls.0, offhook.crm.redeliver, offhook.chat.redeliver, offhook.scheduled, "
         "scheduler"
     )
@@ -138,7 +138,7 @@ def test_the_workers_run_all_that_is_needed(configure: Configure, tmp_path: Path
 def test_fewer_workers_than_needed_are_told(configure: Configure, tmp_path: Path) -> None:
     configure(TWO)
     assert told_at_the_start(tmp_path / "log", "--handler", "crm") == (
-        "runs 5 of 7 processes this configuration needs; "
+        "runs 5 of the 7 processes this configuration needs; "
         "not served here: offhook.chat.0, offhook.chat.redeliver"
     )
 
@@ -148,7 +148,7 @@ def test_a_handler_for_a_pbx_that_is_not_configured_is_told(
 ) -> None:
     configure('[handlers.crm]\nuse = "console"\npbx = ["mian"]\n[pbx.main]\ndialect = "telphin"\n')
     assert told_at_the_start(tmp_path / "log") == (
-        "! handlers.crm.pbx names mian, and the PBXs that are configured are: main. Is that meant?"
+        "! handlers.crm.pbx names mian; configured: main"
     )
 
 
@@ -165,7 +165,7 @@ def test_an_unknown_handler_is_an_error(configure: Configure, offhook: Offhook) 
     configure(TWO)
     result = offhook("work", "--handler", "nix")
     assert result.exit_code == 2
-    assert result.stderr == "no handler is configured as 'nix': there are crm, chat\n"
+    assert result.stderr == "no handler is configured as 'nix'; configured: crm, chat\n"
 
 
 def test_a_wrong_option_of_a_handler_stops_the_workers(

@@ -150,9 +150,9 @@ def test_every_wrong_option_is_named_before_anything_is_sent() -> None:
     assert seen == []
     lines = result.stderr.splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith("'reception' is no extension")
-    assert lines[1].startswith("'' is no extension")
-    assert lines[2] == "--scenario ring-group: takes 3 phones, --extensions has 2"
+    assert lines[0].startswith("'reception' is not an extension")
+    assert lines[1].startswith("'' is not an extension")
+    assert lines[2] == "--scenario ring-group: needs 3 phones, --extensions has 2"
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "http://127.0.0.1/?a=b"])
@@ -165,7 +165,7 @@ def test_a_wrong_url_is_refused(url: str) -> None:
 def test_no_extension_at_all_is_refused() -> None:
     result = run("--extensions", " ,")
     assert result.exit_code == 2
-    assert result.stderr == "--extensions: there is none\n"
+    assert result.stderr == "--extensions: name at least one\n"
 
 
 def test_without_a_secret_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

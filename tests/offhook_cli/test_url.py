@@ -38,7 +38,7 @@ def test_a_pbx_that_says_the_event_type_itself_has_one_for_all(
     assert result.stdout == f"{expected('telphin')}\n"
     other = offhook("url", "other", "0003*210")
     assert len(other.stdout.splitlines()) == 5
-    assert other.stderr == "! no PBX is configured as 'other', only main: is that meant?\n"
+    assert other.stderr == "! no PBX is configured as 'other'; configured: main\n"
     result = offhook("url", "main", "0003*210", "--event", "hangup")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "main has one URL for all event types" in result.stderr

@@ -1,11 +1,11 @@
-"""Moments as people write them."""
+"""Options that several commands share."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import typer
 
-from offhook_cli.moment import moment
+from offhook_cli.options import moment
 
 
 @pytest.mark.parametrize(
@@ -30,11 +30,11 @@ def test_a_date_and_a_time_are_local_unless_they_say_otherwise() -> None:
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2x", "-2h", "2026-13-01", "9" * 20 + "d"])
 def test_anything_else_is_refused(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is no time"):
+    with pytest.raises(typer.BadParameter, match="is not a time"):
         moment(text)
 
 
 def test_the_future_is_refused() -> None:
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    with pytest.raises(typer.BadParameter, match="has not come yet"):
+    with pytest.raises(typer.BadParameter, match="is in the future"):
         moment(tomorrow.isoformat())

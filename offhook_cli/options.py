@@ -1,0 +1,52 @@
+"""Options that several commands share."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+PbxName = Annotated[
+    str | None,
+    typer.Option("--pbx", help="The PBX; optional if only one is configured.", metavar="NAME"),
+]
+UserId = Annotated[
+    str | None,
+    typer.Option(
+        "--user",
+        help="The user who owns the extensions: @me, @owner or an id.",
+        show_default="the PBX's setting `user`",
+    ),
+]
+
+_AGO = re.compile(r"(\d+)\s*([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def group(help: str | None = None) -> typer.Typer:  # noqa: A002 - typer's word
+    """A command with subcommands."""
+    return typer.Typer(help=help, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+def moment(text: str) -> datetime:
+    """Parse `2h` (ago), `2026-05-01` or `2026-05-01 14:00`; local time unless it has an offset.
+
+    Raises:
+        typer.BadParameter: not a time, or in the future.
+    """
+    now = datetime.now(UTC)
+    found = _AGO.fullmatch(text.strip())
+    try:
+        if found:
+            return now - timedelta(**{_UNITS[found[2]]: int(found[1])})
+        read = datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(
+            f"{text!r} is not a time: write 90s, 30m, 2h, 3d, 1w (ago), 2026-05-01 "
+            "or 2026-05-01T14:00"
+        ) from error
+    if read > now:
+        raise typer.BadParameter(f"{text!r} is in the future")
+    return read
