@@ -12,7 +12,7 @@ from offhook.calls import summarize
 from offhook.errors import ConfigError
 from offhook.inbox.call_store import Calls
 from offhook.settings import load_settings
-from offhook_cli.options import Json, moment
+from offhook_cli.options import Json, since_option
 from offhook_cli.reconcile import reconcile
 from offhook_cli.screen import counted, local, note, print_json, print_table
 from offhook_cli.server import connected
@@ -38,12 +38,7 @@ def _calls(
     live: Annotated[bool, typer.Option("--live", help="Only calls in progress.")] = False,
     since: Annotated[
         datetime | None,
-        typer.Option(
-            parser=moment,
-            metavar="TIME",
-            show_default="1d",
-            help="Only calls that began since: 2h, 3d (ago), 2026-05-01T14:00.",
-        ),
+        since_option("Only calls that began", "1d"),
     ] = None,
     most: Annotated[
         int, typer.Option("--most", "-n", min=1, metavar="N", help="Maximum number of calls.")

@@ -17,7 +17,7 @@ from offhook.logs import printable
 from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter, Filter
 from offhook.settings import load_settings
-from offhook_cli.options import Json, Yes, group, moment
+from offhook_cli.options import Json, Yes, group, since_option
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json, progress
 from offhook_cli.server import connected
 
@@ -39,11 +39,7 @@ Type = Annotated[
 ]
 Since = Annotated[
     datetime | None,
-    typer.Option(
-        parser=moment,
-        metavar="TIME",
-        help="Only dead letters that died since: 2h, 3d (ago), 2026-05-01T14:00.",
-    ),
+    since_option("Only dead letters that died"),
 ]
 Everything = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 

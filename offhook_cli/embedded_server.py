@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 
 from offhook.errors import ConfigError, OffhookError
 
@@ -46,12 +45,7 @@ class EmbeddedServer:
             raise OffhookError(f"the embedded server did not start: see {self._folder}")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.communicate()  # it stops at the end of its input
 
 

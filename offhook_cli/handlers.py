@@ -1,66 +1,29 @@
 """`offhook handlers`: list handlers and lookups, installed and configured, and their problems."""
 
 import dataclasses
-import inspect
 import json
-from collections.abc import Callable, Collection, Mapping
-from importlib.metadata import EntryPoint
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any
 
 import typer
-from pydantic import SecretStr
-from pydantic.fields import FieldInfo
 
 from offhook import lookup
 from offhook.errors import ConfigError
 from offhook.event import CALLBACKS, GROUPS, EventType
-from offhook.handler import Function, Handler, installed, load, plug
+from offhook.handler import installed, load, plug
 from offhook.logs import printable
 from offhook.plugins import faults, with_options
 from offhook.settings import HandlerSettings, LookupSettings, load_settings
 from offhook.testing import sample_event
 from offhook_cli import handlers_new
 from offhook_cli.options import Json
+from offhook_cli.plugin_help import Installed, Option, describe, describe_lookup, is_same
 from offhook_cli.screen import fail, note, print_json, print_table
 
 handlers = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 
-_WORDS: Mapping[Any, str] = {
-    str: "text",
-    SecretStr: "text",
-    Path: "file",
-    bool: "true or false",
-    int: "whole number",
-    float: "number",
-    dict: "table",
-}
-
-
 _CALLS = {"in": "incoming calls", "out": "outgoing calls", "internal": "internal calls"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """One option of a handler or lookup: a field of its class."""
-
-    name: str
-    type: str
-    required: bool
-    default: Any
-    description: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Installed:
-    """An installed handler or lookup; `problem` says why it cannot be loaded."""
-
-    name: str
-    package: str
-    help: str = ""
-    options: tuple[Option, ...] = ()
-    problem: str | None = None
 
 
 @handlers.callback()
@@ -78,8 +41,8 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     if ctx.invoked_subcommand is not None:
         return
     points, knowing = installed(), lookup.installed()
-    there = [_describe(name, point, load) for name, point in points.items()]
-    known = [_describe_lookup(name, point) for name, point in knowing.items()]
+    there = [describe(name, point, load) for name, point in points.items()]
+    known = [describe_lookup(name, point) for name, point in knowing.items()]
     configured, lookups, problems = _configured()
     if as_json:
         print_json(
@@ -98,7 +61,7 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
         _print_installed(there)
         _print_configured(configured)
         typer.echo("Lookups find the caller's name (a CRM's options are those of its handler):")
-        both = {name for name in knowing if _same(points.get(name), knowing[name])}
+        both = {name for name in knowing if is_same(points.get(name), knowing[name])}
         _print_installed(
             [dataclasses.replace(each, options=()) if each.name in both else each for each in known]
         )
@@ -128,9 +91,9 @@ def show(
         )
     found = []
     if name in points:
-        found.append(("", _describe(name, points[name], load)))
-    if name in knowing and not _same(points.get(name), knowing[name]):
-        found.append(("a lookup ", _describe_lookup(name, knowing[name])))
+        found.append(("", describe(name, points[name], load)))
+    if name in knowing and not is_same(points.get(name), knowing[name]):
+        found.append(("a lookup ", describe_lookup(name, knowing[name])))
     if as_json:
         print_json(dataclasses.asdict(found[0][1]))
         return
@@ -211,76 +174,6 @@ Then add it to offhook.toml and restart `offhook work`:
   [handlers.{name}.options]
   url = "https://crm.example.com/calls"
 """
-
-
-def options(target: type) -> tuple[Option, ...]:
-    """Return the options of a handler or lookup class: its dataclass fields."""
-    hints = get_type_hints(target, include_extras=True)
-    fields = dataclasses.fields(target)
-    return tuple(_option(field, hints[field.name]) for field in fields if field.init)
-
-
-def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
-    default = field.default
-    if field.default_factory is not dataclasses.MISSING:
-        default = field.default_factory()
-    required = default is dataclasses.MISSING
-    if isinstance(default, SecretStr):
-        default = default.get_secret_value()  # a default in the source is no secret
-    described = [
-        each.description
-        for each in getattr(hint, "__metadata__", ())
-        if isinstance(each, FieldInfo) and each.description
-    ]
-    return Option(
-        name=field.name,
-        type=_in_words(hint),
-        required=required,
-        default=None if required else default,
-        description=described[-1] if described else "",
-    )
-
-
-def _in_words(hint: Any) -> str:
-    """Name a type in words for a configuration file."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return _in_words(arguments[0])
-    if origin is Literal:
-        return " or ".join(f'"{value}"' for value in arguments)
-    if origin in (Union, UnionType):
-        return " or ".join(_in_words(each) for each in arguments if each is not NoneType)
-    if origin in (list, tuple, set, frozenset):
-        return f"list of {_in_words(arguments[0])}"
-    known: Any = origin or hint
-    return _WORDS.get(known, getattr(known, "__name__", str(known)))
-
-
-def _describe(name: str, point: EntryPoint, load: Callable[[str], Any]) -> Installed:
-    package = point.dist.name if point.dist else "?"
-    try:
-        target = load(name)
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything while it is imported
-        problem = str(error) or type(error).__name__
-        return Installed(name, package, problem=problem)
-    return Installed(name, package, inspect.getdoc(target) or "", _options(target))
-
-
-def _describe_lookup(name: str, point: EntryPoint) -> Installed:
-    found = _describe(name, point, lookup.load)
-    if found.problem is None and issubclass(target := lookup.load(name), Handler):
-        # The class docstring describes the handler.
-        found = dataclasses.replace(found, help=inspect.getdoc(target.name_of) or "")
-    return found
-
-
-def _same(handler: EntryPoint | None, knowing: EntryPoint) -> bool:
-    """Return whether a lookup is the same class as the handler of its name."""
-    return handler is not None and handler.value == knowing.value
-
-
-def _options(target: type | Function) -> tuple[Option, ...]:
-    return options(target) if isinstance(target, type) else ()
 
 
 def _configured() -> tuple[dict[str, HandlerSettings], dict[str, LookupSettings], list[str]]:

@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,8 +21,21 @@ UserId = Annotated[
     ),
 ]
 
+Host = Annotated[str, typer.Option(metavar="HOST", help="The address to listen on.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="The port to listen on.")]
+
 _AGO = re.compile(r"(\d+)\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def since_option(help: str, default: str | bool = False) -> Any:  # noqa: A002 - typer's word
+    """An option that takes a moment, see `moment`."""
+    return typer.Option(
+        parser=moment,
+        metavar="TIME",
+        show_default=default,
+        help=f"{help} since: 2h, 3d (ago), 2026-05-01T14:00 (local time).",
+    )
 
 
 def group(help: str | None = None) -> typer.Typer:  # noqa: A002 - typer's word

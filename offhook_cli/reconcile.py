@@ -9,7 +9,7 @@ import typer
 from offhook.errors import InboxUnavailable, NotYet
 from offhook.provisioning.api import among, open_api, sentence
 from offhook.settings import Settings, load_settings
-from offhook_cli.options import Json, moment
+from offhook_cli.options import Json, since_option
 from offhook_cli.pbx import tell_insecure
 from offhook_cli.screen import counted, fail, local, note, print_json, print_table, progress
 from offhook_cli.server import connected
@@ -20,12 +20,7 @@ from workers.reconcile.reconciliation import Reconciled, Reconciliation
 def reconcile(
     since: Annotated[
         datetime | None,
-        typer.Option(
-            parser=moment,
-            metavar="TIME",
-            show_default="1d",
-            help="Only calls that began since: 2h, 3d (ago), 2026-05-01T14:00.",
-        ),
+        since_option("Only calls that began", "1d"),
     ] = None,
     pbx: Annotated[
         str | None,

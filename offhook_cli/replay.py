@@ -9,7 +9,7 @@ import typer
 from offhook import queues
 from offhook.errors import ConfigError
 from offhook.settings import load_settings
-from offhook_cli.options import Yes, moment
+from offhook_cli.options import Yes, since_option
 from offhook_cli.screen import confirm, counted, local, note
 from offhook_cli.server import connected
 
@@ -23,12 +23,7 @@ def replay(
     ],
     since: Annotated[
         datetime,
-        typer.Option(
-            parser=moment,
-            metavar="TIME",
-            show_default=False,
-            help="Since when: 2h, 3d (ago), or 2026-05-01T14:00 (local time).",
-        ),
+        since_option("Redeliver events accepted"),
     ],
     yes: Yes = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offhook_cli.options import Json, group
+from offhook_cli.options import Host, Json, Port, group
 from offhook_cli.screen import fail, note, print_json
 from offhook_cli.server import bound
 from unifiedapi.sandbox.pbx import Drop
@@ -43,12 +43,8 @@ _HERE = "http://127.0.0.1:8090"
 
 @sandbox.command("start")
 def start(
-    host: Annotated[
-        str, typer.Option(metavar="HOST", help="The address to listen on.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=1, max=65535, metavar="PORT", help="The port to listen on.")
-    ] = 8090,
+    host: Host = "127.0.0.1",
+    port: Port = 8090,
     file: Annotated[
         Path | None,
         typer.Option(

@@ -11,6 +11,7 @@ from uvicorn.supervisors import Multiprocess
 
 from offhook import logs
 from offhook.settings import Settings, config_path, load_settings
+from offhook_cli.options import Host, Port
 from offhook_cli.screen import note
 from offhook_cli.server import bound, tell_risks
 from receiver.journal import open_journals
@@ -18,12 +19,8 @@ from receiver.uvicorn_protocol import server_config
 
 
 def serve(
-    host: Annotated[
-        str, typer.Option(metavar="HOST", help="The address to listen on.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=1, max=65535, metavar="PORT", help="The port to listen on.")
-    ] = 8080,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
     processes: Annotated[
         int,
         typer.Option(

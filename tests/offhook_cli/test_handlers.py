@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr
 
 from offhook import CallEvent, Context, Handler, lookup
 from offhook.handler import installed
-from offhook_cli.handlers import Option, options
+from offhook_cli.plugin_help import Option, options
 from tests.conftest import Configure
 from tests.offhook_cli.conftest import Offhook
 
