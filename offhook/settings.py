@@ -27,10 +27,10 @@ from pydantic_settings import (
 )
 
 from offhook.call import Direction
-from offhook.connection import check_url
 from offhook.errors import ConfigError
 from offhook.event import GROUPS, EventType
 from offhook.inbox.keys import CALL_LOG
+from offhook.redis_url import check_url
 
 DEFAULT_FILE = "offhook.toml"
 HANDLER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")

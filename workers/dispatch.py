@@ -20,14 +20,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offhook import queues
 from offhook.call import Call
-from offhook.connection import BLOCK_MS, connect, connect_rq
+from offhook.connection import connect, connect_rq
 from offhook.errors import CursorMoved, PermanentError, TemporaryError
 from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionsCopy
 from offhook.handler import HandlerTimeout, PluggedHandler, plug
 from offhook.handler_memory import RedisMemory
 from offhook.http import Http
-from offhook.inbox import Cursor, Entry, Inbox
+from offhook.inbox import BLOCK_MS, Cursor, Entry, Inbox
 from offhook.inbox.call_store import Calls
 from offhook.logs import Outage
 from offhook.settings import Settings, load_settings
