@@ -13,12 +13,21 @@ import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from offhook import lookup
 from offhook.errors import ConfigError
-from offhook.event import CALLBACKS, GROUPS, EventType
-from offhook.handler import Function, Handler, installed, load, plug
+from offhook.event import GROUPS, EventType
+from offhook.handler import Handler
 from offhook.logs import printable
-from offhook.plugins import faults, with_options
+from offhook.plugins import (
+    Function,
+    event_types,
+    faults,
+    installed,
+    load_handler,
+    load_lookup,
+    plug_handler,
+    plug_lookup,
+    with_options,
+)
 from offhook.settings import HandlerSettings, LookupSettings, load_settings
 from offhook.testing import sample_event
 from offhook_cli import handlers_new
@@ -77,8 +86,8 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    points, knowing = installed(), lookup.installed()
-    there = [_describe(name, point, load) for name, point in points.items()]
+    points, knowing = installed("handlers"), installed("lookups")
+    there = [_describe(name, point, load_handler) for name, point in points.items()]
     known = [_describe_lookup(name, point) for name, point in knowing.items()]
     configured, lookups, problems = _configured()
     if as_json:
@@ -120,7 +129,7 @@ def show(
     Examples:
       offhook handlers show webhook
     """
-    points, knowing = installed(), lookup.installed()
+    points, knowing = installed("handlers"), installed("lookups")
     if name not in {*points, *knowing}:
         fail(
             f"{name!r} is not installed; handlers: {', '.join(points)}; "
@@ -128,7 +137,7 @@ def show(
         )
     found = []
     if name in points:
-        found.append(("", _describe(name, points[name], load)))
+        found.append(("", _describe(name, points[name], load_handler)))
     if name in knowing and not _same(points.get(name), knowing[name]):
         found.append(("a lookup ", _describe_lookup(name, knowing[name])))
     if as_json:
@@ -158,7 +167,7 @@ def preview(
     if name not in configured:
         fail(f"no handler is configured as {name!r}; configured: {', '.join(configured) or 'none'}")
     settings = configured[name]
-    target = load(settings.use)
+    target = load_handler(settings.use)
     if not hasattr(target, "preview") or not isinstance(target, type):
         fail(f"{name} ({settings.use}) has no preview")
     handler: Any = with_options(target, settings.options, f"handlers.{name}.options")
@@ -183,7 +192,7 @@ def new(
     Examples:
       offhook handlers new my_crm
     """
-    if name in installed():
+    if name in installed("handlers"):
         fail(f"a handler {name} is already installed: choose another name")
     if Path(name).exists():
         fail(f"{name} already exists; nothing was written.")
@@ -267,8 +276,8 @@ def _describe(name: str, point: EntryPoint, load: Callable[[str], Any]) -> Insta
 
 
 def _describe_lookup(name: str, point: EntryPoint) -> Installed:
-    found = _describe(name, point, lookup.load)
-    if found.problem is None and issubclass(target := lookup.load(name), Handler):
+    found = _describe(name, point, load_lookup)
+    if found.problem is None and issubclass(target := load_lookup(name), Handler):
         # The class docstring describes the handler.
         found = dataclasses.replace(found, help=inspect.getdoc(target.name_of) or "")
     return found
@@ -289,12 +298,12 @@ def _configured() -> tuple[dict[str, HandlerSettings], dict[str, LookupSettings]
         settings = load_settings()
     except ConfigError as error:
         return {}, {}, error.problems
-    problems = faults(plug, settings.handlers) + faults(_check_lookup, settings.lookups)
+    problems = faults(plug_handler, settings.handlers) + faults(_check_lookup, settings.lookups)
     return settings.handlers, settings.lookups, problems
 
 
 def _check_lookup(name: str, settings: LookupSettings) -> None:
-    problem = lookup.plug(name, settings).lookup.problem()
+    problem = plug_lookup(name, settings).lookup.problem()
     if problem:
         raise ConfigError(f"lookups.{name}: {problem}")
 
@@ -362,7 +371,7 @@ def _lifetime(settings: LookupSettings) -> str:
     seconds = settings.lifetime
     if seconds is None:
         try:
-            seconds = lookup.load(settings.use).remember
+            seconds = load_lookup(settings.use).remember
         except ConfigError:  # reported as a problem
             return "?"
     return f"{seconds:g} s" if seconds else "no"
@@ -381,10 +390,8 @@ def _filter(settings: HandlerSettings) -> str:
 
 def _events(settings: HandlerSettings) -> Collection[EventType]:
     """Return the event types a handler gets: from its settings, or its class's default."""
-    if settings.events is not None:
-        return settings.events
     try:
-        return getattr(load(settings.use), "events", CALLBACKS)
+        return event_types(settings)
     except ConfigError:  # reported as a problem
         return ()
 
