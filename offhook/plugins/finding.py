@@ -17,7 +17,8 @@ from offhook.event import CALLBACKS, EventType
 from offhook.handler import Handler
 from offhook.lookup import Lookup
 from offhook.plugins.plugged import Function, PluggedHandler, PluggedLookup
-from offhook.settings import HandlerSettings, LookupSettings, config_path, what_is_wrong
+from offhook.settings import HandlerSettings, LookupSettings, config_path
+from offhook.settings_faults import what_is_wrong
 
 T = TypeVar("T")
 Table = TypeVar("Table")

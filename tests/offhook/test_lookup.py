@@ -127,7 +127,7 @@ def test_the_order_of_the_file_is_kept(configure: Configure) -> None:
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        ("[lookups.Staff]\nuse = 'csv'", "lookups.Staff: a lookup's name is lower-case"),
+        ("[lookups.Staff]\nuse = 'csv'", "lookups.Staff: must be named with lower-case"),
         ("[lookups.staff]\nuse = 'csv'\ntimeout = 0", "lookups.staff.timeout: "),
         ("[lookups.staff]\nuse = 'csv'\ntimeout = 60", "lookups.staff.timeout: "),
         ("[lookups.staff]\nuse = 'csv'\nlifetime = -1", "lookups.staff.lifetime: "),
