@@ -231,7 +231,7 @@ class Settings(BaseSettings):
         default=1,
         ge=1,
         le=256,
-        description="streams of the inbox; more let a handler use more cores",
+        description="streams of the inbox; with more, a handler uses more cores",
     )
     duplicate_window: float = Field(
         default=5.0,
