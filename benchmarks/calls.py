@@ -36,10 +36,10 @@ _CALL = (
 # Runs one cursor until it has read all there is.
 _SERVE = {
     "crm": "from workers.dispatch import serve_cursor as serve\n"
-    "from offhook.handler import plug\n"
+    "from offhook.plugins import plug_handler\n"
     "from offhook.settings import load_settings\n"
     "s = load_settings(); import uvloop\n"
-    "uvloop.run(serve(s, plug('crm', s.handlers['crm']), 0))",
+    "uvloop.run(serve(s, plug_handler('crm', s.handlers['crm']), 0))",
     CALL_LOG: "from workers.fold_calls import keep_calls\n"
     "from offhook.settings import load_settings\n"
     "import uvloop; uvloop.run(keep_calls(load_settings(), 0))",

@@ -119,11 +119,11 @@ async def webhook(count: int) -> None:
 async def _deliver(count: int) -> None:
     del count  # it delivers what is there
     import workers.dispatch
-    from offhook.handler import plug
+    from offhook.plugins import plug_handler
 
     settings = load_settings()
     workers.dispatch.QUIET = 0.1
-    await workers.dispatch.serve_cursor(settings, plug("crm", settings.handlers["crm"]), 0)
+    await workers.dispatch.serve_cursor(settings, plug_handler("crm", settings.handlers["crm"]), 0)
 
 
 async def loop(count: int) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 
 class OffhookError(Exception):
-    """The base of all of them."""
+    """Base class."""
 
 
 class ConfigError(OffhookError):
-    """A setting is wrong: the process stops and lists every fault at once.
+    """The configuration is wrong: the process stops and lists all faults.
 
     Args:
-        problems: one sentence for each fault, naming the setting and what to do about it.
+        problems: one sentence for each fault, with the setting and what to do.
     """
 
     def __init__(self, problems: str | Sequence[str]) -> None:
@@ -20,10 +20,10 @@ class ConfigError(OffhookError):
 
 
 class RefusedCallback(OffhookError):
-    """The receiver will not take this callback.
+    """The receiver refuses this callback.
 
     Args:
-        status: the HTTP status of the answer, 4xx.
+        status: the HTTP status of the response, 4xx.
         code: a word for programs, such as `missing_call_id`.
         message: a sentence for people.
     """
@@ -36,35 +36,43 @@ class RefusedCallback(OffhookError):
 
 
 class InboxUnavailable(OffhookError):
-    """Redis could not take the event: it is not accepted, and the caller hears so."""
+    """Redis could not take the event, so it is not accepted."""
 
 
 class LeaseLost(OffhookError):
-    """Another dispatch serves this cursor now; this one must not touch it any more."""
+    """Another dispatch serves this cursor now; this one must leave it alone."""
 
 
 class CursorMoved(OffhookError):
-    """Somebody else has moved a cursor: what is pending comes before all that is still unread."""
+    """A cursor was moved by another process: pending events come before all unread ones."""
 
 
 class NotYet(OffhookError):
-    """What is to be done needs something that is still on its way: it is done the next time."""
+    """A prerequisite is still on its way: try again next time."""
 
 
 class DeliveryError(OffhookError):
-    """A handler could not deliver an event. Its message is shown to the operator."""
+    """A handler could not deliver an event. The operator sees the message."""
 
 
 class TemporaryError(DeliveryError):
-    """The other side may take it later.
+    """The target may accept the event later.
 
     Args:
-        retry_after: seconds to wait before the next attempt, when the other side said so.
+        retry_after: seconds to wait before the next attempt, if the target named them.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class HandlerTimeout(TemporaryError):
+    """A handler took too long. `hung`: its thread is still running and cannot be stopped."""
+
+    def __init__(self, message: str, *, hung: bool) -> None:
+        super().__init__(message)
+        self.hung = hung
 
 
 class PermanentError(DeliveryError):

@@ -14,26 +14,22 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from offhook.call import Call, Kind, Leg, Outcome, Party
 from offhook.event import CALLS, GROUPS, CallEvent, EventType, new_event_id, read_event
 from offhook.extensions import UNKNOWN, ExtensionSettings
-from offhook.handler import (
-    Context,
-    Function,
-    Handler,
-    PluggedHandler,
-    plugged,
-)
+from offhook.handler import Context, Handler
 from offhook.handler_memory import LocalMemory, Memory
 from offhook.http import Http
-from offhook.lookup import Lookup, PluggedLookup
+from offhook.lookup import Lookup
 from offhook.phone_number import Number
-from offhook.plugins import T, with_options
+from offhook.plugins import Function, PluggedHandler, PluggedLookup, with_options
 from offhook.settings import HandlerSettings, LookupSettings
+
+T = TypeVar("T")
 
 _OUTSIDE = {"CallerIDNum": "+40211234567", "CallerIDName": "Jane Doe", "CalledDID": "+40318100210"}
 _IN = _OUTSIDE | {"CallID": "1795289400.101", "CalledExtension": "0003*210", "CallFlow": "in"}
@@ -249,7 +245,9 @@ def deliver(
         Exception: anything else is a bug in the handler.
     """
     policy = HandlerSettings(use="offhook.testing:deliver", timeout=timeout)
-    run = _deliver(plugged("test", policy, handler), event, attempt, extension, call, memory)
+    run = _deliver(
+        PluggedHandler.of("test", policy, handler), event, attempt, extension, call, memory
+    )
     asyncio.run(run)
 
 
@@ -283,7 +281,7 @@ def deliver_call(
     policy = HandlerSettings.model_validate(
         {"use": "offhook.testing:deliver_call", "timeout": timeout, "events": events}
     )
-    plug = plugged("test", policy, handler)
+    plug = PluggedHandler.of("test", policy, handler)
     told = [(event, call) for event, call in _told(Outcome(outcome)) if plug.wants(event)]
     if not told:
         raise ValueError("the handler gets no event of a call: name some, events=['call-ended']")

@@ -122,12 +122,12 @@ def _about_redis(error: Exception) -> str | None:
     """Describe a Redis error and how to fix it; None for any other error."""
     from redis import exceptions
 
-    from offhook.connection import shown
+    from offhook.redis_url import without_password
     from offhook.settings import load_settings
 
     if not isinstance(error, exceptions.RedisError):
         return None
-    server = f"Redis at {shown(load_settings().redis_url)}"
+    server = f"Redis at {without_password(load_settings().redis_url)}"
     if isinstance(error, exceptions.AuthenticationError):
         return f"{server} rejected the password in redis_url"
     if isinstance(error, exceptions.BusyLoadingError):

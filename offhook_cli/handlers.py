@@ -8,12 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from offhook import lookup
 from offhook.errors import ConfigError
-from offhook.event import CALLBACKS, GROUPS, EventType
-from offhook.handler import installed, load, plug
+from offhook.event import GROUPS, EventType
 from offhook.logs import printable
-from offhook.plugins import faults, with_options
+from offhook.plugins import (
+    event_types,
+    faults,
+    installed,
+    load_handler,
+    load_lookup,
+    plug_handler,
+    plug_lookup,
+    with_options,
+)
 from offhook.settings import HandlerSettings, LookupSettings, load_settings
 from offhook.testing import sample_event
 from offhook_cli import handlers_new
@@ -40,8 +47,8 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    points, knowing = installed(), lookup.installed()
-    there = [describe(name, point, load) for name, point in points.items()]
+    points, knowing = installed("handlers"), installed("lookups")
+    there = [describe(name, point, load_handler) for name, point in points.items()]
     known = [describe_lookup(name, point) for name, point in knowing.items()]
     configured, lookups, problems = _configured()
     if as_json:
@@ -83,7 +90,7 @@ def show(
     Examples:
       offhook handlers show webhook
     """
-    points, knowing = installed(), lookup.installed()
+    points, knowing = installed("handlers"), installed("lookups")
     if name not in {*points, *knowing}:
         fail(
             f"{name!r} is not installed; handlers: {', '.join(points)}; "
@@ -91,7 +98,7 @@ def show(
         )
     found = []
     if name in points:
-        found.append(("", describe(name, points[name], load)))
+        found.append(("", describe(name, points[name], load_handler)))
     if name in knowing and not is_same(points.get(name), knowing[name]):
         found.append(("a lookup ", describe_lookup(name, knowing[name])))
     if as_json:
@@ -121,7 +128,7 @@ def preview(
     if name not in configured:
         fail(f"no handler is configured as {name!r}; configured: {', '.join(configured) or 'none'}")
     settings = configured[name]
-    target = load(settings.use)
+    target = load_handler(settings.use)
     if not hasattr(target, "preview") or not isinstance(target, type):
         fail(f"{name} ({settings.use}) has no preview")
     handler: Any = with_options(target, settings.options, f"handlers.{name}.options")
@@ -146,7 +153,7 @@ def new(
     Examples:
       offhook handlers new my_crm
     """
-    if name in installed():
+    if name in installed("handlers"):
         fail(f"a handler {name} is already installed: choose another name")
     if Path(name).exists():
         fail(f"{name} already exists; nothing was written.")
@@ -182,12 +189,12 @@ def _configured() -> tuple[dict[str, HandlerSettings], dict[str, LookupSettings]
         settings = load_settings()
     except ConfigError as error:
         return {}, {}, error.problems
-    problems = faults(plug, settings.handlers) + faults(_check_lookup, settings.lookups)
+    problems = faults(plug_handler, settings.handlers) + faults(_check_lookup, settings.lookups)
     return settings.handlers, settings.lookups, problems
 
 
 def _check_lookup(name: str, settings: LookupSettings) -> None:
-    problem = lookup.plug(name, settings).lookup.problem()
+    problem = plug_lookup(name, settings).lookup.problem()
     if problem:
         raise ConfigError(f"lookups.{name}: {problem}")
 
@@ -255,7 +262,7 @@ def _lifetime(settings: LookupSettings) -> str:
     seconds = settings.lifetime
     if seconds is None:
         try:
-            seconds = lookup.load(settings.use).remember
+            seconds = load_lookup(settings.use).remember
         except ConfigError:  # reported as a problem
             return "?"
     return f"{seconds:g} s" if seconds else "no"
@@ -274,10 +281,8 @@ def _filter(settings: HandlerSettings) -> str:
 
 def _events(settings: HandlerSettings) -> Collection[EventType]:
     """Return the event types a handler gets: from its settings, or its class's default."""
-    if settings.events is not None:
-        return settings.events
     try:
-        return getattr(load(settings.use), "events", CALLBACKS)
+        return event_types(settings)
     except ConfigError:  # reported as a problem
         return ()
 

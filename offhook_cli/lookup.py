@@ -12,8 +12,8 @@ import typer
 from offhook.call import Party
 from offhook.errors import DeliveryError
 from offhook.http import Http
-from offhook.lookup import PluggedLookup, plug
 from offhook.phone_number import Number
+from offhook.plugins import PluggedLookup, plug_lookup
 from offhook.settings import config_path, load_settings
 from offhook.testing import sample_event
 from offhook_cli.options import Json
@@ -53,7 +53,7 @@ def lookup(
     asked = Number.read(number, settings.region)
     if asked.is_nobodys:
         fail(f"{number} is not an external number; lookups are not asked about it")
-    lookups = [plug(name, table) for name, table in settings.lookups.items()]
+    lookups = [plug_lookup(name, table) for name, table in settings.lookups.items()]
     answers = asyncio.run(_ask(lookups, asked))
     name = next((each.name for each in answers if each.name), None)
     if as_json:

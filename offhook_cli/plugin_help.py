@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from offhook import lookup
 from offhook.handler import Handler
+from offhook.plugins import load_lookup
 
 _WORDS: Mapping[Any, str] = {
     str: "text",
@@ -106,8 +106,8 @@ def describe(name: str, point: EntryPoint, load: Callable[[str], Any]) -> Instal
 
 
 def describe_lookup(name: str, point: EntryPoint) -> Installed:
-    found = describe(name, point, lookup.load)
-    if found.problem is None and issubclass(target := lookup.load(name), Handler):
+    found = describe(name, point, load_lookup)
+    if found.problem is None and issubclass(target := load_lookup(name), Handler):
         # The class docstring describes the handler.
         found = dataclasses.replace(found, help=inspect.getdoc(target.name_of) or "")
     return found

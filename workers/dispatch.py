@@ -20,16 +20,16 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offhook import queues
 from offhook.call import Call
-from offhook.connection import BLOCK_MS, connect, connect_rq
-from offhook.errors import CursorMoved, PermanentError, TemporaryError
+from offhook.connection import connect, connect_rq
+from offhook.errors import CursorMoved, HandlerTimeout, PermanentError, TemporaryError
 from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionsCopy
-from offhook.handler import HandlerTimeout, PluggedHandler, plug
 from offhook.handler_memory import RedisMemory
 from offhook.http import Http
-from offhook.inbox import Cursor, Entry, Inbox
+from offhook.inbox import BLOCK_MS, Cursor, Entry, Inbox
 from offhook.inbox.call_store import Calls
 from offhook.logs import Outage
+from offhook.plugins import PluggedHandler, plug_handler
 from offhook.settings import Settings, load_settings
 from offhook.tasks import asked_to_end, end
 from workers import process
@@ -62,7 +62,7 @@ def dispatch(handler: str, partition: int) -> None:
     if handler not in settings.handlers:
         log.warning("handler %s is not configured any more: nothing dispatched", handler)
         return
-    plugged = plug(handler, settings.handlers[handler])
+    plugged = plug_handler(handler, settings.handlers[handler])
     uvloop.run(serve_cursor(settings, plugged, partition))
 
 

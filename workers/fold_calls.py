@@ -20,10 +20,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offhook import queues
 from offhook.calls import Closing, fold, over, tell
-from offhook.connection import BLOCK_MS, connect, connect_rq
+from offhook.connection import connect, connect_rq
 from offhook.errors import CursorMoved
 from offhook.extensions import Extensions, ExtensionsCopy
-from offhook.inbox import CALL_LOG, Cursor, Entry, Inbox
+from offhook.inbox import BLOCK_MS, CALL_LOG, Cursor, Entry, Inbox
 from offhook.inbox.call_store import FOLDED, Calls, Change, Kept
 from offhook.logs import Outage
 from offhook.settings import Settings, load_settings

@@ -19,11 +19,11 @@ from offhook.connection import connect, connect_rq
 from offhook.errors import ConfigError, LeaseLost, PermanentError, TemporaryError
 from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionSettings
-from offhook.handler import PluggedHandler, plug
 from offhook.handler_memory import RedisMemory
 from offhook.http import Http
 from offhook.inbox import Inbox
 from offhook.inbox.call_store import Calls
+from offhook.plugins import PluggedHandler, plug_handler
 from offhook.settings import Settings, load_settings
 from workers import process
 from workers.delivery import circuit
@@ -129,7 +129,7 @@ class Redelivery:
     def _handler(self) -> PluggedHandler:
         if self._name not in self._settings.handlers:
             raise ConfigError(f"handlers.{self._name}: is not configured, but has redeliveries")
-        return plug(self._name, self._settings.handlers[self._name])
+        return plug_handler(self._name, self._settings.handlers[self._name])
 
     async def _deliver(self, handler: PluggedHandler) -> None:
         if self._attempt > len(handler.policy.retry) + 1:

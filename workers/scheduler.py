@@ -21,10 +21,10 @@ from rq.serializers import JSONSerializer
 from offhook import queues
 from offhook.connection import connect, connect_rq
 from offhook.event import EventType
-from offhook.handler import wanted_types
 from offhook.inbox import CALL_LOG, Inbox
 from offhook.inbox.call_store import Calls
 from offhook.logs import Outage
+from offhook.plugins import wanted_types
 from offhook.settings import Settings
 
 log = logging.getLogger("offhook.scheduler")

@@ -21,13 +21,12 @@ from rq import Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from offhook import lookup, queues
+from offhook import queues
 from offhook.connection import connect, connect_rq
 from offhook.errors import ConfigError, LeaseLost
-from offhook.handler import plug
 from offhook.inbox import CALL_LOG, Inbox, release_lease
 from offhook.logs import Outage
-from offhook.plugins import faults
+from offhook.plugins import faults, plug_handler, plug_lookup
 from offhook.settings import Settings
 from workers import dispatch, process, redeliver, scheduler
 
@@ -208,7 +207,7 @@ class Crew:
 
     def __init__(self, settings: Settings, names: Sequence[str]) -> None:
         # Every fault of a plugin is told now, and its module is there.
-        problems = faults(plug, settings.handlers) + faults(lookup.plug, settings.lookups)
+        problems = faults(plug_handler, settings.handlers) + faults(plug_lookup, settings.lookups)
         if problems:
             raise ConfigError(problems)
         self._settings = settings

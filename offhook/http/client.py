@@ -16,7 +16,7 @@ from yarl import URL
 
 from offhook.errors import PermanentError, TemporaryError
 from offhook.http.http1 import Answer, BrokenOff, Client, NotARequest
-from offhook.time_limit import Limit, LimitExceeded
+from offhook.tasks import Limit, LimitExceeded
 from unifiedapi.retry_after import retry_after
 
 __all__ = ["Answer", "Http", "check", "is_private"]

@@ -27,9 +27,10 @@ share a hash tag, so partitions can spread over a cluster:
 from offhook.inbox.cursor import Cursor, release_lease
 from offhook.inbox.entries import Batch, CursorState, Entry, partition_of
 from offhook.inbox.keys import CALL_LOG, QUARANTINE
-from offhook.inbox.stream import LEASE_MS, Durability, Inbox
+from offhook.inbox.stream import BLOCK_MS, LEASE_MS, Durability, Inbox
 
 __all__ = [
+    "BLOCK_MS",
     "CALL_LOG",
     "LEASE_MS",
     "QUARANTINE",

@@ -12,7 +12,6 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from offhook.connection import BLOCK_MS
 from offhook.errors import InboxUnavailable, LeaseLost
 from offhook.event import CallEvent, from_stored, to_stored
 from offhook.inbox import scripts
@@ -32,6 +31,7 @@ from offhook.inbox.keys import (
     position_before,
 )
 
+BLOCK_MS = 2_000  # the longest time that a command of ours blocks
 LEASE_MS = 6_000  # a dispatch that has been silent for so long is taken for dead
 WAKING_MS = 5_000  # a wake-up that has not become a dispatch by then is made again
 _LOOK_EVERY = 0.05  # seconds between two looks at the server's memory: a look costs two appends

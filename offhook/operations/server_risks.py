@@ -4,7 +4,7 @@ from typing import Any
 
 from redis import Redis
 
-from offhook.connection import shown
+from offhook.redis_url import without_password
 from offhook.settings import Settings
 
 
@@ -40,4 +40,4 @@ def risks(redis: Redis, settings: Settings) -> list[str]:
 
 
 def _server(settings: Settings) -> str:
-    return f"the server {shown(settings.redis_url)}"
+    return f"the server {without_password(settings.redis_url)}"

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.backlog import cursors, fill
 from benchmarks.machine import commands
-from offhook.handler import plug
+from offhook.plugins import plug_handler
 from offhook.settings import load_settings
 from receiver.group_commit import MAX_BATCH
 from tests.conftest import Configure
@@ -55,7 +55,7 @@ def test_deliveries_share_round_trips(
         await cursors(settings)
         await fill(settings, 5_000)
         before = commands(redis_url)
-        await dispatch.serve_cursor(settings, plug("crm", settings.handlers["crm"]), 0)
+        await dispatch.serve_cursor(settings, plug_handler("crm", settings.handlers["crm"]), 0)
         return run_since(redis_url, before)
 
     ran = asyncio.run(story())

@@ -1,15 +1,17 @@
-"""URLs of servers, and of Sentinels that name one."""
+"""Connections to Redis, directly and through Sentinels."""
 
 from typing import Any
 
-import pytest
+from redis import Redis
 
-from offhook.connection import check_url, connect, connect_rq, shown
+from offhook.connection import connect, connect_rq, opened
+from offhook.inbox import QUARANTINE
+from offhook.settings import Settings
 
 URL = "sentinel://one:26380,two,[::1]:26381/inbox/2?password=s%40cret&sentinel_password=other"
 
 
-def test_sentinels_are_asked_where_the_primary_is() -> None:
+def test_sentinels_are_asked_for_the_primary() -> None:
     for client in (connect(URL), connect_rq(URL)):
         pool: Any = client.connection_pool
         assert pool.service_name == "inbox"
@@ -21,26 +23,16 @@ def test_sentinels_are_asked_where_the_primary_is() -> None:
         assert {each.connection_kwargs["password"] for each in asked} == {"other"}
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "sentinel://",
-        "sentinel://one:26379",
-        "sentinel://one:26379/",
-        "sentinel://one:port/inbox/0",
-        "sentinel://one:26379/inbox/zero",
-        "sentinel://user:password@one:26379/inbox/0",
-        "sentinel://one:26379/inbox/0?passwort=x",
-        "http://one:6379/0",
-    ],
-)
-def test_a_wrong_url_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r".+"):
-        check_url(url)
+async def test_both_clients_are_closed(redis_url: str) -> None:
+    settings = Settings(secret="s" * 32, redis_url=redis_url, partitions=3)  # type: ignore[arg-type]
+    with connect_rq(redis_url) as observer:
+        async with opened(settings) as (inbox, rq):
+            assert (inbox.partitions, await inbox.redis.xlen(QUARANTINE)) == (3, 0)
+            assert rq.ping()
+            assert _clients(observer) == 3
+        assert _clients(observer) == 1
 
 
-def test_what_is_shown_has_no_password() -> None:
-    assert shown("redis://user:secret@host:6379/0") == "redis://***@host:6379/0"
-    assert shown("redis://host:6379/0?password=secret") == "redis://host:6379/0"
-    assert "s%40cret" not in shown(URL)
-    assert "other" not in shown(URL)
+def _clients(redis: Redis) -> int:
+    listed: Any = redis.client_list()
+    return len(listed)

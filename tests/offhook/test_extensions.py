@@ -16,8 +16,7 @@ from offhook.connection import connect
 from offhook.errors import ConfigError
 from offhook.event import CALLBACKS
 from offhook.extensions import KEY, UNKNOWN, Extensions, ExtensionsCopy, Name
-from offhook.handler import PluggedHandler
-from offhook.handler import plugged as plugged_as
+from offhook.plugins import PluggedHandler
 from offhook.provisioning.files import (
     check_extension,
     read_csv,
@@ -127,7 +126,7 @@ def test_a_handler_gets_events_of_extensions_that_name_it_or_none(
     plugged = PluggedHandler("crm", HandlerSettings(use="x"), lambda event, context: None, False)
     assert plugged.wants(event(), lambda *_: ExtensionSettings(handlers=handlers)) is wanted
     other = HandlerSettings(use="x", events=frozenset({EventType.HANGUP}))
-    plugged = plugged_as("crm", other, lambda event: None)
+    plugged = PluggedHandler.of("crm", other, lambda event: None)
     assert not plugged.wants(event(), lambda *_: ExtensionSettings(handlers=handlers))
 
 

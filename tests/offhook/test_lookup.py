@@ -11,7 +11,7 @@ from pydantic import Field
 from offhook import Context, Lookup, Number, TemporaryError
 from offhook.errors import ConfigError
 from offhook.handler_memory import LocalMemory
-from offhook.lookup import installed, load, plug
+from offhook.plugins import installed, load_lookup, plug_lookup
 from offhook.settings import LookupSettings, load_settings
 from offhook.testing import configured, look_up
 from tests.conftest import Configure
@@ -79,10 +79,12 @@ class Unfinished(Lookup):
 
 
 def test_its_fields_are_its_options() -> None:
-    plugged = plug("echo", LookupSettings(use=f"{HERE}:Echo", options={"greeting": "Hi"}))
+    plugged = plug_lookup("echo", LookupSettings(use=f"{HERE}:Echo", options={"greeting": "Hi"}))
     assert plugged.lookup == Echo("Hi")
     with pytest.raises(ConfigError) as wrong:
-        plug("echo", LookupSettings(use=f"{HERE}:Echo", options={"greeting": "", "colour": "red"}))
+        plug_lookup(
+            "echo", LookupSettings(use=f"{HERE}:Echo", options={"greeting": "", "colour": "red"})
+        )
     first, second = wrong.value.problems
     assert first.startswith("lookups.echo.options.greeting: ")
     assert second == "lookups.echo.options.colour: there is no such option"
@@ -108,13 +110,13 @@ def test_an_option_may_be_in_a_file(tmp_path: Any) -> None:
 )
 def test_what_is_no_lookup_is_told_with_its_key(use: str, problem: str) -> None:
     with pytest.raises(ConfigError) as wrong:
-        plug("mine", LookupSettings(use=use))
+        plug_lookup("mine", LookupSettings(use=use))
     assert wrong.value.problems[0].startswith(f"lookups.mine.use: {problem}")
 
 
 def test_the_built_in_ones_are_found_by_name() -> None:
-    assert {"csv", "sql", "hubspot"} <= set(installed())
-    assert all(issubclass(load(name), Lookup) for name in installed())
+    assert {"csv", "sql", "hubspot"} <= set(installed("lookups"))
+    assert all(issubclass(load_lookup(name), Lookup) for name in installed("lookups"))
 
 
 def test_the_order_of_the_file_is_kept(configure: Configure) -> None:
@@ -125,7 +127,7 @@ def test_the_order_of_the_file_is_kept(configure: Configure) -> None:
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        ("[lookups.Staff]\nuse = 'csv'", "lookups.Staff: a lookup's name is lower-case"),
+        ("[lookups.Staff]\nuse = 'csv'", "lookups.Staff: must be named with lower-case"),
         ("[lookups.staff]\nuse = 'csv'\ntimeout = 0", "lookups.staff.timeout: "),
         ("[lookups.staff]\nuse = 'csv'\ntimeout = 60", "lookups.staff.timeout: "),
         ("[lookups.staff]\nuse = 'csv'\nlifetime = -1", "lookups.staff.lifetime: "),
@@ -141,9 +143,9 @@ def test_a_wrong_table_is_told_with_its_key(table: str, problem: str, configure:
 
 def test_the_table_says_how_long_an_answer_is_good_or_else_the_lookup() -> None:
     use = f"{HERE}:InThread"
-    assert plug("a", LookupSettings(use=use)).lifetime == 60
-    assert plug("a", LookupSettings(use=use, lifetime=0)).lifetime == 0
-    assert plug("a", LookupSettings(use=f"{HERE}:Counts")).lifetime == 300
+    assert plug_lookup("a", LookupSettings(use=use)).lifetime == 60
+    assert plug_lookup("a", LookupSettings(use=use, lifetime=0)).lifetime == 0
+    assert plug_lookup("a", LookupSettings(use=f"{HERE}:Counts")).lifetime == 300
 
 
 def test_it_is_asked_on_the_event_loop_or_in_a_thread() -> None:
@@ -167,7 +169,7 @@ def test_a_name_is_one_line_and_not_endless(answer: str | None, name: str | None
 
 
 def test_what_is_no_text_is_no_name() -> None:
-    with pytest.raises(TypeError, match="gave list, which is neither a text nor None"):
+    with pytest.raises(TypeError, match="returned list, which is neither a text nor None"):
         look_up(Answers(["Jane"]), "+40211234567")
 
 

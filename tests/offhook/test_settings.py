@@ -48,7 +48,7 @@ def test_a_secret_is_all_that_is_required(write: Write) -> None:
 def test_without_a_secret_it_is_said_what_to_do(write: Write) -> None:
     write("")
     [problem] = problems()
-    assert problem.startswith("secret: there is none")
+    assert problem.startswith("secret: is not set")
     assert "offhook init" in problem
 
 

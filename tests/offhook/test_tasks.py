@@ -1,49 +1,112 @@
-"""Ending what runs for ever, also when a cancellation gets lost."""
+"""Ending asyncio tasks, also when a cancellation gets lost, and after a time limit."""
 
 import asyncio
+import time
 
-from offhook.tasks import asked_to_end, end
+import pytest
 
-
-def test_a_task_that_loses_a_cancellation_is_asked_again() -> None:
-    async def main() -> None:
-        lost = 0
-
-        async def deaf() -> None:
-            nonlocal lost
-            while True:
-                try:
-                    await asyncio.sleep(60)
-                except asyncio.CancelledError:
-                    lost += 1
-                    if lost == 2:
-                        raise
-
-        task = asyncio.create_task(deaf())
-        await asyncio.sleep(0)
-        await asyncio.wait_for(end(task), 5)
-        assert (lost, task.cancelled()) == (2, True)
-
-    asyncio.run(main())
+from offhook.tasks import Limit, LimitExceeded, asked_to_end, end
 
 
-def test_a_loop_can_see_that_a_cancellation_got_lost() -> None:
-    async def main() -> None:
-        async def deaf() -> str:
-            while not asked_to_end():
-                try:
-                    await asyncio.sleep(60)
-                except asyncio.CancelledError:
-                    continue
-            return "ended"
+async def test_end_cancels_again_if_a_cancellation_gets_lost() -> None:
+    lost = 0
 
-        task = asyncio.create_task(deaf())
-        await asyncio.sleep(0)
-        task.cancel()
-        assert await asyncio.wait_for(task, 5) == "ended"
+    async def deaf() -> None:
+        nonlocal lost
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                lost += 1
+                if lost == 2:
+                    raise
 
-    asyncio.run(main())
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(end(task), 5)
+    assert (lost, task.cancelled()) == (2, True)
 
 
-def test_nothing_to_end_is_fine() -> None:
-    asyncio.run(end())
+async def test_a_loop_notices_a_lost_cancellation() -> None:
+    async def deaf() -> str:
+        while not asked_to_end():
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                continue
+        return "ended"
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await asyncio.wait_for(task, 5) == "ended"
+
+
+async def test_end_without_tasks_returns() -> None:
+    await end()
+
+
+async def _sleep(limit: Limit, seconds: float) -> float:
+    began = time.monotonic()
+    with limit:
+        await asyncio.sleep(seconds)
+    return time.monotonic() - began
+
+
+async def _late(limit: Limit) -> float:
+    began = time.monotonic()
+    with pytest.raises(LimitExceeded):
+        await _sleep(limit, 5)
+    return time.monotonic() - began
+
+
+async def test_each_task_gets_the_whole_time() -> None:
+    limit = Limit(0.4)
+    first = asyncio.create_task(_late(limit))
+    await asyncio.sleep(0.2)
+    second = asyncio.create_task(_late(limit))
+    short = asyncio.create_task(_sleep(limit, 0.01))
+    assert await short < 0.4
+    for task in (first, second):
+        assert 0.39 < await task < 2
+    assert await _sleep(limit, 0.01) < 0.4  # the earlier tasks left nothing behind
+    assert 0.39 < await _late(limit) < 2
+
+
+async def test_a_late_task_may_continue() -> None:
+    limit = Limit(0.05)
+    task = asyncio.current_task()
+    assert task is not None
+    for _ in range(3):
+        await _late(limit)
+        assert task.cancelling() == 0
+
+
+def test_a_limit_can_be_used_in_another_loop() -> None:
+    limit = Limit(0.05)
+    for _ in range(2):  # the first loop ends with its timer still set
+        asyncio.run(_sleep(limit, 0))
+        assert asyncio.run(_late(limit)) < 2
+
+
+async def test_a_task_cancelled_from_elsewhere_ends() -> None:
+    task = asyncio.create_task(_sleep(Limit(60), 60))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_task_that_is_late_and_cancelled_from_elsewhere_ends() -> None:
+    task = asyncio.create_task(_sleep(Limit(0.05), 60))
+    await asyncio.sleep(0.01)
+    # Both happen before the task runs again.
+    time.sleep(0.1)  # noqa: ASYNC251
+    asyncio.get_running_loop().call_later(0, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_error_raised_in_time_is_passed_on() -> None:
+    with pytest.raises(TimeoutError, match="mine"), Limit(5):
+        raise TimeoutError("mine")

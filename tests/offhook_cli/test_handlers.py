@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, SecretStr
 
-from offhook import CallEvent, Context, Handler, lookup
-from offhook.handler import installed
+from offhook import CallEvent, Context, Handler
+from offhook.plugins import installed
 from offhook_cli.plugin_help import Option, options
 from tests.conftest import Configure
 from tests.offhook_cli.conftest import Offhook
@@ -69,7 +69,7 @@ def test_what_is_installed_and_configured_is_listed(configure: Configure, offhoo
     configure(TWO)
     result = offhook("handlers")
     assert (result.exit_code, result.stderr) == (0, "")
-    for name in installed():
+    for name in installed("handlers"):
         assert f"\n {name} " in result.stdout
     assert "dial-in, hangup; incoming calls; of 0003*2??; PBX main" in " ".join(
         result.stdout.split()
@@ -109,7 +109,7 @@ body = "{{ caller }} rang for {{ call.ring_seconds | int }} s"
 def test_the_same_for_programs(configure: Configure, offhook: Offhook) -> None:
     configure(TWO)
     told = json.loads(offhook("handlers", "--json").stdout)
-    assert [each["name"] for each in told["installed"]] == list(installed())
+    assert [each["name"] for each in told["installed"]] == list(installed("handlers"))
     assert all(each["package"] == "offhook" and each["help"] for each in told["installed"])
     assert told["configured"]["screen"]["retry"] == []
     assert "options" not in told["configured"]["crm"]
@@ -134,14 +134,14 @@ def test_lookups_are_listed_too(configure: Configure, offhook: Offhook) -> None:
     result = offhook("handlers")
     assert (result.exit_code, result.stderr) == (0, "")
     _, _, told = result.stdout.partition("\nLookups find the caller")
-    for name in lookup.installed():
+    for name in installed("lookups"):
         assert f"\n {name} " in told
     words = " ".join(told.split())
     assert "name use timeout cached" in words
     assert "staff csv 2 s no crm hubspot 1.5 s 300 s" in words
     assert "the-password" not in told
     as_json = json.loads(offhook("handlers", "--json").stdout)
-    assert [each["name"] for each in as_json["lookups"]["installed"]] == list(lookup.installed())
+    assert [each["name"] for each in as_json["lookups"]["installed"]] == list(installed("lookups"))
     assert as_json["lookups"]["configured"]["crm"]["timeout"] == 1.5
     assert "options" not in as_json["lookups"]["configured"]["crm"]
     for each in as_json["lookups"]["installed"]:
@@ -241,7 +241,7 @@ def test_a_broken_plugin_does_not_hide_the_others(
     def broken(use: str) -> None:
         raise SyntaxError("never closed")
 
-    monkeypatch.setattr("offhook_cli.handlers.load", broken)
+    monkeypatch.setattr("offhook_cli.handlers.load_handler", broken)
     told = json.loads(offhook("handlers", "--json").stdout)
     assert {each["problem"] for each in told["installed"]} == {"never closed"}
     assert "never closed" in offhook("handlers", "show", "console").stdout

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from offhook import lookup
 from offhook.event import EventType
-from offhook.handler import installed, plug
-from offhook.plugins import faults
+from offhook.plugins import faults, installed, plug_handler, plug_lookup
 from offhook.settings import HandlerSettings, LookupSettings, PbxSettings, Settings, load_settings
 from offhook_cli.init import configuration
 from tests.offhook_cli.conftest import Offhook
@@ -33,7 +31,7 @@ def test_what_it_writes_is_a_configuration_with_all_defaults(
         secret=settings.secret
     ).model_dump(exclude={"secret", "handlers"})
     assert settings.handlers == {"screen": HandlerSettings(use="console")}
-    assert faults(plug, settings.handlers) == []
+    assert faults(plug_handler, settings.handlers) == []
 
 
 def test_the_secret_is_long_and_nobody_else_s(offhook: Offhook, folder: Path) -> None:
@@ -59,9 +57,9 @@ def test_uncommented_it_is_still_a_configuration(offhook: Offhook, folder: Path)
     (folder / "offhook.client-secret").write_text("the app's secret")
     settings = load_settings()
     assert settings.previous_secret is not None
-    plugged = {name: plug(name, table) for name, table in settings.handlers.items()}
+    plugged = {name: plug_handler(name, table) for name, table in settings.handlers.items()}
     assert plugged["missed"].events == frozenset({EventType.MISSED_CALL})
-    assert [lookup.plug(n, t).lifetime for n, t in settings.lookups.items()] == [300, 300]
+    assert [plug_lookup(n, t).lifetime for n, t in settings.lookups.items()] == [300, 300]
 
 
 def test_every_setting_is_in_it_with_its_meaning() -> None:
@@ -84,7 +82,10 @@ def test_every_setting_is_in_it_with_its_meaning() -> None:
 
 def test_every_example_is_of_a_built_in_plugin() -> None:
     uncommented = tomllib.loads(re.sub(r"^#(?=\S)", "", configuration(), flags=re.MULTILINE))
-    for table, there in {"handlers": installed(), "lookups": lookup.installed()}.items():
+    for table, there in {
+        "handlers": installed("handlers"),
+        "lookups": installed("lookups"),
+    }.items():
         built_in = {n for n, point in there.items() if point.dist and point.dist.name == "offhook"}
         assert {each["use"] for each in uncommented[table].values()} <= built_in
 

@@ -172,5 +172,5 @@ def test_without_a_secret_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("OFFHOOK_SECRET")
     result = run()
     assert result.exit_code == 2
-    assert result.stderr.startswith("secret: there is none")
+    assert result.stderr.startswith("secret: is not set")
     assert "Traceback" not in result.output

@@ -27,8 +27,8 @@ from offhook import (
 from offhook.connection import connect
 from offhook.event import CALLBACKS, to_stored
 from offhook.extensions import Extensions
-from offhook.handler import PluggedHandler
 from offhook.inbox import Cursor, CursorState, Entry, Inbox
+from offhook.plugins import PluggedHandler
 from offhook.settings import HandlerSettings, Settings
 from offhook.testing import sample_event
 from tests.conftest import SECRET

@@ -22,9 +22,9 @@ from offhook.calls import facts, fold
 from offhook.connection import connect
 from offhook.event import CALLBACKS, from_stored, read_event
 from offhook.extensions import Extensions
-from offhook.handler import plugged
 from offhook.inbox import CALL_LOG, Inbox, scripts
 from offhook.inbox.call_store import Calls
+from offhook.plugins import PluggedHandler
 from offhook.settings import HandlerSettings, LookupSettings, Settings
 from tests.conftest import SECRET
 from tests.events import batch_of
@@ -348,7 +348,7 @@ def test_a_handler_is_told_of_calls_and_can_ask_for_one(
     bench.append(*answered())
     bench.keep()
     policy = HandlerSettings(use="x", events=["hangup", "calls"])  # type: ignore[arg-type]
-    asyncio.run(dispatch.serve_cursor(bench.settings, plugged("crm", policy, handle), 0))
+    asyncio.run(dispatch.serve_cursor(bench.settings, PluggedHandler.of("crm", policy, handle), 0))
     desk = "0003*210"
     assert got == [
         ("hangup", desk, True),  # as it is known by now
@@ -376,7 +376,7 @@ def test_a_call_that_a_handler_asks_for_has_the_name_of_a_lookup(
     bench.append(*answered())
     bench.keep()
     policy = HandlerSettings(use="x", events=["dial-in"])  # type: ignore[arg-type]
-    asyncio.run(dispatch.serve_cursor(bench.settings, plugged("crm", policy, handle), 0))
+    asyncio.run(dispatch.serve_cursor(bench.settings, PluggedHandler.of("crm", policy, handle), 0))
     assert got == [("Jane of Acme", True, "Jane of Acme")] * 2
 
 

@@ -26,9 +26,9 @@ from offhook import CallEvent, Context, PermanentError, TemporaryError, queues
 from offhook.connection import connect
 from offhook.errors import LeaseLost
 from offhook.event import from_stored
-from offhook.handler import plug
 from offhook.inbox import Cursor, CursorState, Inbox
 from offhook.operations import dead_letters
+from offhook.plugins import plug_handler
 from offhook.settings import HandlerSettings, Settings
 from tests.conftest import SECRET
 from tests.events import batch_of, event
@@ -122,7 +122,7 @@ class Deliveries(RuleBasedStateMachine):
     @rule()
     def dispatch(self) -> None:
         """A dispatch runs until it is quiet."""
-        plugged = plug("crm", self.settings.handlers["crm"])
+        plugged = plug_handler("crm", self.settings.handlers["crm"])
         asyncio.run(dispatch.serve_cursor(self.settings, plugged, 0))
 
     @rule(after=strategies.integers(0, 4))

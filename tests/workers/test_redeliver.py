@@ -13,8 +13,8 @@ from rq.serializers import JSONSerializer
 from offhook import CallEvent, ExtensionSettings, queues
 from offhook.connection import connect
 from offhook.extensions import Extensions
-from offhook.handler import plug
 from offhook.inbox import Cursor, Inbox
+from offhook.plugins import plug_handler
 from offhook.settings import load_settings
 from offhook.testing import sample_event
 from tests.conftest import Configure
@@ -276,7 +276,7 @@ def test_what_a_handler_remembers_is_there_in_dispatch_and_in_redelivery(
     monkeypatch.setattr(dispatch, "QUIET", 0.2)
     bench.with_inbox(_append_one)
     settings = load_settings()
-    crm = plug("crm", settings.handlers["crm"])
+    crm = plug_handler("crm", settings.handlers["crm"])
     asyncio.run(dispatch.serve_cursor(settings, crm, 0))
     assert bench.rq.get("offhook:memory:crm:calls") == b"12"
 

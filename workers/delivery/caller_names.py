@@ -24,8 +24,8 @@ from offhook.errors import ConfigError
 from offhook.event import CallEvent
 from offhook.handler_memory import RedisMemory
 from offhook.http import Http
-from offhook.lookup import PluggedLookup, plug
 from offhook.phone_number import Number
+from offhook.plugins import PluggedLookup, plug_lookup
 from offhook.settings import Settings
 from workers.delivery.attempt import sentence
 from workers.handlers.crm import Memory
@@ -104,7 +104,7 @@ async def naming(settings: Settings, redis: Redis) -> AsyncIterator[Names | None
     lookups = []
     for name, table in settings.lookups.items():
         try:
-            lookups.append(plug(name, table))
+            lookups.append(plug_lookup(name, table))
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything while it is imported
             problems = error.problems if isinstance(error, ConfigError) else [sentence(error)]
             log.error("lookup %s is left out: %s", name, "; ".join(problems))

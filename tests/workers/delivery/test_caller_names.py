@@ -15,7 +15,7 @@ import redis as blocking
 from offhook import Call, CallEvent, Context, Lookup, Number, Party
 from offhook.connection import connect
 from offhook.http import Http
-from offhook.lookup import PluggedLookup
+from offhook.plugins import PluggedLookup
 from offhook.settings import LookupSettings, load_settings
 from offhook.testing import sample_call, sample_event
 from tests.conftest import Configure

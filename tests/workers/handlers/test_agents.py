@@ -14,9 +14,9 @@ from redis import Redis
 from offhook import Call, EventType, Leg, Party, PermanentError, TemporaryError
 from offhook.connection import connect
 from offhook.errors import ConfigError
-from offhook.handler import plugged
 from offhook.handler_memory import LocalMemory, Memory, RedisMemory
 from offhook.http import Http
+from offhook.plugins import PluggedHandler
 from offhook.settings import HandlerSettings
 from offhook.testing import configured, deliver, sample_call, sample_event
 from tests.offhook.sandbox import Sandbox, sandbox
@@ -310,7 +310,7 @@ def test_killed_and_redelivered_when_the_call_is_over(desk: Desk, steps: int) ->
 
 def test_deliveries_of_several_calls_at_once(desk: Desk, redis_url: str) -> None:
     """In several tasks, with the memory that workers have."""
-    agents = plugged("agents", HandlerSettings(use="agents"), desk.handler)
+    agents = PluggedHandler.of("agents", HandlerSettings(use="agents"), desk.handler)
 
     async def tell(memory: Memory, http: Http, type_: EventType, call: Call) -> None:
         async def found(event: Any) -> Call:

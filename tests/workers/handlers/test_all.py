@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from offhook import Handler, PermanentError, TemporaryError
 from offhook.errors import ConfigError
-from offhook.handler import installed, load
+from offhook.plugins import installed, load_handler
 from offhook.testing import configured, deliver, sample_event
 from tests.http_target import HttpTarget
 from workers.handlers.crm import Crm
@@ -148,12 +148,12 @@ SENDING: dict[str, Callable[[HttpTarget], dict[str, Any]]] = {
 # What no status makes permanent: Apprise does not say why a target refused.
 ALWAYS_TEMPORARY = {"notify"}
 
-names = pytest.mark.parametrize("name", installed())
+names = pytest.mark.parametrize("name", installed("handlers"))
 senders = pytest.mark.parametrize("name", SENDING)
 
 
 def handler_class(name: str) -> type[Handler]:
-    found = load(name)
+    found = load_handler(name)
     assert isinstance(found, type)
     return found
 
@@ -182,7 +182,7 @@ def plain(value: Any) -> Any:
 
 
 def test_every_installed_handler_is_tested_here() -> None:
-    assert set(OPTIONS) == set(installed())
+    assert set(OPTIONS) == set(installed("handlers"))
 
 
 @names
@@ -250,7 +250,7 @@ def test_the_docs_have_its_section_with_every_option_and_no_other(name: str) -> 
 
 
 def test_the_docs_have_no_section_of_another() -> None:
-    assert set(re.findall(r"^## `(\w+)`", DOCS, re.MULTILINE)) == set(installed())
+    assert set(re.findall(r"^## `(\w+)`", DOCS, re.MULTILINE)) == set(installed("handlers"))
 
 
 def test_the_docs_first_handler_works(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

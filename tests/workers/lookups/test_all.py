@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from offhook import Handler
 from offhook.errors import ConfigError
-from offhook.lookup import installed, load
+from offhook.plugins import installed, load_lookup
 from offhook.settings import LookupSettings
 from offhook.testing import configured
 from tests.http_target import http_target
@@ -28,7 +28,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "query": "SELECT name FROM contacts WHERE phone = :number",
     },
 }
-HANDLERS = {name for name in installed() if issubclass(load(name), Handler)}
+HANDLERS = {name for name in installed("lookups") if issubclass(load_lookup(name), Handler)}
 
 names = pytest.mark.parametrize("name", OPTIONS)
 
@@ -38,12 +38,12 @@ def plain(value: Any) -> Any:
 
 
 def test_every_installed_lookup_is_tested_here_or_as_a_crm() -> None:
-    assert set(installed()) - HANDLERS == set(OPTIONS)
+    assert set(installed("lookups")) - HANDLERS == set(OPTIONS)
 
 
 @names
 def test_options_survive_a_round_trip(name: str) -> None:
-    cls: Any = load(name)
+    cls: Any = load_lookup(name)
     assert set(OPTIONS[name]) == {field.name for field in fields(cls)}
     made = configured(cls, **OPTIONS[name])
     assert {option: plain(getattr(made, option)) for option in OPTIONS[name]} == OPTIONS[name]
@@ -53,14 +53,14 @@ def test_options_survive_a_round_trip(name: str) -> None:
 def test_an_option_of_the_wrong_kind_is_named(name: str) -> None:
     for option in OPTIONS[name]:
         with pytest.raises(ConfigError) as wrong:
-            configured(load(name), **OPTIONS[name] | {option: object()})
+            configured(load_lookup(name), **OPTIONS[name] | {option: object()})
         assert all(problem.startswith(f"options.{option}") for problem in wrong.value.problems)
 
 
 @names
 def test_it_says_what_it_does_and_what_each_option_means(name: str) -> None:
-    assert str(load(name).__doc__).startswith("Names from ")
-    for option, hint in get_type_hints(load(name), include_extras=True).items():
+    assert str(load_lookup(name).__doc__).startswith("Names from ")
+    for option, hint in get_type_hints(load_lookup(name), include_extras=True).items():
         if option in OPTIONS[name]:
             assert get_origin(hint) is Annotated
             assert any(isinstance(e, FieldInfo) and e.description for e in get_args(hint)), option
@@ -68,7 +68,7 @@ def test_it_says_what_it_does_and_what_each_option_means(name: str) -> None:
 
 @names
 def test_it_imports_only_what_any_plugin_may(name: str) -> None:
-    code = Path(str(__import__(load(name).__module__, fromlist=["_"]).__file__)).read_text()
+    code = Path(str(__import__(load_lookup(name).__module__, fromlist=["_"]).__file__)).read_text()
     ours = set(re.findall(r"^(?:from|import) ((?:offhook|workers)[\w.]*)", code, re.MULTILINE))
     assert ours <= {"offhook", "workers.handlers.sql.call_log", "workers.handlers.sql.database_url"}
 

@@ -121,10 +121,10 @@ def test_an_answer_that_is_lost_makes_no_second_record(
 KILLED = """
 import json, sys
 from offhook import CallEvent
-from offhook.handler import load
+from offhook.plugins import load_handler
 from offhook.testing import configured, deliver
 use, options, event = json.load(sys.stdin)
-deliver(configured(load(use), **options), CallEvent.from_dict(event))
+deliver(configured(load_handler(use), **options), CallEvent.from_dict(event))
 """
 
 

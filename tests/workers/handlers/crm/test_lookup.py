@@ -7,9 +7,7 @@ import pytest
 
 from offhook import CallEvent, TemporaryError
 from offhook.connection import connect
-from offhook.handler import installed as handlers
-from offhook.handler import load as load_handler
-from offhook.lookup import installed, load, plug
+from offhook.plugins import installed, load_handler, load_lookup, plug_lookup
 from offhook.settings import LookupSettings, load_settings
 from offhook.testing import configured, look_up, sample_event
 from tests.conftest import Configure
@@ -23,19 +21,21 @@ JANE = "Jane Doe"
 
 def test_every_crm_is_a_lookup_by_the_name_of_its_handler() -> None:
     crms = set()
-    for name in handlers():
+    for name in installed("handlers"):
         found = load_handler(name)
         if isinstance(found, type) and issubclass(found, Crm):
             crms.add(name)
-            assert name in installed(), f"add {name} to [project.entry-points.'offhook.lookups']"
-            assert load(name) is found
+            assert name in installed("lookups"), (
+                f"add {name} to [project.entry-points.'offhook.lookups']"
+            )
+            assert load_lookup(name) is found
     assert crms
 
 
 def test_it_takes_the_handler_s_options(side: Side) -> None:
     use = f"{side.handler.__module__}:{side.handler.__name__}"
     side.add_contact(JANE, "+40211234567")
-    plugged = plug("crm", LookupSettings(use=use, options=side.options()))
+    plugged = plug_lookup("crm", LookupSettings(use=use, options=side.options()))
     assert plugged.lifetime == 300
     assert look_up(plugged.lookup, "+40211234567") == JANE
 

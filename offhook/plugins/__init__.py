@@ -1,0 +1,29 @@
+"""Plugins: finds, configures and calls the handlers and lookups that `offhook.toml` names."""
+
+from offhook.plugins.finding import (
+    event_types,
+    faults,
+    installed,
+    load_handler,
+    load_lookup,
+    plug_handler,
+    plug_lookup,
+    wanted_types,
+    with_options,
+)
+from offhook.plugins.plugged import Function, PluggedHandler, PluggedLookup
+
+__all__ = [
+    "Function",
+    "PluggedHandler",
+    "PluggedLookup",
+    "event_types",
+    "faults",
+    "installed",
+    "load_handler",
+    "load_lookup",
+    "plug_handler",
+    "plug_lookup",
+    "wanted_types",
+    "with_options",
+]

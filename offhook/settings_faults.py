@@ -1,0 +1,136 @@
+"""Checks of single settings, and sentences for the operator about what is wrong with them."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, SecretStr
+from pydantic_core import ErrorDetails
+
+from offhook.errors import ConfigError
+from offhook.event import GROUPS, EventType
+from offhook.redis_url import check_url
+
+# pydantic's fault types in the operator's words; {...} is filled in from the fault's context.
+_FAULTS = {
+    "missing": "is not set, and must be",
+    "extra_forbidden": "there is no such setting",
+    "unexpected_keyword_argument": "there is no such option",
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be {le:g} or less",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "string_type": "must be a text, in quotes",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "list_type": "must be a list, in [ and ]",
+    "frozen_set_type": "must be a list, in [ and ]",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+}
+
+
+def what_is_wrong(fault: ErrorDetails) -> str:
+    """Describe a fault that pydantic found, without the setting's name."""
+    if fault["type"] in _FAULTS:
+        return _FAULTS[fault["type"]].format(**fault.get("ctx", {}))
+    return fault["msg"].removeprefix("Value error, ")
+
+
+def sentence(fault: ErrorDetails, path: Path) -> str:
+    """Describe a fault of the configuration file at `path`, with the setting's name."""
+    name = ".".join(str(part) for part in fault["loc"] if part != "[key]")
+    if fault["type"] == "missing" and name == "secret":
+        where = "" if path.exists() else f", and there is no {path} in {Path.cwd()}"
+        return (
+            f"secret: is not set{where}; without it anyone could send events. "
+            "Name your configuration in OFFHOOK_CONFIG, let `offhook init` write one, "
+            "or set OFFHOOK_SECRET or OFFHOOK_SECRET_FILE"
+        )
+    message = what_is_wrong(fault)
+    return f"{name}: {message}" if name else message
+
+
+def check_file(path: Path) -> None:
+    """Check that the configuration file can be read, or is missing and not asked for.
+
+    The environment alone may hold a valid configuration, so a missing file would go unnoticed and
+    Offhook would run without handlers.
+
+    Raises:
+        ConfigError: `OFFHOOK_CONFIG` names a missing file, or the file cannot be read.
+    """
+    try:
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        if os.environ.get("OFFHOOK_CONFIG"):
+            raise ConfigError(
+                f"OFFHOOK_CONFIG: there is no file {path}; correct the path, let `offhook init` "
+                "write one, or leave it empty to configure by environment variables alone"
+            ) from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def like(pattern: str, description: str) -> AfterValidator:
+    """Accept only texts that match the pattern."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {description}")
+        return value
+
+    return AfterValidator(check)
+
+
+def long_enough(value: SecretStr) -> SecretStr:
+    """Refuse a secret that could be guessed."""
+    if len(value.get_secret_value()) < 32:
+        raise ValueError("is shorter than 32 characters; `offhook init` makes a good one")
+    return value
+
+
+def event_types(value: Any) -> Any:
+    """Replace each group of event types by its members."""
+    if not isinstance(value, list | tuple | set | frozenset):
+        return value  # pydantic reports it
+    if unknown := [name for name in value if name not in {*GROUPS, *EventType}]:
+        raise ValueError(
+            f"there is no event type {', '.join(map(repr, unknown))}, only {', '.join(EventType)}, "
+            f"and the groups {', '.join(GROUPS)}"
+        )
+    return frozenset(each for name in value for each in GROUPS.get(name, (name,)))
+
+
+def redis_url(value: str) -> str:
+    """Refuse a URL that no client can connect to."""
+    if not value.startswith(("redis://", "rediss://", "unix://", "sentinel://")):
+        raise ValueError("must begin with redis://, rediss://, unix:// or sentinel://")
+    try:
+        check_url(value)
+    except ValueError:
+        # Its own message may contain a part of the password.
+        raise ValueError("is not a valid Redis URL; is the password percent-encoded?") from None
+    return value
+
+
+def zone(value: str) -> str:
+    """Refuse an unknown time zone. UTC needs no database of time zones."""
+    try:
+        if value != "UTC":
+            ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            "is not a time zone such as Europe/Berlin, or this machine has no time zone database "
+            "(Debian: apt install tzdata)"
+        ) from None
+    return value
