@@ -8,6 +8,7 @@ import typer
 
 from offhook.call import Call, Gap, Leg
 from offhook.calls import summarize
+from offhook.connection import opened
 from offhook.event import CallEvent
 from offhook.inbox.call_store import Calls, Kept
 from offhook.logs import printable
@@ -15,7 +16,6 @@ from offhook.settings import Settings, load_settings
 from offhook_cli.calls import ending, seconds, side
 from offhook_cli.options import Json
 from offhook_cli.screen import fail, local, print_json
-from offhook_cli.server import connected
 
 _GAPS = {
     Gap.DIAL: "when a phone began to ring",
@@ -55,7 +55,7 @@ def call(
 
 async def _find(settings: Settings, name: str) -> tuple[Kept, list[CallEvent]] | None:
     """Find a call and its events by its name, or by its CallID on any PBX."""
-    async with connected(settings) as (inbox, _):
+    async with opened(settings) as (inbox, _):
         calls = Calls(inbox)
         names = [name, *(f"{pbx}/{name}" for pbx in settings.pbx or ["main"])]
         for each in names:

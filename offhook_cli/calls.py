@@ -9,13 +9,13 @@ import typer
 
 from offhook.call import Call, Outcome, Party
 from offhook.calls import summarize
+from offhook.connection import opened
 from offhook.errors import ConfigError
 from offhook.inbox.call_store import Calls
 from offhook.settings import load_settings
 from offhook_cli.options import Json, since_option
 from offhook_cli.reconcile import reconcile
 from offhook_cli.screen import counted, local, note, print_json, print_table
-from offhook_cli.server import connected
 
 calls = typer.Typer(add_completion=False, rich_markup_mode=None)
 calls.command()(reconcile)
@@ -66,7 +66,7 @@ def _calls(
 
     async def find() -> list[Call]:
         found: list[Call] = []
-        async with connected(settings) as (inbox, _):
+        async with opened(settings) as (inbox, _):
             async for kept in Calls(inbox).since(began):
                 call = summarize(kept.state, settings.region)
                 if (

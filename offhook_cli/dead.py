@@ -1,15 +1,14 @@
 """`offhook dead`: list, retry and discard dead letters."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Annotated
 
 import typer
 from redis import Redis
 
-from offhook.connection import connect_rq
+from offhook.connection import connect_rq, opened
 from offhook.errors import DeliveryError
 from offhook.event import EventType
 from offhook.inbox import Inbox
@@ -19,7 +18,6 @@ from offhook.operations.dead_letters import DeadLetter, Filter
 from offhook.settings import load_settings
 from offhook_cli.options import Json, Yes, group, since_option
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json, progress
-from offhook_cli.server import connected
 
 dead = group("List, retry and discard dead letters: deliveries that are out of attempts.")
 
@@ -60,7 +58,7 @@ def list_(
       offhook dead list
       offhook dead list --handler crm --since 2h
     """
-    with _connected() as rq:
+    with connect_rq(load_settings().redis_url) as rq:
         found = dead_letters.find(rq, Filter(handler, call, extension, event_type, since))
     if as_json:
         print_json([letter.as_dict() for letter in found])
@@ -84,7 +82,7 @@ def show(
     Examples:
       offhook dead show crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
     """
-    with _connected() as rq:
+    with connect_rq(load_settings().redis_url) as rq:
         [letter] = _by_id(dead_letters.find(rq), [letter_id])
         trace = dead_letters.traceback(rq, letter)
     if as_json:
@@ -150,22 +148,13 @@ def discard(
     typer.echo(f"Deleted {counted(done, 'dead letter')}.")
 
 
-@contextmanager
-def _connected() -> Iterator[Redis]:
-    rq = connect_rq(load_settings().redis_url)
-    try:
-        yield rq
-    finally:
-        rq.close()
-
-
 def _chosen(ids: Sequence[str] | None, wanted: Filter, everything: bool) -> list[DeadLetter]:
     """Return the dead letters with these ids or matching the filter; exit if there are none."""
     if not ids and wanted == Filter() and not everything:
         raise typer.BadParameter("choose dead letters by id, by a filter, or with --all")
     if ids and (everything or wanted != Filter()):
         raise typer.BadParameter("use either ids or filters, not both")
-    with _connected() as rq:
+    with connect_rq(load_settings().redis_url) as rq:
         found = dead_letters.find(rq, wanted)
     if ids:
         return _by_id(found, ids)
@@ -188,7 +177,7 @@ async def _for_each(
     """Return the number of dead letters changed. One may be gone already."""
     done = 0
     with progress("", len(letters)) as advance:
-        async with connected(load_settings()) as (inbox, rq):
+        async with opened(load_settings()) as (inbox, rq):
             for number, letter in enumerate(letters, start=1):
                 done += await act(inbox, rq, letter)
                 advance(number)

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from offhook import queues
+from offhook.connection import opened
 from offhook.errors import ConfigError
 from offhook.settings import config_path, load_settings
 from offhook_cli.options import Yes
 from offhook_cli.screen import confirm
-from offhook_cli.server import connected
 
 
 def forget(
@@ -34,7 +34,7 @@ def forget(
         )
 
     async def run() -> None:
-        async with connected(settings) as (inbox, rq):
+        async with opened(settings) as (inbox, rq):
             cursors = sorted(await inbox.cursors() - set(settings.cursors))
             if handler not in cursors:
                 raise ConfigError(

@@ -21,7 +21,7 @@ async def pbx_api(name: str | None, user: str | None) -> AsyncIterator[tuple[Uni
     """
     settings = load_settings()
     pbx = chosen(settings, name)
-    tell_insecure(settings, pbx)
+    warn_insecure(settings, pbx)
     try:
         async with open_api(settings, pbx) as api:
             yield api, user or settings.pbx[pbx].user
@@ -31,7 +31,7 @@ async def pbx_api(name: str | None, user: str | None) -> AsyncIterator[tuple[Uni
         fail(sentence(error))
 
 
-def tell_insecure(settings: Settings, pbx: str) -> None:
+def warn_insecure(settings: Settings, pbx: str) -> None:
     """Warn each time that `insecure` turns off the check of the PBX's identity."""
     if settings.pbx[pbx].insecure:
         host = urlsplit(settings.pbx[pbx].host or "").netloc

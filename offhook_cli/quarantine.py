@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from offhook.connection import opened
 from offhook.logs import printable
 from offhook.settings import load_settings
 from offhook_cli.options import Json, Yes, group
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json
-from offhook_cli.server import connected
 
 quarantine = group("Inspect refused callbacks.")
 
@@ -77,14 +77,14 @@ def clear(yes: Yes = False) -> None:
 
 def _read() -> list[tuple[str, dict[str, bytes]]]:
     async def read() -> list[tuple[str, dict[str, bytes]]]:
-        async with connected(load_settings()) as (inbox, _):
+        async with opened(load_settings()) as (inbox, _):
             return await inbox.quarantined()
 
     return asyncio.run(read())
 
 
 async def _clear() -> None:
-    async with connected(load_settings()) as (inbox, _):
+    async with opened(load_settings()) as (inbox, _):
         await inbox.clear_quarantine()
 
 

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
+from offhook.connection import opened
 from offhook.errors import InboxUnavailable, NotYet
 from offhook.provisioning.api import among, open_api, sentence
 from offhook.settings import Settings, load_settings
 from offhook_cli.options import Json, since_option
-from offhook_cli.pbx import tell_insecure
+from offhook_cli.pbx import warn_insecure
 from offhook_cli.screen import counted, fail, local, note, print_json, print_table, progress
-from offhook_cli.server import connected
 from unifiedapi.errors import UnifiedApiError
 from workers.reconcile.reconciliation import Reconciled, Reconciliation
 
@@ -67,9 +67,9 @@ async def _done(
     settings: Settings, names: list[str], since: datetime, *, dry_run: bool
 ) -> list[Reconciled]:
     done = []
-    async with connected(settings) as (inbox, rq):
+    async with opened(settings) as (inbox, rq):
         for name in names:
-            tell_insecure(settings, name)
+            warn_insecure(settings, name)
             try:
                 async with open_api(settings, name) as api:
                     with progress(f"Reading the records of {name}", 1.0) as advance:

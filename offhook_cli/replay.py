@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from offhook import queues
+from offhook.connection import opened
 from offhook.errors import ConfigError
 from offhook.settings import load_settings
 from offhook_cli.options import Yes, since_option
 from offhook_cli.screen import confirm, counted, local, note
-from offhook_cli.server import connected
 
 
 def replay(
@@ -47,7 +47,7 @@ def replay(
         )
 
     async def run() -> None:
-        async with connected(settings) as (inbox, rq):
+        async with opened(settings) as (inbox, rq):
             count, first = await inbox.read_since(handler, since)
             if first is None:
                 note(f"{handler} has not read any event since {local(since)}.")

@@ -13,7 +13,7 @@ from offhook import logs
 from offhook.settings import Settings, config_path, load_settings
 from offhook_cli.options import Host, Port
 from offhook_cli.screen import note
-from offhook_cli.server import bound, tell_risks
+from offhook_cli.server import bound, log_risks
 from receiver.journal import open_journals
 from receiver.uvicorn_protocol import server_config
 
@@ -48,7 +48,7 @@ def serve(
     )
     config.log_config = logs.CONFIG  # for the processes that uvicorn starts
     listening = bound(host, port)
-    tell_risks(settings)
+    log_risks(settings)
     with suppress(KeyboardInterrupt):  # uvicorn raises it when it has stopped
         _run(config, settings, listening)
 
@@ -59,7 +59,7 @@ def _run(config: uvicorn.Config, settings: Settings, listening: socket.socket) -
         folder = config_path().parent / settings.journal
         for journal in open_journals(folder, settings.journal_size):
             journal.close()
-        _tell(config)
+        _print_address(config)
         Multiprocess(config, sockets=[listening]).run()
         return
     server = _Server(config)
@@ -73,9 +73,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        _tell(self.config)
+        _print_address(self.config)
 
 
-def _tell(config: uvicorn.Config) -> None:
+def _print_address(config: uvicorn.Config) -> None:
     host = f"[{config.host}]" if ":" in config.host else config.host
     note(f"The receiver listens on http://{host}:{config.port}.")

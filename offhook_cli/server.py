@@ -2,37 +2,23 @@
 
 import logging
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
-from redis import Redis
 from redis.exceptions import RedisError
 
-from offhook.connection import connect, connect_rq
+from offhook.connection import connect_rq
 from offhook.errors import ConfigError
-from offhook.inbox import Inbox
 from offhook.operations.server_risks import risks
 from offhook.settings import Settings
 
 log = logging.getLogger("offhook")
 
 
-def tell_risks(settings: Settings) -> None:
+def log_risks(settings: Settings) -> None:
     """Log the settings of the Redis server that can lose events, if it answers."""
     with suppress(RedisError), connect_rq(settings.redis_url) as redis:
         for risk in risks(redis, settings):
             log.warning(risk)
-
-
-@asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[tuple[Inbox, Redis]]:
-    """Open the inbox and a client for RQ."""
-    redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
-    try:
-        yield Inbox(redis, settings.partitions), rq
-    finally:
-        await redis.aclose()
-        rq.close()
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -9,12 +9,12 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from offhook.connection import opened
 from offhook.operations.status import HandlerStatus, Status
 from offhook.operations.status import status as read_status
 from offhook.settings import load_settings
 from offhook_cli.options import Json
 from offhook_cli.screen import Rows, counted, print_json
-from offhook_cli.server import connected
 
 _EVERY = 1.0  # seconds
 
@@ -60,7 +60,7 @@ def _read() -> Status:
 
 async def _read_it() -> Status:
     settings = load_settings()
-    async with connected(settings) as (inbox, rq):
+    async with opened(settings) as (inbox, rq):
         return await read_status(inbox, rq, settings)
 
 

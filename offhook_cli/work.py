@@ -10,7 +10,7 @@ from offhook import logs
 from offhook.errors import ConfigError
 from offhook.settings import Settings, config_path, load_settings
 from offhook_cli.screen import counted, note
-from offhook_cli.server import tell_risks
+from offhook_cli.server import log_risks
 from workers import supervisor
 
 log = logging.getLogger("offhook")
@@ -51,8 +51,8 @@ def work(
     needed = supervisor.needed(settings, beyond)
     names = supervisor.of_handlers(settings, handlers, beyond) if handlers else needed
     members = supervisor.Crew(settings, names)
-    tell_risks(settings)
-    _tell_unknown_pbxs(settings)
+    log_risks(settings)
+    _warn_unknown_pbxs(settings)
     note(_plan(names, needed))
     members.run()
 
@@ -70,7 +70,7 @@ def _check(settings: Settings, handlers: Sequence[str]) -> None:
             )
 
 
-def _tell_unknown_pbxs(settings: Settings) -> None:
+def _warn_unknown_pbxs(settings: Settings) -> None:
     """Warn about an unknown PBX: a typo would silently keep every event from a handler."""
     for name, policy in settings.handlers.items():
         unknown = (policy.pbx or frozenset()) - settings.pbx.keys()

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from offhook.connection import opened
 from offhook.extensions import Extensions
 from offhook.provisioning.api import among
 from offhook.provisioning.files import to_toml
@@ -16,7 +17,6 @@ from offhook.provisioning.self_test import in_the_way
 from offhook.settings import Settings, load_settings
 from offhook_cli.options import Json, PbxName
 from offhook_cli.screen import counted, fail, note, print_json, print_table
-from offhook_cli.server import connected
 from offhook_cli.setup.arguments import AtOnce, Numbers, check_numbers
 from offhook_cli.setup.run import Order, Stored, check_drift, finish, site
 
@@ -140,7 +140,7 @@ def _stale(settings: Settings, stored: Stored) -> list[str]:
 
 def _stored(settings: Settings) -> Stored:
     async def read() -> Stored:
-        async with connected(settings) as (inbox, _):
+        async with opened(settings) as (inbox, _):
             return await Extensions(inbox.redis).all()
 
     return asyncio.run(read())

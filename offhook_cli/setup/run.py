@@ -25,7 +25,7 @@ from offhook.provisioning.registrar import (
     registrar,
 )
 from offhook.settings import Settings
-from offhook_cli.pbx import tell_insecure
+from offhook_cli.pbx import warn_insecure
 from offhook_cli.screen import confirm, counted, fail, note, print_table, progress
 from unifiedapi.errors import UnifiedApiError
 
@@ -78,7 +78,7 @@ async def site(
         extensions = Extensions(redis)
         registrars: dict[str, Registrar | ByHand] = {}
         for name in pbxs:
-            tell_insecure(settings, name)
+            warn_insecure(settings, name)
             registrars[name] = await stack.enter_async_context(
                 registrar(settings, name, at_once=at_once, adopt=adopt)
             )
@@ -107,8 +107,8 @@ async def run(here: Site, orders: Sequence[Order], *, yes: bool, only_plan: bool
         if not survey.is_right or _new_settings(here, pbx, survey)
     ]
     _print_plan([(pbx, survey, _in_words(here, pbx, survey)) for pbx, survey in to_do])
-    _tell_of_others(surveys)
-    _tell(failures)
+    _print_others(surveys)
+    _print_failures(failures)
     for order in orders:
         if isinstance(order.registrar, ByHand) and order.targets:
             note(
@@ -144,7 +144,7 @@ async def run(here: Site, orders: Sequence[Order], *, yes: bool, only_plan: bool
     )
     failed = [(pbx, Failed(o.extension, o.error)) for pbx, o in outcomes if o.error is not None]
     _print_summary(outcomes)
-    _tell(failed)
+    _print_failures(failed)
     if failed:
         note("Fix the cause and run the command again: it continues with the rest.")
     elif urlsplit(here.settings.public_url).hostname in _HERE:
@@ -157,8 +157,8 @@ async def check_drift(orders: Iterable[Order]) -> bool:
     surveys, failures = await _survey(list(orders))
     wrong = [(pbx, survey) for pbx, survey in surveys if not survey.is_right]
     _print_plan([(pbx, survey, _on_pbx(survey)) for pbx, survey in wrong])
-    _tell_of_others(surveys)
-    _tell(failures)
+    _print_others(surveys)
+    _print_failures(failures)
     if wrong:
         note(
             f"! {len(wrong)} of {counted(len(surveys), 'extension')} differ: "
@@ -265,7 +265,7 @@ def _names(extensions: Sequence[str], separator: str = ", ") -> str:
     return f"{separator.join(extensions[:_NAMED])}{separator}and {more} more"
 
 
-def _tell_of_others(surveys: Iterable[tuple[str, Survey]]) -> None:
+def _print_others(surveys: Iterable[tuple[str, Survey]]) -> None:
     others, strays = 0, Counter[str]()
     for _, survey in surveys:
         others += survey.others
@@ -279,7 +279,7 @@ def _tell_of_others(surveys: Iterable[tuple[str, Survey]]) -> None:
         )
 
 
-def _tell(failures: Iterable[tuple[str, Failed[str]]]) -> None:
+def _print_failures(failures: Iterable[tuple[str, Failed[str]]]) -> None:
     """Print the failures; extensions with the same reason share a line."""
     alike: dict[tuple[str, str], list[str]] = {}
     for pbx, failed in failures:
