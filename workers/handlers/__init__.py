@@ -1,1 +1,1 @@
-"""The built-in handlers, one a file. Each uses only what any plugin may import."""
+"""The built-in handlers, one per file or package. Each imports only what any plugin may import."""

@@ -1,4 +1,4 @@
-"""Print every event as one line: to see that events come, and to begin a handler of your own."""
+"""`Console`: print events, to see that they arrive. Also the shortest example of a handler."""
 
 import sys
 from dataclasses import dataclass

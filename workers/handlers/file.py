@@ -1,4 +1,4 @@
-"""Events in files: JSON lines or CSV, a new file when one is full or the day is over."""
+"""`File`: append events to a file, and start a new one when it is full or the day is over."""
 
 import csv
 import fcntl
@@ -20,42 +20,28 @@ from pydantic import AfterValidator, Field
 
 from offhook import CallEvent, Context, EventType, Handler, TemporaryError
 
-LOOK_BACK = 1_000_000  # bytes at a file's end in which an event is looked for before it is added
+LOOK_BACK = 1_000_000  # bytes at the end of a file that are searched for a repeated event
 
-# A column's name, and where in the event it is found.
-_COLUMNS = {
-    "id": "id",
-    "pbx": "pbx",
-    "call_id": "call_id",
-    "extension": "extension",
-    "type": "type",
-    "direction": "direction",
-    "status": "status",
-    "caller_number": "caller.number",
-    "caller_name": "caller.name",
-    "caller_extension": "caller.extension",
-    "called_number": "called.number",
-    "called_extension": "called.extension",
-    "called_did": "called.did",
-    "received": "received",
-    "outcome": "summary.outcome",
-    "started": "summary.started",
-    "answered": "summary.answered",
-    "ended": "summary.ended",
-    "ring_seconds": "summary.ring_seconds",
-    "talk_seconds": "summary.talk_seconds",
-    "answered_by": "summary.answered_by",
-    "recording": "summary.recording",
-}
+_SUMMARY = (
+    *("outcome", "started", "answered", "ended"),
+    *("ring_seconds", "talk_seconds", "answered_by", "recording"),
+)
+_PATHS = (  # of the columns of CSV, within the event
+    *("id", "pbx", "call_id", "extension", "type", "direction", "status"),
+    *("caller.number", "caller.name", "caller.extension"),
+    *("called.number", "called.extension", "called.did"),
+    "received",
+    *(f"summary.{name}" for name in _SUMMARY),
+)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
-# A caller chooses his name: it must not be a formula to a spreadsheet. A phone number is none.
+# Callers choose their names, and a spreadsheet must not run one as a formula. Phone numbers stay.
 _FORMULA = re.compile(r"[=@]|[+-](?![\d ().-]*$)")
 
 
-def _has_a_folder(value: Path) -> Path:
+def _check_path(value: Path) -> Path:
     if not value.parent.is_dir():
-        raise ValueError(f"there is no folder {value.parent}: make it, for the workers' user")
+        raise ValueError(f"there is no folder {value.parent}: create it, for the workers' user")
     if value.is_dir():
         raise ValueError(f"{value} is a folder: name a file in it")
     return value
@@ -66,26 +52,24 @@ class File(Handler):
     """Append every event to a file, as a line of JSON or a row of CSV."""
 
     path: Annotated[
-        Path, AfterValidator(_has_a_folder), Field(description="the file; its folder must exist")
+        Path, AfterValidator(_check_path), Field(description="the file; its folder must exist")
     ]
     format: Annotated[
         Literal["jsonl", "csv"],
-        Field(description="jsonl: all of the event as JSON; csv: what fits a spreadsheet"),
+        Field(description="jsonl: the whole event as JSON; csv: the columns for a spreadsheet"),
     ] = "jsonl"
-    daily: Annotated[bool, Field(description="begin a new file every day (UTC)")] = True
-    megabytes: Annotated[
-        float, Field(gt=0, le=1000, description="begin a new file before this one grows larger")
-    ] = 100.0
-    compress: Annotated[bool, Field(description="compress the files of before with gzip")] = True
+    daily: Annotated[bool, Field(description="start a new file every day (UTC)")] = True
+    megabytes: Annotated[float, Field(gt=0, le=1000, description="maximum size of a file")] = 100.0
+    compress: Annotated[bool, Field(description="compress finished files with gzip")] = True
     keep: Annotated[
-        int | None, Field(ge=1, description="how many files of before to keep; all, if not given")
+        int | None, Field(ge=1, description="number of finished files to keep; all if not set")
     ] = None
 
     events: ClassVar[Sequence[EventType]] = (EventType.CALL_ENDED, EventType.CALL_CORRECTED)
 
     def handle(self, event: CallEvent, context: Context) -> None:
         if self.format == "csv":
-            line = _row(_cell(event, place) for place in _COLUMNS.values())
+            line = _row(_cell(event, path) for path in _PATHS)
         else:
             line = msgspec.json.encode(event) + b"\n"
         try:
@@ -98,10 +82,10 @@ class File(Handler):
             self._tidy(context)
 
     def _append(self, id: str, line: bytes, context: Context) -> bool:  # noqa: A002
-        """Add a line, unless it is there. True: another file was begun for it.
+        """Append a line, unless the file has it. Return whether that started a new file.
 
         Raises:
-            OSError: the line is not there, or might not be after a power cut.
+            OSError: the line is not written, or might not survive a power cut.
         """
         with self._locked():
             with self._opened() as file:
@@ -122,7 +106,7 @@ class File(Handler):
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One writer at a time, of all threads and processes."""
+        """Allow one writer at a time, of all threads and processes."""
         with self._beside("lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -135,26 +119,28 @@ class File(Handler):
 
     @property
     def _header(self) -> bytes:
-        return _row(_COLUMNS) if self.format == "csv" else b""
+        if self.format != "csv":
+            return b""
+        return _row(path.removeprefix("summary.").replace(".", "_") for path in _PATHS)
 
     def _mend(self, file: FileIO, context: Context) -> None:
-        """Put aside a last line without an end: its writer died, and its event comes again."""
+        """Move an incomplete last line out of the file: its writer died, and its event returns."""
         size = _size(file)
         if size == 0 or os.pread(file.fileno(), 1, size - 1) == b"\n":
             return
         file.seek(max(0, size - LOOK_BACK))
         torn = file.readall().rpartition(b"\n")[2]
-        # Not deleted: it may be that an editor left it so.
+        # Kept, because an editor may have written it.
         aside = self.path.with_name(f"{self.path.name}.torn")
         with aside.open("ab") as rest:
             rest.write(torn + b"\n")
             rest.flush()
             os.fsync(rest.fileno())
         file.truncate(size - len(torn))
-        context.log.warning("the last line of %s had no end: it is in %s now", self.path, aside)
+        context.log.warning("the last line of %s was incomplete: moved to %s", self.path, aside)
 
     def _is_over(self, file: FileIO, more: int) -> bool:
-        """Does another file begin before `more` bytes are added?"""
+        """Return whether `more` bytes belong in a new file."""
         status = os.fstat(file.fileno())
         if status.st_size == 0:
             return False
@@ -165,10 +151,10 @@ class File(Handler):
         file.seek(0)
         return file.read(len(self._header)) != self._header
 
-    # The files of before
+    # Finished files
 
     def _put_away(self) -> None:
-        """Name the file after the moment of its last line, so that names sort by time."""
+        """Rename the file to the time of its last line, so that names sort by time."""
         moment = _moment(self.path.stat().st_mtime)
         while (kept := self._kept_as(moment)).exists() or _compressed(kept).exists():
             moment += timedelta(microseconds=1)
@@ -179,7 +165,7 @@ class File(Handler):
         return self.path.with_stem(f"{self.path.stem}-{moment:%Y%m%d-%H%M%S-%f}")
 
     def _tidy(self, context: Context) -> None:
-        """Compress and delete files of before. What fails here is tried again with the next."""
+        """Compress and delete finished files. The next finished file retries what fails."""
         try:
             with self._beside("tidy").open("ab") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -189,13 +175,13 @@ class File(Handler):
                 for path in kept[-self.keep if self.keep else 0 :] if self.compress else []:
                     if path.suffix != ".gz":
                         _compress(path)
-        except BlockingIOError:  # another process is at it
+        except BlockingIOError:  # another process is doing it
             return
         except OSError as error:
-            context.log.error("cannot put away files of before %s: %s", self.path, error)
+            context.log.error("cannot compress or delete old files of %s: %s", self.path, error)
 
     def _kept(self) -> list[Path]:
-        """The files of before, oldest first."""
+        """The finished files, oldest first."""
         name = re.compile(
             rf"{re.escape(self.path.stem)}-\d{{8}}-\d{{6}}-\d{{6}}{re.escape(self.path.suffix)}"
             r"(\.gz)?"
@@ -208,7 +194,10 @@ def _size(file: FileIO) -> int:
 
 
 def _has(file: FileIO, id: str, *, everywhere: bool) -> bool:  # noqa: A002
-    """Is a line with this id there? A first attempt follows a crash so soon that it is near."""
+    """Return whether the file has a line with this id.
+
+    A first attempt looks near the end only: it repeats a line only right after a crash.
+    """
     size = _size(file)
     if size == 0:
         return False
@@ -217,20 +206,20 @@ def _has(file: FileIO, id: str, *, everywhere: bool) -> bool:  # noqa: A002
 
 
 def _write(file: FileIO, data: bytes) -> None:
-    """All of it or, when the disk is full, nothing."""
+    """Write all of the data or, when the disk is full, none of it."""
     size = _size(file)
     left = memoryview(data)
     try:
         while left:
             left = left[file.write(left) :]
     except OSError:
-        with suppress(OSError):  # then the next writer mends it
+        with suppress(OSError):  # otherwise the next writer repairs it
             file.truncate(size)
         raise
 
 
 def _sync(folder: Path) -> None:
-    """Make the names in a folder outlive a power cut."""
+    """Make the names in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -267,10 +256,10 @@ def _row(cells: Iterable[str]) -> bytes:
     return text.getvalue().encode()
 
 
-def _cell(event: CallEvent, place: str) -> str:
-    """As spreadsheets read it: one line, times in UTC without saying so."""
+def _cell(event: CallEvent, path: str) -> str:
+    """A value in the form that spreadsheets read: one line, times in UTC without a zone."""
     value: Any = event
-    for name in place.split("."):
+    for name in path.split("."):
         value = getattr(value, name, None)  # a raw event has no summary
     match value:
         case None:

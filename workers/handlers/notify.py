@@ -1,4 +1,4 @@
-"""Tell people about calls: chat channels, mail, push; whatever Apprise has a URL for."""
+"""`Notify`: tell people about calls by chat, mail or push, through Apprise."""
 
 import asyncio
 import logging
@@ -6,14 +6,11 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from functools import cache
 from typing import Annotated, Any, ClassVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from apprise import Apprise, AppriseAsset, AppriseResult, NotifyFormat
-from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 
 from offhook import (
     CALLBACKS,
@@ -28,92 +25,78 @@ from offhook import (
     TemporaryError,
 )
 from offhook.testing import sample_call, sample_event, sample_events
+from workers.handlers.templates import fill
+from workers.handlers.time_zone import TimeZone
 
 RING = 5  # seconds from one ring to the next, in most of Europe
 
-_SPAN = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
-# Apprise tells neither why a target failed nor when to come back, but its log has the status.
+_HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+# Apprise does not report why a target failed, but its log has the status.
 _STATUS = re.compile(r"\berror=(\d{3})\b")
-
-_environment = ImmutableSandboxedEnvironment(
-    undefined=StrictUndefined,
-    autoescape=False,  # what goes out is plain text
-    finalize=lambda value: "" if value is None else value,
-)
-_template = cache(_environment.from_string)
 
 
 def _lines(value: Any) -> Any:
-    """One URL a line, as in a file that `urls_file` names."""
+    """Split a text with one URL per line, such as the file that `urls_file` names."""
     return value.split() if isinstance(value, str) else value
 
 
-def _are_understood(value: list[SecretStr]) -> list[SecretStr]:
+def _check_urls(value: list[SecretStr]) -> list[SecretStr]:
     for number, url in enumerate(value, start=1):
-        if not _is_understood(url):
+        if not _is_supported(url):
             raise ValueError(
                 f"Apprise does not understand URL {number} of {len(value)}; "
-                "how each service is written: https://appriseit.com/services/"
+                "how to write the URL of each service: https://appriseit.com/services/"
             )
     return value
 
 
-def _is_understood(url: SecretStr) -> bool:
+def _is_supported(url: SecretStr) -> bool:
     log = logging.getLogger("apprise")
-    log.disabled = True  # it would quote what it does not understand, tokens and all
+    log.disabled = True  # it quotes a URL that it does not support, secrets included
     try:
         return Apprise().add(url.get_secret_value())
     finally:
         log.disabled = False
 
 
-def _is_template(value: str) -> str:
-    """A template that every event of a call can fill."""
+def _check_template(value: str, option: ValidationInfo) -> str:
     raw = sample_events("raw")
-    # What the PBX's parameters are called nobody can know beforehand.
+    # Dialects name the PBX's parameters differently, so every sample has them.
     of_calls = [sample_event(type_, parameters=raw[0].parameters) for type_ in CALLS]
     try:
         for event in (*raw, *of_calls):
-            _fill(_template(value), event, event.summary or sample_call())
-    except TemplateError as error:
-        raise ValueError(f"is not a template that an event can fill: {error}") from error
+            _fill(option.field_name or "", value, event, event.summary or sample_call())
+    except PermanentError as error:
+        raise ValueError(str(error)) from error
     return value
 
 
-def _is_span(value: str) -> str:
-    if not _SPAN.fullmatch(value):
-        raise ValueError("is not two times of day, such as 22:00-07:00")
+def _check_hours(value: str) -> str:
+    if not _HOURS.fullmatch(value):
+        raise ValueError("must be two times of day, such as 22:00-07:00")
     return value
 
 
-def _is_zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ValueError("is not a time zone, such as Europe/Bucharest") from error
-    return value
-
-
-_Template = Annotated[str, AfterValidator(_is_template)]
+_Template = Annotated[str, AfterValidator(_check_template)]
 
 
 @dataclass(frozen=True)
 class Notify(Handler):
-    """Tell people of missed calls, and of what else you like, by over 100 services (Apprise)."""
+    """Notify people of missed calls and other events through over 100 services (Apprise)."""
 
     events: ClassVar = (EventType.MISSED_CALL,)
 
     urls: Annotated[
         list[SecretStr],
         BeforeValidator(_lines),
-        Field(min_length=1, description="the targets, as Apprise writes them; best only one"),
-        AfterValidator(_are_understood),
+        Field(min_length=1, description="the targets as Apprise URLs; best only one"),
+        AfterValidator(_check_urls),
     ]
     title: Annotated[_Template, Field(description="the title, a Jinja template")] = (
         "{{ event.type }} {{ event.extension }}"
     )
     body: Annotated[
-        _Template, Field(description="the text, a Jinja template; empty: nothing is sent")
+        _Template, Field(description="the text, a Jinja template; an empty text is not sent")
     ] = (
         "{% if event.parameters.text is defined %}{{ event.parameters.text }}"
         "{% else %}{{ caller }} → {{ called }}"
@@ -122,25 +105,24 @@ class Notify(Handler):
     )
     vip: Annotated[
         tuple[str, ...],
-        Field(description="of call-started only these callers; * and ? as wildcards"),
+        Field(description="of call-started, only these callers; * and ? are wildcards"),
     ] = ()
     rings: Annotated[
         int | None,
         Field(
             ge=1,
             le=20,
-            description="of call-started only what nobody has answered after so many rings of 5 s",
+            description="of call-started, only calls unanswered after this many rings of 5 s",
         ),
     ] = None
     quiet: Annotated[
         str | None,
-        AfterValidator(lambda value: value and _is_span(value)),
-        Field(description="hours in which nothing is sent, such as 22:00-07:00"),
+        AfterValidator(lambda value: value and _check_hours(value)),
+        Field(description="hours without notifications, such as 22:00-07:00"),
     ] = None
     zone: Annotated[
-        str | None,
-        AfterValidator(lambda value: value and _is_zone(value)),
-        Field(description="whose hours they are, such as Europe/Bucharest; the machine's"),
+        TimeZone | None,
+        Field(description="the time zone of these hours, such as Europe/London; the machine's"),
     ] = None
 
     async def handle(self, event: CallEvent, context: Context) -> None:
@@ -149,13 +131,10 @@ class Notify(Handler):
         if self._is_quiet(event.received):
             return
         call = await context.call() if event.summary or event.type in CALLBACKS else None
-        try:
-            title, body = self._text(event, call)
-        except TemplateError as error:
-            raise PermanentError(f"this event does not fit the template: {error}") from error
+        title, body = self._text(event, call)
         if not body:
             return
-        # New targets each time: Apprise makes each object wait seconds between two messages.
+        # New objects each time: Apprise lets each wait seconds between two messages.
         with await _apprise(self.urls).async_notify(
             title=title, body=body, body_format=NotifyFormat.TEXT
         ) as result:
@@ -163,16 +142,16 @@ class Notify(Handler):
                 raise TemporaryError(_sentence(result))
 
     def preview(self, event: CallEvent) -> str:
-        """What would be sent of an event."""
+        """Return the notification that an event would send."""
         title, body = self._text(event, event.summary or sample_call())
-        return f"{title}\n{body}" if body else "(nothing is sent: the text is empty)"
+        return f"{title}\n{body}" if body else "(nothing to send: the text is empty)"
 
     def _text(self, event: CallEvent, call: Call | None) -> tuple[str, str]:
-        title = " ".join(_fill(_template(self.title), event, call).split())
-        return title, _fill(_template(self.body), event, call).strip()
+        title = " ".join(_fill("title", self.title, event, call).split())
+        return title, _fill("body", self.body, event, call).strip()
 
     async def _is_wanted(self, event: CallEvent, context: Context) -> bool:
-        """Does a call that has begun concern somebody? That of a VIP does at once."""
+        """Return whether to notify of a call that has started. Waits for `rings`."""
         if not self.vip and self.rings is None:
             return True
         numbers = filter(None, (event.caller.number, event.caller.e164))
@@ -200,26 +179,28 @@ def _apprise(urls: list[SecretStr]) -> Apprise:
     return apprise
 
 
-def _fill(template: Template, event: CallEvent, call: Call | None) -> str:
-    return template.render(
-        event=event, call=call, caller=_name(event.caller), called=_name(event.called)
-    )
+def _fill(option: str, template: str, event: CallEvent, call: Call | None) -> str:
+    names = {"caller": _name(event.caller), "called": _name(event.called)}
+    return fill(option, template, _text, event=event, call=call, **names)
+
+
+def _text(value: Any) -> Any:
+    return "" if value is None else value
 
 
 def _name(party: Party) -> str:
-    """How a person would call this side of a call."""
     number = party.number or party.extension or party.did or "unknown"
     return f"{party.name} ({number})" if party.name else number
 
 
 def _sentence(result: AppriseResult) -> str:
-    """Which services failed, without anything of their URLs."""
+    """Name the services that failed, without their URLs."""
     failed = [target for target in result.results if not target]
     named = []
     for target in failed:
         statuses = [found[1] for entry in target.logs() if (found := _STATUS.search(str(entry)))]
         named.append(f"{target.name} ({statuses[-1]})" if statuses else target.name)
     return (
-        f"{len(failed)} of {len(result.results)} targets did not take the notification: "
-        f"{', '.join(named)}; the worker's log says more"
+        f"{len(failed)} of {len(result.results)} targets did not accept the notification: "
+        f"{', '.join(named)}; see the worker's log"
     )

@@ -1,25 +1,23 @@
-"""Every event as an HTTP request of our own: signed after Standard Webhooks, maybe a CloudEvent."""
+"""`Webhook`: send events as HTTP requests, signed (Standard Webhooks) or as CloudEvents."""
 
 import json
 import re
 from base64 import b64decode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 import msgspec
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
-from jinja2 import StrictUndefined, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 from standardwebhooks import Webhook as Signer
 
 from offhook import CallEvent, Context, Handler, PermanentError
 from offhook.http import is_private
 from offhook.testing import sample_events
+from workers.handlers.templates import fill
 
 _encode = msgspec.json.encode
 
@@ -27,25 +25,21 @@ _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = re.compile(r"(webhook-.*|ce-.*|content-type|content-length|host)", re.IGNORECASE)
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(; ?[\w-]+=[\w.-]+)*", re.ASCII)
 
-_environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
-_environment.policies["json.dumps_function"] = lambda value, **_: _encode(value).decode()
-_template = cache(_environment.from_string)
 
-
-def _is_url(value: SecretStr) -> SecretStr:
+def _check_url(value: SecretStr) -> SecretStr:
     parts = urlsplit(value.get_secret_value())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must begin with http:// or https:// and name a host")
     return value
 
 
-def _is_secret(value: SecretStr | None) -> SecretStr | None:
+def _check_secret(value: SecretStr | None) -> SecretStr | None:
     if value is None:
         return None
     encoded = value.get_secret_value().removeprefix("whsec_")
     try:
         size = len(b64decode(encoded + "=" * (-len(encoded) % 4), validate=True))
-    except ValueError:  # what it says may quote the secret
+    except ValueError:  # its message may quote the secret
         size = 0
     if encoded == value.get_secret_value() or not 24 <= size <= 64:
         raise ValueError(
@@ -55,23 +49,22 @@ def _is_secret(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
-def _are_headers(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+def _check_headers(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
     for name, content in value.items():
         if not _HEADER.fullmatch(name) or not content.get_secret_value().isprintable():
-            raise ValueError(f"{name!r} is not a header, or its value is more than one line")
+            raise ValueError(f"{name!r} is not a header name, or its value has several lines")
         if _OURS.fullmatch(name):
-            raise ValueError(f"{name!r} is set by the handler itself; leave it out")
+            raise ValueError(f"{name!r} is set by the handler: leave it out")
     return value
 
 
-def _is_media_type(value: str) -> str:
+def _check_media_type(value: str) -> str:
     if not _MEDIA_TYPE.fullmatch(value):
         raise ValueError("must be a media type, such as application/json")
     return value
 
 
-def _is_template(value: str | None, others: ValidationInfo) -> str | None:
-    """A template that some type of event can fill."""
+def _check_body(value: str | None, others: ValidationInfo) -> str | None:
     if value is None or "content_type" not in others.data:
         return value
     problem: PermanentError | None = None
@@ -83,62 +76,63 @@ def _is_template(value: str | None, others: ValidationInfo) -> str | None:
                 problem = problem or error
             else:
                 return value
-    raise ValueError(f"fits no event: {problem}")
+    raise ValueError(f"fits no event type: {problem}")
 
 
-def _may_go_there(value: bool, others: ValidationInfo) -> bool:
+def _check_private(value: bool, others: ValidationInfo) -> bool:
     if not value and "url" in others.data:
         host = urlsplit(others.data["url"].get_secret_value()).hostname
         if host and is_private(host):
             raise ValueError(
-                f"must be true for {host}: that is this machine, or in a private network"
+                f"must be true for {host}: it is this machine, or in a private network"
             )
     return value
 
 
-_Secret = Annotated[SecretStr | None, AfterValidator(_is_secret)]
+_Secret = Annotated[SecretStr | None, AfterValidator(_check_secret)]
 
 
 @dataclass(frozen=True)
 class Webhook(Handler):
-    """POST every event as JSON to a URL, signed after Standard Webhooks when there is a secret."""
+    """POST every event as JSON to a URL, signed (Standard Webhooks) if there is a secret."""
 
     url: Annotated[
-        SecretStr, AfterValidator(_is_url), Field(description="where the events are sent")
+        SecretStr, AfterValidator(_check_url), Field(description="the URL to send the events to")
     ]
     secret: Annotated[
-        _Secret, Field(description="signs the requests: whsec_ and the base64 of 24 to 64 bytes")
+        _Secret,
+        Field(description="the key that signs requests: whsec_ and 24 to 64 bytes in base64"),
     ] = None
     previous_secret: Annotated[
         _Secret,
-        Field(description="signs them too, while the receiver changes from this one to `secret`"),
+        Field(description="a second key, while the target changes from this one to `secret`"),
     ] = None
     cloudevents: Annotated[
         Literal["off", "structured", "binary"],
-        Field(description="send a CloudEvent 1.0: all in the body, or its attributes as headers"),
+        Field(description="send a CloudEvent 1.0, structured (in the body) or binary (in headers)"),
     ] = "off"
     content_type: Annotated[
-        str, AfterValidator(_is_media_type), Field(description="what the body is")
+        str, AfterValidator(_check_media_type), Field(description="the media type of the body")
     ] = "application/json"
     body: Annotated[
         str | None,
-        AfterValidator(_is_template),
-        Field(description="what is sent instead of the event as JSON, a Jinja template"),
+        AfterValidator(_check_body),
+        Field(description="a Jinja template of the body; the event as JSON if not set"),
     ] = None
     headers: Annotated[
         dict[str, SecretStr],
-        AfterValidator(_are_headers),
-        Field(description="further headers of every request, such as Authorization"),
+        AfterValidator(_check_headers),
+        Field(description="more headers for every request, such as Authorization"),
     ] = field(default_factory=dict)
-    timeout: Annotated[
-        float, Field(gt=0, le=300, description="seconds that the other side has for its answer")
-    ] = 10.0
+    timeout: Annotated[float, Field(gt=0, le=300, description="seconds to wait for a response")] = (
+        10.0
+    )
     private_networks: Annotated[
         bool,
-        AfterValidator(_may_go_there),
+        AfterValidator(_check_private),
         Field(
             validate_default=True,
-            description="may the URL lead to this machine or into a private network?",
+            description="allow a URL of this machine or in a private network",
         ),
     ] = False
 
@@ -156,7 +150,7 @@ class Webhook(Handler):
         context.check(answer)
 
     def _message(self, event: CallEvent) -> tuple[dict[str, str], bytes]:
-        """The headers and the body that say what happened."""
+        """The content headers and the body."""
         if self.cloudevents == "off":
             if self.body is None:
                 return {"content-type": self.content_type}, _encode(event)
@@ -171,7 +165,7 @@ class Webhook(Handler):
         return dict(message.headers), message.body
 
     def _signed(self, id: str, body: bytes) -> dict[str, str]:  # noqa: A002 - the standard's word
-        """The headers of Standard Webhooks: the id is the event's, the time that of the attempt."""
+        """The headers of Standard Webhooks, with the event's id and the time of this attempt."""
         now = datetime.now(UTC)
         headers = {"webhook-id": id, "webhook-timestamp": str(int(now.timestamp()))}
         secrets = [s.get_secret_value() for s in (self.secret, self.previous_secret) if s]
@@ -189,17 +183,15 @@ def _is_json(content_type: str) -> bool:
 
 
 def _fill(template: str, event: CallEvent, content_type: str) -> str:
-    """The template with the event in it. Raises PermanentError when they do not fit."""
-    try:
-        text: str = _template(template).render(event=event, call=event.summary)
-        if _is_json(content_type):
+    """Render the body. Raises PermanentError when the event does not fit the template."""
+    text = fill("body", template, event=event, call=event.summary)
+    if _is_json(content_type):
+        try:
             json.loads(text)
-    except (TemplateError, TypeError) as error:
-        raise PermanentError(f"the event does not fit the body's template: {error}") from error
-    except ValueError as error:
-        raise PermanentError(
-            f"the body's template does not give JSON ({error}): pass values through | tojson"
-        ) from error
+        except ValueError as error:
+            raise PermanentError(
+                f"the template in body does not give JSON ({error}): pass values through | tojson"
+            ) from error
     return text
 
 

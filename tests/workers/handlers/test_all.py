@@ -1,4 +1,4 @@
-"""What holds for every installed handler, and for those that send requests."""
+"""Promises of every installed handler, and of those that send requests."""
 
 import re
 from collections.abc import Callable
@@ -22,7 +22,7 @@ HANDLERS, CRMS = (
 )
 DOCS = f"{HANDLERS}\n{CRMS}"
 
-# What every handler of a CRM has.
+# The options of every CRM handler.
 CRM_OPTIONS: dict[str, Any] = {
     "several": "all",
     "unknown": "create",
@@ -35,7 +35,7 @@ CRM_OPTIONS: dict[str, Any] = {
     "timeout": 5.0,
 }
 
-# Options with which each can be made, every one of them set.
+# For each handler, a valid value of every option.
 OPTIONS: dict[str, dict[str, Any]] = {
     "agents": {
         "host": "https://pbx",
@@ -136,7 +136,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Those that send requests, sending them to a server of ours.
+# Handlers that send requests, with options to send them to a test server.
 SENDING: dict[str, Callable[[HttpTarget], dict[str, Any]]] = {
     "notify": lambda target: {
         "urls": f"json://127.0.0.1:{target.port}/",
@@ -145,7 +145,7 @@ SENDING: dict[str, Callable[[HttpTarget], dict[str, Any]]] = {
     "webhook": lambda target: {"url": target.url, "private_networks": True},
 }
 
-# What no status makes permanent: Apprise does not say why a target refused.
+# No status is permanent for these: Apprise does not report why a target refused.
 ALWAYS_TEMPORARY = {"notify"}
 
 names = pytest.mark.parametrize("name", installed("handlers"))
@@ -159,7 +159,7 @@ def handler_class(name: str) -> type[Handler]:
 
 
 def options_of(name: str) -> dict[str, FieldInfo]:
-    """Every option and what pydantic's Field says about it."""
+    """Every option and its pydantic Field."""
     described = {}
     for option, hint in get_type_hints(handler_class(name), include_extras=True).items():
         if get_origin(hint) is Annotated:
@@ -169,7 +169,7 @@ def options_of(name: str) -> dict[str, FieldInfo]:
 
 
 def plain(value: Any) -> Any:
-    """A value as it was in the configuration."""
+    """A value as written in the configuration."""
     match value:
         case SecretStr():
             return value.get_secret_value()
@@ -195,14 +195,14 @@ def test_options_survive_a_round_trip(name: str) -> None:
 
 
 @names
-def test_an_option_that_there_is_not_is_named(name: str) -> None:
+def test_an_error_names_an_unknown_option(name: str) -> None:
     with pytest.raises(ConfigError) as raised:
         configured(handler_class(name), **OPTIONS[name], colour="red")
     assert raised.value.problems == ["options.colour: there is no such option"]
 
 
 @names
-def test_an_option_of_the_wrong_kind_is_named(name: str) -> None:
+def test_an_error_names_an_option_of_the_wrong_type(name: str) -> None:
     for option in OPTIONS[name]:
         with pytest.raises(ConfigError) as raised:
             configured(handler_class(name), **OPTIONS[name] | {option: object()})
@@ -216,7 +216,7 @@ def test_no_secret_is_in_its_repr(name: str) -> None:
 
 
 @names
-def test_it_says_what_it_does_and_what_each_option_means(name: str) -> None:
+def test_it_documents_itself_and_each_option(name: str) -> None:
     cls = handler_class(name)
     assert cls.__doc__
     assert not cls.__doc__.startswith(f"{cls.__name__}(")  # what dataclass would write
@@ -226,21 +226,7 @@ def test_it_says_what_it_does_and_what_each_option_means(name: str) -> None:
 
 
 @names
-def test_it_imports_only_what_any_plugin_may(name: str) -> None:
-    module = handler_class(name).__module__
-    code = Path(str(__import__(module, fromlist=["_"]).__file__))
-    ours = re.findall(
-        r"^(?:from|import) ((?:offhook|workers|receiver|unifiedapi)[\w.]*)",
-        code.read_text(),
-        re.MULTILINE,
-    )
-    others = {found for found in ours if not found.startswith(f"{module}.")}
-    others = {found for found in others if not re.match(r"unifiedapi\.(?!sandbox)", found)}
-    assert others <= {"offhook", "offhook.http", "offhook.testing", "workers.handlers.crm"}
-
-
-@names
-def test_the_docs_have_its_section_with_every_option_and_no_other(name: str) -> None:
+def test_the_docs_list_its_options(name: str) -> None:
     sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", DOCS, re.DOTALL | re.MULTILINE))
     section = sections[f"`{name}`"]
     if issubclass(handler_class(name), Crm):
@@ -249,7 +235,7 @@ def test_the_docs_have_its_section_with_every_option_and_no_other(name: str) -> 
     assert named == list(OPTIONS[name])
 
 
-def test_the_docs_have_no_section_of_another() -> None:
+def test_the_docs_have_no_other_section() -> None:
     assert set(re.findall(r"^## `(\w+)`", DOCS, re.MULTILINE)) == set(installed("handlers"))
 
 
@@ -263,7 +249,7 @@ def test_the_docs_first_handler_works(capsys: pytest.CaptureFixture[str], tmp_pa
 
 
 @senders
-def test_the_events_id_reaches_the_other_side(name: str, target: HttpTarget) -> None:
+def test_the_events_id_reaches_the_target(name: str, target: HttpTarget) -> None:
     event = sample_event()
     deliver(configured(handler_class(name), **SENDING[name](target)), event)
     (request,) = target.requests

@@ -1,4 +1,4 @@
-"""The stream handler against real brokers: what is in them afterwards is what counts."""
+"""The stream handler against real brokers: the tests read what the brokers hold afterwards."""
 
 import asyncio
 import gc
@@ -28,12 +28,12 @@ from offhook.errors import ConfigError
 from offhook.testing import configured, context, deliver, sample_event, sample_events
 from tests import brokers
 from tests.brokers import LARGEST, PASSWORD, Broker
-from workers.handlers.stream import Stream
+from workers.handlers.event_bus import Stream
 
 
 @dataclass
 class Message:
-    """What somebody who reads from the bus gets."""
+    """A message, as a consumer gets it."""
 
     body: bytes
     headers: dict[str, str]
@@ -44,7 +44,7 @@ class Message:
 
 @dataclass
 class Bus:
-    """A broker, how the handler is told of it, and what it holds."""
+    """A broker, the handler's options for it, and what it holds."""
 
     broker: Broker
 
@@ -61,10 +61,10 @@ class Bus:
         return configured(Stream, **defaults | options)
 
     def prepare(self, topic: str) -> None:
-        """Make what takes the messages of a topic."""
+        """Create what receives the messages of a topic."""
 
     def read(self, topic: str) -> list[Message]:
-        """All messages that the topic has had, in their order."""
+        """All messages of the topic, in order."""
         raise NotImplementedError
 
 
@@ -166,7 +166,7 @@ class Mqtt(Bus):
         return found
 
     def _subscribe(self, topic: str, *options: str) -> str:
-        """Be the client `reader-of-…`, for which the broker keeps what comes in the meantime."""
+        """Connect as the client `reader-of-…`, whose messages the broker keeps meanwhile."""
         return subprocess.run(
             ["mosquitto_sub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", str(self.broker.port),
              "-u", "offhook", "-P", PASSWORD, "-i", f"reader-of-{topic}", "-c", "-x", "3600",
@@ -185,7 +185,7 @@ BUSES: dict[str, tuple[type[Bus], Callable[[Path], AbstractContextManager[Broker
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Bus]]:
-    """Each broker, from the first test that asks for it to the last of the module."""
+    """Start each broker for the first test that asks for it, and stop it after the module."""
     with ExitStack() as stack:
         started: dict[str, Bus] = {}
 
@@ -205,7 +205,7 @@ def bus(request: pytest.FixtureRequest, running: Callable[[str], Bus]) -> Bus:
 
 @pytest.fixture
 def topic() -> str:
-    """One that no other test publishes to."""
+    """A topic for this test alone."""
     return f"calls.{uuid.uuid4().hex}"
 
 
@@ -220,8 +220,8 @@ def test_an_event_arrives(bus: Bus, topic: str) -> None:
     assert message.headers["content-type"] == "application/json"
 
 
-def test_calls_are_published_side_by_side_and_each_in_its_order(bus: Bus, topic: str) -> None:
-    """As dispatch does it: on uvloop, many at once, of each call one after the other."""
+def test_calls_are_published_concurrently_and_each_in_order(bus: Bus, topic: str) -> None:
+    """On uvloop and many calls at once, as dispatch does it."""
     bus.prepare(topic)
     handler = bus.handler(topic)
 
@@ -241,14 +241,14 @@ def test_calls_are_published_side_by_side_and_each_in_its_order(bus: Bus, topic:
     assert statuses == {str(call): [str(n) for n in range(10)] for call in range(20)}
 
 
-def test_kafka_has_the_call_as_the_key(running: Callable[[str], Bus], topic: str) -> None:
+def test_the_kafka_key_is_the_call(running: Callable[[str], Bus], topic: str) -> None:
     bus = running("kafka")
     event = sample_event("call-ended")
     deliver(bus.handler(topic), event)
     assert bus.read(topic)[0].headers["key"] == event.call == "main/1795289400.101"
 
 
-def test_nats_keeps_a_redelivery_out(running: Callable[[str], Bus], topic: str) -> None:
+def test_nats_drops_a_redelivery(running: Callable[[str], Bus], topic: str) -> None:
     bus = running("nats")
     bus.prepare(topic)
     event = sample_event("call-ended")
@@ -267,7 +267,7 @@ def test_a_redelivery_has_the_same_id(running: Callable[[str], Bus], name: str, 
     assert [message.headers["id"] for message in bus.read(topic)] == [event.id] * 2
 
 
-def test_a_cloud_event_is_read_back(bus: Bus, topic: str) -> None:
+def test_a_cloud_event_can_be_read(bus: Bus, topic: str) -> None:
     bus.prepare(topic)
     event = sample_event("call-ended")
     deliver(bus.handler(topic, cloudevents="structured"), event)
@@ -283,7 +283,7 @@ def test_a_cloud_event_is_read_back(bus: Bus, topic: str) -> None:
     assert attributes["time"] == event.received
 
 
-def test_a_topic_is_filled_and_safe(bus: Bus, topic: str) -> None:
+def test_values_in_a_topic_are_made_safe(bus: Bus, topic: str) -> None:
     event = sample_event("call-ended", extension="0003*210/#.>")
     bus.prepare(f"{topic}.call-ended.0003_210____")
     deliver(bus.handler(topic + ".{{ event.type }}.{{ event.extension }}"), event)
@@ -292,7 +292,7 @@ def test_a_topic_is_filled_and_safe(bus: Bus, topic: str) -> None:
 
 
 async def back(handler: Stream, event: CallEvent) -> None:
-    """Deliver it, as in earnest: again and again until the broker has got up."""
+    """Deliver the event, and retry until the broker is back."""
     for _ in range(30):
         with suppress(TemporaryError):
             return await handler.handle(event, context(event=event))
@@ -301,61 +301,57 @@ async def back(handler: Stream, event: CallEvent) -> None:
 
 
 @pytest.mark.parametrize("name", ["rabbitmq", "nats", "mqtt"])
-def test_a_broker_that_is_down_is_temporary_and_comes_back(
+async def test_a_broker_that_is_down_is_temporary_and_recovers(
     running: Callable[[str], Bus], name: str, topic: str
 ) -> None:
     bus = running(name)
-    bus.prepare(topic)
+    await asyncio.to_thread(bus.prepare, topic)
     handler = bus.handler(topic)
     first, second, third = (sample_event("call-ended") for _ in range(3))
-
-    async def story() -> None:
-        await handler.handle(first, context(event=first))
-        bus.broker.kill()
-        for _ in range(2):
-            with pytest.raises(TemporaryError, match=f"127.0.0.1:{bus.broker.port}") as raised:
-                await handler.handle(second, context(event=second))
-            assert PASSWORD not in str(raised.value)
-        bus.broker.start()
-        await asyncio.to_thread(bus.prepare, topic)
-        await back(handler, third)
-
-    asyncio.run(story())
+    await handler.handle(first, context(event=first))
+    bus.broker.kill()
+    for _ in range(2):
+        with pytest.raises(TemporaryError, match=f"127.0.0.1:{bus.broker.port}") as raised:
+            await handler.handle(second, context(event=second))
+        assert PASSWORD not in str(raised.value)
+    bus.broker.start()
+    await asyncio.to_thread(bus.prepare, topic)
+    await back(handler, third)
     # Mosquitto keeps nothing here; with the others, acknowledged means on the disk.
     kept = [] if name == "mqtt" else [first.id]
-    ids = dict.fromkeys(message.headers["id"] for message in bus.read(topic))
+    ids = dict.fromkeys(
+        message.headers["id"] for message in await asyncio.to_thread(bus.read, topic)
+    )
     assert list(ids) == [*kept, third.id]
 
 
-def test_a_broker_that_hangs_is_temporary_and_comes_back(bus: Bus, topic: str) -> None:
-    bus.prepare(topic)
+async def test_a_broker_that_hangs_is_temporary_and_recovers(bus: Bus, topic: str) -> None:
+    await asyncio.to_thread(bus.prepare, topic)
     handler = bus.handler(topic, timeout=1.0)
     first, second, third = (sample_event("call-ended") for _ in range(3))
-
-    async def story() -> None:
-        await handler.handle(first, context(event=first))
-        bus.broker.signal(signal.SIGSTOP)
-        await asyncio.sleep(0.2)  # it takes a moment until all of it has stopped
-        try:
-            with pytest.raises(TemporaryError, match=f"127.0.0.1:{bus.broker.port}"):
-                await handler.handle(second, context(event=second))
-        finally:
-            bus.broker.signal(signal.SIGCONT)
-        await back(handler, third)
-
-    asyncio.run(story())
-    ids = dict.fromkeys(message.headers["id"] for message in bus.read(topic))
+    await handler.handle(first, context(event=first))
+    bus.broker.signal(signal.SIGSTOP)
+    await asyncio.sleep(0.2)  # until all its threads have stopped
+    try:
+        with pytest.raises(TemporaryError, match=f"127.0.0.1:{bus.broker.port}"):
+            await handler.handle(second, context(event=second))
+    finally:
+        bus.broker.signal(signal.SIGCONT)
+    await back(handler, third)
+    ids = dict.fromkeys(
+        message.headers["id"] for message in await asyncio.to_thread(bus.read, topic)
+    )
     assert [id for id in ids if id != second.id] == [first.id, third.id]  # noqa: A001
 
 
-def test_nobody_listening_is_temporary(bus: Bus, topic: str) -> None:
+def test_a_refused_connection_is_temporary(bus: Bus, topic: str) -> None:
     url = bus.url().replace(str(bus.broker.port), "1")
     with pytest.raises(TemporaryError, match=r"127\.0\.0\.1:1\b") as raised:
         deliver(bus.handler(topic, url=url), sample_event("call-ended"))
     assert PASSWORD not in str(raised.value)
 
 
-# nats-py leaves a socket open when it is turned away; collected here, it spoils no other test.
+# nats-py leaves a socket open when it is refused. Collect it here, not in another test.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", ["rabbitmq", "nats", "mqtt"])
 def test_wrong_credentials_are_temporary_and_not_shown(
@@ -375,31 +371,29 @@ def test_a_missing_right_is_temporary(running: Callable[[str], Bus], name: str) 
     bus = running(name)
     bus.prepare("calls.other")
     through = "secret" if name == "rabbitmq" else bus.through
-    with pytest.raises(TemporaryError, match=r"gives no right to publish to 'calls\.secret'"):
+    with pytest.raises(TemporaryError, match=r"does not allow publishing to 'calls\.secret'"):
         deliver(bus.handler("calls.secret", through=through), sample_event("call-ended"))
 
 
 @pytest.mark.parametrize("name", ["rabbitmq", "nats", "mqtt"])
-def test_an_event_that_is_too_large_is_permanent_and_hinders_no_other(
+async def test_an_event_that_is_too_large_is_permanent_and_the_next_is_delivered(
     running: Callable[[str], Bus], name: str, topic: str
 ) -> None:
     bus = running(name)
-    bus.prepare(topic)
+    await asyncio.to_thread(bus.prepare, topic)
     handler = bus.handler(topic)
     event, large = (
         sample_event("hangup", parameters={"CallID": "x" * size}) for size in (1, LARGEST)
     )
-
-    async def story() -> None:
-        with pytest.raises(PermanentError, match="larger than"):
-            await handler.handle(large, context(event=large))
-        await handler.handle(event, context(event=event))
-
-    asyncio.run(story())
-    assert [message.headers["id"] for message in bus.read(topic)] == [event.id]
+    with pytest.raises(PermanentError, match="larger than"):
+        await handler.handle(large, context(event=large))
+    await handler.handle(event, context(event=event))
+    assert [message.headers["id"] for message in await asyncio.to_thread(bus.read, topic)] == [
+        event.id
+    ]
 
 
-def test_an_event_that_kafka_finds_too_large_is_permanent(
+def test_an_event_that_is_too_large_for_kafka_is_permanent(
     running: Callable[[str], Bus], topic: str
 ) -> None:
     event = sample_event("hangup", parameters={"CallID": "x" * 2_000_000})
@@ -413,11 +407,11 @@ def test_an_event_that_kafka_finds_too_large_is_permanent(
         ("rabbitmq", {"topic": "nowhere"}, "has no queue for 'nowhere': declare"),
         ("rabbitmq", {"through": "calls"}, "has no queue for .* behind the exchange 'calls'"),
         ("rabbitmq", {"through": "nowhere"}, "has no exchange 'nowhere'"),
-        ("nats", {"topic": "nowhere"}, "has no stream 'CALLS' that takes 'nowhere'"),
-        ("nats", {"through": "NOWHERE"}, "has no stream 'NOWHERE' that takes"),
+        ("nats", {"topic": "nowhere"}, "has no stream 'CALLS' for 'nowhere'"),
+        ("nats", {"through": "NOWHERE"}, "has no stream 'NOWHERE' for"),
     ],
 )
-def test_a_place_that_is_missing_is_temporary(
+def test_a_missing_queue_exchange_or_stream_is_temporary(
     running: Callable[[str], Bus], topic: str, name: str, options: dict[str, str], message: str
 ) -> None:
     bus = running(name)
@@ -426,18 +420,16 @@ def test_a_place_that_is_missing_is_temporary(
         deliver(bus.handler(**{"topic": topic} | options), sample_event("call-ended"))
 
 
-def test_a_virtual_host_that_is_missing_is_temporary(
-    running: Callable[[str], Bus], topic: str
-) -> None:
+def test_a_missing_virtual_host_is_temporary(running: Callable[[str], Bus], topic: str) -> None:
     bus = running("rabbitmq")
-    with pytest.raises(TemporaryError, match="does not open the virtual host"):
+    with pytest.raises(TemporaryError, match="refuses the virtual host"):
         deliver(bus.handler(topic, url=f"{bus.url()}/nowhere"), sample_event("call-ended"))
 
 
 @pytest.mark.parametrize(
     ("name", "scheme"), [("rabbitmq", "amqps"), ("nats", "tls"), ("mqtt", "mqtts")]
 )
-def test_tls_is_spoken_with_a_broker_whose_certificate_is_good(
+def test_tls_requires_a_trusted_certificate(
     running: Callable[[str], Bus],
     tmp_path: Path,
     topic: str,
@@ -464,7 +456,7 @@ _PUBLISHER = """
 import asyncio, sys
 from offhook import CallEvent
 from offhook.testing import configured, context
-from workers.handlers.stream import Stream
+from workers.handlers.event_bus import Stream
 import json
 
 async def publish():
@@ -478,7 +470,7 @@ asyncio.run(publish())
 """
 
 
-def test_a_killed_worker_loses_nothing_and_leaves_nothing_twice(
+def test_a_killed_worker_loses_and_repeats_nothing(
     running: Callable[[str], Bus], topic: str
 ) -> None:
     bus = running("nats")
@@ -535,7 +527,9 @@ URL = "nats://offhook:hush@broker.example.com"
         ({"timeout": 0}, "timeout"),
     ],
 )
-def test_a_wrong_option_is_named_and_not_shown(options: dict[str, Any], name: str) -> None:
+def test_an_error_names_a_wrong_option_and_hides_its_value(
+    options: dict[str, Any], name: str
+) -> None:
     with pytest.raises(ConfigError) as raised:
         configured(Stream, **{"url": URL, "through": "CALLS"} | options)
     (problem,) = raised.value.problems
@@ -543,35 +537,32 @@ def test_a_wrong_option_is_named_and_not_shown(options: dict[str, Any], name: st
     assert "hush" not in problem
 
 
-def test_nats_must_be_told_its_stream() -> None:
+def test_nats_requires_a_stream() -> None:
     with pytest.raises(ConfigError, match=r"options\.through: must name the JetStream stream"):
         configured(Stream, url=URL)
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
+def test_urls_of_every_kind_are_accepted() -> None:
+    for url in (
         "kafka://a,b:9093",
         "kafka+ssl://u:p%40ss@a:9093,b?mechanism=SCRAM-SHA-512",
         "kafka://u:p@[::1]:9092?mechanism=PLAIN",
         "amqps://u:p@h/vhost",
         "mqtts://u:p@h",
-    ],
-)
-def test_urls_that_are_understood(url: str) -> None:
-    configured(Stream, url=url)
+    ):
+        configured(Stream, url=url)
 
 
-def test_an_event_whose_topic_is_none_is_permanent() -> None:
+def test_an_event_that_gives_no_valid_topic_is_permanent() -> None:
     handler = configured(Stream, url="kafka://127.0.0.1:1", topic="{{ event.call_id }}")
-    with pytest.raises(PermanentError, match="nothing to publish to with Kafka"):
+    with pytest.raises(PermanentError, match="is not a topic that Kafka accepts"):
         deliver(handler, sample_event("hangup", call_id="1" * 250))
 
 
-def test_by_default_it_gets_the_calls() -> None:
+def test_its_default_events_are_those_of_calls() -> None:
     assert list(Stream.events) == [event.type for event in sample_events("calls")]
 
 
 def test_no_connection_is_made_before_the_first_event() -> None:
-    """The workers fork: what was connected before would be shared."""
+    """The workers fork, and would share the connection."""
     assert "_buses" not in vars(configured(Stream, url="kafka://h"))
