@@ -1,15 +1,14 @@
-"""Queue agents on a sandbox PBX, over HTTP."""
+"""The agents handler against a sandbox PBX, over HTTP."""
 
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import pytest
-from redis import Redis
 
 from offhook import Call, EventType, Leg, Party, PermanentError, TemporaryError
 from offhook.connection import connect
@@ -31,11 +30,11 @@ T = EventType
 
 @dataclass
 class Desk:
-    """An agent's phone, and the handler that hears of it."""
+    """An agent's phone, and the handler that gets its events."""
 
     pbx: Sandbox
     handler: Agents
-    memory: Memory = field(default_factory=LocalMemory)
+    memory: Memory
 
     def set(self, status: AgentStatus, agent: str = AGENT, queue: str = QUEUE) -> None:
         self._agent(agent, queue).status = status
@@ -48,7 +47,7 @@ class Desk:
         return next(a for a in self.pbx.store.extensions[queue].agents if a.number == agent)
 
     def tell(self, type_: EventType, call: Call, **fields: Any) -> None:
-        """An event of the agent's phone in a call that is so by now."""
+        """Deliver an event of the agent's phone, with the current state of its call."""
         summary = call if type_ is T.CALL_ENDED else None
         event = sample_event(type_, **{"summary": summary, "extension": AGENT} | fields)
         event = msgspec.structs.replace(event, call_id=call.id)
@@ -81,13 +80,20 @@ def out(id_: str = "c1", *, answered: bool = False, ended: bool = False) -> Call
     return sample_call(id=id_, legs=(leg(answered=answered, ended=ended),))
 
 
+@contextmanager
+def new_desk(memory: Memory | None = None) -> Iterator[Desk]:
+    with sandbox() as pbx:
+        agents = configured(Agents, host=pbx.url, queues=[QUEUE], token="sandbox-token")
+        yield Desk(pbx, agents, memory or LocalMemory())
+
+
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    with sandbox() as pbx:
-        yield Desk(pbx, configured(Agents, host=pbx.url, queues=[QUEUE], token="sandbox-token"))
+    with new_desk() as made:
+        yield made
 
 
-def test_who_calls_out_is_paused_and_is_back_after_it(desk: Desk) -> None:
+def test_an_agent_is_paused_during_an_outgoing_call(desk: Desk) -> None:
     desk.call_out()
     assert desk.status() is PAUSED
     desk.tell(T.ANSWER_OUT, out(answered=True))
@@ -97,7 +103,7 @@ def test_who_calls_out_is_paused_and_is_back_after_it(desk: Desk) -> None:
     assert desk.updates() == 2
 
 
-def test_who_is_called_is_paused_when_he_answers(desk: Desk) -> None:
+def test_an_agent_is_paused_when_answering_a_call(desk: Desk) -> None:
     call = sample_call(id="c1", legs=(leg(direction="in", answered=False),))
     desk.tell(T.DIAL_OUT, call)
     assert desk.status() is ONLINE
@@ -108,7 +114,7 @@ def test_who_is_called_is_paused_when_he_answers(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("before", [PAUSED, AWAY])
-def test_who_paused_by_hand_or_is_logged_out_stays_so(desk: Desk, before: AgentStatus) -> None:
+def test_a_paused_or_logged_out_agent_stays_so(desk: Desk, before: AgentStatus) -> None:
     desk.set(before)
     desk.call_out()
     desk.hang_up()
@@ -116,7 +122,7 @@ def test_who_paused_by_hand_or_is_logged_out_stays_so(desk: Desk, before: AgentS
     assert desk.updates() == 0
 
 
-def test_who_comes_back_during_the_call_is_left_alone(desk: Desk) -> None:
+def test_an_agent_who_resumes_during_the_call_is_left_alone(desk: Desk) -> None:
     desk.call_out()
     desk.set(ONLINE)
     desk.tell(T.ANSWER_OUT, out(answered=True))
@@ -126,7 +132,7 @@ def test_who_comes_back_during_the_call_is_left_alone(desk: Desk) -> None:
     assert desk.status() is AWAY
 
 
-def test_a_pause_by_hand_in_a_later_call_is_not_taken_for_ours(desk: Desk) -> None:
+def test_a_pause_by_hand_before_a_later_call_is_kept(desk: Desk) -> None:
     desk.call_out()
     desk.hang_up()
     desk.set(PAUSED)
@@ -135,7 +141,7 @@ def test_a_pause_by_hand_in_a_later_call_is_not_taken_for_ours(desk: Desk) -> No
     assert desk.status() is PAUSED
 
 
-def test_of_two_calls_at_once_the_last_one_ends_the_pause(desk: Desk) -> None:
+def test_the_last_of_two_overlapping_calls_ends_the_pause(desk: Desk) -> None:
     desk.call_out("c1")
     desk.call_out("c2")
     desk.hang_up("c1")
@@ -146,7 +152,7 @@ def test_of_two_calls_at_once_the_last_one_ends_the_pause(desk: Desk) -> None:
     assert desk.status() is ONLINE
 
 
-def test_two_legs_of_one_call_count_until_both_are_over(desk: Desk) -> None:
+def test_the_last_leg_of_a_call_ends_the_pause(desk: Desk) -> None:
     asking = leg(ended=True)
     desk.tell(T.ANSWER_IN, sample_call(id="c1", legs=(leg(direction="in"),)))
     desk.tell(T.HANGUP, sample_call(id="c1", legs=(leg(direction="in"), asking)))
@@ -156,7 +162,7 @@ def test_two_legs_of_one_call_count_until_both_are_over(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("known", ["leg", "caller"])
-def test_a_call_of_the_queue_itself_pauses_nobody(desk: Desk, known: str) -> None:
+def test_a_call_through_the_queue_does_not_pause(desk: Desk, known: str) -> None:
     waiting = leg(QUEUE, "in")
     legs = (waiting, leg(direction="in")) if known == "leg" else (leg(direction="in"),)
     fields = {"caller": Party(extension=QUEUE)} if known == "caller" else {}
@@ -165,27 +171,27 @@ def test_a_call_of_the_queue_itself_pauses_nobody(desk: Desk, known: str) -> Non
     assert desk.updates() == 0
 
 
-def test_a_call_that_turns_out_to_be_the_queue_s_ends_the_pause(desk: Desk) -> None:
+def test_a_call_later_known_to_be_the_queues_ends_the_pause(desk: Desk) -> None:
     desk.tell(T.ANSWER_IN, sample_call(id="c1", legs=(leg(direction="in"),)))
     assert desk.status() is PAUSED
     desk.tell(T.ANSWER_IN, sample_call(id="c1", legs=(leg(QUEUE, "in"), leg(direction="in"))))
     assert desk.status() is ONLINE
 
 
-def test_when_no_hangup_comes_the_end_of_the_call_ends_the_pause(desk: Desk) -> None:
+def test_the_end_of_a_call_ends_the_pause_without_a_hangup(desk: Desk) -> None:
     desk.call_out()
     desk.tell(T.CALL_ENDED, out(), extension=COLLEAGUE)
     assert desk.status() is ONLINE
 
 
-def test_an_event_that_comes_late_pauses_nobody(desk: Desk) -> None:
-    """A redelivery, or all that came while the workers were away: the call is over by now."""
+def test_a_late_event_does_not_pause(desk: Desk) -> None:
+    """A redelivery, or an event from before the workers started: the call is over already."""
     desk.tell(T.DIAL_OUT, out(ended=True))
     desk.tell(T.ANSWER_OUT, out(answered=True, ended=True))
     assert desk.updates() == 0
 
 
-def test_others_are_left_alone(desk: Desk) -> None:
+def test_other_agents_are_left_alone(desk: Desk) -> None:
     desk.set(ONLINE, COLLEAGUE)
     desk.call_out()
     assert desk.status(COLLEAGUE) is ONLINE
@@ -194,7 +200,7 @@ def test_others_are_left_alone(desk: Desk) -> None:
     assert desk.updates() == 1
 
 
-def test_an_agent_of_several_queues_is_paused_in_those_where_he_was_logged_in(desk: Desk) -> None:
+def test_an_agent_is_paused_in_each_queue_where_they_are_online(desk: Desk) -> None:
     first = desk.pbx.store.extensions[QUEUE]
     agents = [msgspec.structs.replace(agent) for agent in first.agents]
     desk.pbx.store.extensions[OTHER] = msgspec.structs.replace(first, number=OTHER, agents=agents)
@@ -207,7 +213,7 @@ def test_an_agent_of_several_queues_is_paused_in_those_where_he_was_logged_in(de
     assert (desk.status(), desk.status(queue=OTHER)) == (ONLINE, PAUSED)
 
 
-def test_an_agent_that_the_queue_does_not_have_any_more_is_no_fault(desk: Desk) -> None:
+def test_an_agent_removed_from_the_queue_is_not_an_error(desk: Desk) -> None:
     desk.call_out()
     queue = desk.pbx.store.extensions[QUEUE]
     queue.agents = [agent for agent in queue.agents if agent.number != AGENT]
@@ -215,7 +221,7 @@ def test_an_agent_that_the_queue_does_not_have_any_more_is_no_fault(desk: Desk) 
     assert desk.updates() == 1
 
 
-def test_agents_are_asked_for_once_in_a_while(desk: Desk) -> None:
+def test_the_list_of_agents_is_cached(desk: Desk) -> None:
     for n in range(5):
         desk.tell(
             T.DIAL_OUT, sample_call(id=f"c{n}", legs=(leg("0003*211"),)), extension="0003*211"
@@ -227,23 +233,24 @@ def test_agents_are_asked_for_once_in_a_while(desk: Desk) -> None:
 # Faults
 
 
-@pytest.mark.parametrize("dies_after", range(6))
-def test_killed_anywhere_the_redelivery_does_what_is_left(desk: Desk, dies_after: int) -> None:
-    for event, done in ((desk.call_out, PAUSED), (desk.hang_up, ONLINE)):
-        desk.pbx.dies_after = len(desk.pbx.requests) + dies_after
-        with suppress(TemporaryError):
-            event()
-        desk.pbx.dies_after = None
-        event()
-        assert desk.status() is done
+def test_a_redelivery_finishes_after_the_pbx_died_at_any_request() -> None:
+    for dies_after in range(6):
+        with new_desk() as desk:
+            for event, done in ((desk.call_out, PAUSED), (desk.hang_up, ONLINE)):
+                desk.pbx.dies_after = len(desk.pbx.requests) + dies_after
+                with suppress(TemporaryError):
+                    event()
+                desk.pbx.dies_after = None
+                event()
+                assert desk.status() is done
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """The process was killed."""
 
 
 class Mortal(LocalMemory):
-    """A memory whose process is killed at one of its steps."""
+    """A memory that kills its process at one of its steps."""
 
     steps = -1
 
@@ -263,27 +270,29 @@ class Mortal(LocalMemory):
         await self._step()
 
 
-@pytest.mark.parametrize("steps", range(1, 11))
 @pytest.mark.parametrize("by_hand", [False, True])
-def test_killed_between_two_notes_nobody_stays_paused(
-    desk: Desk, steps: int, by_hand: bool
-) -> None:
-    desk.memory = memory = Mortal()
-    desk.set(PAUSED if by_hand else ONLINE)
-    memory.steps = steps
-    for event, done in ((desk.call_out, PAUSED), (desk.hang_up, PAUSED if by_hand else ONLINE)):
-        for _ in range(2):  # the redelivery
-            try:
-                event()
-                break
-            except Killed:
-                memory._locks.clear()
-        assert desk.status() is done
+def test_a_redelivery_finishes_after_a_kill_at_any_step(by_hand: bool) -> None:
+    for steps in range(1, 11):
+        memory = Mortal()
+        with new_desk(memory) as desk:
+            desk.set(PAUSED if by_hand else ONLINE)
+            memory.steps = steps
+            for event, done in (
+                (desk.call_out, PAUSED),
+                (desk.hang_up, PAUSED if by_hand else ONLINE),
+            ):
+                for _ in range(2):  # the redelivery
+                    try:
+                        event()
+                        break
+                    except Killed:
+                        memory._locks.clear()
+                assert desk.status() is done, steps
 
 
-def test_killed_when_it_had_just_paused_who_comes_back_is_left_alone(desk: Desk) -> None:
+def test_an_agent_who_resumes_after_a_kill_is_left_alone(desk: Desk) -> None:
     desk.memory = memory = Mortal()
-    memory.steps = 7  # before it is written down that the pause was made
+    memory.steps = 7  # before the pause is saved
     with pytest.raises(Killed):
         desk.call_out()
     assert desk.status() is PAUSED
@@ -294,22 +303,23 @@ def test_killed_when_it_had_just_paused_who_comes_back_is_left_alone(desk: Desk)
     assert desk.status() is ONLINE
 
 
-@pytest.mark.parametrize("steps", range(1, 11))
-def test_killed_and_redelivered_when_the_call_is_over(desk: Desk, steps: int) -> None:
-    desk.memory = memory = Mortal()
-    memory.steps = steps
-    try:
-        desk.call_out()
-    except Killed:
-        memory._locks.clear()
-    memory.steps = -1
-    desk.tell(T.DIAL_OUT, out(ended=True))
-    desk.hang_up()
-    assert desk.status() is ONLINE
+def test_a_redelivery_after_the_end_of_the_call_resumes() -> None:
+    for steps in range(1, 11):
+        memory = Mortal()
+        with new_desk(memory) as desk:
+            memory.steps = steps
+            try:
+                desk.call_out()
+            except Killed:
+                memory._locks.clear()
+            memory.steps = -1
+            desk.tell(T.DIAL_OUT, out(ended=True))
+            desk.hang_up()
+            assert desk.status() is ONLINE, steps
 
 
-def test_deliveries_of_several_calls_at_once(desk: Desk, redis_url: str) -> None:
-    """In several tasks, with the memory that workers have."""
+async def test_concurrent_calls_pause_and_resume_once(desk: Desk, redis_url: str) -> None:
+    """In several tasks, with the workers' memory in Redis."""
     agents = PluggedHandler.of("agents", HandlerSettings(use="agents"), desk.handler)
 
     async def tell(memory: Memory, http: Http, type_: EventType, call: Call) -> None:
@@ -325,34 +335,30 @@ def test_deliveries_of_several_calls_at_once(desk: Desk, redis_url: str) -> None
             memory=memory,
         )
 
-    async def go() -> None:
-        ids = [f"c{n}" for n in range(4)]
-        async with connect(redis_url) as redis, Http() as http:
-            memory = RedisMemory(redis, "agents")
-            await asyncio.gather(*(tell(memory, http, T.DIAL_OUT, out(id_)) for id_ in ids))
-            assert desk.status() is PAUSED
-            ends = [tell(memory, http, T.HANGUP, out(id_, ended=True)) for id_ in ids]
-            last = ends.pop()
-            await asyncio.gather(*ends)
-            assert desk.status() is PAUSED
-            await last
-
-    asyncio.run(go())
+    ids = [f"c{n}" for n in range(4)]
+    async with connect(redis_url) as redis, Http() as http:
+        memory = RedisMemory(redis, "agents")
+        await asyncio.gather(*(tell(memory, http, T.DIAL_OUT, out(id_)) for id_ in ids))
+        assert desk.status() is PAUSED
+        ends = [tell(memory, http, T.HANGUP, out(id_, ended=True)) for id_ in ids]
+        last = ends.pop()
+        await asyncio.gather(*ends)
+        assert desk.status() is PAUSED
+        await last
+        names = [key async for key in redis.scan_iter("offhook:memory:agents:paused*")]
+    assert names == []
     assert desk.status() is ONLINE
     assert desk.updates() == 2
-    with Redis.from_url(redis_url) as redis:
-        names = [str(key) for key in redis.scan_iter("offhook:memory:agents:paused*")]
-    assert names == []
 
 
-def test_what_the_pbx_refuses_for_good_is_a_permanent_error(desk: Desk) -> None:
+def test_an_unknown_queue_is_permanent(desk: Desk) -> None:
     options = {"host": desk.pbx.url, "token": "sandbox-token"}
     desk.handler = configured(Agents, queues=["0003*999"], **options)
     with pytest.raises(PermanentError, match="the PBX refuses"):
         desk.call_out()
 
 
-def test_a_wrong_token_can_be_put_right(desk: Desk) -> None:
+def test_a_wrong_token_is_temporary(desk: Desk) -> None:
     desk.handler = configured(Agents, host=desk.pbx.url, queues=[QUEUE], token="expired-token")
     with pytest.raises(TemporaryError, match="the PBX refuses") as raised:
         desk.call_out()
@@ -368,16 +374,9 @@ def test_a_wrong_token_can_be_put_right(desk: Desk) -> None:
         desk.call_out()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"client_id": "x"},
-        {"client_secret": "x"},
-        {"client_id": "x", "client_secret": "y", "token": "z"},
-        {"client_id": "x", "token": "z"},
-    ],
-)
-def test_there_is_one_way_in(options: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="needs either client_id and client_secret, or a token"):
-        configured(Agents, host="https://pbx", queues=[QUEUE], **options)
+def test_it_requires_one_way_to_sign_in() -> None:
+    both = {"client_id": "x", "client_secret": "y", "token": "z"}
+    for names in ((), ("client_id",), ("client_secret",), ("client_id", "token"), tuple(both)):
+        options = {name: both[name] for name in names}
+        with pytest.raises(ConfigError, match="needs either client_id and client_secret, or a tok"):
+            configured(Agents, host="https://pbx", queues=[QUEUE], **options)

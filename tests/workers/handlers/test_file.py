@@ -1,4 +1,4 @@
-"""The file handler: what is on the disk afterwards, after crashes, on a full disk, from many."""
+"""The file handler: what the disk holds after crashes, a full disk and concurrent writers."""
 
 import csv
 import gzip
@@ -20,7 +20,7 @@ import pytest
 from offhook import CallEvent, Party, TemporaryError
 from offhook.errors import ConfigError
 from offhook.testing import configured, deliver, sample_call, sample_event, sample_events
-from workers.handlers.file import File
+from workers.handlers.file import LOOK_BACK, File
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def ids(*paths: Path) -> list[str]:
-    """Of the events in files, each line whole."""
+    """The ids of the events in files. Every line must be complete."""
     found = []
     for path in paths:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -38,13 +38,13 @@ def ids(*paths: Path) -> list[str]:
     return found
 
 
-def before(path: Path) -> list[Path]:
-    """The files of before, oldest first."""
+def finished(path: Path) -> list[Path]:
+    """The finished files, oldest first."""
     return sorted(path.parent.glob(f"{path.stem}-*"))
 
 
 def yesterday(path: Path) -> None:
-    """Make it a file that was last written a day ago."""
+    """Set the file's time of change to a day ago."""
     then = (datetime.now(UTC) - timedelta(days=1)).timestamp()
     os.utime(path, (then, then))
 
@@ -75,32 +75,29 @@ def test_csv_has_a_header_once_and_a_row_for_every_event(path: Path) -> None:
     assert second["outcome"] == second["started"] == second["recording"] == ""
 
 
-@pytest.mark.parametrize(
-    ("name", "cell"),
-    [
-        ('Jane, "the" Doe', 'Jane, "the" Doe'),
-        ("Jane\r\nDoe\x00", "Jane Doe "),
-        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
-        ("@SUM(1)", "'@SUM(1)"),
-        ("+40 (21) 123-45.67", "+40 (21) 123-45.67"),
-        ("+1+cmd|' /C calc'!A0", "'+1+cmd|' /C calc'!A0"),
-        ("-cmd", "'-cmd"),
-        ("Müller ☎", "Müller ☎"),
-    ],
-)
-def test_a_callers_name_spoils_no_spreadsheet(path: Path, name: str, cell: str) -> None:
-    caller = Party(name=name, number="1")
-    deliver(configured(File, path=path, format="csv"), sample_event("hangup", caller=caller))
-    assert len(path.read_text().splitlines()) == 2
+def test_a_callers_name_is_never_a_formula(path: Path) -> None:
+    cells = {
+        'Jane, "the" Doe': 'Jane, "the" Doe',
+        "Jane\r\nDoe\x00": "Jane Doe ",
+        "=HYPERLINK(1)": "'=HYPERLINK(1)",
+        "@SUM(1)": "'@SUM(1)",
+        "+40 (21) 123-45.67": "+40 (21) 123-45.67",
+        "+1+cmd|' /C calc'!A0": "'+1+cmd|' /C calc'!A0",
+        "-cmd": "'-cmd",
+        "Müller ☎": "Müller ☎",
+    }
+    for name in cells:
+        caller = Party(name=name, number="1")
+        deliver(configured(File, path=path, format="csv"), sample_event("hangup", caller=caller))
+    assert len(path.read_text().splitlines()) == 1 + len(cells)
     with path.open(newline="") as lines:
-        (row,) = csv.DictReader(lines)
-    assert row["caller_name"] == cell
+        assert [row["caller_name"] for row in csv.DictReader(lines)] == list(cells.values())
 
 
-def test_a_file_with_other_columns_is_put_away(path: Path) -> None:
+def test_a_file_with_other_columns_is_finished(path: Path) -> None:
     path.write_text("id,colour\n1,red\n")
     deliver(configured(File, path=path, format="csv", compress=False), sample_event("call-ended"))
-    (old,) = before(path)
+    (old,) = finished(path)
     assert old.read_text() == "id,colour\n1,red\n"
     assert path.read_text().startswith("id,pbx,call_id,")
 
@@ -115,18 +112,15 @@ def test_a_redelivery_adds_no_line(path: Path) -> None:
     assert ids(path) == [event.id for event in events]
 
 
-def test_a_late_redelivery_is_found_however_far_back(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.handlers.file.LOOK_BACK", 100)
-    file = configured(File, path=path)
-    events = [sample_event("call-ended") for _ in range(3)]
-    for event in events:
-        deliver(file, event)
-    deliver(file, events[0], attempt=2)
+def test_a_redelivery_searches_the_whole_file(path: Path) -> None:
+    file, event = configured(File, path=path), sample_event("call-ended")
+    large = sample_event("hangup", parameters={"text": "x" * LOOK_BACK})
+    for each in (event, large):
+        deliver(file, each)
+    deliver(file, event, attempt=2)
+    assert len(ids(path)) == 2
+    deliver(file, event)  # a replay: a first attempt does not look back that far
     assert len(ids(path)) == 3
-    deliver(file, events[0])  # a replay: nobody says that it was there
-    assert len(ids(path)) == 4
 
 
 def test_a_redelivery_just_after_midnight_adds_no_line(path: Path) -> None:
@@ -135,10 +129,10 @@ def test_a_redelivery_just_after_midnight_adds_no_line(path: Path) -> None:
     yesterday(path)
     deliver(file, event)
     assert ids(path) == [event.id]
-    assert before(path) == []
+    assert finished(path) == []
 
 
-def test_a_line_that_a_crash_tore_is_put_aside(
+def test_an_incomplete_line_is_moved_out_of_the_file(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = configured(File, path=path)
@@ -156,40 +150,40 @@ def test_a_line_that_a_crash_tore_is_put_aside(
     )
 
 
-def test_a_crash_in_the_first_line_leaves_a_good_file(path: Path) -> None:
+def test_a_crash_in_the_first_line_leaves_a_valid_file(path: Path) -> None:
     path.write_text('{"id":"12')
     event = sample_event("call-ended")
     deliver(configured(File, path=path), event)
     assert ids(path) == [event.id]
 
 
-def test_a_new_day_begins_a_new_file(path: Path) -> None:
+def test_a_new_day_starts_a_new_file(path: Path) -> None:
     file = configured(File, path=path, compress=False)
     first, second = sample_event("call-ended"), sample_event("call-ended")
     deliver(file, first)
     yesterday(path)
     deliver(file, second)
-    (old,) = before(path)
+    (old,) = finished(path)
     assert old.name.startswith(f"calls-{datetime.now(UTC) - timedelta(days=1):%Y%m%d-}")
     assert old.suffix == ".jsonl"
     assert (ids(old), ids(path)) == ([first.id], [second.id])
 
 
-def test_a_new_day_may_go_into_the_same_file(path: Path) -> None:
+def test_a_new_day_keeps_the_file_without_daily(path: Path) -> None:
     file = configured(File, path=path, daily=False)
     deliver(file, sample_event("call-ended"))
     yesterday(path)
     deliver(file, sample_event("call-ended"))
-    assert before(path) == []
+    assert finished(path) == []
     assert len(ids(path)) == 2
 
 
-def test_no_file_grows_larger_than_it_may(path: Path) -> None:
+def test_no_file_exceeds_its_maximum_size(path: Path) -> None:
     file = configured(File, path=path, megabytes=0.003, compress=False)
     events = [sample_event("call-ended") for _ in range(12)]
     for event in events:
         deliver(file, event)
-    files = [*before(path), path]
+    files = [*finished(path), path]
     assert len(files) > 3
     assert all(each.stat().st_size <= 3000 for each in files)
     assert ids(*files) == [event.id for event in events]
@@ -199,36 +193,36 @@ def test_every_csv_file_has_the_header(path: Path) -> None:
     file = configured(File, path=path, format="csv", megabytes=0.001, compress=False)
     for _ in range(6):
         deliver(file, sample_event("call-ended"))
-    files = [*before(path), path]
+    files = [*finished(path), path]
     assert len(files) > 1
     assert {each.read_text().splitlines()[0][:6] for each in files} == {"id,pbx"}
     assert sum(len(each.read_text().splitlines()) - 1 for each in files) == 6
 
 
-def test_files_of_before_are_compressed_and_the_oldest_deleted(path: Path) -> None:
+def test_finished_files_are_compressed_and_the_oldest_deleted(path: Path) -> None:
     mine = path.parent / "calls-mine.jsonl"
     mine.write_text("not ours")
     file = configured(File, path=path, megabytes=0.001, keep=3)
     events = [sample_event("call-ended") for _ in range(6)]
     for event in events:
         deliver(file, event)
-    files = [each for each in before(path) if each != mine]
+    files = [each for each in finished(path) if each != mine]
     assert [each.suffix for each in files] == [".gz"] * 3
     assert ids(*files, path) == [event.id for event in events[2:]]
     assert mine.read_text() == "not ours"
 
 
-def test_two_files_of_the_same_moment_are_both_kept(path: Path) -> None:
+def test_files_of_the_same_time_are_all_kept(path: Path) -> None:
     file = configured(File, path=path, megabytes=0.001)
     events = [sample_event("call-ended") for _ in range(4)]
     for event in events:
         deliver(file, event)
         os.utime(path, (1_000_000_000, 1_000_000_000))
-    assert len(before(path)) == 3
-    assert ids(*before(path), path) == [event.id for event in events]
+    assert len(finished(path)) == 3
+    assert ids(*finished(path), path) == [event.id for event in events]
 
 
-def test_what_an_interrupted_compression_left_is_compressed_later(path: Path) -> None:
+def test_an_interrupted_compression_is_done_later(path: Path) -> None:
     file = configured(File, path=path, megabytes=0.001)
     left = path.parent / "calls-20260101-000000-000000.jsonl"
     left.write_text('{"id":"1"}\n')
@@ -240,18 +234,18 @@ def test_what_an_interrupted_compression_left_is_compressed_later(path: Path) ->
     assert list(path.parent.glob("*.part")) == []
 
 
-def test_a_compression_that_fails_costs_no_delivery(
+def test_a_failed_compression_does_not_fail_the_delivery(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = configured(File, path=path, megabytes=0.001)
     (path.parent / "calls-20260101-000000-000000.jsonl").symlink_to("nowhere")
     deliver(file, sample_event("call-ended"))
     deliver(file, sample_event("call-ended"))
-    assert "cannot put away files of before" in caplog.text
+    assert "cannot compress or delete old files" in caplog.text
     assert len(ids(path)) == 1
 
 
-def test_a_compression_that_breaks_off_leaves_the_file(path: Path) -> None:
+def test_a_failed_compression_leaves_the_file(path: Path) -> None:
     file = configured(File, path=path, megabytes=0.001)
     left = path.parent / "calls-20260101-000000-000000.jsonl"
     left.write_text('{"id":"1"}\n')
@@ -262,7 +256,7 @@ def test_a_compression_that_breaks_off_leaves_the_file(path: Path) -> None:
     assert list(path.parent.glob(".*.part")) == []
 
 
-def test_what_counts_as_delivered_is_synced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_delivered_event_is_synced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[tuple[int, int]] = []
 
     def watched(handle: int) -> None:
@@ -297,8 +291,8 @@ def _limited(path: Path, limit: int, event: CallEvent) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_line_for_which_there_is_half_the_room_is_not_there(path: Path) -> None:
-    """A limit on the size of files breaks a write off in the middle, as a disk that fills does."""
+def test_a_partly_written_line_is_removed(path: Path) -> None:
+    """A limit on file sizes ends a write in the middle, like a full disk."""
     file = configured(File, path=path)
     first, second = sample_event("call-ended"), sample_event("call-ended")
     deliver(file, first)
@@ -310,7 +304,7 @@ def test_a_line_for_which_there_is_half_the_room_is_not_there(path: Path) -> Non
     assert ids(path) == [first.id, second.id]
 
 
-def test_a_right_that_is_missing_is_temporary(path: Path) -> None:
+def test_a_missing_folder_is_temporary(path: Path) -> None:
     path.mkdir()
     file = configured(File, path=path / "calls")
     path.rename(path.with_name("gone"))
@@ -332,8 +326,8 @@ def test_several_processes_write_one_file(path: Path) -> None:
     with ProcessPoolExecutor(4, forked, initializer=together.wait) as processes:
         for done in [processes.submit(_deliver_many, path, number) for number in range(4)]:
             done.result(timeout=120)
-    found = ids(*before(path), path)
-    assert len(before(path)) > 3
+    found = ids(*finished(path), path)
+    assert len(finished(path)) > 3
     own = [id for id in found if not id.startswith("all")]  # noqa: A001
     assert sorted(own) == sorted(f"{number}-{n}-" for number in range(4) for n in range(25))
     for number in range(4):
@@ -387,8 +381,8 @@ def test_a_killed_worker_leaves_each_event_once(path: Path) -> None:
     assert ids(path) == [event.id for event in events]
 
 
-def test_a_writer_waits_for_the_one_before(path: Path) -> None:
-    """And a worker that dies with the lock does not keep it."""
+def test_a_writer_waits_for_the_lock(path: Path) -> None:
+    """A worker that dies releases the lock."""
     holding = subprocess.Popen(
         [
             sys.executable, "-c",
@@ -416,7 +410,7 @@ def test_a_writer_waits_for_the_one_before(path: Path) -> None:
     [
         ({"path": "none/calls.jsonl"}, "path"),
         ({"path": "."}, "path"),
-        ({"path": "/tmp"}, "path"),  # noqa: S108 - a folder that there is
+        ({"path": "/tmp"}, "path"),  # noqa: S108 - an existing folder
         ({"format": "xml"}, "format"),
         ({"daily": "maybe"}, "daily"),
         ({"megabytes": 0}, "megabytes"),
@@ -425,19 +419,19 @@ def test_a_writer_waits_for_the_one_before(path: Path) -> None:
         ({"keep": 0}, "keep"),
     ],
 )
-def test_a_wrong_option_is_named(options: dict[str, Any], name: str) -> None:
+def test_an_error_names_a_wrong_option(options: dict[str, Any], name: str) -> None:
     with pytest.raises(ConfigError) as raised:
         configured(File, **{"path": "calls.jsonl"} | options)
     (problem,) = raised.value.problems
     assert problem.startswith(f"options.{name}: ")
 
 
-def test_a_folder_that_is_missing_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"there is no folder none: make it"):
+def test_an_error_names_a_missing_folder() -> None:
+    with pytest.raises(ConfigError, match=r"there is no folder none: create it"):
         configured(File, path="none/calls.jsonl")
 
 
-def test_by_default_it_gets_one_event_of_every_call(path: Path) -> None:
+def test_its_default_events_are_one_per_call(path: Path) -> None:
     assert list(File.events) == ["call-ended", "call-corrected"]
     missed = sample_event("call-ended", summary=sample_call("missed"))
     deliver(configured(File, path=path), missed)

@@ -25,7 +25,7 @@ from workers.handlers.notify import Notify
 
 @dataclass
 class Mailbox:
-    """What the mail server took; `refusal` is what it says instead of taking more."""
+    """The mails that a mail server accepted. `refusal`: its reply to further recipients."""
 
     mails: list[EmailMessage] = field(default_factory=list)
     refusal: str = ""
@@ -85,7 +85,7 @@ def test_a_mail_arrives(mailbox: Mailbox) -> None:
     assert "for 0003*210" in text.get_content()
 
 
-def test_markup_of_the_caller_stays_text(mailbox: Mailbox) -> None:
+def test_markup_in_a_callers_name_stays_text(mailbox: Mailbox) -> None:
     handler = configured(Notify, urls=[mailbox.url], body="{{ caller }}")
     deliver(handler, sample_event(caller=Party(name="<img src=x>", number="1")))
     html = mailbox.mails[0].get_body(("html",))
@@ -105,7 +105,7 @@ def test_a_title_is_one_line_for_every_service(target: HttpTarget) -> None:
     assert target.requests[0].json()["title"] == "Jane Doe !"
 
 
-def test_a_text_that_is_empty_sends_nothing(target: HttpTarget) -> None:
+def test_an_empty_text_sends_nothing(target: HttpTarget) -> None:
     handler = configured(
         Notify,
         urls=json_url(target),
@@ -117,31 +117,31 @@ def test_a_text_that_is_empty_sends_nothing(target: HttpTarget) -> None:
     assert len(target.requests) == 1
 
 
-def test_what_the_pbx_did_not_say_is_left_out(target: HttpTarget) -> None:
+def test_an_unknown_value_is_empty(target: HttpTarget) -> None:
     handler = configured(Notify, urls=json_url(target), body="<{{ event.caller.name }}>")
     deliver(handler, sample_event(caller=Party()))
     assert target.requests[0].json()["message"] == "<>"
 
 
-@pytest.mark.parametrize("status", [400, 410, 429, 503])
-def test_every_refusal_is_temporary_and_says_the_status(target: HttpTarget, status: int) -> None:
-    target.plan(status)
-    with pytest.raises(TemporaryError, match=rf"1 of 1 targets .* \({status}\)"):
-        deliver(configured(Notify, urls=json_url(target)), sample_event())
+def test_every_refusal_is_temporary_and_names_the_status(target: HttpTarget) -> None:
+    for status in (400, 410, 429, 503):
+        target.plan(status)
+        with pytest.raises(TemporaryError, match=rf"1 of 1 targets .* \({status}\)"):
+            deliver(configured(Notify, urls=json_url(target)), sample_event())
 
 
-@pytest.mark.parametrize("refusal", ["550 no such user", "451 try later"])
-def test_a_mail_that_is_refused_is_temporary(mailbox: Mailbox, refusal: str) -> None:
-    mailbox.refusal = refusal
+def test_a_refused_mail_is_temporary(mailbox: Mailbox) -> None:
     handler = configured(Notify, urls=[mailbox.url])
-    with pytest.raises(TemporaryError, match="1 of 1 targets"):
-        deliver(handler, sample_event())
+    for refusal in ("550 no such user", "451 try later"):
+        mailbox.refusal = refusal
+        with pytest.raises(TemporaryError, match="1 of 1 targets"):
+            deliver(handler, sample_event())
     mailbox.refusal = ""
     deliver(handler, sample_event(), attempt=2)
     assert len(mailbox.mails) == 1
 
 
-def test_no_message_and_no_log_line_shows_a_secret(
+def test_errors_and_logs_show_no_secret(
     target: HttpTarget, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -155,7 +155,7 @@ def test_no_message_and_no_log_line_shows_a_secret(
     assert "hush" not in repr(handler)
 
 
-def test_when_one_of_several_fails_all_are_told_again(target: HttpTarget) -> None:
+def test_a_redelivery_notifies_all_targets_again(target: HttpTarget) -> None:
     handler = configured(Notify, urls=[json_url(target, "a"), "json://127.0.0.1:1/b"])
     for attempt in (1, 2):
         with pytest.raises(TemporaryError, match="1 of 2 targets"):
@@ -164,14 +164,14 @@ def test_when_one_of_several_fails_all_are_told_again(target: HttpTarget) -> Non
 
 
 def test_a_burst_is_not_slowed_down(mailbox: Mailbox) -> None:
-    """Apprise would let 5 s pass between two mails of one target object."""
+    """Apprise waits 5 s between two mails of one target object."""
     handler = configured(Notify, urls=[mailbox.url])
     for _ in range(3):
         deliver(handler, sample_event(), timeout=4)
     assert len(mailbox.mails) == 3
 
 
-def test_urls_may_come_from_a_file_one_a_line(target: HttpTarget, tmp_path: Path) -> None:
+def test_urls_may_come_from_a_file_one_per_line(target: HttpTarget, tmp_path: Path) -> None:
     file = tmp_path / "urls"
     file.write_text(f"{json_url(target, 'a')}\n{json_url(target, 'b')}\n")
     deliver(configured(Notify, urls_file=str(file)), sample_event())
@@ -199,7 +199,7 @@ def test_urls_may_come_from_a_file_one_a_line(target: HttpTarget, tmp_path: Path
         ({"rings": 0}, "rings"),
     ],
 )
-def test_a_wrong_option_is_named_and_not_shown(
+def test_an_error_names_a_wrong_option_and_hides_its_value(
     options: dict[str, Any], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(ConfigError) as raised:
@@ -210,16 +210,16 @@ def test_a_wrong_option_is_named_and_not_shown(
     assert "hush" not in caplog.text
 
 
-def test_a_template_that_one_event_does_not_fit_is_permanent(target: HttpTarget) -> None:
+def test_an_event_that_does_not_fit_the_template_is_permanent(target: HttpTarget) -> None:
     handler = configured(Notify, urls=json_url(target), body="{{ event.parameters.CallID }}")
     with pytest.raises(PermanentError, match="CallID"):
         deliver(handler, sample_event(parameters={}))
 
 
-# Of whole calls
+# Whole calls
 
 
-def test_by_default_it_is_missed_calls(target: HttpTarget) -> None:
+def test_its_default_event_is_a_missed_call(target: HttpTarget) -> None:
     handler = configured(Notify, urls=json_url(target))
     assert Notify.events == (EventType.MISSED_CALL,)
     deliver(handler, sample_event("missed-call"))
@@ -228,7 +228,7 @@ def test_by_default_it_is_missed_calls(target: HttpTarget) -> None:
     assert sent["message"] == "Jane Doe (+40211234567) → +40318100210 (missed)"
 
 
-def test_a_template_may_tell_of_the_call(target: HttpTarget) -> None:
+def test_a_template_may_use_the_call(target: HttpTarget) -> None:
     body = "{{ call.answered_by }} talked {{ call.talk_seconds | int }} s"
     deliver(configured(Notify, urls=json_url(target), body=body), sample_event("call-ended"))
     deliver(configured(Notify, urls=json_url(target), body=body), sample_event("hangup"))
@@ -239,12 +239,12 @@ def test_a_template_may_tell_of_the_call(target: HttpTarget) -> None:
 @pytest.mark.parametrize(
     ("vip", "sent"), [(["+40211234567"], 1), (["+4021*"], 1), (["+1*"], 0), (["+1*", "*4567"], 1)]
 )
-def test_a_vip_s_call_is_told_at_once(target: HttpTarget, vip: list[str], sent: int) -> None:
+def test_a_vips_call_is_sent_at_once(target: HttpTarget, vip: list[str], sent: int) -> None:
     deliver(configured(Notify, urls=json_url(target), vip=vip), sample_event("call-started"))
     assert len(target.requests) == sent
 
 
-def test_a_vip_list_keeps_nothing_else_back(target: HttpTarget) -> None:
+def test_a_vip_list_does_not_filter_other_events(target: HttpTarget) -> None:
     deliver(configured(Notify, urls=json_url(target), vip=["+1*"]), sample_event("missed-call"))
     assert len(target.requests) == 1
 
@@ -254,10 +254,10 @@ def test_a_vip_list_keeps_nothing_else_back(target: HttpTarget) -> None:
     [
         (sample_call(None), 1),
         (sample_call("answered"), 0),
-        (sample_call("missed"), 0),  # it is told as a missed call
+        (sample_call("missed"), 0),  # sent as a missed call
     ],
 )
-def test_what_still_rings_after_so_many_rings_is_told(
+def test_a_call_unanswered_after_some_rings_is_sent(
     target: HttpTarget, by_now: Call, sent: int
 ) -> None:
     handler = configured(Notify, urls=json_url(target), rings=1)
@@ -280,13 +280,13 @@ def test_what_still_rings_after_so_many_rings_is_told(
         ("20:00-19:30", "UTC", 1),
     ],
 )
-def test_quiet_hours_are_quiet(target: HttpTarget, quiet: str, zone: str, sent: int) -> None:
+def test_quiet_hours_send_nothing(target: HttpTarget, quiet: str, zone: str, sent: int) -> None:
     handler = configured(Notify, urls=json_url(target), quiet=quiet, zone=zone)
     deliver(handler, sample_event("missed-call"))
     assert len(target.requests) == sent
 
 
-def test_a_preview_is_what_is_sent(target: HttpTarget) -> None:
+def test_a_preview_equals_the_notification(target: HttpTarget) -> None:
     handler = configured(Notify, urls=json_url(target), title="{{ caller }}", body="{{ called }}")
     event = sample_event("missed-call")
     deliver(handler, event)

@@ -1,6 +1,5 @@
-"""The webhook handler against a real HTTP server, read with the standards' own libraries."""
+"""The webhook handler against a real HTTP server, checked with the standards' own libraries."""
 
-import asyncio
 import base64
 import os
 import time
@@ -24,7 +23,7 @@ def new_secret(size: int = 32) -> str:
 
 
 def webhook(**options: Any) -> Webhook:
-    """One that may send to the target, which is on this machine."""
+    """A webhook that may send to the target, which is on this machine."""
     return configured(Webhook, private_networks=True, **options)
 
 
@@ -65,7 +64,7 @@ def test_while_a_secret_is_replaced_both_are_valid(target: HttpTarget) -> None:
     Verifier(old).verify(request.body, request.headers)
 
 
-def test_a_redelivery_has_the_same_id_and_a_time_of_its_own(target: HttpTarget) -> None:
+def test_a_redelivery_has_the_same_id_and_a_new_timestamp(target: HttpTarget) -> None:
     secret = new_secret()
     handler, event = webhook(url=target.url, secret=secret), sample_event()
     target.plan(503)
@@ -81,7 +80,7 @@ def test_a_redelivery_has_the_same_id_and_a_time_of_its_own(target: HttpTarget) 
 
 
 @pytest.mark.parametrize("mode", ["structured", "binary"])
-def test_a_cloud_event_is_read_back(target: HttpTarget, mode: str) -> None:
+def test_a_cloud_event_can_be_read(target: HttpTarget, mode: str) -> None:
     handler = webhook(url=target.url, cloudevents=mode)
     for event in sample_events():
         deliver(handler, event)
@@ -98,7 +97,7 @@ def test_a_cloud_event_is_read_back(target: HttpTarget, mode: str) -> None:
     assert structured is (mode == "structured")
 
 
-def test_further_headers_are_sent(target: HttpTarget) -> None:
+def test_more_headers_are_sent(target: HttpTarget) -> None:
     headers = {"Authorization": "Bearer hush", "X-Team": "sales"}
     handler = webhook(url=target.url, headers=headers)
     deliver(handler, sample_event())
@@ -107,20 +106,21 @@ def test_further_headers_are_sent(target: HttpTarget) -> None:
     assert "hush" not in repr(handler)
 
 
-@pytest.mark.parametrize("status", [401, 408, 425, 429, 500, 502, 503])
-def test_these_answers_are_temporary(target: HttpTarget, status: int) -> None:
-    target.plan(status)
-    with pytest.raises(TemporaryError, match=str(status)) as raised:
-        deliver(webhook(url=target.url), sample_event())
-    assert raised.value.retry_after is None
+def test_these_responses_are_temporary(target: HttpTarget) -> None:
+    for status in (401, 408, 425, 429, 500, 502, 503):
+        target.plan(status)
+        with pytest.raises(TemporaryError, match=str(status)) as raised:
+            deliver(webhook(url=target.url), sample_event())
+        assert raised.value.retry_after is None
 
 
-@pytest.mark.parametrize("status", [301, 400, 403, 404, 410, 422])
-def test_these_answers_are_permanent(target: HttpTarget, status: int) -> None:
-    target.plan(status, headers={"Location": target.url})
-    with pytest.raises(PermanentError, match=str(status)):
-        deliver(webhook(url=target.url), sample_event())
-    assert len(target.requests) == 1
+def test_these_responses_are_permanent(target: HttpTarget) -> None:
+    statuses = (301, 400, 403, 404, 410, 422)
+    for status in statuses:
+        target.plan(status, headers={"Location": target.url})
+        with pytest.raises(PermanentError, match=str(status)):
+            deliver(webhook(url=target.url), sample_event())
+    assert len(target.requests) == len(statuses)
 
 
 def test_retry_after_is_obeyed(target: HttpTarget) -> None:
@@ -130,7 +130,7 @@ def test_retry_after_is_obeyed(target: HttpTarget) -> None:
     assert raised.value.retry_after == 17
 
 
-def test_a_slow_answer_is_temporary(target: HttpTarget) -> None:
+def test_a_slow_response_is_temporary(target: HttpTarget) -> None:
     target.plan(200, delay=1.0)
     with pytest.raises(TemporaryError, match=r"did not answer within 0\.2 s"):
         deliver(webhook(url=target.url, timeout=0.2), sample_event())
@@ -142,7 +142,7 @@ def test_a_dropped_connection_is_temporary(target: HttpTarget) -> None:
         deliver(webhook(url=target.url), sample_event())
 
 
-def test_nobody_listening_is_temporary(target: HttpTarget) -> None:
+def test_a_refused_connection_is_temporary(target: HttpTarget) -> None:
     target.close()
     with pytest.raises(TemporaryError) as raised:
         deliver(webhook(url=f"{target.url}/hush"), sample_event())
@@ -150,7 +150,7 @@ def test_nobody_listening_is_temporary(target: HttpTarget) -> None:
     assert "(connection refused)" in str(raised.value)
 
 
-def test_a_name_that_nobody_knows_is_temporary() -> None:
+def test_an_unknown_host_name_is_temporary() -> None:
     with pytest.raises(
         TemporaryError, match=r"no answer from nobody\.invalid \(its name is not kn"
     ):
@@ -189,7 +189,9 @@ def test_a_server_that_does_not_speak_tls_is_temporary(target: HttpTarget) -> No
         ({"headers": {"X Two": "hush"}}, "headers"),
     ],
 )
-def test_a_wrong_option_is_named_and_not_shown(options: dict[str, Any], name: str) -> None:
+def test_an_error_names_a_wrong_option_and_hides_its_value(
+    options: dict[str, Any], name: str
+) -> None:
     with pytest.raises(ConfigError) as raised:
         configured(Webhook, **{"url": "https://crm.example.com"} | options)
     (problem,) = raised.value.problems
@@ -197,11 +199,11 @@ def test_a_wrong_option_is_named_and_not_shown(options: dict[str, Any], name: st
     assert "hush" not in problem
 
 
-@pytest.mark.parametrize("size", [24, 64])
-def test_secrets_of_the_standard_are_taken(target: HttpTarget, size: int) -> None:
-    secret = new_secret(size).rstrip("=")
-    deliver(webhook(url=target.url, secret=secret), sample_event())
-    Verifier(secret).verify(target.requests[0].body, target.requests[0].headers)
+def test_secrets_of_the_standard_are_accepted(target: HttpTarget) -> None:
+    for size in (24, 64):
+        secret = new_secret(size).rstrip("=")
+        deliver(webhook(url=target.url, secret=secret), sample_event())
+        Verifier(secret).verify(target.requests[-1].body, target.requests[-1].headers)
 
 
 def test_the_body_may_be_a_template(target: HttpTarget) -> None:
@@ -224,7 +226,7 @@ def test_the_body_may_be_a_template(target: HttpTarget) -> None:
     Verifier(secret).verify(request.body, request.headers)
 
 
-def test_a_body_may_be_something_else_than_json(target: HttpTarget) -> None:
+def test_a_body_need_not_be_json(target: HttpTarget) -> None:
     handler = webhook(
         url=target.url, body="<call>{{ event.call_id }}</call>", content_type="text/xml"
     )
@@ -256,7 +258,7 @@ def test_a_template_is_the_data_of_a_cloud_event(
 
 def test_an_event_that_does_not_fit_the_template_is_permanent(target: HttpTarget) -> None:
     handler = webhook(url=target.url, body='{"outcome": {{ call.outcome | tojson }}}')
-    with pytest.raises(PermanentError, match="does not fit the body's template"):
+    with pytest.raises(PermanentError, match="does not fit the template in body"):
         deliver(handler, sample_event("hangup"))
     handler = webhook(url=target.url, body='{"name": "{{ event.caller.name }}"}')
     with pytest.raises(PermanentError, match="does not give JSON"):
@@ -274,45 +276,41 @@ PRIVATE = [
 PUBLIC = ["8.8.8.8", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 
 
-@pytest.mark.parametrize("address", [*PRIVATE, "localhost", "LocalHost.", "crm.localhost"])
-def test_a_private_address_needs_a_word_of_the_operator(address: str) -> None:
-    host = f"[{address}]" if ":" in address else address
-    if "%" in address:
-        assert is_private(address)
-        return
-    with pytest.raises(ConfigError) as raised:
-        configured(Webhook, url=f"http://user:hush@{host}:8000/hush")
-    (problem,) = raised.value.problems
-    assert problem.startswith("options.private_networks: must be true for ")
-    assert "hush" not in problem
-    webhook(url=f"http://{host}:8000/")
+def test_a_private_address_requires_an_option() -> None:
+    for address in (*PRIVATE, "localhost", "LocalHost.", "crm.localhost"):
+        if "%" in address:
+            assert is_private(address)
+            continue
+        host = f"[{address}]" if ":" in address else address
+        with pytest.raises(ConfigError) as raised:
+            configured(Webhook, url=f"http://user:hush@{host}:8000/hush")
+        (problem,) = raised.value.problems
+        assert problem.startswith("options.private_networks: must be true for ")
+        assert "hush" not in problem
+        webhook(url=f"http://{host}:8000/")
 
 
-@pytest.mark.parametrize(
-    "address", [*PUBLIC, "crm.example.com", "localhost.example.com", "10.example"]
-)
-def test_a_public_address_needs_none(address: str) -> None:
-    configured(Webhook, url=f"https://{f'[{address}]' if ':' in address else address}/")
+def test_a_public_address_requires_no_option() -> None:
+    for address in (*PUBLIC, "crm.example.com", "localhost.example.com", "10.example"):
+        configured(Webhook, url=f"https://{f'[{address}]' if ':' in address else address}/")
 
 
-@pytest.mark.parametrize(
-    "addresses", [[a] for a in PRIVATE if "%" not in a] + [["127.0.0.1", "::1"]]
-)
-def test_a_name_that_leads_to_a_private_address_is_not_followed(
-    target: HttpTarget, names: dict[str, list[str]], addresses: list[str]
+def test_a_name_of_a_private_address_is_not_connected_to(
+    target: HttpTarget, names: dict[str, list[str]]
 ) -> None:
-    names["crm.example.com"] = addresses
     handler = configured(Webhook, url=f"http://user:hush@crm.example.com:{target.port}/hush")
-    with pytest.raises(
-        TemporaryError, match=r"crm\.example\.com:\d+ leads to this machine"
-    ) as raised:
-        deliver(handler, sample_event())
-    assert "private_networks = true" in str(raised.value)
-    assert "hush" not in str(raised.value)
+    for addresses in (*([each] for each in PRIVATE if "%" not in each), ["127.0.0.1", "::1"]):
+        names["crm.example.com"] = addresses
+        with pytest.raises(
+            TemporaryError, match=r"crm\.example\.com:\d+ leads to this machine"
+        ) as raised:
+            deliver(handler, sample_event())
+        assert "private_networks = true" in str(raised.value)
+        assert "hush" not in str(raised.value)
     assert target.requests == []
 
 
-def test_a_name_that_leads_there_is_followed_when_it_is_meant(
+def test_a_name_of_a_private_address_is_connected_to_if_allowed(
     target: HttpTarget, names: dict[str, list[str]]
 ) -> None:
     names["crm.example.com"] = ["127.0.0.1"]
@@ -320,27 +318,23 @@ def test_a_name_that_leads_there_is_followed_when_it_is_meant(
     assert len(target.requests) == 1
 
 
-def test_a_name_that_changes_its_meaning_gains_nothing(
+async def test_a_name_that_changes_its_address_gains_nothing(
     target: HttpTarget, names: dict[str, list[str]]
 ) -> None:
-    """The address is looked at when it is connected to, not when the name is looked up."""
+    """The check uses the address of the connection, not an earlier look-up."""
     names["crm.example.com"] = ["127.0.0.1"]
-
-    async def story() -> None:
-        async with Http() as http:
-            url = f"http://crm.example.com:{target.port}/"
-            await http.post(url)
-            with pytest.raises(TemporaryError, match="leads to this machine"):
-                await http.post(url, public=True)
-            await http.post(url)
-
-    asyncio.run(story())
+    async with Http() as http:
+        url = f"http://crm.example.com:{target.port}/"
+        await http.post(url)
+        with pytest.raises(TemporaryError, match="leads to this machine"):
+            await http.post(url, public=True)
+        await http.post(url)
     assert len(target.requests) == 2
 
 
-@pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f.0.0.1"])
-def test_other_ways_to_write_an_address_are_not_followed(target: HttpTarget, host: str) -> None:
-    handler = configured(Webhook, url=f"http://{host}:{target.port}/")
-    with pytest.raises((TemporaryError, PermanentError)):
-        deliver(handler, sample_event())
+def test_other_notations_of_a_private_address_are_refused(target: HttpTarget) -> None:
+    for host in ("2130706433", "127.1", "0x7f.0.0.1"):
+        handler = configured(Webhook, url=f"http://{host}:{target.port}/")
+        with pytest.raises((TemporaryError, PermanentError)):
+            deliver(handler, sample_event())
     assert target.requests == []
