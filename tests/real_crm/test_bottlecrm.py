@@ -355,7 +355,7 @@ def test_what_is_too_many_look_ups_waits_as_long_as_bottlecrm_says(side: BottleC
 def test_a_call_in_the_future_waits_for_the_clock(side: BottleCrmSide) -> None:
     error = fails(side, sample_call(started=datetime.now(UTC) + timedelta(minutes=20)))
     assert isinstance(error, TemporaryError)
-    assert "set its clock right" in str(error)
+    assert "correct the clock" in str(error)
 
 
 def test_what_bottlecrm_refuses_is_a_dead_letter(side: BottleCrmSide) -> None:

@@ -320,7 +320,7 @@ def test_without_a_party_of_unknown_callers_it_says_what_to_do(side: TrytonSide)
     hidden = Party(number=None)
     error = fails(side, ended(caller=hidden), unknown_party="Nobody")
     assert "has no party Nobody" in str(error)
-    assert "make one" in str(error)
+    assert "create it" in str(error)
     deliver(handler(side, unknown_party="Nobody", unknown="leave"), ended(caller=hidden, id="1"))
     deliver(handler(side, unknown_party="Nobody"), ended())
     (note,) = side.notes()
@@ -382,7 +382,7 @@ def test_a_changed_password_is_told(side: TrytonSide) -> None:
     (user,) = side.ask("res.user.search", [["login", "=", "offhook"]])
     side.ask("res.user.write", [user], {"password": f"{PASSWORD}-new"})
     try:
-        with pytest.raises(TemporaryError, match=r"does not let us in \(401\)"):
+        with pytest.raises(TemporaryError, match=r"denies access \(401\)"):
             deliver(crm, ended())
         deliver(handler(side, password=f"{PASSWORD}-new"), ended())
     finally:
@@ -403,7 +403,7 @@ def test_a_user_without_rights_is_told(side: TrytonSide) -> None:
     made = side.ask("ir.model.access.create", [access | {"model": "party.party"}])
     try:
         error = fails(side, ended())
-        assert re.search(r"does not let us in \(403: You are not allowed .*what they", str(error))
+        assert re.search(r"denies access \(403: You are not allowed .*permissions", str(error))
     finally:
         side.ask("ir.model.access.delete", made)
     deliver(handler(side), ended(), attempt=2)
@@ -427,9 +427,9 @@ def test_what_is_elsewhere_is_temporary_and_says_so(side: TrytonSide, statuses: 
     ("error", "said"),
     [
         (["ConcurrencyException", "Records were modified in the meanwhile"], "busy"),
-        (["'party.party'", ""], "does the database have the module party"),
+        (["'party.party'", ""], "the database has the module party"),
         (["division by zero", "Traceback: hush"], "division by zero"),
-        (["LoginException", ["password_x", "Password", "password"]], "does not let us in (401"),
+        (["LoginException", ["password_x", "Password", "password"]], "denies access (401"),
         ([], "failed"),
         ("what", "what"),
         (None, "failed"),

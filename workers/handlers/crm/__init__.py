@@ -1,20 +1,30 @@
-"""What the handlers for CRMs share: who called, whose call it was, and one record of it."""
+"""What CRM handlers share: find the contact and the owner of a call, and keep one record of it."""
 
 from offhook import Number
 from offhook.ttl_cache import Memory
-from workers.handlers.crm.base import Access, Crm, RecordingUrl, SearchedCrm, Zone
-from workers.handlers.crm.entry import Contact, Entry
+from workers.handlers.crm.base import (
+    Access,
+    BaseUrl,
+    Crm,
+    OneContact,
+    RecordingUrl,
+    SearchedCrm,
+    json_object,
+)
+from workers.handlers.crm.entry import Contact, CrmEntry
 from workers.handlers.crm.tokens import TokenFile
 
 __all__ = [
     "Access",
+    "BaseUrl",
     "Contact",
     "Crm",
-    "Entry",
+    "CrmEntry",
     "Memory",
     "Number",
+    "OneContact",
     "RecordingUrl",
     "SearchedCrm",
     "TokenFile",
-    "Zone",
+    "json_object",
 ]

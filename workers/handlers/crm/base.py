@@ -1,6 +1,6 @@
-"""`Crm`: what the handler of every CRM does with a call. How its CRM does it, each one says itself.
+"""`Crm`: the base of CRM handlers. Each subclass adds the requests that its CRM understands.
 
-call event → whose call it was, and with whom → the contact → **one** record of the call
+call event → the owner and the number → the contacts → **one** record of the call
 """
 
 import asyncio
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
-from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field
 
@@ -26,48 +25,42 @@ from offhook import (
 )
 from offhook.http import Answer
 from offhook.ttl_cache import Memory
-from workers.handlers.crm.entry import Contact, Entry
+from workers.handlers.crm.entry import Contact, CrmEntry
 from workers.handlers.crm.number import of_region, other_side
 
 DAY = 86400.0
-NOBODY = 30.0  # seconds that it is remembered that nobody has a number
-_EARLY = 60.0  # seconds before a token expires that a new one is asked for
+_RENEW_EARLY = 60.0  # seconds before a token expires
 
 
 def _fill(template: str, **values: str) -> str:
     return template.format_map({name: quote(value, safe="") for name, value in values.items()})
 
 
-def _is_recording_url(value: str) -> str:
+def _check_recording_url(value: str) -> str:
     try:
         _fill(value, recording="", call="", pbx="")
     except (LookupError, ValueError, AttributeError):
         raise ValueError(
-            "may have {recording}, {call} and {pbx} in it, and nothing else in braces"
+            "may contain {recording}, {call} and {pbx}, and nothing else in braces"
         ) from None
     return value
 
 
-def _is_zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (LookupError, ValueError, OSError):
-        raise ValueError("is no time zone such as Europe/London") from None
-    return value
-
-
-RecordingUrl = Annotated[str, AfterValidator(_is_recording_url)]
-Zone = Annotated[str, AfterValidator(_is_zone)]
+_SEVERAL = Field(description="the contact of a call when several have the number")
+RecordingUrl = Annotated[str, AfterValidator(_check_recording_url)]
+BaseUrl = Annotated[str, Field(pattern="^https?://[^/]+$")]
+# For a CRM whose records belong to one contact.
+OneContact = Annotated[Literal["newest", "none"], _SEVERAL]
 
 
 @dataclass(frozen=True)
 class Access:
-    """Where the CRM is, and what lets us in.
+    """The address of the CRM, and the headers that authorize requests.
 
     Attributes:
-        url: what every path comes behind.
-        headers: what every request carries.
-        seconds: until it expires; None: it does not.
+        url: the prefix of every path.
+        headers: sent with every request.
+        seconds: until it expires; None: never.
     """
 
     url: str
@@ -75,11 +68,20 @@ class Access:
     seconds: float | None = None
 
 
+def json_object(answer: Answer) -> dict[str, Any]:
+    """The JSON object in a response; empty when its body is anything else."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Crm(Handler, Lookup):
-    """A CRM that keeps a record of every call: made when it starts, completed when it ends.
+    """A CRM that keeps one record per call: created at its start, completed at its end.
 
-    As a lookup it knows the names of its contacts.
+    As a lookup, it finds the names of its contacts.
     """
 
     events: ClassVar[Sequence[EventType]] = (
@@ -89,91 +91,87 @@ class Crm(Handler, Lookup):
         EventType.CALL_CORRECTED,
     )
     name: ClassVar[str]  # of the CRM, as its users write it
+    not_found_lifetime: ClassVar[float] = 30.0  # seconds to remember that no contact has a number
 
-    several: Annotated[
-        Literal["newest", "all", "none"],
-        Field(description="whose call it is when several contacts have the number"),
-    ] = "newest"
+    several: Annotated[Literal["newest", "all", "none"], _SEVERAL] = "newest"
     unknown: Annotated[
         Literal["log", "create", "leave"],
-        Field(description="when nobody has it: log the call alone, create a contact, or leave it"),
+        Field(description="for an unknown number: log the call, create a contact, or skip it"),
     ] = "log"
-    internal: Annotated[bool, Field(description="log calls between extensions, too")] = False
+    internal: Annotated[bool, Field(description="also log calls between extensions")] = False
     owners: Annotated[
         dict[str, str],
-        Field(description="the CRM's user of an extension, if `offhook setup` was not told of one"),
+        Field(description="the CRM user of each extension, unless `offhook setup` set its owner"),
     ] = field(default_factory=dict)
     owner: Annotated[
-        str | None, Field(description="the CRM's user of all other extensions; none if not set")
+        str | None, Field(description="the CRM user of all other extensions; none if not set")
     ] = None
     region: Annotated[
         str | None,
         Field(
             pattern=r"^[A-Z]{2}$",
-            description="the country of numbers that the CRM holds without one, such as GB",
+            description="the country of the CRM's numbers without a country code, such as GB",
         ),
     ] = None
     recording_url: Annotated[
         RecordingUrl | None,
         Field(
             pattern="^https?://",
-            description="the address of a recording, with {recording}, {call} and {pbx} in it",
+            description="the URL of a recording, with {recording}, {call} and {pbx} in it",
         ),
     ] = None
     lifetime: Annotated[
-        float, Field(ge=0, description="seconds that a contact who was found is remembered")
+        float, Field(ge=0, description="seconds to remember the contacts of a number")
     ] = 300.0
     timeout: Annotated[
-        float, Field(gt=0, le=300, description="seconds that the CRM has for each answer")
+        float, Field(gt=0, le=300, description="seconds to wait for each response of the CRM")
     ] = 10.0
 
-    # What the handler of a CRM says itself
+    # To be written for each CRM
 
     @abstractmethod
     async def sign_in(self, context: Context) -> Access:
-        """Where the CRM is, and what lets us in: from the options, or by asking for a token."""
+        """Return access to the CRM, from the options or with a new token."""
 
     @abstractmethod
     async def find(self, number: Number, context: Context) -> list[Contact]:
-        """The contacts that have the number, however it is written there; the newest first."""
+        """Find the contacts with this number, in whatever form; the newest first."""
 
     @abstractmethod
-    async def create(self, number: Number, entry: Entry, context: Context) -> Contact:
-        """A new contact with the number. Should it have been created before, that one."""
+    async def create(self, number: Number, entry: CrmEntry, context: Context) -> Contact:
+        """Create a contact with this number, unless an earlier attempt did."""
 
     @abstractmethod
-    async def save(self, entry: Entry, context: Context) -> None:
-        """Have the CRM hold the entry. However often this runs, there is one record of the call."""
+    async def save(self, entry: CrmEntry, context: Context) -> None:
+        """Save the entry. However often this runs, the CRM has one record of the call."""
 
     async def user(self, owner: str, context: Context) -> str | None:
-        """The CRM's id of the user who is configured as `owner`; None: there is no such user."""
+        """Return the CRM's id of the user configured as `owner`; None: there is no such user."""
         return owner
 
     def said(self, answer: Answer) -> str:
-        """Why the CRM refused, in its own words."""
+        """Return the CRM's own explanation of a refusal."""
         return ""
 
     def expired(self, answer: Answer) -> bool:
-        """Does it say that the access has expired, so that a new one is worth asking for?"""
+        """Return whether the access has expired, so that a new token may help."""
         return answer.status == 401
 
     def fault(self, answer: Answer, context: Context) -> PermanentError | TemporaryError | None:
-        """The error that an answer means, or None when all is well.
+        """Return the error that a response means; None for success.
 
-        Credentials, rights and an address can be put right while events wait: such errors are
-        temporary, and open the circuit. A record that the CRM refuses stays refused.
+        Wrong credentials, rights and addresses can be corrected while events wait: these errors
+        are temporary, and open the circuit. A record that the CRM refuses stays refused.
         """
         said = self.said(answer)
         because = f": {said}" if said else ""
         if answer.status in (401, 403):
             return TemporaryError(
-                f"{self.name} does not let us in ({answer.status}{because}): correct the "
-                "credentials in the handler's options, or what they are allowed to do"
+                f"{self.name} denies access ({answer.status}{because}): correct the credentials "
+                "in the handler's options, or their permissions in the CRM"
             )
         if 300 <= answer.status < 400:
-            return TemporaryError(
-                f"{self.name} is elsewhere ({answer.status}): correct its address"
-            )
+            return TemporaryError(f"{self.name} redirects ({answer.status}): correct its address")
         try:
             context.check(answer)
         except TemporaryError as error:
@@ -182,20 +180,20 @@ class Crm(Handler, Lookup):
             return PermanentError(f"{self.name} {error}{because}")
         return None
 
-    # What it can do it with
+    # For the subclasses to call
 
     async def ask(
         self, context: Context, method: str, path: str, *, json: Any = None, **rest: Any
     ) -> Answer:
-        """Make a request of the CRM: its answer, whatever that is. An expired token is renewed.
+        """Send a request and return any response. An expired token is renewed once.
 
         Args:
-            path: what comes behind the CRM's address.
+            path: appended to the CRM's address.
             json: a body to send as JSON.
-            rest: `params`, `data`, `headers`, as `context.http.request` takes them.
+            rest: `params`, `data`, `headers`, as for `context.http.request`.
 
         Raises:
-            TemporaryError: no answer came, or nobody let us in.
+            TemporaryError: no response, or no access.
         """
         access = await self._access(context)
         answer = await self._request(access, context, method, path, json=json, **rest)
@@ -207,16 +205,19 @@ class Crm(Handler, Lookup):
     async def request(
         self, context: Context, method: str, path: str, *, json: Any = None, **rest: Any
     ) -> Any:
-        """`ask`, and the answer's JSON; None when it has no body.
+        """Send a request as `ask` does, and return the response's JSON; None: it has no body.
 
         Raises:
-            TemporaryError, PermanentError: what `fault` says that the answer means.
+            TemporaryError, PermanentError: the fault that the response means.
         """
-        answer = await self.ask(context, method, path, json=json, **rest)
-        return self.read(answer, context)
+        return self.read(await self.ask(context, method, path, json=json, **rest), context)
+
+    async def get(self, context: Context, path: str, **params: str) -> Any:
+        """Send a GET request with these query parameters, as `request` does."""
+        return await self.request(context, "GET", path, params=params or None)
 
     def read(self, answer: Answer, context: Context) -> Any:
-        """The JSON of an answer, or the error that it means."""
+        """Return the JSON of a response, or raise the fault that it means."""
         fault = self.fault(answer, context)
         if fault is not None:
             raise fault
@@ -224,21 +225,21 @@ class Crm(Handler, Lookup):
             return answer.json() if answer.body.strip() else None
         except ValueError as error:
             raise TemporaryError(
-                f"{self.name} answered {answer.status} with what is no JSON: correct its address"
+                f"{self.name} answered {answer.status} without JSON: correct its address"
             ) from error
 
-    # What all of them do
+    # The same for all CRMs
 
     async def handle(self, event: CallEvent, context: Context) -> None:
         call = event.summary
         if call is None:
             raise PermanentError(
-                f"{event.type} is not about a whole call: leave the handler's `events` out, "
+                f"{event.type} is not an event of a whole call: remove the handler's `events`, "
                 'or write events = ["calls"]'
             )
         if call.direction == "internal" and not self.internal:
             return
-        entry = Entry(
+        entry = CrmEntry(
             key=event.call,
             call=call,
             number=other_side(call, self.region),
@@ -246,29 +247,28 @@ class Crm(Handler, Lookup):
             recording=self._recording(event),
         )
         number = entry.number.text if entry.number else ""
-        remembered = self._found.get(number)
+        cached = self._found.get(number)
         try:
             await self._log(entry, context)
         except PermanentError:
-            if not remembered:
+            if not cached:
                 raise
-            self._found.forget(number)  # who was remembered may have been deleted or merged
+            self._found.forget(number)  # the contact may have been deleted or merged
             await self._log(entry, context)
 
     async def name_of(self, number: Number, context: Context) -> str | None:
-        """The name of the contact who has the number; of several, as the options choose."""
         found = await self.find(of_region(number, self.region), context)
         if not found or (len(found) > 1 and self.several == "none"):
             return None
         return found[0].name
 
-    async def _log(self, entry: Entry, context: Context) -> None:
+    async def _log(self, entry: CrmEntry, context: Context) -> None:
         contacts = await self._contacts(entry, context)
         if contacts is not None:
             await self.save(replace(entry, contacts=contacts), context)
 
-    async def _contacts(self, entry: Entry, context: Context) -> tuple[Contact, ...] | None:
-        """Whose call it is, as the options choose; None: it is to be left out."""
+    async def _contacts(self, entry: CrmEntry, context: Context) -> tuple[Contact, ...] | None:
+        """The contacts of the call, as the options choose; None: do not log the call."""
         number = entry.number
         if number is None:
             internal = entry.call.direction == "internal"
@@ -276,16 +276,17 @@ class Crm(Handler, Lookup):
         found = self._found.get(number.text)
         if found is None:
             found = await self.find(number, context)
-            # Who is added while they talk shall be found when they end.
-            self._found.keep(number.text, found, None if found else min(self.lifetime, NOBODY))
+            # Short, so that a contact added during the call is found at its end.
+            short = min(self.lifetime, self.not_found_lifetime)
+            self._found.keep(number.text, found, None if found else short)
         if not found and self.unknown == "create":
-            async with self._creating:  # two calls at once are one contact
+            async with self._creating:  # one contact for concurrent calls
                 found = self._found.get(number.text) or [await self.create(number, entry, context)]
                 self._found.keep(number.text, found)
         if not found:
             return None if self.unknown == "leave" else ()
         if len(found) > 1:
-            context.log.info("%d contacts have the number: %s is taken", len(found), self.several)
+            context.log.info("%d contacts have the number: using %s", len(found), self.several)
             if self.several == "none":
                 return ()
         return tuple(found if self.several == "all" else found[:1])
@@ -325,15 +326,15 @@ class Crm(Handler, Lookup):
         )
 
     async def _access(self, context: Context, refused: Access | None = None) -> Access:
-        async with self._signing_in:  # many deliveries, one token
+        async with self._signing_in:  # one token for concurrent deliveries
             access = self._accesses.get("")
             if access is None or access is refused:
                 access = await self.sign_in(context)
-                seconds = DAY if access.seconds is None else max(0.0, access.seconds - _EARLY)
-                self._accesses.keep("", access, seconds)
+                left = DAY if access.seconds is None else max(0.0, access.seconds - _RENEW_EARLY)
+                self._accesses.keep("", access, left)
             return access
 
-    # Of this process, not of the options
+    # State of this process, not options
 
     @cached_property
     def _found(self) -> Memory[str, list[Contact]]:
@@ -358,21 +359,21 @@ class Crm(Handler, Lookup):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchedCrm(Crm):
-    """A CRM that takes no key of ours: a record is looked for first, then made or changed."""
+    """A CRM that has no upsert: a record is searched for first, then created or changed."""
 
     @abstractmethod
-    async def find_record(self, entry: Entry, context: Context) -> str | None:
-        """The id of the record that bears `entry.mark`; of a call that is on record, never None."""
+    async def find_record(self, entry: CrmEntry, context: Context) -> str | None:
+        """Return the id of the record with `entry.mark`. It must never miss an existing record."""
 
     @abstractmethod
-    async def create_record(self, entry: Entry, context: Context) -> str:
-        """A new record, with `entry.mark` where `find_record` looks for it: its id."""
+    async def create_record(self, entry: CrmEntry, context: Context) -> str:
+        """Create a record with `entry.mark` where `find_record` searches, and return its id."""
 
     @abstractmethod
-    async def change_record(self, id: str, entry: Entry, context: Context) -> bool:  # noqa: A002
-        """Bring the record up to date. False: it is not there any more."""
+    async def change_record(self, id: str, entry: CrmEntry, context: Context) -> bool:  # noqa: A002
+        """Update the record. Return whether it still exists."""
 
-    async def save(self, entry: Entry, context: Context) -> None:
+    async def save(self, entry: CrmEntry, context: Context) -> None:
         known = self._records.get(entry.key)
         if known is not None and await self.change_record(known, entry, context):
             return

@@ -1,4 +1,4 @@
-"""`Entry`: what a CRM shall hold of one call. `Contact`: whom it holds."""
+"""`CrmEntry`: what a CRM shows of one call. `Contact`: a person in the CRM."""
 
 import re
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from offhook import Call, Number, Outcome, Party
 
 @dataclass(frozen=True)
 class Contact:
-    """Somebody in the CRM.
+    """A person in the CRM.
 
     Attributes:
-        id: the CRM's own.
-        kind: what the CRM calls such a record, where it has several, such as `Lead`.
-        name: as people call them.
+        id: the CRM's id.
+        kind: the CRM's name for this kind of record, such as `Lead`.
+        name: the person's full name.
     """
 
     id: str
@@ -22,16 +22,16 @@ class Contact:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One call as the CRM shall show it.
+class CrmEntry:
+    """One call as the CRM shows it.
 
     Attributes:
-        key: names the call among those of all PBXs, and never changes: `PBX/CallID`.
-        call: all that is known of it by now.
-        number: that of the other side; None when it is hidden, or no number at all.
-        contacts: whose call it was, as the options chose; none, one or several.
-        owner: the CRM's id of the user whose call it was, or None.
-        recording: the address of its recording, or None.
+        key: the call's name among all PBXs, which never changes: `PBX/CallID`.
+        call: the call as known by now.
+        number: of the party outside the PBX; None when it is hidden or not a phone number.
+        contacts: the contacts of the call, as the options chose.
+        owner: the CRM's id of the user who had the call, or None.
+        recording: the URL of its recording, or None.
     """
 
     key: str
@@ -43,17 +43,27 @@ class Entry:
 
     @property
     def ended(self) -> bool:
-        """Is the call over? Before that there is neither outcome nor duration."""
+        """Whether the call is over. Until then it has neither outcome nor duration."""
         return self.call.ended is not None
 
     @property
     def incoming(self) -> bool:
-        """Was it called from outside, or from another extension?"""
+        """Whether the call came from outside, or from another extension."""
         return self.call.direction != "out"
 
     @property
+    def outside(self) -> Party:
+        """The party outside the PBX."""
+        return self.call.caller if self.incoming else self.call.called
+
+    @property
+    def phone(self) -> str:
+        """The outside number in its best form; empty when there is none."""
+        return (self.number.e164 or self.number.text) if self.number else ""
+
+    @property
     def seconds(self) -> int:
-        """How long they talked; 0 when they did not, or nobody knows."""
+        """The talk time; 0 when nobody answered, or it is unknown."""
         return round(self.call.talk_seconds or 0)
 
     @property
@@ -61,11 +71,11 @@ class Entry:
         """One line, such as `Missed call from Jane Doe (+442079460100)`."""
         call = self.call
         if call.direction == "out":
-            title = f"Call to {self._other(call.called)}"
+            title = f"Call to {self._outside_name}"
         elif self.ended and call.outcome not in (None, Outcome.ANSWERED):
-            title = f"Missed call from {self._other(call.caller)}"
+            title = f"Missed call from {self._outside_name}"
         else:
-            title = f"Call from {self._other(call.caller)}"
+            title = f"Call from {self._outside_name}"
         if call.direction == "internal":
             title += f" to {_name(call.called)}"
         ending = _ENDINGS.get(call.outcome) if call.outcome else None
@@ -75,7 +85,7 @@ class Entry:
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """Lines that say the rest; the last one names the call, so that it is found again."""
+        """Lines with everything else. The last one is the mark."""
         call, lines = self.call, []
         if call.called.did and call.direction == "in":
             lines.append(f"Called {call.called.did}")
@@ -90,25 +100,25 @@ class Entry:
             lines.append(f"Rang for {round(rang)} s")
         if self.ended and call.outcome is Outcome.ANSWERED:
             known = call.talk_seconds is not None
-            lines.append(f"Talked for {self.seconds} s" if known else "Nobody knows how long")
+            lines.append(f"Talked for {self.seconds} s" if known else "Talk time unknown")
         if self.recording:
             lines.append(f"Recording: {self.recording}")
         return (*lines, self.mark)
 
     @property
     def mark(self) -> str:
-        """The line that names the call."""
+        """The line by which the record is found again."""
         return f"Call {self.key}"
 
     def is_marked(self, text: str | None) -> bool:
-        """Does a text of the CRM hold the mark? That of a longer key is not it."""
+        """Return whether a text contains the mark. The mark of a longer key does not count."""
         return bool(text and re.search(rf"{re.escape(self.mark)}(?![\w.-])", text))
 
-    def _other(self, party: Party) -> str:
-        """The other side; by the contact's name if it is known who it was."""
+    @property
+    def _outside_name(self) -> str:
         if len(self.contacts) == 1 and self.contacts[0].name:
-            return f"{self.contacts[0].name} ({party.number or party.extension})"
-        return _name(party)
+            return f"{self.contacts[0].name} ({self.outside.number or self.outside.extension})"
+        return _name(self.outside)
 
 
 _ENDINGS = {

@@ -1,6 +1,6 @@
-"""Log calls in Pipedrive: an activity of type call for each, with the person and the open deal.
+"""`Pipedrive`: log calls as Pipedrive activities, with the person and the open deal.
 
-Not its call logs: those can neither be changed nor be found again. Paths and bodies: Pipedrive's
+Not as call logs, which can neither be changed nor found again. Paths and bodies: Pipedrive's
 descriptions of API v2 (activities, deals, persons) and v1 (users).
 """
 
@@ -14,9 +14,17 @@ from pydantic import Field, SecretStr
 
 from offhook import Context, PermanentError, TemporaryError
 from offhook.http import Answer
-from workers.handlers.crm import Access, Contact, Entry, Number, SearchedCrm
+from workers.handlers.crm import (
+    Access,
+    BaseUrl,
+    Contact,
+    CrmEntry,
+    Number,
+    SearchedCrm,
+    json_object,
+)
 
-_SKEW = timedelta(minutes=10)  # by which Pipedrive's clock and ours may differ
+_SKEW = timedelta(minutes=10)  # between Pipedrive's clock and ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,58 +37,51 @@ class Pipedrive(SearchedCrm):
         SecretStr, Field(description="the API token of a user who may see all activities")
     ]
     activity_type: Annotated[
-        str, Field(pattern=r"^\w+$", description="the key of the activity type that calls have")
+        str, Field(pattern=r"^\w+$", description="the key of the activity type for calls")
     ] = "call"
     deals: Annotated[
-        bool, Field(description="put the call on the person's open deal, if there is only one")
+        bool, Field(description="link the call to the person's open deal, if there is only one")
     ] = True
-    base_url: Annotated[
-        str, Field(pattern="^https?://[^/]+$", description="where Pipedrive's API is")
-    ] = "https://api.pipedrive.com"
+    base_url: Annotated[BaseUrl, Field(description="the URL of Pipedrive's API")] = (
+        "https://api.pipedrive.com"
+    )
 
     async def sign_in(self, context: Context) -> Access:
         return Access(self.base_url, {"x-api-token": self.token.get_secret_value()})
 
     async def find(self, number: Number, context: Context) -> list[Contact]:
-        # It compares parts of what somebody typed: in one, with blanks, with hyphens.
+        # Pipedrive compares parts of the text: without separators, with spaces, with hyphens.
         rest = number.groups[1:] if len("".join(number.groups[1:])) >= 6 else number.groups
-        theirs: dict[int, dict[str, Any]] = {}
+        same: dict[int, dict[str, Any]] = {}
         for term in dict.fromkeys((number.national, " ".join(rest), "-".join(rest))):
-            found = await self.request(
-                context,
-                "GET",
-                "/api/v2/persons/search",
-                params={"term": term, "fields": "phone", "limit": "100"},
+            found = await self.get(
+                context, "/api/v2/persons/search", term=term, fields="phone", limit="100"
             )
             for each in found["data"]["items"]:
                 if any(map(number.is_same, each["item"]["phones"])):
-                    theirs[each["item"]["id"]] = each["item"]
-        return [_contact(theirs[key]) for key in sorted(theirs, reverse=True)]
+                    same[each["item"]["id"]] = each["item"]
+        return [_contact(same[key]) for key in sorted(same, reverse=True)]
 
-    async def create(self, number: Number, entry: Entry, context: Context) -> Contact:
-        # A search may not know the newest yet; the list does.
+    async def create(self, number: Number, entry: CrmEntry, context: Context) -> Contact:
+        # The search may miss the newest persons; the list has them.
         since = entry.call.started - timedelta(hours=1)
         async for person in self._all("/api/v2/persons", since, context):
             if any(number.is_same(phone["value"]) for phone in person.get("phones") or ()):
                 return _contact(person)
-        text = number.e164 or number.text
-        name = (entry.call.caller if entry.incoming else entry.call.called).name
         person = {
-            "name": name or text,
-            "phones": [{"value": text, "primary": True, "label": "work"}],
-        }
-        made = await self.request(
-            context, "POST", "/api/v2/persons", json=person | _owned(entry.owner)
-        )
-        return _contact(made["data"])
+            "name": entry.outside.name or entry.phone,
+            "phones": [{"value": entry.phone, "primary": True, "label": "work"}],
+        } | _owner(entry)
+        created = await self.request(context, "POST", "/api/v2/persons", json=person)
+        return _contact(created["data"])
 
-    async def find_record(self, entry: Entry, context: Context) -> str | None:
+    async def find_record(self, entry: CrmEntry, context: Context) -> str | None:
         async for activity in self._all("/api/v2/activities", entry.call.started - _SKEW, context):
             if entry.is_marked(activity.get("public_description")):
                 return str(activity["id"])
         return None
 
-    async def create_record(self, entry: Entry, context: Context) -> str:
+    async def create_record(self, entry: CrmEntry, context: Context) -> str:
         started = entry.call.started.astimezone(UTC)
         activity = self._activity(entry) | {
             "type": self.activity_type,
@@ -93,10 +94,10 @@ class Pipedrive(SearchedCrm):
         deal = await self._deal(entry, context)
         if deal is not None:
             activity["deal_id"] = deal
-        made = await self.request(context, "POST", "/api/v2/activities", json=activity)
-        return str(made["data"]["id"])
+        created = await self.request(context, "POST", "/api/v2/activities", json=activity)
+        return str(created["data"]["id"])
 
-    async def change_record(self, id: str, entry: Entry, context: Context) -> bool:  # noqa: A002
+    async def change_record(self, id: str, entry: CrmEntry, context: Context) -> bool:  # noqa: A002
         activity = self._activity(entry)
         if entry.ended:
             activity["done"] = True
@@ -105,7 +106,7 @@ class Pipedrive(SearchedCrm):
         if answer.status in (404, 410):
             return False
         changed = self.read(answer, context)["data"]
-        if entry.contacts and not changed.get("participants"):  # never those that somebody chose
+        if entry.contacts and not changed.get("participants"):  # keep those that a person chose
             people = {"participants": _participants(entry)}
             await self.request(context, "PATCH", path, json=people)
         return True
@@ -113,28 +114,21 @@ class Pipedrive(SearchedCrm):
     async def user(self, owner: str, context: Context) -> str | None:
         if "@" not in owner:
             return owner if owner.isdecimal() else None
-        found = await self.request(
-            context, "GET", "/v1/users/find", params={"term": owner, "search_by_email": "1"}
-        )
+        found = await self.get(context, "/v1/users/find", term=owner, search_by_email="1")
         same = (u["id"] for u in found["data"] or () if u["email"].lower() == owner.lower())
         return next(map(str, same), None)
 
     def said(self, answer: Answer) -> str:
-        try:
-            return str(answer.json()["error"])[:300]
-        except (ValueError, LookupError, TypeError):
-            return ""
+        return str(json_object(answer).get("error", ""))[:300]
 
     def fault(self, answer: Answer, context: Context) -> PermanentError | TemporaryError | None:
         fault = super().fault(answer, context)
         if answer.status != 429 or not isinstance(fault, TemporaryError):
             return fault
-        if (
-            "daily" in self.said(answer).lower()
-            or answer.headers.get("x-daily-requests-left") == "0"
-        ):
+        left = answer.headers.get("x-daily-requests-left")
+        if left == "0" or "daily" in self.said(answer).lower():
             return TemporaryError(
-                "Pipedrive has given all of this day's tokens: it goes on after midnight UTC; "
+                "Pipedrive's daily API tokens are used up: they reset at midnight UTC; "
                 "a higher plan or a top-up has more",
                 _until_midnight(),
             )
@@ -143,34 +137,30 @@ class Pipedrive(SearchedCrm):
             fault.retry_after = float(reset)
         return fault
 
-    def _activity(self, entry: Entry) -> dict[str, Any]:
-        """What changes while the call goes on. The note is left to whoever takes notes."""
+    def _activity(self, entry: CrmEntry) -> dict[str, Any]:
+        """The fields that change during a call. The note stays free for people's notes."""
         activity: dict[str, Any] = {
             "subject": entry.title,
             "public_description": "\n".join(entry.facts),
-        } | _owned(entry.owner)
+        } | _owner(entry)
         if entry.seconds:
             minutes = ceil(entry.seconds / 60)
             activity["duration"] = f"{minutes // 60:02}:{minutes % 60:02}"
         return activity
 
-    async def _deal(self, entry: Entry, context: Context) -> int | None:
-        """The open deal of the call's person; None when there is not exactly one."""
+    async def _deal(self, entry: CrmEntry, context: Context) -> int | None:
+        """The person's open deal; None unless there is exactly one."""
         if not self.deals or not entry.contacts:
             return None
-        found = await self.request(
-            context,
-            "GET",
-            "/api/v2/deals",
-            params={"person_id": entry.contacts[0].id, "status": "open", "limit": "2"},
-        )
+        person = entry.contacts[0].id
+        found = await self.get(context, "/api/v2/deals", person_id=person, status="open", limit="2")
         deals = found["data"]
         return deals[0]["id"] if len(deals) == 1 else None
 
     async def _all(
         self, path: str, since: datetime, context: Context
     ) -> AsyncIterator[dict[str, Any]]:
-        """Everything of a kind that was changed since then, the newest first."""
+        """Every object of a kind changed since then, the newest first."""
         params = {
             "updated_since": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
             "sort_by": "add_time",
@@ -178,7 +168,7 @@ class Pipedrive(SearchedCrm):
             "limit": "500",
         }
         while True:
-            page = await self.request(context, "GET", path, params=params)
+            page = await self.get(context, path, **params)
             for each in page["data"]:
                 yield each
             cursor = (page.get("additional_data") or {}).get("next_cursor")
@@ -191,15 +181,15 @@ def _contact(person: dict[str, Any]) -> Contact:
     return Contact(str(person["id"]), "person", person.get("name"))
 
 
-def _participants(entry: Entry) -> list[dict[str, Any]]:
+def _participants(entry: CrmEntry) -> list[dict[str, Any]]:
     return [
         {"person_id": int(contact.id), "primary": number == 0}
         for number, contact in enumerate(entry.contacts)
     ]
 
 
-def _owned(owner: str | None) -> dict[str, Any]:
-    return {"owner_id": int(owner)} if owner else {}
+def _owner(entry: CrmEntry) -> dict[str, Any]:
+    return {"owner_id": int(entry.owner)} if entry.owner else {}
 
 
 def _until_midnight() -> float:

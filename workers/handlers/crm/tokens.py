@@ -1,6 +1,6 @@
-"""`TokenFile`: an access token that all worker processes of a machine use, where few may be had.
+"""`TokenFile`: an access token shared by the worker processes of a machine, in a file.
 
-Every burst of events has a process of its own, so what a process remembers is soon forgotten.
+For CRMs that give few tokens: every burst of events has its own process, without a token at first.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from typing import IO
 from offhook import TemporaryError
 from workers.handlers.crm.base import Access
 
-_POLL = 0.05  # seconds between two looks at a lock that another process holds
+_POLL = 0.05  # seconds between two attempts to lock the file
 
 
 class TokenFile:
-    """One file in a folder, which nobody but the workers' user may read.
+    """One file in a folder, readable only by the workers' user.
 
     Args:
-        folder: where; it is made if it is not there.
-        whose: names the credentials that the token was had for; only its hash is written.
+        folder: created if missing.
+        whose: names the credentials of the token; the file's name has only its hash.
         clock: seconds since 1970.
     """
 
@@ -36,74 +36,55 @@ class TokenFile:
     async def access(
         self, seconds: float, refused: Access | None, new: Callable[[], Awaitable[Access]]
     ) -> Access:
-        """What is kept, or else a new one, which one process asks for while all others wait.
+        """Return the saved access, or a new one that one process gets while the others wait.
 
         Args:
-            seconds: for which it must be good.
-            refused: what the CRM does not take any more.
-            new: asks for a new one.
+            seconds: how long a saved access must still be valid.
+            refused: an access that the CRM no longer accepts.
+            new: gets a new access.
 
         Raises:
             TemporaryError: the file cannot be written.
         """
-        async with self.held() as file:
-            access = file.read(seconds)
+        async with self._locked() as file:
+            access = self._read(file, seconds)
             if access is None or (refused is not None and access.headers == refused.headers):
                 access = await new()
-                file.keep(access)
+                self._write(file, access)
             return access
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator["HeldTokenFile"]:
-        """The file, with all other processes waiting for it.
-
-        Raises:
-            TemporaryError: the file cannot be written.
-        """
+    async def _locked(self) -> AsyncIterator[IO[str]]:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise TemporaryError(
-                f"the access token cannot be kept in {self._path.parent} ({error.strerror}): let "
+                f"the access token cannot be saved in {self._path.parent} ({error.strerror}): let "
                 "the workers' user write there, or name another folder in the handler's options"
             ) from error
         with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
-            while not _locked(file):
+            while not _lock(file):
                 await asyncio.sleep(_POLL)
-            yield HeldTokenFile(file, self._clock)
+            yield file
 
-
-class HeldTokenFile:
-    """A token file that no other process reads or writes."""
-
-    def __init__(self, file: IO[str], clock: Callable[[], float]) -> None:
-        self._file = file
-        self._clock = clock
-
-    def read(self, seconds: float) -> Access | None:
-        """What is kept, if it is good for more than these seconds."""
+    def _read(self, file: IO[str], seconds: float) -> Access | None:
         try:
-            kept = json.load(self._file)
-            left = kept["until"] - self._clock()
-            return Access(kept["url"], kept["headers"], left) if left > seconds else None
+            saved = json.load(file)
+            left = saved["until"] - self._clock()
+            return Access(saved["url"], saved["headers"], left) if left > seconds else None
         except (ValueError, LookupError, TypeError):
-            return None  # new, or cut short when a process was killed
+            return None  # new, or incomplete because a process was killed
 
-    def keep(self, access: Access) -> None:
-        """Keep it for all processes."""
-        kept = {
-            "url": access.url,
-            "headers": dict(access.headers),
-            "until": self._clock() + (access.seconds or 0),
-        }
-        self._file.seek(0)
-        self._file.truncate()
-        json.dump(kept, self._file)
-        self._file.flush()
+    def _write(self, file: IO[str], access: Access) -> None:
+        until = self._clock() + (access.seconds or 0)
+        file.seek(0)
+        file.truncate()
+        json.dump({"url": access.url, "headers": dict(access.headers), "until": until}, file)
+        file.flush()
 
 
-def _locked(file: IO[str]) -> bool:
+def _lock(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

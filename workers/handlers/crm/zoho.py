@@ -1,7 +1,7 @@
-"""Log calls in Zoho CRM: a record of the module Calls for each, with the contact or lead.
+"""`Zoho`: log calls in the module Calls of Zoho CRM, with the contact or lead.
 
 Paths, bodies and errors: Zoho's API description (github.com/zoho/crm-oas, v8: record, users), its
-pages on External ID and on token validity; what it takes of a call: Kaizen 38, "Calls API".
+pages on External ID and on token validity; the fields of a call: Kaizen 38, "Calls API".
 """
 
 import re
@@ -15,13 +15,22 @@ from pydantic import Field, SecretStr
 
 from offhook import Context, Outcome, PermanentError, TemporaryError
 from offhook.http import Answer
-from workers.handlers.crm import Access, Contact, Entry, Number, SearchedCrm, TokenFile
+from workers.handlers.crm import (
+    Access,
+    BaseUrl,
+    Contact,
+    CrmEntry,
+    Number,
+    OneContact,
+    SearchedCrm,
+    TokenFile,
+    json_object,
+)
 
-# A minute more than a process renews it early: no token is read that would be renewed at once.
-_LEFT = 120.0
-TOKENS_WAIT = 600.0  # ten access tokens in ten minutes
-# Credits count for 24 hours from when each was used: so asked again every hour.
-DAILY_WAIT = 3600.0
+# Seconds that a saved token must still last: longer than `Crm` renews it early.
+_TOKEN_LEFT = 120.0
+TOKENS_WAIT = 600.0  # Zoho gives ten access tokens in ten minutes
+DAILY_WAIT = 3600.0  # the limit counts the credits of the last 24 hours
 
 _TYPES = {"in": "Inbound", "internal": "Inbound", "out": "Outbound"}
 _PHONES = {
@@ -30,7 +39,7 @@ _PHONES = {
 }
 _EXPIRED = {"INVALID_TOKEN", "INVALID_OAUTHTOKEN"}
 _FORBIDDEN = {"NO_PERMISSION", "AUTHORIZATION_FAILED", "OAUTH_SCOPE_MISMATCH", "INVALID_MODULE"}
-_LONGEST = 255  # characters of a subject
+_SUBJECT_LENGTH = 255
 
 Module = Literal["Contacts", "Leads"]
 
@@ -41,106 +50,90 @@ class Zoho(SearchedCrm):
 
     name: ClassVar[str] = "Zoho"
 
-    # A call is with one contact or lead.
-    several: Annotated[
-        Literal["newest", "none"],
-        Field(description="whose call it is when several contacts have the number"),
-    ] = "newest"
+    several: OneContact = "newest"
     client_id: Annotated[str, Field(min_length=1, description="the client's id")]
     client_secret: Annotated[SecretStr, Field(description="the client's secret")]
-    refresh_token: Annotated[
-        SecretStr, Field(description="the refresh token that the client was given")
-    ]
+    refresh_token: Annotated[SecretStr, Field(description="the client's refresh token")]
     tokens: Annotated[
-        str, Field(min_length=1, description="the folder in which the workers share access tokens")
+        str, Field(min_length=1, description="the folder where the workers share access tokens")
     ] = "tokens"
     call_field: Annotated[
         str,
         Field(
             pattern=r"^[A-Za-z]\w{0,49}$",
-            description="the external field of calls that holds what names one; made once",
+            description="the external field of calls that identifies a call; create it once",
         ),
     ] = "Offhook_Call"
     contact_field: Annotated[
         str,
         Field(
             pattern=r"^[A-Za-z]\w{0,49}$",
-            description='the same of contacts, for unknown = "create"; it holds their number',
+            description='the external field of contacts with the number, for unknown = "create"',
         ),
     ] = "Offhook_Number"
     modules: Annotated[
-        list[Module],
-        Field(min_length=1, description="the modules in which a number is looked for"),
+        list[Module], Field(min_length=1, description="the modules to search for a number")
     ] = field(default_factory=lambda: ["Contacts", "Leads"])
     accounts_url: Annotated[
-        str,
-        Field(pattern="^https?://[^/]+$", description="Zoho Accounts of your data centre"),
+        BaseUrl, Field(description="the URL of Zoho Accounts in your data center")
     ] = "https://accounts.zoho.com"
     base_url: Annotated[
-        str | None,
-        Field(
-            pattern="^https?://[^/]+$",
-            description="where Zoho's API is, if not where Zoho Accounts says",
-        ),
+        BaseUrl | None,
+        Field(description="the URL of Zoho's API, if not the one that Zoho Accounts names"),
     ] = None
 
     async def sign_in(self, context: Context) -> Access:
         whose = f"{self.accounts_url} {self.client_id} {self.refresh_token.get_secret_value()}"
         access = await TokenFile(self.tokens, whose).access(
-            _LEFT, self._accesses.get(""), partial(self._new_access, context)
+            _TOKEN_LEFT, self._accesses.get(""), partial(self._new_access, context)
         )
         return replace(access, url=self.base_url) if self.base_url else access
 
     async def find(self, number: Number, context: Context) -> list[Contact]:
-        theirs: dict[tuple[str, str], dict[str, Any]] = {}
+        same: dict[tuple[str, str], dict[str, Any]] = {}
         for module in self.modules:
+            phones = _PHONES[module]
+            fields = ",".join(("Full_Name", "Created_Time", *phones))
             for digits in dict.fromkeys(re.sub(r"\D", "", form) for form in number.forms):
-                found = await self.request(
-                    context,
-                    "GET",
-                    f"/crm/v8/{module}/search",
-                    params={
-                        "phone": digits,
-                        "fields": ",".join(("Full_Name", "Created_Time", *_PHONES[module])),
-                    },
+                found = await self.get(
+                    context, f"/crm/v8/{module}/search", phone=digits, fields=fields
                 )
                 for record in found["data"] if found else ():
-                    if any(number.is_same(record.get(kind) or "") for kind in _PHONES[module]):
-                        theirs[module, record["id"]] = record
+                    if any(number.is_same(record.get(kind) or "") for kind in phones):
+                        same[module, record["id"]] = record
         newest = sorted(
-            theirs.items(), key=lambda found: found[1].get("Created_Time") or "", reverse=True
+            same.items(), key=lambda found: found[1].get("Created_Time") or "", reverse=True
         )
         return [Contact(key, module, each.get("Full_Name")) for (module, key), each in newest]
 
-    async def create(self, number: Number, entry: Entry, context: Context) -> Contact:
-        # A search finds a new contact late. This reads it by the external field.
-        text = number.e164 or number.text
+    async def create(self, number: Number, entry: CrmEntry, context: Context) -> Contact:
+        # The search finds a new contact late; the external field, at once.
         known = await self._by_key(context, "Contacts", self.contact_field, number.digits)
         if known is not None:
             return Contact(known["id"], "Contacts", known.get("Full_Name"))
-        name = (entry.call.caller if entry.incoming else entry.call.called).name or text
-        contact: dict[str, Any] = {"Last_Name": name[:80], "Phone": text}
-        made = await self._insert(
-            context, "Contacts", self.contact_field, number.digits, contact | _owned(entry)
+        name = entry.outside.name or entry.phone
+        contact = {"Last_Name": name[:80], "Phone": entry.phone} | _owner(entry)
+        created = await self._insert(
+            context, "Contacts", self.contact_field, number.digits, contact
         )
-        return Contact(made, "Contacts", name)
+        return Contact(created, "Contacts", name)
 
-    async def save(self, entry: Entry, context: Context) -> None:
-        # A call's type can never be changed: so first it must be known whether it was missed.
+    async def save(self, entry: CrmEntry, context: Context) -> None:
+        # The type of a call can never be changed, so wait until it is known: missed or not.
         if entry.ended or entry.call.answered_by or not entry.incoming:
             await super().save(entry, context)
 
-    async def find_record(self, entry: Entry, context: Context) -> str | None:
+    async def find_record(self, entry: CrmEntry, context: Context) -> str | None:
         known = await self._by_key(context, "Calls", self.call_field, _key(entry))
         return None if known is None else str(known["id"])
 
-    async def create_record(self, entry: Entry, context: Context) -> str:
+    async def create_record(self, entry: CrmEntry, context: Context) -> str:
         missed = entry.incoming and entry.ended and entry.call.outcome is not Outcome.ANSWERED
         call = {
-            "Subject": entry.title[:_LONGEST],
+            "Subject": entry.title[:_SUBJECT_LENGTH],
             "Call_Type": "Missed" if missed else _TYPES[entry.call.direction],
             "Call_Start_Time": f"{entry.call.started.astimezone(UTC):%Y-%m-%dT%H:%M:%S}+00:00",
-        } | _owned(entry)
+        } | _owner(entry)
         if not missed:
             call["Call_Duration"] = _duration(entry)
         if entry.contacts:
@@ -149,20 +142,20 @@ class Zoho(SearchedCrm):
             call["Description"] = "\n".join(entry.facts)
         return await self._insert(context, "Calls", self.call_field, _key(entry), call)
 
-    async def change_record(self, id: str, entry: Entry, context: Context) -> bool:  # noqa: A002
+    async def change_record(self, id: str, entry: CrmEntry, context: Context) -> bool:  # noqa: A002
         path = f"/crm/v8/Calls/{id}"
         fields = "Call_Type,Description,Who_Id,What_Id"
         answer = await self.ask(context, "GET", path, params={"fields": fields})
         if _is_gone(answer):
             return False
         there = self.read(answer, context)["data"][0]
-        # Zoho lets neither the type nor, of a completed call, the owner be changed.
-        call: dict[str, Any] = {"Subject": entry.title[:_LONGEST]}
+        # Zoho allows no change of the type nor, for a completed call, of the owner.
+        call: dict[str, Any] = {"Subject": entry.title[:_SUBJECT_LENGTH]}
         if entry.ended and there.get("Call_Type") != "Missed":
             call["Call_Duration"] = _duration(entry)
         if entry.contacts and not (there.get("Who_Id") or there.get("What_Id")):
-            call |= _related(entry.contacts[0])  # never instead of whom somebody chose
-        if entry.ended and not there.get("Description"):  # nor of what somebody wrote
+            call |= _related(entry.contacts[0])  # keep the contact that a person chose
+        if entry.ended and not there.get("Description"):  # keep what a person wrote
             call["Description"] = "\n".join(entry.facts)
         await self.request(context, "PUT", path, json={"data": [call]})
         return True
@@ -172,12 +165,8 @@ class Zoho(SearchedCrm):
             return owner if owner.isdecimal() else None
         page = 1
         while True:
-            found = await self.request(
-                context,
-                "GET",
-                "/crm/v8/users",
-                params={"type": "ActiveUsers", "page": str(page), "per_page": "200"},
-            )
+            params = {"type": "ActiveUsers", "page": str(page), "per_page": "200"}
+            found = await self.get(context, "/crm/v8/users", **params)
             for user in found["users"] if found else ():
                 if user["email"].lower() == owner.lower():
                     return str(user["id"])
@@ -198,25 +187,25 @@ class Zoho(SearchedCrm):
             code == "LIMIT_EXCEEDED" or answer.headers.get("X-API-CREDITS-REMAINING") == "0"
         ):
             return TemporaryError(
-                "Zoho has given all credits of 24 hours: it goes on as the day passes; "
+                "Zoho's daily API credits are used up: they count the last 24 hours; "
                 "Zoho sells more credits",
                 DAILY_WAIT,
             )
         if code in _FORBIDDEN:
             answer = replace(answer, status=403)
-        elif code is not None and answer.status < 400:  # an error in what looks like none
+        elif code is not None and answer.status < 400:  # an error with a status of success
             answer = replace(answer, status=400)
         if answer.status == 400 and re.search(
             rf"\b({self.call_field}|{self.contact_field}|X-EXTERNAL)\b", answer.text
         ):
             return TemporaryError(
-                f"Zoho does not take {self.call_field} or {self.contact_field}: does the module "
-                f"have this field, and is it an external one? It said: {self.said(answer)}"
+                f"Zoho refuses {self.call_field} or {self.contact_field}: create this field in "
+                f"the module, as an external field. Zoho says: {self.said(answer)}"
             )
         return super().fault(answer, context)
 
     def expired(self, answer: Answer) -> bool:
-        # Not what a token may not do: another one may not either, and they are few.
+        # Not for a missing permission: a new token would not have it either, and tokens are few.
         return answer.status == 401 and _problem(answer).get("code") in _EXPIRED
 
     async def _new_access(self, context: Context) -> Access:
@@ -233,11 +222,11 @@ class Zoho(SearchedCrm):
         error = _problem(answer).get("error")
         if error == "Access Denied":
             raise TemporaryError(
-                "Zoho gives no more than ten access tokens in ten minutes: is the refresh token "
-                "used elsewhere, or do the workers not share the folder of the option `tokens`?",
+                "Zoho gives no more than ten access tokens in ten minutes: check that nothing "
+                "else uses the refresh token, and that all workers share the folder `tokens`",
                 TOKENS_WAIT,
             )
-        if error and answer.status < 500:  # also in an answer of 200
+        if error and answer.status < 500:  # even with status 200
             answer = replace(answer, status=401)
         token = self.read(answer, context)
         headers = {"Authorization": f"Zoho-oauthtoken {token['access_token']}"}
@@ -247,12 +236,8 @@ class Zoho(SearchedCrm):
         self, context: Context, module: str, key: str, value: str
     ) -> dict[str, Any] | None:
         """The record whose external field `key` has this value."""
-        answer = await self.ask(
-            context,
-            "GET",
-            f"/crm/v8/{module}/{quote(value, safe='')}",
-            headers={"X-EXTERNAL": f"{module}.{key}"},
-        )
+        path = f"/crm/v8/{module}/{quote(value, safe='')}"
+        answer = await self.ask(context, "GET", path, headers={"X-EXTERNAL": f"{module}.{key}"})
         if _is_gone(answer):
             return None
         record: dict[str, Any] = self.read(answer, context)["data"][0]
@@ -261,7 +246,7 @@ class Zoho(SearchedCrm):
     async def _insert(
         self, context: Context, module: str, key: str, value: str, record: dict[str, Any]
     ) -> str:
-        """A new record with this value in its external field: its id."""
+        """Create a record with this value in its external field, and return its id."""
         answer = await self.ask(
             context,
             "POST",
@@ -269,18 +254,17 @@ class Zoho(SearchedCrm):
             json={"data": [record | {key: value}]},
             headers={"X-EXTERNAL": f"{module}.{key}"},
         )
-        problem = _problem(answer)
-        if problem.get("code") == "DUPLICATE_DATA" and key in answer.text:
-            raise TemporaryError("Zoho has just got this from an earlier attempt")
+        if _problem(answer).get("code") == "DUPLICATE_DATA" and key in answer.text:
+            raise TemporaryError("Zoho has just saved this from an earlier attempt")
         return str(self.read(answer, context)["data"][0]["details"]["id"])
 
 
-def _key(entry: Entry) -> str:
-    """What names the call, as it may stand in a path: no PBX has a colon in its name."""
+def _key(entry: CrmEntry) -> str:
+    """The call's key, fit for a path: no PBX has a colon in its name."""
     return entry.key.replace("/", ":", 1)
 
 
-def _owned(entry: Entry) -> dict[str, Any]:
+def _owner(entry: CrmEntry) -> dict[str, Any]:
     return {"Owner": {"id": entry.owner}} if entry.owner else {}
 
 
@@ -290,12 +274,12 @@ def _related(contact: Contact) -> dict[str, Any]:
     return {"Who_Id": {"id": contact.id}}
 
 
-def _duration(entry: Entry) -> str:
+def _duration(entry: CrmEntry) -> str:
     return f"{entry.seconds // 60:02}:{entry.seconds % 60:02}"
 
 
 def _is_gone(answer: Answer) -> bool:
-    """There is no such record. Zoho says so in several ways."""
+    """Return whether there is no such record, which Zoho says in several ways."""
     if answer.status in (204, 404):
         return True
     problem = _problem(answer)
@@ -305,13 +289,8 @@ def _is_gone(answer: Answer) -> bool:
 
 
 def _problem(answer: Answer) -> dict[str, Any]:
-    """What is wrong, if something is: with the request, or with the only record in it."""
-    try:
-        body = answer.json()
-    except ValueError:
-        return {}
-    if not isinstance(body, dict):
-        return {}
+    """The error of the request, or of the only record in it; empty when there is none."""
+    body = json_object(answer)
     records = body.get("data")
     parts = [body, *records] if isinstance(records, list) else [body]
     wrong = (p for p in parts if isinstance(p, dict) and p.get("status") == "error")

@@ -1,4 +1,4 @@
-"""What the handlers for CRMs share, tried without any CRM."""
+"""What the CRM handlers share, tested without a CRM."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import pytest
 from offhook import Call, Context, Party, TemporaryError
 from offhook.testing import configured, deliver, sample_call, sample_event
 from tests.http_target import HttpTarget, http_target
-from workers.handlers.crm import Access, Contact, Crm, Entry, Memory, Number
+from workers.handlers.crm import Access, Contact, Crm, CrmEntry, Memory, Number
 from workers.handlers.crm.number import other_side
 
 JANE = Number("+40211234567", "+40211234567")
@@ -21,7 +21,7 @@ def target() -> Iterator[HttpTarget]:
         yield running
 
 
-# Whose number it is
+# The outside number
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ def target() -> Iterator[HttpTarget]:
         (sample_call(caller=Party(number="0211234567")), Number("0211234567")),
     ],
 )
-def test_the_other_side_is_who_is_outside(call: Call, expected: Number | None) -> None:
+def test_the_outside_number_depends_on_the_direction(call: Call, expected: Number | None) -> None:
     assert other_side(call) == expected
 
 
-def test_the_region_completes_a_number_that_the_pbx_did_not() -> None:
+def test_the_region_completes_a_national_number() -> None:
     call = sample_call(caller=Party(number="0211234567"))
     assert other_side(call, "RO") == Number("0211234567", "+40211234567", "RO")
 
@@ -48,7 +48,7 @@ def test_the_region_completes_a_number_that_the_pbx_did_not() -> None:
 # Memory
 
 
-def test_a_value_is_forgotten_after_its_time() -> None:
+def test_a_value_expires() -> None:
     now = [0.0]
     memory = Memory[str, int](10, clock=lambda: now[0])
     memory.keep("a", 1)
@@ -59,7 +59,7 @@ def test_a_value_is_forgotten_after_its_time() -> None:
     assert memory.get("a") is None
 
 
-def test_the_oldest_is_forgotten_when_there_are_too_many() -> None:
+def test_the_oldest_value_is_dropped_when_the_cache_is_full() -> None:
     memory = Memory[int, int](10, size=2)
     for number in (1, 2, 1, 3):
         memory.keep(number, number)
@@ -68,11 +68,11 @@ def test_the_oldest_is_forgotten_when_there_are_too_many() -> None:
     assert memory.get(3) is None
 
 
-# Entry
+# The entry
 
 
-def entry(call: Call, *contacts: Contact, recording: str | None = None) -> Entry:
-    return Entry("main/1", call, JANE, contacts, recording=recording)
+def entry(call: Call, *contacts: Contact, recording: str | None = None) -> CrmEntry:
+    return CrmEntry("main/1", call, JANE, contacts, recording=recording)
 
 
 OUT: dict[str, Any] = {
@@ -100,7 +100,7 @@ OUT: dict[str, Any] = {
         ),
     ],
 )
-def test_a_title_says_who_and_how(call: Call, title: str) -> None:
+def test_a_title_names_the_party_and_the_outcome(call: Call, title: str) -> None:
     assert entry(call).title == title
 
 
@@ -124,7 +124,7 @@ def test_the_facts_end_with_the_mark() -> None:
     assert entry(sample_call(ring_seconds=None, talk_seconds=None)).facts == (
         "Called +40318100210",
         "Answered by 0003*210",
-        "Nobody knows how long",
+        "Talk time unknown",
         "Call main/1",
     )
     assert entry(sample_call("missed", **OUT)).facts == ("Rang for 20 s", "Call main/1")
@@ -167,10 +167,10 @@ class Tokens(Crm):
         await self.request(context, "GET", "/find")
         return []
 
-    async def create(self, number: Number, entry: Entry, context: Context) -> Contact:
+    async def create(self, number: Number, entry: CrmEntry, context: Context) -> Contact:
         raise NotImplementedError
 
-    async def save(self, entry: Entry, context: Context) -> None:
+    async def save(self, entry: CrmEntry, context: Context) -> None:
         await self.request(context, "POST", "/save", headers={"X-More": "1"})
 
 
@@ -182,7 +182,7 @@ def used(target: HttpTarget) -> list[str]:
     return [request.headers["authorization"] for request in target.requests]
 
 
-def test_a_token_is_kept_while_it_is_good(target: HttpTarget) -> None:
+def test_a_valid_token_is_reused(target: HttpTarget) -> None:
     crm = tokens(target)
     deliver(crm, sample_event("call-ended"))
     assert used(target) == ["token 1", "token 1"]
@@ -200,20 +200,20 @@ def test_a_refused_token_is_renewed_once(target: HttpTarget) -> None:
     assert used(target) == ["token 1", "token 2", "token 2"]
 
 
-def test_credentials_that_stay_refused_are_told(target: HttpTarget) -> None:
+def test_refused_credentials_are_temporary(target: HttpTarget) -> None:
     target.plan(401)
     target.plan(401)
-    with pytest.raises(TemporaryError, match=r"Tokens does not let us in \(401\)"):
+    with pytest.raises(TemporaryError, match=r"Tokens denies access \(401\)"):
         deliver(tokens(target), sample_event("call-ended"))
     assert used(target) == ["token 1", "token 2"]
 
 
-def test_a_token_that_does_not_expire_is_not_renewed(target: HttpTarget) -> None:
+def test_a_permanent_token_is_not_renewed(target: HttpTarget) -> None:
     target.plan(401)
     with pytest.raises(TemporaryError):
         deliver(tokens(target, seconds=None), sample_event("call-ended"))
     assert used(target) == ["token 1"]
 
 
-def test_access_shows_no_secret() -> None:
+def test_the_repr_of_access_shows_no_secret() -> None:
     assert "hush" not in repr(Access("https://x", {"Authorization": "hush"}))

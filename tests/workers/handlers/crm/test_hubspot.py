@@ -46,7 +46,7 @@ def test_a_call_has_hubspots_properties(hubspot: HubSpotSide) -> None:
     ("event", "answered_by", "status"),
     [("call-started", None, "RINGING"), ("call-answered", "0003*210", "IN_PROGRESS")],
 )
-def test_a_call_that_goes_on_has_no_outcome(
+def test_a_call_in_progress_has_no_outcome(
     hubspot: HubSpotSide, event: str, answered_by: str | None, status: str
 ) -> None:
     going_on = sample_call(None, answered_by=answered_by)
@@ -75,7 +75,7 @@ def test_an_outcome_is_a_status_and_a_disposition(
     assert (call["hs_call_status"], call.get("hs_call_disposition")) == (status, disposition)
 
 
-def test_dispositions_may_be_others_or_none(hubspot: HubSpotSide) -> None:
+def test_dispositions_may_be_changed_or_removed(hubspot: HubSpotSide) -> None:
     event = sample_event("call-ended", summary=sample_call("cancelled"))
     deliver(handler(hubspot, dispositions={"cancelled": NO_ANSWER}), event)
     assert logged(hubspot)["hs_call_disposition"] == NO_ANSWER
@@ -104,7 +104,7 @@ def test_times_of_another_zone_are_utc(hubspot: HubSpotSide) -> None:
     assert started.astimezone(UTC).hour == 19
 
 
-def test_notes_that_somebody_takes_are_kept(hubspot: HubSpotSide) -> None:
+def test_notes_are_kept(hubspot: HubSpotSide) -> None:
     crm = handler(hubspot)
     deliver(crm, sample_event("call-started"))
     logged(hubspot)["hs_call_body"] = "wants a quote"
@@ -112,7 +112,7 @@ def test_notes_that_somebody_takes_are_kept(hubspot: HubSpotSide) -> None:
     assert logged(hubspot)["hs_call_body"] == "wants a quote"
 
 
-def test_a_call_is_associated_once_by_a_process(hubspot: HubSpotSide) -> None:
+def test_a_process_associates_a_call_once(hubspot: HubSpotSide) -> None:
     hubspot.add_contact("Jane Doe", "+40211234567")
     crm = handler(hubspot)
     for event in ("call-started", "call-answered", "call-ended"):
@@ -140,7 +140,7 @@ def test_a_created_contact_has_number_name_and_owner(hubspot: HubSpotSide) -> No
     }
 
 
-def test_a_created_contact_that_was_renamed_keeps_its_name(hubspot: HubSpotSide) -> None:
+def test_a_renamed_contact_keeps_its_name(hubspot: HubSpotSide) -> None:
     deliver(handler(hubspot, unknown="create"), sample_event("call-started"))
     (contact,) = hubspot.objects["contacts"].values()
     contact |= {"lastname": "Smith", "phone": "removed"}
@@ -153,7 +153,7 @@ def test_a_created_contact_that_was_renamed_keeps_its_name(hubspot: HubSpotSide)
 @pytest.mark.parametrize("unknown", ["log", "create"])
 def test_a_missing_property_is_temporary_and_named(hubspot: HubSpotSide, unknown: str) -> None:
     hubspot.unique_there = False
-    with pytest.raises(TemporaryError, match=r"does not take offhook_(call|number)"):
+    with pytest.raises(TemporaryError, match=r"refuses the property offhook_(call|number)"):
         deliver(handler(hubspot, unknown=unknown), sample_event("call-ended"))
 
 
@@ -166,7 +166,7 @@ def test_properties_may_have_other_names(hubspot: HubSpotSide) -> None:
     assert logged(hubspot)["call_key"] == "main/1795289400.101"
 
 
-def test_an_error_in_part_is_an_error(hubspot: HubSpotSide) -> None:
+def test_a_multi_status_error_is_an_error(hubspot: HubSpotSide) -> None:
     partly = {"results": [], "numErrors": 1, "errors": [error(400, "").json], "status": "COMPLETE"}
     hubspot.plan(207, partly, when=hubspot.write)
     with pytest.raises(PermanentError):
@@ -186,7 +186,7 @@ def test_a_refusal_carries_the_correlation_id(hubspot: HubSpotSide) -> None:
         deliver(handler(hubspot, owner="12"), sample_event("call-ended"))
 
 
-def test_the_search_names_every_form(hubspot: HubSpotSide) -> None:
+def test_the_search_has_every_form(hubspot: HubSpotSide) -> None:
     deliver(handler(hubspot), sample_event("call-ended"))
     search = json.loads(hubspot.requests[0].body)
     groups = [group["filters"][0] for group in search["filterGroups"]]
@@ -206,7 +206,7 @@ def test_the_search_names_every_form(hubspot: HubSpotSide) -> None:
         {"region": "Romania"},
     ],
 )
-def test_a_wrong_option_is_named(wrong: dict[str, object]) -> None:
+def test_an_error_names_a_wrong_option(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as raised:
         configured(HubSpot, token="hush", **wrong)
     (name,) = wrong

@@ -1,4 +1,4 @@
-"""The handlers for CRMs as lookups: what holds for every one of them."""
+"""CRM handlers as lookups: promises of every one of them."""
 
 import asyncio
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_every_crm_is_a_lookup_by_the_name_of_its_handler() -> None:
     assert crms
 
 
-def test_it_takes_the_handler_s_options(side: Side) -> None:
+def test_it_has_the_handlers_options(side: Side) -> None:
     use = f"{side.handler.__module__}:{side.handler.__name__}"
     side.add_contact(JANE, "+40211234567")
     plugged = plug_lookup("crm", LookupSettings(use=use, options=side.options()))
@@ -40,14 +40,14 @@ def test_it_takes_the_handler_s_options(side: Side) -> None:
     assert look_up(plugged.lookup, "+40211234567") == JANE
 
 
-def test_it_knows_the_name_however_the_number_was_typed(side: Side) -> None:
+def test_it_finds_the_name_in_every_form_of_the_number(side: Side) -> None:
     for number, typed in enumerate(side.numbers_typed):
         side.add_contact(f"Jane {'abcdefghijkl'[number]}", typed)
         crm = configured(side.handler, **side.options())
         assert look_up(crm, "0211234567", region="RO") == f"Jane {'abcdefghijkl'[number]}", typed
 
 
-def test_it_knows_nobody_with_another_number_and_writes_nothing(side: Side) -> None:
+def test_it_finds_no_other_number_and_writes_nothing(side: Side) -> None:
     side.add_contact("John", "+40211234568")
     side.lines()
     crm = configured(side.handler, **side.options(), unknown="create")
@@ -56,7 +56,7 @@ def test_it_knows_nobody_with_another_number_and_writes_nothing(side: Side) -> N
     assert not side.records()
 
 
-def test_of_several_it_is_who_would_have_the_call(side: Side) -> None:
+def test_of_several_contacts_it_returns_the_one_for_the_call(side: Side) -> None:
     for name in ("John Doe", JANE):
         side.add_contact(name, "+40211234567")
     for several in side.severals:
@@ -64,20 +64,20 @@ def test_of_several_it_is_who_would_have_the_call(side: Side) -> None:
         assert look_up(crm, "+40211234567") == (None if several == "none" else JANE)
 
 
-def test_the_region_of_the_crm_is_that_of_its_numbers(side: Side) -> None:
+def test_the_region_applies_to_the_crms_numbers(side: Side) -> None:
     side.add_contact(JANE, "021 123 4567")
     crm = configured(side.handler, **side.options(), region="RO")
     assert look_up(crm, "+44211234567") is None
     assert look_up(crm, "0211234567") == JANE
 
 
-def test_one_that_does_not_let_us_in_says_so(side: Side) -> None:
+def test_denied_access_is_temporary(side: Side) -> None:
     crm = configured(side.handler, **side.wrong_options())
-    with pytest.raises(TemporaryError, match="does not let us in"):
+    with pytest.raises(TemporaryError, match="denies access"):
         look_up(crm, "+40211234567")
 
 
-def test_a_whole_call_for_two_handlers_is_one_search(
+async def test_two_processes_search_once_for_a_whole_call(
     hubspot: HubSpotSide, configure: Configure, tmp_path: Path
 ) -> None:
     hubspot.add_contact("Jane of Acme", "021 123 4567")
@@ -100,10 +100,7 @@ options.base_url = "{hubspot.url}"
         finally:
             await client.aclose()
 
-    async def two() -> list[list[CallEvent]]:
-        return list(await asyncio.gather(process(), process()))
-
-    for events in asyncio.run(two()):
+    for events in await asyncio.gather(process(), process()):
         assert {event.caller.name for event in events} == {"Jane of Acme"}
         summaries = [event.summary for event in events if event.summary]
         assert {call.caller.name for call in summaries} == {"Jane of Acme"}

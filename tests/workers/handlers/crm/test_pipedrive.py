@@ -67,7 +67,7 @@ def test_a_call_that_was_not_answered_has_no_duration(pipedrive: PipedriveSide) 
     assert "Rang for 20 s" in activity["public_description"]
 
 
-def test_what_somebody_wrote_and_chose_is_kept(pipedrive: PipedriveSide) -> None:
+def test_notes_and_choices_are_kept(pipedrive: PipedriveSide) -> None:
     pipedrive.add_contact("Jane Doe", "+40211234567")
     crm = handler(pipedrive)
     deliver(crm, sample_event("call-started"))
@@ -98,7 +98,7 @@ def test_the_call_is_found_among_many_activities(pipedrive: PipedriveSide) -> No
     assert same[0].ended
 
 
-def test_a_process_looks_for_the_activity_once(pipedrive: PipedriveSide) -> None:
+def test_a_process_searches_for_the_activity_once(pipedrive: PipedriveSide) -> None:
     crm = handler(pipedrive)
     for event in ("call-started", "call-answered", "call-ended"):
         deliver(crm, sample_event(event))
@@ -115,7 +115,7 @@ def test_the_clocks_may_differ(pipedrive: PipedriveSide, minutes: int) -> None:
 
 @pytest.mark.parametrize("deals", [True, False])
 @pytest.mark.parametrize(("open_deals", "expected"), [(0, False), (1, True), (2, False)])
-def test_the_call_is_on_the_only_open_deal(
+def test_the_call_is_linked_to_the_only_open_deal(
     pipedrive: PipedriveSide, deals: bool, open_deals: int, expected: bool
 ) -> None:
     jane = pipedrive.add_contact("Jane Doe", "+40211234567")
@@ -125,7 +125,7 @@ def test_the_call_is_on_the_only_open_deal(
     assert logged(pipedrive).get("deal_id") == (made[0] if expected and deals else None)
 
 
-def test_all_contacts_take_part_and_the_newest_is_the_first(pipedrive: PipedriveSide) -> None:
+def test_all_contacts_are_participants_the_newest_first(pipedrive: PipedriveSide) -> None:
     old = pipedrive.add_contact("Jane", "+40211234567")
     new = pipedrive.add_contact("Joan", "021 123 4567")
     deliver(handler(pipedrive, several="all"), sample_event("call-ended"))
@@ -143,12 +143,12 @@ def test_a_created_person_has_number_name_and_owner(pipedrive: PipedriveSide) ->
     assert person["phones"] == [{"value": "+40211234567", "primary": True, "label": "work"}]
 
 
-def test_an_activity_type_may_be_another(pipedrive: PipedriveSide) -> None:
+def test_the_activity_type_can_be_configured(pipedrive: PipedriveSide) -> None:
     deliver(handler(pipedrive, activity_type="phone"), sample_event("call-ended"))
     assert logged(pipedrive)["type"] == "phone"
 
 
-def test_the_window_says_when_to_come_back(pipedrive: PipedriveSide) -> None:
+def test_the_rate_limit_header_sets_the_delay(pipedrive: PipedriveSide) -> None:
     headers = {"x-ratelimit-reset": "2", "x-ratelimit-remaining": "0"}
     pipedrive.plan(429, error(429, "Too many requests").json, headers=headers)
     with pytest.raises(TemporaryError) as raised:
@@ -160,26 +160,26 @@ def test_the_window_says_when_to_come_back(pipedrive: PipedriveSide) -> None:
     assert raised.value.retry_after == 10
 
 
-def test_an_empty_budget_is_told_by_its_header_too(pipedrive: PipedriveSide) -> None:
+def test_the_daily_limit_is_recognized_by_its_header(pipedrive: PipedriveSide) -> None:
     pipedrive.plan(429, headers={"x-daily-requests-left": "0", "Retry-After": "1"})
-    with pytest.raises(TemporaryError, match="after midnight UTC") as raised:
+    with pytest.raises(TemporaryError, match="at midnight UTC") as raised:
         deliver(handler(pipedrive), sample_event("call-ended"))
     assert raised.value.retry_after
     assert 60 <= raised.value.retry_after <= 86_460
 
 
 @pytest.mark.parametrize("owner", ["jan@example.com", "Jane", "jane"])
-def test_an_owner_who_is_only_alike_is_none(pipedrive: PipedriveSide, owner: str) -> None:
+def test_a_similar_owner_is_not_used(pipedrive: PipedriveSide, owner: str) -> None:
     deliver(handler(pipedrive, owner=owner), sample_event("call-ended"))
     assert "owner_id" not in logged(pipedrive)
 
 
-def test_an_owners_mail_address_has_no_case(pipedrive: PipedriveSide) -> None:
+def test_an_owners_mail_address_ignores_case(pipedrive: PipedriveSide) -> None:
     deliver(handler(pipedrive, owner="Jane@Example.com"), sample_event("call-ended"))
     assert logged(pipedrive)["owner_id"] == 7
 
 
-def test_looking_for_a_person_costs_three_searches(pipedrive: PipedriveSide) -> None:
+def test_finding_a_person_takes_three_searches(pipedrive: PipedriveSide) -> None:
     deliver(handler(pipedrive), sample_event("call-ended"))
     terms = [r.query["term"] for r in pipedrive.requests if r.path.endswith("/search")]
     assert terms == ["211234567", "123 4567", "123-4567"]

@@ -60,13 +60,13 @@ def test_a_task_is_open_until_the_call_ends(salesforce: SalesforceSide) -> None:
     assert logged(salesforce)["Status"] == "Completed"
 
 
-def test_a_task_that_is_closed_is_not_opened_again(salesforce: SalesforceSide) -> None:
+def test_a_closed_task_is_not_reopened(salesforce: SalesforceSide) -> None:
     deliver(handler(salesforce), sample_event("call-ended"))
     deliver(handler(salesforce), sample_event("call-started"))
     assert logged(salesforce)["Status"] == "Completed"
 
 
-def test_statuses_may_have_other_names(salesforce: SalesforceSide) -> None:
+def test_statuses_can_be_configured(salesforce: SalesforceSide) -> None:
     crm = handler(salesforce, open_status="Läuft", ended_status="Erledigt")
     deliver(crm, sample_event("call-started"))
     assert logged(salesforce)["Status"] == "Läuft"
@@ -96,14 +96,14 @@ def test_the_direction_is_the_call_type(
 @pytest.mark.parametrize(
     ("zone", "day"), [("UTC", "2026-11-21"), ("Europe/Bucharest", "2026-11-22")]
 )
-def test_the_day_is_that_of_the_zone(salesforce: SalesforceSide, zone: str, day: str) -> None:
+def test_the_date_is_in_the_time_zone(salesforce: SalesforceSide, zone: str, day: str) -> None:
     started = datetime(2026, 11, 21, 23, 0, tzinfo=UTC)
     call = sample_call(started=started)
     deliver(handler(salesforce, zone=zone), sample_event("call-ended", summary=call))
     assert logged(salesforce)["ActivityDate"] == day
 
 
-def test_what_somebody_wrote_and_chose_is_kept(salesforce: SalesforceSide) -> None:
+def test_notes_and_choices_are_kept(salesforce: SalesforceSide) -> None:
     salesforce.add_contact("Jane Doe", "+40211234567")
     crm = handler(salesforce)
     deliver(crm, sample_event("call-started"))
@@ -129,7 +129,7 @@ def test_a_long_name_is_cut(salesforce: SalesforceSide) -> None:
 # Who
 
 
-def test_what_the_search_finds_too_much_is_left_out(salesforce: SalesforceSide) -> None:
+def test_other_numbers_in_the_search_result_are_ignored(salesforce: SalesforceSide) -> None:
     salesforce.fuzzy = True
     for phone in ("+44211234567", "1234567", ""):
         salesforce.add_contact("John", phone)
@@ -146,14 +146,14 @@ def test_every_number_of_a_contact_counts(salesforce: SalesforceSide) -> None:
         salesforce.delete_contact(jane)
 
 
-def test_a_lead_is_found_and_the_newest_of_all_is_taken(salesforce: SalesforceSide) -> None:
+def test_the_newest_of_leads_and_contacts_is_used(salesforce: SalesforceSide) -> None:
     salesforce.add_contact("Jane", "+40211234567")
     lead = salesforce.add("Lead", Name="John", Phone="021 123 4567")
     deliver(handler(salesforce), sample_event("call-ended"))
     assert logged(salesforce)["WhoId"] == lead
 
 
-def test_a_converted_lead_is_not_taken(salesforce: SalesforceSide) -> None:
+def test_a_converted_lead_is_not_used(salesforce: SalesforceSide) -> None:
     jane = salesforce.add_contact("Jane", "+40211234567")
     salesforce.add("Lead", Name="Jane", Phone="+40211234567", IsConverted=True)
     deliver(handler(salesforce), sample_event("call-ended"))
@@ -216,7 +216,7 @@ def test_a_user_name_comes_before_a_mail_address(salesforce: SalesforceSide) -> 
 # One record
 
 
-def test_an_earlier_attempt_that_comes_late_makes_no_second_task(
+def test_a_late_earlier_attempt_makes_no_second_task(
     salesforce: SalesforceSide,
 ) -> None:
     """The query does not see yet what the server is still busy with; the unique field does."""
@@ -229,7 +229,7 @@ def test_an_earlier_attempt_that_comes_late_makes_no_second_task(
     assert logged(salesforce)["Status"] == "Completed"
 
 
-def test_an_earlier_attempt_that_comes_late_makes_no_second_lead(
+def test_a_late_earlier_attempt_makes_no_second_lead(
     salesforce: SalesforceSide,
 ) -> None:
     deliver(handler(salesforce, unknown="create"), sample_event("call-started"))
@@ -241,7 +241,7 @@ def test_an_earlier_attempt_that_comes_late_makes_no_second_lead(
     assert len(salesforce.contacts()) == 1
 
 
-def test_a_field_that_is_always_there_will_do(salesforce: SalesforceSide) -> None:
+def test_a_standard_field_can_be_used(salesforce: SalesforceSide) -> None:
     """Without a field of its own: CallObject is found again, but is not unique."""
     salesforce.custom, salesforce.unique = {}, set()
     for event in ("call-started", "call-answered", "call-ended", "call-ended"):
@@ -257,7 +257,7 @@ def test_a_field_that_is_always_there_will_do(salesforce: SalesforceSide) -> Non
         ("call-ended", "call-started", "call-corrected"),
     ],
 )
-def test_in_any_order_a_call_is_one_task(
+def test_events_in_any_order_leave_one_task(
     salesforce: SalesforceSide, order: tuple[str, ...]
 ) -> None:
     for event in order:
@@ -267,7 +267,7 @@ def test_in_any_order_a_call_is_one_task(
     assert logged(salesforce)["Status"] == "Completed"
 
 
-def test_a_correction_brings_duration_and_result(salesforce: SalesforceSide) -> None:
+def test_a_correction_sets_duration_and_result(salesforce: SalesforceSide) -> None:
     deliver(handler(salesforce), sample_event("call-ended", summary=sample_call("missed")))
     assert logged(salesforce)["CallDisposition"] == "Missed"
     deliver(handler(salesforce), sample_event("call-corrected"))
@@ -289,7 +289,7 @@ def test_one_session_is_used_until_it_expires(salesforce: SalesforceSide) -> Non
     assert logged(salesforce)["Status"] == "Completed"
 
 
-def test_an_app_without_a_user_is_named(salesforce: SalesforceSide) -> None:
+def test_an_app_without_a_user_is_temporary(salesforce: SalesforceSide) -> None:
     message = "no client credentials user enabled"
     body = {"error": "invalid_grant", "error_description": message}
     salesforce.plan(400, body, when="POST /services/oauth2")
@@ -302,33 +302,33 @@ def test_a_missing_field_is_temporary_and_named(
     salesforce: SalesforceSide, kind: str, unknown: str
 ) -> None:
     salesforce.custom[kind] = set()
-    with pytest.raises(TemporaryError, match=rf"make it.*Offhook_\w+__c.*{kind}"):
+    with pytest.raises(TemporaryError, match=rf"create it.*Offhook_\w+__c.*{kind}"):
         deliver(handler(salesforce, unknown=unknown), sample_event("call-ended"))
 
 
-def test_a_field_that_the_user_may_not_write_is_temporary(salesforce: SalesforceSide) -> None:
+def test_a_read_only_field_is_temporary(salesforce: SalesforceSide) -> None:
     message = "Unable to create/update fields: CallDisposition."
     refused = error(400, "INVALID_FIELD_FOR_INSERT_UPDATE", message, "CallDisposition")
     salesforce.plan(400, refused.json, when=salesforce.write)
-    with pytest.raises(TemporaryError, match=r"give the user the right .*CallDisposition"):
+    with pytest.raises(TemporaryError, match=r"give the user access.*CallDisposition"):
         deliver(handler(salesforce), sample_event("call-ended"))
 
 
-def test_another_unique_field_is_not_ours(salesforce: SalesforceSide) -> None:
+def test_a_duplicate_in_another_field_is_permanent(salesforce: SalesforceSide) -> None:
     message = "duplicate value found: Ticket__c duplicates value on record with id: 00T"
     salesforce.plan(400, error(400, "DUPLICATE_VALUE", message).json, when=salesforce.write)
     with pytest.raises(PermanentError, match="Ticket__c"):
         deliver(handler(salesforce), sample_event("call-ended"))
 
 
-def test_a_row_that_somebody_is_changing_is_temporary(salesforce: SalesforceSide) -> None:
+def test_a_locked_row_is_temporary(salesforce: SalesforceSide) -> None:
     locked = error(400, "UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access to this record")
     salesforce.plan(400, locked.json, when=salesforce.write)
     with pytest.raises(TemporaryError, match="exclusive access"):
         deliver(handler(salesforce), sample_event("call-ended"))
 
 
-def test_the_search_names_every_form_escaped(salesforce: SalesforceSide) -> None:
+def test_the_search_has_every_form_escaped(salesforce: SalesforceSide) -> None:
     deliver(handler(salesforce), sample_event("call-ended"))
     (search,) = (asked.query["q"] for asked in salesforce.requests if "search" in asked.path)
     phrases = search.partition("}")[0].removeprefix("FIND {").split(" OR ")
@@ -336,7 +336,7 @@ def test_the_search_names_every_form_escaped(salesforce: SalesforceSide) -> None
     assert '"021 123 4567"' in phrases
 
 
-def test_a_new_task_alone_has_a_subtype(salesforce: SalesforceSide) -> None:
+def test_only_a_new_task_gets_a_subtype(salesforce: SalesforceSide) -> None:
     """Otherwise the tests that change one would prove nothing."""
     deliver(handler(salesforce), sample_event("call-started"))
     (task,) = salesforce.objects["Task"]
@@ -364,7 +364,7 @@ def test_a_new_task_alone_has_a_subtype(salesforce: SalesforceSide) -> None:
         {"several": "all"},
     ],
 )
-def test_a_wrong_option_is_named(wrong: dict[str, object]) -> None:
+def test_an_error_names_a_wrong_option(wrong: dict[str, object]) -> None:
     fine = {"client_id": "k", "client_secret": "hush", "base_url": "https://x.my.salesforce.com"}
     with pytest.raises(ConfigError) as raised:
         configured(Salesforce, **fine | wrong)

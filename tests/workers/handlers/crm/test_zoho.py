@@ -1,6 +1,5 @@
 """What is particular to Zoho CRM."""
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -54,7 +53,7 @@ def test_a_call_is_a_record_of_the_module_calls(zoho: ZohoSide) -> None:
     }
 
 
-def test_an_incoming_call_is_logged_when_its_type_is_known(zoho: ZohoSide) -> None:
+def test_an_incoming_call_is_logged_once_its_type_is_known(zoho: ZohoSide) -> None:
     crm = handler(zoho)
     deliver(crm, sample_event("call-started"))
     assert not zoho.records()
@@ -77,7 +76,7 @@ def test_an_outgoing_call_is_logged_when_it_starts(zoho: ZohoSide) -> None:
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_what_was_not_answered_is_missed(zoho: ZohoSide, outcome: Outcome) -> None:
+def test_an_unanswered_call_is_missed(zoho: ZohoSide, outcome: Outcome) -> None:
     deliver(handler(zoho), sample_event("call-ended", summary=sample_call(outcome)))
     expected = ("Inbound", "00:45") if outcome is Outcome.ANSWERED else ("Missed", None)
     assert (logged(zoho)["Call_Type"], logged(zoho).get("Call_Duration")) == expected
@@ -89,7 +88,9 @@ def test_a_long_call_has_many_minutes(zoho: ZohoSide) -> None:
 
 
 @pytest.mark.parametrize(("first", "then"), [("missed", "answered"), ("answered", "missed")])
-def test_a_correction_changes_all_but_the_type(zoho: ZohoSide, first: str, then: str) -> None:
+def test_a_correction_changes_everything_but_the_type(
+    zoho: ZohoSide, first: str, then: str
+) -> None:
     deliver(handler(zoho), sample_event("call-ended", summary=sample_call(first)))
     kind = logged(zoho)["Call_Type"]
     deliver(handler(zoho), sample_event("call-corrected", summary=sample_call(then)))
@@ -107,7 +108,7 @@ def test_a_correction_changes_all_but_the_type(zoho: ZohoSide, first: str, then:
         ("call-ended", "call-started", "call-answered", "call-corrected"),
     ],
 )
-def test_in_any_order_a_call_is_one_record(zoho: ZohoSide, order: tuple[str, ...]) -> None:
+def test_events_in_any_order_leave_one_record(zoho: ZohoSide, order: tuple[str, ...]) -> None:
     for event in order:
         outcome = {"call-ended": "missed", "call-corrected": "answered"}.get(event)
         call = sample_call(outcome, answered_by="0003*210")
@@ -115,7 +116,7 @@ def test_in_any_order_a_call_is_one_record(zoho: ZohoSide, order: tuple[str, ...
     assert len(zoho.records()) == 1
 
 
-def test_what_somebody_wrote_and_chose_is_kept(zoho: ZohoSide) -> None:
+def test_notes_and_choices_are_kept(zoho: ZohoSide) -> None:
     zoho.add_contact("Jane Doe", "+40211234567")
     crm = handler(zoho, owner="jane@example.com")
     going_on = sample_call(None, answered_by="0003*210")
@@ -131,10 +132,10 @@ def test_what_somebody_wrote_and_chose_is_kept(zoho: ZohoSide) -> None:
     assert after["Owner"] == {"id": ADMIN}
 
 
-# Who
+# Contacts and owners
 
 
-def test_what_the_search_finds_too_much_is_left_out(zoho: ZohoSide) -> None:
+def test_other_numbers_in_the_search_result_are_ignored(zoho: ZohoSide) -> None:
     zoho.fuzzy = True
     for phone in ("+44211234567", "1234567", ""):
         zoho.add_contact("John", phone)
@@ -151,7 +152,7 @@ def test_every_number_of_a_contact_counts(zoho: ZohoSide) -> None:
         zoho.delete_contact(jane)
 
 
-def test_a_lead_is_what_the_call_is_about(zoho: ZohoSide) -> None:
+def test_a_call_may_be_about_a_lead(zoho: ZohoSide) -> None:
     zoho.add_contact("Jane", "+40211234567")
     lead = zoho.add("Leads", Full_Name="John", Phone="021 123 4567")
     deliver(handler(zoho), sample_event("call-ended"))
@@ -160,7 +161,7 @@ def test_a_lead_is_what_the_call_is_about(zoho: ZohoSide) -> None:
     assert "Who_Id" not in call
 
 
-def test_a_module_may_be_left_out(zoho: ZohoSide) -> None:
+def test_only_the_configured_modules_are_searched(zoho: ZohoSide) -> None:
     zoho.add("Leads", Full_Name="John", Phone="021 123 4567")
     deliver(handler(zoho, modules=["Contacts"]), sample_event("call-ended"))
     assert not zoho.records()[0].contacts
@@ -179,7 +180,7 @@ def test_a_created_contact_has_number_name_and_owner(zoho: ZohoSide) -> None:
     }
 
 
-def test_a_created_contact_that_was_renamed_keeps_its_name(zoho: ZohoSide) -> None:
+def test_a_renamed_contact_keeps_its_name(zoho: ZohoSide) -> None:
     deliver(handler(zoho, unknown="create"), sample_event("call-started"))
     (contact,) = zoho.modules["Contacts"].values()
     contact |= {"Full_Name": "Jane Smith", "Phone": "removed"}
@@ -197,7 +198,7 @@ def test_a_created_contact_that_was_renamed_keeps_its_name(zoho: ZohoSide) -> No
         (JANE, JANE),
     ],
 )
-def test_an_owner_is_an_active_user_of_any_page(zoho: ZohoSide, owner: str, user: str) -> None:
+def test_an_owner_may_be_on_any_page_of_users(zoho: ZohoSide, owner: str, user: str) -> None:
     zoho.page = 1
     deliver(handler(zoho, owner=owner), sample_event("call-ended"))
     assert logged(zoho)["Owner"] == {"id": user}
@@ -206,7 +207,7 @@ def test_an_owner_is_an_active_user_of_any_page(zoho: ZohoSide, owner: str, user
 # One record
 
 
-def test_an_earlier_attempt_that_comes_late_makes_no_second_record(zoho: ZohoSide) -> None:
+def test_a_late_earlier_attempt_makes_no_second_record(zoho: ZohoSide) -> None:
     going_on = sample_call(None, answered_by="0003*210")
     deliver(handler(zoho), sample_event("call-answered", summary=going_on))
     zoho.plan(204, when="GET /crm/v8/Calls/")
@@ -216,7 +217,7 @@ def test_an_earlier_attempt_that_comes_late_makes_no_second_record(zoho: ZohoSid
     assert logged(zoho)["Call_Duration"] == "00:45"
 
 
-def test_an_earlier_attempt_that_comes_late_makes_no_second_contact(zoho: ZohoSide) -> None:
+def test_a_late_earlier_attempt_makes_no_second_contact(zoho: ZohoSide) -> None:
     deliver(handler(zoho, unknown="create"), sample_event("call-started"))
     zoho.plan(204, when="GET /crm/v8/Contacts/4")
     with pytest.raises(TemporaryError, match="from an earlier attempt"):
@@ -226,12 +227,12 @@ def test_an_earlier_attempt_that_comes_late_makes_no_second_contact(zoho: ZohoSi
 
 
 @pytest.mark.parametrize(("field", "unknown"), [("Calls", "log"), ("Contacts", "create")])
-def test_a_missing_field_is_temporary_and_leaves_nothing(
+def test_a_missing_field_is_temporary_and_creates_nothing(
     zoho: ZohoSide, field: str, unknown: str
 ) -> None:
-    """Zoho would take the record without it, and never find it again."""
+    """Zoho would accept the record without the field, and never find it again."""
     zoho.external = {name for name in zoho.external if not name.startswith(field)}
-    with pytest.raises(TemporaryError, match="is it an external one"):
+    with pytest.raises(TemporaryError, match="as an external field"):
         deliver(handler(zoho, unknown=unknown), sample_event("call-ended"))
     assert not zoho.modules[field]
 
@@ -240,7 +241,7 @@ def test_a_missing_field_is_temporary_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("status", [200, 202, 207, 400])
-def test_an_error_in_an_answer_that_looks_well_is_one(zoho: ZohoSide, status: int) -> None:
+def test_an_error_with_a_success_status_is_an_error(zoho: ZohoSide, status: int) -> None:
     wrong = refused_record("MANDATORY_NOT_FOUND", "required field not found", api_name="Purpose")
     zoho.plan(status, wrong.json, when=zoho.write)
     with pytest.raises(PermanentError, match="MANDATORY_NOT_FOUND: Purpose: required field"):
@@ -248,32 +249,32 @@ def test_an_error_in_an_answer_that_looks_well_is_one(zoho: ZohoSide, status: in
 
 
 @pytest.mark.parametrize("code", ["NO_PERMISSION", "AUTHORIZATION_FAILED", "OAUTH_SCOPE_MISMATCH"])
-def test_a_missing_right_costs_no_token(zoho: ZohoSide, code: str) -> None:
+def test_a_missing_permission_gets_no_new_token(zoho: ZohoSide, code: str) -> None:
     zoho.plan(401, error(401, code, "permission denied").json, when=zoho.write)
-    with pytest.raises(TemporaryError, match="what they are allowed to do"):
+    with pytest.raises(TemporaryError, match="their permissions in the CRM"):
         deliver(handler(zoho), sample_event("call-ended"))
     assert zoho.lines().count(TOKEN) == 1
 
 
-def test_credits_that_are_used_up_are_told_by_the_header_too(zoho: ZohoSide) -> None:
+def test_used_up_credits_are_recognized_by_the_header(zoho: ZohoSide) -> None:
     zoho.plan(429, zoho.too_many.json, headers={"X-API-CREDITS-REMAINING": "0"}, when=zoho.write)
-    with pytest.raises(TemporaryError, match="all credits of 24 hours") as raised:
+    with pytest.raises(TemporaryError, match="credits are used up") as raised:
         deliver(handler(zoho), sample_event("call-ended"))
     assert raised.value.retry_after == 3600
 
 
-def test_another_data_centre_is_a_matter_of_credentials(zoho: ZohoSide) -> None:
+def test_the_wrong_data_center_is_an_error_of_credentials(zoho: ZohoSide) -> None:
     with pytest.raises(TemporaryError, match=r"invalid_client.*correct the credentials"):
         deliver(handler(zoho, client_id="1000.ELSEWHERE"), sample_event("call-ended"))
 
 
-def test_the_api_is_where_zoho_accounts_says(zoho: ZohoSide) -> None:
+def test_zoho_accounts_names_the_url_of_the_api(zoho: ZohoSide) -> None:
     crm = configured(Zoho, **{k: v for k, v in zoho.options().items() if k != "base_url"})
     deliver(crm, sample_event("call-ended"))
     assert len(zoho.records()) == 1
 
 
-# Tokens, of which there may be ten in ten minutes
+# Tokens: at most ten in ten minutes
 
 
 def test_processes_share_one_token(zoho: ZohoSide) -> None:
@@ -282,7 +283,7 @@ def test_processes_share_one_token(zoho: ZohoSide) -> None:
     assert zoho.lines().count(TOKEN) == 1
 
 
-def test_a_token_that_expired_is_renewed_once_for_all(zoho: ZohoSide) -> None:
+def test_an_expired_token_is_renewed_once_for_all(zoho: ZohoSide) -> None:
     one, other = handler(zoho), handler(zoho)
     for crm in (one, other):
         deliver(crm, sample_event("call-ended"))
@@ -310,7 +311,7 @@ deliver(configured(Zoho, **options), sample_event("call-ended", summary=sample_c
 """
 
 
-def test_processes_at_once_ask_for_one_token(zoho: ZohoSide) -> None:
+def test_concurrent_processes_get_one_token(zoho: ZohoSide) -> None:
     processes = []
     for number in range(3):
         process = subprocess.Popen(
@@ -325,7 +326,7 @@ def test_processes_at_once_ask_for_one_token(zoho: ZohoSide) -> None:
     assert zoho.lines().count(TOKEN) == 1
 
 
-def test_a_token_is_read_by_nobody_else_and_names_nobody(zoho: ZohoSide) -> None:
+def test_a_token_file_is_private_and_its_name_shows_no_secret(zoho: ZohoSide) -> None:
     deliver(handler(zoho), sample_event("call-ended"))
     folder = zoho.folder / "tokens"
     (file,) = folder.iterdir()
@@ -333,14 +334,14 @@ def test_a_token_is_read_by_nobody_else_and_names_nobody(zoho: ZohoSide) -> None
     assert "hush" not in f"{file} {file.read_text()}"
 
 
-def test_other_credentials_have_another_token(zoho: ZohoSide) -> None:
+def test_other_credentials_get_another_token(zoho: ZohoSide) -> None:
     deliver(handler(zoho), sample_event("call-ended"))
     with pytest.raises(TemporaryError, match="invalid_code"):
         deliver(configured(Zoho, **zoho.wrong_options()), sample_event("call-ended"))
 
 
 @pytest.mark.parametrize("left", [b"", b"{", b"[]", b'{"until": "soon"}', b"\xff"])
-def test_a_file_that_was_cut_short_is_written_anew(zoho: ZohoSide, left: bytes) -> None:
+def test_a_damaged_token_file_is_rewritten(zoho: ZohoSide, left: bytes) -> None:
     deliver(handler(zoho), sample_event("call-ended"))
     (file,) = (zoho.folder / "tokens").iterdir()
     file.write_bytes(left)
@@ -348,34 +349,28 @@ def test_a_file_that_was_cut_short_is_written_anew(zoho: ZohoSide, left: bytes) 
     assert json.loads(file.read_text())["url"] == zoho.url
 
 
-def test_a_folder_that_cannot_be_written_is_named(zoho: ZohoSide) -> None:
+def test_an_error_names_a_folder_without_write_access(zoho: ZohoSide) -> None:
     (zoho.folder / "taken").write_text("")
     with pytest.raises(TemporaryError, match=r"taken/tokens \(Not a directory\).*another folder"):
         deliver(handler(zoho, tokens=f"{zoho.folder}/taken/tokens"), sample_event("call-ended"))
 
 
-def test_a_token_is_read_until_shortly_before_it_expires(tmp_path: Path) -> None:
-    moment = [1000.0]
+async def test_a_saved_token_is_used_until_shortly_before_it_expires(tmp_path: Path) -> None:
+    moment, given = [1000.0], []
     file = TokenFile(str(tmp_path), "jane", clock=lambda: moment[0])
 
-    async def read() -> float | None:
-        async with file.held() as held:
-            access = held.read(120)
-            return access.seconds if access else None
+    async def new() -> Access:
+        given.append(moment[0])
+        return Access("http://crm", {"Authorization": "x"}, 3600)
 
-    async def keep() -> None:
-        async with file.held() as held:
-            held.keep(Access("http://crm", {"Authorization": "x"}, 3600))
-
-    assert asyncio.run(read()) is None
-    asyncio.run(keep())
-    for now, seconds in ((1000.0, 3600.0), (4479.0, 121.0), (4480.0, None)):
+    for now, left in ((1000.0, 3600.0), (1000.0, 3600.0), (4479.0, 121.0), (4480.0, 3600.0)):
         moment[0] = now
-        assert asyncio.run(read()) == seconds
+        assert (await file.access(120, None, new)).seconds == left
+    assert given == [1000.0, 4480.0]
 
 
-def test_the_stand_in_knows_no_update_of_a_type(zoho: ZohoSide) -> None:
-    """Otherwise the tests that change a record would prove nothing."""
+def test_the_stand_in_refuses_to_change_a_type(zoho: ZohoSide) -> None:
+    """Otherwise the tests that change a record prove nothing."""
     deliver(handler(zoho), sample_event("call-ended"))
     (call,) = zoho.modules["Calls"]
     for name, value in (("Call_Type", "Missed"), ("Owner", {"id": JANE})):
@@ -401,7 +396,7 @@ def test_the_stand_in_knows_no_update_of_a_type(zoho: ZohoSide) -> None:
         {"several": "all"},
     ],
 )
-def test_a_wrong_option_is_named(wrong: dict[str, object]) -> None:
+def test_an_error_names_a_wrong_option(wrong: dict[str, object]) -> None:
     fine = {"client_id": "c", "client_secret": "hush", "refresh_token": "hush"}
     with pytest.raises(ConfigError) as raised:
         configured(Zoho, **fine | wrong)
