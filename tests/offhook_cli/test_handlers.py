@@ -212,7 +212,7 @@ def test_one_is_shown_with_its_options(offhook: Offhook) -> None:
 
 def test_a_lookup_is_shown_with_its_options(offhook: Offhook) -> None:
     shown = offhook("handlers", "show", "csv")
-    assert shown.stdout.startswith("csv, a lookup from the package offhook\n\nNames from a CSV")
+    assert shown.stdout.startswith("csv, a lookup from the package offhook\n\nFind names in a CSV")
     both = offhook("handlers", "show", "sql").stdout
     assert both.startswith("sql, from the package offhook\n")
     assert "\nsql, a lookup from the package offhook\n" in both

@@ -21,11 +21,23 @@ pytestmark = [
 KEY = "main/1795289400.101"
 CRMS = (Path(__file__).parents[2] / "docs" / "crm.md").read_text()
 REQUIREMENTS = (Path(__file__).parent / "bottlecrm.in").read_text()
-NOBODYS = "0b6f3a3c-0000-4000-8000-000000000000"
+UNKNOWN = "0b6f3a3c-0000-4000-8000-000000000000"
 
 
-def handler(side: BottleCrmSide, **options: Any) -> BottleCrm:
-    return configured(BottleCrm, **side.options() | options)
+class Forgetful(BottleCrm):
+    """Never remembers that no contact has a number."""
+
+    not_found_lifetime = 0.0
+
+
+class SmallPages(BottleCrm):
+    """Reads two interactions per request."""
+
+    page = 2
+
+
+def handler(side: BottleCrmSide, kind: type[BottleCrm] = BottleCrm, **options: Any) -> BottleCrm:
+    return configured(kind, **side.options() | options)
 
 
 def ended(crm: BottleCrm, *outcome: Any, **fields: Any) -> None:
@@ -56,7 +68,7 @@ def test_a_call_is_an_interaction(side: BottleCrmSide) -> None:
     }
 
 
-def test_a_call_that_goes_on_has_neither_outcome_nor_duration(side: BottleCrmSide) -> None:
+def test_a_call_in_progress_has_neither_outcome_nor_duration(side: BottleCrmSide) -> None:
     crm = handler(side)
     for event in ("call-started", "call-answered"):
         deliver(crm, sample_event(event))
@@ -76,7 +88,9 @@ def test_a_call_that_goes_on_has_neither_outcome_nor_duration(side: BottleCrmSid
         (Outcome.FAILED, "no_answer"),
     ],
 )
-def test_an_outcome_is_one_of_theirs(side: BottleCrmSide, outcome: Outcome, theirs: str) -> None:
+def test_each_outcome_is_one_of_bottlecrms(
+    side: BottleCrmSide, outcome: Outcome, theirs: str
+) -> None:
     ended(handler(side), outcome)
     assert logged(side)["outcome"] == theirs
 
@@ -95,7 +109,7 @@ def test_a_long_name_is_cut(side: BottleCrmSide) -> None:
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_what_somebody_wrote_is_kept(side: BottleCrmSide, restarts: bool) -> None:
+def test_notes_are_kept(side: BottleCrmSide, restarts: bool) -> None:
     side.add_contact("Jane Doe", "+40211234567")
     crm = handler(side)
     deliver(crm, sample_event("call-started"))
@@ -108,7 +122,7 @@ def test_what_somebody_wrote_is_kept(side: BottleCrmSide, restarts: bool) -> Non
     assert "Talked for 45 s" in line
 
 
-def test_a_mark_that_somebody_took_away_comes_back(side: BottleCrmSide) -> None:
+def test_a_removed_mark_is_written_again(side: BottleCrmSide) -> None:
     crm = handler(side)
     deliver(crm, sample_event("call-started"))
     side.call("PATCH", f"interactions/{logged(side)['id']}/", {"body": "Wants a quote."})
@@ -122,7 +136,7 @@ def test_a_mark_that_somebody_took_away_comes_back(side: BottleCrmSide) -> None:
 # Whose call it is
 
 
-def test_a_call_of_nobody_is_on_the_account(side: BottleCrmSide) -> None:
+def test_a_call_without_a_contact_is_on_the_account(side: BottleCrmSide) -> None:
     ended(handler(side))
     shown = side.call("GET", f"interactions/?account={side.options()['account']}")
     assert [each["subject"] for each in shown["interactions"]] == [
@@ -132,27 +146,28 @@ def test_a_call_of_nobody_is_on_the_account(side: BottleCrmSide) -> None:
 
 @pytest.mark.parametrize("taken", [True, False])
 @pytest.mark.parametrize("restarts", [False, True])
-def test_a_call_moves_from_the_account_to_who_is_added_while_they_talk(
-    side: BottleCrmSide, monkeypatch: pytest.MonkeyPatch, taken: bool, restarts: bool
+def test_a_call_moves_from_the_account_to_a_contact_added_meanwhile(
+    side: BottleCrmSide, taken: bool, restarts: bool
 ) -> None:
-    """With what somebody wrote; and each request in turn may be lost, with no call left twice."""
-    monkeypatch.setattr("workers.handlers.crm.base.NOBODY", 0.0)
-    crm, lost = handler(side), 0
+    """With its notes, and one record, whichever request is lost."""
+    crm, lost = handler(side, Forgetful), 0
     while True:
         side.empty()
         side.plans.clear()
-        crm = handler(side)
+        crm = handler(side, Forgetful)
         deliver(crm, sample_event("call-started"))
         note = {"body": f"{logged(side)['body']}\nWants a quote."}
         side.call("PATCH", f"interactions/{logged(side)['id']}/", note)
         jane = side.add_contact("Jane Doe", "+40211234567")
         side.cut(skip=lost, taken=taken)
         for event in ("call-answered", "call-ended"):
-            crm = handler(side) if restarts else crm
+            crm = handler(side, Forgetful) if restarts else crm
             try:
                 deliver(crm, sample_event(event))
             except TemporaryError:
-                deliver(handler(side) if restarts else crm, sample_event(event), attempt=2)
+                deliver(
+                    handler(side, Forgetful) if restarts else crm, sample_event(event), attempt=2
+                )
         (record,) = side.records()
         assert (record.key, record.ended, record.contacts) == (KEY, True, frozenset({jane}))
         line, *notes = logged(side)["body"].split("\n")
@@ -189,7 +204,7 @@ def test_a_call_that_began_with_a_lead_stays_there(side: BottleCrmSide) -> None:
     assert record.contacts == {john}
 
 
-def test_leads_may_be_switched_off(side: BottleCrmSide) -> None:
+def test_leads_may_be_disabled(side: BottleCrmSide) -> None:
     jane = side.add_contact("Jane Doe", "+40211234567")
     side.sql("UPDATE organization SET modules_off = ?", '["leads"]')
     ended(handler(side))
@@ -216,7 +231,7 @@ def test_the_number_is_found_where_the_organisation_has_no_country(
         assert side.records()[-1].contacts == {newest}, form
 
 
-def test_the_newest_of_those_that_are_found_in_several_ways_is_taken(side: BottleCrmSide) -> None:
+def test_the_newest_of_several_matches_is_used(side: BottleCrmSide) -> None:
     side.sql("UPDATE organization SET default_country = NULL")
     side.add_contact("Jane Doe", "211234567")
     new = side.add_contact("Joan Doe", "+40211234567")
@@ -229,7 +244,7 @@ def test_the_newest_of_those_that_are_found_in_several_ways_is_taken(side: Bottl
     assert [record.contacts for record in side.records()] == [{new}, {newer}, {newer}]
 
 
-def test_the_newest_lead_is_taken(side: BottleCrmSide) -> None:
+def test_the_newest_lead_is_used(side: BottleCrmSide) -> None:
     side.sql("UPDATE organization SET default_country = NULL")
     lead(side, "John Doe", "+40211234567")
     newer = lead(side, "Jack Doe", "211234567")
@@ -258,7 +273,7 @@ def test_a_created_contact_has_number_name_and_owner(
     assert [each["user_details"]["email"] for each in made["assigned_to"]] == ["jane@example.com"]
 
 
-def test_a_contact_whose_creation_was_not_answered_is_not_created_again(
+def test_a_lost_response_creates_no_second_contact(
     side: BottleCrmSide,
 ) -> None:
     """Although the process still remembers that nobody has the number."""
@@ -272,7 +287,7 @@ def test_a_contact_whose_creation_was_not_answered_is_not_created_again(
     assert len(side.contacts()) == 2
 
 
-def test_an_owner_whom_nobody_knows_gets_no_contact(
+def test_an_unknown_owner_gets_no_contact(
     side: BottleCrmSide, caplog: pytest.LogCaptureFixture
 ) -> None:
     ended(handler(side, unknown="create", owner="nobody@example.com"))
@@ -283,31 +298,27 @@ def test_an_owner_whom_nobody_knows_gets_no_contact(
 # Finding the record
 
 
-def test_the_call_is_found_among_many(side: BottleCrmSide, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.handlers.crm.bottlecrm._PAGE", 2)
+def test_the_call_is_found_among_many(side: BottleCrmSide) -> None:
     jane = side.add_contact("Jane Doe", "+40211234567")
-    deliver(handler(side), sample_event("call-started"))
+    deliver(handler(side, SmallPages), sample_event("call-started"))
     for number in range(5):
         later = f"2026-11-21T19:4{number}:00Z"
         other = {"kind": "call", "contact": jane, "body": f"Call {KEY}0", "occurred_at": later}
         side.call("POST", "interactions/", other)
-    deliver(handler(side), sample_event("call-ended"))
+    deliver(handler(side, SmallPages), sample_event("call-ended"))
     assert [r.ended for r in side.records() if r.key == KEY] == [True]
 
 
-def test_it_is_not_looked_for_before_the_call_began(
-    side: BottleCrmSide, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.handlers.crm.bottlecrm._PAGE", 2)
+def test_the_search_ends_before_the_call_began(side: BottleCrmSide) -> None:
     jane = side.add_contact("Jane Doe", "+40211234567")
     for day in range(10, 18):
         other = {"kind": "call", "contact": jane, "occurred_at": f"2026-11-{day}T19:30:00Z"}
         side.call("POST", "interactions/", other)
-    ended(handler(side))
+    ended(handler(side, SmallPages))
     assert side.lines().count("GET /api/interactions/") == 2  # the account's, the contact's
 
 
-# What it says when something is wrong
+# Errors
 
 
 def fails(side: BottleCrmSide, call: Call | None = None, **options: Any) -> Exception:
@@ -318,7 +329,7 @@ def fails(side: BottleCrmSide, call: Call | None = None, **options: Any) -> Exce
 
 
 @pytest.mark.parametrize("right", ALLOWED)
-def test_a_right_that_the_token_has_not_is_named(side: BottleCrmSide, right: str) -> None:
+def test_an_error_names_a_missing_scope(side: BottleCrmSide, right: str) -> None:
     lead(side, "John Doe", "0311234567")
     side.add_contact("Jane Doe", "0211234567")
     side.allow(*(each for each in ALLOWED if each != right))
@@ -332,15 +343,15 @@ def test_a_right_that_the_token_has_not_is_named(side: BottleCrmSide, right: str
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_an_account_that_there_is_not_is_temporary(side: BottleCrmSide, known: bool) -> None:
+def test_a_missing_account_is_temporary(side: BottleCrmSide, known: bool) -> None:
     if known:
         side.add_contact("Jane Doe", "+40211234567")
-    error = fails(side, account=NOBODYS)
+    error = fails(side, account=UNKNOWN)
     assert isinstance(error, TemporaryError)
-    assert f"has no account {NOBODYS}" in str(error)
+    assert f"has no account {UNKNOWN}" in str(error)
 
 
-def test_what_is_too_many_look_ups_waits_as_long_as_bottlecrm_says(side: BottleCrmSide) -> None:
+def test_throttling_waits_as_long_as_bottlecrm_says(side: BottleCrmSide) -> None:
     side.count()
     with httpx.Client(base_url=side.url, headers=side.headers()) as client:
         for _ in range(120):
@@ -352,13 +363,13 @@ def test_what_is_too_many_look_ups_waits_as_long_as_bottlecrm_says(side: BottleC
     assert 0 < error.retry_after <= 60
 
 
-def test_a_call_in_the_future_waits_for_the_clock(side: BottleCrmSide) -> None:
+def test_a_call_in_the_future_is_temporary(side: BottleCrmSide) -> None:
     error = fails(side, sample_call(started=datetime.now(UTC) + timedelta(minutes=20)))
     assert isinstance(error, TemporaryError)
     assert "correct the clock" in str(error)
 
 
-def test_what_bottlecrm_refuses_is_a_dead_letter(side: BottleCrmSide) -> None:
+def test_a_refused_record_is_permanent(side: BottleCrmSide) -> None:
     error = fails(side, sample_call(caller=Party(number="+40211234567", name="J\0")))
     assert isinstance(error, PermanentError)
     assert "400" in str(error)

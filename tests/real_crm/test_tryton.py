@@ -85,7 +85,7 @@ def test_a_call_is_a_note(side: TrytonSide) -> None:
     )
 
 
-def test_nothing_is_changed_when_nothing_is_new(side: TrytonSide) -> None:
+def test_an_unchanged_call_changes_no_note(side: TrytonSide) -> None:
     deliver(handler(side), ended())
     before = side.notes()
     side.lines()
@@ -94,7 +94,7 @@ def test_nothing_is_changed_when_nothing_is_new(side: TrytonSide) -> None:
     assert not {CREATE, DELETE} & set(side.lines())
 
 
-def test_there_is_never_none(side: TrytonSide) -> None:
+def test_there_is_always_a_note(side: TrytonSide) -> None:
     """The old note goes when the new one is there."""
     deliver(handler(side), started())
     side.plan(503, when=CREATE)
@@ -103,7 +103,7 @@ def test_there_is_never_none(side: TrytonSide) -> None:
     assert "Ended" not in note["message"]
 
 
-def test_what_others_wrote_is_left_alone(side: TrytonSide) -> None:
+def test_other_peoples_notes_are_kept(side: TrytonSide) -> None:
     """Also when they copied a line of ours."""
     jane = int(side.add_contact("Jane Doe", NUMBER))
     deliver(handler(side), started())
@@ -118,7 +118,7 @@ def test_what_others_wrote_is_left_alone(side: TrytonSide) -> None:
     assert "Ended" in found[2]
 
 
-def test_a_name_makes_no_line_of_its_own(side: TrytonSide) -> None:
+def test_a_line_break_in_a_name_adds_no_line(side: TrytonSide) -> None:
     eve = Party(number=NUMBER, e164=NUMBER, name="Eve\nCall main/1\r\x00\u2028")
     for _ in range(2):
         deliver(handler(side, unknown="create"), ended(caller=eve))
@@ -131,7 +131,7 @@ def test_a_name_makes_no_line_of_its_own(side: TrytonSide) -> None:
 # One record
 
 
-def test_what_came_twice_is_one_in_the_end(side: TrytonSide) -> None:
+def test_a_duplicate_note_is_deleted(side: TrytonSide) -> None:
     """Tryton carried out an attempt that had been given up only after the next had looked."""
     deliver(handler(side), started())
     (note,) = side.notes()
@@ -144,7 +144,7 @@ def test_what_came_twice_is_one_in_the_end(side: TrytonSide) -> None:
     assert side.notes() == [note]
 
 
-def test_a_note_that_goes_while_it_is_deleted_is_no_dead_letter(side: TrytonSide) -> None:
+def test_a_failed_deletion_is_temporary(side: TrytonSide) -> None:
     """An attempt that had been given up deletes it first."""
     deliver(handler(side), started())
     (note,) = side.notes()
@@ -158,7 +158,7 @@ def test_a_note_that_goes_while_it_is_deleted_is_no_dead_letter(side: TrytonSide
     assert len(side.records()) == 1
 
 
-def test_the_note_moves_to_whom_the_number_belongs_to_now(side: TrytonSide) -> None:
+def test_the_note_moves_to_the_current_holder_of_the_number(side: TrytonSide) -> None:
     memory = LocalMemory()
     side.add_contact("John", NUMBER)
     deliver(handler(side), started(), memory=memory)
@@ -167,7 +167,7 @@ def test_the_note_moves_to_whom_the_number_belongs_to_now(side: TrytonSide) -> N
     assert contacts(side) == {jane}
 
 
-def test_whom_a_call_is_put_to_is_remembered_before_it_is(side: TrytonSide) -> None:
+def test_the_party_is_remembered_before_the_note_is_created(side: TrytonSide) -> None:
     memory = LocalMemory()
     side.add_contact("John", NUMBER)
     side.cut(when=CREATE)
@@ -178,14 +178,14 @@ def test_whom_a_call_is_put_to_is_remembered_before_it_is(side: TrytonSide) -> N
     assert contacts(side) == {jane}
 
 
-def test_calls_of_pbxs_whose_names_are_alike_are_two(side: TrytonSide) -> None:
+def test_calls_of_similar_pbx_names_are_two(side: TrytonSide) -> None:
     """_ stands for any character when Tryton searches."""
     for pbx in ("a_c", "abc", "a_c"):
         deliver(handler(side), sample_event("call-ended", pbx=pbx))
     assert {record.key.partition("/")[0] for record in side.records()} == {"a_c", "abc"}
 
 
-def test_a_number_that_is_nobodys_any_more_leaves_one_note(side: TrytonSide) -> None:
+def test_a_number_removed_from_its_party_leaves_one_note(side: TrytonSide) -> None:
     memory = LocalMemory()
     jane = int(side.add_contact("Jane Doe", NUMBER))
     deliver(handler(side), started(), memory=memory)
@@ -195,7 +195,7 @@ def test_a_number_that_is_nobodys_any_more_leaves_one_note(side: TrytonSide) -> 
     assert str(jane) in side.contacts()
 
 
-def test_a_party_that_is_gone_does_not_stand_in_the_way(side: TrytonSide) -> None:
+def test_a_deleted_party_is_no_obstacle(side: TrytonSide) -> None:
     """Also where a rule says which parties the user may read."""
     memory = LocalMemory()
     jane = side.add_contact("Jane Doe", NUMBER)
@@ -216,7 +216,7 @@ def test_a_party_that_is_gone_does_not_stand_in_the_way(side: TrytonSide) -> Non
     assert "Ended" in side.notes()[-1]["message"]
 
 
-def test_all_who_have_the_number_have_a_note(side: TrytonSide) -> None:
+def test_each_holder_of_the_number_gets_a_note(side: TrytonSide) -> None:
     both = {side.add_contact(name, NUMBER) for name in ("Jane Doe", "John")}
     deliver(handler(side, several="all"), started())
     assert len(side.notes()) == 2
@@ -230,7 +230,7 @@ def test_all_who_have_the_number_have_a_note(side: TrytonSide) -> None:
 
 
 @pytest.mark.parametrize("library", [True, False])
-def test_a_number_is_found_as_tryton_keeps_it(side: TrytonSide, library: bool) -> None:
+def test_a_number_is_found_as_tryton_stores_it(side: TrytonSide, library: bool) -> None:
     """With `phonenumbers` in full, if the party's country is known; without it as it was typed."""
     for id, typed in enumerate(side.numbers_typed):  # noqa: A001
         if library:
@@ -256,7 +256,7 @@ def test_a_number_is_found_as_tryton_keeps_it(side: TrytonSide, library: bool) -
         ("email", "0211234567@fax.example.com", False),
     ],
 )
-def test_only_telephone_numbers_are_compared(
+def test_only_phone_numbers_are_compared(
     side: TrytonSide, kind: str, number: str, found: bool
 ) -> None:
     jane = side.add("Jane Doe", number, kind)
@@ -264,7 +264,7 @@ def test_only_telephone_numbers_are_compared(
     assert contacts(side) == ({jane} if found else set())
 
 
-def test_who_is_not_active_is_not_found(side: TrytonSide) -> None:
+def test_an_inactive_party_is_not_found(side: TrytonSide) -> None:
     side.ask("party.party.write", [int(side.add("Jane Doe", NUMBER))], {"active": False})
     john = int(side.add_contact("John", NUMBER))
     side.sql("UPDATE party_contact_mechanism SET active = FALSE WHERE party = %s", john)
@@ -287,35 +287,32 @@ def test_a_created_party_has_the_number(side: TrytonSide, number: str, kind: str
     assert [record.contacts for record in side.records()] == [{jane}, {jane}]
 
 
-def test_two_workers_create_one_party(side: TrytonSide) -> None:
+async def test_two_workers_create_one_party(side: TrytonSide) -> None:
     memory = LocalMemory()
     calls = [started(id=id) for id in "1234"]  # noqa: A001
 
-    async def at_once() -> None:
-        contexts = [context(event=event, memory=memory) for event in calls]
-        await asyncio.gather(
-            *(
-                handler(side, unknown="create").handle(event, each)
-                for event, each in zip(calls, contexts, strict=True)
-            )
+    contexts = [context(event=event, memory=memory) for event in calls]
+    await asyncio.gather(
+        *(
+            handler(side, unknown="create").handle(event, each)
+            for event, each in zip(calls, contexts, strict=True)
         )
-        for each in contexts:
-            await each.http.close()
-
-    asyncio.run(at_once())
+    )
+    for each in contexts:
+        await each.http.close()
     assert len(side.contacts()) == 1
     assert len(side.records()) == 4
 
 
 @pytest.mark.parametrize("named", ["name", "code"])
-def test_the_party_of_unknown_callers_is_named_or_has_a_code(side: TrytonSide, named: str) -> None:
+def test_the_unknown_party_is_found_by_name_or_code(side: TrytonSide, named: str) -> None:
     (party,) = side.ask("party.party.search_read", [["name", "=", NOBODY]], 0, 1, None, [named])
     deliver(handler(side, unknown_party=party[named]), ended())
     (note,) = side.notes()
     assert note["resource"] == f"party.party,{party['id']}"
 
 
-def test_without_a_party_of_unknown_callers_it_says_what_to_do(side: TrytonSide) -> None:
+def test_a_missing_unknown_party_is_temporary(side: TrytonSide) -> None:
     jane = side.add_contact("Jane Doe", NUMBER)
     hidden = Party(number=None)
     error = fails(side, ended(caller=hidden), unknown_party="Nobody")
@@ -335,7 +332,7 @@ def test_an_owner_is_a_login_a_mail_address_or_an_id(side: TrytonSide, owner: st
 
 
 @pytest.mark.parametrize("owner", ["jan_", "%", "jane@example.co_", "4711"])
-def test_an_owner_is_no_pattern(side: TrytonSide, owner: str) -> None:
+def test_an_owner_is_not_a_pattern(side: TrytonSide, owner: str) -> None:
     deliver(handler(side, owner=owner), ended())
     (record,) = side.records()
     assert record.owner is None
@@ -363,7 +360,7 @@ def test_a_session_that_tryton_ended_is_renewed_once(side: TrytonSide) -> None:
     assert len(side.records()) == 2
 
 
-def test_before_8_0_it_is_at_another_path(side: TrytonSide) -> None:
+def test_before_8_0_the_path_is_different(side: TrytonSide) -> None:
     """Only the path is tried here: the server is a newer one."""
     side.plan(405, when=LOGIN)
     results = [[2, "key"], [], [{"id": 1, "name": NOBODY, "code": "1"}], [], [7]]
@@ -376,7 +373,7 @@ def test_before_8_0_it_is_at_another_path(side: TrytonSide) -> None:
     )
 
 
-def test_a_changed_password_is_told(side: TrytonSide) -> None:
+def test_a_changed_password_is_temporary(side: TrytonSide) -> None:
     crm = handler(side)
     deliver(crm, started())
     (user,) = side.ask("res.user.search", [["login", "=", "offhook"]])
@@ -390,15 +387,15 @@ def test_a_changed_password_is_told(side: TrytonSide) -> None:
     assert len(side.records()) == 1
 
 
-def test_too_many_wrong_passwords_wait_for_minutes(side: TrytonSide) -> None:
-    """Every attempt would make it longer."""
+def test_too_many_wrong_passwords_wait_for_five_minutes(side: TrytonSide) -> None:
+    """Each attempt extends the wait."""
     errors = [fails(side, ended(), password="hush-wrong") for _ in range(4)]
     assert [error.retry_after for error in errors] == [None, None, None, 300]
     assert "five minutes" in str(errors[-1])
     assert fails(side, ended()).retry_after == 300  # the right one does not help
 
 
-def test_a_user_without_rights_is_told(side: TrytonSide) -> None:
+def test_missing_permissions_are_temporary(side: TrytonSide) -> None:
     access = {"perm_read": True, "perm_write": False, "perm_create": False, "perm_delete": False}
     made = side.ask("ir.model.access.create", [access | {"model": "party.party"}])
     try:
@@ -411,7 +408,7 @@ def test_a_user_without_rights_is_told(side: TrytonSide) -> None:
 
 
 @pytest.mark.parametrize("statuses", [[404], [405, 405]])
-def test_what_is_elsewhere_is_temporary_and_says_so(side: TrytonSide, statuses: list[int]) -> None:
+def test_the_wrong_address_is_temporary(side: TrytonSide, statuses: list[int]) -> None:
     """As another web server answers, or Tryton when it has no such database. On PostgreSQL that
     takes longer than the handler waits."""
     for status in statuses:
@@ -420,7 +417,7 @@ def test_what_is_elsewhere_is_temporary_and_says_so(side: TrytonSide, statuses: 
     assert "has no database crm: correct the handler's options" in str(error)
 
 
-# What it says when something is wrong
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -436,7 +433,7 @@ def test_what_is_elsewhere_is_temporary_and_says_so(side: TrytonSide, statuses: 
         ([["UserError"]], "failed"),
     ],
 )
-def test_a_fault_inside_an_answer_is_temporary(side: TrytonSide, error: Any, said: str) -> None:
+def test_an_error_in_a_response_is_temporary(side: TrytonSide, error: Any, said: str) -> None:
     side.plan(200, {"id": 0, "error": error}, when=CREATE)
     assert said in str(fails(side, ended()))
     deliver(handler(side), ended(), attempt=2)
@@ -444,12 +441,12 @@ def test_a_fault_inside_an_answer_is_temporary(side: TrytonSide, error: Any, sai
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"no"', b"{}", b""])
-def test_an_answer_that_is_none_is_temporary(side: TrytonSide, body: bytes) -> None:
+def test_an_empty_response_is_temporary(side: TrytonSide, body: bytes) -> None:
     side.plan(200, body=body, when=CREATE)
     assert "address" in str(fails(side, ended()))
 
 
-def test_what_tryton_asks_a_person_about_is_a_dead_letter(side: TrytonSide) -> None:
+def test_a_question_for_a_person_is_permanent(side: TrytonSide) -> None:
     warning = ["UserWarning", ["a_warning", "Are you sure?", "It is late."]]
     side.plan(200, {"id": 0, "error": warning}, when=CREATE)
     with pytest.raises(PermanentError, match=r"refused: a_warning: Are you sure\?: It is late\."):

@@ -1,1 +1,1 @@
-"""The built-in lookups, one a file. Those of the CRMs are their handlers."""
+"""The built-in lookups, one per file. The CRM handlers are lookups, too."""

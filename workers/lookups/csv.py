@@ -1,4 +1,4 @@
-"""Names from a CSV file, such as the export of an address book."""
+"""`Csv`: find names in a CSV file, such as the export of an address book."""
 
 import csv
 import io
@@ -16,10 +16,9 @@ from pydantic import BeforeValidator, Field
 
 from offhook import Context, Lookup, Number, TemporaryError
 
-MOST = 20_000_000  # bytes of a file: each worker process reads it for itself
 _DELIMITERS = ",;\t"
-_END = 5  # digits at the end by which numbers are found: none that counts has fewer
-# A number as people write it: digits, and what groups them. The extension behind is not it.
+_END = 5  # last digits that index a number; phone numbers have no fewer
+# A number as people write it: digits and separators, without the extension after it.
 _WRITTEN = re.compile(r"[0-9][0-9 ().\-/–\N{NO-BREAK SPACE}]*[0-9]")
 
 
@@ -32,18 +31,19 @@ Columns = Annotated[tuple[str, ...], BeforeValidator(_columns)]
 
 @dataclass(frozen=True)
 class Csv(Lookup):
-    """Names from a CSV file with a header, such as the export of an address book."""
+    """Find names in a CSV file with a header, such as an exported address book."""
 
-    remember: ClassVar[float] = 0.0  # all of it is at hand
+    remember: ClassVar[float] = 0.0  # the file is in memory
+    largest: ClassVar[int] = 20_000_000  # bytes of a file: each worker process holds one copy
 
-    path: Annotated[Path, Field(description="the file; it is read again when it has changed")]
+    path: Annotated[Path, Field(description="the file; a changed file is read again")]
     number: Annotated[
         Columns,
-        Field(min_length=1, description="the column with the number, or several, each with one"),
+        Field(min_length=1, description="the column with the number, or several such columns"),
     ] = ("number",)
     name: Annotated[
         Columns,
-        Field(min_length=1, description="the column with the name, or several that make it up"),
+        Field(min_length=1, description="the column with the name, or several to join"),
     ] = ("name",)
 
     def name_of(self, number: Number, context: Context) -> str | None:
@@ -58,35 +58,38 @@ class Csv(Lookup):
 
     @cached_property
     def _book(self) -> "_Book":
-        return _Book(self.path, self.number, self.name)
+        return _Book(self.path, self.number, self.name, self.largest)
 
 
 class _Book:
-    """What is in the file: numbers as they are written there, each with a name."""
+    """The numbers in a file, as written there, each with its name."""
 
-    def __init__(self, path: Path, numbers: Sequence[str], names: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, numbers: Sequence[str], names: Sequence[str], largest: int
+    ) -> None:
         self._path = path
         self._numbers = numbers
         self._names = names
+        self._largest = largest
         self._reading = Lock()
-        self._read: tuple[int, ...] = ()  # what tells the file that was read from another
-        self._entries: dict[str, list[tuple[str, str]]] = {}  # by the last digits of the number
+        self._read: tuple[int, ...] = ()  # identifies the file that was read
+        self._entries: dict[str, list[tuple[str, str]]] = {}  # by the number's last digits
 
     def find(self, number: Number) -> str | None:
-        """The first name whose number this is. Raises TemporaryError as `read`."""
+        """Return the first name with this number. Raises TemporaryError like `read`."""
         self.read()
         end = number.national[-7:]
         for written, name in self._entries.get(number.digits[-_END:], ()):
-            # Before is_same, which takes its time.
+            # First the cheap comparison, then is_same.
             if _digits(written).endswith(end) and number.is_same(written):
                 return name
         return None
 
     def read(self) -> None:
-        """Read the file, unless it is the one that was read.
+        """Read the file if it has changed.
 
         Raises:
-            TemporaryError: it cannot be read, or is not what it should be.
+            TemporaryError: the file cannot be read, or is not valid.
         """
         with self._reading:
             try:
@@ -104,10 +107,10 @@ class _Book:
                 raise TemporaryError(f"{self._path} is not CSV: {error}") from error
 
     def _all(self, size: int) -> dict[str, list[tuple[str, str]]]:
-        if size > MOST:
+        if size > self._largest:
             raise TemporaryError(
-                f"{self._path} has more than {MOST // 1_000_000} MB: "
-                "so many names belong in a database (sql)"
+                f"{self._path} has more than {self._largest // 1_000_000} MB: "
+                "put the names into a database, and use the lookup sql"
             )
         header, rows = self._table(self._path.read_text("utf-8-sig"))
         numbers = [header.index(column) for column in self._numbers]
@@ -124,7 +127,7 @@ class _Book:
         return dict(entries)
 
     def _table(self, text: str) -> tuple[list[str], Iterator[list[str]]]:
-        """The header and the rows, read with the delimiter with which our columns are there."""
+        """The header and the rows, with the delimiter that gives the configured columns."""
         wanted, best = (*self._numbers, *self._names), list[str]()
         for delimiter in _DELIMITERS:
             file = io.StringIO(text, newline="")
@@ -134,10 +137,10 @@ class _Book:
                 return header, rows
             best = max(best, header, key=len)
         missing = ", ".join(column for column in wanted if column not in best)
-        # Not what is there: without a header it is somebody's number.
+        # Do not quote the first line: without a header, it has a phone number.
         raise TemporaryError(
             f"{self._path} has no column {missing} in its first line: "
-            "name those that it has in the options number and name"
+            "name its columns in the options number and name"
         )
 
 

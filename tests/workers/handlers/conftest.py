@@ -1,4 +1,4 @@
-"""What the handlers' tests share: the other sides, all of them real."""
+"""What the tests of handlers share: real databases."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ def database_server() -> Iterator[Postgres]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database: a file that does not exist yet, or a new one on the server."""
+    """An empty database: a file that does not exist yet, or a new database on the server."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/calls.db"
     server: Postgres = request.getfixturevalue("database_server")
@@ -31,6 +31,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def _logs_closed() -> Iterator[None]:
-    """Every connection of a call log is closed after the test."""
+    """Close the connections of call logs after the test."""
     yield
     sql_logs.close_all()

@@ -1,4 +1,4 @@
-"""Call logs for tests: handlers whose connections are closed afterwards, and what they wrote."""
+"""Call logs for tests: handlers whose connections are closed after the test, and their rows."""
 
 from typing import Any
 
@@ -11,8 +11,14 @@ from workers.handlers.sql.call_log import CallLog
 _opened: list[Sql] = []
 
 
-def handler(url: str, **options: str) -> Sql:
-    made = configured(Sql, url=url, **options)
+class Impatient(Sql):
+    """Waits 0.1 s for other writers and migrations."""
+
+    lock_timeout = 0.1
+
+
+def handler(url: str, kind: type[Sql] = Sql, **options: str) -> Sql:
+    made = configured(kind, url=url, **options)
     _opened.append(made)
     return made
 
@@ -22,7 +28,7 @@ def log_of(sql: Sql) -> CallLog:
 
 
 def rows(sql: Sql, table: str = "events") -> list[Row[Any]]:
-    """All rows of one of the log's tables, in the order of its key."""
+    """All rows of one of the log's tables, ordered by key."""
     log = log_of(sql)
     found: Table = getattr(log.tables, table)
     with log.engine.connect() as connection:

@@ -17,12 +17,12 @@ from offhook import Party, PermanentError, TemporaryError
 from offhook.errors import ConfigError
 from offhook.testing import configured, deliver, sample_event, sample_events
 from tests.postgres import PASSWORD, Postgres
-from tests.workers.handlers.sql_logs import handler, log_of, rows
+from tests.workers.handlers.sql_logs import Impatient, handler, log_of, rows
 from workers.handlers.sql import Sql
 from workers.handlers.sql.call_log import CallLog
 
 
-def test_a_row_says_all_that_the_event_says(url: str) -> None:
+def test_a_row_has_everything_of_the_event(url: str) -> None:
     sql = handler(url)
     events = sample_events()
     for event in events:
@@ -51,7 +51,7 @@ def test_a_redelivery_adds_no_row(url: str) -> None:
     assert [row.id for row in rows(handler(url))] == [event.id]
 
 
-def test_a_redelivery_leaves_the_row_as_it_is(url: str) -> None:
+def test_a_redelivery_keeps_the_row_unchanged(url: str) -> None:
     sql, event = handler(url), sample_event()
     deliver(sql, event)
     with log_of(sql).engine.begin() as connection:
@@ -60,7 +60,7 @@ def test_a_redelivery_leaves_the_row_as_it_is(url: str) -> None:
     assert [row.status for row in rows(sql)] == ["corrected"]
 
 
-def test_two_logs_in_one_database_have_tables_of_their_own(url: str) -> None:
+def test_two_logs_in_one_database_have_separate_tables(url: str) -> None:
     sales, support = handler(url), handler(url, prefix="Support_")
     deliver(sales, sample_event(id="sold"))
     deliver(support, sample_event(id="helped"))
@@ -83,7 +83,7 @@ def _deliver_many(url: str, number: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_several_processes_start_at_once(url: str) -> None:
+def test_processes_can_start_concurrently(url: str) -> None:
     forked = multiprocessing.get_context("fork")  # as RQ's workers do
     together = forked.Barrier(6)
     with ProcessPoolExecutor(6, forked, initializer=together.wait) as processes:
@@ -93,7 +93,7 @@ def test_several_processes_start_at_once(url: str) -> None:
     assert ids == {f"{name}-{n}" for name in [*range(6), "all"] for n in range(25)}
 
 
-def test_several_threads_start_at_once(url: str) -> None:
+def test_threads_can_start_concurrently(url: str) -> None:
     sql = handler(url)
     with ThreadPoolExecutor(16) as threads:
         for done in [
@@ -119,7 +119,7 @@ def test_threads_share_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(made) == 1
 
 
-def test_a_table_that_was_dropped_is_made_again(url: str) -> None:
+def test_a_dropped_table_is_created_again(url: str) -> None:
     sql, event = handler(url), sample_event()
     deliver(sql, sample_event())
     with log_of(sql).engine.begin() as connection:
@@ -144,9 +144,8 @@ def test_sqlite_writes_ahead_and_keeps_the_time_zone(tmp_path: Path) -> None:
     assert seconds == int(event.received.timestamp())
 
 
-def test_a_locked_sqlite_file_is_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.handlers.sql.call_log.LOCK_TIMEOUT", 0.1)
-    sql = handler(f"sqlite:///{tmp_path}/calls.db")
+def test_a_locked_sqlite_file_is_temporary(tmp_path: Path) -> None:
+    sql = handler(f"sqlite:///{tmp_path}/calls.db", Impatient)
     deliver(sql, sample_event())
     other = sqlite3.connect(tmp_path / "calls.db")
     other.execute("BEGIN IMMEDIATE")
@@ -157,18 +156,18 @@ def test_a_locked_sqlite_file_is_temporary(tmp_path: Path, monkeypatch: pytest.M
     deliver(sql, sample_event())
 
 
-def test_a_sqlite_folder_that_is_missing_is_temporary(tmp_path: Path) -> None:
+def test_a_missing_sqlite_folder_is_temporary(tmp_path: Path) -> None:
     with pytest.raises(TemporaryError, match="unable to open database file"):
         deliver(handler(f"sqlite:///{tmp_path}/none/calls.db"), sample_event())
 
 
-def test_values_that_the_database_refuses_are_permanent(database_server: Postgres) -> None:
+def test_refused_values_are_permanent(database_server: Postgres) -> None:
     sql = handler(database_server.url, prefix="refusing_")
     with pytest.raises(PermanentError, match=r"refuses this event's values: .*NUL"):
         deliver(sql, sample_event(caller=Party(name="Jane\0")))
 
 
-def test_a_database_that_is_down_is_temporary_and_comes_back(database_server: Postgres) -> None:
+def test_a_database_that_is_down_is_temporary_and_recovers(database_server: Postgres) -> None:
     sql, event = handler(database_server.url, prefix="restarts_"), sample_event()
     deliver(sql, sample_event())
     database_server.stop()
@@ -183,7 +182,7 @@ def test_a_database_that_is_down_is_temporary_and_comes_back(database_server: Po
     assert event.id in {row.id for row in rows(sql)}
 
 
-def test_connections_that_a_restart_cut_cost_no_delivery(database_server: Postgres) -> None:
+def test_a_restart_of_the_database_fails_no_delivery(database_server: Postgres) -> None:
     sql = handler(database_server.url, prefix="cut_")
     deliver(sql, sample_event())
     database_server.stop()
@@ -192,7 +191,7 @@ def test_connections_that_a_restart_cut_cost_no_delivery(database_server: Postgr
     assert len(rows(sql)) == 2
 
 
-def test_a_wrong_password_is_temporary_and_not_shown(database_server: Postgres) -> None:
+def test_a_wrong_password_is_temporary_and_hidden(database_server: Postgres) -> None:
     sql = handler(database_server.url.replace(PASSWORD, "hush-hush"))
     with pytest.raises(TemporaryError, match="password authentication failed") as raised:
         deliver(sql, sample_event())
@@ -200,7 +199,7 @@ def test_a_wrong_password_is_temporary_and_not_shown(database_server: Postgres) 
     assert "hush" not in repr(sql)
 
 
-def test_a_right_that_is_missing_is_temporary(database_server: Postgres) -> None:
+def test_a_missing_permission_is_temporary(database_server: Postgres) -> None:
     with psycopg.connect(database_server.url, autocommit=True) as connection:
         connection.execute("DROP ROLE IF EXISTS reader")
         connection.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'")
@@ -210,14 +209,14 @@ def test_a_right_that_is_missing_is_temporary(database_server: Postgres) -> None
 
 
 class _Plain(CallLog):
-    """As with a database that has no ON CONFLICT, or none that we know."""
+    """A call log on a database without a known ON CONFLICT."""
 
     def __init__(self, sql: Sql) -> None:
-        super().__init__(log_of(sql).engine.url, sql.prefix)
+        super().__init__(log_of(sql).engine.url, sql.prefix, sql.lock_timeout)
         self._insert = self.tables.events.insert()
 
 
-def test_without_on_conflict_a_redelivery_adds_no_row_either(url: str) -> None:
+def test_a_redelivery_adds_no_row_without_on_conflict(url: str) -> None:
     sql, event = handler(url), sample_event()
     log = _Plain(sql)
     try:
@@ -249,7 +248,9 @@ def test_no_connection_is_made_before_the_first_event(database_server: Postgres)
         ({"prefix": "1st_"}, "prefix"),
     ],
 )
-def test_a_wrong_option_is_named_and_not_shown(options: dict[str, str], name: str) -> None:
+def test_an_error_names_a_wrong_option_and_hides_its_value(
+    options: dict[str, str], name: str
+) -> None:
     with pytest.raises(ConfigError) as raised:
         configured(Sql, **options)
     (problem,) = raised.value.problems
@@ -262,7 +263,7 @@ def test_an_asyncio_driver_is_refused() -> None:
         configured(Sql, url="postgresql+psycopg_async://u@h/d")
 
 
-def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigError, match=r"pip install 'offhook\[postgresql\]'"):
         configured(Sql, url="postgresql://u@h/d")

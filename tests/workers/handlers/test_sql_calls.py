@@ -67,7 +67,7 @@ def content(sql: Sql, call_id: str) -> tuple[list[Row[Any]], list[Row[Any]]]:
     return calls, legs
 
 
-def test_a_row_says_all_that_is_known_of_the_call(url: str) -> None:
+def test_a_row_has_everything_known_of_the_call(url: str) -> None:
     sql = handler(url)
     call = sample_call(
         caller=Party(number="02079460100", name="Jane", e164="+442079460100", extension="0003*9"),
@@ -188,7 +188,7 @@ def test_the_row_grows_with_the_call(url: str) -> None:
         ]
 
 
-def test_in_whatever_order_the_newest_knowledge_stays(url: str) -> None:
+def test_the_newest_version_stays_in_any_order(url: str) -> None:
     """As after a replay, or when a dead letter is sent again."""
     sql = handler(url)
     for number, order in enumerate(permutations(range(1, 5))):
@@ -219,7 +219,7 @@ def test_a_whole_replay_changes_nothing(url: str) -> None:
         assert content(sql, "replayed") == before
 
 
-def test_of_two_corrections_of_one_moment_the_later_delivered_stays(url: str) -> None:
+def test_of_two_corrections_with_one_time_the_later_delivered_stays(url: str) -> None:
     sql, last = handler(url), life("tie")[-1]
     assert last.summary
     deliver(sql, last)
@@ -229,7 +229,7 @@ def test_of_two_corrections_of_one_moment_the_later_delivered_stays(url: str) ->
     assert row.recording == "rec-8"
 
 
-def test_a_missed_call_says_nothing_that_its_end_has_not_said(url: str) -> None:
+def test_a_missed_call_event_adds_nothing_to_the_row(url: str) -> None:
     sql = handler(url)
     missed = sample_call("missed", id="missed")
     deliver(sql, sample_event("call-ended", summary=missed))
@@ -250,7 +250,7 @@ def test_the_same_call_id_of_another_pbx_is_another_call(url: str) -> None:
     assert [row.pbx for row in rows(sql, "legs")] == ["branch", "main"]
 
 
-def test_a_call_without_legs_is_a_call(url: str) -> None:
+def test_a_call_without_legs_is_written(url: str) -> None:
     sql = handler(url)
     deliver(sql, sample_event("call-ended", summary=sample_call(legs=())))
     assert len(rows(sql, "calls")) == 1
@@ -270,12 +270,12 @@ def test_a_call_is_not_written_without_its_legs(url: str) -> None:
     assert content(sql, "whole") == before
 
 
-def test_raw_events_and_calls_are_what_it_gets_by_default() -> None:
+def test_its_default_events_are_raw_events_and_calls() -> None:
     assert {"dial-in", "hangup", "call-ended", "call-corrected"} <= set(Sql.events)
     assert "extension-silent" not in Sql.events
 
 
-def test_threads_that_tell_of_the_same_calls_make_one_row_of_each(url: str) -> None:
+def test_concurrent_threads_write_one_row_per_call(url: str) -> None:
     sql = handler(url)
     events = [event for call in range(12) for event in life(f"{call}") * 2]
     Random(7).shuffle(events)
@@ -303,7 +303,7 @@ def _deliver(url: str, events: list[CallEvent], done: "ctypes.c_int", last: int)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_after_kills_each_call_is_there_once_and_right(url: str) -> None:
+def test_killed_workers_leave_each_call_once_and_complete(url: str) -> None:
     """Killed anywhere, also while it makes the tables, and what was on its way delivered again."""
     random = Random(11)
     lives = [life(f"{call}", recording=f"rec-{call}") for call in range(20)]
@@ -339,7 +339,7 @@ def test_after_kills_each_call_is_there_once_and_right(url: str) -> None:
     )
 
 
-def test_a_sample_of_every_call_event_is_taken(url: str) -> None:
+def test_every_event_of_a_call_is_accepted(url: str) -> None:
     sql = handler(url)
     call: Call | None = None
     for type_ in ("call-started", "call-answered", "call-ended", "missed-call", "call-corrected"):

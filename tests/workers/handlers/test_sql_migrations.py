@@ -19,7 +19,7 @@ from sqlalchemy.schema import CreateTable
 from offhook import TemporaryError
 from offhook.testing import configured, deliver, sample_event
 from tests.postgres import Postgres
-from tests.workers.handlers.sql_logs import handler, log_of, rows
+from tests.workers.handlers.sql_logs import Impatient, handler, log_of, rows
 from workers.handlers.sql import Sql
 from workers.handlers.sql.migrations import HEAD, prepare
 from workers.handlers.sql.tables import tables
@@ -79,14 +79,14 @@ def differences(engine: Engine, prefix: str = "") -> list[Any]:
     return found
 
 
-def test_the_last_migration_is_the_one_that_the_code_expects() -> None:
+def test_head_is_the_last_migration() -> None:
     config = Config()
     config.set_main_option("script_location", "workers.handlers.sql:migrations")
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
 
 
 @pytest.mark.parametrize("prefix", ["", "support_"])
-def test_migrations_make_the_tables_that_the_code_expects(
+def test_migrations_create_the_tables_of_the_code(
     url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sql = handler(url, prefix=prefix)
@@ -97,7 +97,7 @@ def test_migrations_make_the_tables_that_the_code_expects(
     assert differences(log.engine, prefix) == []
 
 
-def test_what_the_first_release_wrote_stays(used: str) -> None:
+def test_rows_of_the_first_release_are_kept(used: str) -> None:
     sql = handler(used)
     deliver(sql, sample_event(id="new"))
     deliver(sql, sample_event("call-ended"))
@@ -115,7 +115,7 @@ def _start(url: str, number: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_processes_that_start_at_once_migrate_once(used: str) -> None:
+def test_concurrent_processes_migrate_once(used: str) -> None:
     forked = multiprocessing.get_context("fork")  # as RQ's workers do
     together = forked.Barrier(6)
     with ProcessPoolExecutor(6, forked, initializer=together.wait) as processes:
@@ -129,13 +129,13 @@ def test_processes_that_start_at_once_migrate_once(used: str) -> None:
     assert found == [HEAD]
 
 
-def test_a_table_that_is_not_ours_is_temporary_and_nothing_is_made(url: str) -> None:
+def test_a_foreign_table_is_temporary_and_nothing_is_created(url: str) -> None:
     sql = handler(url)
     engine = engine_of(sql)
     other = Table("calls", MetaData(), Column("id", String), Column("pbx", String))
     other.create(engine)
     with pytest.raises(
-        TemporaryError, match=r"its table calls is not Offhook's, .* call_id, .*`prefix`"
+        TemporaryError, match=r"the table calls is not Offhook's: .* call_id, .*`prefix`"
     ):
         deliver(sql, sample_event())
     assert inspect(engine).get_table_names() == ["calls"]
@@ -144,7 +144,7 @@ def test_a_table_that_is_not_ours_is_temporary_and_nothing_is_made(url: str) -> 
     assert len(rows(sql)) == 1
 
 
-def test_a_table_that_was_dropped_is_made_again(url: str) -> None:
+def test_a_dropped_table_is_created_again(url: str) -> None:
     sql = handler(url)
     deliver(sql, sample_event("call-ended"))
     with engine_of(sql).begin() as connection:
@@ -156,7 +156,7 @@ def test_a_table_that_was_dropped_is_made_again(url: str) -> None:
     assert len(rows(sql, "legs")) == 1
 
 
-def test_what_a_newer_release_made_is_temporary(url: str) -> None:
+def test_tables_of_a_newer_release_are_temporary(url: str) -> None:
     deliver(handler(url), sample_event(id="before"))
     sql = handler(url)
     with engine_of(sql).begin() as connection:
@@ -166,11 +166,10 @@ def test_what_a_newer_release_made_is_temporary(url: str) -> None:
     assert [row.id for row in rows(sql)] == ["before"]
 
 
-def test_a_migration_that_takes_long_holds_no_delivery_for_long(
-    database_server: Postgres, monkeypatch: pytest.MonkeyPatch
+def test_a_long_migration_delays_a_delivery_briefly(
+    database_server: Postgres,
 ) -> None:
-    monkeypatch.setattr("workers.handlers.sql.call_log.LOCK_TIMEOUT", 0.1)
-    first, second = (handler(database_server.url, prefix="waits_") for _ in range(2))
+    first, second = (handler(database_server.url, Impatient, prefix="waits_") for _ in range(2))
     with engine_of(first).begin() as connection:
         prepare(connection, log_of(first).tables, 10.0)
         with pytest.raises(TemporaryError, match="lock timeout"):
@@ -180,11 +179,10 @@ def test_a_migration_that_takes_long_holds_no_delivery_for_long(
 
 
 def test_a_migration_of_sqlite_waits_for_the_writer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("workers.handlers.sql.call_log.LOCK_TIMEOUT", 0.1)
     url = f"sqlite:///{tmp_path}/calls.db"
-    first, second = handler(url), handler(url)
+    first, second = handler(url, Impatient), handler(url, Impatient)
     with engine_of(first).begin() as connection:
         prepare(connection, log_of(first).tables, 10.0)
         with pytest.raises(TemporaryError, match="database is locked"):

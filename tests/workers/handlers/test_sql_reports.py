@@ -158,7 +158,7 @@ def plain(value: Any) -> Any:
             return value
 
 
-def test_every_report_is_expected_to_say_something() -> None:
+def test_every_report_has_an_expected_result() -> None:
     assert set(EXPECTED) == set(REPORTS)
 
 
@@ -191,7 +191,7 @@ def test_the_queries_of_the_handlers_page_run(log: Sql) -> None:
             assert connection.scalar(text(f"SELECT 1 FROM {table} WHERE call_id = '1'"))  # noqa: S608
 
 
-def test_every_column_is_explained_and_no_other() -> None:
+def test_the_docs_explain_every_column_and_no_other() -> None:
     described = dict(
         re.findall(r"^### `(\w+)`\n(.*?)(?=^### |\Z)", SECTIONS["The columns"], re.S | re.M)
     )

@@ -50,7 +50,7 @@ def test_options_survive_a_round_trip(name: str) -> None:
 
 
 @names
-def test_an_option_of_the_wrong_kind_is_named(name: str) -> None:
+def test_an_error_names_an_option_of_the_wrong_type(name: str) -> None:
     for option in OPTIONS[name]:
         with pytest.raises(ConfigError) as wrong:
             configured(load_lookup(name), **OPTIONS[name] | {option: object()})
@@ -58,8 +58,8 @@ def test_an_option_of_the_wrong_kind_is_named(name: str) -> None:
 
 
 @names
-def test_it_says_what_it_does_and_what_each_option_means(name: str) -> None:
-    assert str(load_lookup(name).__doc__).startswith("Names from ")
+def test_it_documents_itself_and_each_option(name: str) -> None:
+    assert str(load_lookup(name).__doc__).startswith("Find names in ")
     for option, hint in get_type_hints(load_lookup(name), include_extras=True).items():
         if option in OPTIONS[name]:
             assert get_origin(hint) is Annotated
@@ -67,32 +67,25 @@ def test_it_says_what_it_does_and_what_each_option_means(name: str) -> None:
 
 
 @names
-def test_it_imports_only_what_any_plugin_may(name: str) -> None:
-    code = Path(str(__import__(load_lookup(name).__module__, fromlist=["_"]).__file__)).read_text()
-    ours = set(re.findall(r"^(?:from|import) ((?:offhook|workers)[\w.]*)", code, re.MULTILINE))
-    assert ours <= {"offhook", "workers.handlers.sql.call_log", "workers.handlers.sql.database_url"}
-
-
-@names
-def test_the_docs_have_its_section_with_every_option_and_no_other(name: str) -> None:
+def test_the_docs_list_its_options(name: str) -> None:
     sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", DOCS, re.DOTALL | re.MULTILINE))
     named = re.findall(r"^\| `(\w+)` \|", sections[f"`{name}`"], re.MULTILINE)
     assert named == list(OPTIONS[name])
 
 
-def test_the_docs_have_every_setting_of_a_lookup_and_no_other() -> None:
+def test_the_docs_list_the_settings_of_a_lookup() -> None:
     settings, _, _ = DOCS.partition("\n## `csv`")
     named = re.findall(r"^\| `(\w+)` \|", settings, re.MULTILINE)
     assert named == list(LookupSettings.model_fields)
 
 
-def test_the_docs_name_every_crm_that_is_a_lookup() -> None:
+def test_the_docs_name_every_crm() -> None:
     section = re.search(r"^## A CRM\n(.*?)(?=^## )", DOCS, re.DOTALL | re.MULTILINE)
     assert section
     assert {f"`{name}`" for name in HANDLERS} <= set(re.findall("`[^`]+`", section[1]))
 
 
-def test_the_docs_own_lookup_works_as_its_test_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_docs_example_lookup_passes_its_test(monkeypatch: pytest.MonkeyPatch) -> None:
     code = re.search(r"```python\n(# directory\.py\n.*?)```", DOCS, re.DOTALL)
     test = re.search(r"```python\n(# test_directory\.py\n.*?)```", DOCS, re.DOTALL)
     assert code

@@ -13,14 +13,13 @@ from offhook.errors import ConfigError
 from offhook.testing import configured, look_up
 from tests.postgres import PASSWORD, Postgres, postgres
 from workers.handlers.sql.database_url import readable
-from workers.lookups import sql as module
-from workers.lookups.sql import Sql
+from workers.lookups.sql import SqlLookup
 
 JANE = "+40211234567"
 QUERY = "SELECT name FROM contacts WHERE phone = :number"
 ROWS = [("+40211234567", "Jane Doe"), ("0722 111 222", "Ion"), ("+40211234599", None)]
 
-made: list[Sql] = []
+made: list[SqlLookup] = []
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def _fill(url: str) -> None:
-    engine = create_engine(readable(configured(Sql, url=url, query=QUERY).url))
+    engine = create_engine(readable(configured(SqlLookup, url=url, query=QUERY).url))
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE IF EXISTS contacts"))
         connection.execute(text("CREATE TABLE contacts (phone TEXT, name TEXT)"))
@@ -54,8 +53,8 @@ def _fill(url: str) -> None:
     engine.dispose()
 
 
-def lookup(url: str, query: str = QUERY) -> Sql:
-    made.append(configured(Sql, url=url, query=query))
+def lookup(url: str, query: str = QUERY) -> SqlLookup:
+    made.append(configured(SqlLookup, url=url, query=query))
     return made[-1]
 
 
@@ -67,12 +66,12 @@ def test_the_first_column_of_the_first_row_is_the_name(url: str) -> None:
     assert look_up(book, "+40211234500") is None
 
 
-def test_it_may_ask_for_the_national_digits(url: str) -> None:
+def test_a_query_may_use_the_national_digits(url: str) -> None:
     query = "SELECT name FROM contacts WHERE REPLACE(phone, ' ', '') LIKE '%' || :digits"
     assert look_up(lookup(url, query), "+40722111222") == "Ion"
 
 
-def test_what_is_no_text_becomes_one(url: str) -> None:
+def test_a_result_is_converted_to_text(url: str) -> None:
     assert look_up(lookup(url, "SELECT 42 WHERE :number <> ''"), JANE) == "42"
 
 
@@ -102,23 +101,23 @@ def test_a_query_changes_nothing(query: str, url: str) -> None:
     "query",
     ["SELECT name FROM contacts", "SELECT :number, :secret", "SELECT name WHERE p = :phone"],
 )
-def test_a_query_must_ask_for_the_number_and_nothing_else(query: str) -> None:
+def test_a_query_requires_the_number_and_no_other_parameter(query: str) -> None:
     with pytest.raises(ConfigError) as wrong:
-        configured(Sql, url="sqlite:///contacts.db", query=query)
+        configured(SqlLookup, url="sqlite:///contacts.db", query=query)
     assert wrong.value.problems == [
-        "options.query: must have :number (such as +442079460100) or :digits (2079460100) in it, "
+        "options.query: must contain :number (such as +442079460100) or :digits (2079460100), "
         "or both, and no other :name"
     ]
 
 
-def test_a_missing_file_is_told_and_not_made(tmp_path: Path) -> None:
+def test_a_missing_file_is_temporary_and_not_created(tmp_path: Path) -> None:
     path = tmp_path / "nothing.db"
     with pytest.raises(TemporaryError, match="unable to open database file"):
-        look_up(configured(Sql, url=f"sqlite:///{path}", query=QUERY), JANE)
+        look_up(configured(SqlLookup, url=f"sqlite:///{path}", query=QUERY), JANE)
     assert not path.exists()
 
 
-def test_a_relative_path_begins_where_the_workers_run(
+def test_a_relative_path_starts_in_the_workers_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -127,7 +126,7 @@ def test_a_relative_path_begins_where_the_workers_run(
     made.pop()._engine.dispose()
 
 
-def test_a_server_that_was_away_is_asked_again(server: Postgres) -> None:
+def test_it_reconnects_to_a_restarted_server(server: Postgres) -> None:
     _fill(server.url)
     book = lookup(server.url)
     assert look_up(book, JANE) == "Jane Doe"
@@ -145,11 +144,14 @@ def test_a_server_that_was_away_is_asked_again(server: Postgres) -> None:
     made.pop()._engine.dispose()
 
 
-def test_a_statement_that_takes_long_ends(
-    server: Postgres, monkeypatch: pytest.MonkeyPatch
+def test_a_slow_statement_is_cancelled(
+    server: Postgres,
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 1)
-    book = lookup(server.url, "SELECT pg_sleep(60)::text WHERE :number <> ''")
+    class Impatient(SqlLookup):
+        timeout = 1
+
+    query = "SELECT pg_sleep(60)::text WHERE :number <> ''"
+    book = configured(Impatient, url=server.url, query=query)
     began = time.monotonic()
     with pytest.raises(TemporaryError, match=r"did not answer within 0\.2 s"):
         look_up(book, JANE, timeout=0.2)
@@ -161,9 +163,9 @@ def test_a_statement_that_takes_long_ends(
             assert time.monotonic() - began < 10
             time.sleep(0.1)
             connection.rollback()
-    made.pop()._engine.dispose()
+    book._engine.dispose()
 
 
-def test_no_secret_is_shown() -> None:
-    book = configured(Sql, url="postgresql://offhook:hush@db.example.com/calls", query=QUERY)
+def test_the_repr_shows_no_secret() -> None:
+    book = configured(SqlLookup, url="postgresql://offhook:hush@db.example.com/calls", query=QUERY)
     assert "hush" not in repr(book)

@@ -1,4 +1,4 @@
-"""A call log in a SQL database: SQLite, PostgreSQL, or another one that SQLAlchemy speaks."""
+"""`Sql`: keep a call log in SQLite, PostgreSQL, or another database that SQLAlchemy supports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,16 +20,17 @@ class Sql(Handler):
     """Keep a call log in a SQL database: its calls, their legs, and the raw events."""
 
     events: ClassVar[Sequence[EventType]] = (*CALLBACKS, *CALLS)
+    lock_timeout: ClassVar[float] = 10.0  # seconds to wait for another writer or migration
 
     url: Annotated[
         DatabaseUrl,
-        Field(description="the database, as SQLAlchemy writes it; tables are made when missing"),
-    ] = SecretStr("sqlite:///offhook-events.db")  # noqa: RUF009 - it cannot change
+        Field(description="the SQLAlchemy URL of the database; missing tables are created"),
+    ] = SecretStr("sqlite:///offhook-events.db")  # noqa: RUF009 - immutable
     prefix: Annotated[
         str,
         Field(
             pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,31})?$",
-            description="what the tables' names begin with: `support_` makes support_calls, ...",
+            description="the prefix of table names: `support_` creates support_calls, ...",
         ),
     ] = ""
 
@@ -40,5 +41,5 @@ class Sql(Handler):
 
     @cached_property
     def _log(self) -> CallLog:
-        """Made at the first event: a connection must not be older than the process it serves."""
-        return CallLog(readable(self.url), self.prefix)
+        # Only at the first event, because the workers fork and must not share a connection.
+        return CallLog(readable(self.url), self.prefix, self.lock_timeout)

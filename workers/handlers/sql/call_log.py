@@ -1,4 +1,4 @@
-"""The call log: the connections to its database, and writing to it."""
+"""`CallLog`: the connections to the database of a call log, and writing to it."""
 
 from threading import Lock
 from typing import Any
@@ -13,34 +13,38 @@ from workers.handlers.sql.migrations import NotOurs, prepare
 from workers.handlers.sql.tables import call_row, event_row, leg_rows, tables
 
 CONNECT_TIMEOUT = 5  # seconds, PostgreSQL
-LOCK_TIMEOUT = 10.0  # seconds to wait for another writer (SQLite), or while another makes tables
-POOL_TIMEOUT = 10.0  # seconds that a delivery waits for a connection
+POOL_TIMEOUT = 10.0  # seconds to wait for a connection
 
-_preparing = Lock()  # alembic serves one thread at a time
+_preparing = Lock()  # alembic is not thread-safe
 
 
 class CallLog:
-    """The tables and the connections to them."""
+    """The tables and the connections to them.
 
-    def __init__(self, url: URL, prefix: str) -> None:
-        self.engine = _engine(url)
+    Args:
+        lock_timeout: seconds to wait for another writer (SQLite) or migration.
+    """
+
+    def __init__(self, url: URL, prefix: str, lock_timeout: float) -> None:
+        self.engine = _engine(url, lock_timeout)
+        self._lock_timeout = lock_timeout
         self.tables = tables(prefix)
         self._insert = _insert(self.tables.events, self.engine)
         self._prepared = False
         self._where = f"{url.get_backend_name()} ({url.host or url.database})"
 
     def add(self, event: CallEvent) -> None:
-        """Write what the event says: of a call, unless more is known of it already; or its row.
+        """Write the call of an event, unless the table has a newer version; or a raw event.
 
         Raises:
             PermanentError: the database refuses these values.
-            TemporaryError: anything else, a missing column or right, too: it can be put right
-                while the event waits.
+            TemporaryError: any other fault, such as a missing column or permission, because an
+                operator can correct it while the event waits.
         """
         try:
             self._prepare()
         except (NotOurs, SQLAlchemyError) as error:
-            raise self._not_taken(error) from error
+            raise self._not_written(error) from error
         try:
             if event.summary is None:
                 self._add_event(event)
@@ -51,8 +55,8 @@ class CallLog:
                 f"{self._where} refuses this event's values: {first_line(error)}"
             ) from error
         except SQLAlchemyError as error:
-            self._prepared = False  # somebody may have dropped a table
-            raise self._not_taken(error) from error
+            self._prepared = False  # a table may have been dropped
+            raise self._not_written(error) from error
 
     def _prepare(self) -> None:
         if self._prepared:
@@ -60,7 +64,7 @@ class CallLog:
         with _preparing:
             if not self._prepared:
                 with self.engine.begin() as connection:
-                    prepare(connection, self.tables, LOCK_TIMEOUT)
+                    prepare(connection, self.tables, self._lock_timeout)
                 self._prepared = True
 
     def _add_event(self, event: CallEvent) -> None:
@@ -79,11 +83,11 @@ class CallLog:
     def _add_call(self, event: CallEvent, call: Call) -> None:
         try:
             self._write(event, call)
-        except IntegrityError:  # another process may have inserted it a moment ago
+        except IntegrityError:  # another process has just inserted it
             self._write(event, call)
 
     def _write(self, event: CallEvent, call: Call) -> None:
-        """The call and its legs, in one transaction that begins with the lock on the call."""
+        """Write the call and its legs in one transaction, which starts by locking the call."""
         calls, legs = self.tables.calls, self.tables.legs
         row = call_row(event, call)
         this = (calls.c.pbx == call.pbx, calls.c.call_id == call.id)
@@ -91,7 +95,7 @@ class CallLog:
             newer = update(calls).where(*this, calls.c.version <= row["version"]).values(row)
             if connection.execute(newer).rowcount == 0:
                 if connection.execute(select(calls.c.version).where(*this)).first():
-                    return  # more is known already
+                    return  # the table has a newer version
                 connection.execute(insert(calls), row)
             connection.execute(
                 delete(legs).where(legs.c.pbx == call.pbx, legs.c.call_id == call.id)
@@ -99,19 +103,19 @@ class CallLog:
             if call.legs:
                 connection.execute(insert(legs), leg_rows(call))
 
-    def _not_taken(self, error: Exception) -> TemporaryError:
-        return TemporaryError(f"{self._where} did not take the event: {first_line(error)}")
+    def _not_written(self, error: Exception) -> TemporaryError:
+        return TemporaryError(f"{self._where} did not accept the event: {first_line(error)}")
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, lock_timeout: float) -> Engine:
     arguments: dict[str, Any] = {"hide_parameters": True, "pool_timeout": POOL_TIMEOUT}
     if url.get_backend_name() == "sqlite":
-        # One connection: SQLite has one writer, and threads wait better than connections do.
+        # One connection: SQLite has one writer, and threads wait for it more fairly.
         engine = create_engine(
             url,
             pool_size=1,
             max_overflow=0,
-            connect_args={"timeout": LOCK_TIMEOUT},
+            connect_args={"timeout": lock_timeout},
             **arguments,
         )
         listen(engine, "connect", _write_ahead)
@@ -122,13 +126,13 @@ def _engine(url: URL) -> Engine:
 
 
 def _write_ahead(connection: Any, _: object) -> None:
-    # Readers and the writer do not block each other. Commits are still synced: a row that was
-    # reported as delivered outlives a power cut.
+    # So that readers and the writer do not block each other. Commits are still synced: a delivered
+    # event survives a power cut.
     connection.execute("PRAGMA journal_mode=WAL").close()
 
 
 def _insert(table: Table, engine: Engine) -> Insert:
-    """An INSERT that leaves the row of an earlier attempt alone, where the database can do that."""
+    """An INSERT that skips an existing row, where the database supports that."""
     if engine.dialect.name == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing(index_elements=["id"])
     if engine.dialect.name == "sqlite":
@@ -137,6 +141,6 @@ def _insert(table: Table, engine: Engine) -> Insert:
 
 
 def first_line(error: Exception) -> str:
-    """What the database said, without the statement and the lines that quote values."""
+    """The database's message, without the statement and the lines that quote values."""
     said = str(getattr(error, "orig", None) or error).strip()
     return said.splitlines()[0] if said else type(error).__name__

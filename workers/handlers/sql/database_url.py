@@ -1,4 +1,4 @@
-"""The address of a database, checked when a process starts."""
+"""`DatabaseUrl`: an option with the URL of a database."""
 
 from typing import Annotated
 
@@ -8,21 +8,21 @@ from sqlalchemy.exc import ArgumentError
 
 
 def readable(url: SecretStr) -> URL:
-    """The parsed URL, `postgresql://` with the driver that offhook[postgresql] installs."""
+    """Parse a URL; `postgresql://` gets the driver that offhook[postgresql] installs."""
     parsed = make_url(url.get_secret_value())
     if parsed.drivername in ("postgres", "postgresql"):
         return parsed.set(drivername="postgresql+psycopg")
     return parsed
 
 
-def _checked(value: SecretStr) -> SecretStr:
+def _check(value: SecretStr) -> SecretStr:
     try:
         url = readable(value)
         dialect = url.get_dialect()
         dialect.import_dbapi()
-    except (ArgumentError, ValueError):  # what they say may show the password
+    except (ArgumentError, ValueError):  # their messages may show the password
         raise ValueError(
-            "is not a database URL, such as sqlite:///calls.db or postgresql://user:password@host/db"
+            "must be a database URL, such as sqlite:///calls.db or postgresql://user:password@host/db"
         ) from None
     except ImportError as error:
         raise ValueError(
@@ -30,10 +30,10 @@ def _checked(value: SecretStr) -> SecretStr:
             "for PostgreSQL: pip install 'offhook[postgresql]'"
         ) from error
     if dialect.is_async:
-        raise ValueError("names an asyncio driver; use another one, such as postgresql+psycopg")
+        raise ValueError("names an asyncio driver: use another one, such as postgresql+psycopg")
     if url.get_backend_name() == "sqlite" and (url.database or ":memory:") == ":memory:":
-        raise ValueError("is a database in memory, lost with its process; name a file")
+        raise ValueError("is a database in memory, which ends with its process: name a file")
     return value
 
 
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_checked)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check)]

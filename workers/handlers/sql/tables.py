@@ -1,4 +1,4 @@
-"""The tables of the call log, and an event or a call as rows of them."""
+"""The tables of the call log, and the rows for an event or a call."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,12 +20,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, sqlite
 
-from offhook import CALLS, Call, CallEvent, Leg
+from offhook import CALLS, Call, CallEvent, Leg, Party
 
-# MySQL and MariaDB index no text of unknown length.
+# MySQL and MariaDB cannot index text without a length.
 KEY = Text().with_variant(String(255), "mysql", "mariadb")
-# SQLite has no timestamps: it keeps text, here with the zone, as its date functions read it.
-# MySQL and MariaDB keep whole seconds unless told otherwise.
+# SQLite has no timestamps: this stores text with the zone, which its date functions read.
+# MySQL and MariaDB store whole seconds by default.
 MOMENT = (
     DateTime(timezone=True)
     .with_variant(
@@ -44,7 +44,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of one call log, as they are after the last migration."""
+    """The tables of one call log, after the last migration."""
 
     prefix: str
     metadata: MetaData
@@ -54,7 +54,7 @@ class Tables:
 
     @property
     def revision(self) -> str:
-        """The name of the table that says which migration was the last."""
+        """The name of the table that holds the last migration."""
         return f"{self.prefix}offhook_revision"
 
 
@@ -132,56 +132,38 @@ def tables(prefix: str) -> Tables:
 
 def event_row(event: CallEvent) -> dict[str, Any]:
     """A row of `events`."""
+    same = ("id", "pbx", "call_id", "extension", "direction", "status", "received", "parameters")
     return {
-        "id": event.id,
-        "pbx": event.pbx,
-        "call_id": event.call_id,
-        "extension": event.extension,
+        **{name: getattr(event, name) for name in same},
         "type": event.type.value,
-        "direction": event.direction,
-        "status": event.status,
-        "caller_number": event.caller.number,
-        "caller_name": event.caller.name,
-        "caller_extension": event.caller.extension,
-        "called_number": event.called.number,
-        "called_extension": event.called.extension,
-        "called_did": event.called.did,
-        "received": event.received,
-        "parameters": event.parameters,
+        **_columns("caller", event.caller, "number", "name", "extension"),
+        **_columns("called", event.called, "number", "extension", "did"),
     }
 
 
 def call_row(event: CallEvent, call: Call) -> dict[str, Any]:
     """A row of `calls`: the call as this event tells it."""
+    same = (
+        *("pbx", "direction", "started", "answered", "ended", "answered_by"),
+        *("ring_seconds", "talk_seconds", "closed_by", "recovered", "recording"),
+    )
     return {
-        "pbx": call.pbx,
+        **{name: getattr(call, name) for name in same},
         "call_id": call.id,
-        "direction": call.direction,
-        "caller_number": call.caller.number,
-        "caller_name": call.caller.name,
-        "caller_e164": call.caller.e164,
-        "caller_extension": call.caller.extension,
-        "called_number": call.called.number,
-        "called_e164": call.called.e164,
-        "called_did": call.called.did,
-        "called_extension": call.called.extension,
-        "started": call.started,
-        "answered": call.answered,
-        "ended": call.ended,
-        "answered_by": call.answered_by,
-        "ring_seconds": call.ring_seconds,
-        "talk_seconds": call.talk_seconds,
+        **_columns("caller", call.caller, "number", "name", "e164", "extension"),
+        **_columns("called", call.called, "number", "e164", "did", "extension"),
         "outcome": call.outcome and call.outcome.value,
         "gaps": ",".join(call.gaps),
-        "closed_by": call.closed_by,
-        "recovered": call.recovered,
-        "recording": call.recording,
         "version": _version(event),
     }
 
 
+def _columns(prefix: str, party: Party, *names: str) -> dict[str, str | None]:
+    return {f"{prefix}_{name}": getattr(party, name) for name in names}
+
+
 def leg_rows(call: Call) -> list[dict[str, Any]]:
-    """The rows of `legs` that belong to a call."""
+    """The rows of `legs` for a call."""
     return [
         {
             "pbx": call.pbx,
@@ -203,15 +185,15 @@ def leg_rows(call: Call) -> list[dict[str, Any]]:
 
 
 def _version(event: CallEvent) -> int:
-    """Greater for what is told of a call later, whenever it is delivered.
+    """A number that grows with each event of a call, in whatever order they are delivered.
 
-    First by the kind of event, as they come in a call; then, of two corrections, by the time.
+    First by event type, then (for corrections) by time.
     """
     return CALLS.index(event.type) * 10**17 + (event.received - _EPOCH) // _MICROSECOND
 
 
 def _gave_up(leg: Leg) -> datetime | None:
-    """When an unanswered leg stopped ringing; None when only the answer's moment is missing."""
+    """When an unanswered leg stopped ringing; None when it was answered at an unknown time."""
     return None if leg.status == "ANSWER" else leg.ended
 
 

@@ -1,6 +1,6 @@
-"""Bring the tables of a database to the form that this release knows, with alembic.
+"""Migrate the tables of a database to the current schema, with alembic.
 
-A change of `tables` is a new file in `versions/`, and never a change of one that was released.
+To change `tables`, add a file to `versions/`. Never change a released one.
 """
 
 from alembic import command, op
@@ -11,40 +11,41 @@ from sqlalchemy.schema import SchemaItem
 
 from workers.handlers.sql.tables import Tables
 
-HEAD = "0002"  # the last of `versions/`
+HEAD = "0002"  # the last file in `versions/`
 
 _LOCK = 0x0FF400C  # any number, the same in every process
 
 
 class NotOurs(Exception):
-    """What is in the database is not of this release's making."""
+    """The database has tables that this release does not know."""
 
 
 def prepare(connection: Connection, tables: Tables, patience: float) -> None:
-    """Make what is missing, and change what an earlier release has made, in the open transaction.
+    """Create missing tables, and migrate those of an earlier release, in the open transaction.
 
-    Several processes may do so at once: they go one after the other.
+    Concurrent processes wait for each other.
 
     Args:
-        patience: seconds to wait for the others, where the database can tell.
+        patience: seconds to wait, on PostgreSQL.
 
     Raises:
-        NotOurs: a table has another form than ours, or a newer release made it.
-        sqlalchemy.exc.SQLAlchemyError: anything else that the database does not do.
+        NotOurs: a table is not Offhook's, or is from a newer release.
+        sqlalchemy.exc.SQLAlchemyError: any other fault of the database.
     """
     _wait_for_others(connection, patience)
     if _revision(connection, tables) != HEAD:
         _upgrade(connection, tables)
-    tables.metadata.create_all(connection)  # what somebody has dropped
+    tables.metadata.create_all(connection)  # those that were dropped
 
 
 def make_table(name: str, *elements: SchemaItem) -> None:
-    """For migrations: make a table, unless a release without migrations has made it.
+    """Create a table in a migration, unless it exists.
 
-    Nor is it made again when an attempt was interrupted that the database does not take back.
+    It may exist from a release without migrations, or from an interrupted attempt on a database
+    that cannot roll back DDL.
 
     Raises:
-        NotOurs: there is one of that name without these columns.
+        NotOurs: the existing table lacks some of these columns.
     """
     found = inspect(op.get_bind())
     if not found.has_table(name):
@@ -55,14 +56,16 @@ def make_table(name: str, *elements: SchemaItem) -> None:
     missing = [column for column in columns if column not in there]
     if missing:
         raise NotOurs(
-            f"its table {name} is not Offhook's, it has no column {', '.join(missing)}: "
+            f"the table {name} is not Offhook's: it has no column {', '.join(missing)}; "
             "rename it, or set another `prefix`"
         )
 
 
 def _wait_for_others(connection: Connection, patience: float) -> None:
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver would begin with the first row
+        connection.exec_driver_sql(
+            "BEGIN IMMEDIATE"
+        )  # the driver would begin only with the first row
     elif connection.dialect.name == "postgresql":
         connection.execute(text(f"SET LOCAL lock_timeout = {int(patience * 1000)}"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
@@ -84,5 +87,5 @@ def _upgrade(connection: Connection, tables: Tables) -> None:
         command.upgrade(config, "head")
     except CommandError as error:
         raise NotOurs(
-            f"the tables were made by a newer release of Offhook: run that one ({error})"
+            f"the tables are from a newer release of Offhook: run that release ({error})"
         ) from error

@@ -1,4 +1,4 @@
-"""What alembic runs: it has the connection, and its transaction, from `migrations._upgrade`."""
+"""Run by alembic, with the connection and transaction of `migrations._upgrade`."""
 
 from alembic import context
 

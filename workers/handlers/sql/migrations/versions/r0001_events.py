@@ -1,4 +1,4 @@
-"""The table `events`, as the first release made it without a migration."""
+"""Create the table `events`, as the first release did without a migration."""
 
 from alembic import context
 from sqlalchemy import JSON, Column, String, Text

@@ -1,15 +1,7 @@
-"""The tables `calls` and `legs`."""
+"""Create the tables `calls` and `legs`."""
 
 from alembic import context
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Double,
-    ForeignKeyConstraint,
-    Integer,
-    Text,
-)
+from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKeyConstraint, Integer, Text
 
 from workers.handlers.sql.migrations import make_table
 from workers.handlers.sql.tables import KEY, MOMENT
