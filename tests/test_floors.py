@@ -32,7 +32,7 @@ PUBLIC = {
 }
 
 # What built-in handlers share. It imports nothing of ours that a plugin may not.
-SHARED = {"workers.handlers.templates", "workers.handlers.time_zone"}
+SHARED = {f"workers.handlers.{name}" for name in ("cloud_event", "templates", "time_zone")}
 
 
 def modules(folder: str) -> list[Path]:

@@ -6,7 +6,7 @@ from base64 import b64decode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
@@ -17,6 +17,7 @@ from standardwebhooks import Webhook as Signer
 from offhook import CallEvent, Context, Handler, PermanentError
 from offhook.http import is_private
 from offhook.testing import sample_events
+from workers.handlers.cloud_event import attributes
 from workers.handlers.templates import fill
 
 _encode = msgspec.json.encode
@@ -161,7 +162,7 @@ class Webhook(Handler):
             text = _fill(self.body, event, self.content_type)
             data = json.loads(text) if _is_json(self.content_type) else text
         make = to_structured_event if self.cloudevents == "structured" else to_binary_event
-        message = make(_cloud_event(event, data, self.content_type))
+        message = make(CloudEvent(attributes(event, self.content_type), data))
         return dict(message.headers), message.body
 
     def _signed(self, id: str, body: bytes) -> dict[str, str]:  # noqa: A002 - the standard's word
@@ -193,18 +194,3 @@ def _fill(template: str, event: CallEvent, content_type: str) -> str:
                 f"the template in body does not give JSON ({error}): pass values through | tojson"
             ) from error
     return text
-
-
-def _cloud_event(event: CallEvent, data: Any, content_type: str) -> CloudEvent:
-    pbx, extension = quote(event.pbx, safe=""), quote(event.extension, safe="*")
-    return CloudEvent(
-        {
-            "id": event.id,
-            "source": f"/pbx/{pbx}/extensions/{extension}",
-            "type": f"offhook.call.{event.type}",
-            "subject": event.call_id,
-            "time": event.received,
-            "datacontenttype": content_type,
-        },
-        data,
-    )

@@ -43,6 +43,8 @@ _DISPOSITIONS = {
     Outcome.MISSED: "73a0d17f-1163-4015-bdd5-ec830791da20",
     Outcome.BUSY: "9d9162e7-6cf3-4944-bf63-4dff82258764",
 }
+Property = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,99}$")]
+
 _CALLS, _CONTACTS = "/crm/v3/objects/calls", "/crm/v3/objects/contacts"
 _PHONES = ("phone", "mobilephone")
 # HubSpot's normalized copies of them, without a country code.
@@ -65,17 +67,13 @@ class HubSpot(Crm):
     ] = None
     token: Annotated[SecretStr, Field(description="the access token of a private app")]
     call_property: Annotated[
-        str,
-        Field(
-            pattern=r"^[a-z][a-z0-9_]{0,99}$",
-            description="the unique property of calls that identifies a call; create it once",
-        ),
+        Property,
+        Field(description="the unique property of calls that identifies a call; create it once"),
     ] = "offhook_call"
     contact_property: Annotated[
-        str,
+        Property,
         Field(
-            pattern=r"^[a-z][a-z0-9_]{0,99}$",
-            description='the unique property of contacts with the number, for unknown = "create"',
+            description='the unique property of contacts with the number, for unknown = "create"'
         ),
     ] = "offhook_number"
     dispositions: Annotated[

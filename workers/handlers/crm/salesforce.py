@@ -35,6 +35,9 @@ _SUBJECT_LENGTH = 255
 _PHONES = ("Phone", "MobilePhone", "HomePhone", "OtherPhone")
 
 
+FieldName = Annotated[str, Field(pattern=r"^[A-Za-z]\w{0,79}$")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Salesforce(SearchedCrm):
     """Log every call as a task in Salesforce, with the contact or lead who has the number."""
@@ -45,18 +48,12 @@ class Salesforce(SearchedCrm):
     client_id: Annotated[str, Field(min_length=1, description="the app's consumer key")]
     client_secret: Annotated[SecretStr, Field(description="the app's consumer secret")]
     call_field: Annotated[
-        str,
-        Field(
-            pattern=r"^[A-Za-z]\w{0,79}$",
-            description="the unique field of tasks that identifies a call; create it once",
-        ),
+        FieldName,
+        Field(description="the unique field of tasks that identifies a call; create it once"),
     ] = "Offhook_Call__c"
     lead_field: Annotated[
-        str,
-        Field(
-            pattern=r"^[A-Za-z]\w{0,79}$",
-            description='the unique field of leads with the number, for unknown = "create"',
-        ),
+        FieldName,
+        Field(description='the unique field of leads with the number, for unknown = "create"'),
     ] = "Offhook_Number__c"
     open_status: Annotated[
         str, Field(min_length=1, description="the status of a task during the call")

@@ -41,6 +41,7 @@ _EXPIRED = {"INVALID_TOKEN", "INVALID_OAUTHTOKEN"}
 _FORBIDDEN = {"NO_PERMISSION", "AUTHORIZATION_FAILED", "OAUTH_SCOPE_MISMATCH", "INVALID_MODULE"}
 _SUBJECT_LENGTH = 255
 
+FieldName = Annotated[str, Field(pattern=r"^[A-Za-z]\w{0,49}$")]
 Module = Literal["Contacts", "Leads"]
 
 
@@ -58,18 +59,12 @@ class Zoho(SearchedCrm):
         str, Field(min_length=1, description="the folder where the workers share access tokens")
     ] = "tokens"
     call_field: Annotated[
-        str,
-        Field(
-            pattern=r"^[A-Za-z]\w{0,49}$",
-            description="the external field of calls that identifies a call; create it once",
-        ),
+        FieldName,
+        Field(description="the external field of calls that identifies a call; create it once"),
     ] = "Offhook_Call"
     contact_field: Annotated[
-        str,
-        Field(
-            pattern=r"^[A-Za-z]\w{0,49}$",
-            description='the external field of contacts with the number, for unknown = "create"',
-        ),
+        FieldName,
+        Field(description='the external field of contacts with the number, for unknown = "create"'),
     ] = "Offhook_Number"
     modules: Annotated[
         list[Module], Field(min_length=1, description="the modules to search for a number")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -14,6 +13,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from offhook import CallEvent, Context, EventType, Handler, PermanentError
 from offhook.testing import sample_events
+from workers.handlers.cloud_event import attributes
 from workers.handlers.event_bus.address import bus_of, parse
 from workers.handlers.event_bus.brokers import Nats
 from workers.handlers.event_bus.bus import Bus, Message
@@ -109,7 +109,11 @@ class Stream(Handler):
         content_type, body = "application/json", msgspec.json.encode(event)
         if self.cloudevents == "structured":
             content_type = "application/cloudevents+json"
-            body = msgspec.json.encode(_cloud_event(event))
+            cloud_event = attributes(event, "application/json") | {
+                "specversion": "1.0",
+                "data": event,
+            }
+            body = msgspec.json.encode(cloud_event)
         return Message(
             topic=_topic(self.topic, event, bus_of(self.url)),
             key=event.call,
@@ -130,18 +134,3 @@ def _topic(template: str, event: CallEvent, bus: type[Bus]) -> str:
 def _safe(value: Any) -> str:
     """A value that cannot add a level, a wildcard or a space to the topic."""
     return "none" if value is None else _UNSAFE.sub("_", str(value))
-
-
-def _cloud_event(event: CallEvent) -> dict[str, Any]:
-    """The same CloudEvent as `webhook` sends (https://github.com/cloudevents/spec, 1.0)."""
-    pbx, extension = quote(event.pbx, safe=""), quote(event.extension, safe="*")
-    return {
-        "specversion": "1.0",
-        "id": event.id,
-        "source": f"/pbx/{pbx}/extensions/{extension}",
-        "type": f"offhook.call.{event.type}",
-        "subject": event.call_id,
-        "time": event.received,
-        "datacontenttype": "application/json",
-        "data": event,
-    }

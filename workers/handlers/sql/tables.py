@@ -69,14 +69,8 @@ def tables(prefix: str) -> Tables:
         Column("call_id", KEY, nullable=False, index=True),
         Column("extension", Text, nullable=False),
         Column("type", Text, nullable=False),
-        Column("direction", Text),
-        Column("status", Text),
-        Column("caller_number", Text),
-        Column("caller_name", Text),
-        Column("caller_extension", Text),
-        Column("called_number", Text),
-        Column("called_extension", Text),
-        Column("called_did", Text),
+        *_texts("direction", "status", "caller_number", "caller_name", "caller_extension"),
+        *_texts("called_number", "called_extension", "called_did"),
         Column("received", MOMENT, nullable=False, index=True),
         Column("parameters", JSON, nullable=False),
     )
@@ -86,25 +80,19 @@ def tables(prefix: str) -> Tables:
         Column("pbx", KEY, primary_key=True),
         Column("call_id", KEY, primary_key=True),
         Column("direction", Text, nullable=False),
-        Column("caller_number", Text),
-        Column("caller_name", Text),
-        Column("caller_e164", Text),
-        Column("caller_extension", Text),
-        Column("called_number", Text),
-        Column("called_e164", Text),
-        Column("called_did", Text),
-        Column("called_extension", Text),
+        *_texts("caller_number", "caller_name", "caller_e164", "caller_extension"),
+        *_texts("called_number", "called_e164", "called_did", "called_extension"),
         Column("started", MOMENT, nullable=False, index=True),
         Column("answered", MOMENT),
         Column("ended", MOMENT),
-        Column("answered_by", Text),
+        *_texts("answered_by"),
         Column("ring_seconds", Double),
         Column("talk_seconds", Double),
-        Column("outcome", Text),
+        *_texts("outcome"),
         Column("gaps", Text, nullable=False),
-        Column("closed_by", Text),
+        *_texts("closed_by"),
         Column("recovered", Boolean, nullable=False),
-        Column("recording", Text),
+        *_texts("recording"),
         Column("version", BigInteger, nullable=False),
     )
     legs = Table(
@@ -114,20 +102,22 @@ def tables(prefix: str) -> Tables:
         Column("call_id", KEY, primary_key=True),
         Column("leg", Integer, primary_key=True, autoincrement=False),
         Column("extension", KEY, nullable=False, index=True),
-        Column("kind", Text),
-        Column("direction", Text),
+        *_texts("kind", "direction"),
         Column("rang", MOMENT),
         Column("answered", MOMENT),
         Column("ended", MOMENT),
         Column("ring_seconds", Double),
         Column("talk_seconds", Double),
-        Column("status", Text),
-        Column("leg_id", Text),
+        *_texts("status", "leg_id"),
         ForeignKeyConstraint(
             ["pbx", "call_id"], [calls.c.pbx, calls.c.call_id], ondelete="CASCADE"
         ),
     )
     return Tables(prefix, metadata, events, calls, legs)
+
+
+def _texts(*names: str) -> list[Column[str]]:
+    return [Column(name, Text) for name in names]
 
 
 def event_row(event: CallEvent) -> dict[str, Any]:
