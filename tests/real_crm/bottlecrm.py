@@ -89,7 +89,7 @@ class Server:
 
     Attributes:
         token: the handler's; `all_token`: one that may do anything.
-        account: the id of the account for the calls of nobody; `jane`: of a user.
+        account: the id of the account for calls without a contact; `jane`: of a user.
     """
 
     url: str
@@ -218,7 +218,7 @@ class BottleCrmSide(RealSide):
         self._counting.touch()
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """Ask BottleCRM itself, as somebody who may do anything."""
+        """Send a request to BottleCRM itself, as an administrator."""
         answer = httpx.request(
             method,
             f"{self._server.url}/api/{path}",

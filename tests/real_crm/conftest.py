@@ -1,5 +1,4 @@
-"""The real CRMs that the handlers are tried on: `make test-crm` installs them, each in an
-environment of its own, and runs these tests."""
+"""Real CRMs: `make test-crm` installs each in its own virtual environment and runs these tests."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -19,12 +18,12 @@ ENVIRONMENTS = Path(__file__).parents[2] / ".crm"
 
 @dataclass(frozen=True)
 class RealCrm:
-    """How a CRM is run.
+    """How to run a CRM.
 
     Attributes:
-        running: runs it from an environment, with its data in a folder: the server.
-        side: the server as the tests see it; one for each test.
-        needs: the Python that it needs.
+        running: runs the server from an environment, with its data in a folder.
+        side: makes the `Side` for one test.
+        needs: the required Python.
     """
 
     running: Callable[[Path, Path], AbstractContextManager[Any]]

@@ -1,4 +1,4 @@
-"""Real CRMs for the tests: started once, with their data in a folder that is gone afterwards."""
+"""Real CRMs for the tests, started once, with their data in a temporary folder."""
 
 import os
 import signal
@@ -15,13 +15,12 @@ from starlette.requests import Request
 from tests.workers.handlers.crm.serving import Answered, Asked
 from tests.workers.handlers.crm.side import Side
 
-# What belongs to one connection and not to the answer; httpx has decoded the body.
+# Headers of one connection, not of the response; httpx has decoded the body.
 _HOP = {"connection", "content-encoding", "content-length", "keep-alive", "transfer-encoding"}
 
 
 class RealSide(Side):
-    """A real CRM behind a door at which answers are lost. What the tests look into and type in
-    themselves does not go through the door.
+    """A real CRM behind a door that can lose responses. The tests' own requests bypass the door.
 
     Args:
         real: the address of the CRM itself.
@@ -33,7 +32,7 @@ class RealSide(Side):
 
     @abstractmethod
     def empty(self) -> None:
-        """Delete all calls and contacts that an earlier test left."""
+        """Delete all calls and contacts of an earlier test."""
 
     async def answered(self, asked: Asked, request: Request) -> Answered:
         headers = {k: v for k, v in asked.headers.items() if k not in {*_HOP, "host"}}
@@ -55,12 +54,12 @@ def serving(
     """Run a server; its output is in `folder/log`.
 
     Args:
-        url: answers 200 as soon as the server is ready.
-        environment: what is added to our own.
+        url: answers 200 once the server is ready.
+        environment: added to our own.
     """
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *command],  # should we be killed, so is it
+            ["setpriv", "--pdeathsig", "KILL", *command],  # it dies with us
             cwd=folder,
             env={**os.environ, **environment},
             stdout=log,

@@ -105,7 +105,7 @@ def test_a_long_name_is_cut(side: BottleCrmSide) -> None:
     assert len(logged(side)["subject"]) == 200
 
 
-# What somebody writes
+# Notes
 
 
 @pytest.mark.parametrize("restarts", [False, True])
@@ -276,7 +276,7 @@ def test_a_created_contact_has_number_name_and_owner(
 def test_a_lost_response_creates_no_second_contact(
     side: BottleCrmSide,
 ) -> None:
-    """Although the process still remembers that nobody has the number."""
+    """The process still remembers that no contact has the number."""
     crm = handler(side, unknown="create")
     ended(crm, id="1", caller=Party(number="+40311234567", e164="+40311234567"))
     side.cut(skip=side.lines().index("POST /api/contacts/"))

@@ -9,7 +9,7 @@ import pytest
 from offhook import CallEvent, Party, PermanentError, TemporaryError
 from offhook.handler_memory import LocalMemory
 from offhook.testing import configured, context, deliver, sample_call, sample_event
-from tests.real_crm.tryton import NOBODY, PASSWORD, Asking, TrytonSide, session
+from tests.real_crm.tryton import PASSWORD, UNKNOWN, Asking, TrytonSide, session
 from workers.handlers.crm.tryton import Tryton
 
 pytestmark = [
@@ -306,7 +306,7 @@ async def test_two_workers_create_one_party(side: TrytonSide) -> None:
 
 @pytest.mark.parametrize("named", ["name", "code"])
 def test_the_unknown_party_is_found_by_name_or_code(side: TrytonSide, named: str) -> None:
-    (party,) = side.ask("party.party.search_read", [["name", "=", NOBODY]], 0, 1, None, [named])
+    (party,) = side.ask("party.party.search_read", [["name", "=", UNKNOWN]], 0, 1, None, [named])
     deliver(handler(side, unknown_party=party[named]), ended())
     (note,) = side.notes()
     assert note["resource"] == f"party.party,{party['id']}"
@@ -363,7 +363,7 @@ def test_a_session_that_tryton_ended_is_renewed_once(side: TrytonSide) -> None:
 def test_before_8_0_the_path_is_different(side: TrytonSide) -> None:
     """Only the path is tried here: the server is a newer one."""
     side.plan(405, when=LOGIN)
-    results = [[2, "key"], [], [{"id": 1, "name": NOBODY, "code": "1"}], [], [7]]
+    results = [[2, "key"], [], [{"id": 1, "name": UNKNOWN, "code": "1"}], [], [7]]
     for result in results:
         side.plan(200, {"id": 0, "result": result}, when="POST")
     deliver(handler(side), ended())

@@ -24,7 +24,7 @@ from workers.handlers.crm.tryton import Tryton
 
 PASSWORD = "hush-offhook-1"
 ADMIN_PASSWORD = "hush-admin-1"
-NOBODY = "Unknown callers"
+UNKNOWN = "Unknown callers"
 
 # Only what is in `www` is served to a GET.
 CONFIGURATION = """
@@ -106,7 +106,7 @@ def _serving(venv: Path, folder: Path, database: str) -> Iterator[Server]:
 
 
 class Asking:
-    """Tryton as a user asks it; as somebody who may do anything, if none is named."""
+    """Requests to Tryton as a user, by default the administrator."""
 
     def __init__(self, url: str, login: str = "admin", password: str = ADMIN_PASSWORD) -> None:
         self._url = url
@@ -173,7 +173,7 @@ class TrytonSide(RealSide):
         self.forget_records()
         self.ask("party.party.delete", self.ask("party.party.search", [], active_test=False))
         self.sql("DELETE FROM res_user_login_attempt")
-        self.ask("party.party.create", [{"name": NOBODY}])
+        self.ask("party.party.create", [{"name": UNKNOWN}])
 
     def add_contact(self, name: str, phone: str) -> str:
         """As a phone number, if Tryton takes it for one; else as something else."""
@@ -206,7 +206,7 @@ class TrytonSide(RealSide):
 
     def contacts(self) -> dict[str, str]:
         found = self.ask(
-            "party.party.search_read", [["name", "!=", NOBODY]], 0, None, None, ["name"]
+            "party.party.search_read", [["name", "!=", UNKNOWN]], 0, None, None, ["name"]
         )
         return {str(party["id"]): party["name"] for party in found}
 
@@ -221,13 +221,13 @@ class TrytonSide(RealSide):
         (text,) = {note["message"] for note in notes}
         places = [note["resource"].removeprefix("party.party,") for note in notes]
         assert len(set(places)) == len(places), "two notes of a call on one party"
-        (nobody,) = self.ask("party.party.search", [["name", "=", NOBODY]])
-        assert str(nobody) not in places or len(places) == 1
+        (unknown,) = self.ask("party.party.search", [["name", "=", UNKNOWN]])
+        assert str(unknown) not in places or len(places) == 1
         return Record(
             key=key,
             title=text.partition("\n")[0],
             ended="\nEnded " in text,
-            contacts=frozenset(places) - {str(nobody)},
+            contacts=frozenset(places) - {str(unknown)},
             owner=self.jane_id if re.search("^User: Jane Roe$", text, re.MULTILINE) else None,
         )
 

@@ -28,7 +28,7 @@ def at(seconds: float) -> datetime:
 
 
 def life(call_id: str, recording: str = "rec-7") -> list[CallEvent]:
-    """All that is told of a call which is transferred: each event knows more than those before."""
+    """The events of a transferred call, each with more details than the one before."""
     leg = Leg(extension="0003*210", direction="in", rang=at(0))
     answered = msgspec.structs.replace(leg, answered=at(8))
     gone = msgspec.structs.replace(answered, ended=at(53), status="ANSWER")
@@ -51,7 +51,7 @@ def life(call_id: str, recording: str = "rec-7") -> list[CallEvent]:
     last = msgspec.structs.replace(late, recording=recording)
     return [
         sample_event("call-started", summary=started, received=at(0)),
-        # Its answer-in was late: it is told together with the end.
+        # Its answer-in was late, so it arrives together with the end.
         sample_event("call-answered", summary=talks, received=at(53)),
         sample_event("call-ended", summary=ended, received=at(53)),
         sample_event("call-corrected", summary=late, received=at(90)),
@@ -157,7 +157,7 @@ def test_a_leg_is_a_row(url: str) -> None:
             "status": "ANSWER",
             "leg_id": "sub-1",
         },
-        # Answered, nobody said when: it did not ring until the end.
+        # Answered at an unknown time, so it did not ring until the end.
         keys
         | nothing
         | {

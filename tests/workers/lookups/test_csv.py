@@ -1,4 +1,4 @@
-"""Names from a CSV file: whatever a spreadsheet or an address book writes."""
+"""The CSV lookup on files as spreadsheets and address books write them."""
 
 import os
 from pathlib import Path

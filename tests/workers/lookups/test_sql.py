@@ -1,4 +1,4 @@
-"""Names from a database: a real SQLite file and a real PostgreSQL server."""
+"""The SQL lookup on a real SQLite file and a real PostgreSQL server."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The CRMs that the handlers are tried on."""
+"""Stand-ins for the CRMs."""
 
 from collections.abc import Iterator
 from pathlib import Path

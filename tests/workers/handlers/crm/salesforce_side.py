@@ -88,7 +88,7 @@ class SalesforceSide(Side, StandIn):
         return self.add("Contact", Name=name, Phone=phone)
 
     def add(self, kind: str, **fields: Any) -> str:
-        """A record that somebody has typed in."""
+        """Add a record, as a person would."""
         fields = {"IsConverted": False} | fields if kind == "Lead" else fields
         one = self._create(kind, fields)
         self.indexed.add(one)

@@ -1,7 +1,7 @@
-"""`Door`: a server that every request of a handler goes to, where it can be lost or held up.
+"""`Door`: a proxy in front of a CRM, where tests can lose, delay or replace responses.
 
-Behind it is a stand-in for a cloud CRM, which keeps what it is given and refuses what the vendor's
-documents refuse; every request must hold against the vendor's description, too. Or a real CRM.
+Behind it is a stand-in for a cloud CRM, which refuses what the vendor's documents refuse and
+validates every request against the vendor's API description; or a real CRM.
 """
 
 import asyncio
@@ -54,13 +54,13 @@ class Answered:
 
 @dataclass
 class Plan:
-    """What becomes of a request that is not treated as usual.
+    """What to do with one request.
 
     Attributes:
-        when: how its line begins, such as `POST /v1`.
-        skip: how many of these come through before.
-        answer: the answer; None: none, the connection is cut.
-        taken: whether the server does what it was asked, all the same.
+        when: the start of its line, such as `POST /v1`.
+        skip: number of such requests to treat normally first.
+        answer: the response; None: cut the connection.
+        taken: whether the server executes the request.
     """
 
     when: str
@@ -70,12 +70,12 @@ class Plan:
 
 
 class Door:
-    """What a handler takes for the CRM. A subclass says what is behind it.
+    """The proxy. A subclass says what is behind it.
 
     Attributes:
         url: its address, while it is open.
-        requests: what came to it.
-        violations: what is wrong with them although they were answered.
+        requests: the requests it has received.
+        violations: requests that the API description does not allow.
     """
 
     def __init__(self) -> None:
@@ -87,31 +87,31 @@ class Door:
 
     @abstractmethod
     async def answered(self, asked: Asked, request: Request) -> Answered:
-        """The answer to a request that nothing else was planned for."""
+        """The normal response to a request."""
 
     def line(self, asked: Asked) -> str:
-        """What a request is for, as `plan`, `cut` and `hold` name it."""
+        """The line by which `plan`, `cut` and `hold` recognize a request."""
         return asked.line
 
     def plan(self, status: int = 200, json: Any = None, **rest: Any) -> None:
-        """Give this answer to the next request (`when` and `skip` say to which one)."""
+        """Send this response to the next request that `when` and `skip` select."""
         when, skip = rest.pop("when", ""), rest.pop("skip", 0)
         self.plans.append(Plan(when, skip, Answered(status, json, **rest), taken=False))
 
     def cut(self, *, when: str = "", skip: int = 0, taken: bool = True) -> None:
-        """Do what a request asks for, but cut the connection before the answer."""
+        """Cut the connection before the response to a request."""
         self.plans.append(Plan(when, skip, None, taken))
 
     def hold(self, when: str) -> None:
-        """Do what such requests ask for, but answer none of them before `release`."""
+        """Execute such requests, but hold their responses until `release`."""
         self._held = when
 
     def release(self) -> None:
-        """Answer again."""
+        """Send responses again."""
         self._held = None
 
     def lines(self) -> list[str]:
-        """The requests since the last call of this, without queries."""
+        """The requests since the last call, without their queries."""
         lines = [self.line(asked) for asked in self.requests]
         self.requests.clear()
         return lines
@@ -133,7 +133,7 @@ class Door:
         if answered is not None:
             await _response(answered)(scope, receive, send)
             return
-        # More is promised than comes: uvicorn closes the connection.
+        # A body shorter than its Content-Length makes uvicorn close the connection.
         with suppress(RuntimeError):
             await Response(b"{", 200, {"Content-Length": "100"})(scope, receive, send)
 
@@ -148,7 +148,7 @@ class Door:
 
 
 class StandIn(Door):
-    """A vendor's API. A subclass says how it answers; the file `description` describes it."""
+    """A vendor's API, described by the file `description`. A subclass writes the responses."""
 
     description: ClassVar[str]
 
@@ -160,11 +160,11 @@ class StandIn(Door):
 
     @abstractmethod
     def refusal(self, asked: Asked) -> Answered | None:
-        """The answer to somebody who may not ask."""
+        """The response to a request without access; None: it has access."""
 
     @abstractmethod
     def answer(self, asked: Asked) -> Answered:
-        """The answer to a request that the description allows."""
+        """The response to a request that the description allows."""
 
     async def answered(self, asked: Asked, request: Request) -> Answered:
         refusal = self.refusal(asked)
@@ -178,7 +178,7 @@ class StandIn(Door):
             return Answered(500, {"message": "not as described"})
         answered = self.answer(asked)
         if answered.status < 300 and asked.line not in self._checked:
-            self._checked.add(asked.line)  # are the stand-in's own answers as described?
+            self._checked.add(asked.line)  # the stand-in's own responses must be as described
             self._openapi.validate_response(
                 described, StarletteOpenAPIResponse(_response(answered))
             )
@@ -196,7 +196,7 @@ def _response(answered: Answered) -> Response:
 
 @contextmanager
 def standing(door: Door) -> Iterator[None]:
-    """Open it. At the end every request must have been as described."""
+    """Open the door. At the end, check that every request was as described."""
     with serve(door) as url:
         door.url = url
         yield

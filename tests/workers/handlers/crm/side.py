@@ -1,4 +1,4 @@
-"""What the tests of every CRM ask of it, in words that all CRMs share."""
+"""`Side`: a CRM as the tests use it, the same for every CRM."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from workers.handlers.crm import Crm
 
 @dataclass(frozen=True)
 class Record:
-    """A call, as a person sees it in the CRM.
+    """A call, as the CRM shows it.
 
     Attributes:
-        key: what names the call.
-        contacts: the ids of those whose call it is.
+        key: the call's key, from its mark or field.
+        contacts: the ids of its contacts.
     """
 
     key: str
@@ -25,19 +25,19 @@ class Record:
 
 
 class Side(Door):
-    """A CRM that can be looked into.
+    """A CRM whose data a test can read and change.
 
     Attributes:
         handler: the handler for this CRM.
-        find, write: how the lines of its requests begin that look for a contact, or write a call.
-        jane: a user's mail address; `jane_id`: the id that the CRM knows her by.
-        owners: does a call have an owner there?
-        severals: what `several` may be with it.
-        first: the first event of an incoming call that it keeps a record of.
-        numbers_typed: forms of +40211234567 in which people hold numbers in it.
-        too_many: what it answers to one request too many in a short while.
-        daily: what it answers when the day's requests are used up; None: it does not count them.
-        broken: what it answers to a record that is wrong.
+        find, write: the start of request lines that search for a contact, or write a call.
+        jane: a user's mail address; `jane_id`: her id in the CRM.
+        owners: whether a call has an owner.
+        severals: the values that it allows for `several`.
+        first: the first event of an incoming call that it records.
+        numbers_typed: forms in which people write +40211234567.
+        too_many: its response to too many requests.
+        daily: its response when the daily limit is used up; None: it has no limit.
+        broken: its response to an invalid record.
     """
 
     handler: ClassVar[type[Crm]]
@@ -64,27 +64,27 @@ class Side(Door):
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
-        """Options with which the handler speaks to it."""
+        """Valid options for the handler."""
 
     @abstractmethod
     def headers(self) -> dict[str, str]:
-        """What lets a request in."""
+        """Headers that authorize a request."""
 
     @abstractmethod
     def wrong_options(self) -> dict[str, Any]:
-        """Options with which it does not let the handler in."""
+        """Options with wrong credentials."""
 
     @abstractmethod
     def add_contact(self, name: str, phone: str) -> str:
-        """A contact that somebody has typed in long ago: its id."""
+        """Add an old contact, and return its id."""
 
     @abstractmethod
     def delete_contact(self, contact: str) -> None:
-        """Somebody deletes a contact."""
+        """Delete a contact."""
 
     @abstractmethod
     def index(self) -> None:
-        """Have its search find the contacts that were created by requests."""
+        """Let its search find the contacts that requests created."""
 
     @abstractmethod
     def contacts(self) -> dict[str, str]:
@@ -92,8 +92,8 @@ class Side(Door):
 
     @abstractmethod
     def records(self) -> list[Record]:
-        """All calls in it."""
+        """All calls."""
 
     @abstractmethod
     def forget_records(self) -> None:
-        """Somebody deletes all calls."""
+        """Delete all calls."""

@@ -242,7 +242,7 @@ def test_a_late_earlier_attempt_makes_no_second_lead(
 
 
 def test_a_standard_field_can_be_used(salesforce: SalesforceSide) -> None:
-    """Without a field of its own: CallObject is found again, but is not unique."""
+    """CallObject, a standard field, is searchable but not unique."""
     salesforce.custom, salesforce.unique = {}, set()
     for event in ("call-started", "call-answered", "call-ended", "call-ended"):
         deliver(handler(salesforce, call_field="CallObject"), sample_event(event))

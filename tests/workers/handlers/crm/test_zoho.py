@@ -278,7 +278,7 @@ def test_zoho_accounts_names_the_url_of_the_api(zoho: ZohoSide) -> None:
 
 
 def test_processes_share_one_token(zoho: ZohoSide) -> None:
-    for number in range(AT_ONCE + 2):  # each a handler of its own, as every burst of events has
+    for number in range(AT_ONCE + 2):  # a new handler each time, like a new process
         deliver(handler(zoho), sample_event("call-ended", summary=sample_call(id=str(number))))
     assert zoho.lines().count(TOKEN) == 1
 

@@ -89,7 +89,7 @@ class ZohoSide(Side, StandIn):
         return self.add("Contacts", Full_Name=name, Phone=phone)
 
     def add(self, module: str, **fields: Any) -> str:
-        """A record that somebody has typed in."""
+        """Add a record, as a person would."""
         one = self._create(module, fields)
         self.indexed.add(one)
         return one
