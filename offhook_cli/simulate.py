@@ -20,7 +20,7 @@ from offhook_cli.options import Json
 from offhook_cli.screen import note, print_json, print_table, progress
 from unifiedapi.resources import EventType
 from unifiedapi.sandbox.pbx import Pbx, Registration, Tally, registered_in
-from unifiedapi.sandbox.scenarios import QUEUE, Call, Scenario, random_calls
+from unifiedapi.sandbox.scenarios import QUEUE, Scenario, ScriptedCall, random_calls
 
 _EXTENSION = re.compile(r"[0-9*]+")
 _URL = re.compile(r"https?://[^\s?#]+")
@@ -163,7 +163,7 @@ def _registrations(
 
 
 async def _place(
-    sender: Pbx, calls: Iterable[Call], total: int, rate: float, *, quiet: bool
+    sender: Pbx, calls: Iterable[ScriptedCall], total: int, rate: float, *, quiet: bool
 ) -> None:
     with nullcontext(lambda done: None) if quiet else progress("Placing calls", total) as advance:
         async with sender, asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""The language of a 4PSA VoipNow PBX: UnifiedAPI, callbacks, and a sandbox that speaks both.
+"""The API and callbacks of a 4PSA VoipNow PBX, and a simulated PBX that implements both.
 
 Usable alone: nothing here imports the rest of Offhook.
 """

@@ -1,8 +1,8 @@
-"""The parameters of a callback, as VoipNow sends them. The only module that knows their names.
+"""The parameters of VoipNow's callbacks. Only this module knows their names.
 
 Sources: the VoipNow wiki's "Call Events" page and the 4PSA knowledge base's "How to integrate
-VoipNow with remote applications using Call Events"; they disagree on one spelling and on which
-statuses a hangup may carry, so both are accepted.
+VoipNow with remote applications using Call Events". They disagree on one spelling and on the
+statuses of a hangup; both versions are accepted.
 """
 
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ PARAMETERS = (
     "CallerExtension",
     "CalledNumber",
     "CallAPIID",
-    "EventID",  # never documented for VoipNow, taken if it comes
+    "EventID",  # not documented for VoipNow
 )
 
-# What Telphin's dialect says besides, as far as it is read. Sources: `offhook/dialects/telphin.py`.
+# Additional parameters of Telphin's dialect that we use. Sources: `offhook/dialects/telphin.py`.
 TELPHIN_PARAMETERS = (
-    "EventType",  # dial-in, dial-out, answer, hangup; message-in and others, which are no calls
+    "EventType",  # dial-in, dial-out, answer, hangup; also message-in and others that are not calls
     "SubCallID",  # one leg of the call
     "EventTime",  # microseconds since 1970
     "RecID",  # the recording, in a hangup
@@ -38,22 +38,22 @@ _CANONICAL = {name.lower(): name for name in PARAMETERS + TELPHIN_PARAMETERS} | 
 
 
 class CallStatus(StrEnum):
-    """`CallStatus` values of either document; anything else is kept as it came."""
+    """The documented values of `CallStatus`. Other values may occur."""
 
     CALLING = "CALLING"
     ANSWER = "ANSWER"
     BUSY = "BUSY"
     NOANSWER = "NOANSWER"
-    CANCEL = "CANCEL"  # the caller gave up first
-    CONGESTION = "CONGESTION"  # mostly a number that is not recognised
-    CHANUNAVAIL = "CHANUNAVAIL"  # the called device is not reachable
+    CANCEL = "CANCEL"  # the caller hung up first
+    CONGESTION = "CONGESTION"  # usually an unknown number
+    CHANUNAVAIL = "CHANUNAVAIL"  # the called device cannot be reached
     UNKNOWN = "UNKNOWN"
 
 
 def known_parameters(parameters: Mapping[str, str]) -> dict[str, str]:
-    """The documented parameters under their canonical names, stripped; empty ones left out.
+    """Return the documented parameters that are not blank, stripped, under their canonical names.
 
-    Names match in any case: no document says that their case is fixed.
+    Names match in any case, because no document defines their case.
     """
     known: dict[str, str] = {}
     for name, value in parameters.items():

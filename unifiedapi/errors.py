@@ -1,28 +1,29 @@
-"""Every error of the client, one class per code that the PBX's documents name.
+"""All errors of the client, one class for each error code in the PBX's documents.
 
 Sources: VoipNow wiki, HTTP Return Codes (UnifiedAPI v3 and v5), and the failure tables of List
-Presence and of the PhoneCallEvents and QueueAgents requests. Three codes of phone call events lie
-beyond what was seen of those tables; their names follow the others and are marked so.
+Presence and of the PhoneCallEvents and QueueAgents requests. Some codes are inferred from the
+pattern of the others, because we could not see the end of the PhoneCallEvents tables.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
-MAX_BODY = 2000  # characters kept of an answer that is not understood
+MAX_BODY = 2000  # characters of the response that an error keeps
 
 
 class UnifiedApiError(Exception):
-    """The base of all of them."""
+    """Base class of all errors."""
 
 
 class InvalidRequest(UnifiedApiError, ValueError):
-    """The request breaks a documented rule, and was not sent."""
+    """The request breaks a documented rule. It was not sent."""
 
 
 class NoAnswer(UnifiedApiError):
-    """The PBX was not reached, or its answer did not arrive whole.
+    """The PBX could not be reached, or its response did not arrive completely.
 
     Args:
-        sent: whether the request may have reached the PBX; if it did not, nothing has changed.
+        sent: whether the request may have reached the PBX; if not, it changed nothing.
     """
 
     def __init__(self, message: str, *, sent: bool) -> None:
@@ -31,15 +32,15 @@ class NoAnswer(UnifiedApiError):
 
 
 class NotTrusted(NoAnswer):
-    """The PBX's certificate is not one to trust: nothing was sent, and repeating would not help."""
+    """The PBX's certificate is not trusted. Nothing was sent, and a retry would not help."""
 
 
 class UnexpectedAnswer(UnifiedApiError):
-    """The PBX answered with something that no document describes.
+    """The response does not match the documents.
 
     Attributes:
         status: the HTTP status.
-        body: the answer's text, at most `MAX_BODY` characters of it.
+        body: the first `MAX_BODY` characters of the response.
     """
 
     def __init__(self, message: str, *, status: int = 200, body: str = "") -> None:
@@ -48,21 +49,28 @@ class UnexpectedAnswer(UnifiedApiError):
         self.body = body[:MAX_BODY]
 
 
+_CLASSES: dict[str, type["ApiError"]] = {}  # by error code
+
+
 class ApiError(UnifiedApiError):
     """The PBX refused the request.
 
-    A code that no document names, or an error without any, is an `ApiError` itself and no subclass.
+    A documented code has its own subclass. Anything else is an `ApiError` itself.
 
     Attributes:
-        code: the API's code, such as `extension_invalid`; empty when the answer has none.
+        code: the API's code, such as `extension_invalid`; empty if the response has none.
         status: the HTTP status.
         message: the API's text.
-        body: the answer as it came, at most `MAX_BODY` characters of it.
-        retry_after: the seconds to wait that the PBX asked for, if it did.
-        attempts: how many times the request was made before this was raised.
+        body: the first `MAX_BODY` characters of the response.
+        retry_after: seconds to wait, if the PBX sent that.
+        attempts: how many times the request was made.
     """
 
     codes: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, *, codes: Sequence[str] = ()) -> None:
+        cls.codes = tuple(codes)
+        _CLASSES.update(dict.fromkeys(codes, cls))
 
     def __init__(
         self,
@@ -83,255 +91,175 @@ class ApiError(UnifiedApiError):
         super().__init__(f"{code or 'HTTP error'} ({status}): {self.message}".removesuffix(": "))
 
 
-class UserInvalid(ApiError):
-    """The user id is neither a user's nor `@me`, `@viewer` or `@owner`."""
-
-    codes = ("user_invalid",)
-
-
-class ExtensionInvalid(ApiError):
-    """There is no such extension, or it is of a kind that the request is not for."""
-
-    codes = ("extension_invalid",)
+def class_of(code: str, base: type[ApiError] = ApiError) -> type[ApiError]:
+    """Return the subclass of `base` for an error code, or `base` if there is none."""
+    found = _CLASSES.get(code, base)
+    return found if issubclass(found, base) else base
 
 
-class AccessDenied(ApiError):
-    """The token is not valid, or its user lacks the permission."""
-
-    codes = ("access_denied", "access_denided")  # the second is a sample's misspelling
+class UserInvalid(ApiError, codes=["user_invalid"]):
+    """The user is not a user's id, `@me`, `@viewer` or `@owner`."""
 
 
-class InternalServerError(ApiError):
+class ExtensionInvalid(ApiError, codes=["extension_invalid"]):
+    """The extension does not exist, or the request does not apply to its kind."""
+
+
+class AccessDenied(ApiError, codes=["access_denied", "access_denided"]):
+    """The token is not valid, or its user lacks permission. (One sample misspells the code.)"""
+
+
+class InternalServerError(ApiError, codes=["internal_server_error"]):
     """The PBX failed."""
 
-    codes = ("internal_server_error",)
+
+class RequestNotImplemented(ApiError, codes=["request_not_implemented"]):
+    """The PBX does not implement this request."""
 
 
-class RequestNotImplemented(ApiError):
-    """The PBX has no such request."""
-
-    codes = ("request_not_implemented",)
-
-
-class FieldsInvalid(ApiError):
+class FieldsInvalid(ApiError, codes=["fields_invalid"]):
     """`fields` names a field that the resource does not have."""
 
-    codes = ("fields_invalid",)
 
-
-class CountInvalid(ApiError):
+class CountInvalid(ApiError, codes=["count_invalid"]):
     """`count` is not a number below 5000."""
 
-    codes = ("count_invalid",)
+
+class FilterByInvalid(ApiError, codes=["filterby_invalid"]):
+    """`filterBy` names a field that cannot be filtered by."""
 
 
-class FilterByInvalid(ApiError):
-    """`filterBy` is no field that can be filtered by."""
-
-    codes = ("filterby_invalid",)
+class FilterOpInvalid(ApiError, codes=["filterop_invalid"]):
+    """`filterOp` is not a known operator."""
 
 
-class FilterOpInvalid(ApiError):
-    """`filterOp` is no operator."""
-
-    codes = ("filterop_invalid",)
+class FilterValueInvalid(ApiError, codes=["filtervalue_invalid"]):
+    """`filterValue` is missing or does not suit the operator."""
 
 
-class FilterValueInvalid(ApiError):
-    """`filterValue` is missing, or not what the operator takes."""
-
-    codes = ("filtervalue_invalid",)
+class SortOrderInvalid(ApiError, codes=["sortorder_invalid"]):
+    """`sortOrder` is neither ascending nor descending."""
 
 
-class SortOrderInvalid(ApiError):
-    """`sortOrder` is no direction."""
-
-    codes = ("sortorder_invalid",)
-
-
-class StartIndexInvalid(ApiError):
+class StartIndexInvalid(ApiError, codes=["startindex_invalid"]):
     """`startIndex` is not a number from 0 to 4999."""
 
-    codes = ("startindex_invalid",)
+
+# Phone call events. The pages about creating them write pcet_, the others pce_.
 
 
-# Phone call events. The pages on creating write pcet_ where the others write pce_.
+class EventTypeInvalid(ApiError, codes=["pce_type_invalid", "pcet_type_invalid"]):
+    """The type is missing or unknown."""
 
 
-class EventTypeInvalid(ApiError):
-    """The phone call event's type is missing or unknown."""
-
-    codes = ("pce_type_invalid", "pcet_type_invalid")
+class EventMethodInvalid(ApiError, codes=["pce_method_invalid", "pcet_method_invalid"]):
+    """The method is missing, or neither GET nor POST."""
 
 
-class EventMethodInvalid(ApiError):
-    """The phone call event's method is missing, or neither GET nor POST."""
-
-    codes = ("pce_method_invalid", "pcet_method_invalid")
-
-
-class EventIdInvalid(ApiError):
+class EventIdInvalid(ApiError, codes=["pce_id_invalid", "pcet_id_invalid"]):
     """There is no phone call event with this id."""
 
-    codes = ("pce_id_invalid", "pcet_id_invalid")
+
+class EventUrlInvalid(ApiError, codes=["pce_url_invalid", "pcet_url_invalid"]):
+    """The URL is missing or not valid. (Inferred codes.)"""
 
 
-class EventUrlInvalid(ApiError):
-    """The phone call event's URL is missing or none. (Inferred name.)"""
-
-    codes = ("pce_url_invalid", "pcet_url_invalid")
+class EventStatusInvalid(ApiError, codes=["pce_status_invalid", "pcet_status_invalid"]):
+    """The status is missing or unknown. (Inferred codes.)"""
 
 
-class EventStatusInvalid(ApiError):
-    """The phone call event's status is missing or unknown. (Inferred name.)"""
-
-    codes = ("pce_status_invalid", "pcet_status_invalid")
+class EventNoteInvalid(ApiError, codes=["pce_note_invalid", "pcet_note_invalid"]):
+    """The note is not a string. (Inferred codes.)"""
 
 
-class EventNoteInvalid(ApiError):
-    """The phone call event's note is not a text. (Inferred name.)"""
-
-    codes = ("pce_note_invalid", "pcet_note_invalid")
+# Queue agents
 
 
-# Queue agents.
-
-
-class AgentStatusInvalid(ApiError):
+class AgentStatusInvalid(ApiError, codes=["status_invalid"]):
     """The agent's status is missing or unknown."""
 
-    codes = ("status_invalid",)
+
+class AgentInvalid(ApiError, codes=["qag_agent_invalid"]):
+    """The queue does not have this agent."""
 
 
-class AgentInvalid(ApiError):
-    """The queue has no such agent."""
-
-    codes = ("qag_agent_invalid",)
+# Call records (CDR). Their dates look like 2024-10-05T00:00:00.
 
 
-# Call records (CDR).
+class StartDateInvalid(ApiError, codes=["cdr_start_date_invalid"]):
+    """`startDate` is not a date."""
 
 
-class StartDateInvalid(ApiError):
-    """`startDate` is no date of the form 2024-10-05T00:00:00."""
-
-    codes = ("cdr_start_date_invalid",)
+class EndDateInvalid(ApiError, codes=["cdr_end_date_invalid"]):
+    """`endDate` is not a date."""
 
 
-class EndDateInvalid(ApiError):
-    """`endDate` is no date of the form 2024-10-05T00:00:00."""
-
-    codes = ("cdr_end_date_invalid",)
+class SaveStartDateInvalid(ApiError, codes=["cdr_save_start_date_invalid"]):
+    """`saveStartDate` is not a date."""
 
 
-class SaveStartDateInvalid(ApiError):
-    """`saveStartDate` is no date of the form 2024-10-05T00:00:00."""
-
-    codes = ("cdr_save_start_date_invalid",)
+class SaveEndDateInvalid(ApiError, codes=["cdr_save_end_date_invalid"]):
+    """`saveEndDate` is not a date."""
 
 
-class SaveEndDateInvalid(ApiError):
-    """`saveEndDate` is no date of the form 2024-10-05T00:00:00."""
-
-    codes = ("cdr_save_end_date_invalid",)
-
-
-class DatesInvalid(ApiError):
+class DatesInvalid(ApiError, codes=["cdr_invalid_date_parameters"]):
     """A start date is after its end date."""
 
-    codes = ("cdr_invalid_date_parameters",)
 
-
-class SourceInvalid(ApiError):
+class SourceInvalid(ApiError, codes=["cdr_source_invalid"]):
     """`source` is neither an extension nor a public number."""
 
-    codes = ("cdr_source_invalid",)
 
-
-class DestinationInvalid(ApiError):
+class DestinationInvalid(ApiError, codes=["cdr_destination_invalid"]):
     """`destination` is neither an extension nor a public number."""
 
-    codes = ("cdr_destination_invalid",)
 
-
-class FlowInvalid(ApiError):
+class FlowInvalid(ApiError, codes=["cdr_flow_invalid"]):
     """`flow` is unknown."""
 
-    codes = ("cdr_flow_invalid",)
 
-
-class DispositionInvalid(ApiError):
+class DispositionInvalid(ApiError, codes=["cdr_disposition_invalid"]):
     """`disposition` is unknown."""
 
-    codes = ("cdr_disposition_invalid",)
+
+class FilterByAnsweredInvalid(ApiError, codes=["cdr_invalid_filter_by_answered"]):
+    """The `filterValue` for `answered` is not a date."""
 
 
-class FilterByAnsweredInvalid(ApiError):
-    """`filterValue` is no date, and `filterBy` is `answered`."""
-
-    codes = ("cdr_invalid_filter_by_answered",)
+class FilterByPublishedInvalid(ApiError, codes=["cdr_invalid_filter_by_published"]):
+    """The `filterValue` for `published` is not a date."""
 
 
-class FilterByPublishedInvalid(ApiError):
-    """`filterValue` is no date, and `filterBy` is `published`."""
-
-    codes = ("cdr_invalid_filter_by_published",)
+class FilterBySourceInvalid(ApiError, codes=["cdr_invalid_filter_by_source"]):
+    """The `filterValue` for `source` is not a number."""
 
 
-class FilterBySourceInvalid(ApiError):
-    """`filterValue` is no number, and `filterBy` is `source`."""
-
-    codes = ("cdr_invalid_filter_by_source",)
+class FilterByDestinationInvalid(ApiError, codes=["cdr_invalid_filter_by_destination"]):
+    """The `filterValue` for `destination` is not a number."""
 
 
-class FilterByDestinationInvalid(ApiError):
-    """`filterValue` is no number, and `filterBy` is `destination`."""
-
-    codes = ("cdr_invalid_filter_by_destination",)
-
-
-# OAuth (RFC 6749, section 5.2; VoipNow's own pages show no error of it).
+# OAuth (RFC 6749, section 5.2; VoipNow's own pages show no OAuth errors)
 
 
 class OAuthError(ApiError):
-    """The PBX gave no token."""
+    """The PBX did not issue a token."""
 
 
-class InvalidClient(OAuthError):
+class InvalidClient(OAuthError, codes=["invalid_client"]):
     """The app's key or secret is wrong."""
 
-    codes = ("invalid_client",)
+
+class InvalidGrant(OAuthError, codes=["invalid_grant"]):
+    """The refresh token is not valid, or no longer valid."""
 
 
-class InvalidGrant(OAuthError):
-    """The refresh token is not valid, or no longer."""
-
-    codes = ("invalid_grant",)
+class UnauthorizedClient(OAuthError, codes=["unauthorized_client"]):
+    """The app may not use this grant type: it is not marked as trusted on the PBX."""
 
 
-class UnauthorizedClient(OAuthError):
-    """The app may not ask for a token in this way: it is not marked as trusted on the PBX."""
-
-    codes = ("unauthorized_client",)
+class UnsupportedGrantType(OAuthError, codes=["unsupported_grant_type"]):
+    """The PBX does not support this grant type."""
 
 
-class UnsupportedGrantType(OAuthError):
-    """The PBX has no such way to ask for a token."""
-
-    codes = ("unsupported_grant_type",)
-
-
-class InvalidTokenRequest(OAuthError):
-    """The request for a token lacks something."""
-
-    codes = ("invalid_request",)
-
-
-def class_of(code: str, base: type[ApiError] = ApiError) -> type[ApiError]:
-    """The class of a code, or `base` when no document names the code."""
-    for kind in base.__subclasses__():
-        if code in kind.codes:
-            return kind
-        if (found := class_of(code, kind)) is not kind:
-            return found
-    return base
+class InvalidTokenRequest(OAuthError, codes=["invalid_request"]):
+    """The token request is incomplete."""

@@ -1,7 +1,7 @@
-"""Tokens: get, keep for all processes, renew.
+"""Access tokens: get them, share them between processes, renew them.
 
-Sources: VoipNow wiki, Authentication and Obtain Authorization (v3), and 4PSA's own client
-(mcp-voipnow) for the form's fields; RFC 6749 where they are silent.
+Sources: VoipNow wiki, Authentication and Obtain Authorization (v3); 4PSA's own client
+(mcp-voipnow) for the form fields; RFC 6749 for the rest.
 """
 
 import asyncio
@@ -20,34 +20,34 @@ from typing import Any, Protocol, TypeGuard
 import msgspec
 
 from unifiedapi.errors import ApiError, InvalidRequest, OAuthError, UnexpectedAnswer, class_of
-from unifiedapi.transport import Answer, Transport
+from unifiedapi.transport import ApiResponse, Transport
 
 log = logging.getLogger("unifiedapi")
 
-TOKEN_PATH = "/oauth/token.php"  # noqa: S105 - a path, no secret
-RENEW_EARLY = 300.0  # seconds before its end that a token is renewed, as 4PSA's client does
+TOKEN_PATH = "/oauth/token.php"  # noqa: S105 - a path, not a secret
+RENEW_EARLY = 300.0  # seconds before the token expires, as in 4PSA's client
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 
 class Auth(Protocol):
-    """What signs the client's requests."""
+    """Supplies the tokens for requests."""
 
     async def token(self, transport: Transport) -> str:
-        """The token for the next request."""
+        """Return the token for the next request."""
         ...
 
     async def renew(self, transport: Transport, refused: str) -> str | None:
-        """Another token after the PBX refused this one, or None when there is no other."""
+        """Return a new token after the PBX refused this one, or None if that is not possible."""
         ...
 
 
 class BearerToken:
-    """A token that came from elsewhere, and that nobody renews."""
+    """A fixed token, which is never renewed."""
 
     def __init__(self, token: str) -> None:
         self._token = token.strip()
         if not _HEADER_SAFE.fullmatch(self._token):
-            raise InvalidRequest("the token is empty, or no HTTP header can hold it")
+            raise InvalidRequest("the token is empty, or has characters that a header cannot hold")
 
     async def token(self, transport: Transport) -> str:
         return self._token
@@ -60,7 +60,7 @@ class Token(msgspec.Struct, frozen=True):
     """An access token.
 
     Attributes:
-        renew_at: Unix time in seconds from which on it is renewed; None: not before it is refused.
+        renew_at: Unix time; None to renew the token only when the PBX refuses it.
     """
 
     access_token: str
@@ -75,35 +75,35 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class TokenStore(Protocol):
-    """Where all processes of an app keep its token. `key` names PBX and app, and is no secret."""
+    """Shares an app's token between processes. `key` stands for PBX and app; it is not secret."""
 
     async def load(self, key: str) -> Token | None:
-        """The token that was saved last, or None."""
+        """Return the saved token, or None."""
         ...
 
     async def save(self, key: str, token: Token) -> None:
-        """Keep the token in place of the one before."""
+        """Replace the saved token."""
         ...
 
     def lock(self, key: str) -> AbstractAsyncContextManager[Any]:
-        """Held by the one process that gets a token while the others wait for it."""
+        """Let one process get a token while the others wait."""
         ...
 
 
 class FileTokenStore:
-    """Tokens in files that only this user can read.
+    """Keeps tokens in files that only this user can read.
 
-    Where no file can be written, each process gets tokens of its own.
+    If it cannot write files, every process gets its own token.
 
     Args:
-        directory: made when it is missing; `unifiedapi` in the user's cache directory if None.
+        directory: created if missing; by default `unifiedapi` in the user's cache directory.
     """
 
     def __init__(self, directory: str | Path | None = None) -> None:
         self._directory = Path(directory) if directory else _cache_directory()
 
     async def load(self, key: str) -> Token | None:
-        """A file that others could have read or written is not believed, nor a damaged one."""
+        """Return the saved token. Ignore a damaged file, and one that other users could access."""
         try:
             with self._path(key).open("rb") as file:
                 facts = os.fstat(file.fileno())
@@ -117,11 +117,11 @@ class FileTokenStore:
         try:
             _write(self._path(key), msgspec.json.encode(token))
         except OSError as error:
-            log.warning("the token cannot be kept for other processes: %s", error)
+            log.warning("cannot save the token for other processes: %s", error)
 
     @asynccontextmanager
     async def lock(self, key: str) -> AsyncIterator[None]:
-        """The kernel lets go of the lock when the process ends, however it ends."""
+        """Lock a file. The kernel releases the lock even if the process is killed."""
         with ExitStack() as stack:
             with suppress(OSError):
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class FileTokenStore:
 
 
 def _write(path: Path, data: bytes) -> None:
-    # mkstemp makes the file with mode 0600; the rename replaces the old token in one step.
+    # mkstemp creates the file with mode 0600; the rename replaces the old token atomically.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".new")
     new = Path(name)
     try:
@@ -153,7 +153,7 @@ class ClientCredentials:
     Args:
         client_id: the app's key.
         client_secret: the app's secret.
-        store: where all processes keep the token; files in the user's cache directory if None.
+        store: shares the token between processes; by default files in the user's cache directory.
     """
 
     def __init__(self, client_id: str, client_secret: str, store: TokenStore | None = None) -> None:
@@ -161,23 +161,24 @@ class ClientCredentials:
         self._client_secret = client_secret
         self._store: TokenStore = store or FileTokenStore()
         self._token: Token | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def token(self, transport: Transport) -> str:
-        return (await self._good_one(transport, refused=None)).access_token
+        return (await self._usable(transport, refused=None)).access_token
 
     async def renew(self, transport: Transport, refused: str) -> str | None:
-        return (await self._good_one(transport, refused)).access_token
+        return (await self._usable(transport, refused)).access_token
 
-    async def _good_one(self, transport: Transport, refused: str | None) -> Token:
-        """The token at hand, or what another task or process got meanwhile, or a new one."""
-        async with self._turn:
-            if _is_good(self._token, refused):
+    async def _usable(self, transport: Transport, refused: str | None) -> Token:
+        """Return the current token, one that another task or process got, or a new one."""
+        async with self._lock:
+            if _is_usable(self._token, refused):
                 return self._token
-            key = self._key(transport)
+            name = f"{transport.base_url}\n{self._client_id}"
+            key = hashlib.sha256(name.encode()).hexdigest()[:32]
             async with self._store.lock(key):
                 stored = await self._store.load(key)
-                if not _is_good(stored, refused):
+                if not _is_usable(stored, refused):
                     stored = await self._get(transport, stored)
                     await self._store.save(key, stored)
             self._token = stored
@@ -190,12 +191,12 @@ class ClientCredentials:
                     transport, grant_type="refresh_token", refresh_token=old.refresh_token
                 )
             except OAuthError as error:
-                log.info("the token was not refreshed (%s); asking for a new one", error.code)
+                log.info("cannot refresh the token (%s); asking for a new one", error.code)
         return await self._ask(transport, grant_type="client_credentials")
 
     async def _ask(self, transport: Transport, **grant: str) -> Token:
         asked_at = time.time()
-        answer = await transport.request(
+        response = await transport.request(
             "POST",
             TOKEN_PATH,
             form={
@@ -203,43 +204,39 @@ class ClientCredentials:
                 "client_id": self._client_id,
                 "client_secret": self._client_secret,
                 "type": "unifiedapi",
-                "redirect_uri": transport.base_url + TOKEN_PATH,  # 4PSA's clients send it, too
+                "redirect_uri": transport.base_url + TOKEN_PATH,  # 4PSA's clients send it too
             },
-            # A refresh token may be good for one use only; one token too many does no harm.
-            repeatable=grant["grant_type"] == "client_credentials",
+            # A refresh token may be valid only once. An unused access token does no harm.
+            idempotent=grant["grant_type"] == "client_credentials",
         )
-        return _read(answer, asked_at, (self._client_secret, grant.get("refresh_token")))
-
-    def _key(self, transport: Transport) -> str:
-        name = f"{transport.base_url}\n{self._client_id}"
-        return hashlib.sha256(name.encode()).hexdigest()[:32]
+        return _read(response, asked_at, (self._client_secret, grant.get("refresh_token")))
 
 
-class _TokenAnswer(msgspec.Struct):
+class _TokenResponse(msgspec.Struct):
     access_token: str
     expires_in: float | None = None
     refresh_token: str | None = None
 
 
-def _read(answer: Answer, asked_at: float, secrets: tuple[str | None, ...]) -> Token:
-    """Never keeps the body in an error: it may hold a token, whatever else is wrong with it."""
+def _read(response: ApiResponse, asked_at: float, secrets: tuple[str | None, ...]) -> Token:
+    """Read the token. Errors never contain the body, which may hold a token."""
     try:
-        data = answer.json()
-        if answer.status != 200:
-            raise _refusal(answer.status, data, secrets)
-        said = msgspec.convert(data, _TokenAnswer, strict=False)
+        data = response.json()
+        if response.status != 200:
+            raise _error(response.status, data, secrets)
+        issued = msgspec.convert(data, _TokenResponse, strict=False)
     except (UnexpectedAnswer, msgspec.ValidationError):
-        message = "the answer to the request for a token is not one"
-        raise UnexpectedAnswer(message, status=answer.status) from None
-    if not _HEADER_SAFE.fullmatch(said.access_token):
-        raise UnexpectedAnswer("the PBX's token is none that an HTTP header can hold")
+        message = "the response to the token request is not valid"
+        raise UnexpectedAnswer(message, status=response.status) from None
+    if not _HEADER_SAFE.fullmatch(issued.access_token):
+        raise UnexpectedAnswer("the PBX's token has characters that a header cannot hold")
     renew_at = None
-    if said.expires_in is not None:
-        renew_at = asked_at + max(said.expires_in - RENEW_EARLY, said.expires_in / 2)
-    return Token(said.access_token, renew_at, said.refresh_token)
+    if issued.expires_in is not None:
+        renew_at = asked_at + max(issued.expires_in - RENEW_EARLY, issued.expires_in / 2)
+    return Token(issued.access_token, renew_at, issued.refresh_token)
 
 
-def _refusal(status: int, data: object, secrets: tuple[str | None, ...]) -> ApiError:
+def _error(status: int, data: object, secrets: tuple[str | None, ...]) -> ApiError:
     data = data if isinstance(data, dict) else {}
     code, message = str(data.get("error", "")), str(data.get("error_description", ""))
     for secret in filter(None, secrets):
@@ -247,12 +244,10 @@ def _refusal(status: int, data: object, secrets: tuple[str | None, ...]) -> ApiE
     return class_of(code, OAuthError)(code, status, message)
 
 
-def _is_due(token: Token) -> bool:
-    return token.renew_at is not None and time.time() >= token.renew_at
-
-
-def _is_good(token: Token | None, refused: str | None) -> TypeGuard[Token]:
-    return token is not None and token.access_token != refused and not _is_due(token)
+def _is_usable(token: Token | None, refused: str | None) -> TypeGuard[Token]:
+    if token is None or token.access_token == refused:
+        return False
+    return token.renew_at is None or time.time() < token.renew_at
 
 
 def _locked(descriptor: int) -> bool:

@@ -1,7 +1,7 @@
-"""PhoneCallEvent, Presence, QueueAgent and CallRecord as the API has them, and their enumerations.
+"""The API's resources and enumerations.
 
-The examples of the documents write numbers as strings, `"0"`, and sometimes as numbers; both are
-read, enumerations hold ints. A value or a field that no document names is kept.
+The documents' samples write numbers as strings (`"0"`), sometimes as numbers. Both are read, and
+enumerations hold ints. Undocumented values and fields are kept.
 
 Sources: VoipNow wiki, PhoneCallEvents Resource, Presence Resource, Agent Resource, CDR Resource and
 PhoneCalls Resource (v3), the v5 pages of the same services, and the samples in List Presence.
@@ -19,7 +19,7 @@ from unifiedapi.errors import UnexpectedAnswer
 
 
 class _Number(IntEnum):
-    """An enumeration that takes any other number too, under the name `UNDOCUMENTED_n`."""
+    """An enumeration that also accepts unknown numbers, as `UNDOCUMENTED_n`."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
@@ -32,7 +32,7 @@ class _Number(IntEnum):
 
 
 class EventType(_Number):
-    """When the PBX makes the callback. The v3 pages stop at 2."""
+    """The kind of event that causes the callback. The v3 pages stop at 2."""
 
     DIAL_IN = 0
     DIAL_OUT = 1
@@ -42,26 +42,26 @@ class EventType(_Number):
 
     @property
     def label(self) -> str:
-        """The type in words, such as `dial-in`."""
+        """The type as Offhook writes it, such as `dial-in`."""
         return self.name.lower().replace("_", "-")
 
 
 class EventMethod(_Number):
-    """How the PBX makes the callback."""
+    """The HTTP method of the callback."""
 
     GET = 0
     POST = 1
 
 
 class EventStatus(_Number):
-    """Whether the PBX makes the callback."""
+    """Whether the callback is enabled."""
 
     DISABLED = 0
     ENABLED = 1
 
 
 class PresenceStatus(_Number):
-    """What an extension, or a phone, is doing."""
+    """What an extension or a phone is doing."""
 
     UNKNOWN = 0
     ONLINE = 1
@@ -88,7 +88,7 @@ class AgentStatus(_Number):
 
 
 class Flow(_Number):
-    """Which way a call went."""
+    """The direction of a call."""
 
     LOCAL = 2
     OUTGOING = 4  # to a public number
@@ -107,23 +107,22 @@ class Disposition(_Number):
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What the API's objects share.
+    """Base class of the API's objects.
 
-    What an answer leaves out (or asked-for `fields` leave out) is None, or unknown where the API
-    has a value for that.
+    A field that is missing from the response is None, or unknown where the API has such a value.
 
     Attributes:
-        extra: fields that no document names, as they came.
+        extra: undocumented fields, unchanged.
     """
 
     extra: dict[str, Any] = {}
 
     @classmethod
     def read(cls, data: object) -> Self:
-        """The resource in a JSON object. Empty values count as absent.
+        """Read a JSON object. Empty values count as missing.
 
         Raises:
-            UnexpectedAnswer: it is not such a resource.
+            UnexpectedAnswer: the object is not this kind of resource.
         """
         if not isinstance(data, dict):
             raise UnexpectedAnswer(f"not a {cls.__name__}: {type(data).__name__}")
@@ -141,7 +140,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def _as(kind: Any, value: object) -> object:
-    """Mend what `convert` would refuse: a number for a text, one for several, what is nested."""
+    """Convert what msgspec would refuse: a number for a string, one value for several, nesting."""
     if kind in (str, str | None) and type(value) is int:
         return str(value)
     if get_origin(kind) is tuple:
@@ -151,7 +150,7 @@ def _as(kind: Any, value: object) -> object:
             return tuple(inner.read(each) for each in values)
         return tuple(_as(inner, each) for each in values)
     if get_origin(kind) is list and isinstance(value, dict):
-        # The entries of call records come as an object, each under its id.
+        # Call records come as an object that holds each record under its id.
         return [
             {"id": key} | each if isinstance(each, dict) else each for key, each in value.items()
         ]
@@ -159,22 +158,18 @@ def _as(kind: Any, value: object) -> object:
 
 
 class Links(msgspec.Struct, frozen=True, rename={"self_": "self"}):
-    """Where a resource lives.
+    """The links of a resource."""
 
-    Attributes:
-        self_: its own URL.
-    """
-
-    self_: str | None = None
+    self_: str | None = None  # the URL of the resource
 
 
 class PhoneCallEvent(Resource, frozen=True, kw_only=True):
-    """A callback that the PBX makes for one type of event of one extension.
+    """A callback that is registered for one type of event on one extension.
 
     Attributes:
-        id: made by the PBX, alphanumeric, 1 to 255 characters.
-        url: where the callback goes. It may hold a secret, so `repr` shows only its host.
-        modified: the last change.
+        id: generated by the PBX, 1 to 255 alphanumeric characters.
+        url: may contain a secret, so `repr` shows only its host.
+        modified: time of the last change.
     """
 
     type: EventType
@@ -198,9 +193,9 @@ class PhoneRegistration(Resource, frozen=True, kw_only=True):
     """One phone of an extension.
 
     Attributes:
-        agent: the phone's name for itself (its SIP user agent).
-        expire: when the registration ends; absent once it has.
-        status: in the documents' field table, but in none of their samples.
+        agent: the SIP user agent.
+        expire: when the registration expires; None after that.
+        status: in the documents' field table, but not in their samples.
     """
 
     registration: RegistrationStatus = RegistrationStatus.UNKNOWN
@@ -210,7 +205,7 @@ class PhoneRegistration(Resource, frozen=True, kw_only=True):
 
 
 class Presence(Resource, frozen=True, kw_only=True):
-    """What an extension is doing, and the phones it is registered on."""
+    """The state of an extension and of its phones."""
 
     extension: str
     status: PresenceStatus = PresenceStatus.UNKNOWN
@@ -222,7 +217,7 @@ class QueueAgent(Resource, frozen=True, kw_only=True):
 
     Attributes:
         agent_number: an extension, or a public number for a remote agent.
-        queue: v5 only, as are `type` and `identifier`; no document that was seen explains them.
+        queue: only in v5, like `type` and `identifier`; we found no document that explains them.
     """
 
     agent_number: str
@@ -234,17 +229,16 @@ class QueueAgent(Resource, frozen=True, kw_only=True):
 
 
 class CallLeg(Resource, frozen=True, kw_only=True):
-    """One party's part in a recorded call: PhoneCallView in the documents.
+    """One leg of a recorded call. The documents call it PhoneCallView.
 
-    That a record has these, with source and destination, is in CDR Resource's sample; flow,
-    disposition and `answered` are PhoneCallView's in PhoneCalls Resource. `duration` is in no
-    document: a client of a PBX that descends from VoipNow reads it there.
+    CDR Resource's sample shows `source` and `destination`; PhoneCalls Resource documents flow,
+    disposition and `answered`. `duration` is not documented: a client for a PBX that descends from
+    VoipNow reads it there.
 
     Attributes:
-        extension: whose part it is.
-        source: who called, an extension or a public number; as a rule one.
-        destination: who was called, likewise; not the number that was dialled.
-        duration: inferred to be seconds.
+        source: the caller, an extension or a public number; usually one.
+        destination: the extension or number that was called, not the number that was dialled.
+        duration: seconds (inferred).
     """
 
     id: str | None = None
@@ -258,18 +252,18 @@ class CallLeg(Resource, frozen=True, kw_only=True):
 
 
 class CallRecord(Resource, frozen=True, kw_only=True):
-    """A call in the PBX's history (CDR). Every time in it has a zone.
+    """A call in the PBX's history (CDR). All times are timezone-aware.
 
     Attributes:
-        id: the PhoneCall's. Inferred: it is the `CallAPIID` of the call's callbacks. The documents
-            do not say so; a receiver for a PBX that descends from VoipNow keeps both under one key.
-        extension: the one that is charged; it need not have taken part.
-        owner_id: the organization's.
+        id: the PhoneCall's. Inferred to be the `CallAPIID` of the callbacks: a receiver for a PBX
+            that descends from VoipNow keeps both under one key.
+        extension: the extension that is charged, which may not have taken part.
+        owner_id: the organization's id.
         published: when the call entered the PBX.
-        answered: None when nobody did.
-        legs: `phoneCallView` in the answer.
-        call_id: the `CallID` of the callbacks, should the record have it. (Inferred name, `callId`;
-            in no document and no sample.)
+        answered: None if the call was not answered.
+        legs: `phoneCallView` in the JSON.
+        call_id: the `CallID` of the callbacks, if the record has one. (Inferred name, `callId`;
+            not in any document or sample.)
     """
 
     id: str
@@ -283,10 +277,10 @@ class CallRecord(Resource, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, data: object, zone: tzinfo = UTC) -> Self:
-        """The record in a JSON object. A time that comes without a zone is the PBX's, `zone`.
+        """Read a JSON object. Times without a zone are in `zone`, the PBX's.
 
         Raises:
-            UnexpectedAnswer: it is no record.
+            UnexpectedAnswer: the object is not a call record.
         """
         record = super().read(data)
         return replace(
@@ -298,11 +292,11 @@ class CallRecord(Resource, frozen=True, kw_only=True):
 
 
 class Page(Resource, frozen=True, kw_only=True):
-    """One page of a collection, its entries not yet read.
+    """One page of a collection, with entries as JSON.
 
     Attributes:
-        start_index: the index of the first entry, from 0.
-        total_results: how many entries match in all.
+        start_index: index of the first entry, from 0.
+        total_results: number of entries on all pages.
     """
 
     start_index: int = 0

@@ -1,4 +1,4 @@
-"""How long a server asks to be left alone: the header `Retry-After` (RFC 9110)."""
+"""The header `Retry-After` (RFC 9110)."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that a `Retry-After` header asks for (it may be a number or a date), or None."""
+    """Return the seconds to wait, or None without a valid header. It holds a number or a date."""
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value)

@@ -10,7 +10,7 @@ from tests.conftest import Configure
 from tests.offhook.sandbox import sandbox
 from tests.offhook_cli.conftest import Offhook
 from tests.workers.reconcile.reconciling import Bench, configuration
-from unifiedapi.sandbox.scenarios import Call as PlacedCall
+from unifiedapi.sandbox.scenarios import ScriptedCall as PlacedCall
 from workers import fold_calls as calls_job
 
 

@@ -1,11 +1,13 @@
-"""What the tests of the client share: a certificate, and a sandbox with each form of answer."""
+"""Shared by these tests: a certificate, and a sandbox with a client."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.unifiedapi.serving import Server, serve
+from unifiedapi.client import UnifiedApi
+from unifiedapi.oauth import BearerToken
 from unifiedapi.sandbox.server import create_sandbox
 from unifiedapi.sandbox.store import Store
 from unifiedapi.sandbox.tls import Certificate, make_certificate
@@ -23,7 +25,7 @@ def store() -> Store:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """One server for the session; each test puts its app into it."""
+    """One server for the session. Each test gives it an app."""
     server = Server()
     with serve(server) as server.url:
         yield server
@@ -31,12 +33,19 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def sandbox(store: Store, server: Server) -> str:
-    """The URL of a sandbox PBX as it is by default."""
+    """The URL of a sandbox with default options."""
     server.app = create_sandbox(store)
     return server.url
 
 
+@pytest.fixture
+async def api(server: Server) -> AsyncIterator[UnifiedApi]:
+    """A client for the server. It does not retry."""
+    async with UnifiedApi(server.url, BearerToken("sandbox-token"), waits=()) as api:
+        yield api
+
+
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens are kept in the test's own directory."""
+    """Keep tokens in the test's own directory."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

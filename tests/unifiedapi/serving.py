@@ -1,4 +1,4 @@
-"""Real servers for the tests of the client: the sandbox, and one that answers as it is told."""
+"""Real HTTP servers for tests, and reading a list to its end."""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import httpx
 import uvicorn
@@ -15,11 +16,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from unifiedapi.listing import Listing
+from unifiedapi.resources import Resource
 from unifiedapi.sandbox.tls import Certificate
+
+T = TypeVar("T", bound=Resource)
+
+
+async def read(listing: Listing[T]) -> list[T]:
+    return [entry async for entry in listing]
 
 
 class Server:
-    """An app that stands for another one, which may change."""
+    """An app that passes requests on to another app, which a test may replace."""
 
     app: ASGIApp
     url: str
@@ -31,7 +40,7 @@ class Server:
 
 @contextmanager
 def serve(app: ASGIApp, certificate: Certificate | None = None) -> Iterator[str]:
-    """Run the app on a free port, in a thread: the base URL."""
+    """Run the app on a free port, in a thread. Yield the base URL."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(
@@ -62,18 +71,18 @@ def serve(app: ASGIApp, certificate: Certificate | None = None) -> Iterator[str]
 
 @dataclass(frozen=True)
 class Told:
-    """One answer."""
+    """One scripted response."""
 
     status: int = 200
     body: object = None
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0  # seconds before it
-    hang_up: bool = False  # break off instead of answering
+    hang_up: bool = False  # close the connection instead
 
 
 @dataclass
 class Recorded:
-    """One request."""
+    """One recorded request."""
 
     method: str
     path: str
@@ -91,7 +100,7 @@ class Recorded:
 
 
 class Script:
-    """An ASGI app that gives one answer after the other, and the last one for ever."""
+    """An ASGI app that gives its responses in order, and then the last one forever."""
 
     def __init__(self, *answers: Told) -> None:
         self.answers = list(answers)
@@ -111,7 +120,7 @@ class Script:
         told = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         await asyncio.sleep(told.delay)
         if told.hang_up:
-            # More is promised than comes: uvicorn closes the connection.
+            # A longer Content-Length makes uvicorn close the connection.
             with suppress(RuntimeError):
                 await Response(b"{", 200, {"Content-Length": "100"})(scope, receive, send)
             return

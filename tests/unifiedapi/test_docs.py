@@ -1,4 +1,4 @@
-"""What the page on the API shows is run: its programs against a sandbox, its command as it is."""
+"""Run what docs/unifiedapi.md shows: its programs against a sandbox, and its command."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ import pytest
 
 from tests.unifiedapi.serving import serve
 from unifiedapi import errors
-from unifiedapi.client import ListOptions
+from unifiedapi.listing import ListOptions
 from unifiedapi.sandbox.call_records import record_of
 from unifiedapi.sandbox.scenarios import Scenario, make_call
 from unifiedapi.sandbox.server import create_sandbox
@@ -30,7 +30,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("program", blocks("python"))
-def test_the_programs_run(
+def test_programs_run(
     program: str, store: Store, certificate: Certificate, capfd: pytest.CaptureFixture[str]
 ) -> None:
     now = datetime.now(UTC)
@@ -49,7 +49,7 @@ def test_the_programs_run(
         assert shown.endswith("('0003*210',)\n")
 
 
-def test_the_command_starts_a_sandbox() -> None:
+def test_command_starts_a_sandbox() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     [command] = blocks("sh")
@@ -71,15 +71,14 @@ def test_the_command_starts_a_sandbox() -> None:
         process.wait(10)
 
 
-def test_the_file_is_one(tmp_path: Path) -> None:
+def test_toml_file_can_be_loaded(tmp_path: Path) -> None:
     [text] = blocks("toml")
     (tmp_path / "pbx.toml").write_text(text)
     store = Store.load(tmp_path / "pbx.toml")
     assert set(store.extensions) == {"0003*210", "0003*400"}
 
 
-def test_every_option_of_lists_and_every_error_base_is_on_the_page() -> None:
-
+def test_page_names_list_options_and_base_errors() -> None:
     bases = {k.__name__ for k in errors.UnifiedApiError.__subclasses__()} | {"NotTrusted"}
     for name in bases | set(ListOptions.__annotations__):
         assert f"`{name}`" in PAGE

@@ -1,1 +1,1 @@
-"""A PBX made of code, for demos, tests and plugin authors."""
+"""A simulated PBX for demos, tests and plugin authors."""

@@ -1,10 +1,10 @@
-"""What the PBX keeps of a call that is over: the truth of it, whatever became of its callbacks.
+"""Make the call record of a scripted call, from what happened, not from the callbacks delivered.
 
-Pure. No document says how VoipNow fills a record. Ours: one record for a call, with a leg for each
-time that an extension dialled or was dialled in it, in that order; `id` is the `CallAPIID` of the
-callbacks; a leg's source and destination are its caller's number and the extension that rang (not
-the number dialled), or for one who dials the extension and the number dialled; its duration is from
-its answer to its end.
+Pure. VoipNow does not document how it fills a record. Here a record has one leg for each time an
+extension dials or is dialled, in that order, and its `id` is the `CallAPIID` of the callbacks. The
+source and destination of a leg are the caller's number and the extension that rang (not the number
+dialled), or for an outgoing leg the extension and the number dialled. A leg's duration is from its
+answer to its end.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import msgspec
 
 from unifiedapi.callback import CallStatus
 from unifiedapi.resources import Disposition, EventType, Flow
-from unifiedapi.sandbox.scenarios import Call, Callback
+from unifiedapi.sandbox.scenarios import Callback, ScriptedCall
 
 _DISPOSITIONS: Mapping[str, Disposition] = {
     CallStatus.ANSWER: Disposition.ANSWERED,
@@ -28,13 +28,8 @@ _DIALS = (EventType.DIAL_IN, EventType.DIAL_OUT)
 _ANSWERS = (EventType.ANSWER_IN, EventType.ANSWER_OUT)
 
 
-class Leg(msgspec.Struct, frozen=True, kw_only=True):
-    """One part that an extension had in a call.
-
-    Attributes:
-        answered: None if it was not.
-        duration: seconds.
-    """
+class RecordedLeg(msgspec.Struct, frozen=True, kw_only=True):
+    """One leg of a call."""
 
     extension: str
     source: str
@@ -42,51 +37,51 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True):
     flow: Flow
     disposition: Disposition
     answered: datetime | None
-    duration: int
+    duration: int  # seconds
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One call.
+class StoredRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of one call.
 
     Attributes:
-        published: when it began.
-        saved: when it was over, and so recorded.
+        published: when the call began.
+        saved: when it ended and was recorded.
     """
 
     id: str
     published: datetime
     saved: datetime
-    legs: tuple[Leg, ...]
+    legs: tuple[RecordedLeg, ...]
 
     @property
     def answered(self) -> datetime | None:
-        """When the first leg was answered, if any was."""
+        """When the first leg was answered."""
         return min((leg.answered for leg in self.legs if leg.answered), default=None)
 
     @property
     def disposition(self) -> Disposition:
-        """Of the whole call: answered if a leg was, else as the last leg ended."""
+        """Answered if any leg was, otherwise that of the last leg."""
         return Disposition.ANSWERED if self.answered else self.legs[-1].disposition
 
 
-def record_of(call: Call, began: datetime, saved: datetime, speed: float = 1.0) -> Record:
-    """The record of a call that is over.
+def record_of(
+    call: ScriptedCall, began: datetime, saved: datetime, speed: float = 1.0
+) -> StoredRecord:
+    """Return the record of a call that ended, in wall-clock times and durations.
 
     Args:
-        speed: how much faster than in its script the call went. Times and durations are those that
-            a clock on the wall showed.
+        speed: how many times faster than scripted the call went.
     """
-    first = call.callbacks[0].parameters
-    return Record(
-        id=first.get("CallAPIID", call.id),
+    return StoredRecord(
+        id=call.callbacks[0].parameters.get("CallAPIID", call.id),
         published=began,
         saved=saved,
         legs=tuple(_leg(callbacks, began, speed) for callbacks in _by_leg(call)),
     )
 
 
-def _by_leg(call: Call) -> list[list[Callback]]:
-    """The callbacks of each leg. An extension may have two at once (IN, OUT), or be rung again."""
+def _by_leg(call: ScriptedCall) -> list[list[Callback]]:
+    """Group callbacks by leg. An extension may have two legs at once (IN, OUT) or in sequence."""
     legs: list[list[Callback]] = []
     latest: dict[tuple[str, str], list[Callback]] = {}
     for callback in call.callbacks:
@@ -98,20 +93,20 @@ def _by_leg(call: Call) -> list[list[Callback]]:
     return legs
 
 
-def _leg(callbacks: list[Callback], began: datetime, speed: float) -> Leg:
+def _leg(callbacks: list[Callback], began: datetime, speed: float) -> RecordedLeg:
     last = callbacks[-1]
-    says, extension = last.parameters, last.extension
-    outgoing = says["CallFlow"] == "OUT"
-    source = extension if outgoing else says.get("CallerIDNum", "")
-    destination = says.get("CalledNumber", "") if outgoing else extension
+    parameters, extension = last.parameters, last.extension
+    outgoing = parameters["CallFlow"] == "OUT"
+    source = extension if outgoing else parameters.get("CallerIDNum", "")
+    destination = parameters.get("CalledNumber", "") if outgoing else extension
     answers = [callback.at for callback in callbacks if callback.type in _ANSWERS]
-    ended_unanswered = _DISPOSITIONS.get(says["CallStatus"], Disposition.UNKNOWN)
-    return Leg(
+    unanswered = _DISPOSITIONS.get(parameters["CallStatus"], Disposition.UNKNOWN)
+    return RecordedLeg(
         extension=extension,
         source=source,
         destination=destination,
         flow=_flow(source, destination, outgoing=outgoing),
-        disposition=Disposition.ANSWERED if answers else ended_unanswered,
+        disposition=Disposition.ANSWERED if answers else unanswered,
         answered=began + timedelta(seconds=answers[0] / speed) if answers else None,
         duration=round((last.at - answers[0]) / speed) if answers else 0,
     )

@@ -1,8 +1,7 @@
-"""Collections: paging, filtering, sorting and choosing fields, as every list request has them.
+"""Paging, filtering, sorting and choosing fields, the same for every list request.
 
-Pure. Sources: VoipNow wiki, List Presence (v3) and Presence Service (v5), which disagree on some of
-the limits and words; where they do, both are accepted. List CDR and CDR Resource (v3) for call
-records.
+Pure. Sources: VoipNow wiki, List Presence (v3) and Presence Service (v5); where they disagree on
+limits and words, both are accepted. For call records, List CDR and CDR Resource (v3).
 """
 
 import re
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from unifiedapi.sandbox.refusal import Refused
 
 DEFAULT_COUNT = 20
-LIMIT = 5000  # count and startIndex stay below it
+LIMIT = 5000  # count and startIndex must be below it
 
 Entry = dict[str, Any]
 
@@ -28,28 +27,28 @@ _DESCENDING = {"asc": False, "ascending": False, "desc": True, "descending": Tru
 
 
 @dataclass(frozen=True)
-class Names:
-    """The field names of a resource that the parameters may use."""
+class FieldNames:
+    """The names of a resource's fields that the parameters may use."""
 
     fields: frozenset[str]
     filter_by: frozenset[str]
     sort_by: str
 
 
-EVENTS = Names(
+EVENTS = FieldNames(
     frozenset({"type", "id", "method", "url", "status", "note", "modified", "links"}),
     frozenset({"type", "id", "method", "url", "status", "note", "modified"}),
     "url",
 )
-PRESENCE = Names(
+PRESENCE = FieldNames(
     frozenset({"extension", "status", "registration"}), frozenset({"extension"}), "extension"
 )
 _AGENT = frozenset({"agentNumber", "status", "queue", "type", "identifier"})
-AGENTS = Names(_AGENT | {"links"}, _AGENT, "status")
+AGENTS = FieldNames(_AGENT | {"links"}, _AGENT, "status")
 _RECORD = {"id", "extension", "ownerId", "ownerName", "published", "answered", "phoneCallView"}
-# 4PSA names these, the fields of the statistics beside the records, for `fields`.
+# According to 4PSA, `fields` takes these, the fields of the statistics beside the records.
 _STATISTICS = {"type", "total", "unanswered", "busy", "failed", "unknown", "unallowed", "answered"}
-RECORDS = Names(
+RECORDS = FieldNames(
     frozenset(_RECORD | _STATISTICS),
     frozenset({"source", "destination", "published", "answered"}),
     "published",
@@ -58,33 +57,27 @@ RECORDS = Names(
 
 @dataclass(frozen=True)
 class Query:
-    """The standard request parameters, checked.
+    """The standard request parameters, validated."""
 
-    Attributes:
-        fields: None: all.
-        filter_by: None: no filter.
-        descending: None: unsorted.
-    """
-
-    count: int = DEFAULT_COUNT
-    start: int = 0
-    fields: frozenset[str] | None = None
-    filter_by: str | None = None
-    filter_op: str = "equals"
-    filter_value: tuple[str, ...] = ()
-    descending: bool | None = None
+    count: int
+    start: int
+    fields: frozenset[str] | None  # None for all
+    filter_by: str | None
+    filter_op: str
+    filter_value: tuple[str, ...]
+    descending: bool | None  # None for unsorted
 
     def narrowed(self, entry: Entry) -> Entry:
-        """Only the fields that were asked for."""
+        """Return only the requested fields."""
         fields = self.fields
         return entry if fields is None else {n: v for n, v in entry.items() if n in fields}
 
 
-def read_query(pairs: Iterable[tuple[str, str]], names: Names) -> Query:
-    """The parameters of a list request. Of one that comes twice the last counts, as in PHP.
+def read_query(pairs: Iterable[tuple[str, str]], names: FieldNames) -> Query:
+    """Read the parameters of a list request. The last of duplicates counts, as in PHP.
 
     Raises:
-        Refused: one of them is invalid.
+        Refused: a parameter is not valid.
     """
     single = dict(pairs := list(pairs))
     fields = [name for value in _array(pairs, "fields") for name in value.split(",")]
@@ -115,13 +108,13 @@ def read_query(pairs: Iterable[tuple[str, str]], names: Names) -> Query:
     )
 
 
-def collect(entries: Iterable[Entry], query: Query, names: Names) -> Entry | None:
-    """One page of the entries, or None when it would be empty."""
+def collect(entries: Iterable[Entry], query: Query, names: FieldNames) -> Entry | None:
+    """Return one page of the matching entries, or None if it is empty."""
     return page_of([query.narrowed(e) for e in select(entries, query, names)], query)
 
 
-def select(entries: Iterable[Entry], query: Query, names: Names) -> list[Entry]:
-    """The entries that the filter keeps, sorted. Of a field that is a list, one value must fit."""
+def select(entries: Iterable[Entry], query: Query, names: FieldNames) -> list[Entry]:
+    """Filter and sort the entries. If a field is a list, one value must match."""
     found = list(entries)
     if query.filter_by is not None:
         keeps, by = _OPERATORS[query.filter_op], query.filter_by
@@ -134,7 +127,7 @@ def select(entries: Iterable[Entry], query: Query, names: Names) -> list[Entry]:
 
 
 def page_of(found: Sequence[Entry], query: Query) -> Entry | None:
-    """One page of what was selected."""
+    """Return one page of the selected entries, or None if it is empty."""
     page = found[query.start : query.start + query.count]
     if not page:
         return None
@@ -149,7 +142,7 @@ def page_of(found: Sequence[Entry], query: Query) -> Entry | None:
 
 
 def neighbours(collection: Mapping[str, Any]) -> dict[Literal["next", "prev"], int]:
-    """The startIndex of the pages before and after this one, as far as there are such."""
+    """Return the startIndex of the next and the previous page, if they exist."""
     start, count = collection["startIndex"], collection["itemsPerPage"]
     pages: dict[Literal["next", "prev"], int] = {}
     if start + count < min(collection["totalResults"], LIMIT):
@@ -164,7 +157,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _array(pairs: Iterable[tuple[str, str]], name: str) -> list[str]:
-    """The values of `name=`, `name[]=` and `name[0]=`, each of which may come many times."""
+    """Return the values of `name=`, `name[]=` and `name[0]=`, which may be repeated."""
     form = re.compile(rf"{name}(\[[0-9]*\])?", re.ASCII)
     return [value for key, value in pairs if form.fullmatch(key)]
 

@@ -1,23 +1,23 @@
-"""The whole sandbox PBX: its API, and a control endpoint that places calls on it.
+"""The sandbox PBX with a control endpoint that places calls.
 
     POST /sandbox/calls   {"scenario": "ring-group", "phones": ["0003*210", ...], "speed": 20}
     POST /sandbox/load    {"calls": 1000, "rate": 50, "phones": [...], "speed": 20}
-    GET  /sandbox/tally   what has become of the callbacks so far
+    GET  /sandbox/tally   counts of calls and callbacks
 
-With `"drop": "hangup"` or `"all"` an order's calls lose these callbacks. Each call that is over
-leaves a call record (`GET /uapi/cdr`), whatever became of its callbacks.
+`"drop": "hangup"` or `"all"` suppresses these callbacks. Every call leaves a call record (`GET
+/uapi/cdr`), no matter what happens to its callbacks.
 
-The control endpoint is ours, no VoipNow has it, and it asks for no token: keep it on this machine.
+VoipNow has no such endpoint. It needs no token, so do not expose it to other machines.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -28,73 +28,76 @@ from starlette.routing import Route
 from unifiedapi.resources import EventMethod, EventType
 from unifiedapi.sandbox.call_records import record_of
 from unifiedapi.sandbox.pbx import Drop, Pbx, Registration, Sender
-from unifiedapi.sandbox.scenarios import QUEUE, Call, Scenario, make_call, random_calls
+from unifiedapi.sandbox.scenarios import QUEUE, Scenario, ScriptedCall, make_call, random_calls
 from unifiedapi.sandbox.server import create_sandbox
-from unifiedapi.sandbox.store import Kind, Store
+from unifiedapi.sandbox.store import ExtensionKind, Store
 
 
-class _Placing(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    phones: list[str] | None = None  # all phone terminals, if not said
-    queue: str | None = None  # the first queue, if not said
-    speed: Annotated[float, msgspec.Meta(gt=0)] = 1.0  # 10: a call lasts a tenth of its time
-    seed: int | None = None  # the same one places the same calls
-    drop: Drop = Drop.NONE  # the callbacks that are never made
+class _Order(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    phones: list[str] | None = None  # by default all phone terminals
+    queue: str | None = None  # by default the first queue
+    speed: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    seed: int | None = None  # the same seed places the same calls
+    drop: Drop = Drop.NONE
 
 
-class CallOrder(_Placing):
-    """One call to place."""
+class CallOrder(_Order):
+    """An order for one call."""
 
     scenario: Scenario
 
 
-class LoadOrder(_Placing):
-    """Many calls to place, of all scenarios that there are phones for, or of some."""
+class LoadOrder(_Order):
+    """An order for many calls."""
 
     calls: Annotated[int, msgspec.Meta(ge=1)]
-    rate: Annotated[float, msgspec.Meta(gt=0)] = 10.0  # calls to begin per second
-    scenarios: list[Scenario] | None = None
+    rate: Annotated[float, msgspec.Meta(gt=0)] = 10.0  # calls to start per second
+    scenarios: list[Scenario] | None = None  # by default all that have enough phones
+
+
+_AnyOrder = TypeVar("_AnyOrder", bound=_Order)
 
 
 class Exchange:
-    """Places calls on a sandbox PBX; those who registered phone call events hear of them.
+    """Places calls on a sandbox PBX and makes their callbacks.
 
     Args:
-        store: what the PBX holds.
-        sender: opens the HTTP client that sends the callbacks.
+        store: has the registered phone call events.
+        sender: opens the HTTP client for callbacks.
     """
 
     def __init__(self, store: Store, sender: Sender) -> None:
         self._store = store
         self._sender = sender
         self._running: set[asyncio.Task[None]] = set()
-        self._tallies: list[Pbx] = []
+        self._pbxs: list[Pbx] = []
 
     def call(self, order: CallOrder) -> dict[str, str]:
-        """Place one call, in the background. Return its CallID, as `id`.
+        """Place one call in the background. Return its CallID as `id`.
 
         Raises:
-            ValueError: the PBX has too few phones for it, or not those.
+            ValueError: there are not enough phones, or some do not exist.
         """
-        phones, queue = self._places(order)
+        phones, queue = self._extensions(order)
         call = make_call(order.scenario, Random(order.seed), phones, queue)
         self._start(order, lambda pbx: pbx.place(call))
         return {"id": call.id}
 
     def load(self, order: LoadOrder) -> dict[str, str]:
-        """Place many calls, in the background.
+        """Place many calls in the background.
 
         Raises:
-            ValueError: the PBX has too few phones for them, or not those.
+            ValueError: there are not enough phones, or some do not exist.
         """
-        phones, queue = self._places(order)
+        phones, queue = self._extensions(order)
         scenarios = tuple(order.scenarios or Scenario)
         calls = islice(random_calls(Random(order.seed), phones, scenarios, queue), order.calls)
         self._start(order, lambda pbx: pbx.load(calls, order.rate))
         return {}
 
     def tally(self) -> dict[str, Any]:
-        """What has become of the callbacks so far, of all calls."""
-        tallies = [pbx.tally for pbx in self._tallies]
+        """Return the counts over all calls."""
+        tallies = [pbx.tally for pbx in self._pbxs]
         return {
             "calls": sum(tally.calls for tally in tallies),
             "sent": sum(tally.sent for tally in tallies),
@@ -105,17 +108,17 @@ class Exchange:
         }
 
     async def close(self) -> None:
-        """Hang up: make no more callbacks."""
+        """Stop all calls."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    def _start(self, order: _Placing, place: Any) -> None:
-        def ended(call: Call, began: datetime) -> None:
+    def _start(self, order: _Order, place: Callable[[Pbx], Awaitable[None]]) -> None:
+        def ended(call: ScriptedCall, began: datetime) -> None:
             self._store.add_record(record_of(call, began, datetime.now(UTC), order.speed))
 
         pbx = Pbx(self._sender, self._registered, speed=order.speed, drop=order.drop, ended=ended)
-        self._tallies.append(pbx)
+        self._pbxs.append(pbx)
 
         async def run() -> None:
             async with pbx:
@@ -132,34 +135,30 @@ class Exchange:
             if event.url
         ]
 
-    def _places(self, order: _Placing) -> tuple[list[str], str]:
-        extensions = self._store.extensions
-        phones = order.phones or self._numbers(Kind.PHONE)
-        unknown = [number for number in phones if number not in extensions]
+    def _extensions(self, order: _Order) -> tuple[list[str], str]:
+        """Return the phones and the queue."""
+        phones = order.phones or self._store.numbers(ExtensionKind.PHONE)
+        unknown = [number for number in phones if number not in self._store.extensions]
         if unknown:
-            raise ValueError(f"there is no extension {', '.join(unknown)} on this PBX")
-        queues = self._numbers(Kind.QUEUE)
-        return phones, order.queue or (queues[0] if queues else QUEUE)
-
-    def _numbers(self, kind: Kind) -> list[str]:
-        return [number for number, found in self._store.extensions.items() if found.kind == kind]
+            raise ValueError(f"this PBX has no extension {', '.join(unknown)}")
+        return phones, order.queue or next(iter(self._store.numbers(ExtensionKind.QUEUE)), QUEUE)
 
 
 def create_exchange(
     store: Store, sender: Sender, *, numbers: bool = False, wrapped: bool = False
 ) -> Starlette:
-    """The sandbox PBX as one app: the API of `create_sandbox`, and the control endpoint.
+    """Create the app of `create_sandbox` with the control endpoint.
 
     Args:
-        sender: opens the HTTP client that sends the callbacks, such as `offhook.http.callbacks`.
+        sender: opens the HTTP client for callbacks, such as `offhook.http.callbacks`.
     """
     exchange = Exchange(store, sender)
 
     async def place_call(request: Request) -> Response:
-        return await _ordered(request, CallOrder, exchange.call)
+        return await _carried_out(request, CallOrder, exchange.call)
 
     async def place_load(request: Request) -> Response:
-        return await _ordered(request, LoadOrder, exchange.load)
+        return await _carried_out(request, LoadOrder, exchange.load)
 
     async def tally(request: Request) -> Response:
         return JSONResponse(exchange.tally())
@@ -169,7 +168,7 @@ def create_exchange(
         yield
         await exchange.close()
 
-    app = create_sandbox(
+    return create_sandbox(
         store,
         numbers=numbers,
         wrapped=wrapped,
@@ -180,14 +179,14 @@ def create_exchange(
         ],
         lifespan=lifespan,
     )
-    app.state.exchange = exchange
-    return app
 
 
-async def _ordered(request: Request, kind: Any, carry_out: Any) -> Response:
-    """Read an order, carry it out, and answer 202; or 400 with what is wrong with it."""
+async def _carried_out(
+    request: Request, order: type[_AnyOrder], carry_out: Callable[[_AnyOrder], dict[str, str]]
+) -> Response:
+    """Carry out the order in the body and answer 202, or 400 with what is wrong with it."""
     try:
-        done = carry_out(msgspec.json.decode(await request.body(), type=kind))
+        done = carry_out(msgspec.json.decode(await request.body(), type=order))
     except (msgspec.DecodeError, ValueError) as error:
         body = {"error": {"code": "request_invalid", "message": str(error)}}
         return JSONResponse(body, status_code=400)

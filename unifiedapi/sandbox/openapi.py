@@ -1,5 +1,7 @@
-"""The OpenAPI 3.1 description of one sandbox, as exact as it can be: its own users, extensions
-and agents are named, its form of answer (strings or numbers, bare or in an array) is described.
+"""The OpenAPI 3.1 description of one sandbox.
+
+It is exact: it names this sandbox's users, extensions and agents, and has its form of responses
+(strings or numbers, bare or in an array).
 """
 
 from collections.abc import Iterable
@@ -16,9 +18,10 @@ from unifiedapi.resources import (
     PresenceStatus,
     RegistrationStatus,
 )
-from unifiedapi.sandbox.collection import AGENTS, EVENTS, LIMIT, PRESENCE, RECORDS, Names
-from unifiedapi.sandbox.services import COUNTED, DATE, NUMBER, URL, WITH_EVENTS
-from unifiedapi.sandbox.store import Kind, Store
+from unifiedapi.sandbox.collection import AGENTS, EVENTS, LIMIT, PRESENCE, RECORDS, FieldNames
+from unifiedapi.sandbox.services.cdr import COUNTED, DATE, NUMBER
+from unifiedapi.sandbox.services.phone_call_events import KINDS, URL
+from unifiedapi.sandbox.store import ExtensionKind, Store
 
 Json = dict[str, Any]
 
@@ -27,17 +30,14 @@ _DATES = ("startDate", "endDate", "saveStartDate", "saveEndDate")
 
 
 def describe(store: Store, *, numbers: bool, wrapped: bool) -> Json:
-    """The description, for an app with the same arguments."""
-    with_events = _numbers_of(store, WITH_EVENTS)
-    phones = _numbers_of(store, {Kind.PHONE})
-    queues = _numbers_of(store, {Kind.QUEUE})
+    """Return the description of a sandbox with the same arguments."""
     agents = sorted({a.number for e in store.extensions.values() for a in e.agents})
     users = _path("userId", ["@me", "@viewer", "@owner", *map(str, store.users)])
 
     event_type = _path("eventType", [str(int(member)) for member in EventType])
     event_id = {**_path("eventId", []), "schema": {"type": "string", "pattern": "^[0-9a-z]{16}$"}}
-    events = [users, _path("extension", with_events)]
-    queue = [users, _path("extension", queues)]
+    events = [users, _path("extension", store.numbers(*KINDS))]
+    queue = [users, _path("extension", store.numbers(ExtensionKind.QUEUE))]
     agent = _path("agentId", agents)
     base = "/uapi/extensions/{userId}/{extension}"
 
@@ -53,8 +53,8 @@ def describe(store: Store, *, numbers: bool, wrapped: bool) -> Json:
         _query("flow", {"enum": [int(member) for member in Flow]}),
         _query("disposition", {"enum": [int(member) for member in Disposition]}),
     ]
-    # What was made can be listed, changed and deleted: tools that test follow these.
-    made = {
+    # Links for test tools: a new event can be listed, changed and deleted.
+    links = {
         name: {
             "operationId": name,
             "parameters": {
@@ -74,7 +74,7 @@ def describe(store: Store, *, numbers: bool, wrapped: bool) -> Json:
             "post": {
                 "operationId": "createEvent",
                 "requestBody": _body("NewPhoneCallEvent"),
-                **_operation(one_event, made),
+                **_operation(one_event, links),
             },
             "delete": {"operationId": "deleteEvents", **delete_events},
         },
@@ -94,11 +94,14 @@ def describe(store: Store, *, numbers: bool, wrapped: bool) -> Json:
             "delete": {"operationId": "deleteEvent", **delete_events},
         },
         f"{base}/presence": {
-            "parameters": [users, _path("extension", [*phones, "@self"])],
+            "parameters": [
+                users,
+                _path("extension", [*store.numbers(ExtensionKind.PHONE), "@self"]),
+            ],
             "get": {"operationId": "listPresence", **list_presence},
             "post": {
                 "operationId": "listPresenceAsCurlDoes",
-                "description": "The GET, with a body that is ignored: the documents' curl line.",
+                "description": "Same as GET, for the documents' curl line. The body is ignored.",
                 **list_presence,
             },
         },
@@ -135,7 +138,7 @@ def describe(store: Store, *, numbers: bool, wrapped: bool) -> Json:
                     "type": "apiKey",
                     "in": "header",
                     "name": "x-xsrf-token",
-                    "description": "The same as in the cookie xsrf-token.",
+                    "description": "Must equal the cookie xsrf-token.",
                 },
             },
             "responses": {"Error": _json(_ref("Error"))},
@@ -218,7 +221,7 @@ def _schemas(numbers: bool) -> Json:
         "Presence": _object(presence),
         "QueueAgent": _object(agent),
         "QueueAgentChange": _open({"status": _sent(AgentStatus)}, ["status"]),
-        # With `fields`, entries have only the fields that were asked for.
+        # With `fields`, entries have only the requested fields.
         "PhoneCallEventCollection": _collection(event),
         "PresenceCollection": _collection(presence),
         "QueueAgentCollection": _collection(agent),
@@ -254,7 +257,7 @@ def _collection(fields: Json) -> Json:
 
 
 def _record_collection(fields: Json) -> Json:
-    """Its entries are not in an array: each is under its id."""
+    """Describe a collection whose entries are not an array, but an object by id."""
     collection = _collection(fields)
     count = {"type": "integer", "minimum": 0}
     statistics = {"type": {"enum": [0, 1]}, **dict.fromkeys(COUNTED, count)}
@@ -270,7 +273,7 @@ def _record_collection(fields: Json) -> Json:
     return collection
 
 
-def _list(kind: str, names: Names, wrapped: bool) -> Json:
+def _list(kind: str, names: FieldNames, wrapped: bool) -> Json:
     number = {"type": "integer", "maximum": LIMIT - 1}
     parameters = [
         _query("count", {**number, "minimum": 1, "default": 20}),
@@ -294,7 +297,7 @@ def _list(kind: str, names: Names, wrapped: bool) -> Json:
 def _operation(success: Json, links: Json | None = None, *, or_204: bool = False) -> Json:
     responses = {"200": success | ({"links": links} if links else {})}
     if or_204:
-        responses["204"] = {"description": "There is nothing to return."}
+        responses["204"] = {"description": "Nothing to return."}
     for status in ("400", "401", "501"):
         responses[status] = {"$ref": "#/components/responses/Error"}
     return {"responses": responses}
@@ -329,10 +332,6 @@ def _token_request() -> Json:
     }
 
 
-def _numbers_of(store: Store, kinds: Iterable[Kind]) -> list[str]:
-    return [e.number for e in store.extensions.values() if e.kind in set(kinds)]
-
-
 def _path(name: str, values: list[str]) -> Json:
     return {"name": name, "in": "path", "required": True, "schema": {"enum": values}}
 
@@ -342,7 +341,7 @@ def _query(name: str, schema: Json) -> Json:
 
 
 def _sent(kind: type[IntEnum]) -> Json:
-    """Both forms are taken."""
+    """Describe a number in a request, where both forms are accepted."""
     values = [int(member) for member in kind]
     return {"enum": [*values, *map(str, values)]}
 
@@ -352,7 +351,7 @@ def _answered(kind: type[IntEnum], numbers: bool) -> Json:
 
 
 def _object(properties: Json, required: Iterable[str] | None = None) -> Json:
-    """An object of these properties, all of them required if not told otherwise, and no others."""
+    """Describe an object with only these properties, by default all required."""
     return {**_open(properties, required), "additionalProperties": False}
 
 

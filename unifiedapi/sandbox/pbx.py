@@ -1,7 +1,6 @@
-"""The part of the sandbox PBX that places calls: it makes the callbacks, and counts the answers.
+"""The part of the sandbox PBX that places calls: it makes their callbacks and counts the responses.
 
-A VoipNow PBX calls once: it does not repeat, does not follow redirects, and no document says how
-long it waits.
+Like VoipNow, it does not retry callbacks or follow redirects. VoipNow's timeout is not documented.
 """
 
 import asyncio
@@ -19,41 +18,40 @@ from typing import Literal
 from urllib.parse import urlencode
 
 from unifiedapi.resources import EventType
-from unifiedapi.sandbox.scenarios import Call, Callback
+from unifiedapi.sandbox.scenarios import Callback, ScriptedCall
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What the PBX knows of a phone call event: where to call, and how."""
+    """The URL of a phone call event, and how to request it."""
 
     url: str
     method: Literal["GET", "POST"] = "GET"
 
 
 class Drop(StrEnum):
-    """Which callbacks of a call are lost: never made, as when the PBX or its network fails."""
+    """The callbacks of a call that are never made, as when the PBX or its network fails."""
 
     NONE = "none"
     HANGUP = "hangup"
     ALL = "all"
 
     def loses(self, callback: Callback) -> bool:
-        """Whether this one is lost."""
+        """Return whether this callback is never made."""
         return self is Drop.ALL or (self is Drop.HANGUP and callback.type is EventType.HANGUP)
 
 
 @dataclass(slots=True)
 class Tally:
-    """What has become of the callbacks so far.
+    """Counts calls and their callbacks.
 
     Attributes:
-        calls: the calls that are over, all their callbacks answered or given up.
-        sent: callbacks begun, so none that were dropped; the sum of the others once nothing is on
-            its way.
-        accepted: answered 2xx.
-        refused: answered otherwise, by status.
-        failed: not answered, by reason: `timeout`, `TLS`, `no connection`, `not a URL` or
-            `broken off`.
+        calls: calls whose callbacks are all done.
+        sent: callbacks that were started: in the end the sum of the three below.
+        accepted: callbacks with a 2xx response.
+        refused: callbacks with another response, by status.
+        failed: callbacks without a response, by reason: `timeout`, `TLS`, `no connection`,
+            `not a URL` or `broken off`.
     """
 
     calls: int = 0
@@ -67,7 +65,7 @@ Registered = Callable[[str, EventType], Sequence[Registration]]
 
 
 def registered_in(registrations: Mapping[tuple[str, EventType], Registration]) -> Registered:
-    """One registration at most for an extension and an event type, as in this mapping."""
+    """Look registrations up in a mapping with at most one per extension and event type."""
 
     def look_up(extension: str, event_type: EventType) -> Sequence[Registration]:
         found = registrations.get((extension, event_type))
@@ -76,26 +74,25 @@ def registered_in(registrations: Mapping[tuple[str, EventType], Registration]) -
     return look_up
 
 
-# Sends one callback: method, URL, and form parameters as the body of a POST. Returns the status.
-# Raises `ConnectionAbortedError` when a connection ended before the response, `OSError` when there
-# was none (`ssl.SSLError`: TLS failed), `ValueError` when the URL is none.
+# Sends one callback (method, URL, form body of a POST) and returns the status of the response.
+# Raises `ConnectionAbortedError` if the connection closed before the response, `OSError` if it
+# could not connect (`ssl.SSLError`: TLS failed), `ValueError` if the URL is not valid.
 Send = Callable[[str, str, bytes | None], Awaitable[int]]
 Sender = Callable[[], AbstractAsyncContextManager[Send]]
 
 
 class Pbx:
-    """Places calls: makes their callbacks to whom they are registered for. An async context.
+    """Places calls and makes their callbacks. An async context manager.
 
     Args:
-        sender: opens the HTTP client that sends the callbacks, such as `offhook.http.callbacks`.
-        registered: what is registered for an extension and an event type; asked when the callback
-            is due, so it may change meanwhile.
-        speed: 10 makes a call last a tenth of its time; `math.inf`, no time but that of the
-            answers.
-        timeout: seconds to wait for an answer.
-        concurrency: how many callbacks may be on their way at once; the others wait.
-        drop: which callbacks are lost.
-        ended: told of each call whose last moment has come, with the moment when it began.
+        sender: opens the HTTP client for callbacks, such as `offhook.http.callbacks`.
+        registered: returns the registrations for an extension and an event type; called for each
+            callback when it is due.
+        speed: 10 makes calls ten times faster, `math.inf` as fast as the responses allow.
+        timeout: seconds to wait for a response.
+        concurrency: maximum number of callbacks in flight.
+        drop: callbacks that are never made.
+        ended: called with each call that ends, and the time when it began.
     """
 
     def __init__(
@@ -107,7 +104,7 @@ class Pbx:
         timeout: float = 5.0,
         concurrency: int = 100,
         drop: Drop = Drop.NONE,
-        ended: Callable[[Call, datetime], None] | None = None,
+        ended: Callable[[ScriptedCall, datetime], None] | None = None,
     ) -> None:
         self.tally = Tally()
         self._drop = drop
@@ -131,15 +128,14 @@ class Pbx:
     ) -> None:
         await self._open.aclose()
 
-    async def place(self, call: Call) -> None:
-        """Make the callbacks of one call, each at its time; return when all are answered.
+    async def place(self, call: ScriptedCall) -> None:
+        """Make each callback of a call at its time; return when all are done.
 
-        Like a real PBX it waits for no answer before the next callback, unless time is compressed:
-        then the next moment of the call waits for the answers of the last, lest a slow one be
-        overtaken by what should come seconds after it.
+        Like a real PBX, it does not wait for a response before the next callback. At higher speed
+        it does, so that a slow callback is not overtaken by one that is due seconds later.
         """
         loop = asyncio.get_running_loop()
-        began, moment_began = loop.time(), datetime.now(UTC)
+        began, wall_clock_began = loop.time(), datetime.now(UTC)
         async with asyncio.TaskGroup() as group:
             for at, moment in groupby(call.callbacks, key=lambda callback: callback.at):
                 await asyncio.sleep(began + at / self._speed - loop.time())
@@ -151,18 +147,18 @@ class Pbx:
                 if sent and self._speed > 1:
                     await asyncio.wait(sent)
             if self._ended is not None:
-                self._ended(call, moment_began)
+                self._ended(call, wall_clock_began)
         self.tally.calls += 1
 
-    async def load(self, calls: Iterable[Call], rate: float, duration: float = inf) -> None:
-        """Place calls at a steady rate; return when all are over.
+    async def load(self, calls: Iterable[ScriptedCall], rate: float, duration: float = inf) -> None:
+        """Start calls at a steady rate; return when all are done.
 
-        When the receiver is slower than that, calls begin later: no more callbacks than
-        `concurrency` are on their way, and no new call overtakes those that wait.
+        If the receiver is slower than that, calls start later: new calls wait behind the callbacks
+        that wait for `concurrency`.
 
         Args:
-            rate: calls to begin per second.
-            duration: seconds after which no call begins any more, if `calls` did not end before.
+            rate: calls to start per second.
+            duration: seconds after which no more calls start.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -172,7 +168,7 @@ class Pbx:
                 if begin >= duration:
                     break
                 await asyncio.sleep(began + begin - loop.time())
-                async with self._slots:  # behind all that wait for one
+                async with self._slots:  # behind the callbacks that wait
                     group.create_task(self.place(call))
 
     async def _call_back(self, callback: Callback) -> None:
@@ -202,7 +198,7 @@ class Pbx:
                     self.tally.refused[status] += 1
 
     async def _request(self, registration: Registration, parameters: str) -> int:
-        """The status of the answer. A query that the URL has of its own is kept."""
+        """Return the status of the response. A GET adds the parameters to the URL's query."""
         url, body = registration.url, None
         if registration.method == "GET":
             url += ("&" if "?" in url else "?") + parameters

@@ -1,7 +1,7 @@
-"""What the sandbox refuses, with the codes, statuses and texts of the documents.
+"""The errors of the sandbox's API, with the documents' codes, statuses and texts.
 
-Sources: VoipNow wiki, HTTP Return Codes, and the failure tables of the single requests. Texts of
-rows that were not seen are ours.
+Sources: VoipNow wiki, HTTP Return Codes, and the failure tables of the requests. Texts that we
+could not see there are ours.
 """
 
 _TEXTS = {
@@ -47,10 +47,10 @@ _STATUSES = {"access_denied": 401, "internal_server_error": 500, "request_not_im
 
 
 class Refused(Exception):
-    """The API's answer is an error.
+    """The API answers with an error.
 
     Args:
-        code: one of those that the documents name, or `request_invalid`.
+        code: a documented code, or `request_invalid`.
     """
 
     def __init__(self, code: str) -> None:

@@ -1,10 +1,10 @@
-"""Calls, and the callbacks that a VoipNow PBX makes for each: what `pbx.py` sends.
+"""Scripted calls, and the callbacks that a VoipNow PBX makes for each. `pbx.py` sends them.
 
-Pure: the same `random.Random` seed makes the same calls, CallIDs and all.
+Pure: the same `random.Random` seed makes the same calls, including their CallIDs.
 
-Names, occurrence and meaning of the parameters follow the VoipNow wiki's "Call Events" page. Where
-no document speaks, the choice is ours and has a comment that says so. Numbers are of the ranges
-that Ofcom, the NANPA, the Bundesnetzagentur and ARCEP set aside for fiction.
+Parameter names, presence and meaning follow the VoipNow wiki's "Call Events" page. Comments mark
+what it does not document. Phone numbers are from the ranges that Ofcom, the NANPA, the
+Bundesnetzagentur and ARCEP reserve for fiction.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from typing import Literal
 from unifiedapi.callback import CallStatus
 from unifiedapi.resources import EventType
 
-QUEUE = "0003*400"  # the queue's own extension in queue calls, unless told otherwise
+QUEUE = "0003*400"  # the default extension of the queue in queue calls
 
 
 class Scenario(StrEnum):
@@ -27,33 +27,33 @@ class Scenario(StrEnum):
     OUTGOING = "outgoing"  # to outside, answered
     MISSED = "missed"  # from outside, rang out
     BUSY = "busy"  # from outside, the phone was busy
-    CANCELLED = "cancelled"  # from outside, the caller gave up
-    RING_GROUP = "ring-group"  # three phones ring, one of them answers
-    TRANSFER = "transfer"  # answered, then passed on to a second phone
-    QUEUE = "queue"  # waits in a queue; the first agent lets it ring, the second one answers
+    CANCELLED = "cancelled"  # from outside, the caller hung up first
+    RING_GROUP = "ring-group"  # three phones ring, one answers
+    TRANSFER = "transfer"  # answered, then transferred to a second phone
+    QUEUE = "queue"  # waits in a queue; the first agent does not answer, the second does
     OUTGOING_MISSED = "outgoing-missed"  # to outside, rang out
-    OUTGOING_BUSY = "outgoing-busy"  # to outside, where it is busy
+    OUTGOING_BUSY = "outgoing-busy"  # to outside, the line was busy
     INTERNAL = "internal"  # one phone calls another, which answers
     RING_GROUP_MISSED = "ring-group-missed"  # three phones ring out
-    RING_GROUP_CANCELLED = "ring-group-cancelled"  # three phones ring, the caller gives up
-    TRANSFER_ATTENDED = "transfer-attended"  # passed on after a word with the second phone
-    QUEUE_AGAIN = "queue-again"  # the one agent of a queue answers when it is offered again
-    QUEUE_MISSED = "queue-missed"  # two agents of a queue let it ring, the caller gives up
+    RING_GROUP_CANCELLED = "ring-group-cancelled"  # three phones ring, the caller hangs up
+    TRANSFER_ATTENDED = "transfer-attended"  # transferred after talking to the second phone
+    QUEUE_AGAIN = "queue-again"  # the only agent of a queue answers the second offer
+    QUEUE_MISSED = "queue-missed"  # two agents of a queue do not answer, the caller hangs up
 
     @property
     def phones(self) -> int:
-        """How many phones it takes."""
+        """How many phones it needs."""
         return _SCRIPTS[self][0]
 
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """One callback: when it is made, for which phone call event, and what it says.
+    """One callback of a call.
 
     Attributes:
         at: seconds since the call began.
-        extension: the one that the phone call event is registered on, such as 0003*210.
-        parameters: VoipNow's names; what the PBX would not know is left out.
+        extension: the extension of the phone call event, such as 0003*210.
+        parameters: VoipNow's names; only those that the PBX would know.
     """
 
     at: float
@@ -63,33 +63,36 @@ class Callback:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One call. Its callbacks are sorted by `at` and share `id`, their CallID."""
+class ScriptedCall:
+    """One call. Its callbacks are sorted by `at`; `id` is their CallID."""
 
     id: str
     scenario: Scenario
     callbacks: tuple[Callback, ...]
 
 
-def make_call(scenario: Scenario, rng: Random, phones: Sequence[str], queue: str = QUEUE) -> Call:
-    """A call that goes as the scenario says, between numbers and at a pace of chance.
+def make_call(
+    scenario: Scenario, rng: Random, phones: Sequence[str], queue: str = QUEUE
+) -> ScriptedCall:
+    """Make a call of this scenario with random numbers and times.
 
     Args:
         phones: extensions to choose from.
-        queue: the extension of the queue, for `Scenario.QUEUE`.
+        queue: the extension of the queue in queue scenarios.
 
     Raises:
-        ValueError: the scenario takes more phones than there are.
+        ValueError: there are not enough phones.
     """
     needed, script = _SCRIPTS[scenario]
     if len(phones) < needed:
-        raise ValueError(f"{scenario} takes {needed} phones, there are {len(phones)}")
-    # Looks like Asterisk's unique id, a moment and a sequence number, but both are of chance: two
-    # runs within a second share no CallID, and 10^17 of them hardly meet within one run.
+        raise ValueError(f"{scenario} needs {needed} phones, but there are {len(phones)}")
+    # Looks like Asterisk's unique id, a time and a sequence number. Both are random, so that two
+    # runs within a second share no CallID; among 10^17 values a run will not repeat one.
     call_id = f"{rng.randrange(1_600_000_000, 1_900_000_000)}.{rng.randrange(10**9)}"
-    # The documents promise it in every callback and do not say what it looks like.
+    # The documents promise CallAPIID in every callback, but do not show what it looks like.
     ids = {"CallID": call_id, "CallAPIID": f"{rng.getrandbits(128):032x}"}
-    return Call(call_id, scenario, tuple(script(rng, ids, rng.sample(phones, needed), queue)))
+    draw = _Draw(rng, ids, rng.sample(phones, needed), queue)
+    return ScriptedCall(call_id, scenario, tuple(script(draw)))
 
 
 def random_calls(
@@ -97,24 +100,24 @@ def random_calls(
     phones: Sequence[str],
     scenarios: Sequence[Scenario] = tuple(Scenario),
     queue: str = QUEUE,
-) -> Iterator[Call]:
-    """Calls without end, of those scenarios that have phones enough, each as likely as the next.
+) -> Iterator[ScriptedCall]:
+    """Make endless calls, each of a random scenario among those that have enough phones.
 
     Raises:
-        ValueError: no scenario has.
+        ValueError: no scenario has enough phones.
     """
     possible = [scenario for scenario in scenarios if scenario.phones <= len(phones)]
     if not possible:
-        raise ValueError(f"{len(phones)} phones are too few for {', '.join(scenarios)}")
+        raise ValueError(f"{len(phones)} phones are not enough for {', '.join(scenarios)}")
     return (make_call(rng.choice(possible), rng, phones, queue) for _ in count())
 
 
 @dataclass(frozen=True, slots=True)
-class Leg:
-    """One extension's part in a call, which says the same of itself in each of its callbacks.
+class ScriptedLeg:
+    """One extension's leg of a call.
 
     Attributes:
-        parameters: all but the status and the flow.
+        parameters: those that are the same in each of its callbacks: not the status, not the flow.
     """
 
     extension: str
@@ -127,7 +130,7 @@ class Leg:
 
     def answer(self, at: float) -> Callback:
         answer = EventType.ANSWER_IN if self.flow == "IN" else EventType.ANSWER_OUT
-        # No VoipNow document gives its status; in the dialect of Telphin it is ANSWER.
+        # VoipNow does not document the status here; in Telphin's dialect it is ANSWER.
         return self._callback(at, answer, CallStatus.ANSWER)
 
     def hang_up(self, at: float, status: CallStatus) -> Callback:
@@ -138,46 +141,120 @@ class Leg:
         return Callback(round(at, 3), self.extension, type_, parameters)
 
 
-# A script makes the callbacks of one call, in their order, from its ids, phones and queue.
-_Script = Callable[[Random, Mapping[str, str], Sequence[str], str], list[Callback]]
+# In the functions below, `shared` has the parameters of every leg of the call, such as its ids.
 
 
-def _answered(
-    rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
-) -> list[Callback]:
-    leg = from_outside(phones[0], _caller(rng, ids))
-    answered = _ring(rng)
-    over = answered + _talk(rng)
-    return [leg.dial(0), leg.answer(answered), leg.hang_up(over, CallStatus.ANSWER)]
+def from_outside(extension: str, shared: Mapping[str, str]) -> ScriptedLeg:
+    """Return the leg of an extension that receives a call from outside."""
+    return ScriptedLeg(extension, "IN", {**shared, "CalledExtension": extension})
 
 
-def _outgoing(
-    rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
-) -> list[Callback]:
-    leg = _to_outside(rng, ids, phones[0])
-    answered = _ring(rng)
-    over = answered + _talk(rng)
-    return [leg.dial(0), leg.answer(answered), leg.hang_up(over, CallStatus.ANSWER)]
+def passed_on(extension: str, shared: Mapping[str, str], by: str) -> ScriptedLeg:
+    """Return the leg of an extension to which `by` transfers a call from outside."""
+    # As in Telphin's dialect: CallerExtension is the extension that transfers.
+    own = {"CalledExtension": extension, "CallerExtension": by, "CalledNumber": extension}
+    return ScriptedLeg(extension, "IN", {**shared, **own})
 
 
-def _outgoing_unanswered(status: CallStatus, shortest: float, longest: float) -> _Script:
-    """The script of a call to outside that ends with this status after so many seconds."""
+def to_outside(extension: str, number: str, shared: Mapping[str, str]) -> ScriptedLeg:
+    """Return the leg of an extension that calls a number outside."""
+    # As in Telphin's dialect: the caller's number is the extension.
+    own = {"CallerIDNum": extension, "CallerExtension": extension, "CalledNumber": number}
+    return ScriptedLeg(extension, "OUT", {**shared, **own})
 
-    def script(
-        rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
-    ) -> list[Callback]:
-        leg = _to_outside(rng, ids, phones[0])
-        return [leg.dial(0), leg.hang_up(rng.uniform(shortest, longest), status)]
+
+def inside(calling: str, called: str, shared: Mapping[str, str]) -> tuple[ScriptedLeg, ScriptedLeg]:
+    """Return the legs of the calling and the called extension."""
+    both = {**to_outside(calling, called, shared).parameters, "CalledExtension": called}
+    return ScriptedLeg(calling, "OUT", both), ScriptedLeg(called, "IN", both)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """The phones of one call, and random numbers, names and times for it."""
+
+    rng: Random
+    ids: Mapping[str, str]
+    phones: Sequence[str]
+    queue: str
+
+    def ring(self) -> float:
+        return self.rng.uniform(2, 15)
+
+    def talk(self) -> float:
+        return self.rng.triangular(5, 240, 45)
+
+    def number(self) -> str:
+        return self.rng.choice(_NUMBERS) + "".join(self.rng.choices("0123456789", k=2))
+
+    def caller(self) -> dict[str, str]:
+        """Return the parameters of every leg of a call from outside."""
+        did = self.rng.choice(_DIDS)
+        shared = {
+            **self.ids,
+            "CallerIDNum": self.number(),
+            "CalledDID": did,
+            "CalledNumber": did,
+        }
+        if self.rng.random() < 0.05:
+            shared["CallerIDNum"] = "anonymous"  # as in SIP; VoipNow does not document it
+        elif self.rng.random() < 0.7:
+            shared["CallerIDName"] = self.rng.choice(_CALLERS)
+        return shared
+
+    def colleague(self) -> dict[str, str]:
+        """Return the parameters of every leg of a call from inside."""
+        return {**self.ids, "CallerIDName": self.rng.choice(_COLLEAGUES)}
+
+    def legs(self, *, outgoing: bool) -> list[ScriptedLeg]:
+        """Return the leg of one phone that calls out, or of every phone that a caller rings."""
+        if outgoing:
+            shared = self.colleague()
+            return [to_outside(self.phones[0], self.number(), shared)]
+        shared = self.caller()
+        return [from_outside(phone, shared) for phone in self.phones]
+
+
+# A script makes the callbacks of one call, in order.
+_Script = Callable[[_Draw], list[Callback]]
+
+
+def _answered(*, outgoing: bool = False) -> _Script:
+    """One or more phones ring, the first answers."""
+
+    def script(draw: _Draw) -> list[Callback]:
+        first, *others = draw.legs(outgoing=outgoing)
+        answered = draw.ring()
+        over = answered + draw.talk()
+        return [
+            first.dial(0),
+            *(leg.dial(0) for leg in others),
+            first.answer(answered),
+            # The status of a phone that stops ringing because another answered is not documented.
+            *(leg.hang_up(answered + 0.02, CallStatus.NOANSWER) for leg in others),
+            first.hang_up(over, CallStatus.ANSWER),
+        ]
 
     return script
 
 
-def _internal(
-    rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
-) -> list[Callback]:
-    calling, called = inside(phones[0], phones[1], {**ids, "CallerIDName": rng.choice(_COLLEAGUES)})
-    answered = _ring(rng)
-    over = answered + _talk(rng)
+def _unanswered(
+    status: CallStatus, shortest: float, longest: float, *, outgoing: bool = False
+) -> _Script:
+    """One or more phones ring for this range of seconds, then the call ends with this status."""
+
+    def script(draw: _Draw) -> list[Callback]:
+        legs = draw.legs(outgoing=outgoing)
+        over = draw.rng.uniform(shortest, longest)
+        return [*(leg.dial(0) for leg in legs), *(leg.hang_up(over, status) for leg in legs)]
+
+    return script
+
+
+def _internal(draw: _Draw) -> list[Callback]:
+    calling, called = inside(draw.phones[0], draw.phones[1], draw.colleague())
+    answered = draw.ring()
+    over = answered + draw.talk()
     return [
         calling.dial(0),
         called.dial(0.1),
@@ -188,59 +265,14 @@ def _internal(
     ]
 
 
-def _unanswered(status: CallStatus, shortest: float, longest: float) -> _Script:
-    """The script of a call that ends with this status after so many seconds."""
-
-    def script(
-        rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
-    ) -> list[Callback]:
-        leg = from_outside(phones[0], _caller(rng, ids))
-        return [leg.dial(0), leg.hang_up(rng.uniform(shortest, longest), status)]
-
-    return script
-
-
-def _ring_group(
-    rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
-) -> list[Callback]:
-    caller = _caller(rng, ids)
-    first, *others = [from_outside(phone, caller) for phone in phones]
-    answered = _ring(rng)
-    over = answered + _talk(rng)
-    return [
-        first.dial(0),
-        *(leg.dial(0) for leg in others),
-        first.answer(answered),
-        # No document gives the status of a phone that stops ringing because another one answered.
-        *(leg.hang_up(answered + 0.02, CallStatus.NOANSWER) for leg in others),
-        first.hang_up(over, CallStatus.ANSWER),
-    ]
-
-
-def _ring_group_unanswered(status: CallStatus, shortest: float, longest: float) -> _Script:
-    """The script of a ring group that nobody answers."""
-
-    def script(
-        rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
-    ) -> list[Callback]:
-        caller = _caller(rng, ids)
-        legs = [from_outside(phone, caller) for phone in phones]
-        over = rng.uniform(shortest, longest)
-        return [*(leg.dial(0) for leg in legs), *(leg.hang_up(over, status) for leg in legs)]
-
-    return script
-
-
-def _transfer(
-    rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
-) -> list[Callback]:
-    caller = _caller(rng, ids)
-    first = from_outside(phones[0], caller)
-    second = passed_on(phones[1], caller, by=phones[0])
-    answered = _ring(rng)
-    transferred = answered + _talk(rng)
-    answered_again = transferred + _ring(rng)
-    over = answered_again + _talk(rng)
+def _transfer(draw: _Draw) -> list[Callback]:
+    caller = draw.caller()
+    first = from_outside(draw.phones[0], caller)
+    second = passed_on(draw.phones[1], caller, by=draw.phones[0])
+    answered = draw.ring()
+    transferred = answered + draw.talk()
+    answered_again = transferred + draw.ring()
+    over = answered_again + draw.talk()
     return [
         first.dial(0),
         first.answer(answered),
@@ -251,39 +283,15 @@ def _transfer(
     ]
 
 
-def _queue(
-    rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
-) -> list[Callback]:
-    caller = _caller(rng, ids)
-    waiting = from_outside(queue, caller)
-    silent, willing = (passed_on(phone, caller, by=queue) for phone in phones)
-    offered = rng.uniform(1, 20)
-    offered_again = offered + 15
-    answered = offered_again + _ring(rng)
-    over = answered + _talk(rng)
-    return [
-        waiting.dial(0),
-        waiting.answer(0.1),  # by the queue itself, which plays its music
-        silent.dial(offered),
-        silent.hang_up(offered_again, CallStatus.NOANSWER),
-        willing.dial(offered_again + 0.5),
-        willing.answer(answered + 0.5),
-        willing.hang_up(over, CallStatus.ANSWER),
-        waiting.hang_up(over + 0.02, CallStatus.ANSWER),
-    ]
-
-
-def _transfer_attended(
-    rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
-) -> list[Callback]:
-    # Inferred: the call in between has the same CallID, as in Telphin's dialect.
-    first = from_outside(phones[0], _caller(rng, ids))
-    asking, second = inside(phones[0], phones[1], {**ids, "CallerIDName": rng.choice(_COLLEAGUES)})
-    answered = _ring(rng)
-    asked = answered + _talk(rng)
-    answered_again = asked + _ring(rng)
-    transferred = answered_again + rng.uniform(3, 20)
-    over = transferred + _talk(rng)
+def _transfer_attended(draw: _Draw) -> list[Callback]:
+    # Inferred: the consultation call has the same CallID, as in Telphin's dialect.
+    first = from_outside(draw.phones[0], draw.caller())
+    asking, second = inside(draw.phones[0], draw.phones[1], draw.colleague())
+    answered = draw.ring()
+    asked = answered + draw.talk()
+    answered_again = asked + draw.ring()
+    transferred = answered_again + draw.rng.uniform(3, 20)
+    over = transferred + draw.talk()
     return [
         first.dial(0),
         first.answer(answered),
@@ -297,129 +305,51 @@ def _transfer_attended(
     ]
 
 
-def _queue_again(
-    rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
-) -> list[Callback]:
-    caller = _caller(rng, ids)
-    waiting, agent = from_outside(queue, caller), passed_on(phones[0], caller, by=queue)
-    offered = rng.uniform(1, 20)
-    offered_again = offered + 15
-    answered = offered_again + _ring(rng)
-    over = answered + _talk(rng)
-    return [
-        waiting.dial(0),
-        waiting.answer(0.1),
-        agent.dial(offered),
-        agent.hang_up(offered_again, CallStatus.NOANSWER),
-        agent.dial(offered_again + 0.5),
-        agent.answer(answered + 0.5),
-        agent.hang_up(over + 0.5, CallStatus.ANSWER),
-        waiting.hang_up(over + 0.52, CallStatus.ANSWER),
-    ]
+def _queue(*, answered: bool) -> _Script:
+    """The first agent does not answer; the last, who may be the same one, answers or not."""
+
+    def script(draw: _Draw) -> list[Callback]:
+        caller = draw.caller()
+        waiting = from_outside(draw.queue, caller)
+        agents = [passed_on(phone, caller, by=draw.queue) for phone in draw.phones]
+        first, last = agents[0], agents[-1]
+        offered = draw.rng.uniform(1, 20)
+        offered_again = offered + 15
+        rang = offered_again + draw.ring()
+        over = rang + draw.talk() if answered else rang
+        return [
+            waiting.dial(0),
+            waiting.answer(0.1),  # by the queue itself, which plays music
+            first.dial(offered),
+            first.hang_up(offered_again, CallStatus.NOANSWER),
+            last.dial(offered_again + 0.5),
+            *([last.answer(rang + 0.5)] if answered else []),
+            last.hang_up(over, CallStatus.ANSWER if answered else CallStatus.CANCEL),
+            # Not documented for an unanswered call, but the queue did answer.
+            waiting.hang_up(over + 0.02, CallStatus.ANSWER),
+        ]
+
+    return script
 
 
-def _queue_missed(
-    rng: Random, ids: Mapping[str, str], phones: Sequence[str], queue: str
-) -> list[Callback]:
-    caller = _caller(rng, ids)
-    waiting = from_outside(queue, caller)
-    silent, ringing = (passed_on(phone, caller, by=queue) for phone in phones)
-    offered = rng.uniform(1, 20)
-    offered_again = offered + 15
-    over = offered_again + _ring(rng)
-    return [
-        waiting.dial(0),
-        waiting.answer(0.1),
-        silent.dial(offered),
-        silent.hang_up(offered_again, CallStatus.NOANSWER),
-        ringing.dial(offered_again + 0.5),
-        ringing.hang_up(over, CallStatus.CANCEL),
-        # No document tells; it was answered by the queue.
-        waiting.hang_up(over + 0.02, CallStatus.ANSWER),
-    ]
-
-
-_SCRIPTS: Mapping[Scenario, tuple[int, _Script]] = {  # with the number of phones each takes
-    Scenario.ANSWERED: (1, _answered),
-    Scenario.OUTGOING: (1, _outgoing),
+_SCRIPTS: Mapping[Scenario, tuple[int, _Script]] = {  # with the number of phones
+    Scenario.ANSWERED: (1, _answered()),
+    Scenario.OUTGOING: (1, _answered(outgoing=True)),
     Scenario.MISSED: (1, _unanswered(CallStatus.NOANSWER, 20, 40)),
     Scenario.BUSY: (1, _unanswered(CallStatus.BUSY, 0.1, 1)),
     Scenario.CANCELLED: (1, _unanswered(CallStatus.CANCEL, 2, 18)),
-    Scenario.RING_GROUP: (3, _ring_group),
+    Scenario.RING_GROUP: (3, _answered()),
     Scenario.TRANSFER: (2, _transfer),
-    Scenario.QUEUE: (2, _queue),
-    Scenario.OUTGOING_MISSED: (1, _outgoing_unanswered(CallStatus.NOANSWER, 20, 40)),
-    Scenario.OUTGOING_BUSY: (1, _outgoing_unanswered(CallStatus.BUSY, 1, 3)),
+    Scenario.QUEUE: (2, _queue(answered=True)),
+    Scenario.OUTGOING_MISSED: (1, _unanswered(CallStatus.NOANSWER, 20, 40, outgoing=True)),
+    Scenario.OUTGOING_BUSY: (1, _unanswered(CallStatus.BUSY, 1, 3, outgoing=True)),
     Scenario.INTERNAL: (2, _internal),
-    Scenario.RING_GROUP_MISSED: (3, _ring_group_unanswered(CallStatus.NOANSWER, 20, 40)),
-    Scenario.RING_GROUP_CANCELLED: (3, _ring_group_unanswered(CallStatus.CANCEL, 2, 18)),
+    Scenario.RING_GROUP_MISSED: (3, _unanswered(CallStatus.NOANSWER, 20, 40)),
+    Scenario.RING_GROUP_CANCELLED: (3, _unanswered(CallStatus.CANCEL, 2, 18)),
     Scenario.TRANSFER_ATTENDED: (2, _transfer_attended),
-    Scenario.QUEUE_AGAIN: (1, _queue_again),
-    Scenario.QUEUE_MISSED: (2, _queue_missed),
+    Scenario.QUEUE_AGAIN: (1, _queue(answered=True)),
+    Scenario.QUEUE_MISSED: (2, _queue(answered=False)),
 }
-
-
-def from_outside(extension: str, caller: Mapping[str, str]) -> Leg:
-    """A leg of an extension that somebody outside calls.
-
-    Args:
-        caller: what every leg of the call says, its ids too.
-    """
-    return Leg(extension, "IN", {**caller, "CalledExtension": extension})
-
-
-def passed_on(extension: str, caller: Mapping[str, str], by: str) -> Leg:
-    """A leg of an extension to which another one, `by`, passes a call from outside."""
-    # As in Telphin's dialect: CallerExtension is the one that passed the call on.
-    says = {"CalledExtension": extension, "CallerExtension": by, "CalledNumber": extension}
-    return Leg(extension, "IN", {**caller, **says})
-
-
-def to_outside(extension: str, number: str, says: Mapping[str, str]) -> Leg:
-    """The leg of an extension that calls outside.
-
-    Args:
-        says: what every leg of the call says, its ids too.
-    """
-    # As in Telphin's dialect: the number of one who calls out is the extension.
-    own = {"CallerIDNum": extension, "CallerExtension": extension, "CalledNumber": number}
-    return Leg(extension, "OUT", {**says, **own})
-
-
-def inside(calling: str, called: str, says: Mapping[str, str]) -> tuple[Leg, Leg]:
-    """The legs of an extension that calls another one, and of that one."""
-    both = {**to_outside(calling, called, says).parameters, "CalledExtension": called}
-    return Leg(calling, "OUT", both), Leg(called, "IN", both)
-
-
-def _to_outside(rng: Random, ids: Mapping[str, str], extension: str) -> Leg:
-    says = {**ids, "CallerIDName": rng.choice(_COLLEAGUES)}
-    return to_outside(extension, _number(rng), says)
-
-
-def _caller(rng: Random, ids: Mapping[str, str]) -> dict[str, str]:
-    """What every leg of a call from outside says of its caller and of the number dialled."""
-    did = rng.choice(_DIDS)
-    says = {**ids, "CallerIDNum": _number(rng), "CalledDID": did, "CalledNumber": did}
-    if rng.random() < 0.05:
-        says["CallerIDNum"] = "anonymous"  # as SIP has it; no VoipNow document tells
-    elif rng.random() < 0.7:
-        says["CallerIDName"] = rng.choice(_CALLERS)
-    return says
-
-
-def _number(rng: Random) -> str:
-    digits = rng.choice(_NUMBERS)
-    return digits + "".join(rng.choices("0123456789", k=2))
-
-
-def _ring(rng: Random) -> float:
-    return rng.uniform(2, 15)
-
-
-def _talk(rng: Random) -> float:
-    return rng.triangular(5, 240, 45)
-
 
 _NUMBERS = (  # of people outside: all but the last two digits
     "4416149601",

@@ -1,19 +1,6 @@
-"""What the sandbox PBX holds: users, extensions, agents, events, call records, apps, tokens.
+"""The contents of the sandbox PBX: users, extensions, agents, events, call records, apps, tokens.
 
-All in memory. It starts from a TOML file, or from `EXAMPLE`:
-
-    [[users]]
-    id = 12
-    organization = "0003"
-
-    [[extensions]]
-    number = "0003*210"
-    user = 12
-
-    [[apps]]
-    id = "example-app"
-    secret = "not so secret"
-    user = 12
+Everything is in memory. The PBX starts from a TOML file such as `example.toml`.
 """
 
 import hmac
@@ -23,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -37,22 +24,23 @@ from unifiedapi.resources import (
     PresenceStatus,
     RegistrationStatus,
 )
-from unifiedapi.sandbox.call_records import Record
+from unifiedapi.sandbox.call_records import StoredRecord
 
-MAX_RECORDS = 10_000  # hardly more than the API reaches; older ones are forgotten
-REFRESH_LIFETIME = 86400.0  # seconds; no document tells
+EXAMPLE = Path(__file__).with_name("example.toml")
+MAX_RECORDS = 10_000  # a little more than the API can return
+REFRESH_LIFETIME = 86400.0  # seconds; not documented
 
 
 class Level(StrEnum):
-    """Which users' extensions an account may manage."""
+    """The users whose extensions an account may manage."""
 
-    ADMINISTRATOR = "administrator"  # everybody's
-    ORGANIZATION = "organization"  # those of its organization's users
-    USER = "user"  # its own
+    ADMINISTRATOR = "administrator"  # all users
+    ORGANIZATION = "organization"  # the users of its organization
+    USER = "user"  # itself
 
 
-class Kind(StrEnum):
-    """What an extension is."""
+class ExtensionKind(StrEnum):
+    """The kinds of extensions."""
 
     PHONE = "phone"
     QUEUE = "queue"
@@ -73,17 +61,12 @@ class User(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: Level = Level.USER
 
 
-class Phone(msgspec.Struct, forbid_unknown_fields=True):
-    """A phone that an extension is registered on, or was.
+class Device(msgspec.Struct, forbid_unknown_fields=True):
+    """A phone that is or was registered to an extension."""
 
-    Attributes:
-        agent: its name for itself (SIP user agent).
-        expire: when the registration ends.
-    """
-
-    agent: str
+    agent: str  # SIP user agent
     registration: RegistrationStatus = RegistrationStatus.REGISTERED
-    expire: datetime | None = None
+    expire: datetime | None = None  # when the registration expires
 
 
 class Agent(msgspec.Struct, forbid_unknown_fields=True):
@@ -91,7 +74,7 @@ class Agent(msgspec.Struct, forbid_unknown_fields=True):
 
     Attributes:
         number: an extension, or a public number for a remote agent.
-        identifier: a remote agent's id; empty for a local one.
+        identifier: a remote agent's id; empty for a local agent.
     """
 
     number: str
@@ -103,27 +86,26 @@ class Extension(msgspec.Struct, forbid_unknown_fields=True):
     """An extension.
 
     Attributes:
-        number: the extended one, such as 0003*210.
-        user: the id of the user who owns it.
-        status: what a phone terminal is doing.
-        phones: of a phone terminal.
+        number: the extended number, such as 0003*210.
+        user: the id of the owner.
+        status: of a phone terminal, like `phones`.
         agents: of a queue.
     """
 
     number: str
     user: int
-    kind: Kind = Kind.PHONE
+    kind: ExtensionKind = ExtensionKind.PHONE
     status: PresenceStatus = PresenceStatus.ONLINE
-    phones: list[Phone] = []
+    phones: list[Device] = []
     agents: list[Agent] = []
 
 
 class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An app that is registered to an account.
+    """An app that is registered under an account.
 
     Attributes:
-        trusted: it may get a token without a person who agrees (client credentials).
-        refresh: its tokens come with a refresh token; no document says when VoipNow gives one.
+        trusted: whether it may get a token without a person's consent (client credentials).
+        refresh: whether it gets refresh tokens; VoipNow does not document when it issues them.
     """
 
     id: str
@@ -134,12 +116,12 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Contents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is in the file.
+    """The TOML file.
 
     Attributes:
-        tokens: access tokens that never end, each with the id of its user.
-        sessions: web sessions that never end, the `vn` cookie of each with the id of its user.
-        timezone: of the PBX, such as Europe/Berlin.
+        tokens: access tokens that never expire, with user ids.
+        sessions: web sessions that never expire: `vn` cookies with user ids.
+        timezone: the PBX's, such as Europe/Berlin.
     """
 
     users: list[User]
@@ -150,36 +132,41 @@ class Contents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timezone: str = "UTC"
 
 
-class Issued(msgspec.Struct, frozen=True):
-    """A new token: the answer of the token endpoint. Lives for `expires_in` seconds."""
+class IssuedToken(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The response of the token endpoint."""
 
     access_token: str
-    expires_in: int
+    expires_in: int  # seconds
+    token_type: Literal["Bearer"]
     refresh_token: str | None = None
 
 
 class _Grant(msgspec.Struct, frozen=True):
     subject: str | int  # the app of a refresh token, the user of an access token
-    ends_at: float
+    expires_at: float
 
 
 class Store:
-    """The state of a sandbox PBX. Not for several threads.
+    """The state of a sandbox PBX. Not thread-safe.
 
     Args:
-        token_lifetime: seconds; the documents say 1 hour, older revisions of them 2.
+        token_lifetime: seconds; the documents say 1 hour, older revisions 2.
+        max_records: number of call records to keep.
 
     Raises:
-        ValueError: two of the same, or an owner who does not exist.
+        ValueError: the contents have duplicates, or an owner who does not exist.
     """
 
-    def __init__(self, contents: Contents, *, token_lifetime: int = 3600) -> None:
+    def __init__(
+        self, contents: Contents, *, token_lifetime: int = 3600, max_records: int = MAX_RECORDS
+    ) -> None:
         self.users = {user.id: user for user in contents.users}
         self.extensions = {extension.number: extension for extension in contents.extensions}
         self.apps = {app.id: app for app in contents.apps}
         self.token_lifetime = token_lifetime
         self.zone = _zone(contents.timezone)
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, StoredRecord] = {}
+        self._max_records = max_records
         self._sessions = contents.sessions
         self._events: dict[str, list[PhoneCallEvent]] = {number: [] for number in self.extensions}
         self._tokens = {
@@ -190,29 +177,32 @@ class Store:
 
     @classmethod
     def load(cls, path: str | Path, *, token_lifetime: int = 3600) -> Self:
-        """Read a file.
+        """Read a TOML file.
 
         Raises:
-            OSError: it cannot be read.
-            ValueError: it is wrong; the message names the place.
+            OSError: the file cannot be read.
+            ValueError: the file is not valid; the message says where.
         """
         contents = msgspec.toml.decode(Path(path).read_bytes(), type=Contents)
         return cls(contents, token_lifetime=token_lifetime)
 
     @classmethod
     def example(cls, *, token_lifetime: int = 3600) -> Self:
-        """A small organization: the one of the documents' examples, and a queue, an IVR, ..."""
-        contents = msgspec.toml.decode(EXAMPLE, type=Contents)
-        return cls(contents, token_lifetime=token_lifetime)
+        """Return a small organization with phones, a queue and an IVR."""
+        return cls.load(EXAMPLE, token_lifetime=token_lifetime)
+
+    def numbers(self, *kinds: ExtensionKind) -> list[str]:
+        """Return the numbers of the extensions of these kinds."""
+        return [number for number, found in self.extensions.items() if found.kind in kinds]
 
     # Phone call events
 
     def events(self, extension: str) -> list[PhoneCallEvent]:
-        """The phone call events of an extension, oldest first."""
+        """Return the phone call events of an extension, oldest first."""
         return list(self._events[extension])
 
     def registrations(self, extension: str, type: EventType) -> list[PhoneCallEvent]:  # noqa: A002
-        """The callbacks to make when this happens to the extension: url and method of each."""
+        """Return the enabled phone call events of this type."""
         return [
             event
             for event in self._events.get(extension, [])
@@ -229,7 +219,6 @@ class Store:
         status: EventStatus = EventStatus.ENABLED,
         note: str = "",
     ) -> PhoneCallEvent:
-        """Register a callback."""
         event = PhoneCallEvent(
             type=type,
             id=secrets.token_hex(8),
@@ -250,63 +239,62 @@ class Store:
         return events[place]
 
     def remove_events(self, extension: str, ids: set[str]) -> None:
-        """Forget these."""
         self._events[extension] = [e for e in self._events[extension] if e.id not in ids]
 
     # Call records
 
-    def records(self) -> list[Record]:
-        """The latest `MAX_RECORDS` calls that are over, in the order in which they ended."""
+    def records(self) -> list[StoredRecord]:
+        """Return the latest calls, in the order in which they ended."""
         return list(self._records.values())
 
-    def add_record(self, record: Record) -> None:
-        """Keep a call that is over; a call with the same id (placed from the same seed) goes."""
+    def add_record(self, record: StoredRecord) -> None:
+        """Add a call that ended. It replaces one with the same id (placed from the same seed)."""
         self._records.pop(record.id, None)
         self._records[record.id] = record
-        if len(self._records) > MAX_RECORDS:
+        if len(self._records) > self._max_records:
             del self._records[next(iter(self._records))]
 
     # Tokens and sessions
 
     def app(self, client_id: str, client_secret: str) -> App | None:
-        """The app with this key and secret."""
+        """Return the app with this key and secret, or None."""
         app = self.apps.get(client_id)
         secret = app.secret if app else ""
         right = hmac.compare_digest(secret.encode(), client_secret.encode("utf-8", "replace"))
         return app if right else None
 
-    def issue(self, app: App) -> Issued:
-        """A token for the app's user. 4PSA's own client refuses tokens with other characters."""
-        token = secrets.token_urlsafe(24)
+    def issue(self, app: App) -> IssuedToken:
+        """Issue a token for the app's user."""
+        token = secrets.token_urlsafe(24)  # 4PSA's own client refuses other characters
         self._tokens[token] = _Grant(app.user, time.time() + self.token_lifetime)
         refresh_token = None
         if app.refresh:
             refresh_token = secrets.token_urlsafe(24)
             self._refresh_tokens[refresh_token] = _Grant(app.id, time.time() + REFRESH_LIFETIME)
-        return Issued(token, self.token_lifetime, refresh_token)
+        return IssuedToken(token, self.token_lifetime, "Bearer", refresh_token)
 
     def use_refresh_token(self, app: App, refresh_token: str) -> bool:
-        """Whether it is good for this app; it is not, after that."""
+        """Return whether the token is valid for this app, and invalidate it."""
         grant = self._refresh_tokens.get(refresh_token)
         if grant is None or grant.subject != app.id:
             return False
         del self._refresh_tokens[refresh_token]
-        return grant.ends_at > time.time()
+        return grant.expires_at > time.time()
 
     def user_of(self, token: str) -> User | None:
-        """Whose token this is, if it has not ended."""
+        """Return the user of a token that has not expired, or None."""
         grant = self._tokens.get(token)
-        if grant is None or grant.ends_at <= time.time():
+        if grant is None or grant.expires_at <= time.time():
             return None
         return self.users[int(grant.subject)]
 
     def user_of_session(self, cookie: str) -> User | None:
-        """Whose web session this is; the cookie's value is as in the header, not decoded."""
+        """Return the user of a web session, or None. The cookie is not decoded."""
         user = self._sessions.get(cookie)
         return None if user is None else self.users[user]
 
     def revoke_tokens(self) -> None:
-        """As when the app's secret is regenerated: no access token is good any more."""
+        """Invalidate all access tokens, as when an app's secret is regenerated."""
         self._tokens.clear()
 
 
@@ -323,131 +311,26 @@ def _check(contents: Contents) -> None:
         **{f"token {n}": user for n, user in enumerate(contents.tokens.values(), 1)},
         **{f"session {n}": user for n, user in enumerate(contents.sessions.values(), 1)},
     }
-    faults += [f"{name}: no user {user}" for name, user in owners.items() if user not in known]
+    faults += [
+        f"{name}: there is no user {user}" for name, user in owners.items() if user not in known
+    ]
     if faults:
         raise ValueError("; ".join(faults))
 
 
 def _twice(what: str, names: list[str]) -> Iterator[str]:
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"{what}: {name} is there twice"
+        yield f"{what}: {name} occurs twice"
 
 
 def _zone(name: str) -> tzinfo:
-    if name == "UTC":  # it needs no database of time zones
+    if name == "UTC":  # works without a time zone database
         return UTC
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ValueError(f"timezone: there is no {name}") from error
+        raise ValueError(f"timezone: {name} is not a known time zone") from error
 
 
 def _now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
-
-
-# The phone of 0003*210 is that of the sample in List Presence; the session is that of the curl line
-# in Presence Service (v5). App, secret and tokens are for trying out, and good nowhere else.
-EXAMPLE = """
-[[users]]
-id = 1
-organization = ""
-level = "administrator"
-
-[[users]]
-id = 3
-organization = "0003"
-level = "organization"
-
-[[users]]
-id = 12
-organization = "0003"
-
-[[users]]
-id = 13
-organization = "0003"
-
-[[users]]
-id = 40
-organization = "0004"
-
-[[apps]]
-id = "sandbox-app"
-secret = "sandbox-secret"
-user = 3
-
-[tokens]
-sandbox-token-administrator = 1
-sandbox-token = 3
-sandbox-token-user = 12
-
-[sessions]
-"XI%2Cm-tpsEWgqBMBCNVpeAnUEaeqCpG7f" = 3
-
-[[extensions]]
-number = "0003*210"
-user = 12
-status = 0
-[[extensions.phones]]
-agent = "3CXPhone 5.0.14439.0"
-registration = -1
-expire = 2011-02-10T15:10:55Z
-
-[[extensions]]
-number = "0003*211"
-user = 12
-[[extensions.phones]]
-agent = "Yealink SIP-T46S 66.86.0.15"
-registration = 1
-expire = 2030-01-01T00:00:00Z
-
-[[extensions]]
-number = "0003*212"
-user = 13
-status = 3
-[[extensions.phones]]
-agent = "snomD785/10.1.198.19"
-registration = 1
-expire = 2030-01-01T00:00:00Z
-[[extensions.phones]]
-agent = "Zoiper v2.10.20"
-registration = -2
-
-[[extensions]]
-number = "0003*213"
-user = 13
-status = 0
-
-[[extensions]]
-number = "0003*400"
-user = 3
-kind = "queue"
-[[extensions.agents]]
-number = "0003*210"
-status = 1
-[[extensions.agents]]
-number = "0003*212"
-[[extensions.agents]]
-number = "+442079460123"
-status = 2
-identifier = "7"
-
-[[extensions]]
-number = "0003*500"
-user = 3
-kind = "ivr"
-
-[[extensions]]
-number = "0003*600"
-user = 3
-kind = "conference"
-
-[[extensions]]
-number = "0003*700"
-user = 3
-kind = "voicemail"
-
-[[extensions]]
-number = "0004*210"
-user = 40
-"""

@@ -1,4 +1,4 @@
-"""A certificate authority for one run, so that the sandbox can speak TLS."""
+"""A certificate authority for one run of the sandbox, so that it can use TLS."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Certificate:
-    """PEM files: what a client must trust, and what a server shows and keeps to itself."""
+    """PEM files: the authority for clients, certificate and key for the server."""
 
     ca_file: Path
     certificate_file: Path
@@ -14,10 +14,10 @@ class Certificate:
 
 
 def make_certificate(directory: str | Path, *names: str) -> Certificate:
-    """Make a certificate, and the authority that signed it, in a directory that exists.
+    """Create a certificate and its authority in an existing directory.
 
     Args:
-        names: host names and addresses that it is good for; `localhost` and `127.0.0.1` if none.
+        names: host names and addresses; by default `localhost` and `127.0.0.1`.
 
     Raises:
         RuntimeError: the package `trustme` is not installed.
@@ -28,8 +28,8 @@ def make_certificate(directory: str | Path, *names: str) -> Certificate:
         raise RuntimeError("TLS needs the package trustme: pip install trustme") from error
     authority = trustme.CA()
     issued = authority.issue_cert(*(names or ("localhost", "127.0.0.1")))
-    place = Path(directory)
-    made = Certificate(place / "ca.pem", place / "certificate.pem", place / "key.pem")
+    folder = Path(directory)
+    made = Certificate(folder / "ca.pem", folder / "certificate.pem", folder / "key.pem")
     made.key_file.touch(mode=0o600)
     authority.cert_pem.write_to_path(made.ca_file)
     issued.private_key_pem.write_to_path(made.key_file)

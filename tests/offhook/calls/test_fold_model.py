@@ -14,7 +14,8 @@ from offhook.calls import CallState, fold, summarize, tell
 from offhook.event import CallEvent, EventType, new_event_id, read_event
 from tests.offhook.calls.folding import BEGAN, TIMEOUT, Line, lawful, play, verdict
 from unifiedapi.callback import CallStatus
-from unifiedapi.sandbox.scenarios import Callback, Leg, from_outside, inside, passed_on, to_outside
+from unifiedapi.sandbox.scenarios import Callback, from_outside, inside, passed_on, to_outside
+from unifiedapi.sandbox.scenarios import ScriptedLeg as Leg
 
 PHONES = [f"0003*21{n}" for n in range(6)]
 QUEUE, IVR = "0003*400", "0003*500"

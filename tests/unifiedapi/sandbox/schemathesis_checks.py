@@ -1,11 +1,11 @@
-"""A check of ours for schemathesis, which loads this file by name."""
+"""A custom check, which schemathesis loads by the name of this file."""
 
 from typing import Any
 
 import schemathesis
 
-# Whose extension it is, whether an id or an agent exists, that a filter needs a value (and which),
-# how many days a month has, and that one date is after another.
+# Facts that a schema cannot express: who owns an extension, whether an id or an agent exists, which
+# values suit a filter, how many days a month has, the order of dates.
 NO_SCHEMA_SAYS = {
     "extension_invalid",
     "pce_id_invalid",
@@ -27,7 +27,7 @@ NO_SCHEMA_SAYS = {
 def refused_only_for_what_no_schema_says(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
-    """A request that fits the description is answered, or refused for a fact about the PBX."""
+    """A request that matches the schema succeeds, or is refused for another reason."""
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
     if response.status_code in (200, 204, 401):

@@ -1,8 +1,9 @@
-"""The whole sandbox PBX: who registers a phone call event through the API hears of the calls."""
+"""The whole sandbox PBX: events registered through the API lead to callbacks of placed calls."""
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -15,8 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from offhook.http.callbacks import callbacks
-from tests.unifiedapi.serving import serve
-from unifiedapi.blocking import BlockingUnifiedApi
+from tests.unifiedapi.serving import read, serve
+from unifiedapi.client import UnifiedApi
 from unifiedapi.oauth import BearerToken
 from unifiedapi.resources import Disposition, EventMethod, EventStatus, EventType
 from unifiedapi.sandbox.control import create_exchange
@@ -28,16 +29,16 @@ PHONE = "0003*210"
 
 
 class Listener:
-    """Counts the callbacks that come in, by what the URL says."""
+    """Counts callbacks by name in the URL and method."""
 
     def __init__(self) -> None:
-        self.heard: Counter[tuple[str, str]] = Counter()
+        self.received: Counter[tuple[str, str]] = Counter()
         self.calls: set[str] = set()
 
     async def __call__(self, request: Request) -> Response:
         body = (await request.body()).decode()
         query = parse_qs(urlsplit(str(request.url)).query if request.method == "GET" else body)
-        self.heard[request.path_params["name"], request.method] += 1
+        self.received[request.path_params["name"], request.method] += 1
         self.calls.add(query["CallID"][0])
         return Response()
 
@@ -56,124 +57,119 @@ def callback_url(listener: Listener) -> Iterator[str]:
         yield url
 
 
-Started = tuple[str, BlockingUnifiedApi]
+@dataclass
+class Running:
+    """A sandbox PBX over TLS, and a client for it."""
+
+    url: str
+    api: UnifiedApi
+
+    async def register(self, type_: EventType, url: str, **options: Any) -> None:
+        await self.api.phone_call_events.create(PHONE, type=type_, url=url, **options)
+
+    def order(self, what: str, **fields: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}/sandbox/{what}", json=fields)
+
+    def settled(self) -> dict[str, Any]:
+        """Wait until all calls are over. Return the tally."""
+        deadline = time.monotonic() + 20
+        while True:
+            tally: dict[str, Any] = httpx.get(f"{self.url}/sandbox/tally").json()
+            if not tally["running"]:
+                return tally
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 @pytest.fixture
-def pbx(
+async def pbx(
     store: Store, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Started]:
+) -> AsyncIterator[Running]:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.ca_file))
-    token = store.issue(next(iter(store.apps.values()))).access_token
-    with (
-        serve(create_exchange(store, callbacks), certificate) as url,
-        BlockingUnifiedApi(url, BearerToken(token), ca_file=certificate.ca_file) as api,
-    ):
-        yield url, api
+    token = BearerToken(store.issue(next(iter(store.apps.values()))).access_token)
+    with serve(create_exchange(store, callbacks), certificate) as url:
+        async with UnifiedApi(url, token, ca_file=certificate.ca_file) as api:
+            yield Running(url, api)
 
 
-def order(url: str, what: str, **fields: Any) -> httpx.Response:
-    return httpx.post(f"{url}/sandbox/{what}", json=fields)
-
-
-def settled(url: str) -> dict[str, Any]:
-    """The tally, when all calls are over."""
-    deadline = time.monotonic() + 20
-    while True:
-        tally: dict[str, Any] = httpx.get(f"{url}/sandbox/tally").json()
-        if not tally["running"] or time.monotonic() > deadline:
-            return tally
-        time.sleep(0.05)
-
-
-def test_a_call_is_told_to_all_who_are_registered_and_enabled(
-    pbx: Started, listener: Listener, callback_url: str
+async def test_call_makes_the_callbacks_that_are_registered_and_enabled(
+    pbx: Running, listener: Listener, callback_url: str
 ) -> None:
-    url, api = pbx
-    events = api.phone_call_events
-    events.create(PHONE, type=EventType.DIAL_IN, url=f"{callback_url}/a", method=EventMethod.GET)
-    events.create(PHONE, type=EventType.DIAL_IN, url=f"{callback_url}/b", method=EventMethod.POST)
-    events.create(PHONE, type=EventType.HANGUP, url=f"{callback_url}/c", method=EventMethod.POST)
-    events.create(
-        PHONE,
-        type=EventType.ANSWER_IN,
-        url=f"{callback_url}/disabled",
-        status=EventStatus.DISABLED,
-    )
-    answer = order(url, "calls", scenario="answered", phones=[PHONE], speed=100)
+    await pbx.register(EventType.DIAL_IN, f"{callback_url}/a", method=EventMethod.GET)
+    await pbx.register(EventType.DIAL_IN, f"{callback_url}/b", method=EventMethod.POST)
+    await pbx.register(EventType.HANGUP, f"{callback_url}/c", method=EventMethod.POST)
+    await pbx.register(EventType.ANSWER_IN, f"{callback_url}/disabled", status=EventStatus.DISABLED)
+    answer = pbx.order("calls", scenario="answered", phones=[PHONE], speed=100)
     assert answer.status_code == 202
-    tally = settled(url)
+    tally = pbx.settled()
     assert (tally["calls"], tally["sent"], tally["accepted"]) == (1, 3, 3)
-    assert listener.heard == {("a", "GET"): 1, ("b", "POST"): 1, ("c", "POST"): 1}
+    assert listener.received == {("a", "GET"): 1, ("b", "POST"): 1, ("c", "POST"): 1}
     assert listener.calls == {answer.json()["id"]}
 
 
-def test_a_load_places_as_many_calls_as_ordered(
-    pbx: Started, listener: Listener, callback_url: str
+async def test_load_places_the_ordered_number_of_calls(
+    pbx: Running, listener: Listener, callback_url: str
 ) -> None:
-    url, api = pbx
-    api.phone_call_events.create(PHONE, type=EventType.HANGUP, url=f"{callback_url}/h")
+    await pbx.register(EventType.HANGUP, f"{callback_url}/h")
     fields = {"calls": 20, "rate": 200, "scenarios": ["missed"], "phones": [PHONE], "speed": 500}
-    assert order(url, "load", **fields).status_code == 202
-    assert settled(url)["calls"] == 20
+    assert pbx.order("load", **fields).status_code == 202
+    assert pbx.settled()["calls"] == 20
     assert len(listener.calls) == 20
 
 
-@pytest.mark.parametrize(
-    ("drop", "made"),
-    [("none", {"dial", "answer", "hangup"}), ("hangup", {"dial", "answer"}), ("all", set())],
-)
 @pytest.mark.parametrize("what", ["calls", "load"])
-def test_callbacks_that_are_dropped_are_never_made_and_the_call_is_recorded(
-    what: str, drop: str, made: set[str], pbx: Started, listener: Listener, callback_url: str
+async def test_dropped_callbacks_are_not_made_but_the_call_is_recorded(
+    what: str, pbx: Running, listener: Listener, callback_url: str
 ) -> None:
-    url, api = pbx
-    named = {"dial": EventType.DIAL_IN, "answer": EventType.ANSWER_IN, "hangup": EventType.HANGUP}
-    for name, type_ in named.items():
-        api.phone_call_events.create(PHONE, type=type_, url=f"{callback_url}/{name}")
+    await pbx.register(EventType.DIAL_IN, f"{callback_url}/dial")
+    await pbx.register(EventType.ANSWER_IN, f"{callback_url}/answer")
+    await pbx.register(EventType.HANGUP, f"{callback_url}/hangup")
     many = {"calls": 1, "scenarios": ["answered"]} if what == "load" else {"scenario": "answered"}
-    began = time.monotonic()
-    order(url, what, **many, phones=[PHONE], speed=50, seed=2, drop=drop)
-    tally = settled(url)
-    script = make_call(Scenario.ANSWERED, Random(2), [PHONE])
-    if what == "calls":  # a call whose callbacks are lost lasts as long
-        assert time.monotonic() - began > script.callbacks[-1].at / 50
-    assert listener.heard == {(name, "POST"): 1 for name in made}
-    assert (tally["calls"], tally["sent"]) == (1, len(made))
-    [record] = api.call_records.list()
-    assert record.answered is not None
-    assert record.legs[0].disposition == Disposition.ANSWERED
+    sent = 0
+    for calls, (drop, made) in enumerate(
+        {"none": {"dial", "answer", "hangup"}, "hangup": {"dial", "answer"}, "all": set()}.items(),
+        1,
+    ):
+        listener.received.clear()
+        began = time.monotonic()
+        pbx.order(what, **many, phones=[PHONE], speed=50, seed=calls, drop=drop)
+        tally = pbx.settled()
+        script = make_call(Scenario.ANSWERED, Random(calls), [PHONE])
+        if what == "calls":  # it lasts as long without its callbacks
+            assert time.monotonic() - began > script.callbacks[-1].at / 50
+        assert listener.received == {(name, "POST"): 1 for name in made}
+        sent += len(made)
+        assert (tally["calls"], tally["sent"]) == (calls, sent)
+        records = await read(pbx.api.call_records.list())
+        assert len(records) == calls
+        assert records[-1].answered is not None
+        assert records[-1].legs[0].disposition == Disposition.ANSWERED
 
 
-def test_a_call_is_recorded_when_nobody_takes_its_callbacks(pbx: Started) -> None:
-    url, api = pbx
-    api.phone_call_events.create(PHONE, type=EventType.HANGUP, url="http://127.0.0.1:9/h")
-    order(url, "calls", scenario="busy", phones=[PHONE], speed=100)
-    assert settled(url)["failed"] == {"no connection": 1}
-    [record] = api.call_records.list()
+async def test_call_is_recorded_if_its_callbacks_fail(pbx: Running) -> None:
+    await pbx.register(EventType.HANGUP, "http://127.0.0.1:9/h")
+    pbx.order("calls", scenario="busy", phones=[PHONE], speed=100)
+    assert pbx.settled()["failed"] == {"no connection": 1}
+    [record] = await read(pbx.api.call_records.list())
     assert record.legs[0].disposition == Disposition.BUSY
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {},
-        {"scenario": "no-such-thing"},
-        {"scenario": "missed", "phones": ["0003*999"]},
-        {"scenario": "ring-group", "phones": [PHONE]},
-        {"scenario": "missed", "speed": 0},
-        {"scenario": "missed", "sped": 1},
-        {"scenario": "missed", "drop": "some"},
-    ],
-)
-def test_an_order_that_makes_no_sense_is_refused_with_a_reason(
-    pbx: Started, fields: dict[str, Any]
-) -> None:
-    answer = order(pbx[0], "calls", **fields)
-    assert answer.status_code == 400
-    assert answer.json()["error"]["message"]
+async def test_invalid_order_is_refused_with_a_reason(pbx: Running) -> None:
+    for fields, reason in (
+        ({}, "scenario"),
+        ({"scenario": "no-such-thing"}, "no-such-thing"),
+        ({"scenario": "missed", "phones": ["0003*999"]}, "this PBX has no extension 0003*999"),
+        ({"scenario": "ring-group", "phones": [PHONE]}, "needs 3 phones"),
+        ({"scenario": "missed", "speed": 0}, "speed"),
+        ({"scenario": "missed", "sped": 1}, "sped"),
+        ({"scenario": "missed", "drop": "some"}, "some"),
+    ):
+        answer = pbx.order("calls", **fields)
+        assert answer.status_code == 400
+        assert reason in answer.json()["error"]["message"]
 
 
-def test_the_api_still_wants_a_token(pbx: Started) -> None:
-    answer = httpx.get(f"{pbx[0]}/uapi/extensions/@me/{PHONE}/phoneCallEvents")
+def test_api_still_needs_a_token(store: Store) -> None:
+    with serve(create_exchange(store, callbacks)) as url:
+        answer = httpx.get(f"{url}/uapi/extensions/@me/{PHONE}/phoneCallEvents")
     assert answer.status_code == 401

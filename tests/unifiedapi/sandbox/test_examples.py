@@ -1,4 +1,4 @@
-"""The example requests of the documents, sent as they are written, and their answers."""
+"""The example requests of the documents, sent exactly as they are written."""
 
 import json
 import socket
@@ -12,11 +12,10 @@ import pytest
 
 from tests.unifiedapi.serving import Server
 from unifiedapi.sandbox.server import create_sandbox
-from unifiedapi.sandbox.store import EXAMPLE as EXAMPLE_FILE
-from unifiedapi.sandbox.store import App, Contents, Store
+from unifiedapi.sandbox.store import EXAMPLE, App, Contents, Store
 
-# VoipNow wiki, List Presence (v3). The page has lost the colon after HOST and the hyphen of
-# Content-Type; `\n` ends its lines.
+# VoipNow wiki, List Presence (v3). The page lacks the colon after HOST and the hyphen of
+# Content-Type; its lines end with `\n`.
 V3_PRESENCE = b"""\
 GET /uapi/extensions/@me/0003*210/presence/ HTTP/1.1
 HOST uapi.voipnow.com
@@ -24,7 +23,7 @@ Content Type: application/json
 Authorization: Bearer token
 
 """
-MENDED = (
+FIXED = (
     V3_PRESENCE.replace(b"HOST ", b"HOST: ")
     .replace(b"Content Type", b"Content-Type")
     .replace(b"\n", b"\r\n")
@@ -41,7 +40,7 @@ PRESENCE = {
         }
     ],
 }
-# The documents' sample says 2 and shows one entry.
+# The documents' sample says 2 but shows one entry.
 COLLECTION = {
     "startIndex": 0,
     "totalResults": 1,
@@ -51,8 +50,8 @@ COLLECTION = {
     "entry": [PRESENCE],
 }
 
-# VoipNow wiki, Presence Service (v5): its curl line, as curl 7.88 sends it. (Only with --globoff:
-# without it curl takes `[0]` for a range of URLs and sends nothing.) The body makes it a POST.
+# VoipNow wiki, Presence Service (v5): its curl line, as curl 7.88 sends it with --globoff. (Without
+# it, curl takes `[0]` for a range of URLs and sends nothing.) The body makes it a POST.
 V5_CURL = (
     b"POST /uapi/extensions/@me/0003*210/presence/"
     b"?filterBy=extension&filterOp=inArray&filterValue[0]=0003*210 HTTP/1.1\r\n"
@@ -72,13 +71,13 @@ V5_CURL = (
 
 @pytest.fixture
 def store() -> Store:
-    """The example PBX, on which the word "token" is a token."""
-    contents = msgspec.toml.decode(EXAMPLE_FILE, type=Contents)
+    """The example PBX with the token "token"."""
+    contents = msgspec.toml.decode(EXAMPLE.read_bytes(), type=Contents)
     return Store(msgspec.structs.replace(contents, tokens={"token": 3}))
 
 
 def exchange(url: str, request: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send bytes over a socket: status, headers and body of the answer."""
+    """Send bytes over a socket. Return status, headers and body of the response."""
     place = urlsplit(url)
     with (
         socket.create_connection((place.hostname or "", place.port or 0), timeout=5) as link,
@@ -94,55 +93,51 @@ def exchange(url: str, request: bytes) -> tuple[int, dict[str, str], bytes]:
         return status, headers, stream.read(int(length) if length else -1)
 
 
-def test_the_v3_presence_request(sandbox: str) -> None:
-    status, headers, body = exchange(sandbox, MENDED)
+def test_v3_presence_request(sandbox: str) -> None:
+    status, headers, body = exchange(sandbox, FIXED)
     assert (status, headers["content-type"]) == (200, "application/json")
     assert json.loads(body) == COLLECTION
 
 
-def test_the_v3_presence_request_with_the_page_s_damage_is_no_http(sandbox: str) -> None:
+def test_v3_presence_request_as_printed_is_not_http(sandbox: str) -> None:
     assert exchange(sandbox, V3_PRESENCE)[0] == 400
 
 
-def test_the_v5_presence_request_with_a_web_session(store: Store, server: Server) -> None:
+def test_v5_presence_request_with_a_web_session(store: Store, server: Server) -> None:
     server.app = create_sandbox(store, wrapped=True)
     status, headers, body = exchange(server.url, V5_CURL)
     assert (status, headers["content-type"]) == (200, "application/json")
     assert json.loads(body) == [COLLECTION | {"filtered": True}]
-    assert store.events("0003*210") == []  # nothing came of the body
+    assert store.events("0003*210") == []  # the body is ignored
 
 
 XSRF = b"x-xsrf-token: 44HzZ6YIHDN6mbRY"
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
+def test_session_needs_its_cookie_and_both_xsrf_tokens(sandbox: str) -> None:
+    session = b"vn=XI%2Cm-tpsEWgqBMBCNVpeAnUEaeqCpG7f"
+    for old, new in (
         (XSRF, b"x-xsrf-token: 44HzZ6YIHDN6mbRZ"),
         (XSRF, b"x-xsrf-token:"),
         (XSRF, b"x-unknown: 1"),
         (b" xsrf-token=44HzZ6YIHDN6mbRY;", b""),
         (b"vn=XI%2C", b"vn=XI,"),
-        (b"vn=XI%2Cm-tpsEWgqBMBCNVpeAnUEaeqCpG7f", b"vn="),
-        (b"; vn=XI%2Cm-tpsEWgqBMBCNVpeAnUEaeqCpG7f", b""),
-        (b"Accept: */*", b"Authorization: Bearer another"),  # a token comes before a session
-    ],
-)
-def test_a_session_needs_its_cookie_and_both_xsrf_tokens(
-    old: bytes, new: bytes, sandbox: str
-) -> None:
-    assert V5_CURL.count(old) == 1
-    status, _, body = exchange(sandbox, V5_CURL.replace(old, new))
-    assert (status, json.loads(body)["error"]["code"]) == (401, "access_denied")
+        (session, b"vn="),
+        (b"; " + session, b""),
+        (b"Accept: */*", b"Authorization: Bearer another"),  # a token takes precedence
+    ):
+        assert V5_CURL.count(old) == 1
+        status, _, body = exchange(sandbox, V5_CURL.replace(old, new))
+        assert (status, json.loads(body)["error"]["code"]) == (401, "access_denied")
 
 
-def test_neither_xsrf_token_is_no_session(sandbox: str) -> None:
+def test_session_needs_nonempty_xsrf_tokens(sandbox: str) -> None:
     bare = V5_CURL.replace(XSRF, b"x-xsrf-token:").replace(b"=44HzZ6YIHDN6mbRY", b"=")
     assert exchange(sandbox, bare)[0] == 401
 
 
-def test_the_v5_presence_request_with_an_app_s_token(sandbox: str) -> None:
-    """As a GET, and as the POST that curl makes of it."""
+def test_v5_presence_request_with_a_token(sandbox: str) -> None:
+    """As a GET, and as the POST that curl sends."""
     head, _, rest = V5_CURL.partition(b"cookie:")
     signed = head + b"Authorization: Bearer token" + rest[rest.index(b"\r\n") :]
     for request in (signed, signed.replace(b"POST", b"GET", 1)):
@@ -150,7 +145,7 @@ def test_the_v5_presence_request_with_an_app_s_token(sandbox: str) -> None:
         assert (status, json.loads(body)) == (200, COLLECTION | {"filtered": True})
 
 
-def test_elsewhere_a_post_is_no_get(pbx: httpx.Client) -> None:
+def test_post_is_not_accepted_for_other_lists(pbx: httpx.Client) -> None:
     for path in ("/uapi/extensions/@me/0003*400/queue/agents", "/uapi/cdr"):
         refused = pbx.post(path, json={})
         assert (refused.status_code, refused.json()["error"]["code"]) == (
@@ -176,35 +171,41 @@ NEW = {
 }
 
 
-@pytest.mark.parametrize("path", [EVENTS, f"{EVENTS}/", f"{EVENTS}/0", f"{EVENTS}/0/"])
-def test_an_event_is_created_as_v3_v5_and_4psa_s_client_do(path: str, pbx: httpx.Client) -> None:
+def test_event_is_created_in_the_ways_of_v3_v5_and_4psas_client(pbx: httpx.Client) -> None:
     """v3 and mcp-voipnow have the type in the body, v5 has it in the path."""
-    body = {k: v for k, v in NEW.items() if k != "type"} if path.rstrip("/")[-1] == "0" else NEW
-    made = pbx.post(path, json=body)
-    assert made.status_code == 200
-    event = made.json()
-    own = str(pbx.base_url.join(f"{EVENTS}/0/{event['id']}"))
-    assert event["links"]["self"] == own
-    assert event == NEW | {k: event[k] for k in ("id", "modified", "links")}
-    assert pbx.get(own).json()["entry"] == [event]
-    assert pbx.get(f"{EVENTS}/0").json()["entry"] == [event]
-    assert pbx.get(f"{EVENTS}/1").status_code == 204
+    without_type = {k: v for k, v in NEW.items() if k != "type"}
+    for path, body in (
+        (EVENTS, NEW),
+        (f"{EVENTS}/", NEW),
+        (f"{EVENTS}/0", without_type),
+        (f"{EVENTS}/0/", without_type),
+    ):
+        made = pbx.post(path, json=body)
+        assert made.status_code == 200
+        event = made.json()
+        own = str(pbx.base_url.join(f"{EVENTS}/0/{event['id']}"))
+        assert event["links"]["self"] == own
+        assert event == NEW | {k: event[k] for k in ("id", "modified", "links")}
+        assert pbx.get(own).json()["entry"] == [event]
+        assert pbx.get(f"{EVENTS}/0").json()["entry"] == [event]
+        assert pbx.get(f"{EVENTS}/1").status_code == 204
+        pbx.delete(EVENTS)
 
 
-@pytest.mark.parametrize("slash", ["", "/"])
-def test_an_event_is_updated_in_part_and_deleted(slash: str, pbx: httpx.Client) -> None:
-    event = pbx.post(EVENTS, json=NEW | {"type": 4, "method": 1}).json()
-    path = f"{EVENTS}/4/{event['id']}{slash}"
-    changed = pbx.put(path, json={"method": "0", "note": "Another"}).json()
-    expected = event | {"method": "0", "note": "Another", "modified": changed["modified"]}
-    assert changed == expected
-    deleted = pbx.delete(path)
-    assert deleted.status_code == 200
-    assert deleted.json() == [{k: event[k] for k in ("id", "type", "links")}]
-    assert pbx.delete(path).json()["error"]["code"] == "pce_id_invalid"
+def test_event_is_updated_in_part_and_deleted(pbx: httpx.Client) -> None:
+    for slash in ("", "/"):
+        event = pbx.post(EVENTS, json=NEW | {"type": 4, "method": 1}).json()
+        path = f"{EVENTS}/4/{event['id']}{slash}"
+        changed = pbx.put(path, json={"method": "0", "note": "Another"}).json()
+        expected = event | {"method": "0", "note": "Another", "modified": changed["modified"]}
+        assert changed == expected
+        deleted = pbx.delete(path)
+        assert deleted.status_code == 200
+        assert deleted.json() == [{k: event[k] for k in ("id", "type", "links")}]
+        assert pbx.delete(path).json()["error"]["code"] == "pce_id_invalid"
 
 
-def test_all_events_are_deleted_and_204_says_that_there_was_none(pbx: httpx.Client) -> None:
+def test_deleting_all_events_answers_204_if_there_are_none(pbx: httpx.Client) -> None:
     for type_ in (0, 0, 2):
         pbx.post(EVENTS, json=NEW | {"type": type_})
     assert [e["type"] for e in pbx.delete(f"{EVENTS}/0/").json()] == ["0", "0"]
@@ -213,74 +214,74 @@ def test_all_events_are_deleted_and_204_says_that_there_was_none(pbx: httpx.Clie
     assert (nothing.status_code, nothing.content) == (204, b"")
 
 
-@pytest.mark.parametrize("name", ["queue/agents", "queueAgent"])
-def test_queue_agents_under_both_names(name: str, pbx: httpx.Client) -> None:
-    agents = f"/uapi/extensions/@me/0003*400/{name}"
-    changed = pbx.put(f"{agents}/0003*210", json={"status": "2"})
-    assert changed.status_code == 200
-    [agent] = changed.json()
-    assert (agent["agentNumber"], agent["status"]) == ("0003*210", "2")
-    assert agent["links"]["self"].endswith("/0003*400/queue/agents/0003*210")
-    assert pbx.get(f"{agents}/0003*210/").json()["entry"] == [agent]
-    assert pbx.get(agents).json()["totalResults"] == 3
+def test_queue_agents_have_two_paths(pbx: httpx.Client) -> None:
+    for name in ("queue/agents", "queueAgent"):
+        agents = f"/uapi/extensions/@me/0003*400/{name}"
+        changed = pbx.put(f"{agents}/0003*210", json={"status": "2"})
+        assert changed.status_code == 200
+        [agent] = changed.json()
+        assert (agent["agentNumber"], agent["status"]) == ("0003*210", "2")
+        assert agent["links"]["self"].endswith("/0003*400/queue/agents/0003*210")
+        assert pbx.get(f"{agents}/0003*210/").json()["entry"] == [agent]
+        assert pbx.get(agents).json()["totalResults"] == 3
+        pbx.put(f"{agents}/0003*210", json={"status": "1"})
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "code"),
-    [
-        ("GET", "/@you/0003*210/presence", None, "user_invalid"),
-        ("GET", "/999/0003*210/presence", None, "user_invalid"),
-        ("GET", "/40/0004*210/presence", None, "access_denied"),
-        ("GET", "/@owner/0004*210/presence", None, "access_denied"),
-        ("GET", "/@me/0004*210/presence", None, "extension_invalid"),
-        ("GET", "/13/0003*210/presence", None, "extension_invalid"),
-        ("GET", "/@owner/@self/presence", None, "extension_invalid"),
-        ("GET", "/@me/0003*400/presence", None, "extension_invalid"),
-        ("GET", "/@me/0003*700/phoneCallEvents", None, "extension_invalid"),
-        ("GET", "/@me/@self/phoneCallEvents", None, "extension_invalid"),
-        ("GET", "/@me/0003*210%0A/presence", None, "extension_invalid"),
-        ("GET", "/@me/0003*210%2Fpresence", None, "request_not_implemented"),
-        ("GET", "/@me/0003*210/queue/agents", None, "extension_invalid"),
-        ("GET", "/@me/0003*400/queue/agents/@self", None, "qag_agent_invalid"),
-        ("GET", "/@me/0003*210/phoneCallEvents/5", None, "pce_type_invalid"),
-        ("GET", "/@me/0003*210/phoneCallEvents/0/none?count=0", None, "pce_id_invalid"),
-        ("GET", "/@me/0003*999/phoneCallEvents/5", None, "extension_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", b"", "request_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", b"{", "request_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", b"[]", "request_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", b"\xff", "request_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", b"[" * 60_000, "request_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", b" " * 70_000, "request_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", {"type": None}, "pce_type_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", {"type": True}, "pce_type_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents/1", {"type": 0}, "pce_type_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", {"method": "GET"}, "pce_method_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", {"method": None}, "pce_method_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", {"url": "http://a b"}, "pce_url_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", {"url": "http://h\n"}, "pce_url_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", {"url": "//h"}, "pce_url_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", {"status": "2"}, "pce_status_invalid"),
-        ("POST", "/@me/0003*210/phoneCallEvents", {"note": ["x"]}, "pce_note_invalid"),
-        ("PUT", "/@me/0003*400/queue/agents/0003*210", b"{}", "status_invalid"),
-        ("PUT", "/@me/0003*400/queue/agents/0003*299", b"{}", "qag_agent_invalid"),
-        ("PUT", "/@me/0003*210/phoneCallEvents", b"{}", "request_not_implemented"),
-        ("PATCH", "/@me/0003*210/presence", b"{}", "request_not_implemented"),
-        ("GET", "/@me/0003*210", None, "request_not_implemented"),
-        ("GET", "/@me/0003*210/phoneCallEvents/0/1/2", None, "request_not_implemented"),
-    ],
-)
-def test_a_wrong_request_gets_its_code(
-    method: str, path: str, body: Any, code: str, pbx: httpx.Client
-) -> None:
-    content = json.dumps(NEW | body).encode() if isinstance(body, dict) else body
-    answer = pbx.request(method, f"/uapi/extensions{path}", content=content)
-    status = {"access_denied": 401, "request_not_implemented": 501}.get(code, 400)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-    assert answer.json()["error"]["message"]
-    assert pbx.get(EVENTS).status_code == 204
+INVALID: list[tuple[str, str, Any, str]] = [
+    ("GET", "/@you/0003*210/presence", None, "user_invalid"),
+    ("GET", "/999/0003*210/presence", None, "user_invalid"),
+    ("GET", "/40/0004*210/presence", None, "access_denied"),
+    ("GET", "/@owner/0004*210/presence", None, "access_denied"),
+    ("GET", "/@me/0004*210/presence", None, "extension_invalid"),
+    ("GET", "/13/0003*210/presence", None, "extension_invalid"),
+    ("GET", "/@owner/@self/presence", None, "extension_invalid"),
+    ("GET", "/@me/0003*400/presence", None, "extension_invalid"),
+    ("GET", "/@me/0003*700/phoneCallEvents", None, "extension_invalid"),
+    ("GET", "/@me/@self/phoneCallEvents", None, "extension_invalid"),
+    ("GET", "/@me/0003*210%0A/presence", None, "extension_invalid"),
+    ("GET", "/@me/0003*210%2Fpresence", None, "request_not_implemented"),
+    ("GET", "/@me/0003*210/queue/agents", None, "extension_invalid"),
+    ("GET", "/@me/0003*400/queue/agents/@self", None, "qag_agent_invalid"),
+    ("GET", "/@me/0003*210/phoneCallEvents/5", None, "pce_type_invalid"),
+    ("GET", "/@me/0003*210/phoneCallEvents/0/none?count=0", None, "pce_id_invalid"),
+    ("GET", "/@me/0003*999/phoneCallEvents/5", None, "extension_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", b"", "request_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", b"{", "request_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", b"[]", "request_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", b"\xff", "request_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", b"[" * 60_000, "request_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", b" " * 70_000, "request_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", {"type": None}, "pce_type_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", {"type": True}, "pce_type_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents/1", {"type": 0}, "pce_type_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", {"method": "GET"}, "pce_method_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", {"method": None}, "pce_method_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", {"url": "http://a b"}, "pce_url_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", {"url": "http://h\n"}, "pce_url_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", {"url": "//h"}, "pce_url_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", {"status": "2"}, "pce_status_invalid"),
+    ("POST", "/@me/0003*210/phoneCallEvents", {"note": ["x"]}, "pce_note_invalid"),
+    ("PUT", "/@me/0003*400/queue/agents/0003*210", b"{}", "status_invalid"),
+    ("PUT", "/@me/0003*400/queue/agents/0003*299", b"{}", "qag_agent_invalid"),
+    ("PUT", "/@me/0003*210/phoneCallEvents", b"{}", "request_not_implemented"),
+    ("PATCH", "/@me/0003*210/presence", b"{}", "request_not_implemented"),
+    ("GET", "/@me/0003*210", None, "request_not_implemented"),
+    ("GET", "/@me/0003*210/phoneCallEvents/0/1/2", None, "request_not_implemented"),
+]
 
 
-def test_the_token_comes_in_the_header_or_in_the_query(sandbox: str) -> None:
+def test_invalid_request_gets_its_code(pbx: httpx.Client) -> None:
+    for method, path, body, code in INVALID:
+        content = json.dumps(NEW | body).encode() if isinstance(body, dict) else body
+        answer = pbx.request(method, f"/uapi/extensions{path}", content=content)
+        status = {"access_denied": 401, "request_not_implemented": 501}.get(code, 400)
+        found = answer.status_code, answer.json()["error"]["code"]
+        assert found == (status, code), (method, path, body)
+        assert answer.json()["error"]["message"]
+        assert pbx.get(EVENTS).status_code == 204
+
+
+def test_token_is_in_the_header_or_in_the_query(sandbox: str) -> None:
     url = f"{sandbox}/uapi/extensions/@me/0003*210/presence"
     for query in ("token", "Bearer+token", "Bearer%20token"):
         assert httpx.get(f"{url}?accessRequestToken={query}").status_code == 200
@@ -290,7 +291,7 @@ def test_the_token_comes_in_the_header_or_in_the_query(sandbox: str) -> None:
         answer = httpx.get(url, headers={"Authorization": value})
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "access_denied")
     assert httpx.get(url).headers["WWW-Authenticate"] == "Bearer"
-    assert httpx.get(f"{sandbox}/uapi/nothing").status_code == 401  # the token comes first
+    assert httpx.get(f"{sandbox}/uapi/nothing").status_code == 401  # before all other errors
 
 
 def test_paths_may_be_percent_encoded(pbx: httpx.Client) -> None:
@@ -298,7 +299,7 @@ def test_paths_may_be_percent_encoded(pbx: httpx.Client) -> None:
     assert pbx.get(url).json()["entry"] == [PRESENCE]
 
 
-def test_neighbouring_pages_are_named(pbx: httpx.Client) -> None:
+def test_page_has_links_to_its_neighbours(pbx: httpx.Client) -> None:
     url = "/uapi/extensions/@me/@self/presence/?count=1&sortOrder=desc&startIndex="
     assert set(pbx.get(f"{url}0").json()["paging"]) == {"next"}
     middle = pbx.get(f"{url}1").json()
@@ -315,59 +316,56 @@ TOKEN_FORM = {
 }
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
+def test_token_requests_of_all_known_clients_work(sandbox: str) -> None:
+    for more in (
         "",
         "&type=unifiedapi",
         "&type=unifiedapi&redirect_uri=https%3A%2F%2Fh%2Fouath%2Ftoken.php",  # sic
-    ],
-)
-def test_a_token_is_given_to_each_of_the_known_clients(more: str, sandbox: str) -> None:
-    """A stray & comes first, as in uapi-example-python."""
-    form = "&" + "&".join(f"{k}={v}" for k, v in TOKEN_FORM.items()) + more
-    answer = httpx.post(
-        f"{sandbox}/oauth/token.php",
-        content=form,
-        headers={"Content-Type": "application/x-www-form-urlencoded"},
-    )
-    assert answer.status_code == 200
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.json() | {"access_token": ""} == {
-        "access_token": "",
-        "expires_in": 3600,
-        "token_type": "Bearer",
-    }
+    ):
+        # The & at the start is from uapi-example-python.
+        form = "&" + "&".join(f"{k}={v}" for k, v in TOKEN_FORM.items()) + more
+        answer = httpx.post(
+            f"{sandbox}/oauth/token.php",
+            content=form,
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+        )
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.json() | {"access_token": ""} == {
+            "access_token": "",
+            "expires_in": 3600,
+            "token_type": "Bearer",
+        }
 
 
-@pytest.mark.parametrize(
-    ("form", "status", "error"),
-    [
+def test_invalid_token_request_gets_oauths_error(sandbox: str) -> None:
+    cases: list[tuple[dict[str, str], int, str]] = [
         ({"client_secret": "wrong"}, 401, "invalid_client"),
-        ({"client_id": "nobody"}, 401, "invalid_client"),
-        ({"client_secret": "ü\ud800".encode("utf-8", "replace").decode()}, 401, "invalid_client"),
+        ({"client_id": "unknown"}, 401, "invalid_client"),
+        (
+            {"client_secret": "ü\ud800".encode("utf-8", "replace").decode()},
+            401,
+            "invalid_client",
+        ),
         ({"client_secret": ""}, 400, "invalid_request"),
         ({"grant_type": ""}, 400, "invalid_request"),
         ({"type": "systemapi"}, 400, "invalid_request"),
         ({"grant_type": "refresh_token"}, 400, "invalid_request"),
         ({"grant_type": "refresh_token", "refresh_token": "x"}, 400, "invalid_grant"),
         ({"grant_type": "password"}, 400, "unsupported_grant_type"),
-    ],
-)
-def test_a_wrong_token_request_gets_oauth_s_error(
-    form: dict[str, str], status: int, error: str, sandbox: str
-) -> None:
-    answer = httpx.post(f"{sandbox}/oauth/token.php", data=TOKEN_FORM | form)
-    assert (answer.status_code, answer.json()["error"]) == (status, error)
-    assert answer.json()["error_description"]
+    ]
+    for form, status, error in cases:
+        answer = httpx.post(f"{sandbox}/oauth/token.php", data=TOKEN_FORM | form)
+        assert (answer.status_code, answer.json()["error"]) == (status, error), form
+        assert answer.json()["error_description"]
 
 
-def test_the_token_endpoint_takes_a_posted_form_only(sandbox: str) -> None:
+def test_token_endpoint_only_accepts_a_posted_form(sandbox: str) -> None:
     assert httpx.get(f"{sandbox}/oauth/token.php").status_code == 405
     assert httpx.post(f"{sandbox}/oauth/token.php", json=TOKEN_FORM).status_code == 400
 
 
-def test_a_refresh_token_is_good_once_and_for_its_app(store: Store, sandbox: str) -> None:
+def test_refresh_token_is_valid_once_and_for_its_app(store: Store, sandbox: str) -> None:
     for name in ("one", "two"):
         store.apps[name] = App(name, "s", 3, refresh=True)
     form = {"client_secret": "s", "grant_type": "client_credentials"}
@@ -384,7 +382,7 @@ def test_a_refresh_token_is_good_once_and_for_its_app(store: Store, sandbox: str
     assert statuses == [400, 200, 400]
 
 
-def test_elsewhere_there_is_nothing_and_nothing_redirects(sandbox: str) -> None:
+def test_other_paths_are_not_found_and_not_redirected(sandbox: str) -> None:
     for path in ("/", "/uapifoo", "/openapi.json/", "/oauth/token.php/"):
         answer = httpx.get(f"{sandbox}{path}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")

@@ -1,4 +1,4 @@
-"""Calls and their callbacks: what holds for every call, whatever chance makes of it."""
+"""Properties of every scripted call and its callbacks."""
 
 from itertools import islice
 from random import Random
@@ -11,9 +11,9 @@ from unifiedapi.callback import PARAMETERS, known_parameters
 from unifiedapi.resources import EventType
 from unifiedapi.sandbox.scenarios import (
     QUEUE,
-    Call,
     Callback,
     Scenario,
+    ScriptedCall,
     make_call,
     random_calls,
 )
@@ -23,15 +23,18 @@ DIALS = {EventType.DIAL_IN, EventType.DIAL_OUT}
 ANSWERS = {EventType.ANSWER_IN, EventType.ANSWER_OUT}
 HANGUP_STATUSES = {"ANSWER", "BUSY", "NOANSWER", "CANCEL", "CONGESTION", "CHANUNAVAIL"}
 
-every_scenario = pytest.mark.parametrize("scenario", list(Scenario))
+
+def some(*scenarios: Scenario) -> list[ScriptedCall]:
+    """Return 50 calls of each scenario, by default of all."""
+    return [
+        make_call(scenario, Random(seed), PHONES)
+        for scenario in scenarios or Scenario
+        for seed in range(50)
+    ]
 
 
-def some(scenario: Scenario) -> list[Call]:
-    return [make_call(scenario, Random(seed), PHONES) for seed in range(50)]
-
-
-def legs(call: Call) -> list[tuple[str, list[Callback]]]:
-    """The legs, each with its extension: one that is dialled again is in the call again."""
+def legs(call: ScriptedCall) -> list[tuple[str, list[Callback]]]:
+    """Return the legs with their extensions. An extension that is dialled again has two."""
     found: list[tuple[str, list[Callback]]] = []
     running: dict[tuple[str, str], list[Callback]] = {}
     for callback in call.callbacks:
@@ -43,11 +46,8 @@ def legs(call: Call) -> list[tuple[str, list[Callback]]]:
     return found
 
 
-@every_scenario
-def test_every_leg_is_dialled_first_and_hung_up_last_and_each_only_once(
-    scenario: Scenario,
-) -> None:
-    for call in some(scenario):
+def test_leg_is_dialled_first_and_hung_up_last() -> None:
+    for call in some():
         for _, leg in legs(call):
             types = [callback.type for callback in leg]
             assert types[0] in DIALS
@@ -55,27 +55,22 @@ def test_every_leg_is_dialled_first_and_hung_up_last_and_each_only_once(
             assert len(set(types)) == len(types) == 2 + len(ANSWERS & set(types))
 
 
-@every_scenario
-def test_callbacks_are_sorted_and_those_of_a_leg_are_at_different_times(
-    scenario: Scenario,
-) -> None:
-    for call in some(scenario):
+def test_callbacks_are_sorted_and_no_two_of_a_leg_coincide() -> None:
+    for call in some():
         assert call.callbacks[0].at == 0
         assert list(call.callbacks) == sorted(call.callbacks, key=lambda callback: callback.at)
         for _, leg in legs(call):
             assert len({callback.at for callback in leg}) == len(leg)
 
 
-@every_scenario
-def test_all_callbacks_of_a_call_share_its_ids(scenario: Scenario) -> None:
-    for call in some(scenario):
+def test_callbacks_of_a_call_have_the_same_ids() -> None:
+    for call in some():
         assert {callback.parameters["CallID"] for callback in call.callbacks} == {call.id}
         assert len({callback.parameters["CallAPIID"] for callback in call.callbacks}) == 1
 
 
-@every_scenario
-def test_the_status_is_one_that_the_documents_give_the_event_type(scenario: Scenario) -> None:
-    for call in some(scenario):
+def test_status_is_documented_for_the_event_type() -> None:
+    for call in some():
         for callback in call.callbacks:
             status = callback.parameters["CallStatus"]
             if callback.type in DIALS:
@@ -86,27 +81,22 @@ def test_the_status_is_one_that_the_documents_give_the_event_type(scenario: Scen
                 assert status in HANGUP_STATUSES
 
 
-@every_scenario
-def test_a_leg_ends_as_answered_if_and_only_if_it_was(scenario: Scenario) -> None:
-    for call in some(scenario):
+def test_leg_ends_as_answered_only_if_it_was_answered() -> None:
+    for call in some():
         for _, leg in legs(call):
             answered = any(callback.type in ANSWERS for callback in leg)
             assert (leg[-1].parameters["CallStatus"] == "ANSWER") is answered
 
 
-@every_scenario
-def test_parameters_are_the_documented_ones_and_none_is_empty(scenario: Scenario) -> None:
-    for call in some(scenario):
+def test_parameters_are_documented_and_not_empty() -> None:
+    for call in some():
         for callback in call.callbacks:
             assert set(callback.parameters) <= set(PARAMETERS)
             assert all(callback.parameters.values())
 
 
-@every_scenario
-def test_the_flow_agrees_with_the_event_type_and_the_extension_with_the_flow(
-    scenario: Scenario,
-) -> None:
-    for call in some(scenario):
+def test_flow_matches_event_type_and_extension() -> None:
+    for call in some():
         for callback in call.callbacks:
             flow = callback.parameters["CallFlow"]
             assert callback.type is EventType.HANGUP or callback.type.name.endswith(f"_{flow}")
@@ -114,23 +104,20 @@ def test_the_flow_agrees_with_the_event_type_and_the_extension_with_the_flow(
             assert callback.parameters[side] == callback.extension
 
 
-@pytest.mark.parametrize(
-    ("scenario", "status"),
-    [
+def test_status_of_an_unanswered_call_is_the_reason() -> None:
+    for scenario, status in (
         (Scenario.MISSED, "NOANSWER"),
         (Scenario.BUSY, "BUSY"),
         (Scenario.CANCELLED, "CANCEL"),
         (Scenario.OUTGOING_MISSED, "NOANSWER"),
         (Scenario.OUTGOING_BUSY, "BUSY"),
-    ],
-)
-def test_an_unanswered_call_says_why(scenario: Scenario, status: str) -> None:
-    for call in some(scenario):
-        assert len(call.callbacks) == 2
-        assert call.callbacks[-1].parameters["CallStatus"] == status
+    ):
+        for call in some(scenario):
+            assert len(call.callbacks) == 2
+            assert call.callbacks[-1].parameters["CallStatus"] == status
 
 
-def test_an_outgoing_call_names_who_calls_and_no_extension_as_called() -> None:
+def test_outgoing_call_has_no_called_extension() -> None:
     for call in some(Scenario.OUTGOING):
         assert [callback.type.label for callback in call.callbacks] == [
             "dial-out",
@@ -142,7 +129,7 @@ def test_an_outgoing_call_names_who_calls_and_no_extension_as_called() -> None:
             assert "CalledDID" not in callback.parameters
 
 
-def test_three_phones_of_a_ring_group_ring_at_once_and_one_answers() -> None:
+def test_ring_group_rings_three_phones_and_one_answers() -> None:
     for call in some(Scenario.RING_GROUP):
         dials = [callback for callback in call.callbacks if callback.type is EventType.DIAL_IN]
         assert len({callback.extension for callback in dials}) == 3
@@ -157,7 +144,7 @@ def test_three_phones_of_a_ring_group_ring_at_once_and_one_answers() -> None:
         assert all(answer.at < callback.at < answer.at + 1 for callback in silent)
 
 
-def test_a_transfer_goes_from_one_phone_to_another_in_the_same_call() -> None:
+def test_transfer_moves_the_call_to_another_phone() -> None:
     for call in some(Scenario.TRANSFER):
         first, second = legs(call)
         assert first[1][0].at < second[1][0].at
@@ -166,7 +153,7 @@ def test_a_transfer_goes_from_one_phone_to_another_in_the_same_call() -> None:
         assert len(numbers) == 1
 
 
-def test_a_queue_tries_one_agent_after_the_other() -> None:
+def test_queue_tries_agents_in_turn() -> None:
     for call in some(Scenario.QUEUE):
         (queue, waiting), (_, silent), (_, willing) = legs(call)
         assert queue == QUEUE
@@ -175,7 +162,7 @@ def test_a_queue_tries_one_agent_after_the_other() -> None:
         assert willing[-1].parameters["CallStatus"] == "ANSWER"
 
 
-def test_one_phone_calls_another_and_both_legs_name_both() -> None:
+def test_both_legs_of_an_internal_call_name_both_phones() -> None:
     for call in some(Scenario.INTERNAL):
         (calling, _), (called, _) = legs(call)
         for callback in call.callbacks:
@@ -184,21 +171,19 @@ def test_one_phone_calls_another_and_both_legs_name_both() -> None:
             assert "CalledDID" not in callback.parameters
 
 
-@pytest.mark.parametrize(
-    ("scenario", "status"),
-    [(Scenario.RING_GROUP_MISSED, "NOANSWER"), (Scenario.RING_GROUP_CANCELLED, "CANCEL")],
-)
-def test_a_ring_group_that_nobody_answers_stops_ringing_at_once(
-    scenario: Scenario, status: str
-) -> None:
-    for call in some(scenario):
-        hangups = call.callbacks[3:]
-        assert len({callback.extension for callback in hangups}) == 3
-        assert {callback.parameters["CallStatus"] for callback in hangups} == {status}
-        assert len({callback.at for callback in hangups}) == 1
+def test_unanswered_ring_group_stops_ringing_at_once() -> None:
+    for scenario, status in (
+        (Scenario.RING_GROUP_MISSED, "NOANSWER"),
+        (Scenario.RING_GROUP_CANCELLED, "CANCEL"),
+    ):
+        for call in some(scenario):
+            hangups = call.callbacks[3:]
+            assert len({callback.extension for callback in hangups}) == 3
+            assert {callback.parameters["CallStatus"] for callback in hangups} == {status}
+            assert len({callback.at for callback in hangups}) == 1
 
 
-def test_an_attended_transfer_asks_the_second_phone_before_the_first_one_hangs_up() -> None:
+def test_attended_transfer_calls_the_second_phone_before_hanging_up() -> None:
     for call in some(Scenario.TRANSFER_ATTENDED):
         (extension, first), (asking, asked), (_, second) = legs(call)
         assert extension == asking
@@ -206,7 +191,7 @@ def test_an_attended_transfer_asks_the_second_phone_before_the_first_one_hangs_u
         assert second[-1] is call.callbacks[-1]
 
 
-def test_a_queue_offers_the_call_to_its_only_agent_again() -> None:
+def test_queue_offers_the_call_to_its_only_agent_again() -> None:
     for call in some(Scenario.QUEUE_AGAIN):
         _, (agent, silent), (again, willing) = legs(call)
         assert agent == again
@@ -215,13 +200,13 @@ def test_a_queue_offers_the_call_to_its_only_agent_again() -> None:
         assert statuses == ["NOANSWER", "ANSWER"]
 
 
-def test_a_queue_that_nobody_takes_is_answered_by_the_queue_alone() -> None:
+def test_only_the_queue_answers_a_missed_queue_call() -> None:
     for call in some(Scenario.QUEUE_MISSED):
         answers = [callback for callback in call.callbacks if callback.type in ANSWERS]
         assert [callback.extension for callback in answers] == [QUEUE]
 
 
-def test_the_same_seed_makes_the_same_calls() -> None:
+def test_same_seed_makes_the_same_calls() -> None:
     once, again = (list(islice(random_calls(Random(7), PHONES), 100)) for _ in range(2))
     assert once == again
     assert once != list(islice(random_calls(Random(8), PHONES), 100))
@@ -232,58 +217,52 @@ def test_call_ids_do_not_repeat() -> None:
     assert len({call.id for call in calls}) == 10_000
 
 
-def test_random_calls_are_a_mix_of_all_scenarios_on_all_phones() -> None:
+def test_random_calls_use_all_scenarios_and_phones() -> None:
     calls = list(islice(random_calls(Random(7), PHONES, queue="0003*499"), 500))
     assert {call.scenario for call in calls} == set(Scenario)
     extensions = {callback.extension for call in calls for callback in call.callbacks}
     assert extensions == {*PHONES, "0003*499"}
 
 
-def test_random_calls_leave_out_what_takes_more_phones_than_there_are() -> None:
+def test_random_calls_leave_out_scenarios_that_need_more_phones() -> None:
     calls = islice(random_calls(Random(7), PHONES[:1]), 100)
     assert all(call.scenario.phones == 1 for call in calls)
 
 
-def test_too_few_phones_are_refused() -> None:
-    with pytest.raises(ValueError, match="ring-group takes 3 phones, there are 2"):
+def test_too_few_phones_are_an_error() -> None:
+    with pytest.raises(ValueError, match="ring-group needs 3 phones, but there are 2"):
         make_call(Scenario.RING_GROUP, Random(7), PHONES[:2])
-    with pytest.raises(ValueError, match="0 phones are too few"):
+    with pytest.raises(ValueError, match="0 phones are not enough"):
         random_calls(Random(7), [])
 
 
-@pytest.mark.parametrize(
-    "folder",
-    [
-        "answered-incoming",
-        "answered-outgoing",
-        "missed",
-        "busy",
-        "cancelled",
-        "ring-group",
-        "transfer",
-        "queue",
-    ],
-)
-def test_payloads_tell_the_same_story_as_the_scenario_of_that_name(folder: str) -> None:
-    scenario = {
+def test_payloads_match_the_scenario_of_the_same_name() -> None:
+    for folder, scenario in {
         "answered-incoming": Scenario.ANSWERED,
         "answered-outgoing": Scenario.OUTGOING,
-    }.get(folder) or Scenario(folder)
-    told = [load(name) for name in names(folder)]
-    made = make_call(scenario, Random(7), PHONES)
-    assert [payload.names[2] for payload in told] == [
-        callback.type.label for callback in made.callbacks
-    ]
-    for payload, callback in zip(told, made.callbacks, strict=True):
-        told_parameters = known_parameters(dict(parse_qsl(payload.parameters.decode())))
-        assert set(told_parameters) | {"CallerIDName"} == {*callback.parameters, "CallerIDName"}
-        for name in ("CallStatus", "CallFlow"):
-            assert told_parameters[name] == callback.parameters[name]
+        "missed": Scenario.MISSED,
+        "busy": Scenario.BUSY,
+        "cancelled": Scenario.CANCELLED,
+        "ring-group": Scenario.RING_GROUP,
+        "transfer": Scenario.TRANSFER,
+        "queue": Scenario.QUEUE,
+    }.items():
+        payloads = [load(name) for name in names(folder)]
+        made = make_call(scenario, Random(7), PHONES)
+        assert [payload.names[2] for payload in payloads] == [
+            callback.type.label for callback in made.callbacks
+        ]
+        for payload, callback in zip(payloads, made.callbacks, strict=True):
+            parameters = known_parameters(dict(parse_qsl(payload.parameters.decode())))
+            assert {*parameters, "CallerIDName"} == {*callback.parameters, "CallerIDName"}
+            for name in ("CallStatus", "CallFlow"):
+                assert parameters[name] == callback.parameters[name]
 
 
-@pytest.mark.parametrize("name", names())
-def test_a_payload_is_a_whole_request(name: str) -> None:
-    payload = load(name)
-    assert payload.path == "/".join(("/callback", *payload.names, "TOKEN"))
-    assert len(payload.body) == int(payload.headers.get("content-length", 0))
-    assert (payload.method == "POST") is bool(payload.body)
+def test_payload_is_a_complete_request() -> None:
+    assert names()
+    for name in names():
+        payload = load(name)
+        assert payload.path == "/".join(("/callback", *payload.names, "TOKEN")), name
+        assert len(payload.body) == int(payload.headers.get("content-length", 0)), name
+        assert (payload.method == "POST") is bool(payload.body), name

@@ -22,8 +22,8 @@ from tests.events import batch_of
 from tests.offhook.sandbox import Sandbox
 from unifiedapi.sandbox.call_records import record_of
 from unifiedapi.sandbox.pbx import Drop
-from unifiedapi.sandbox.scenarios import Call as PlacedCall
 from unifiedapi.sandbox.scenarios import Scenario, make_call
+from unifiedapi.sandbox.scenarios import ScriptedCall as PlacedCall
 from workers import fold_calls as calls_job
 from workers.reconcile.reconciliation import Reconciled, Reconciliation
 

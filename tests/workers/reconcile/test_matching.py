@@ -13,10 +13,10 @@ from offhook.event import CallEvent, EventType, read_event
 from unifiedapi.resources import CallRecord
 from unifiedapi.sandbox.call_records import record_of
 from unifiedapi.sandbox.pbx import Drop
-from unifiedapi.sandbox.scenarios import Call as PlacedCall
 from unifiedapi.sandbox.scenarios import Callback, Scenario, make_call
-from unifiedapi.sandbox.services import Call as Request
+from unifiedapi.sandbox.scenarios import ScriptedCall as PlacedCall
 from unifiedapi.sandbox.services import answer
+from unifiedapi.sandbox.services.request import ApiRequest as Request
 from unifiedapi.sandbox.store import Store
 from workers.reconcile.matching import ENOUGH, SLACK, Recorded, events, match, read
 

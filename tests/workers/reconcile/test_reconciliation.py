@@ -35,8 +35,8 @@ from tests.workers.reconcile.reconciling import (
 )
 from unifiedapi.errors import NoAnswer
 from unifiedapi.sandbox.call_records import record_of
-from unifiedapi.sandbox.scenarios import Call as PlacedCall
 from unifiedapi.sandbox.scenarios import Scenario, make_call
+from unifiedapi.sandbox.scenarios import ScriptedCall as PlacedCall
 from workers import fold_calls as calls_job
 from workers.reconcile import reconciliation as module
 from workers.reconcile.reconciliation import Reconciliation
