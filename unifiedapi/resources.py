@@ -42,7 +42,7 @@ class EventType(_Number):
 
     @property
     def label(self) -> str:
-        """The type as Offhook writes it, such as `dial-in`."""
+        """The name in lower case with hyphens, such as `dial-in`."""
         return self.name.lower().replace("_", "-")
 
 

@@ -70,7 +70,7 @@ def serve(app: ASGIApp, certificate: Certificate | None = None) -> Iterator[str]
 
 
 @dataclass(frozen=True)
-class Told:
+class Reply:
     """One scripted response."""
 
     status: int = 200
@@ -102,7 +102,7 @@ class Recorded:
 class Script:
     """An ASGI app that gives its responses in order, and then the last one forever."""
 
-    def __init__(self, *answers: Told) -> None:
+    def __init__(self, *answers: Reply) -> None:
         self.answers = list(answers)
         self.requests: list[Recorded] = []
 
@@ -117,14 +117,14 @@ class Script:
                 await request.body(),
             )
         )
-        told = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        await asyncio.sleep(told.delay)
-        if told.hang_up:
+        reply = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        await asyncio.sleep(reply.delay)
+        if reply.hang_up:
             # A longer Content-Length makes uvicorn close the connection.
             with suppress(RuntimeError):
                 await Response(b"{", 200, {"Content-Length": "100"})(scope, receive, send)
             return
-        body = told.body
+        body = reply.body
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
-        await Response(body, told.status, told.headers)(scope, receive, send)
+        await Response(body, reply.status, reply.headers)(scope, receive, send)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unifiedapi.serving import Script, Server, Told, read
+from tests.unifiedapi.serving import Reply, Script, Server, read
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import UnexpectedAnswer
 from unifiedapi.resources import (
@@ -41,7 +41,7 @@ async def test_sample_is_read_and_its_missing_entry_requested(
     server: Server, api: UnifiedApi
 ) -> None:
     for body in (SAMPLE, [SAMPLE]):  # v3, v5
-        server.app = script = Script(Told(200, body), Told(204))
+        server.app = script = Script(Reply(200, body), Reply(204))
         [presence] = await read(api.presence.list("0003*210"))
         assert presence.registration[0].registration == RegistrationStatus.NOT_REGISTERED
         assert presence.extra == {}
@@ -55,7 +55,7 @@ async def test_sample_is_read_and_its_missing_entry_requested(
 
 async def test_unknown_numbers_and_fields_are_kept(server: Server, api: UnifiedApi) -> None:
     entry = {"type": 9, "id": 77, "method": 1, "status": "0", "modified": "", "colour": ["red"]}
-    server.app = Script(Told(200, {"startIndex": "0", "totalResults": "1", "entry": [entry]}))
+    server.app = Script(Reply(200, {"startIndex": "0", "totalResults": "1", "entry": [entry]}))
     [event] = await read(api.phone_call_events.list("0003*210"))
     assert (int(event.type), event.type.name, event.id) == (9, "UNDOCUMENTED_9", "77")
     assert (event.method, event.status) == (EventMethod.POST, EventStatus.DISABLED)
@@ -74,7 +74,7 @@ async def test_new_event_is_complete_even_if_only_its_id_is_returned(
         EVENT,
         {"id": "e1", "type": 0, "links": {"self": "https://h/uapi/x"}},
     ):
-        server.app = script = Script(Told(200, body))
+        server.app = script = Script(Reply(200, body))
         event = await api.phone_call_events.create(
             "0003*210", type=EventType.DIAL_IN, url="http://h", note="n"
         )
@@ -97,17 +97,17 @@ async def test_new_event_without_id_is_found_in_the_list(server: Server, api: Un
     new = EVENT | {"id": "e2", "modified": "2020-01-01T03:00:00+02:00"}
     other = EVENT | {"id": "e3", "modified": "2021-01-01T00:00:00Z", "url": "http://other"}
     page = {"startIndex": 0, "totalResults": 3, "entry": [new, old, other]}
-    server.app = Script(Told(204), Told(200, page))
+    server.app = Script(Reply(204), Reply(200, page))
     event = await api.phone_call_events.create("0003*210", type=EventType.DIAL_IN, url="http://h")
     assert event.id == "e2"
-    server.app = Script(Told(204))
+    server.app = Script(Reply(204))
     with pytest.raises(UnexpectedAnswer, match="not in the list"):
         await api.phone_call_events.create("0003*210", type=EventType.DIAL_IN, url="http://h")
 
 
 async def test_updated_event_is_known_without_a_body(server: Server, api: UnifiedApi) -> None:
-    for told in (Told(204), Told(200, "e1"), Told(200, [EVENT | {"note": "new"}])):
-        server.app = script = Script(told)
+    for reply in (Reply(204), Reply(200, "e1"), Reply(200, [EVENT | {"note": "new"}])):
+        server.app = script = Script(reply)
         event = await api.phone_call_events.update("0003*210", EventType.DIAL_IN, "e1", note="new")
         assert (event.id, event.type, event.note) == ("e1", EventType.DIAL_IN, "new")
         [request] = script.requests
@@ -117,8 +117,8 @@ async def test_updated_event_is_known_without_a_body(server: Server, api: Unifie
 
 
 async def test_updated_agent_is_known_without_a_body(server: Server, api: UnifiedApi) -> None:
-    for told in (Told(204), Told(200, [{"agentNumber": "0003*210", "status": 1}])):
-        server.app = script = Script(told)
+    for reply in (Reply(204), Reply(200, [{"agentNumber": "0003*210", "status": 1}])):
+        server.app = script = Script(reply)
         agent = await api.queue_agents.update("0003*400", "0003*210", AgentStatus.ONLINE)
         assert (agent.agent_number, agent.status) == ("0003*210", AgentStatus.ONLINE)
         assert script.requests[0].json == {"status": "1"}
@@ -130,7 +130,7 @@ async def test_empty_list_has_several_forms(server: Server, api: UnifiedApi) -> 
         {"startIndex": 0, "totalResults": 0, "entry": []},
         [{"startIndex": 0, "entry": []}],
     ):
-        server.app = Script(Told(200, body))
+        server.app = Script(Reply(200, body))
         assert await read(api.phone_call_events.list("0003*210")) == []
 
 
@@ -151,6 +151,6 @@ async def test_invalid_response_is_an_error_and_not_an_empty_list(
         {"entry": [{"extension": "1", "registration": [7]}]},
         {"startIndex": 20, "entry": [{"extension": "1"}]},
     ):
-        server.app = Script(Told(200, body))
+        server.app = Script(Reply(200, body))
         with pytest.raises(UnexpectedAnswer):
             await read(api.presence.list())

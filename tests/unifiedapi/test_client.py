@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unifiedapi.serving import Script, Server, Told, read, serve
+from tests.unifiedapi.serving import Reply, Script, Server, read, serve
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import (
     AccessDenied,
@@ -163,7 +163,7 @@ async def test_list_follows_pages_to_the_end(any_api: UnifiedApi, store: Store) 
 
 async def test_list_requests_a_page_only_when_it_is_read(server: Server, api: UnifiedApi) -> None:
     page = {"startIndex": 0, "totalResults": 2, "entry": [{"extension": "0003*210"}]}
-    server.app = script = Script(Told(200, page))
+    server.app = script = Script(Reply(200, page))
     async for first in api.presence.list(count=1):
         assert first.extension == "0003*210"
         break

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.unifiedapi.serving import Recorded, Script, Server, Told
+from tests.unifiedapi.serving import Recorded, Reply, Script, Server
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import (
     AccessDenied,
@@ -188,7 +188,7 @@ class RefuseWhen:
         await (DENIED if denied else self.app)(scope, receive, send)
 
 
-DENIED = Script(Told(401, {"error": {"code": "access_denied", "message": "No."}}))
+DENIED = Script(Reply(401, {"error": {"code": "access_denied", "message": "No."}}))
 
 
 async def test_token_is_refreshed_or_else_replaced(
@@ -226,16 +226,16 @@ async def test_refused_app_gets_the_reason(server: Server, log: Log) -> None:
 
 
 async def test_error_of_an_invalid_token_response_has_no_secret(server: Server) -> None:
-    for told in (
-        Told(200, b"access_token=secret-token"),
-        Told(200, {"access_token": 5, "note": "secret-token"}),
-        Told(200, {"access_token": "secret-token\r\nX: 1"}),
-        Told(200, ["secret-token"]),
-        Told(302, b"secret-token", {"Location": "/secret-token"}),
-        Told(400, {"error": "odd", "error_description": f"for {SECRET}"}),
-        Told(500, b"secret-token"),
+    for reply in (
+        Reply(200, b"access_token=secret-token"),
+        Reply(200, {"access_token": 5, "note": "secret-token"}),
+        Reply(200, {"access_token": "secret-token\r\nX: 1"}),
+        Reply(200, ["secret-token"]),
+        Reply(302, b"secret-token", {"Location": "/secret-token"}),
+        Reply(400, {"error": "odd", "error_description": f"for {SECRET}"}),
+        Reply(500, b"secret-token"),
     ):
-        server.app = Script(told)
+        server.app = Script(reply)
         with pytest.raises((UnexpectedAnswer, OAuthError)) as caught:
             await ask_without_retries(server.url, ClientCredentials("app", SECRET))
         assert isinstance(caught.value, UnexpectedAnswer | ApiError)
@@ -250,7 +250,7 @@ async def ask_without_retries(url: str, auth: ClientCredentials) -> None:
 
 
 async def test_token_request_is_the_same_as_from_4psas_clients(server: Server) -> None:
-    server.app = script = Script(Told(200, {"access_token": "a-token", "expires_in": "3600"}))
+    server.app = script = Script(Reply(200, {"access_token": "a-token", "expires_in": "3600"}))
     with pytest.raises(UnexpectedAnswer):
         await ask_without_retries(server.url, ClientCredentials("app", SECRET))
     request = script.requests[0]

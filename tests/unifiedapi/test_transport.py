@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from tests.unifiedapi.serving import Script, Server, Told
+from tests.unifiedapi.serving import Reply, Script, Server
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import (
     MAX_BODY,
@@ -30,7 +30,7 @@ from unifiedapi.transport import Transport
 TOKEN = BearerToken("a-secret-token")
 SOON = (0.01, 0.01)
 FAILED = {"error": {"code": "internal_server_error", "message": "Oh."}}
-CLOSED = Told(hang_up=True)
+CLOSED = Reply(hang_up=True)
 
 
 @pytest.fixture
@@ -65,14 +65,14 @@ def create(api: UnifiedApi) -> Awaitable[object]:
 
 @pytest.mark.parametrize("use", [get, update, delete])
 async def test_idempotent_request_is_retried(use: Use, server: Server, api: UnifiedApi) -> None:
-    for fault in (Told(429), Told(500, FAILED), Told(503), Told(504, b"<html>"), CLOSED):
-        server.app = script = Script(fault, fault, Told(204))
+    for fault in (Reply(429), Reply(500, FAILED), Reply(503), Reply(504, b"<html>"), CLOSED):
+        server.app = script = Script(fault, fault, Reply(204))
         await use(api)
         assert len(script.requests) == 3
 
 
 async def test_create_that_was_sent_is_not_retried(server: Server, api: UnifiedApi) -> None:
-    for fault in (Told(503), Told(500, FAILED), CLOSED):
+    for fault in (Reply(503), Reply(500, FAILED), CLOSED):
         server.app = script = Script(fault)
         with pytest.raises((ApiError, NoAnswer)):
             await create(api)
@@ -90,7 +90,7 @@ async def test_create_that_was_never_sent_is_retried(caplog: pytest.LogCaptureFi
 
 async def test_refused_request_is_not_retried(server: Server, api: UnifiedApi) -> None:
     for status in (400, 403, 404, 501):
-        server.app = script = Script(Told(status))
+        server.app = script = Script(Reply(status))
         with pytest.raises(ApiError) as caught:
             await get(api)
         assert (type(caught.value), caught.value.status) == (ApiError, status)
@@ -100,21 +100,21 @@ async def test_refused_request_is_not_retried(server: Server, api: UnifiedApi) -
 async def test_last_response_is_the_error_after_all_retries(
     server: Server, api: UnifiedApi
 ) -> None:
-    server.app = Script(Told(500, FAILED))
+    server.app = Script(Reply(500, FAILED))
     with pytest.raises(InternalServerError) as caught:
         await get(api)
     assert (caught.value.attempts, caught.value.message) == (3, "Oh.")
 
 
 async def test_retry_after_decides_the_wait(server: Server, api: UnifiedApi) -> None:
-    server.app = Script(Told(429, headers={"Retry-After": "1"}), Told(204))
+    server.app = Script(Reply(429, headers={"Retry-After": "1"}), Reply(204))
     began = time.monotonic()
     await get(api)
     assert 1 <= time.monotonic() - began < 3
 
 
 async def test_long_retry_after_is_an_error_at_once(server: Server, api: UnifiedApi) -> None:
-    server.app = script = Script(Told(503, headers={"Retry-After": "3600"}))
+    server.app = script = Script(Reply(503, headers={"Retry-After": "3600"}))
     with pytest.raises(ApiError) as caught:
         await get(api)
     assert caught.value.retry_after == 3600
@@ -131,7 +131,7 @@ def test_retry_after_is_a_number_or_a_date() -> None:
 
 
 async def test_slow_response_times_out(server: Server) -> None:
-    server.app = Script(Told(204, delay=1))
+    server.app = Script(Reply(204, delay=1))
     began = time.monotonic()
     async with UnifiedApi(server.url, TOKEN, waits=(), timeout=0.2) as api:
         with pytest.raises(NoAnswer, match=r"within 0\.2 s") as caught:
@@ -143,7 +143,7 @@ async def test_slow_response_times_out(server: Server) -> None:
 async def test_event_is_deleted_even_if_the_first_response_was_lost(
     server: Server, api: UnifiedApi
 ) -> None:
-    gone = Told(400, error("pce_id_invalid"))
+    gone = Reply(400, error("pce_id_invalid"))
     server.app = Script(CLOSED, gone)
     await delete(api)
     server.app = Script(gone)
@@ -152,34 +152,34 @@ async def test_event_is_deleted_even_if_the_first_response_was_lost(
 
 
 async def test_redirect_is_not_followed(server: Server, api: UnifiedApi) -> None:
-    server.app = script = Script(Told(302, headers={"Location": "/elsewhere"}))
+    server.app = script = Script(Reply(302, headers={"Location": "/elsewhere"}))
     with pytest.raises(UnexpectedAnswer):
         await get(api)
     assert len(script.requests) == 1
 
 
 async def test_error_response_in_any_form_is_an_api_error(server: Server, api: UnifiedApi) -> None:
-    cases: list[tuple[Told, type[ApiError], str]] = [
-        (Told(400, error("something_new")), ApiError, "something_new"),
-        (Told(400, [error("pce_type_invalid")]), EventTypeInvalid, "pce_type_invalid"),
-        (Told(400, error("pcet_type_invalid")), EventTypeInvalid, "pcet_type_invalid"),
-        (Told(401, error("access_denided")), AccessDenied, "access_denided"),
+    cases: list[tuple[Reply, type[ApiError], str]] = [
+        (Reply(400, error("something_new")), ApiError, "something_new"),
+        (Reply(400, [error("pce_type_invalid")]), EventTypeInvalid, "pce_type_invalid"),
+        (Reply(400, error("pcet_type_invalid")), EventTypeInvalid, "pcet_type_invalid"),
+        (Reply(401, error("access_denided")), AccessDenied, "access_denided"),
         (
-            Told(501, error("request_not_implemented")),
+            Reply(501, error("request_not_implemented")),
             RequestNotImplemented,
             "request_not_implemented",
         ),
-        (Told(403, b"<html>Forbidden</html>"), ApiError, ""),
-        (Told(400, {"error": None}), ApiError, ""),
-        (Told(400, b"\xff\xfe"), ApiError, ""),
-        (Told(400), ApiError, ""),
+        (Reply(403, b"<html>Forbidden</html>"), ApiError, ""),
+        (Reply(400, {"error": None}), ApiError, ""),
+        (Reply(400, b"\xff\xfe"), ApiError, ""),
+        (Reply(400), ApiError, ""),
     ]
-    for told, kind, code in cases:
-        server.app = Script(told)
+    for reply, kind, code in cases:
+        server.app = Script(reply)
         with pytest.raises(ApiError) as caught:
             await get(api)
         assert type(caught.value) is kind
-        assert (caught.value.status, caught.value.code) == (told.status, code)
+        assert (caught.value.status, caught.value.code) == (reply.status, code)
 
 
 async def test_error_keeps_the_start_of_the_response_without_the_token(
@@ -187,7 +187,7 @@ async def test_error_keeps_the_start_of_the_response_without_the_token(
 ) -> None:
     body = b"<p>a-secret-token</p>" + b"x" * 10_000
     for status, kind in ((400, ApiError), (200, UnexpectedAnswer), (300, UnexpectedAnswer)):
-        server.app = Script(Told(status, body))
+        server.app = Script(Reply(status, body))
         with pytest.raises(kind) as caught:
             await get(api)
         assert isinstance(caught.value, ApiError | UnexpectedAnswer)
@@ -197,7 +197,7 @@ async def test_error_keeps_the_start_of_the_response_without_the_token(
 
 
 async def test_too_large_response_is_an_error(server: Server) -> None:
-    server.app = Script(Told(200, b"[" + b" " * 2000 + b"]"))
+    server.app = Script(Reply(200, b"[" + b" " * 2000 + b"]"))
     transport = Transport(server.url, max_response=1000)
     with pytest.raises(UnexpectedAnswer, match="larger than 1000 bytes"):
         await transport.request("GET", "/", idempotent=True)

@@ -150,6 +150,9 @@ def describe(store: Store, *, numbers: bool, wrapped: bool) -> Json:
 def _schemas(numbers: bool) -> Json:
     text = {"type": "string"}
     date = {"type": "string", "format": "date-time"}
+    integer: Json = {"type": "string", "pattern": "^[0-9]+$"}
+    if numbers:
+        integer = {"type": "integer", "minimum": 0}
     links = _object({"self": {"type": "string", "format": "uri"}})
     url = {"type": "string", "pattern": URL}
     event = {
@@ -194,14 +197,12 @@ def _schemas(numbers: bool) -> Json:
         "flow": _answered(Flow, numbers),
         "disposition": _answered(Disposition, numbers),
         "answered": date,
-        "duration": {"type": "integer", "minimum": 0}
-        if numbers
-        else {"type": "string", "pattern": "^[0-9]+$"},
+        "duration": integer,
     }
     record = {
         "id": text,
         "extension": text,
-        "ownerId": {"type": "integer"} if numbers else {"type": "string", "pattern": "^[0-9]+$"},
+        "ownerId": integer,
         "ownerName": text,
         "published": date,
         "answered": date,

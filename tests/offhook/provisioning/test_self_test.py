@@ -9,7 +9,7 @@ from offhook.settings import Settings
 from offhook_cli.embedded_server import free_port
 from receiver.app import create_app
 from tests.conftest import SECRET
-from tests.unifiedapi.serving import Script, Told, serve
+from tests.unifiedapi.serving import Reply, Script, serve
 
 
 def found(url: str, secret: str = SECRET) -> str | None:
@@ -35,8 +35,8 @@ def test_nobody_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [Told(502), Told(200, "Welcome!"), Told(200, b"<html>"), Told(301)]
+    "answer", [Reply(502), Reply(200, "Welcome!"), Reply(200, b"<html>"), Reply(301)]
 )
-def test_something_else_answers(answer: Told) -> None:
+def test_something_else_answers(answer: Reply) -> None:
     with serve(Script(answer)) as url:
         assert "is no receiver" in str(found(url))

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offhook.http.callbacks import callbacks
-from tests.unifiedapi.serving import Script, Server, Told, read
+from tests.unifiedapi.serving import Reply, Script, Server, read
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import AccessDenied, InvalidRequest, UnexpectedAnswer, UserInvalid
 from unifiedapi.oauth import BearerToken
@@ -204,7 +204,7 @@ SAMPLE = {
 
 async def test_sample_is_read(server: Server) -> None:
     for body in (SAMPLE, [SAMPLE]):  # v3, v5
-        server.app = script = Script(Told(200, body))
+        server.app = script = Script(Reply(200, body))
         async with UnifiedApi(server.url, TOKEN, zone=BERLIN) as api:
             first, second = await read(api.call_records.list())
         assert (first.id, first.owner_id, first.extension) == ("53bec7de3c242d5f87e5", "3", None)
@@ -227,7 +227,7 @@ async def test_sample_is_read(server: Server) -> None:
 
 async def test_array_of_records_and_call_id_are_read(server: Server, api: UnifiedApi) -> None:
     entry = {"id": 7, "callId": "1700000000.1", "phoneCallView": {"disposition": 9}}
-    server.app = Script(Told(200, {"startIndex": 0, "totalResults": 1, "entry": [entry]}))
+    server.app = Script(Reply(200, {"startIndex": 0, "totalResults": 1, "entry": [entry]}))
     [found] = await read(api.call_records.list())
     assert (found.id, found.call_id) == ("7", "1700000000.1")
     [part] = found.legs
@@ -244,13 +244,13 @@ async def test_invalid_record_is_an_error(server: Server, api: UnifiedApi) -> No
         {"1": {"phoneCallView": [{"duration": "00:34"}]}},
     ]
     for entry in entries:
-        server.app = Script(Told(200, {"startIndex": 0, "entry": entry}))
+        server.app = Script(Reply(200, {"startIndex": 0, "entry": entry}))
         with pytest.raises(UnexpectedAnswer):
             await read(api.call_records.list())
 
 
 async def test_parameters_are_sent_with_dates_in_the_pbxs_local_time(server: Server) -> None:
-    server.app = script = Script(Told(204))
+    server.app = script = Script(Reply(204))
     listing: dict[str, Any] = {
         "owner": 33,
         "source": "0003*210",
