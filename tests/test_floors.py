@@ -23,7 +23,7 @@ BELOW = {
 PUBLIC = {
     "offhook": set(offhook.__all__),
     "offhook.http": {"Answer", "is_private"},
-    "offhook.ttl_cache": {"Memory"},
+    "offhook.ttl_cache": {"TtlCache"},
     "offhook.testing": set(testing.__all__),
 }
 
