@@ -78,7 +78,7 @@ def test_a_url_is_made_only_from_names_that_come_back_from_it(pbx: str) -> None:
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\0b", "a\nb", "\udc80"])
 def test_a_name_that_would_not_arrive_gets_no_url(name: str) -> None:
     for names in ((name, *NAMED[1:]), (NAMED[0], name, NAMED[2])):
-        with pytest.raises(ConfigError, match="cannot stand in a callback URL"):
+        with pytest.raises(ConfigError, match="cannot be part of a callback URL"):
             callback_url("http://x", SECRET, *names)
 
 
