@@ -17,9 +17,6 @@ from redis.exceptions import LockError, RedisError
 
 from offhook.errors import TemporaryError
 
-_HELD = 60.0  # seconds until a lock expires
-_WAIT = 20.0  # seconds to wait for a lock
-
 
 class Memory(ABC):
     """A few values of one handler, by name. They all expire.
@@ -51,11 +48,20 @@ class Memory(ABC):
 
 
 class RedisMemory(Memory):
-    """A handler's memory in Redis."""
+    """A handler's memory in Redis.
 
-    def __init__(self, redis: Redis, handler: str) -> None:
+    Args:
+        held: seconds until a lock expires.
+        wait: seconds to wait for a lock.
+    """
+
+    def __init__(
+        self, redis: Redis, handler: str, *, held: float = 60.0, wait: float = 20.0
+    ) -> None:
         self._redis = redis
         self._handler = handler
+        self._held = held
+        self._wait = wait
 
     async def get(self, name: str) -> str | None:
         async with _temporary():
@@ -72,7 +78,8 @@ class RedisMemory(Memory):
 
     @asynccontextmanager
     async def lock(self, name: str) -> AsyncIterator[None]:
-        lock = self._redis.lock(f"{self._key(name)}:lock", _HELD, blocking_timeout=_WAIT)
+        key = f"{self._key(name)}:lock"
+        lock = self._redis.lock(key, self._held, blocking_timeout=self._wait)
         async with _temporary():
             held = await lock.acquire()
         if not held:
