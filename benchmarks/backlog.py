@@ -7,7 +7,8 @@ import msgspec
 
 from benchmarks.load import fields
 from offhook.connection import connect
-from offhook.event import EventType, new_event_id, read_event, to_stored
+from offhook.dialects.voipnow import read_event
+from offhook.event import EventType, new_event_id, to_stored
 from offhook.inbox import Batch, Inbox, partition_of
 from offhook.settings import Settings
 
@@ -39,7 +40,6 @@ async def fill(
                     type=EventType.DIAL_IN,
                     parameters=fields(f"{writer}-{call}", CallStatus=str(step)),
                 )
-                assert event is not None  # noqa: S101 - it has a CallID
                 marks, stored = waiting.setdefault(
                     partition_of(event, settings.partitions), ([], [])
                 )

@@ -1,4 +1,4 @@
-"""Offhook: what a plugin author imports."""
+"""Offhook's public names, for plugins."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from offhook.lookup import Lookup
     from offhook.phone_number import Number
 
-# Imported when they are asked for: the command line must not wait for what it does not use.
+# Imported on first use, so that `offhook --help` starts quickly.
 _PLACES = {
     "CALLBACKS": "offhook.event",
     "CALLS": "offhook.event",

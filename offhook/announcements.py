@@ -1,4 +1,4 @@
-"""Events of Offhook's own, into the inbox: what it has found out and no callback told."""
+"""Appends the events that Offhook itself makes, such as `phone-unregistered`, to the inbox."""
 
 import asyncio
 from collections import defaultdict
@@ -18,17 +18,17 @@ _AT_ONCE = 500
 async def announce(
     settings: Settings, inbox: Inbox, rq: Redis, events: Iterable[CallEvent], *, window: float = 0.0
 ) -> int:
-    """Append events, and call the workers who deliver them.
+    """Append events, and wake the workers that deliver them.
 
     Args:
-        rq: a blocking client, to call workers with.
-        window: seconds in which an event with the same id is a repeat and left out; 0: none is.
+        rq: a blocking client.
+        window: seconds in which an event with the same id is dropped as a repeat; 0: never.
 
     Returns:
-        How many were appended.
+        Number of events appended.
 
     Raises:
-        InboxUnavailable: not all of them are in the inbox.
+        InboxUnavailable: some of the events are not in the inbox.
     """
     for name, start in settings.cursors.items():
         await inbox.ensure_cursor(name, start)
@@ -36,9 +36,9 @@ async def announce(
     for event in events:
         by_partition[partition_of(event, inbox.partitions)].append(event)
     writer, cursors, appended = new_event_id(), list(settings.cursors), 0
-    for partition, theirs in by_partition.items():
-        for number, at in enumerate(range(0, len(theirs), _AT_ONCE), 1):
-            some = theirs[at : at + _AT_ONCE]
+    for partition, its_events in by_partition.items():
+        for number, at in enumerate(range(0, len(its_events), _AT_ONCE), 1):
+            some = its_events[at : at + _AT_ONCE]
             batch = Batch(
                 writer=writer,
                 number=number,

@@ -1,6 +1,6 @@
 """`Call`: who called whom, who answered, how long it rang and lasted, and how it ended.
 
-VoipNow sends none of that; it is folded from the events of a call.
+VoipNow sends none of that: `offhook.calls` folds it from the events of a call.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ Direction = Literal["in", "out", "internal"]
 
 
 class Kind(StrEnum):
-    """What an extension is. A queue and an IVR answer by themselves, which tells of nobody."""
+    """The kind of an extension. When a queue or an IVR answers, no person has answered yet."""
 
     PHONE = "phone"
     QUEUE = "queue"
@@ -23,7 +23,7 @@ class Kind(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a call ended. The table in `docs/calls.md` says how it is found."""
+    """How a call ended. See the table in `docs/calls.md`."""
 
     ANSWERED = "answered"
     MISSED = "missed"
@@ -34,35 +34,34 @@ class Outcome(StrEnum):
 
 
 class Gap(StrEnum):
-    """What is not known of a call, because no callback said it."""
+    """What is unknown about a call because a callback is missing."""
 
-    DIAL = "dial"  # a leg without its dial-in or dial-out: since when it rang
-    ANSWER = "answer"  # an answered leg without its answer: since when they talked
-    HANGUP = "hangup"  # a leg without its hangup: until when, and how it ended
-    STATUS = "status"  # a hangup that says nothing about how the leg ended
-    LATE = "late"  # something came after the call was taken for ended
+    DIAL = "dial"  # a leg without its dial-in or dial-out: when it began to ring
+    ANSWER = "answer"  # an answered leg without its answer: when the conversation began
+    HANGUP = "hangup"  # a leg without its hangup: when and how it ended
+    STATUS = "status"  # a hangup that does not say how the leg ended
+    LATE = "late"  # an event came after the call counted as ended
 
 
 class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One side of a call. What the PBX did not say is None."""
+    """One side of a call. Fields that the PBX did not send are None."""
 
     number: str | None = None
     name: str | None = None
     extension: str | None = None  # extended form, such as 0003*210
     did: str | None = None  # the public number that was called
-    e164: str | None = None  # the number as +442079460100, where that can be known
+    e164: str | None = None  # the number as +442079460100, if its country is known
 
 
 class Leg(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One extension's part in a call.
 
     Attributes:
-        extension: whose.
-        kind: what that is; None when nobody has said so, and then it counts as a phone.
-        direction: `in` when the extension was called, `out` when it called.
-        rang, answered, ended: when; None for what did not happen or was not told.
-        status: how it ended, the PBX's CallStatus, verbatim.
-        id: the PBX's own name for the leg, where it has one (Telphin's SubCallID).
+        kind: None if unknown; then the extension counts as a phone.
+        direction: `in` if the extension was called, `out` if it called.
+        rang, answered, ended: None if it did not happen or no callback reported it.
+        status: how it ended: the PBX's CallStatus, verbatim.
+        id: the PBX's own id of the leg, if it has one (Telphin's SubCallID).
     """
 
     extension: str
@@ -76,28 +75,27 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One call, as far as it is known. All moments are UTC.
+    """One call, as far as it is known. All times are UTC.
 
     Attributes:
-        pbx, id: the PBX's name and its CallID; together they name the call.
+        pbx, id: the PBX's name and its CallID; together they identify the call.
         direction: `in` from outside, `out` to outside, `internal` between extensions.
-        caller: who called; of an outgoing or internal call, the extension.
-        called: what was dialled; `extension` is the first one that rang (of an incoming or
+        caller: in an outgoing or internal call, the extension.
+        called: what was dialled; `extension` is the first one that rang (in an incoming or
             internal call).
-        started: the first event.
-        answered: when the first person answered, if one did and it was told.
-        ended: when the last leg ended, or was heard of last; None while the call goes on.
-        answered_by: the extension that answered first (of an outgoing call, the one that called).
-        ring_seconds: from the start until it was answered, or until it ended; None when these
-            moments are not known.
-        talk_seconds: how long somebody was talking, holes between legs left out; None when the
-            call was answered and the moments are not known.
+        started: the time of the first event.
+        answered: when the first person answered, if known.
+        ended: when the last leg ended, or of its last event; None while the call goes on.
+        answered_by: the extension that answered first (in an outgoing call, the one that called).
+        ring_seconds: from the start to the answer, or to the end; None if unknown.
+        talk_seconds: time in which anyone was talking, without the pauses between legs; None if
+            the call was answered and the times are unknown.
         outcome: None while the call goes on.
-        gaps: what is not known; empty for a call of which everything was told.
-        closed_by: what ended it: the last `hangup`, `silence` (the end never came) or the PBX's
-            own `records`.
-        recovered: its callbacks never came; it is known from the PBX's records alone.
-        recording: the PBX's id of its recording, where it says one.
+        gaps: what is unknown; empty if all callbacks came.
+        closed_by: what ended it: the last `hangup`, `silence` (no end came) or the PBX's call
+            `records`.
+        recovered: its callbacks never came; all is from the PBX's call records.
+        recording: the PBX's id of its recording, if it sends one.
         legs: in the order in which they began.
     """
 
@@ -121,17 +119,17 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
 
     @property
     def complete(self) -> bool:
-        """Is everything known of it?"""
+        """Return whether everything about it is known."""
         return not self.gaps
 
     @property
     def extensions(self) -> tuple[str, ...]:
-        """The extensions that have a part in it, each once."""
+        """The extensions of its legs, each once."""
         return tuple(dict.fromkeys(leg.extension for leg in self.legs))
 
     def as_dict(self) -> dict[str, Any]:
         """The call as plain JSON values."""
-        # Not to_builtins: it would leave tuples, which JSON does not have.
+        # Not to_builtins: it would leave tuples.
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return plain
 

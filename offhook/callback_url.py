@@ -1,7 +1,7 @@
-"""The token that ends a callback URL: is this URL one of ours?
+"""Callback URLs. Each ends in a token that proves that Offhook made it.
 
-A PBX signs nothing, so the URL itself must prove that it was made here. The token is an HMAC over
-the names that stand before it; checking one needs no look-up.
+PBXs do not sign their callbacks, so the URL itself must be the proof. The token is an HMAC over
+the names before it, so verification needs no database.
 """
 
 import hashlib
@@ -15,18 +15,14 @@ from urllib.parse import quote, unquote
 from offhook.errors import ConfigError
 
 PREFIX = "/callback"
-SELF_TEST = "self-test"  # in the place of an event type: is this secret in use there?
+SELF_TEST = "self-test"  # replaces the event type: does the receiver use this secret?
 _BYTES = 18  # 144 bits, 24 characters
 _SHAPE = re.compile(rf"(https?://\S+?){PREFIX}/([^/\s]+)/([^/\s]+)/([^/\s]+)/([A-Za-z0-9_-]{{24}})")
 
 
 @dataclass(frozen=True)
 class CallbackUrl:
-    """The parts of a URL that has the form of a callback URL. Whose it is, the token tells.
-
-    Attributes:
-        base: what comes before `/callback`.
-    """
+    """The parts of a URL that looks like a callback URL. `base` comes before `/callback`."""
 
     base: str
     pbx: str
@@ -35,20 +31,20 @@ class CallbackUrl:
     token: str = field(repr=False)
 
     def made_with(self, secrets: Sequence[str]) -> bool:
-        """Was it made with one of these secrets?"""
+        """Return whether it was made with one of these secrets."""
         return is_valid(secrets, self.token, self.pbx, self.extension, self.event_type)
 
 
 def make_token(secret: str, pbx: str, extension: str, event_type: str) -> str:
-    """The token of one callback URL, 24 characters of A-Z, a-z, 0-9, `-` and `_`."""
-    # Two different triples never make the same message: a name that holds a NUL gets no URL.
+    """The token of a callback URL: 24 characters of A-Z, a-z, 0-9, `-` and `_`."""
+    # Unambiguous: `callback_url` refuses names with a NUL.
     message = "\0".join((pbx, extension, event_type)).encode("utf-8", "surrogatepass")
     digest = hmac.digest(secret.encode(), message, hashlib.sha256)
     return urlsafe_b64encode(digest[:_BYTES]).decode()
 
 
 def is_valid(secrets: Sequence[str], token: str, pbx: str, extension: str, event_type: str) -> bool:
-    """Was the token made with one of these secrets? Takes the same time whichever it is."""
+    """Return whether the token was made with one of these secrets, in constant time."""
     given = token.encode("utf-8", "surrogatepass")
     valid = False
     for secret in secrets:
@@ -58,23 +54,23 @@ def is_valid(secrets: Sequence[str], token: str, pbx: str, extension: str, event
 
 
 def callback_url(public_url: str, secret: str, pbx: str, extension: str, event_type: str) -> str:
-    """The whole URL to register on the PBX. It is a secret: never log it.
+    """The URL to register on the PBX. It is a secret: never log it.
 
     Raises:
-        ConfigError: one of the names would not arrive as it is when it stands in a URL's path.
+        ConfigError: one of the names would not survive in a URL's path.
     """
     names = (pbx, extension, event_type)
     for name in names:
         if not name.isprintable() or "/" in name or name in ("", ".", ".."):
             raise ConfigError(
-                f"{name!r} cannot stand in a callback URL: use letters, digits, * - _ and ."
+                f"{name!r} cannot be part of a callback URL: use letters, digits, * - _ and ."
             )
     path = "/".join(quote(name, safe="*") for name in names)
     return f"{public_url.rstrip('/')}{PREFIX}/{path}/{make_token(secret, *names)}"
 
 
 def read_callback_url(url: str) -> CallbackUrl | None:
-    """The parts of a callback URL, decoded; None when it does not have the form of one."""
+    """The decoded parts of a callback URL; None if it does not look like one."""
     match = _SHAPE.fullmatch(url)
     if match is None:
         return None

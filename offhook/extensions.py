@@ -1,8 +1,8 @@
-"""What `offhook setup` was told of each extension, and where every process finds it.
+"""The settings of each extension from `offhook setup`, in Redis.
 
-    offhook:extensions   hash: `PBX/EXTENSION` -> JSON; `version` -> how often it was changed
+    offhook:extensions   hash: `PBX/EXTENSION` -> JSON; `version` -> number of changes
 
-One key, so that a copy and its version are read in one step.
+One key, so that a copy is read together with its version.
 """
 
 import logging
@@ -26,16 +26,16 @@ Name = tuple[str, str]  # PBX and extension
 
 @dataclass(frozen=True)
 class ExtensionSettings:
-    """What is particular to one extension.
+    """The settings of one extension.
 
     Attributes:
-        label: what people call it, such as `Front desk`.
-        owner: the user of the CRM, or of whatever a handler speaks to, to whom its calls belong.
-        handlers: the handlers that get its events; None: all of them.
+        label: a name for people, such as `Front desk`.
+        owner: the user in the CRM, or another target, to whom its calls belong.
+        handlers: the handlers that get its events; None: all.
         events: the event types that are registered on the PBX; None: it was never set up.
-        method: how the PBX makes its callbacks, `GET` or `POST`.
-        kind: what it is; None: nobody has said so, and it was not found out.
-        user: as whose extension the PBX's API knows it; None: as the PBX's settings say.
+        method: the HTTP method of its callbacks, `GET` or `POST`.
+        kind: None if unknown.
+        user: the owner of the extension in the PBX's API; None: from the PBX's settings.
     """
 
     label: str | None = None
@@ -58,11 +58,11 @@ class Extensions:
         self._redis = redis
 
     async def all(self) -> dict[Name, ExtensionSettings]:
-        """Of every extension that was set up, in the order of their names."""
+        """The settings of every extension that was set up, sorted by name."""
         return _read(await self._redis.hgetall(KEY))
 
     async def get(self, pbx: str, extension: str) -> ExtensionSettings:
-        """Of one extension; `UNKNOWN` when it was not set up."""
+        """The settings of one extension; `UNKNOWN` if it was not set up."""
         field = _field(pbx, extension)
         stored = await self._redis.hget(KEY, field)
         found = _read({field.encode(): stored} if stored else {})
@@ -71,7 +71,7 @@ class Extensions:
     async def change(
         self, put: Mapping[Name, ExtensionSettings], remove: Iterable[Name] = ()
     ) -> None:
-        """Store and forget, in one step. Every process sees it within seconds."""
+        """Store and delete settings atomically. Every process sees it within seconds."""
         gone = [_field(*name) for name in remove]
         if not put and not gone:
             return
@@ -84,13 +84,13 @@ class Extensions:
             await pipeline.execute()
 
     async def version(self) -> bytes | None:
-        """Differs after every change."""
+        """A value that differs after every change."""
         version: Any = await self._redis.hget(KEY, _VERSION.decode())
         return None if version is None else bytes(version)
 
 
 class ExtensionsCopy:
-    """A copy in memory, for whoever looks at every event."""
+    """A copy in memory, for code that needs the settings for every event."""
 
     def __init__(self, extensions: Extensions) -> None:
         self._extensions = extensions
@@ -98,15 +98,15 @@ class ExtensionsCopy:
         self._copy: dict[Name, ExtensionSettings] = {}
 
     async def refresh(self) -> None:
-        """Read it, if it has changed since the last time: one small request if it has not."""
+        """Read the settings again if they have changed."""
         version = await self._extensions.version()
         if version != self._version:
-            # What changes after the question for the version is read once more the next time.
+            # A change after the version was read is read again next time.
             self._copy = await self._extensions.all()
             self._version = version
 
     def get(self, pbx: str, extension: str) -> ExtensionSettings:
-        """Of one extension; `UNKNOWN` when it was not set up."""
+        """The settings of one extension; `UNKNOWN` if it was not set up."""
         return self._copy.get((pbx, extension), UNKNOWN)
 
 

@@ -1,7 +1,7 @@
-"""`Memory`: what a handler remembers from one event to another, whichever process delivers them.
+"""`Memory`: values that a handler keeps between events, shared by all processes.
 
-offhook:memory:HANDLER:NAME        what it remembers; expires
-offhook:memory:HANDLER:NAME:lock   set while one delivery holds the lock
+offhook:memory:HANDLER:NAME        a value; expires
+offhook:memory:HANDLER:NAME:lock   set while a delivery holds the lock
 """
 
 import asyncio
@@ -17,43 +17,51 @@ from redis.exceptions import LockError, RedisError
 
 from offhook.errors import TemporaryError
 
-_HELD = 60.0  # seconds after which a lock is free, whatever has become of who held it
-_WAIT = 20.0  # seconds for a lock
-
 
 class Memory(ABC):
-    """A few values of one handler, by name. For notes, not for data: all of them expire.
+    """A few values of one handler, by name. They all expire.
 
-    Every method raises `TemporaryError` when Redis does not answer.
+    Every method raises `TemporaryError` if Redis does not respond.
     """
 
     @abstractmethod
     async def get(self, name: str) -> str | None:
-        """What was remembered under this name; None when nothing was, or it has expired."""
+        """The value; None if there is none, or it has expired."""
 
     @abstractmethod
     async def set(self, name: str, value: str, seconds: float) -> None:
-        """Remember it for so many seconds, in the place of what was there."""
+        """Store a value for this time, in place of any other."""
 
     @abstractmethod
     async def delete(self, name: str) -> None:
-        """Forget it."""
+        """Delete a value, if it is there."""
 
     @abstractmethod
     def lock(self, name: str) -> AbstractAsyncContextManager[None]:
-        """Hold a lock: of all deliveries to this handler, in whatever process, one has it at once.
+        """Hold a lock that excludes all other deliveries to this handler, in any process.
 
-        It is free again after a minute, should its holder have been killed. A delivery that waits
-        for it for 20 seconds raises `TemporaryError`.
+        It expires after a minute, in case its holder was killed.
+
+        Raises:
+            TemporaryError: it was not free within 20 seconds, or expired.
         """
 
 
 class RedisMemory(Memory):
-    """The memory of a handler, in Redis."""
+    """A handler's memory in Redis.
 
-    def __init__(self, redis: Redis, handler: str) -> None:
+    Args:
+        held: seconds until a lock expires.
+        wait: seconds to wait for a lock.
+    """
+
+    def __init__(
+        self, redis: Redis, handler: str, *, held: float = 60.0, wait: float = 20.0
+    ) -> None:
         self._redis = redis
         self._handler = handler
+        self._held = held
+        self._wait = wait
 
     async def get(self, name: str) -> str | None:
         async with _temporary():
@@ -70,18 +78,19 @@ class RedisMemory(Memory):
 
     @asynccontextmanager
     async def lock(self, name: str) -> AsyncIterator[None]:
-        lock = self._redis.lock(f"{self._key(name)}:lock", _HELD, blocking_timeout=_WAIT)
+        key = f"{self._key(name)}:lock"
+        lock = self._redis.lock(key, self._held, blocking_timeout=self._wait)
         async with _temporary():
             held = await lock.acquire()
         if not held:
-            raise TemporaryError(f"another delivery holds {name!r} for too long")
+            raise TemporaryError(f"another delivery has held the lock {name!r} too long")
         try:
             yield
         finally:
             try:
                 await lock.release()
             except LockError as error:
-                raise TemporaryError(f"took so long that it lost {name!r}") from error
+                raise TemporaryError(f"held the lock {name!r} until it expired") from error
             except RedisError as error:
                 raise TemporaryError(f"Redis does not answer: {error}") from error
 
@@ -90,7 +99,7 @@ class RedisMemory(Memory):
 
 
 class LocalMemory(Memory):
-    """The memory of a handler, in this process, for as long as the object lives."""
+    """A handler's memory in this object."""
 
     def __init__(self) -> None:
         self._values: dict[str, tuple[str, float]] = {}

@@ -1,4 +1,4 @@
-"""Logging, the same in every process of ours: to standard error, with the keys of the event."""
+"""Logging of every process: to standard error, with the keys of the event."""
 
 import logging
 import logging.config
@@ -7,9 +7,9 @@ from typing import Any
 
 
 class Keys(logging.Formatter):
-    """Appends the keys of the event that a line is about, and keeps it one line.
+    """Appends the keys of a line's event, and keeps the line in one piece.
 
-    A CallID or an error of the other side may hold anything, line ends too.
+    A CallID or a target's error message may contain anything, even line breaks.
     """
 
     KEYS = ("event", "call", "extension", "handler", "attempt")
@@ -21,20 +21,19 @@ class Keys(logging.Formatter):
 
 
 def printable(text: str) -> str:
-    """Text from outside, without what a terminal would obey."""
+    """Replace what is not printable, such as a terminal's control characters."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class Outage:
-    """Tells that something does not answer: at once, then once a minute, and when it is over.
+    """Logs an outage at once, then once a minute, and when it is over.
 
-    Whoever tries again every second would fill a disk with an outage that nobody watches.
+    A line for every retry would fill the disk in a long outage.
 
     Args:
-        log: where to.
-        what: what does not answer.
+        what: the name of what does not answer.
         every: seconds from one line to the next.
     """
 
@@ -42,23 +41,23 @@ class Outage:
         self._log = log
         self._what = what
         self._every = every
-        self._next: float | None = None  # None: it answers
+        self._next: float | None = None  # None: no outage
 
     def goes_on(self, error: Exception) -> None:
-        """It did not answer, for this reason."""
+        """Report a failure."""
         now = time.monotonic()
         if self._next is None or now >= self._next:
             self._next = now + self._every
             self._log.error("%s does not answer (%s); trying again", self._what, error)
 
     def is_over(self) -> None:
-        """It answered."""
+        """Report a success."""
         if self._next is not None:
             self._next = None
             self._log.warning("%s answers again", self._what)
 
 
-# As data, because uvicorn hands it to the processes that it starts.
+# As data, because uvicorn passes it to its worker processes.
 CONFIG: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -72,5 +71,5 @@ CONFIG: dict[str, Any] = {
 
 
 def log_to_stderr() -> None:
-    """Log lines of ours from INFO on, and warnings of the libraries, to standard error."""
+    """Log Offhook's lines from INFO on, and the libraries' warnings, to standard error."""
     logging.config.dictConfig(CONFIG)

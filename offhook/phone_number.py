@@ -1,7 +1,7 @@
-"""`Number`: a telephone number outside the PBX, in every form in which somebody may hold it."""
+"""`Number`: a telephone number outside the PBX, in every form in which it may be stored."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from phonenumbers import (
@@ -16,8 +16,8 @@ from phonenumbers import (
     region_code_for_country_code,
 )
 
-SHORTEST = 5  # digits that somebody's number has
-_TELLING = 7  # digits that two numbers must share at their end when no country is known
+_SHORTEST = 5  # digits of a subscriber's number
+_COMPARED = 7  # final digits that two numbers without a country must share
 _NUMBER = re.compile(r"\+?\d[\d\s().-]*")
 
 
@@ -26,10 +26,9 @@ class Number:
     """A number outside the PBX.
 
     Attributes:
-        text: as the PBX said it.
-        e164: as +442079460100; None when nobody knows the country it was dialled in.
-        region: the country of numbers that are held somewhere without one, such as GB; None: they
-            are taken for numbers of this number's own country.
+        text: as the PBX sends it.
+        e164: as +442079460100; None if the country it was dialled in is unknown.
+        region: the country of stored numbers without one, such as GB; None: this number's country.
     """
 
     text: str
@@ -38,51 +37,56 @@ class Number:
 
     @classmethod
     def read(cls, text: str, region: str | None = None) -> "Number":
-        """A number as the PBX says it, in full where that can be known.
+        """A number as the PBX sends it.
 
         Args:
-            region: whose national numbers are meant by those without a `+`; None: not known.
+            region: the country of numbers without a `+`; None: unknown.
         """
         return cls(text, e164(text, region), region)
 
+    def in_region(self, region: str | None) -> "Number":
+        """This number, for a system whose numbers without a country are of this region."""
+        known = self.e164 or _possible(_parsed(self.text, region))
+        return replace(self, e164=known, region=region)
+
     @property
     def is_nobodys(self) -> bool:
-        """Is it hidden, or too short for anybody: an extension, or a service such as 112?"""
-        return len(self.digits) < SHORTEST
+        """Return whether it is hidden, or as short as an extension or a service such as 112."""
+        return len(self.digits) < _SHORTEST
 
     @cached_property
     def digits(self) -> str:
-        """Only the digits, those of the country first when it is known."""
+        """Only the digits, with the country code if the country is known."""
         return _digits(self.e164 or self.text)
 
     @cached_property
     def national(self) -> str:
-        """The digits without country code and trunk prefix: what all forms of it have in common."""
-        return (
-            national_significant_number(self._parsed) if self._parsed else self.digits.lstrip("0")
-        )
+        """The digits without country code and trunk prefix, which all forms share."""
+        if self._number is None:
+            return self.digits.lstrip("0")
+        return national_significant_number(self._number)
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
-        """`national` as it is usually grouped, such as 20, 7946, 0100; in one when nobody knows."""
-        if self._parsed is None:
+        """`national` in its usual groups, such as 20, 7946, 0100; one group if unknown."""
+        if self._number is None:
             return (self.national,)
-        written = format_number(self._parsed, PhoneNumberFormat.INTERNATIONAL)
+        written = format_number(self._number, PhoneNumberFormat.INTERNATIONAL)
         return tuple(re.findall("[0-9]+", written)[1:])
 
     @cached_property
     def forms(self) -> tuple[str, ...]:
-        """Each way to write it, for who compares text; the usual ones first."""
-        if self._parsed is None:
+        """Every way to write it, for systems that compare text; the most common first."""
+        if self._number is None:
             return tuple(dict.fromkeys((self.text, self.digits)))
-        national = format_number(self._parsed, PhoneNumberFormat.NATIONAL)
+        national = format_number(self._number, PhoneNumberFormat.NATIONAL)
         return tuple(
             dict.fromkeys(
                 (
                     f"+{self.digits}",
                     self.digits,
                     f"00{self.digits}",
-                    format_number(self._parsed, PhoneNumberFormat.INTERNATIONAL),
+                    format_number(self._number, PhoneNumberFormat.INTERNATIONAL),
                     national,
                     _digits(national),
                     self.national,
@@ -92,36 +96,32 @@ class Number:
         )
 
     def is_same(self, stored: str) -> bool:
-        """Is this what is held somewhere as `stored`, however it is written there?"""
-        if self._parsed is None:
-            there = _digits(stored).lstrip("0")
-            shorter, longer = sorted((there, self.national), key=len)
-            return len(shorter) >= _TELLING and longer.endswith(shorter)
-        home = self.region or region_code_for_country_code(self._parsed.country_code or 0)
-        try:
-            found = parse(stored, home)
-        except NumberParseException:
-            return False
-        return format_number(found, PhoneNumberFormat.E164) == self.e164
+        """Return whether `stored` is this number, in whatever form."""
+        if self._number is None:
+            digits = _digits(stored).lstrip("0")
+            shorter, longer = sorted((digits, self.national), key=len)
+            return len(shorter) >= _COMPARED and longer.endswith(shorter)
+        home = self.region or region_code_for_country_code(self._number.country_code or 0)
+        found = _parsed(stored, home)
+        return found is not None and _full(found) == self.e164
 
     @cached_property
-    def _parsed(self) -> PhoneNumber | None:
+    def _number(self) -> PhoneNumber | None:
         return parse(self.e164) if self.e164 else None
 
 
 @lru_cache(maxsize=65536)
 def e164(number: str | None, region: str | None) -> str | None:
-    """A number in full, as `+442079460100`; None if it is none, or cannot be known.
+    """The number as `+442079460100`; None if it is not a number or its country is unknown.
 
     Args:
-        region: whose national numbers are meant by those without a `+`; None: those are not known.
+        region: the country of numbers without a `+`; None: unknown.
     """
     if number is None or not _NUMBER.fullmatch(number):
         return None
     if number.startswith("+"):
-        found = _parsed(number, None)
-        # Not whether it is assigned: the plans change faster than a library.
-        return _full(found) if found and is_possible_number(found) else None
+        # Possible, even if not assigned: numbering plans change faster than a library.
+        return _possible(_parsed(number, None))
     if region is None:
         return None
     for found in (_parsed(number, region), _parsed("+" + number, None)):
@@ -135,6 +135,10 @@ def _parsed(number: str, region: str | None) -> PhoneNumber | None:
         return parse(number, region)
     except NumberParseException:
         return None
+
+
+def _possible(number: PhoneNumber | None) -> str | None:
+    return _full(number) if number and is_possible_number(number) else None
 
 
 def _full(number: PhoneNumber) -> str:

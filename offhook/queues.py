@@ -1,7 +1,7 @@
-"""RQ as Offhook uses it: the names of its queues and jobs, JSON, and what is enqueued by name.
+"""RQ as Offhook uses it: the names of queues and jobs, and enqueueing jobs by name, as JSON.
 
-Every worker process listens to exactly one queue: RQ moves a job off a single queue in one step,
-and a worker killed at that moment loses none.
+Every worker process listens to exactly one queue: RQ takes a job off a single queue atomically, so
+a worker killed at that moment loses no job.
 """
 
 import re
@@ -18,17 +18,17 @@ from rq.serializers import JSONSerializer
 from offhook.event import CallEvent
 from offhook.inbox.keys import CALL_LOG
 
-SCHEDULED = "offhook.scheduled"  # the queue of what is done at its time and not for an event
-AFTER_DEATH = 5  # seconds until a redelivery whose process was killed is attempted again
+SCHEDULED = "offhook.scheduled"  # the queue of periodic jobs
+AFTER_DEATH = 5  # seconds until a redelivery whose process was killed is retried
 
-# A redelivery's own job says when it is dead; until then RQ repeats it whatever kills its process.
+# The redelivery job decides when it is dead. Until then RQ retries it, whatever kills its process.
 _UNTIL_DEAD = Retry(max=100_000, interval=AFTER_DEATH)
-_LONGEST_SILENCE = 120  # seconds; a sign of life that is good for longer says nothing
-_FOR_EVER = -1
+_LONGEST_SILENCE = 120  # seconds; RQ's heartbeats expire within that time
+_FOREVER = -1
 
 
 def dispatch_queue(handler: str, partition: int) -> str:
-    """The queue whose worker serves the handler's cursor on one partition."""
+    """The queue of the worker that serves the handler's cursor on one partition."""
     return f"offhook.{handler}.{partition}"
 
 
@@ -38,30 +38,30 @@ def redeliver_queue(handler: str) -> str:
 
 
 def with_redeliveries(redis: Redis) -> list[str]:
-    """The handlers that ever had a redelivery or a dead letter, configured or not."""
+    """Handlers that have ever had a redelivery or a dead letter, configured or not."""
     pattern = re.compile(re.escape(redeliver_queue("NAME")).replace("NAME", "(.+)"))
     found = (pattern.fullmatch(each.name) for each in Queue.all(connection=redis))
     return sorted(match[1] for match in found if match)
 
 
 def queue(name: str, redis: Redis) -> Queue:
-    """An RQ queue of ours."""
+    """An RQ queue with JSON jobs."""
     return Queue(name, connection=redis, serializer=JSONSerializer)
 
 
 def wake(redis: Redis, handler: str, partition: int) -> None:
-    """Call a dispatch for the handler's cursor, or what puts the calls together for theirs.
+    """Enqueue a dispatch for the handler's cursor, or for `CALL_LOG` the job that folds calls.
 
-    While no worker runs, one call waits for it, not one for every few seconds that it is away.
+    At most one waits, however long no worker runs.
     """
     target = queue(dispatch_queue(handler, partition), redis)
     if target.count:
-        return  # whoever comes to that one finds all that there is
+        return
     target.enqueue(
         "workers.fold_calls.calls" if handler == CALL_LOG else "workers.dispatch.dispatch",
         handler,
         partition,
-        job_timeout=-1,  # it ends by itself when it has been quiet
+        job_timeout=-1,  # it ends when there is nothing left to do
         result_ttl=0,
         failure_ttl=300,
         description=f"dispatch {handler}/{partition}",
@@ -69,26 +69,26 @@ def wake(redis: Redis, handler: str, partition: int) -> None:
 
 
 def call_scheduled(redis: Redis, job: str, every: float) -> bool:
-    """Enqueue a scheduled job when it is due, once for however many schedulers there are.
+    """Enqueue a periodic job if it is due, once even if several schedulers run.
 
     Args:
-        job: its name, such as `workers.reconcile.job.reconcile`; it takes no arguments.
+        job: a function without arguments, such as `workers.reconcile.job.reconcile`.
         every: seconds from one run to the next.
 
     Returns:
-        Whether it was.
+        Whether it was enqueued.
     """
     if not redis.set(f"offhook:scheduled:{job}", "", nx=True, px=int(every * 1000)):
         return False
     target = queue(SCHEDULED, redis)
     if any(waiting.func_name == job for waiting in target.jobs):
-        return False  # nobody has come to the last one yet
+        return False
     target.enqueue(job, job_timeout=-1, result_ttl=0, failure_ttl=3600, description=job)
     return True
 
 
 def redelivery_id(handler: str, event_id: str) -> str:
-    """The id of the job that redelivers an event, and of the dead letter that it may become."""
+    """The id of the job that redelivers an event, and of its dead letter."""
     return f"{handler}-{re.sub(r'[^A-Za-z0-9_-]', '', event_id)}"
 
 
@@ -100,10 +100,10 @@ def redeliver(
     delay: float,
     error: str | None = None,
 ) -> None:
-    """Have the event that a parked lane waits for delivered again, as a job of its own.
+    """Enqueue a redelivery of the event that a parked lane waits for.
 
     Args:
-        delay: seconds from now; 0 for at once.
+        delay: seconds from now.
         error: why the last attempt failed.
     """
     target = queue(redeliver_queue(handler), redis)
@@ -118,12 +118,12 @@ def redeliver(
 def bury(
     redis: Redis, handler: str, event: CallEvent, *, attempt: int, error: str, trace: str
 ) -> None:
-    """Lay a delivery among the dead letters, without another attempt.
+    """Make a delivery a dead letter.
 
     Args:
         attempt: the number of the last attempt.
         error: why it failed, as a sentence.
-        trace: the traceback.
+        trace: the stack trace.
     """
     target = queue(redeliver_queue(handler), redis)
     job = _job(target, handler, event, {"attempt": attempt, "error": error, "died": _now_text()})
@@ -131,17 +131,17 @@ def bury(
         job.set_status(JobStatus.FAILED, pipeline=pipeline)
         job.save(pipeline=pipeline)
         pipeline.sadd(target.redis_queues_keys, target.key)
-        target.failed_job_registry.add(job, ttl=_FOR_EVER, exc_string=trace, pipeline=pipeline)
-        Result.create_failure(job, _FOR_EVER, exc_string=trace, pipeline=pipeline)
+        target.failed_job_registry.add(job, ttl=_FOREVER, exc_string=trace, pipeline=pipeline)
+        Result.create_failure(job, _FOREVER, exc_string=trace, pipeline=pipeline)
         pipeline.execute()
 
 
 def redeliveries(redis: Redis, handler: str) -> set[str]:
-    """The ids of the handler's redeliveries that are enqueued, scheduled, or being made.
+    """The ids of the handler's redeliveries that are enqueued, scheduled or running.
 
-    A job's status does not say so: RQ writes it before the job is where it says, and a worker
-    that is killed never corrects it. Nor does its time in RQ's registry, which is that of its
-    worker's clock: the key that the worker keeps alive does.
+    A job's status is not reliable: RQ sets it before it moves the job, and a killed worker never
+    corrects it. Nor is its time in RQ's registry, which depends on the worker's clock. The key
+    that the worker keeps alive is.
     """
     target = queue(redeliver_queue(handler), redis)
     with redis.pipeline() as pipeline:
@@ -163,10 +163,10 @@ def redeliveries(redis: Redis, handler: str) -> set[str]:
 
 
 def revive(redis: Redis, handler: str, event: CallEvent) -> None:
-    """Have a parked lane's event delivered again, whose job was lost with a process."""
+    """Enqueue a redelivery whose job was lost with its process."""
     target = queue(redeliver_queue(handler), redis)
     job_id = redelivery_id(handler, event.id)
-    # What RQ remembers of the dead process must not end the new job's life.
+    # RQ's record of the dead process would otherwise end the new job.
     running = target.started_job_registry.key
     executions: Any = redis.zrange(running, 0, -1)
     for execution in executions:
@@ -177,7 +177,7 @@ def revive(redis: Redis, handler: str, event: CallEvent) -> None:
 
 
 def bring_forward(redis: Redis, handler: str, seconds: int) -> None:
-    """Have the handler's redeliveries come earlier by so many seconds."""
+    """Make the handler's redeliveries due earlier."""
     scheduled = queue(redeliver_queue(handler), redis).scheduled_job_registry.key
     job_ids: Any = redis.zrange(scheduled, 0, -1)
     with redis.pipeline(transaction=False) as pipeline:
@@ -187,7 +187,7 @@ def bring_forward(redis: Redis, handler: str, seconds: int) -> None:
 
 
 def forget(redis: Redis, handler: str, partitions: int) -> None:
-    """Delete the handler's jobs, all but its dead letters. Nobody may work on them."""
+    """Delete the handler's jobs except its dead letters. None of them may be running."""
     for partition in range(partitions):
         queue(dispatch_queue(handler, partition), redis).empty()  # type: ignore[no-untyped-call]
     target = queue(redeliver_queue(handler), redis)
@@ -200,7 +200,7 @@ def forget(redis: Redis, handler: str, partitions: int) -> None:
 
 
 def is_dead(redis: Redis, handler: str, event_id: str) -> bool:
-    """Does this event lie among the handler's dead letters?"""
+    """Return whether the event is one of the handler's dead letters."""
     registry = queue(redeliver_queue(handler), redis).failed_job_registry
     return redelivery_id(handler, event_id) in registry
 
@@ -210,9 +210,9 @@ def _job(target: Queue, handler: str, event: CallEvent, meta: dict[str, Any]) ->
         "workers.redeliver.redeliver",
         args=(handler, event.as_dict()),
         job_id=redelivery_id(handler, event.id),
-        timeout=-1,  # the handler's own timeout ends an attempt
+        timeout=-1,  # the handler's timeout ends an attempt
         result_ttl=0,
-        failure_ttl=_FOR_EVER,  # a dead letter stays until somebody sends or discards it
+        failure_ttl=_FOREVER,  # until it is retried or discarded
         retry=_UNTIL_DEAD,
         description=f"redeliver {event.type.value} of call {event.call} to {handler}",
         meta=meta,

@@ -7,16 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -24,22 +15,23 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from offhook import settings_faults as check
 from offhook.call import Direction
-from offhook.errors import ConfigError
-from offhook.event import EventType
 from offhook.inbox.keys import CALL_LOG
+from offhook.settings_faults import (
+    EventTypes,
+    PbxName,
+    PluginName,
+    RedisUrl,
+    Secret,
+    Zone,
+    check_file,
+    config_error,
+    like,
+)
 
 DEFAULT_FILE = "offhook.toml"
 
-Secret = Annotated[SecretStr, AfterValidator(check.long_enough)]
 Start = Literal["now", "earliest"]
-_Name = Annotated[
-    str, check.like(r"[a-z][a-z0-9_-]{0,39}", "named with lower-case letters, digits, - and _")
-]
-_PbxName = Annotated[
-    str, check.like(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", "named with letters, digits, - and _")
-]
 
 
 class HandlerSettings(BaseModel):
@@ -48,7 +40,7 @@ class HandlerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     use: str = Field(description="an installed handler's name, or package.module:name")
-    events: Annotated[frozenset[EventType], BeforeValidator(check.event_types)] | None = Field(
+    events: EventTypes | None = Field(
         default=None,
         description=(
             "the event types to deliver, or groups of them: raw (the five callbacks), calls, "
@@ -124,9 +116,7 @@ class PbxSettings(BaseModel):
     host: (
         Annotated[
             str,
-            check.like(
-                r"https?://[^\s/?#@]+/?", "an address alone, such as https://pbx.example.com"
-            ),
+            like(r"https?://[^\s/?#@]+/?", "an address alone, such as https://pbx.example.com"),
         ]
         | None
     ) = Field(default=None, description="the PBX's address, such as https://pbx.example.com")
@@ -146,12 +136,12 @@ class PbxSettings(BaseModel):
         description="do not check the PBX's certificate, or sign in over plain http://",
     )
     user: Annotated[
-        str, check.like(r"@me|@viewer|@owner|[0-9]+", "@me, @owner, or a user's id in digits")
+        str, like(r"@me|@viewer|@owner|[0-9]+", "@me, @owner, or a user's id in digits")
     ] = Field(
         default="@me",
         description="the owner of the extensions: @me (the app's user), @owner, or a user's id",
     )
-    zone: Annotated[str, AfterValidator(check.zone)] | None = Field(
+    zone: Zone | None = Field(
         default=None,
         description=(
             "the time zone of the PBX's call records, such as Europe/Berlin; "
@@ -207,12 +197,12 @@ class Settings(BaseSettings):
     )
     public_url: Annotated[
         str,
-        check.like(
+        like(
             r"https?://[^\s?#]+",
             "a URL such as https://offhook.example.com, without a question mark, # or blank",
         ),
     ] = Field(default="http://127.0.0.1:8080", description="where the PBX reaches the receiver")
-    redis_url: Annotated[str, AfterValidator(check.redis_url)] = Field(
+    redis_url: RedisUrl = Field(
         default="redis://127.0.0.1:6379/0",
         repr=False,
         description=(
@@ -251,8 +241,7 @@ class Settings(BaseSettings):
         default=2.0, gt=0, description="seconds to wait for Redis before events go to the journal"
     )
     region: (
-        Annotated[str, check.like(r"[A-Z]{2}", "a country's two letters, in capitals, such as GB")]
-        | None
+        Annotated[str, like(r"[A-Z]{2}", "a country's two letters, in capitals, such as GB")] | None
     ) = Field(
         default=None,
         description=(
@@ -272,7 +261,7 @@ class Settings(BaseSettings):
     daily_summary: (
         Annotated[
             str,
-            check.like(r"([01][0-9]|2[0-3]):[0-5][0-9]", "a time of day, such as 18:00 or 07:30"),
+            like(r"([01][0-9]|2[0-3]):[0-5][0-9]", "a time of day, such as 18:00 or 07:30"),
         ]
         | None
     ) = Field(
@@ -305,14 +294,14 @@ class Settings(BaseSettings):
     quarantine_size: int = Field(
         default=1000, ge=0, description="number of refused callbacks to keep for inspection"
     )
-    handlers: dict[_Name, HandlerSettings] = Field(
+    handlers: dict[PluginName, HandlerSettings] = Field(
         default_factory=dict, description="the handlers, one table each"
     )
-    lookups: dict[_Name, LookupSettings] = Field(
+    lookups: dict[PluginName, LookupSettings] = Field(
         default_factory=dict,
         description="sources of outside callers' names, one table each, asked in this order",
     )
-    pbx: dict[_PbxName, PbxSettings] = Field(
+    pbx: dict[PbxName, PbxSettings] = Field(
         default_factory=dict, description="the PBXs that `offhook setup` manages, one table each"
     )
 
@@ -366,14 +355,11 @@ def load_settings() -> Settings:
         ConfigError: every fault, each with the name of its setting.
     """
     path = config_path()
-    check.check_file(path)
+    check_file(path)
     try:
         return Settings()  # type: ignore[call-arg]  # the fields come from file and environment
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-        raise ConfigError([check.sentence(fault, path) for fault in faults]) from error
-    except ValueError as error:  # the file is not TOML
-        raise ConfigError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise config_error(error, path) from error
 
 
 def _read_files(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -1,12 +1,12 @@
-"""Checks of single settings, and sentences for the operator about what is wrong with them."""
+"""The types of single settings, and sentences for the operator about what is wrong with them."""
 
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from offhook.errors import ConfigError
@@ -46,8 +46,14 @@ def what_is_wrong(fault: ErrorDetails) -> str:
     return fault["msg"].removeprefix("Value error, ")
 
 
-def sentence(fault: ErrorDetails, path: Path) -> str:
-    """Describe a fault of the configuration file at `path`, with the setting's name."""
+def config_error(error: ValueError, path: Path) -> ConfigError:
+    """What is wrong with the configuration at `path`: every fault, with the setting's name."""
+    if isinstance(error, ValidationError):
+        return ConfigError([_sentence(fault, path) for fault in error.errors(include_url=False)])
+    return ConfigError(f"{path}: {error}")  # it is not TOML
+
+
+def _sentence(fault: ErrorDetails, path: Path) -> str:
     name = ".".join(str(part) for part in fault["loc"] if part != "[key]")
     if fault["type"] == "missing" and name == "secret":
         where = "" if path.exists() else f", and there is no {path} in {Path.cwd()}"
@@ -92,14 +98,13 @@ def like(pattern: str, description: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def long_enough(value: SecretStr) -> SecretStr:
-    """Refuse a secret that could be guessed."""
+def _long_enough(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < 32:
         raise ValueError("is shorter than 32 characters; `offhook init` makes a good one")
     return value
 
 
-def event_types(value: Any) -> Any:
+def _without_groups(value: Any) -> Any:
     """Replace each group of event types by its members."""
     if not isinstance(value, list | tuple | set | frozenset):
         return value  # pydantic reports it
@@ -111,8 +116,7 @@ def event_types(value: Any) -> Any:
     return frozenset(each for name in value for each in GROUPS.get(name, (name,)))
 
 
-def redis_url(value: str) -> str:
-    """Refuse a URL that no client can connect to."""
+def _redis_url(value: str) -> str:
     if not value.startswith(("redis://", "rediss://", "unix://", "sentinel://")):
         raise ValueError("must begin with redis://, rediss://, unix:// or sentinel://")
     try:
@@ -123,10 +127,9 @@ def redis_url(value: str) -> str:
     return value
 
 
-def zone(value: str) -> str:
-    """Refuse an unknown time zone. UTC needs no database of time zones."""
+def _zone(value: str) -> str:
     try:
-        if value != "UTC":
+        if value != "UTC":  # which needs no database of time zones
             ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError(
@@ -134,3 +137,15 @@ def zone(value: str) -> str:
             "(Debian: apt install tzdata)"
         ) from None
     return value
+
+
+EventTypes = Annotated[frozenset[EventType], BeforeValidator(_without_groups)]
+PluginName = Annotated[
+    str, like(r"[a-z][a-z0-9_-]{0,39}", "named with lower-case letters, digits, - and _")
+]
+PbxName = Annotated[
+    str, like(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", "named with letters, digits, - and _")
+]
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
+Zone = Annotated[str, AfterValidator(_zone)]

@@ -1,12 +1,13 @@
-"""For plugin authors: sample events, and delivering them to a handler as the workers do it.
+"""For plugin authors: sample events, and delivering them to a handler as the workers do.
 
-Neither a server nor a PBX is needed:
+No server and no PBX are needed:
 
     from offhook.testing import configured, deliver, sample_event
 
     deliver(configured(Spreadsheet, url=target), sample_event("hangup", status="NOANSWER"))
 
-`deliver_call` delivers a whole call, every event of it twice. `look_up` asks a lookup.
+`deliver_call` delivers every event of a call, twice. `look_up` asks a lookup. A `LocalMemory` keeps
+what a handler remembers.
 """
 
 import asyncio
@@ -19,7 +20,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from offhook.call import Call, Kind, Leg, Outcome, Party
-from offhook.event import CALLS, GROUPS, CallEvent, EventType, new_event_id, read_event
+from offhook.dialects import voipnow
+from offhook.event import CALLS, GROUPS, CallEvent, EventType, new_event_id
 from offhook.extensions import UNKNOWN, ExtensionSettings
 from offhook.handler import Context, Handler
 from offhook.handler_memory import LocalMemory, Memory
@@ -31,6 +33,18 @@ from offhook.settings import HandlerSettings, LookupSettings
 
 T = TypeVar("T")
 
+__all__ = [
+    "LocalMemory",
+    "configured",
+    "context",
+    "deliver",
+    "deliver_call",
+    "look_up",
+    "sample_call",
+    "sample_event",
+    "sample_events",
+]
+
 _OUTSIDE = {"CallerIDNum": "+40211234567", "CallerIDName": "Jane Doe", "CalledDID": "+40318100210"}
 _IN = _OUTSIDE | {"CallID": "1795289400.101", "CalledExtension": "0003*210", "CallFlow": "in"}
 _OUT = {
@@ -40,7 +54,7 @@ _OUT = {
     "CallFlow": "out",
 }
 
-# Two calls of extension 0003*210: Jane Doe calls, is answered and hangs up; then it calls her.
+# Two calls: Jane Doe calls extension 0003*210, is answered and hangs up; then it calls her.
 _PARAMETERS: dict[EventType, dict[str, str]] = {
     EventType.DIAL_IN: _IN | {"CallStatus": "CALLING"},
     EventType.ANSWER_IN: _IN | {"CallStatus": "ANSWER"},
@@ -49,7 +63,6 @@ _PARAMETERS: dict[EventType, dict[str, str]] = {
     EventType.ANSWER_OUT: _OUT | {"CallStatus": "ANSWER"},
 }
 _SUMMARY = {"text": "12 calls: 9 answered, 3 missed", "calls": "12", "answered": "9", "missed": "3"}
-
 
 _BEGAN = datetime(2026, 11, 21, 19, 30, 0, 250_000, tzinfo=UTC)
 _JANE = Party(number="+40211234567", name="Jane Doe", e164="+40211234567")
@@ -60,8 +73,8 @@ def sample_call(outcome: Outcome | str | None = Outcome.ANSWERED, **overrides: A
     """Jane Doe's call to extension 0003*210, from outside.
 
     Args:
-        outcome: such as `"missed"`; None: it still rings.
-        overrides: fields of the call that shall differ.
+        outcome: such as `"missed"`; None if it is still ringing.
+        overrides: fields of the call to change.
 
     Raises:
         ValueError: there is no such outcome.
@@ -109,7 +122,7 @@ _STATUSES = {
 
 
 def _talking() -> Call:
-    """The call of `sample_call`, answered and not over."""
+    """The call of `sample_call`, answered and still going on."""
     over = sample_call()
     leg = msgspec.structs.replace(over.legs[0], ended=None, status=None)
     return msgspec.structs.replace(
@@ -124,8 +137,7 @@ _STAGES: dict[EventType, Callable[[], Call]] = {
 }
 
 
-def _reached(call: Call) -> datetime:
-    """The moment up to which it is told."""
+def _latest(call: Call) -> datetime:
     return call.ended or call.answered or call.started
 
 
@@ -133,22 +145,29 @@ def sample_event(
     type: EventType | str = EventType.DIAL_IN,  # noqa: A002 - the field's name
     **overrides: Any,
 ) -> CallEvent:
-    """A complete event of this type, with an id of its own.
+    """A complete event of this type, with a new id.
 
     Args:
         type: such as `"answer-in"`, or `"call-ended"`, which has a `summary`.
-        overrides: fields of the event that shall differ.
+        overrides: fields of the event to change.
 
     Raises:
         ValueError: there is no such event type.
         TypeError: an event has no such field.
     """
     kind = EventType(type)
+    if kind in _PARAMETERS:
+        event = voipnow.read_event(
+            pbx="main",
+            extension="0003*210",
+            type=kind,
+            parameters=dict(_PARAMETERS[kind]),
+            received=_BEGAN,
+        )
+        return msgspec.structs.replace(event, **overrides)
     summary: Call | None = overrides.get("summary")
     if summary is None and kind in CALLS:
         summary = _STAGES[kind]() if kind in _STAGES else sample_call()
-    parameters = dict(_PARAMETERS.get(kind, {}))
-    told = dict(_SUMMARY) if kind is EventType.DAILY_SUMMARY else parameters
     event = CallEvent(
         id=new_event_id(),
         pbx="main",
@@ -159,21 +178,15 @@ def sample_event(
         caller=summary.caller if summary else Party(),
         called=summary.called if summary else Party(),
         status=None,
-        received=_reached(summary) if summary else _BEGAN,
-        parameters=told,
+        received=_latest(summary) if summary else _BEGAN,
+        parameters=dict(_SUMMARY) if kind is EventType.DAILY_SUMMARY else {},
         summary=summary,
     )
-    if parameters:
-        raw = read_event(
-            pbx="main", extension="0003*210", type=kind, parameters=parameters, received=_BEGAN
-        )
-        assert raw is not None  # noqa: S101 - every sample has a CallID
-        event = raw
     return msgspec.structs.replace(event, **overrides)
 
 
 def sample_events(group: str = "raw") -> list[CallEvent]:
-    """One event of every type of a group (`raw`, `calls`, `extensions`), in a likely order."""
+    """One event of each type of a group (`raw`, `calls`, `extensions`), in a likely order."""
     types = _PARAMETERS if group == "raw" else GROUPS[group]
     return [sample_event(type) for type in types]  # noqa: A001 - the field's name
 
@@ -186,15 +199,15 @@ def context(
     call: Call | None = None,
     memory: Memory | None = None,
 ) -> Context:
-    """A context, to call `handle` with.
+    """A context to call `handle` with.
+
+    `deliver` is easier for a handler that makes requests: it closes the connections.
 
     Args:
-        event: the one that is delivered; a sample if not given.
-        extension: what `offhook setup` was told of the extension.
-        call: what `context.call()` finds; a sample if not given.
-        memory: what the handler remembers; empty if not given.
-
-    A handler that makes requests is easier to try with `deliver`, which closes the connections.
+        event: the event being delivered; a sample if not given.
+        extension: the settings of the extension from `offhook setup`.
+        call: the result of `context.call()`; a sample if not given.
+        memory: the handler's memory; empty if not given.
     """
     found = partial(_found, call or sample_call())
     return Context(
@@ -209,10 +222,10 @@ def context(
 
 
 def configured(handler: type[T], **options: Any) -> T:
-    """The handler, or lookup, with options read as from the configuration: converted and checked.
+    """A handler or lookup with options that are converted and checked as in the configuration.
 
     Raises:
-        offhook.errors.ConfigError: a sentence for every wrong option, with its name.
+        offhook.errors.ConfigError: a sentence for each wrong option, with its name.
     """
     return with_options(handler, options, "options")
 
@@ -227,21 +240,20 @@ def deliver(
     call: Call | None = None,
     memory: Memory | None = None,
 ) -> None:
-    """Hand an event to a handler, or to a function, once, exactly as the workers do.
+    """Deliver an event to a handler or a function once, exactly as the workers do.
 
-    `async def` runs on an event loop of its own, a plain `def` in a thread. Returning means
-    delivered.
+    An `async def` runs on a new event loop, a plain `def` in a thread. Returning means delivered.
 
     Args:
-        attempt: what `context.attempt` says.
-        timeout: seconds that it may take.
-        extension: what `offhook setup` was told of the extension.
-        call: what `context.call()` finds; a sample if not given.
-        memory: what the handler remembers, such as a `LocalMemory()`; empty if not given.
+        attempt: the value of `context.attempt`.
+        timeout: maximum seconds.
+        extension: the settings of the extension from `offhook setup`.
+        call: the result of `context.call()`; a sample if not given.
+        memory: the handler's memory, such as a `LocalMemory()`; empty if not given.
 
     Raises:
-        TemporaryError: the workers would try again; also when it took longer than `timeout`.
-        PermanentError: it would lie among the dead letters at once.
+        TemporaryError: the workers would try again; also after `timeout` seconds.
+        PermanentError: the event would become a dead letter at once.
         Exception: anything else is a bug in the handler.
     """
     policy = HandlerSettings(use="offhook.testing:deliver", timeout=timeout)
@@ -260,23 +272,23 @@ def deliver_call(
     extension: ExtensionSettings = UNKNOWN,
     memory: Memory | None = None,
 ) -> list[CallEvent]:
-    """Deliver the whole call of `sample_call`: its events in order, each twice, as after a crash.
+    """Deliver the events of `sample_call` in order, each twice, as after a crash.
 
-    What the other side has afterwards should be what a single delivery of each makes of it.
+    The target should end up in the same state as after one delivery of each.
 
     Args:
         outcome: such as `"missed"`.
-        events: types and groups, as in the handler's table; what it is made for if not given.
-        timeout: seconds that one delivery may take.
-        extension: what `offhook setup` was told of the extension.
-        memory: what the handler remembers; empty at the call's beginning if not given.
+        events: types and groups, as in the handler's table; the handler's own choice if not given.
+        timeout: maximum seconds for one delivery.
+        extension: the settings of the extension from `offhook setup`.
+        memory: the handler's memory; empty at first if not given.
 
     Returns:
-        The events that it got, each once.
+        The delivered events, each once.
 
     Raises:
         ValueError: there is no such outcome or event type, or the handler gets none of the events.
-        Exception: what the handler raises, as from `deliver`.
+        Exception: raised by the handler, as in `deliver`.
     """
     policy = HandlerSettings.model_validate(
         {"use": "offhook.testing:deliver_call", "timeout": timeout, "events": events}
@@ -304,20 +316,20 @@ def look_up(
     timeout: float = 2.0,
     memory: Memory | None = None,
 ) -> str | None:
-    """Ask a lookup whose number it is, once, exactly as the workers do.
+    """Ask a lookup for the name of a number once, exactly as the workers do.
 
     Args:
-        number: as the PBX says it.
+        number: as the PBX sends it.
         region: the country whose numbers are dialled without a prefix, such as GB.
-        timeout: seconds that it has.
-        memory: what `context.memory` remembers; empty if not given.
+        timeout: maximum seconds.
+        memory: the lookup's memory; empty if not given.
 
     Returns:
         The name that the event gets, or None.
 
     Raises:
-        TemporaryError: it took longer than `timeout`.
-        Exception: what the lookup raises. The workers would log it and go on without the name.
+        TemporaryError: the lookup took longer than `timeout`.
+        Exception: raised by the lookup. The workers would log it and go on without the name.
     """
     policy = LookupSettings(use="offhook.testing:look_up", timeout=timeout)
     asked = PluggedLookup("test", policy, lookup)
@@ -332,11 +344,11 @@ def look_up(
     try:
         return asyncio.run(ask())
     finally:
-        threads.shutdown(wait=False)  # one that hangs cannot be stopped
+        threads.shutdown(wait=False)  # a thread that hangs cannot be stopped
 
 
 def _told(outcome: Outcome) -> Iterator[tuple[CallEvent, Call]]:
-    """The events of a call in the order in which handlers get them, with what is known by then."""
+    """The events of a call in the order of delivery, each with the call as known by then."""
     yield from _stage(EventType.DIAL_IN, "CALLING", EventType.CALL_STARTED, sample_call(None))
     if outcome is Outcome.ANSWERED:
         yield from _stage(EventType.ANSWER_IN, "ANSWER", EventType.CALL_ANSWERED, _talking())
@@ -349,9 +361,9 @@ def _told(outcome: Outcome) -> Iterator[tuple[CallEvent, Call]]:
 def _stage(
     raw: EventType, status: str, whole: EventType, call: Call
 ) -> Iterator[tuple[CallEvent, Call]]:
-    """A raw event, and the one of the whole call that follows from it."""
+    """A raw event, and the event about the whole call that follows from it."""
     parameters = _PARAMETERS[raw] | {"CallStatus": status}
-    moment = _reached(call)
+    moment = _latest(call)
     yield sample_event(raw, status=status, parameters=parameters, received=moment), call
     yield sample_event(whole, summary=call), call
 
@@ -381,4 +393,4 @@ async def _deliver(
                 memory=memory,
             )
     finally:
-        threads.shutdown(wait=False)  # one that hangs cannot be stopped
+        threads.shutdown(wait=False)  # a thread that hangs cannot be stopped

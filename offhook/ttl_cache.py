@@ -1,4 +1,4 @@
-"""`Memory`: what a process remembers for a while, and no more of it than fits."""
+"""`TtlCache`: values that a process caches for a limited time."""
 
 import time
 from collections import OrderedDict
@@ -9,12 +9,12 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Memory(Generic[K, V]):
-    """Values that are forgotten after a time, and the oldest when there are too many.
+class TtlCache(Generic[K, V]):
+    """Values that expire; the oldest goes when there are too many.
 
     Args:
-        seconds: how long a value is good.
-        size: how many there may be.
+        seconds: lifetime of a value.
+        size: maximum number of values.
         clock: seconds that never jump.
     """
 
@@ -27,17 +27,17 @@ class Memory(Generic[K, V]):
         self._kept: OrderedDict[K, tuple[float, V]] = OrderedDict()
 
     def get(self, key: K) -> V | None:
-        """What was kept, while it is good."""
+        """The value; None if it is missing or has expired."""
         until, value = self._kept.get(key, (0.0, None))
         return value if self._clock() < until else None
 
     def keep(self, key: K, value: V, seconds: float | None = None) -> None:
-        """Remember it from now on, for its own time if it has one."""
-        self._kept.pop(key, None)
+        """Store a value, with its own lifetime if given."""
+        self.forget(key)
         self._kept[key] = (self._clock() + (self._seconds if seconds is None else seconds), value)
         while len(self._kept) > self._size:
             self._kept.popitem(last=False)
 
     def forget(self, key: K) -> None:
-        """Remember it no longer."""
+        """Remove a value, if it is there."""
         self._kept.pop(key, None)

@@ -14,15 +14,14 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, parse_options_header
 
 from offhook.callback_url import is_valid
-from offhook.dialects import telphin
+from offhook.dialects import dialect
 from offhook.errors import RefusedCallback
-from offhook.event import CALLBACKS, CallEvent, read_event
+from offhook.event import CallEvent
 from offhook.settings import Settings
 
 _SHORT = 100  # characters of what is kept decoded
 _KEPT_OF_HEADER = 256  # characters
 _sorting = msgspec.json.Encoder(order="deterministic")
-_TYPES = {event_type.value: event_type for event_type in CALLBACKS}
 
 
 class CallbackRequest(msgspec.Struct, frozen=True, gc=False):
@@ -70,36 +69,12 @@ def accept(request: CallbackRequest, settings: Settings) -> CallEvent:
     """
     if request.method not in ("GET", "POST"):
         raise RefusedCallback(405, "method_not_allowed", "A callback is a GET or a POST.")
-    event_type = _TYPES.get(request.event_type)
-    if event_type is None:
-        event = _telphin_event(request, settings)
-    else:
-        event = read_event(
-            pbx=request.pbx,
-            extension=request.extension,
-            type=event_type,
-            parameters=_parameters(request, settings),
-        )
-    if event is None:
-        raise RefusedCallback(400, "missing_call_id", "The callback has no CallID.")
-    return event
-
-
-def _telphin_event(request: CallbackRequest, settings: Settings) -> CallEvent | None:
-    """The event when the URL names no event type, but the dialect that says it in a parameter."""
-    if request.event_type != telphin.TELPHIN:
-        known = ", ".join([*_TYPES, telphin.TELPHIN])
-        raise RefusedCallback(400, "unknown_event_type", f"The URL must name one of: {known}.")
-    parameters = _parameters(request, settings)
-    event_type = telphin.event_type(parameters)
-    if event_type is None:
-        raise RefusedCallback(
-            400,
-            "unknown_event_type",
-            "EventType must be dial-in, dial-out, hangup, or answer with a CallFlow of in or out.",
-        )
-    return telphin.read_event(
-        pbx=request.pbx, extension=request.extension, type=event_type, parameters=parameters
+    read_event = dialect(request.event_type)
+    return read_event(
+        pbx=request.pbx,
+        extension=request.extension,
+        type=request.event_type,
+        parameters=_parameters(request, settings),
     )
 
 

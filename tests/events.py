@@ -4,7 +4,8 @@ from itertools import count
 
 import msgspec
 
-from offhook.event import CallEvent, EventType, read_event, to_stored
+from offhook.dialects.voipnow import read_event
+from offhook.event import CallEvent, EventType, to_stored
 from offhook.inbox import Batch
 
 _numbers = count(1)
@@ -20,14 +21,12 @@ def event(
     flow: str = "IN",
 ) -> CallEvent:
     """An event of a call; `n` tells it from the others of that call."""
-    made = read_event(
+    return read_event(
         pbx=pbx,
         extension=extension,
         type=type,
         parameters={"CallID": call, "CallFlow": flow, "n": str(n)},
     )
-    assert made is not None
-    return made
 
 
 def batch_of(*events: CallEvent, marks: list[str] | None = None) -> Batch:

@@ -23,12 +23,8 @@ BELOW = {
 PUBLIC = {
     "offhook": set(offhook.__all__),
     "offhook.http": {"Answer", "is_private"},
-    "offhook.ttl_cache": {"Memory"},
-    "offhook.testing": {
-        name
-        for name, found in vars(testing).items()
-        if getattr(found, "__module__", "") == testing.__name__
-    },
+    "offhook.ttl_cache": {"TtlCache"},
+    "offhook.testing": set(testing.__all__),
 }
 
 # What built-in handlers share. It imports nothing of ours that a plugin may not.

@@ -1,19 +1,19 @@
-"""Telphin's dialect of VoipNow's callbacks: what is read in another way. Ringme speaks it, too.
+"""Telphin's callbacks, which Ringme sends too: like VoipNow's, with the differences below.
 
-One URL takes all event types: a parameter says which it is. Sources: ucom4b's and Ringme's pages
-"Extension number events", and callbacks that users of Telphin recorded.
+All event types share one URL; a parameter names the type. Sources: ucom4b's and Ringme's pages
+"Extension number events", and callbacks that Telphin's users recorded.
 """
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
-from offhook import event as voipnow
+from offhook.dialects import voipnow
+from offhook.errors import RefusedCallback
 from offhook.event import CallEvent, EventType
 from unifiedapi.callback import known_parameters
 
-TELPHIN = "telphin"  # the dialect; in a callback URL it stands in the place of the event type
+TELPHIN = "telphin"  # the dialect's name; in a callback URL it replaces the event type
 
 _TYPES = {
     "dial-in": EventType.DIAL_IN,
@@ -25,31 +25,28 @@ _BRIDGED = {"yes": True, "no": False}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def event_type(parameters: Mapping[str, str]) -> EventType | None:
-    """The type of the call event; None when it is none, as of a message, or does not say enough."""
-    known = known_parameters(parameters)
-    said = known.get("EventType", "").lower()
-    if said == "answer":
-        return _ANSWERS.get(known.get("CallFlow", "").lower())
-    return _TYPES.get(said)
-
-
 def read_event(
     *,
     pbx: str,
     extension: str,
-    type: EventType,  # noqa: A002 - the field's name
+    type: str = TELPHIN,  # noqa: A002 - as in `voipnow.read_event`
     parameters: dict[str, str],
     received: datetime | None = None,
-) -> CallEvent | None:
-    """As `offhook.event.read_event`, from parameters in this dialect."""
-    event = voipnow.read_event(
-        pbx=pbx, extension=extension, type=type, parameters=parameters, received=received
-    )
-    if event is None:
-        return None
+) -> CallEvent:
+    """The call event that a callback's parameters describe.
+
+    Raises:
+        RefusedCallback: there is no CallID, or no event type of a call: messages have others.
+    """
     known = known_parameters(parameters)
-    # After a transfer CallerIDNum is who transferred the call, and this is who calls.
+    event = voipnow.read_event(
+        pbx=pbx,
+        extension=extension,
+        type=_event_type(known),
+        parameters=parameters,
+        received=received,
+    )
+    # After a transfer CallerIDNum is who transferred the call; RemoteNumber is the caller.
     remote = known.get("RemoteNumber") if event.direction == "in" else None
     return replace(
         event,
@@ -66,13 +63,26 @@ def read_event(
     )
 
 
+def _event_type(known: dict[str, str]) -> EventType:
+    name = known.get("EventType", "").lower()
+    flow = known.get("CallFlow", "").lower()
+    found = _ANSWERS.get(flow) if name == "answer" else _TYPES.get(name)
+    if found is None:
+        raise RefusedCallback(
+            400,
+            "unknown_event_type",
+            "EventType must be dial-in, dial-out, hangup, or answer with a CallFlow of in or out.",
+        )
+    return found
+
+
 def _without_domain(extension: str | None) -> str | None:
     """`0003*210` of `0003*210@sip.example.com`."""
     return extension and extension.partition("@")[0]
 
 
 def _moment(microseconds: str) -> datetime | None:
-    """When it happened, counted from 1970; None when that cannot be read: nothing hangs on it."""
+    """The moment so long after 1970; None if that cannot be read, since nothing depends on it."""
     try:
         return _EPOCH + timedelta(microseconds=int(microseconds))
     except (ValueError, OverflowError):

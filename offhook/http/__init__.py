@@ -1,4 +1,4 @@
-"""The HTTP client of handlers: one pool of connections, short responses, errors already sorted."""
+"""The HTTP client of handlers: pooled connections, and errors that say whether to retry."""
 
 from offhook.http.client import Answer, Http, check, is_private
 

@@ -1,4 +1,4 @@
-"""`callbacks`: the HTTP client of simulated PBXs. It sends callbacks as fast as a real one."""
+"""The HTTP client of simulated PBXs. It sends callbacks as fast as a real PBX."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,11 +13,11 @@ _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 @asynccontextmanager
 async def callbacks() -> AsyncIterator[Send]:
-    """Open a client for `unifiedapi.sandbox.pbx.Pbx`. It verifies certificates."""
+    """Open a client for `unifiedapi.sandbox.pbx.Pbx`. It verifies TLS certificates."""
     client = Client({"User-Agent": "VoipNow sandbox"})
 
     async def send(method: str, url: str, body: bytes | None) -> int:
-        exact = URL(url, encoded=True)  # exactly as it was registered
+        exact = URL(url, encoded=True)  # as it was registered
         headers = None if body is None else _FORM
         return (await client.request(method, exact, headers=headers, body=body)).status
 

@@ -1,4 +1,4 @@
-"""What a handler speaks HTTP with: one pooled client, short answers, errors already sorted."""
+"""The HTTP client of handlers: pooled connections, and errors that say whether to retry."""
 
 import os
 import socket
@@ -24,23 +24,22 @@ __all__ = ["Answer", "Http", "check", "is_private"]
 _HEADERS = {"User-Agent": "Offhook", "Accept": "*/*", "Accept-Encoding": "identity"}
 _CORRECT = "correct the handler's options"
 
-# 408, 425, 429: the request was not refused, only its moment. 401: credentials can be put right
-# while the event waits. All else in 4xx says that this request will never do.
+# 408, 425, 429: a later request may succeed. 401: credentials can be corrected while the event
+# waits. Any other 4xx means that this request can never succeed.
 _TEMPORARY = {401, 408, 425, 429}
-
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
 
 
 class Http:
-    """A pooled HTTP client. Connection faults and timeouts are `TemporaryError`s."""
+    """A pooled HTTP client. Connection errors and timeouts raise `TemporaryError`."""
 
     def __init__(self) -> None:
         self._clients = {
             public: Client(_HEADERS, socket_factory=_public_socket if public else None)
             for public in (False, True)
         }
-        # Setting a timer for each request is dear: those that have the same time share one.
+        # A timer per request is expensive: requests with the same timeout share one.
         self._within = lru_cache(maxsize=64)(Limit)
 
     def post(self, url: str, **options: Any) -> Coroutine[Any, Any, Answer]:
@@ -63,18 +62,18 @@ class Http:
         timeout: float = 10.0,  # noqa: ASYNC109 - one timer serves many requests
         public: bool = False,
     ) -> Answer:
-        """Make one request and read its answer, whatever its status. Redirects are not followed.
+        """Make one request and return the response, whatever its status, even if it is a redirect.
 
         Args:
             json: a body to send as JSON.
-            data: a body to send as it is (bytes), or as a form (mapping).
-            timeout: seconds for the whole of it.
-            public: do not connect to this machine or a private network, whatever a name leads to:
-                for a handler with an option `private_networks` that is off.
+            data: a body to send unchanged (bytes), or as a form (mapping).
+            timeout: seconds for the whole request.
+            public: refuse to connect to this machine or a private network, even by a host name;
+                for handlers whose option `private_networks` is off.
 
         Raises:
-            TemporaryError: no answer came; the message names the host, never the whole URL.
-            PermanentError: the URL is none, or a header has more than one line.
+            TemporaryError: there was no response; the message names only the URL's host.
+            PermanentError: the URL is malformed, or a header has more than one line.
         """
         kind = None
         if json is not None:
@@ -87,7 +86,7 @@ class Http:
         try:
             where = URL(url).extend_query(params) if params else URL(url)
         except ValueError:
-            # Its message may be the whole URL, and a dead letter keeps the traceback.
+            # Its message may contain the whole URL, and a dead letter keeps the stack trace.
             raise PermanentError(f"not a URL: {_CORRECT}") from None
         try:
             with self._within(timeout):
@@ -124,7 +123,7 @@ class Http:
 
 
 def check(answer: Answer) -> None:
-    """Return when the answer's status is 2xx; otherwise raise the delivery error that it means.
+    """Return if the status is 2xx; otherwise raise the matching delivery error.
 
     Raises:
         TemporaryError: 401, 408, 425, 429 and 5xx, with the seconds of `Retry-After`, if any.
@@ -138,14 +137,14 @@ def check(answer: Answer) -> None:
     raise PermanentError(message)
 
 
-_PROTOCOLS = IPv4Network("192.0.0.0/24")  # not all Pythons call all of it private
+_PROTOCOLS = IPv4Network("192.0.0.0/24")  # not private in some Python versions
 
 
 def is_private(host: str) -> bool:
-    """Is this an address of this machine or of a private network, or `localhost`?
+    """Return whether it is `localhost`, or an address of this machine or of a private network.
 
-    Link-local (cloud metadata), shared, multicast and reserved addresses count as private, and so
-    does an IPv6 address that stands for a private IPv4 one. A name is not looked up: False.
+    Link-local (cloud metadata), shared, multicast and reserved addresses count as private, as does
+    an IPv6 address that maps to a private IPv4 address. Host names are not resolved: False.
     """
     try:
         address = ip_address(host.partition("%")[0])
@@ -165,12 +164,12 @@ def is_private(host: str) -> bool:
 
 
 class _PrivateNetwork(OSError):
-    """An address that only a handler with `private_networks` may connect to."""
+    """An address for handlers with `private_networks` only."""
 
 
 def _public_socket(info: tuple[Any, ...]) -> socket.socket:
-    # Asked for each address right before it is connected to: no name can change its meaning in
-    # between, and a connection that is kept costs nothing.
+    # Checked for each address right before connecting, so DNS cannot change in between. A pooled
+    # connection costs nothing.
     if is_private(info[4][0]):
         raise _PrivateNetwork("a private network")
     return socket.socket(*info[:3])
@@ -183,14 +182,14 @@ def _reason(error: OSError) -> str:
         return str(error)
     if isinstance(error, socket.gaierror):
         return "its name is not known"
-    if isinstance(error, ssl.SSLError):  # its errno is none of the system's
+    if isinstance(error, ssl.SSLError):  # its errno is not the system's
         return f"TLS: {error.reason or type(error).__name__}"
     if error.errno:
         return os.strerror(error.errno).lower()
-    if type(error) is OSError:  # each has another reason
+    if type(error) is OSError:  # each address failed for a different reason
         return "none of its addresses can be connected to"
     return type(error).__name__
 
 
 def _host(url: str) -> str:
-    return url.partition("://")[2].partition("/")[0].rpartition("@")[2] or "the other side"
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2] or "the target"

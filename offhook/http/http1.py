@@ -1,8 +1,8 @@
 """An HTTP/1.1 client for many small requests: connections kept, one write for each request.
 
-By hand, for it carries the deliveries and the callbacks of simulated PBXs, and on one core it
-makes four times as many requests as aiohttp (docs/performance.md). httptools parses what comes,
-yarl reads the URLs, aiohappyeyeballs connects.
+Our own, because deliveries and simulated PBXs depend on its speed: on one core it makes four times
+as many requests as aiohttp (docs/performance.md). httptools parses responses, yarl reads URLs,
+aiohappyeyeballs connects.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ import httptools
 from multidict import CIMultiDict
 from yarl import URL
 
-MAX_ANSWER = 1_000_000  # bytes kept of an answer's body
-_MAX_HEAD = 65_536  # bytes of a status line and headers, more or less
-_NEXT_ADDRESS = 0.25  # seconds until the next address of a name is tried, too (RFC 8305)
+MAX_ANSWER = 1_000_000  # maximum bytes of a response body
+_MAX_HEAD = 65_536  # approximate maximum bytes of status line and headers
+_NEXT_ADDRESS = 0.25  # seconds until the next address is tried in parallel (RFC 8305)
 
 SocketFactory = Callable[[tuple[Any, ...]], socket.socket]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer, its body already read (at most `MAX_ANSWER` bytes of it)."""
+    """An HTTP response with its body (at most `MAX_ANSWER` bytes)."""
 
     status: int
     headers: Mapping[str, str]
@@ -37,33 +37,33 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The body as text; what is not UTF-8 is replaced."""
+        """The body as text; invalid UTF-8 is replaced."""
         return self.body.decode(errors="replace")
 
     def json(self) -> Any:
-        """The body as JSON. Raises `ValueError` when it is none."""
+        """The body as JSON. Raises `ValueError` if it is not JSON."""
         return loads(self.body)
 
 
 class NotARequest(ValueError):
-    """It cannot be asked so. The message has nothing of the URL."""
+    """The request is malformed. The message contains no part of the URL."""
 
 
 class BrokenOff(ConnectionAbortedError):
-    """The connection ended before the answer did, or what came is not HTTP."""
+    """The connection was closed before the response was complete, or it is not HTTP."""
 
 
 class Client:
-    """Makes requests, each once: none is sent again, no redirect is followed, no cookie kept.
+    """Sends each request once: no retries, no redirects, no cookies.
 
-    There are as many connections as requests at a time. It sets no time limit: whoever asks does.
+    There are as many connections as concurrent requests. The caller sets the timeout.
 
     Args:
-        headers: sent with every request that has none of the same name.
-        idle: seconds for which a connection is used again. Servers close what is idle, many after
-            five seconds, and a request that is sent at that very moment is lost.
-        socket_factory: makes the socket for an address of `getaddrinfo`, or raises `OSError` when
-            it must not be connected to. Asked right before: no name can change its meaning.
+        headers: sent with every request, unless it has its own of the same name.
+        idle: seconds for which an idle connection is reused. Many servers close idle connections
+            after five seconds, and a request sent at that moment is lost.
+        socket_factory: makes the socket for an address of `getaddrinfo`, right before connecting,
+            or raises `OSError` if connecting is not allowed.
     """
 
     def __init__(
@@ -87,16 +87,16 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Answer:
-        """Make one request and read its answer, whatever its status.
+        """Make one request and return the response, whatever its status.
 
         Raises:
-            NotARequest: the URL is none of HTTP, or a header has more than one line.
-            BrokenOff: no whole answer came.
-            OSError: no connection came about; `ssl.SSLError` and `socket.gaierror` are of them.
+            NotARequest: it is not an HTTP URL, or a header has more than one line.
+            BrokenOff: the response was incomplete.
+            OSError: connecting failed; includes `ssl.SSLError` and `socket.gaierror`.
         """
         host, port = url.raw_host, url.port
         if url.scheme not in ("http", "https") or not host or not port:
-            raise NotARequest("not a URL of HTTP")
+            raise NotARequest("not a URL with http or https")
         request = self._bytes(method, url, headers or {}, body)
         loop = asyncio.get_running_loop()
         idle = self._idle.setdefault((url.scheme, host, port), [])
@@ -145,13 +145,13 @@ class Client:
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except UnicodeError as error:  # no name can be so
+        except UnicodeError as error:  # not a valid name
             raise socket.gaierror(socket.EAI_NONAME, "no such name") from error
         try:
             connected = await aiohappyeyeballs.start_connection(
                 found, happy_eyeballs_delay=_NEXT_ADDRESS, socket_factory=self._socket_factory
             )
-        except RuntimeError as error:  # uvloop's word for some faults
+        except RuntimeError as error:  # uvloop raises this for some errors
             raise ConnectionError(str(error)) from error
         _, connection = await loop.create_connection(
             lambda: _Connection(loop, self._connections),
@@ -171,7 +171,7 @@ def _usable(idle: list["_Connection"], now: float) -> "_Connection | None":
     return None
 
 
-_BODILESS = {"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"}  # of these, no body is usual
+_BODILESS = {"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"}  # usually without a body
 
 
 @cache
@@ -182,14 +182,14 @@ def _trust() -> ssl.SSLContext:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, on which one request at a time is asked.
+    """A connection that carries one request at a time.
 
     Args:
-        open_ones: where it is found while it is open.
+        open_ones: contains the connection while it is open.
 
     Attributes:
-        reusable: the last answer was whole, and the server lets us ask again.
-        idle_until: the loop's time from which it is not used again.
+        reusable: the last response was complete, and the server keeps the connection open.
+        idle_until: the loop's time after which it is not reused.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, open_ones: set["_Connection"]) -> None:
@@ -206,11 +206,11 @@ class _Connection(asyncio.Protocol):
         return self._transport.is_closing()
 
     def close(self) -> None:
-        """End it at once: nothing that is on its way is of use."""
+        """Close at once: pending data is of no use."""
         self._transport.abort()
 
     def ask(self, request: bytes, *, bodiless: bool) -> asyncio.Future[Answer]:
-        """Send a request. The future is its answer, or raises `BrokenOff`."""
+        """Send a request. The future is the response, or raises `BrokenOff`."""
         self._answer = self._loop.create_future()
         self._bodiless = bodiless
         self._in_head = True
@@ -224,13 +224,13 @@ class _Connection(asyncio.Protocol):
         self._open_ones.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._answer is None or self._answer.done():  # nobody has asked
+        if self._answer is None or self._answer.done():  # without a request
             self.close()
             return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._break_off("what came is not HTTP")
+            self._break_off("its response is not HTTP")
             return
         if self._in_head:
             self._head_size += len(data)
@@ -241,15 +241,15 @@ class _Connection(asyncio.Protocol):
         self._headers: CIMultiDict[str] = CIMultiDict()
         self._body: list[bytes] = []
         self._size = 0
-        self.reusable = False  # should this be a second answer
+        self.reusable = False  # in case this is a second response
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # not what comes behind the body
+        if self._in_head:  # not a trailer
             self._headers.add(name.decode(errors="replace"), value.decode(errors="replace"))
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
-        if self._status < 200:  # there is more to come
+        if self._status < 200:  # an interim response
             return
         self._in_head = False
         if self._bodiless:
@@ -262,7 +262,7 @@ class _Connection(asyncio.Protocol):
             self._finish()
 
     def on_message_complete(self) -> None:
-        if self._in_head:  # 100 Continue, or other words before the answer
+        if self._in_head:  # an interim response, such as 100 Continue
             return
         if self._finish():
             written = not self._transport.get_write_buffer_size()

@@ -1,6 +1,6 @@
-"""Dead letters: deliveries that are out of attempts. Find them, send them again, discard them.
+"""Dead letters: deliveries out of attempts. Find, retry or discard them.
 
-They are the failed jobs of a handler's queue of redeliveries.
+They are the failed jobs of a handler's redelivery queue.
 """
 
 import asyncio
@@ -19,18 +19,18 @@ from offhook import queues
 from offhook.event import CallEvent, EventType
 from offhook.inbox import Inbox
 
-_AT_ONCE = 500  # read in one step
+_AT_ONCE = 500  # jobs read in one request
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A delivery that is out of attempts.
+    """A delivery out of attempts.
 
     Attributes:
-        id: names it among those of all handlers.
-        attempts: how many were made.
-        error: why the last one failed, as a sentence.
-        died: when that was.
+        id: unique across handlers.
+        attempts: number of attempts.
+        error: why the last attempt failed, as a sentence.
+        died: when it failed.
     """
 
     id: str
@@ -41,7 +41,7 @@ class DeadLetter:
     died: datetime
 
     def as_dict(self) -> dict[str, Any]:
-        """The dead letter as plain JSON values."""
+        """The dead letter as JSON values."""
         return {
             "id": self.id,
             "handler": self.handler,
@@ -54,11 +54,11 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which dead letters; what is None lets all of them through.
+    """A selection of dead letters; a field that is None selects all.
 
     Attributes:
-        call: its CallID, or PBX/CallID.
-        since: when they died, at the earliest.
+        call: the CallID, or PBX/CallID.
+        since: the earliest `died`.
     """
 
     handler: str | None = None
@@ -79,7 +79,7 @@ class Filter:
 
 
 def find(rq: Redis, wanted: Filter | None = None) -> list[DeadLetter]:
-    """The dead letters that the filter lets through, in the order in which their events came."""
+    """The dead letters that match the filter, in the order of their events."""
     wanted = wanted or Filter()
     handlers = [wanted.handler] if wanted.handler else queues.with_redeliveries(rq)
     found = [letter for name in handlers for letter in _of(rq, name) if letter in wanted]
@@ -87,27 +87,27 @@ def find(rq: Redis, wanted: Filter | None = None) -> list[DeadLetter]:
 
 
 def count(rq: Redis, handler: str) -> int:
-    """How many dead letters the handler has."""
+    """The number of the handler's dead letters."""
     return int(_queue(rq, handler).failed_job_registry.get_job_count(cleanup=False))
 
 
 def traceback(rq: Redis, letter: DeadLetter) -> str:
-    """Where the last attempt failed, or nothing when that was not kept."""
+    """The stack trace of the last attempt; empty if it was not kept."""
     job = _queue(rq, letter.handler).fetch_job(letter.id)
     result = job.latest_result() if job else None
     return (result.exc_string if result else None) or ""
 
 
 async def retry(inbox: Inbox, rq: Redis, letter: DeadLetter) -> bool:
-    """Have the event delivered again, behind what its call still waits for.
+    """Redeliver the event, after those that its call is still waiting for.
 
-    To keep a call's order, retry its dead letters in the order of `find`. The event is in its lane
-    before the dead letter goes: whoever is killed in between has sent it twice at worst.
+    To keep a call's order, retry its dead letters in the order of `find`. The event is put into its
+    lane before the dead letter is deleted, so a crash in between can deliver it twice.
 
     Returns:
-        False: it is none any more, somebody else was faster.
+        Whether it was still a dead letter.
     """
-    if not await asyncio.to_thread(_is_dead, rq, letter):
+    if not await asyncio.to_thread(queues.is_dead, rq, letter.handler, letter.event.id):
         return False
     if await inbox.rejoin(letter.handler, letter.event):
         await asyncio.to_thread(queues.redeliver, rq, letter.handler, letter.event, delay=0)
@@ -116,17 +116,17 @@ async def retry(inbox: Inbox, rq: Redis, letter: DeadLetter) -> bool:
 
 
 def discard(rq: Redis, letter: DeadLetter) -> bool:
-    """Forget a dead letter; its event is not delivered.
+    """Delete a dead letter; its event is not delivered.
 
     Returns:
-        False: it is none any more, perhaps its event is on its way again.
+        Whether it was still a dead letter; otherwise its event may be redelivered right now.
     """
     target = _queue(rq, letter.handler)
 
     def delete(pipeline: Pipeline) -> Any:
-        # Its job has the name of the next redelivery of the event, which must stay.
+        # The event's next redelivery would have the same job id, and must stay.
         job = target.fetch_job(letter.id)
-        if job is None or not _is_dead(rq, letter):
+        if job is None or not queues.is_dead(rq, letter.handler, letter.event.id):
             return False
         pipeline.multi()
         job.delete(pipeline=pipeline, remove_from_queue=False)
@@ -140,22 +140,18 @@ def _queue(rq: Redis, handler: str) -> Queue:
     return queues.queue(queues.redeliver_queue(handler), rq)
 
 
-def _is_dead(rq: Redis, letter: DeadLetter) -> bool:
-    return letter.id in _queue(rq, letter.handler).failed_job_registry
-
-
 def _of(rq: Redis, handler: str) -> Iterator[DeadLetter]:
     ids = _queue(rq, handler).failed_job_registry.get_job_ids(cleanup=False)
     for start in range(0, len(ids), _AT_ONCE):
         some = ids[start : start + _AT_ONCE]
         for job in Job.fetch_many(some, connection=rq, serializer=JSONSerializer):
-            if job is not None:  # otherwise it has gone meanwhile
+            if job is not None:  # deleted in the meantime
                 yield _letter(handler, job)
 
 
 def _letter(handler: str, job: Job) -> DeadLetter:
     died = job.meta.get("died")
-    # A job that was stopped with RQ's own tools has no more than RQ knows of it.
+    # A job stopped with RQ's own tools has only RQ's metadata.
     return DeadLetter(
         id=job.id,
         handler=handler,

@@ -1,4 +1,4 @@
-"""What the Redis server's own settings put at risk: told at every start."""
+"""Settings of the Redis server that put events at risk; reported at every start."""
 
 from typing import Any
 
@@ -9,11 +9,7 @@ from offhook.settings import Settings
 
 
 def risks(redis: Redis, settings: Settings) -> list[str]:
-    """One sentence for each setting that can lose events, and what to set instead.
-
-    Raises:
-        RedisError: the server does not say.
-    """
+    """A sentence for each setting that can lose events, with the right value."""
     # INFO, because managed servers often forbid CONFIG.
     memory: Any = redis.info("memory")
     persistence: Any = redis.info("persistence")
@@ -21,7 +17,7 @@ def risks(redis: Redis, settings: Settings) -> list[str]:
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         found.append(
-            f"{_server(settings)} forgets events when its memory is full "
+            f"{_server(settings)} deletes events when its memory is full "
             f"(maxmemory-policy {policy}): set maxmemory-policy to noeviction"
         )
     if not persistence.get("aof_enabled", 1):

@@ -1,4 +1,4 @@
-"""Status: how far each handler has got, who works for it, and what is in the way."""
+"""Status: the position of each handler, its workers, and what needs attention."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -18,16 +18,16 @@ from offhook.settings import Settings
 
 @dataclass(frozen=True)
 class HandlerStatus:
-    """One handler, all partitions together.
+    """One handler, summed over all partitions.
 
     Attributes:
-        lag: events not yet read by it.
+        lag: events not yet read.
         in_flight: events read and not yet delivered or parked.
         waiting: calls whose events wait for a redelivery.
-        delivered: deliveries since the beginning.
-        failed: attempts that failed and were or will be repeated.
-        dead: dead letters that lie there now.
-        circuit: seconds until the next probe while it is open in some partition, else None.
+        delivered: total number of deliveries.
+        failed: failed attempts that were or will be repeated.
+        dead: current dead letters.
+        circuit: seconds until the next probe if it is open in any partition, else None.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Status:
     """The whole installation.
 
     Attributes:
-        partitions: how many events each holds, delivered ones too.
-        workers: for each queue that the configuration needs, the names of its workers.
-        scheduler: is one running?
-        abandoned: dead letters of handlers that are not configured any more.
-        leftover: handlers that are not configured any more and still have a cursor.
+        partitions: number of events in each, including delivered ones.
+        workers: the names of each queue's workers, for the queues of the configuration.
+        scheduler: whether one is running.
+        abandoned: number of dead letters of each handler that is no longer configured.
+        leftover: handlers that are no longer configured but still have a cursor.
         refused: callbacks in quarantine.
-        risks: what the Redis server's own settings put at risk, a sentence each.
+        risks: settings of the Redis server that put events at risk, a sentence each.
     """
 
     handlers: list[HandlerStatus]
@@ -65,12 +65,12 @@ class Status:
 
     @property
     def problems(self) -> list[str]:
-        """What is in the way, a sentence each."""
+        """What needs attention, a sentence each."""
         return list(self._problems())
 
     def _problems(self) -> Iterator[str]:
         if not self.handlers:
-            yield "no handler is configured: events are kept, and delivered to nobody"
+            yield "no handler is configured: events are kept but not delivered"
         unserved = [queue for queue, workers in self.workers.items() if not workers]
         if unserved and len(unserved) == len(self.workers):
             yield "no workers run: start `offhook work`"
@@ -81,22 +81,22 @@ class Status:
         for handler in self.handlers:
             if handler.circuit is not None:
                 yield (
-                    f"{handler.name}'s other side is down: its circuit is open, "
-                    f"the next probe comes in {handler.circuit:.0f} s"
+                    f"{handler.name}'s target is down: its circuit is open, "
+                    f"the next probe is in {handler.circuit:.0f} s"
                 )
             if handler.dead:
                 yield f"{handler.name} has dead letters: `offhook dead list` says why"
         for name, count in self.abandoned.items():
             letters = "1 dead letter" if count == 1 else f"{count} dead letters"
-            yield f"{name} is not configured any more and has {letters}: `offhook dead list`"
+            yield f"{name} is no longer configured and has {letters}: `offhook dead list`"
         for name in self.leftover:
             yield (
-                f"{name} is not configured any more and has a cursor still, which holds nothing "
-                f"back: `offhook forget {name}` deletes it"
+                f"{name} is no longer configured but still has a cursor, which delays nothing: "
+                f"`offhook forget {name}` deletes it"
             )
         if self.refused:
             refused = "1 callback was" if self.refused == 1 else f"{self.refused} callbacks were"
-            yield f"{refused} refused: `offhook quarantine list` says why, and `clear` forgets them"
+            yield f"{refused} refused: `offhook quarantine list` says why, `clear` deletes them"
         yield from self.risks
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Status:
 
 
 async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
-    """The status of the installation that has these settings."""
+    """The status of the installation with these settings."""
     handlers = list(settings.handlers)
     return Status(
         handlers=[await _handler(inbox, rq, name) for name in handlers],
@@ -143,7 +143,7 @@ def _workers(rq: Redis, handlers: Sequence[str], partitions: int) -> dict[str, l
             queues.redeliver_queue(handler),
         )
     ]
-    if handlers:  # without any, nothing needs to run
+    if handlers:  # otherwise nothing needs to run
         names += [queues.dispatch_queue(CALL_LOG, partition) for partition in range(partitions)]
         names.append(queues.SCHEDULED)
     return {

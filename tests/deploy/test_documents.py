@@ -85,7 +85,8 @@ def test_the_readme_shows_a_call_of_the_demo(said: list[str]) -> None:
 
 def test_every_reason_to_refuse_a_callback_is_explained() -> None:
     codes = set()
-    for path in (ROOT / "receiver").glob("*.py"):
+    dialects = (ROOT / "offhook" / "dialects").glob("*.py")
+    for path in [*(ROOT / "receiver").glob("*.py"), *dialects]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "RefusedCallback":
                 status, code, *_ = [getattr(given, "value", None) for given in node.args]

@@ -8,7 +8,7 @@ from offhook import Context, Lookup, Number
 
 @dataclass(frozen=True)
 class Slow(Lookup):
-    """One that never answers in time."""
+    """Never answer in time."""
 
     async def name_of(self, number: Number, context: Context) -> str | None:
         await asyncio.sleep(60)
@@ -17,7 +17,7 @@ class Slow(Lookup):
 
 @dataclass(frozen=True)
 class Broken(Lookup):
-    """One that has a bug."""
+    """A lookup with a bug."""
 
     def name_of(self, number: Number, context: Context) -> str | None:
         raise ZeroDivisionError("this lookup is broken")

@@ -1,8 +1,6 @@
-"""What `offhook setup` was told of extensions: kept, copied, and read from files."""
+"""The settings of extensions: in Redis, for handlers, and in files."""
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -41,96 +39,75 @@ JANE = ExtensionSettings(
 JOE = ExtensionSettings(owner="joe")
 
 
-def with_redis(url: str, go: Callable[[Redis], Awaitable[None]]) -> None:
-    async def run() -> None:
-        client = connect(url)
-        try:
-            await go(client)
-        finally:
-            await client.aclose()
-
-    asyncio.run(run())
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with connect(redis_url) as client:
+        yield client
 
 
-# Kept
+# In Redis
 
 
-def test_what_is_put_is_got(redis_url: str) -> None:
-    async def go(redis: Redis) -> None:
-        extensions = Extensions(redis)
-        await extensions.change({("main", "0003*210"): JANE, ("branch", "0003*210"): JOE})
-        assert await extensions.get("main", "0003*210") == JANE
-        assert await extensions.get("branch", "0003*210") == JOE
-        assert await extensions.get("main", "0003*211") == UNKNOWN
-        assert list(await extensions.all()) == [("branch", "0003*210"), ("main", "0003*210")]
-        await extensions.change({("main", "0003*211"): JOE}, [("main", "0003*210")])
-        assert await extensions.all() == {("branch", "0003*210"): JOE, ("main", "0003*211"): JOE}
-
-    with_redis(redis_url, go)
+async def test_settings_are_stored_per_extension(redis: Redis) -> None:
+    extensions = Extensions(redis)
+    await extensions.change({("main", "0003*210"): JANE, ("branch", "0003*210"): JOE})
+    assert await extensions.get("main", "0003*210") == JANE
+    assert await extensions.get("branch", "0003*210") == JOE
+    assert await extensions.get("main", "0003*211") == UNKNOWN
+    assert list(await extensions.all()) == [("branch", "0003*210"), ("main", "0003*210")]
+    await extensions.change({("main", "0003*211"): JOE}, [("main", "0003*210")])
+    assert await extensions.all() == {("branch", "0003*210"): JOE, ("main", "0003*211"): JOE}
 
 
-def test_a_copy_sees_every_change_and_asks_little_when_there_is_none(redis_url: str) -> None:
-    async def go(redis: Redis) -> None:
-        extensions = Extensions(redis)
-        copy = ExtensionsCopy(extensions)
+async def test_a_copy_reads_the_settings_only_after_a_change(redis: Redis) -> None:
+    extensions = Extensions(redis)
+    copy = ExtensionsCopy(extensions)
+    await copy.refresh()
+    assert copy.get("main", "0003*210") == UNKNOWN
+    await extensions.change({("main", "0003*210"): JANE})
+    await copy.refresh()
+    assert copy.get("main", "0003*210") == JANE
+    assert copy.get("branch", "0003*210") == UNKNOWN
+    calls = (await redis.info("commandstats"))["cmdstat_hgetall"]["calls"]
+    for _ in range(10):
         await copy.refresh()
-        assert copy.get("main", "0003*210") == UNKNOWN
-        await extensions.change({("main", "0003*210"): JANE})
-        await copy.refresh()
-        assert copy.get("main", "0003*210") == JANE
-        assert copy.get("branch", "0003*210") == UNKNOWN
-        calls = (await redis.info("commandstats"))["cmdstat_hgetall"]["calls"]
-        for _ in range(10):
-            await copy.refresh()
-        assert (await redis.info("commandstats"))["cmdstat_hgetall"]["calls"] == calls
-        await extensions.change({}, [("main", "0003*210")])
-        await copy.refresh()
-        assert copy.get("main", "0003*210") == UNKNOWN
-
-    with_redis(redis_url, go)
+    assert (await redis.info("commandstats"))["cmdstat_hgetall"]["calls"] == calls
+    await extensions.change({}, [("main", "0003*210")])
+    await copy.refresh()
+    assert copy.get("main", "0003*210") == UNKNOWN
 
 
-def test_nothing_to_change_is_no_change(redis_url: str) -> None:
-    async def go(redis: Redis) -> None:
-        await Extensions(redis).change({}, [])
-        assert not await redis.exists(KEY)
-
-    with_redis(redis_url, go)
+async def test_an_empty_change_writes_nothing(redis: Redis) -> None:
+    await Extensions(redis).change({}, [])
+    assert not await redis.exists(KEY)
 
 
-def test_what_cannot_be_read_harms_no_other(
-    redis_url: str, caplog: pytest.LogCaptureFixture
+async def test_unreadable_settings_do_not_affect_other_extensions(
+    redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def go(redis: Redis) -> None:
-        extensions = Extensions(redis)
-        await extensions.change({("main", "0003*210"): JANE})
-        await redis.hset(KEY, "main/0003*211", "{not json")
-        await redis.hset(KEY, "main/0003*212", '{"owner": "joe", "colour": "red"}')
-        assert await extensions.all() == {("main", "0003*210"): JANE, ("main", "0003*212"): JOE}
-        assert await extensions.get("main", "0003*211") == UNKNOWN
-
-    with caplog.at_level(logging.ERROR):
-        with_redis(redis_url, go)
+    extensions = Extensions(redis)
+    await extensions.change({("main", "0003*210"): JANE})
+    await redis.hset(KEY, "main/0003*211", "{not json")
+    await redis.hset(KEY, "main/0003*212", '{"owner": "joe", "colour": "red"}')
+    assert await extensions.all() == {("main", "0003*210"): JANE, ("main", "0003*212"): JOE}
+    assert await extensions.get("main", "0003*211") == UNKNOWN
     assert "the settings of 0003*211 on main cannot be read" in caplog.text
 
 
 # For handlers
 
 
-@pytest.mark.parametrize(
-    ("handlers", "wanted"), [(None, True), (("crm",), True), (("chat", "crm"), True), ((), False)]
-)
-def test_a_handler_gets_events_of_extensions_that_name_it_or_none(
-    handlers: tuple[str, ...] | None, wanted: bool
-) -> None:
-    plugged = PluggedHandler("crm", HandlerSettings(use="x"), lambda event, context: None, False)
-    assert plugged.wants(event(), lambda *_: ExtensionSettings(handlers=handlers)) is wanted
-    other = HandlerSettings(use="x", events=frozenset({EventType.HANGUP}))
-    plugged = PluggedHandler.of("crm", other, lambda event: None)
-    assert not plugged.wants(event(), lambda *_: ExtensionSettings(handlers=handlers))
+def test_an_extension_may_name_its_handlers() -> None:
+    every = PluggedHandler.of("crm", HandlerSettings(use="x"), lambda event: None)
+    settings = HandlerSettings(use="x", events=frozenset({EventType.HANGUP}))
+    hangups = PluggedHandler.of("crm", settings, lambda event: None)
+    for handlers, wanted in ((None, True), (("crm",), True), (("chat", "crm"), True), ((), False)):
+        extension = ExtensionSettings(handlers=handlers)
+        assert every.wants(event(), lambda *_, found=extension: found) is wanted
+        assert not hangups.wants(event(), lambda *_, found=extension: found)
 
 
-def test_plugin_authors_can_say_what_is_known_of_the_extension() -> None:
+def test_plugin_authors_can_set_the_extension() -> None:
     owners: list[str | None] = []
 
     def handle(event: object, context: Context) -> None:
@@ -163,7 +140,7 @@ names = st.tuples(st.sampled_from(["main", "Branch-2"]), st.sampled_from(["0003*
 
 
 @given(st.dictionaries(names, settings))
-def test_what_is_written_is_read_as_it_was(
+def test_a_written_file_reads_back_equal(
     tmp_path_factory: pytest.TempPathFactory, extensions: dict[Name, ExtensionSettings]
 ) -> None:
     path = tmp_path_factory.mktemp("file") / "extensions.toml"
@@ -183,7 +160,7 @@ def test_a_table_of_extensions(tmp_path: Path) -> None:
     }
 
 
-def test_every_fault_of_a_table_is_told_with_its_line(tmp_path: Path) -> None:
+def test_every_fault_of_a_table_is_reported_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text(
         "extension,events,kind\n210,hangup,\n0003*210,ring,\n0003*211,,\n0003*211,,\n1*2,a,b,c\n"
@@ -201,21 +178,21 @@ def test_every_fault_of_a_table_is_told_with_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0003*210\n", "number,label\n", "extension,colour\n"])
-def test_a_table_begins_with_the_names_of_its_columns(text: str, tmp_path: Path) -> None:
+def test_the_first_line_of_a_table_must_name_its_columns(text: str, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text(text)
     with pytest.raises(ConfigError, match="the first line must name the columns"):
         read_csv(path)
 
 
-def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes("extension,label\n0003*210,Büro\n".encode("latin-1"))
     with pytest.raises(ConfigError, match="is not UTF-8"):
         read_csv(path)
 
 
-def test_words() -> None:
+def test_cells_and_names_of_extensions() -> None:
     assert read_events("hangup; dial-in") == (EventType.DIAL_IN, EventType.HANGUP)
     assert read_handlers("crm, chat,crm") == ("crm", "chat")
     assert read_handlers("all") is None

@@ -1,4 +1,4 @@
-"""Log lines: one for each record, with the keys of the event."""
+"""Log lines: one per record, with the keys of the event."""
 
 import logging
 import time
@@ -20,22 +20,22 @@ def test_the_keys_of_the_event_are_appended() -> None:
     )
 
 
-def test_without_keys_it_is_the_message() -> None:
+def test_a_line_without_keys_is_the_message() -> None:
     assert line("stopping") == "INFO stopping"
 
 
-def test_nothing_from_outside_begins_a_line_or_paints_the_terminal() -> None:
+def test_control_characters_are_replaced() -> None:
     told = line("delivery is dead: \x1b[31mno", call="main/1\nERROR forged")
     assert told == "INFO delivery is dead: �[31mno [call=main/1�ERROR forged]"
 
 
-def test_a_traceback_keeps_its_lines() -> None:
+def test_a_stack_trace_keeps_its_lines() -> None:
     record = logging.LogRecord("offhook", logging.ERROR, "", 0, "failed", (), None)
     record.exc_text = "Traceback:\n  here"
     assert Keys("%(message)s").format(record) == "failed\nTraceback:\n  here"
 
 
-def test_an_outage_is_told_at_once_and_seldom_and_when_it_is_over(
+def test_an_outage_is_logged_at_once_then_rarely_and_at_its_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     outage = Outage(logging.getLogger("offhook.test"), "Redis", every=0.2)

@@ -79,7 +79,7 @@ def test_it_is_readable(redis_url: str, offhook: Offhook) -> None:
     assert row.split()[:7] == ["crm", "1", "1", "1", "1", "1", "0"]
     assert "open, probe in " in row
     assert "inbox: 4 events kept\n" in result.stdout
-    assert "! crm's other side is down: its circuit is open" in result.stdout
+    assert "! crm's target is down: its circuit is open" in result.stdout
 
 
 def test_partitions_are_added_up(redis_url: str, configure: Configure, offhook: Offhook) -> None:
@@ -130,7 +130,7 @@ def test_dead_letters_of_a_handler_that_is_gone_are_not_forgotten(
     queues.bury(rq, "gone", event(), attempt=1, error="no", trace="")
     told = json.loads(offhook("status", "--json").stdout)
     assert told["abandoned"] == {"gone": 1}
-    assert "gone is not configured any more and has 1 dead letter" in told["problems"][-1]
+    assert "gone is no longer configured and has 1 dead letter" in told["problems"][-1]
 
 
 def test_refused_callbacks_are_not_overlooked(redis_url: str, offhook: Offhook) -> None:

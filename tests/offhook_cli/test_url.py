@@ -54,4 +54,4 @@ def test_a_url_that_no_pbx_reaches_is_told(configure: Configure, offhook: Offhoo
 def test_a_name_that_fits_in_no_url_is_refused(offhook: Offhook) -> None:
     result = offhook("url", "main", "a/b")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "'a/b' cannot stand in a callback URL" in result.stderr
+    assert "'a/b' cannot be part of a callback URL" in result.stderr

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from offhook.callback_url import callback_url
+from offhook.dialects.voipnow import read_event
 from offhook.errors import RefusedCallback
-from offhook.event import CallEvent, EventType, from_stored, read_event, to_stored
+from offhook.event import CallEvent, EventType, from_stored, to_stored
 from offhook.settings import Settings
 from receiver.callback import (
     CallbackRequest,
@@ -58,14 +59,12 @@ def refusal(request: CallbackRequest) -> RefusedCallback:
 
 
 def with_parameters(parameters: dict[str, str], **other: str) -> CallEvent:
-    made = read_event(
+    return read_event(
         pbx=other.get("pbx", "main"),
         extension=other.get("extension", "0003*210"),
         type=EventType.HANGUP,
         parameters={"CallID": "1"} | parameters,
     )
-    assert made is not None
-    return made
 
 
 @given(TEXTS)

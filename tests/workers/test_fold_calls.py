@@ -20,7 +20,8 @@ import redis as blocking
 from offhook import CallEvent, Context, EventType, ExtensionSettings, Kind, Outcome, queues
 from offhook.calls import facts, fold
 from offhook.connection import connect
-from offhook.event import CALLBACKS, from_stored, read_event
+from offhook.dialects.voipnow import read_event
+from offhook.event import CALLBACKS, from_stored
 from offhook.extensions import Extensions
 from offhook.inbox import CALL_LOG, Inbox, scripts
 from offhook.inbox.call_store import Calls
@@ -40,7 +41,7 @@ T = EventType
 
 def said(call: str, type_: EventType, status: str, extension: str = "0003*210") -> CallEvent:
     """One callback of an incoming call."""
-    made = read_event(
+    return read_event(
         pbx="main",
         extension=extension,
         type=type_,
@@ -53,8 +54,6 @@ def said(call: str, type_: EventType, status: str, extension: str = "0003*210") 
             "CalledExtension": extension,
         },
     )
-    assert made is not None
-    return made
 
 
 def answered(call: str = "c1") -> list[CallEvent]:

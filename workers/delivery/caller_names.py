@@ -27,8 +27,8 @@ from offhook.http import Http
 from offhook.phone_number import Number
 from offhook.plugins import PluggedLookup, plug_lookup
 from offhook.settings import Settings
+from offhook.ttl_cache import TtlCache
 from workers.delivery.attempt import sentence
-from workers.handlers.crm import Memory
 
 log = logging.getLogger("offhook.names")
 
@@ -142,7 +142,7 @@ class _Asked:
         self._http = http
         self._memory = RedisMemory(redis, f"lookups.{lookup.name}")
         self._keys = f"offhook:lookup:{lookup.name}"
-        self._recent = Memory[str, str](min(RECENT, lookup.lifetime))
+        self._recent = TtlCache[str, str](min(RECENT, lookup.lifetime))
         self._failures = 0  # in a row, of one whose answers are not remembered
         self._paused_until = 0.0
         self._log_at = 0.0

@@ -1,6 +1,5 @@
-"""`Http`: what handlers make requests with. It says no secret, whatever goes wrong."""
+"""`Http`: the handlers' client. Its errors contain no secret."""
 
-import asyncio
 import socket
 import ssl
 import threading
@@ -12,17 +11,14 @@ from typing import Any
 import pytest
 
 from offhook import PermanentError, TemporaryError
-from offhook.http import Http
+from offhook.http import Answer, Http
 from tests.http_target import HttpTarget
 from unifiedapi.sandbox.tls import make_certificate
 
 
-def asked(method: str, url: str, **options: Any) -> Any:
-    async def ask() -> Any:
-        async with Http() as http:
-            return await http.request(method, url, **options)
-
-    return asyncio.run(ask())
+async def asked(method: str, url: str, **options: Any) -> Answer:
+    async with Http() as http:
+        return await http.request(method, url, **options)
 
 
 @pytest.mark.parametrize(
@@ -37,9 +33,11 @@ def asked(method: str, url: str, **options: Any) -> Any:
         ("http://127.0.0.1:1/s3cret\r\nX-Evil: 1", TemporaryError),
     ],
 )
-def test_no_traceback_has_more_of_a_url_than_its_host(url: str, error: type[Exception]) -> None:
+async def test_a_stack_trace_contains_only_the_host_of_a_url(
+    url: str, error: type[Exception]
+) -> None:
     with pytest.raises(error) as caught:
-        asked("POST", url, json={})
+        await asked("POST", url, json={})
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
@@ -57,10 +55,10 @@ def test_no_traceback_has_more_of_a_url_than_its_host(url: str, error: type[Exce
         ({}, None, ""),
     ],
 )
-def test_a_body_is_sent_as_what_it_is(
+async def test_the_type_of_a_body_sets_its_content_type(
     target: HttpTarget, options: dict[str, Any], kind: str | None, body: str
 ) -> None:
-    asked("post", target.url, **options)
+    await asked("post", target.url, **options)
     (request,) = target.requests
     assert request.method == "POST"
     assert (request.headers.get("content-type"), request.body.decode()) == (kind, body)
@@ -68,20 +66,20 @@ def test_a_body_is_sent_as_what_it_is(
     assert request.headers["user-agent"] == "Offhook"
 
 
-def test_params_are_added_to_the_query(target: HttpTarget) -> None:
-    asked("GET", f"{target.url}/find?k=1#f", params={"phone": "+44 20", "q": "a&b"})
+async def test_params_are_added_to_the_query(target: HttpTarget) -> None:
+    await asked("GET", f"{target.url}/find?k=1#f", params={"phone": "+44 20", "q": "a&b"})
     assert target.requests[0].path == "/find?k=1&phone=%2B44+20&q=a%26b"
 
 
-def test_the_answer_is_read(target: HttpTarget) -> None:
+async def test_a_response_has_status_headers_and_body(target: HttpTarget) -> None:
     target.plan(201, headers={"X-Left": "3"}, body=b'{"id": "\xc3\xb6"}')
-    answer = asked("POST", target.url)
+    answer = await asked("POST", target.url)
     assert (answer.status, answer.headers["x-left"], answer.json()) == (201, "3", {"id": "ö"})
     assert answer.text == '{"id": "ö"}'
 
 
 def serve_once(answer: Callable[[Any], object]) -> int:
-    """A server of one connection, in a thread of its own; its port."""
+    """Serve one connection in a thread, and return the port."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -106,16 +104,18 @@ def speak_smtp(connection: Any) -> None:
     ("answer", "scheme", "reason"),
     [
         (hang_up, "http", r"no answer from 127\.0\.0\.1:\d+ \(it closed the connection\)"),
-        (speak_smtp, "http", r"no answer from 127\.0\.0\.1:\d+ \(what came is not HTTP\)"),
+        (speak_smtp, "http", r"no answer from 127\.0\.0\.1:\d+ \(its response is not HTTP\)"),
         (speak_smtp, "https", r"no answer from 127\.0\.0\.1:\d+ \(TLS: WRONG_VERSION_NUMBER\)"),
     ],
 )
-def test_why_there_is_no_answer(answer: Callable[[Any], object], scheme: str, reason: str) -> None:
+async def test_the_reason_for_a_missing_response(
+    answer: Callable[[Any], object], scheme: str, reason: str
+) -> None:
     with pytest.raises(TemporaryError, match=reason):
-        asked("POST", f"{scheme}://127.0.0.1:{serve_once(answer)}/s3cret")
+        await asked("POST", f"{scheme}://127.0.0.1:{serve_once(answer)}/s3cret")
 
 
-def test_a_certificate_that_is_not_trusted_is_said(tmp_path: Path) -> None:
+async def test_an_untrusted_certificate_is_an_error(tmp_path: Path) -> None:
     made = make_certificate(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(made.certificate_file, made.key_file)
@@ -125,7 +125,7 @@ def test_a_certificate_that_is_not_trusted_is_said(tmp_path: Path) -> None:
             context.wrap_socket(connection, server_side=True)
 
     with pytest.raises(TemporaryError, match="its certificate is not trusted"):
-        asked("POST", f"https://localhost:{serve_once(shake_hands)}/")
+        await asked("POST", f"https://localhost:{serve_once(shake_hands)}/")
 
 
 @pytest.mark.parametrize(
@@ -135,24 +135,24 @@ def test_a_certificate_that_is_not_trusted_is_said(tmp_path: Path) -> None:
         ("http://no-such-host.invalid/", "its name is not known"),
     ],
 )
-def test_why_there_is_no_connection(url: str, reason: str) -> None:
+async def test_the_reason_for_a_failed_connection(url: str, reason: str) -> None:
     with pytest.raises(TemporaryError, match=rf"no answer from \S+ \({reason}\)"):
-        asked("POST", url)
+        await asked("POST", url)
 
 
-def test_why_no_address_of_a_name_is_any_good(names: dict[str, list[str]]) -> None:
-    names["crm.example.com"] = ["127.0.0.1", "255.255.255.255"]  # nobody listens; no host has it
+async def test_a_name_with_several_bad_addresses(names: dict[str, list[str]]) -> None:
+    names["crm.example.com"] = ["127.0.0.1", "255.255.255.255"]  # nothing listens; no such host
     with pytest.raises(TemporaryError, match="none of its addresses can be connected to"):
-        asked("POST", "http://crm.example.com:1/")
+        await asked("POST", "http://crm.example.com:1/")
 
 
-def test_an_answer_that_is_late_is_none(target: HttpTarget) -> None:
+async def test_a_late_response_is_an_error(target: HttpTarget) -> None:
     target.plan(200, delay=0.5)
     with pytest.raises(TemporaryError, match=r"127\.0\.0\.1:\d+ did not answer within 0\.1 s"):
-        asked("POST", target.url, timeout=0.1)
+        await asked("POST", target.url, timeout=0.1)
 
 
-def test_a_header_of_two_lines_is_not_sent(target: HttpTarget) -> None:
+async def test_a_header_with_two_lines_is_refused(target: HttpTarget) -> None:
     with pytest.raises(PermanentError, match="more than one line"):
-        asked("POST", target.url, headers={"X-Name": "a\r\nX-Evil: 1"})
+        await asked("POST", target.url, headers={"X-Name": "a\r\nX-Evil: 1"})
     assert target.requests == []

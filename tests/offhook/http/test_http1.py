@@ -1,10 +1,10 @@
-"""`Client` against servers that answer byte by byte what a test says, on both event loops."""
+"""`Client` against servers that send the bytes a test wants, on both event loops."""
 
 import asyncio
 import gzip
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -27,14 +27,14 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 @dataclass
 class Wire:
-    """A server that gives one answer after the other, then `OK`.
+    """A server that sends one response after the other, then `OK`.
 
     Attributes:
         answers: bytes to send; those of a tuple one by one, each a moment later.
-        closes: after how many answers it closes a connection.
-        patient: it waits for the body before it answers.
-        requests: what came, head and body.
-        connections: how often somebody connected.
+        closes: number of responses after which it closes a connection.
+        patient: wait for the body before responding.
+        requests: head and body of each request.
+        connections: number of connections so far.
     """
 
     answers: list[bytes | tuple[bytes, ...]] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Wire:
                     writer.write(part)
                     await writer.drain()
                     await asyncio.sleep(0.002)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass
         finally:
             self.open -= 1
@@ -94,33 +94,23 @@ def wire(
 
 @asynccontextmanager
 async def client(**options: float) -> AsyncIterator[Client]:
+    """A client for five seconds."""
     made = Client({"User-Agent": "test"}, **options)  # type: ignore[arg-type]
     try:
-        yield made
+        async with asyncio.timeout(5):
+            yield made
     finally:
         made.close()
 
 
-Run = Callable[[Callable[[], Awaitable[None]]], None]
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a story, on the one loop or the other, for five seconds at most."""
-
-    def started(story: Callable[[], Awaitable[None]]) -> None:
-        async def in_time() -> None:
-            async with asyncio.timeout(5):
-                await story()
-
-        (asyncio if request.param == "asyncio" else uvloop).run(in_time())
-
-    return started
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": request.param}
 
 
 @pytest.fixture
 def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
-    """What a server needs to be trusted as `localhost`, if `SSL_CERT_FILE` is set."""
+    """A server's context for `localhost`, trusted while `SSL_CERT_FILE` is set."""
     made = make_certificate(tmp_path, "localhost")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(made.certificate_file, made.key_file)
@@ -137,7 +127,7 @@ CHUNKED = (
 ANSWERS = {
     "a length": (OK, 200, b"ok"),
     "no body": (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
-    "none, and no word of it": (
+    "no body, with a length": (
         b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
         304,
         b"",
@@ -161,7 +151,7 @@ def parts_of(data: bytes, cuts: list[int]) -> tuple[bytes, ...]:
 @settings(deadline=None, max_examples=25)
 @given(cuts=st.lists(st.integers(0, 200), max_size=6))
 @example(cuts=list(range(200)))
-def test_an_answer_is_read_however_it_comes(name: str, cuts: list[int]) -> None:
+def test_a_response_may_arrive_in_any_parts(name: str, cuts: list[int]) -> None:
     data, status, body = ANSWERS[name]
 
     async def story() -> None:
@@ -175,388 +165,300 @@ def test_an_answer_is_read_however_it_comes(name: str, cuts: list[int]) -> None:
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_what_httpx_reads_is_what_we_read(name: str, run: Run) -> None:
+async def test_httpx_reads_the_same(name: str) -> None:
     data, status, body = ANSWERS[name]
 
-    async def story() -> None:
-        async with wire(data, closes=1) as server, httpx.AsyncClient() as reference:
-            read = await reference.post(str(server.url), content=b"x")
-            assert (read.status_code, read.content) == (status, body)
-
-    run(story)
+    async with wire(data, closes=1) as server, httpx.AsyncClient() as reference:
+        read = await reference.post(str(server.url), content=b"x")
+        assert (read.status_code, read.content) == (status, body)
 
 
-def broken_off(
-    answering: AbstractAsyncContextManager[Wire], reason: str
-) -> Callable[[], Awaitable[None]]:
-    """The story of a request that gets no answer."""
-
-    async def story() -> None:
-        async with answering as server, client() as http:
-            with pytest.raises(BrokenOff, match=reason):
-                await http.request("GET", server.url)
-
-    return story
+async def expect_broken_off(answering: AbstractAsyncContextManager[Wire], reason: str) -> None:
+    async with answering as server, client() as http:
+        with pytest.raises(BrokenOff, match=reason):
+            await http.request("GET", server.url)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
+async def test_an_incomplete_response_is_an_error() -> None:
+    for data in (
         b"",
         b"HTTP/1.1 200",
         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok",
         CHUNKED[:-30],
         b"HTTP/1.1 100 Continue\r\n\r\n",
-    ],
-)
-def test_half_an_answer_is_none(data: bytes, run: Run) -> None:
-    run(broken_off(wire(data, closes=1), "it closed the connection"))
+    ):
+        await expect_broken_off(wire(data, closes=1), "it closed the connection")
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
+async def test_a_response_that_is_not_http_is_an_error() -> None:
+    for data in (
         b"220 mail.example.com ESMTP\r\n",
         b"\x15\x03\x01\x00\x02\x02\x16",
         b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n\x00\x01",
-    ],
-)
-def test_what_is_not_http_is_no_answer(data: bytes, run: Run) -> None:
-    run(broken_off(wire(data), "not HTTP"))
+    ):
+        await expect_broken_off(wire(data), "not HTTP")
 
 
-def test_headers_without_an_end_are_not_kept(run: Run) -> None:
+async def test_endless_headers_are_an_error() -> None:
     endless = (b"HTTP/1.1 200 OK\r\n", *[b"X-Filler: " + b"x" * 1000 + b"\r\n"] * 100)
+    await expect_broken_off(wire(endless), "no end")
 
-    run(broken_off(wire(endless), "no end"))
 
-
-def test_of_a_large_body_the_beginning_is_kept(run: Run) -> None:
+async def test_only_the_beginning_of_a_large_body_is_kept() -> None:
     size = MAX_ANSWER * 3
     large = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (size, b"x" * size)
 
-    async def story() -> None:
-        async with wire(large) as server, client() as http:
-            answer = await http.request("GET", server.url)
-            assert (answer.status, answer.body) == (200, b"x" * MAX_ANSWER)
-            assert (await http.request("GET", server.url)).body == b"ok"
-            assert server.connections == 2  # nobody reads the rest
-
-    run(story)
+    async with wire(large) as server, client() as http:
+        answer = await http.request("GET", server.url)
+        assert (answer.status, answer.body) == (200, b"x" * MAX_ANSWER)
+        assert (await http.request("GET", server.url)).body == b"ok"
+        assert server.connections == 2  # the rest was not read
 
 
-def test_a_connection_is_used_again(run: Run) -> None:
-    async def story() -> None:
-        async with wire(OK, CHUNKED, ANSWERS["no body"][0], OK) as server, client() as http:
-            for _ in range(4):
-                await http.request("POST", server.url, body=b"{}")
-            assert server.connections == 1
-
-    run(story)
+async def test_a_connection_is_reused() -> None:
+    async with wire(OK, CHUNKED, ANSWERS["no body"][0], OK) as server, client() as http:
+        for _ in range(4):
+            await http.request("POST", server.url, body=b"{}")
+        assert server.connections == 1
 
 
 @pytest.mark.parametrize(
     ("first", "why"),
     [
-        (OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), "the server says so"),
+        (OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), "the server closes it"),
         (OK.replace(b"/1.1", b"/1.0"), "HTTP/1.0 has no second request"),
-        (OK + OK, "the second answer would be taken for that to the next request"),
-        (OK + b"garbage", "neither is this an answer"),
-        ((OK, b"HTTP/1.1 200 OK\r\n"), "nor what comes when nobody has asked"),
+        (OK + OK, "a second response would be read as the next one"),
+        (OK + b"garbage", "garbage after the response"),
+        ((OK, b"HTTP/1.1 200 OK\r\n"), "a response without a request"),
     ],
 )
-def test_a_connection_is_not_used_again(
-    first: bytes | tuple[bytes, ...], why: str, run: Run
+async def test_a_connection_is_not_reused_after_a_faulty_response(
+    first: bytes | tuple[bytes, ...], why: str
 ) -> None:
-    async def story() -> None:
-        async with wire(first, ANSWERS["no body"][0]) as server, client() as http:
-            assert (await http.request("POST", server.url)).body == b"ok"
+    async with wire(first, ANSWERS["no body"][0]) as server, client() as http:
+        assert (await http.request("POST", server.url)).body == b"ok"
+        await asyncio.sleep(0.02)
+        assert (await http.request("POST", server.url)).status == 204, why
+        await asyncio.sleep(0.01)
+        assert (server.connections, server.open) == (2, 1)
+
+
+async def test_a_connection_closed_by_the_server_is_not_reused() -> None:
+    async with wire(closes=1) as server, client() as http:
+        for _ in range(3):
+            assert (await http.request("POST", server.url)).status == 200
             await asyncio.sleep(0.02)
-            assert (await http.request("POST", server.url)).status == 204, why
-            await asyncio.sleep(0.01)
-            assert (server.connections, server.open) == (2, 1)
-
-    run(story)
+        assert server.connections == 3
 
 
-def test_a_connection_that_the_server_has_closed_is_not_used(run: Run) -> None:
-    async def story() -> None:
-        async with wire(closes=1) as server, client() as http:
-            for _ in range(3):
-                assert (await http.request("POST", server.url)).status == 200
-                await asyncio.sleep(0.02)
-            assert server.connections == 3
+async def test_a_connection_idle_for_too_long_is_not_reused() -> None:
+    async with wire() as server, client(idle=0.05) as http:
+        await http.request("POST", server.url)
+        await http.request("POST", server.url)
+        assert server.connections == 1
+        await asyncio.sleep(0.06)
+        await http.request("POST", server.url)
+        assert server.connections == 2
 
-    run(story)
 
-
-def test_a_connection_that_was_idle_for_too_long_is_not_used(run: Run) -> None:
-    async def story() -> None:
-        async with wire() as server, client(idle=0.05) as http:
+async def test_a_request_to_a_closing_server_is_not_retried() -> None:
+    async with wire(OK, b"", closes=2) as server, client() as http:
+        await http.request("POST", server.url)
+        with pytest.raises(BrokenOff):
             await http.request("POST", server.url)
-            await http.request("POST", server.url)
-            assert server.connections == 1
-            await asyncio.sleep(0.06)
-            await http.request("POST", server.url)
-            assert server.connections == 2
-
-    run(story)
+        assert (len(server.requests), server.connections) == (2, 1)
 
 
-def test_what_was_sent_to_a_closing_server_is_not_sent_again(run: Run) -> None:
-    async def story() -> None:
-        async with wire(OK, b"", closes=2) as server, client() as http:
-            await http.request("POST", server.url)
-            with pytest.raises(BrokenOff):
+async def test_a_cancelled_request_closes_its_connection() -> None:
+    async with wire(b"", ANSWERS["no body"][0]) as server, client() as http:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
                 await http.request("POST", server.url)
-            assert (len(server.requests), server.connections) == (2, 1)
-
-    run(story)
-
-
-def test_a_request_that_is_given_up_costs_its_connection(run: Run) -> None:
-    async def story() -> None:
-        async with wire(b"", ANSWERS["no body"][0]) as server, client() as http:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):
-                    await http.request("POST", server.url)
-            assert (await http.request("POST", server.url)).status == 204
-            assert (server.connections, server.open) == (2, 1)
-
-    run(story)
+        assert (await http.request("POST", server.url)).status == 204
+        assert (server.connections, server.open) == (2, 1)
 
 
-def test_a_server_that_hangs_up_at_once_is_heard(run: Run) -> None:
-    async def story() -> None:
-        async with wire(closes=0) as server, client() as http:
+async def test_a_server_that_closes_at_once_is_an_error() -> None:
+    async with wire(closes=0) as server, client() as http:
 
-            async def ask() -> None:
-                with pytest.raises((BrokenOff, ConnectionResetError)):
-                    await http.request("POST", server.url)
+        async def ask() -> None:
+            with pytest.raises((BrokenOff, ConnectionResetError)):
+                await http.request("POST", server.url)
 
-            await asyncio.gather(*(ask() for _ in range(100)))
-
-    run(story)
+        await asyncio.gather(*(ask() for _ in range(100)))
 
 
-def test_many_requests_at_a_time_get_each_its_own_answer(run: Run) -> None:
+async def test_concurrent_requests_get_their_own_responses() -> None:
     class Echo(Wire):
         def answer(self, head: bytes) -> tuple[bytes, ...]:
             path = head.split()[1]
             return b"HTTP/1.1 200 OK\r\n", b"Content-Length: %d\r\n\r\n%s" % (len(path), path)
 
-    async def story() -> None:
-        async with serving(Echo()) as server, client() as http:
+    async with serving(Echo()) as server, client() as http:
 
-            async def ask(number: int) -> None:
-                for again in range(20):
-                    url = server.url.with_path(f"/{number}/{again}")
-                    assert (await http.request("GET", url)).text == url.path
+        async def ask(number: int) -> None:
+            for again in range(20):
+                url = server.url.with_path(f"/{number}/{again}")
+                assert (await http.request("GET", url)).text == url.path
 
-            await asyncio.gather(*(ask(number) for number in range(30)))
-            assert server.connections == 30
-
-    run(story)
+        await asyncio.gather(*(ask(number) for number in range(30)))
+        assert server.connections == 30
 
 
-def test_the_request_is_written_as_it_should_be(run: Run) -> None:
-    async def story() -> None:
-        async with wire() as server, client() as http:
-            headers = {"Content-Type": "text/plain", "X-Name": "Zoë"}
-            await http.request("POST", server.url, headers=headers, body=b"\r\n\r\n")
-            await http.request("GET", server.url, headers={"user-agent": "mine", "HOST": "other"})
-            await http.request("PUT", server.url)
-            await http.request("GET", URL(f"http://m%C3%BCller:p%3Ass@127.0.0.1:{server.port}"))
-        host = f"Host: 127.0.0.1:{server.port}\r\n".encode()
-        assert server.requests == [
-            b"POST /hook?k=1 HTTP/1.1\r\n" + host + b"user-agent: test\r\n"
-            b"Content-Type: text/plain\r\nX-Name: Zo\xc3\xab\r\nContent-Length: 4\r\n\r\n\r\n\r\n",
-            b"GET /hook?k=1 HTTP/1.1\r\nuser-agent: mine\r\nHOST: other\r\n\r\n",
-            b"PUT /hook?k=1 HTTP/1.1\r\n" + host + b"user-agent: test\r\nContent-Length: 0\r\n\r\n",
-            b"GET / HTTP/1.1\r\n" + host + b"user-agent: test\r\n"
-            b"Authorization: Basic bcO8bGxlcjpwOnNz\r\n\r\n",
-        ]
-
-    run(story)
+async def test_the_bytes_of_a_request() -> None:
+    async with wire() as server, client() as http:
+        headers = {"Content-Type": "text/plain", "X-Name": "Zoë"}
+        await http.request("POST", server.url, headers=headers, body=b"\r\n\r\n")
+        await http.request("GET", server.url, headers={"user-agent": "mine", "HOST": "other"})
+        await http.request("PUT", server.url)
+        await http.request("GET", URL(f"http://m%C3%BCller:p%3Ass@127.0.0.1:{server.port}"))
+    host = f"Host: 127.0.0.1:{server.port}\r\n".encode()
+    assert server.requests == [
+        b"POST /hook?k=1 HTTP/1.1\r\n" + host + b"user-agent: test\r\n"
+        b"Content-Type: text/plain\r\nX-Name: Zo\xc3\xab\r\nContent-Length: 4\r\n\r\n\r\n\r\n",
+        b"GET /hook?k=1 HTTP/1.1\r\nuser-agent: mine\r\nHOST: other\r\n\r\n",
+        b"PUT /hook?k=1 HTTP/1.1\r\n" + host + b"user-agent: test\r\nContent-Length: 0\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + host + b"user-agent: test\r\n"
+        b"Authorization: Basic bcO8bGxlcjpwOnNz\r\n\r\n",
+    ]
 
 
-@pytest.mark.parametrize("line_break", ["\r\n", "\n", "\r"])
-@pytest.mark.parametrize("where", ["name", "value", "method", "path"])
-def test_nothing_smuggles_a_line_in(line_break: str, where: str, run: Run) -> None:
-    evil = f"a{line_break}X-Evil: 1"
-
-    async def story() -> None:
-        async with wire() as server, client() as http:
-            with pytest.raises(NotARequest, match="more than one line"):
-                await http.request(
-                    evil if where == "method" else "POST",
-                    server.url.with_path(f"/{evil}", encoded=True)
-                    if where == "path"
-                    else server.url,
-                    headers={
-                        evil if where == "name" else "X-Name": evil if where == "value" else "1"
-                    },
-                )
-            assert server.connections == 0
-
-    run(story)
+async def test_line_breaks_cannot_be_smuggled_in() -> None:
+    async with wire() as server, client() as http:
+        for line_break in ("\r\n", "\n", "\r"):
+            evil = f"a{line_break}X-Evil: 1"
+            path = server.url.with_path(f"/{evil}", encoded=True)
+            for method, url, headers in (
+                (evil, server.url, {}),
+                ("POST", path, {}),
+                ("POST", server.url, {evil: "1"}),
+                ("POST", server.url, {"X-Name": evil}),
+            ):
+                with pytest.raises(NotARequest, match="more than one line"):
+                    await http.request(method, url, headers=headers)
+        assert server.connections == 0
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "/only/a/path", "https:///x", "mailto:a@b.c"])
-def test_a_url_that_is_none_of_http_is_not_asked(url: str, run: Run) -> None:
-    async def story() -> None:
-        async with client() as http:
-            with pytest.raises(NotARequest, match="not a URL of HTTP"):
+async def test_other_urls_are_refused() -> None:
+    async with client() as http:
+        for url in ("ftp://127.0.0.1/", "/only/a/path", "https:///x", "mailto:a@b.c"):
+            with pytest.raises(NotARequest, match="not a URL with http or https"):
                 await http.request("GET", URL(url))
 
-    run(story)
+
+async def test_a_response_to_head_has_no_body() -> None:
+    async with wire(OK[:-2]) as server, client() as http:
+        answer = await http.request("HEAD", server.url)
+        assert (answer.status, answer.headers["content-length"], answer.body) == (200, "2", b"")
 
 
-def test_a_head_has_no_body_whatever_its_length_says(run: Run) -> None:
-    async def story() -> None:
-        async with wire(OK[:-2]) as server, client() as http:
-            answer = await http.request("HEAD", server.url)
-            assert (answer.status, answer.headers["content-length"], answer.body) == (200, "2", b"")
-
-    run(story)
-
-
-def test_an_answer_before_the_body_is_sent_counts(run: Run) -> None:
+async def test_a_response_before_the_body_is_sent_counts() -> None:
     refusal = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n"
 
-    async def story() -> None:
-        async with serving(Wire([refusal], patient=False)) as server, client() as http:
-            body = bytes(20_000_000)
-            assert (await http.request("POST", server.url, body=body)).status == 413
-            await http.request("POST", server.url)
-            assert server.connections == 2  # the rest of the body is still on the first
-
-    run(story)
+    async with serving(Wire([refusal], patient=False)) as server, client() as http:
+        body = bytes(20_000_000)
+        assert (await http.request("POST", server.url, body=body)).status == 413
+        await http.request("POST", server.url)
+        assert server.connections == 2  # the rest of the body is still on the first
 
 
-def test_headers_are_found_in_any_case_and_repeated_ones_kept(run: Run) -> None:
+async def test_headers_ignore_case_and_may_repeat() -> None:
     data = b"HTTP/1.1 200 OK\r\nRETRY-after: 7\r\nX-A: 1\r\nX-a: \xff\r\nContent-Length: 0\r\n\r\n"
 
-    async def story() -> None:
-        async with wire(data) as server, client() as http:
-            headers = (await http.request("GET", server.url)).headers
-            assert headers["Retry-After"] == "7"
-            assert [value for name, value in headers.items() if name.lower() == "x-a"] == ["1", "�"]
-
-    run(story)
+    async with wire(data) as server, client() as http:
+        headers = (await http.request("GET", server.url)).headers
+        assert headers["Retry-After"] == "7"
+        assert [value for name, value in headers.items() if name.lower() == "x-a"] == ["1", "�"]
 
 
-def test_an_answer_that_is_compressed_is_left_as_it_is(run: Run) -> None:
-    """Nobody asks for it: `offhook.http` says `Accept-Encoding: identity`."""
+async def test_a_compressed_response_stays_compressed() -> None:
+    """`offhook.http` sends `Accept-Encoding: identity`."""
     packed = gzip.compress(b"{}")
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
 
-    async def story() -> None:
-        async with wire(head + packed) as server, client() as http:
-            assert (await http.request("GET", server.url)).body == packed
-
-    run(story)
+    async with wire(head + packed) as server, client() as http:
+        assert (await http.request("GET", server.url)).body == packed
 
 
-def test_of_a_name_with_two_addresses_one_may_be_dead(names: dict[str, list[str]]) -> None:
-    names["crm.example.com"] = ["127.0.0.2", "127.0.0.1"]  # nobody listens at the first
-
-    async def story() -> None:
-        async with wire() as server, client() as http:
-            answer = await http.request("GET", URL(f"http://crm.example.com:{server.port}/"))
-            assert answer.body == b"ok"
-
-    asyncio.run(story())
+asyncio_only = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # `names` patches its loop
 
 
-def test_a_name_may_end_with_a_dot(tls: ssl.SSLContext, names: dict[str, list[str]]) -> None:
+@asyncio_only
+async def test_one_of_two_addresses_of_a_name_may_be_dead(names: dict[str, list[str]]) -> None:
+    names["crm.example.com"] = ["127.0.0.2", "127.0.0.1"]  # nothing listens on the first
+
+    async with wire() as server, client() as http:
+        answer = await http.request("GET", URL(f"http://crm.example.com:{server.port}/"))
+        assert answer.body == b"ok"
+
+
+@asyncio_only
+async def test_a_name_may_end_with_a_dot(tls: ssl.SSLContext, names: dict[str, list[str]]) -> None:
     names["localhost."] = ["127.0.0.1"]
 
-    async def story() -> None:
-        async with wire(tls=tls) as server, client() as http:
-            answer = await http.request("GET", URL(f"https://localhost.:{server.port}/"))
-            assert answer.body == b"ok"
-
-    asyncio.run(story())
+    async with wire(tls=tls) as server, client() as http:
+        answer = await http.request("GET", URL(f"https://localhost.:{server.port}/"))
+        assert answer.body == b"ok"
 
 
-def test_what_uvloop_says_of_a_connection_is_an_os_error(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+async def test_a_runtime_error_of_uvloop_is_a_connection_error(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It raises RuntimeError for some faults, aiohappyeyeballs says; this test makes one."""
+    """According to aiohappyeyeballs, uvloop raises RuntimeError for some errors."""
 
     async def start_connection(*_: object, **__: object) -> None:
         raise RuntimeError("unable to perform operation, the handler is closed")
 
     monkeypatch.setattr(aiohappyeyeballs, "start_connection", start_connection)
 
-    async def story() -> None:
-        async with client() as http:
-            with pytest.raises(ConnectionError, match="the handler is closed"):
-                await http.request("GET", URL("http://127.0.0.1:1/"))
-
-    run(story)
+    async with client() as http:
+        with pytest.raises(ConnectionError, match="the handler is closed"):
+            await http.request("GET", URL("http://127.0.0.1:1/"))
 
 
-def test_a_name_that_nobody_knows(run: Run) -> None:
-    async def story() -> None:
-        async with client() as http:
-            for name in ("no-such-host.invalid", "a..b", "x" * 64 + ".example.com"):
-                with pytest.raises(socket.gaierror):
-                    await http.request("GET", URL(f"http://{name}/"))
-
-    run(story)
+async def test_an_unknown_host_name() -> None:
+    async with client() as http:
+        for name in ("no-such-host.invalid", "a..b", "x" * 64 + ".example.com"):
+            with pytest.raises(socket.gaierror):
+                await http.request("GET", URL(f"http://{name}/"))
 
 
-def test_over_tls_it_is_the_same(tls: ssl.SSLContext, run: Run) -> None:
-    async def story() -> None:
-        async with wire(CHUNKED, tls=tls) as server, client() as http:
-            url = URL(f"https://localhost:{server.port}/")
-            assert (await http.request("POST", url, body=b"{}")).body == b"first and second."
-            assert (await http.request("POST", url, body=b"{}")).body == b"ok"
-            assert server.connections == 1
-
-    run(story)
+async def test_tls(tls: ssl.SSLContext) -> None:
+    async with wire(CHUNKED, tls=tls) as server, client() as http:
+        url = URL(f"https://localhost:{server.port}/")
+        assert (await http.request("POST", url, body=b"{}")).body == b"first and second."
+        assert (await http.request("POST", url, body=b"{}")).body == b"ok"
+        assert server.connections == 1
 
 
-def test_a_certificate_for_another_name_is_not_trusted(tls: ssl.SSLContext, run: Run) -> None:
-    async def story() -> None:
-        async with wire(tls=tls) as server, client() as http:
-            with pytest.raises(ssl.SSLCertVerificationError):
-                await http.request("GET", URL(f"https://127.0.0.1:{server.port}/"))
-            assert server.requests == []
-
-    run(story)
+async def test_a_certificate_for_another_name_is_not_trusted(tls: ssl.SSLContext) -> None:
+    async with wire(tls=tls) as server, client() as http:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await http.request("GET", URL(f"https://127.0.0.1:{server.port}/"))
+        assert server.requests == []
 
 
-def test_a_certificate_of_an_unknown_authority_is_not_trusted(
-    tls: ssl.SSLContext, run: Run, monkeypatch: pytest.MonkeyPatch
+async def test_a_certificate_of_an_unknown_authority_is_not_trusted(
+    tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
 
-    async def story() -> None:
-        async with wire(tls=tls) as server, client() as http:
-            with pytest.raises(ssl.SSLCertVerificationError):
-                await http.request("GET", URL(f"https://localhost:{server.port}/"))
-            assert server.requests == []
-
-    run(story)
+    async with wire(tls=tls) as server, client() as http:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await http.request("GET", URL(f"https://localhost:{server.port}/"))
+        assert server.requests == []
 
 
-def test_closing_leaves_no_connection(tls: ssl.SSLContext, run: Run) -> None:
-    """Else the interpreter complains of each: a warning is an error here."""
-
-    async def story() -> None:
-        async with wire() as plain, wire(tls=tls) as safe:
-            http = Client({})
-            urls = [plain.url, URL(f"https://localhost:{safe.port}/")] * 5
-            await asyncio.gather(*(http.request("GET", url) for url in urls))
-            assert (plain.open, safe.open) == (5, 5)
-            http.close()
-            await asyncio.sleep(0.02)
-            assert (plain.open, safe.open) == (0, 0)
-
-    run(story)
+async def test_closing_leaves_no_connection(tls: ssl.SSLContext) -> None:
+    """Otherwise the interpreter warns about each, and warnings are errors here."""
+    async with wire() as plain, wire(tls=tls) as safe:
+        http = Client({})
+        urls = [plain.url, URL(f"https://localhost:{safe.port}/")] * 5
+        await asyncio.gather(*(http.request("GET", url) for url in urls))
+        assert (plain.open, safe.open) == (5, 5)
+        http.close()
+        await asyncio.sleep(0.02)
+        assert (plain.open, safe.open) == (0, 0)

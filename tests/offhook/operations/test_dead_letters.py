@@ -1,4 +1,4 @@
-"""Dead letters: found, sent again in order, discarded; and none lost by two people at once."""
+"""Dead letters: found, retried in order, discarded, and safe from concurrent commands."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -28,7 +28,7 @@ BROKEN = '[handlers.crm]\nuse = "tests.recorders:always_raise"\nretry = []\n'
 
 
 class Bench:
-    """Dead letters of the handler `crm`, and the worker that redelivers what is sent again."""
+    """Dead letters of the handler `crm`, and the worker that redelivers them."""
 
     def __init__(self, url: str, recordings: Path) -> None:
         self.url = url
@@ -59,7 +59,7 @@ class Bench:
         return asyncio.run(run())
 
     def work(self) -> None:
-        """Run every redelivery that is due now, and those that follow from it."""
+        """Run every redelivery that is due, and those that follow."""
         worker = SimpleWorker(
             [queues.queue(queues.redeliver_queue("crm"), self.rq)],
             connection=self.rq,
@@ -68,7 +68,7 @@ class Bench:
         worker.work(burst=True, logging_level="CRITICAL")
 
     def revive(self) -> None:
-        """What the scheduler does in its next two rounds."""
+        """Do what the scheduler does in its next two rounds."""
 
         async def go(inbox: Inbox) -> None:
             scheduler = Scheduler(load_settings(), inbox, self.rq)
@@ -84,7 +84,7 @@ class Bench:
         return self.with_inbox(go)
 
     def got(self) -> list[tuple[str, int]]:
-        """The deliveries: call and number of the event in it."""
+        """The deliveries: call, and number of the event in it."""
         if not self._recordings.exists():
             return []
         lines = [line.split() for line in self._recordings.read_text().splitlines()]
@@ -102,7 +102,7 @@ def bench(
     made.rq.close()
 
 
-def test_a_buried_delivery_is_found_with_all_that_is_needed(bench: Bench) -> None:
+def test_a_dead_letter_has_all_its_details(bench: Bench) -> None:
     one = event(n=7)
     bench.bury(one)
     [letter] = bench.find()
@@ -120,7 +120,7 @@ def test_a_buried_delivery_is_found_with_all_that_is_needed(bench: Bench) -> Non
     assert letter.as_dict()["event"] == one.as_dict()
 
 
-def test_a_redelivery_out_of_attempts_is_found_with_its_traceback(
+def test_a_failed_redelivery_is_a_dead_letter_with_its_stack_trace(
     bench: Bench, configure: Configure
 ) -> None:
     configure(BROKEN)
@@ -132,46 +132,44 @@ def test_a_redelivery_out_of_attempts_is_found_with_its_traceback(
     assert "tests/recorders.py" in dead_letters.traceback(bench.rq, letter)
 
 
-def test_they_are_found_in_the_order_in_which_their_events_came(bench: Bench) -> None:
+def test_dead_letters_are_in_the_order_of_their_events(bench: Bench) -> None:
     events = [event(call, n) for n in range(3) for call in ("a", "b")]
     ids = sorted(each.id for each in events)
     bench.bury(*reversed(events))
     assert [letter.event.id for letter in bench.find()] == ids
 
 
-def test_those_of_handlers_that_are_gone_are_found_too(bench: Bench) -> None:
+def test_dead_letters_of_removed_handlers_are_found(bench: Bench) -> None:
     bench.bury(event(), handler="old-one")
     assert [letter.handler for letter in bench.find()] == ["old-one"]
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {"handler": "crm"},
-        {"call": "call-1"},
-        {"call": "main/call-1"},
-        {"extension": "0003*210"},
-        {"type": EventType.DIAL_IN},
-    ],
-)
-def test_a_filter_lets_through_what_it_names(bench: Bench, wanted: dict[str, Any]) -> None:
+def test_a_filter_selects_by_each_of_its_fields(bench: Bench) -> None:
     one = event("call-1")
     bench.bury(one)
     bench.bury(
         event("call-2", type=EventType.HANGUP, extension="0003*299", pbx="other"), handler="chat"
     )
     assert len(bench.find()) == 2
-    assert [letter.event for letter in bench.find(**wanted)] == [one]
+    filters: list[dict[str, Any]] = [
+        {"handler": "crm"},
+        {"call": "call-1"},
+        {"call": "main/call-1"},
+        {"extension": "0003*210"},
+        {"type": EventType.DIAL_IN},
+    ]
+    for wanted in filters:
+        assert [letter.event for letter in bench.find(**wanted)] == [one], wanted
 
 
-def test_since_is_when_they_died(bench: Bench) -> None:
+def test_a_filter_selects_by_the_time_of_the_last_attempt(bench: Bench) -> None:
     bench.bury(event())
     [letter] = bench.find()
     assert bench.find(since=letter.died) == [letter]
     assert bench.find(since=letter.died + timedelta(seconds=1)) == []
 
 
-def test_sent_again_they_are_delivered_and_gone(bench: Bench) -> None:
+def test_retried_dead_letters_are_delivered_and_gone(bench: Bench) -> None:
     bench.bury(event("a", 1), event("b", 2))
     assert bench.retry(*bench.find()) == [True, True]
     bench.work()
@@ -180,7 +178,7 @@ def test_sent_again_they_are_delivered_and_gone(bench: Bench) -> None:
     assert bench.waiting() == 0
 
 
-def test_sent_again_the_events_of_a_call_come_in_their_order(bench: Bench) -> None:
+def test_a_retry_keeps_the_order_of_a_call(bench: Bench) -> None:
     events = sorted((event("a", n) for n in range(5)), key=lambda each: each.id)
     numbers = [int(each.parameters["n"]) for each in events]
     bench.bury(*reversed(events))
@@ -189,7 +187,7 @@ def test_sent_again_the_events_of_a_call_come_in_their_order(bench: Bench) -> No
     assert bench.got() == [("a", n) for n in numbers]
 
 
-def test_sent_again_it_waits_behind_what_its_call_waits_for(bench: Bench) -> None:
+def test_a_retry_queues_behind_what_its_call_waits_for(bench: Bench) -> None:
     first, second = event("a", 1), event("a", 2)
     bench.bury(first, second)
     letters = {letter.event.id: letter for letter in bench.find()}
@@ -199,7 +197,7 @@ def test_sent_again_it_waits_behind_what_its_call_waits_for(bench: Bench) -> Non
     assert bench.got() == [("a", 2), ("a", 1)]
 
 
-def test_sent_again_twice_it_is_delivered_once(bench: Bench) -> None:
+def test_a_second_retry_changes_nothing(bench: Bench) -> None:
     bench.bury(event("a", 1))
     letters = bench.find()
     assert bench.retry(*letters, *letters) == [True, False]
@@ -208,7 +206,7 @@ def test_sent_again_twice_it_is_delivered_once(bench: Bench) -> None:
     assert bench.retry(*letters) == [False]
 
 
-def test_sent_again_by_two_people_at_once_it_is_delivered_once(bench: Bench) -> None:
+def test_concurrent_retries_deliver_once(bench: Bench) -> None:
     bench.bury(*(event(f"call-{n}", n) for n in range(50)))
     letters = bench.find()
 
@@ -227,7 +225,7 @@ def test_sent_again_by_two_people_at_once_it_is_delivered_once(bench: Bench) -> 
 @pytest.mark.parametrize(
     "killed_in", ["offhook.queues.redeliver", "offhook.operations.dead_letters.discard"]
 )
-def test_a_command_killed_in_between_loses_nothing(
+def test_a_command_killed_halfway_loses_nothing(
     bench: Bench, killed_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.bury(event("a", 1), event("a", 2))
@@ -247,7 +245,7 @@ def _kill(*arguments: object, **named: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_discarded_it_is_gone(bench: Bench) -> None:
+def test_a_discarded_dead_letter_is_gone(bench: Bench) -> None:
     bench.bury(event("a", 1), event("b", 2))
     first, second = bench.find()
     assert dead_letters.discard(bench.rq, first)
@@ -256,7 +254,7 @@ def test_discarded_it_is_gone(bench: Bench) -> None:
     assert not bench.rq.exists(f"rq:job:{first.id}", f"rq:results:{first.id}")
 
 
-def test_what_is_on_its_way_again_cannot_be_discarded(bench: Bench) -> None:
+def test_a_dead_letter_being_redelivered_cannot_be_discarded(bench: Bench) -> None:
     bench.bury(event("a", 1))
     letters = bench.find()
     bench.retry(*letters)
@@ -265,26 +263,26 @@ def test_what_is_on_its_way_again_cannot_be_discarded(bench: Bench) -> None:
     assert bench.got() == [("a", 1)]
 
 
-def test_a_discard_that_meets_a_retry_leaves_its_redelivery(
+def test_a_discard_concurrent_with_a_retry_keeps_the_redelivery(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.bury(event("a", 1))
     [letter] = bench.find()
-    look = dead_letters._is_dead
+    is_dead = queues.is_dead
 
-    def look_and_be_overtaken(rq: blocking.Redis, letter: DeadLetter) -> bool:
-        dead = look(rq, letter)
-        monkeypatch.setattr(dead_letters, "_is_dead", look)
+    def overtaken(*arguments: Any) -> bool:
+        dead = is_dead(*arguments)
+        monkeypatch.setattr(queues, "is_dead", is_dead)
         bench.retry(letter)
         return dead
 
-    monkeypatch.setattr(dead_letters, "_is_dead", look_and_be_overtaken)
+    monkeypatch.setattr(queues, "is_dead", overtaken)
     assert not dead_letters.discard(bench.rq, letter)
     bench.work()
     assert bench.got() == [("a", 1)]
 
 
-def test_thousands_are_found(bench: Bench) -> None:
+def test_thousands_of_dead_letters_are_found(bench: Bench) -> None:
     events = [event(f"call-{n}", n) for n in range(1201)]
     bench.bury(*events)
     assert len(bench.find()) == 1201

@@ -365,7 +365,7 @@ def test_one_that_is_wrong_is_told_without_the_number(
     assert [event.caller.name for event in got] == ["Jane", *["PBX"] * 4]  # the next one is asked
     assert [record.levelno for record in caplog.records] == [logging.WARNING]  # of five
     assert "lookup book0 failed" in caplog.text
-    assert ("ValueError" in caplog.text) or ("gave int" in caplog.text)
+    assert ("ValueError" in caplog.text) or ("returned int" in caplog.text)
     assert not re.search("112345", caplog.text)
 
 

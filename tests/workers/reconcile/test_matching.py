@@ -9,7 +9,8 @@ import pytest
 
 from offhook.call import Call, Kind, Outcome
 from offhook.calls import fold, summarize, tell
-from offhook.event import CallEvent, EventType, read_event
+from offhook.dialects.voipnow import read_event
+from offhook.event import CallEvent, EventType
 from unifiedapi.resources import CallRecord
 from unifiedapi.sandbox.call_records import record_of
 from unifiedapi.sandbox.pbx import Drop
@@ -47,15 +48,13 @@ def about(call: PlacedCall, began: datetime = BEGAN) -> Recorded:
 
 
 def event(callback: Callback, began: datetime = BEGAN) -> CallEvent:
-    made = read_event(
+    return read_event(
         pbx="main",
         extension=callback.extension,
         type=EventType(callback.type.label),
         parameters=dict(callback.parameters),
         received=began + timedelta(seconds=callback.at),
     )
-    assert made is not None
-    return made
 
 
 def call_of(told: Iterable[CallEvent], *, closed: bool = True) -> Call:

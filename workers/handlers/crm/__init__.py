@@ -1,7 +1,7 @@
 """What CRM handlers share: find the contact and the owner of a call, and keep one record of it."""
 
 from offhook import Number
-from offhook.ttl_cache import Memory
+from offhook.ttl_cache import TtlCache
 from workers.handlers.crm.base import (
     Access,
     BaseUrl,
@@ -20,11 +20,11 @@ __all__ = [
     "Contact",
     "Crm",
     "CrmEntry",
-    "Memory",
     "Number",
     "OneContact",
     "RecordingUrl",
     "SearchedCrm",
     "TokenFile",
+    "TtlCache",
     "json_object",
 ]

@@ -24,9 +24,8 @@ from offhook import (
     TemporaryError,
 )
 from offhook.http import Answer
-from offhook.ttl_cache import Memory
-from workers.handlers.crm.entry import Contact, CrmEntry
-from workers.handlers.crm.number import of_region, other_side
+from offhook.ttl_cache import TtlCache
+from workers.handlers.crm.entry import Contact, CrmEntry, outside_number
 
 DAY = 86400.0
 _RENEW_EARLY = 60.0  # seconds before a token expires
@@ -242,7 +241,7 @@ class Crm(Handler, Lookup):
         entry = CrmEntry(
             key=event.call,
             call=call,
-            number=other_side(call, self.region),
+            number=outside_number(call, self.region),
             owner=await self._owner(event, context),
             recording=self._recording(event),
         )
@@ -257,7 +256,7 @@ class Crm(Handler, Lookup):
             await self._log(entry, context)
 
     async def name_of(self, number: Number, context: Context) -> str | None:
-        found = await self.find(of_region(number, self.region), context)
+        found = await self.find(number.in_region(self.region), context)
         if not found or (len(found) > 1 and self.several == "none"):
             return None
         return found[0].name
@@ -337,16 +336,16 @@ class Crm(Handler, Lookup):
     # State of this process, not options
 
     @cached_property
-    def _found(self) -> Memory[str, list[Contact]]:
-        return Memory(self.lifetime)
+    def _found(self) -> TtlCache[str, list[Contact]]:
+        return TtlCache(self.lifetime)
 
     @cached_property
-    def _users(self) -> Memory[str, str]:
-        return Memory(self.lifetime)
+    def _users(self) -> TtlCache[str, str]:
+        return TtlCache(self.lifetime)
 
     @cached_property
-    def _accesses(self) -> Memory[str, Access]:
-        return Memory(DAY)
+    def _accesses(self) -> TtlCache[str, Access]:
+        return TtlCache(DAY)
 
     @cached_property
     def _creating(self) -> asyncio.Lock:
@@ -385,5 +384,5 @@ class SearchedCrm(Crm):
         self._records.keep(entry.key, record)
 
     @cached_property
-    def _records(self) -> Memory[str, str]:
-        return Memory(DAY)
+    def _records(self) -> TtlCache[str, str]:
+        return TtlCache(DAY)

@@ -17,10 +17,10 @@ from workers.handlers.crm import (
     BaseUrl,
     Contact,
     CrmEntry,
-    Memory,
     Number,
     OneContact,
     SearchedCrm,
+    TtlCache,
     json_object,
 )
 
@@ -194,9 +194,9 @@ class BottleCrm(SearchedCrm):
         await self.request(context, "DELETE", f"{_CALLS}{id}/")
 
     @cached_property
-    def _holders(self) -> Memory[str, list[Contact]]:
+    def _holders(self) -> TtlCache[str, list[Contact]]:
         """The contacts last found for each number: a call may be on any of them."""
-        return Memory(86400.0)
+        return TtlCache(86400.0)
 
 
 def _interaction(entry: CrmEntry) -> dict[str, Any]:

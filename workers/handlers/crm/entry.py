@@ -21,6 +21,19 @@ class Contact:
     name: str | None = None
 
 
+def outside_number(call: Call, region: str | None = None) -> Number | None:
+    """The number outside the PBX that called or was called; None if hidden or internal.
+
+    Args:
+        region: the country of numbers without one, in the CRM and on the PBX; None: unknown.
+    """
+    party = call.called if call.direction == "out" else call.caller
+    number = Number(party.number or "", party.e164)
+    if call.direction == "internal" or number.is_nobodys:
+        return None
+    return number.in_region(region)
+
+
 @dataclass(frozen=True)
 class CrmEntry:
     """One call as the CRM shows it.

@@ -20,9 +20,9 @@ from workers.handlers.crm import (
     Contact,
     Crm,
     CrmEntry,
-    Memory,
     Number,
     RecordingUrl,
+    TtlCache,
     json_object,
 )
 
@@ -207,9 +207,9 @@ class HubSpot(Crm):
         return properties
 
     @cached_property
-    def _associated(self) -> Memory[str, frozenset[str]]:
+    def _associated(self) -> TtlCache[str, frozenset[str]]:
         """The contacts that this process has associated with each call."""
-        return Memory(3600.0)
+        return TtlCache(3600.0)
 
 
 def _contact(record: dict[str, Any]) -> Contact:

@@ -9,8 +9,8 @@ import pytest
 from offhook import Call, Context, Party, TemporaryError
 from offhook.testing import configured, deliver, sample_call, sample_event
 from tests.http_target import HttpTarget, http_target
-from workers.handlers.crm import Access, Contact, Crm, CrmEntry, Memory, Number
-from workers.handlers.crm.number import other_side
+from workers.handlers.crm import Access, Contact, Crm, CrmEntry, Number
+from workers.handlers.crm.entry import outside_number
 
 JANE = Number("+40211234567", "+40211234567")
 
@@ -37,35 +37,12 @@ def target() -> Iterator[HttpTarget]:
     ],
 )
 def test_the_outside_number_depends_on_the_direction(call: Call, expected: Number | None) -> None:
-    assert other_side(call) == expected
+    assert outside_number(call) == expected
 
 
 def test_the_region_completes_a_national_number() -> None:
     call = sample_call(caller=Party(number="0211234567"))
-    assert other_side(call, "RO") == Number("0211234567", "+40211234567", "RO")
-
-
-# Memory
-
-
-def test_a_value_expires() -> None:
-    now = [0.0]
-    memory = Memory[str, int](10, clock=lambda: now[0])
-    memory.keep("a", 1)
-    memory.keep("b", 2, 5)
-    now[0] = 9.9
-    assert (memory.get("a"), memory.get("b")) == (1, None)
-    now[0] = 10.0
-    assert memory.get("a") is None
-
-
-def test_the_oldest_value_is_dropped_when_the_cache_is_full() -> None:
-    memory = Memory[int, int](10, size=2)
-    for number in (1, 2, 1, 3):
-        memory.keep(number, number)
-    assert [memory.get(number) for number in (1, 2, 3)] == [1, None, 3]
-    memory.forget(3)
-    assert memory.get(3) is None
+    assert outside_number(call, "RO") == Number("0211234567", "+40211234567", "RO")
 
 
 # The entry
