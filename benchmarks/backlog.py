@@ -1,4 +1,4 @@
-"""A backlog: events in the inbox, put there as the receiver does it, only faster."""
+"""Fill the inbox with events, as the receiver does but faster."""
 
 from itertools import count
 from typing import Any
@@ -16,7 +16,7 @@ _numbers = count(1)
 
 
 async def cursors(settings: Settings) -> None:
-    """Give every handler its cursor, as a receiver does at its start."""
+    """Create the cursor of every handler, as a receiver does at startup."""
     async with connect(settings.redis_url) as redis:
         inbox = Inbox(redis, settings.partitions)
         for name in settings.handlers:
@@ -26,7 +26,7 @@ async def cursors(settings: Settings) -> None:
 async def fill(
     settings: Settings, events: int, *, per_call: int = 1, extensions: int = 100
 ) -> None:
-    """Append so many events; their handlers are called as soon as workers run."""
+    """Append events; the handlers are called as soon as workers run."""
     writer = new_event_id()
     async with connect(settings.redis_url) as redis:
         inbox = Inbox(redis, settings.partitions)

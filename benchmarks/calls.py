@@ -1,10 +1,10 @@
-"""What it costs to know calls and not just events: time per event, and memory per live call.
+"""Cost of folding events into calls: time per event, and memory per live call.
 
-    python -m benchmarks.calls
+    python -m benchmarks.calls [--quick] [--rounds N] [--only NAME ...]
 
-Three processes are measured on one core: a dispatch whose handler does nothing, the fold alone, and
-both at once, as an installation runs them. The server is on the other core; what it computes is in
-the table, too. Then so many calls as `--live` says are begun and not ended.
+Measured on one core: dispatch with a handler that does nothing, the fold alone, and both at once,
+as in production. The server runs on the other core; the table has its CPU time, too. Then `--live`
+calls are started and not ended.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +33,7 @@ _CALL = (
     (EventType.ANSWER_IN, "ANSWER"),
     (EventType.HANGUP, "ANSWER"),
 )
-# Runs one cursor until it has read all there is.
+# The programs that serve one cursor.
 _SERVE = {
     "crm": "from workers.dispatch import serve_cursor as serve\n"
     "from offhook.plugins import plug_handler\n"
@@ -50,8 +49,8 @@ _SERVE = {
 def main() -> None:
     given = rounds.arguments(
         __doc__ or "",
-        events=(120_000, "how many events the backlog has, three a call"),
-        live=(100_000, "how many calls go on at once"),
+        events=(120_000, "events in the backlog, three per call"),
+        live=(100_000, "number of concurrent calls"),
     )
     if given.quick:
         given.events, given.live = 3_000, 1_000
@@ -63,8 +62,8 @@ def main() -> None:
     found = rounds.interleaved(contenders, given)
     base = next(iter(found.values()))["events/s"]
     rounds.table(
-        "Time: a backlog of events of calls that are over, one core",
-        ["what reads it", "events/s", "ratio", "server, µs an event"],
+        "Time: a backlog of events of ended calls, one core",
+        ["reader", "events/s", "ratio", "server, µs per event"],
         [
             [
                 name,
@@ -80,8 +79,8 @@ def main() -> None:
         size, rate = _live(calls, count)
         rows.append([f"{calls:,}", name, f"{size:,.0f}", f"{rate:,.0f}"])
     rounds.table(
-        "Memory: calls that go on at once",
-        ["live calls", "legs each", "bytes of Redis a call, without its events", "folded a second"],
+        "Memory: concurrent calls",
+        ["live calls", "legs each", "bytes per call, without its events", "folded per second"],
         rows,
     )
 
@@ -97,7 +96,7 @@ def _measure(events: int, cursors: list[str]) -> rounds.Figures:
 
 
 def _live(calls: int, legs: int) -> tuple[float, float]:
-    """The bytes that are kept of a call that goes on, and how many were folded in a second."""
+    """Return the bytes that Redis keeps per live call, and the calls folded per second."""
     with machine.server() as url, TemporaryDirectory() as folder:
         begun = [e for n in range(calls) for e in _events(f"{n}", legs)[: 2 * legs]]
         asyncio.run(_append(url, begun, [CALL_LOG]))
@@ -113,7 +112,7 @@ def _live(calls: int, legs: int) -> tuple[float, float]:
 
 
 def _serve(url: str, folder: Path, cursors: list[str], events: int) -> float:
-    """Run who reads these cursors, all on one core; the seconds until all is read."""
+    """Run the readers of these cursors on one core, and return the seconds until all is read."""
     config = folder / "offhook.toml"
     config.write_text(
         f'secret = "{machine.SECRET}"\nredis_url = "{url}"\nsettle = 60\n'
@@ -130,10 +129,12 @@ def _serve(url: str, folder: Path, cursors: list[str], events: int) -> float:
     ]
     try:
         with redis.Redis.from_url(url) as client:
-            machine.until(lambda: any(_read(client, name) for name in cursors), "it begins")
+            machine.until(lambda: any(_read(client, name) for name in cursors), "reading starts")
             began, already = time.perf_counter(), max(_read(client, name) for name in cursors)
             machine.until(
-                lambda: all(_read(client, name) >= events for name in cursors), "all is read", 600
+                lambda: all(_read(client, name) >= events for name in cursors),
+                "all events are read",
+                600,
             )
             return (time.perf_counter() - began) * events / max(1, events - already)
     finally:
@@ -143,11 +144,11 @@ def _serve(url: str, folder: Path, cursors: list[str], events: int) -> float:
 
 
 async def nothing(event: CallEvent) -> None:
-    """The handler."""
+    """Do nothing, as the handler."""
 
 
 def _read(client: Any, name: str) -> int:
-    """How many events a cursor has read and acknowledged."""
+    """Return the number of events that a cursor has read and acknowledged."""
     group = next(g for g in client.xinfo_groups(STREAM) if g["name"] == name.encode())
     return int(group["entries-read"] or 0) - int(group["pending"])
 
@@ -172,10 +173,7 @@ async def _append(url: str, events: list[CallEvent], cursors: list[str]) -> None
 
 
 def _events(call: str, legs: int) -> list[CallEvent]:
-    return list(_each(call, legs))
-
-
-def _each(call: str, legs: int) -> Iterator[CallEvent]:
+    events = []
     for type_, status in _CALL:
         for leg in range(legs):
             event = read_event(
@@ -194,7 +192,8 @@ def _each(call: str, legs: int) -> Iterator[CallEvent]:
                     "CallAPIID": "0123456789abcdef0123456789abcdef",
                 },
             )
-            yield event
+            events.append(event)
+    return events
 
 
 if __name__ == "__main__":

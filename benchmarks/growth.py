@@ -1,9 +1,9 @@
-"""Does it cost more for each event when there is more of everything? Ten times of each.
+"""CPU time per event with ten times the backlog, handlers, extensions and connections.
 
     python -m benchmarks.growth [--quick] [--rounds N] [--only NAME ...]
 
-CPU time for each event, of the process that is measured; 1.2 times is the most that is tolerated.
-What connections cost a web app that does nothing stands beside it.
+Counts the measured process only. A ratio up to 1.2 is acceptable. For connections, a web app that
+does nothing is measured, too.
 """
 
 from functools import partial
@@ -31,7 +31,7 @@ def _nothing(url: str, seconds: float, connections: int = 64) -> Figures:
 
 
 def _delivering(url: str, events: int) -> Figures:
-    return _each(deliver.ours(url, "nothing", events, 16))
+    return _each(deliver.backlog(url, "Offhook", "nothing", events, 16))
 
 
 def _each(figures: Figures) -> Figures:
@@ -39,7 +39,7 @@ def _each(figures: Figures) -> Figures:
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", seconds=(4.0, "how long callbacks are sent"))
+    given = arguments(__doc__ or "", seconds=(4.0, "seconds of load"))
     seconds, events = (0.3, 5_000) if given.quick else (given.seconds, 20_000)
     with server() as url:
         accepting = partial(_accepting, url, seconds)
@@ -60,7 +60,7 @@ def main() -> None:
             given,
         )
     table(
-        "CPU time for an event, and with ten times as much",
+        "CPU time per event, also with ten times as much",
         ("ten times the", "once, µs", "ten times, µs", "ratio"),
         [
             (

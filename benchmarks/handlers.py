@@ -1,4 +1,4 @@
-"""What our handlers do in the benchmarks; those of the peers do the same."""
+"""The handlers that Offhook runs in the benchmarks; the jobs of the peers do the same."""
 
 from benchmarks.peers import job
 from offhook import CallEvent, Context

@@ -1,11 +1,11 @@
-"""Instructions per event, counted by valgrind: a figure that no other load on the machine moves.
+"""CPU instructions per event, counted by valgrind, so that other load does not matter.
 
     python -m benchmarks.instructions [--quick] [--only NAME ...]
 
-What one callback costs the receiver, from the bytes that arrive to those of the answer, and what
-one delivery costs dispatch, all of Python counted, the kernel and the server not; beside them a
-bare Starlette app on the same protocol, and a bare aiohttp loop that POSTs what `webhook` does.
-A run with many less one with few leaves out the start.
+Counts one callback in the receiver, from the bytes received to the bytes sent, and one delivery in
+dispatch; all of Python, without the kernel and the server. For comparison: a bare Starlette app on
+the same protocol, and a bare aiohttp loop that POSTs what `webhook` does. The difference between a
+long and a short run leaves out startup.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _FEW, _MANY = 64, 1344
 
 
 class _Wire(asyncio.Transport):
-    """A connection that only counts the answers."""
+    """A connection that only counts responses."""
 
     def __init__(self, answered: Callable[[], None]) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ async def webhook(count: int) -> None:
 
 
 async def _deliver(count: int) -> None:
-    del count  # it delivers what is there
+    del count  # dispatch delivers the whole backlog
     import workers.dispatch
     from offhook.plugins import plug_handler
 
@@ -200,7 +200,7 @@ def main() -> None:
             each[case] = (_counted(case, many, url) - few) / (many - _FEW)
     table(
         "Instructions per event",
-        ("", "thousand", "of the bare one's"),
+        ("", "thousand", "ratio to the bare one"),
         [
             (
                 (_CASES[case].__doc__ or "").rstrip("."),

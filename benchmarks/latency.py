@@ -1,65 +1,64 @@
-"""From an event's acceptance to the call of its handler, at a steady rate, and after a quiet time.
+"""Latency from accepting an event to calling its handler, at a steady rate and after idle time.
 
     python -m benchmarks.latency [--quick] [--rounds N] [--rate R] [--only NAME ...]
 
-Ours comes in by HTTP through the receiver; the clock starts when that has read it. The clock of a
-peer starts when its producer enqueues. Receiver and producers are on the other core. After a quiet
-time the dispatch has ended and must be called first, as after a quiet hour; with it the one that
-puts calls together starts, so then the workers have every core.
+Offhook's events arrive at the receiver by HTTP, and the clock starts when the receiver has read
+them. A peer's clock starts when its producer enqueues. Receiver and producers run on the other
+core. After idle time the dispatch has ended and must be started first, together with the process
+that folds calls; for that measurement the workers may use every core.
 """
 
 import itertools
 import time
 from functools import partial
 
-from benchmarks.engines import ENGINES, bench, ended, installed
+from benchmarks.engines import OFFHOOK, bench, ended, installed
 from benchmarks.load import callbacks, drive
 from benchmarks.machine import OTHER, free_port, listens, offhook, running, server, until
 from benchmarks.receive import URLS
 from benchmarks.rounds import Figures, arguments, interleaved, table
 
 _PEERS = ("taskiq", "huey", "BullMQ", "RQ", "arq")
-_QUIET = 7.0  # seconds; a dispatch ends after five
+_QUIET = 7.0  # seconds; an idle dispatch ends after five
 
 
 def ours(url: str, seconds: float, rate: float) -> Figures:
-    """Our own figures, the first event after a quiet time among them."""
+    """Measure Offhook, including the first event after idle time."""
     port = free_port()
     with bench(url, "record", 16) as measured:
         serve = offhook("serve", "--port", str(port))
         with (
             running(serve, measured.log, measured.environment, OTHER),
-            ended(measured.ours()) as workers,
+            ended(measured.work(OFFHOOK)) as workers,
         ):
             until(lambda: listens(port), "the receiver listens")
-            time.sleep(2)  # the workers are there
+            time.sleep(2)  # the workers start
             drive(port, itertools.islice(callbacks(URLS), 1), 0.1, connections=1, rate=10)
             until(measured.lines, "the first event is delivered")
             outcome = drive(port, callbacks(URLS), seconds, connections=8, rate=rate)
-            until(lambda: len(measured.lines()) > outcome.answered, "all are delivered")
+            until(lambda: len(measured.lines()) > outcome.answered, "all events are delivered")
             figures = _figures(measured.lines()[1:])
             workers.spread()
             time.sleep(_QUIET)
             before = len(measured.lines())
             drive(port, itertools.islice(callbacks(URLS), 1), 0.1, connections=1, rate=10)
-            until(lambda: len(measured.lines()) > before, "the event after it is delivered")
+            until(lambda: len(measured.lines()) > before, "the event after idle time is delivered")
             _, _, accepted, delivered = measured.lines()[before]
             return figures | {"after quiet ms": (delivered - accepted) * 1000}
 
 
 def peer(url: str, name: str, seconds: float, rate: float) -> Figures:
-    """Those of a peer."""
-    engine = ENGINES[name]
+    """Measure a peer."""
     count = int(rate * seconds)
-    with bench(url, "record", 8) as measured, ended(measured.work(engine)):
-        time.sleep(3)  # it is there
-        measured.fill(engine, count, rate=rate)
-        until(lambda: len(measured.lines()) >= count, "all are delivered")
+    with bench(url, "record", 8) as measured, ended(measured.work(name)):
+        time.sleep(3)  # it starts
+        measured.fill(name, count, rate=rate)
+        until(lambda: len(measured.lines()) >= count, "all events are delivered")
         return _figures(measured.lines())
 
 
 def _figures(lines: list[tuple[str, int, float, float]]) -> Figures:
-    """Of all but the first tenth: until then everybody starts up."""
+    """Leave out the first tenth, while the engine starts up."""
     ordered = sorted(line[3] - line[2] for line in lines[len(lines) // 10 :])
     return {
         "p50 ms": ordered[len(ordered) // 2] * 1000,
@@ -69,7 +68,7 @@ def _figures(lines: list[tuple[str, int, float, float]]) -> Figures:
 
 def main() -> None:
     given = arguments(
-        __doc__ or "", seconds=(10.0, "how long each is measured"), rate=(200.0, "events a second")
+        __doc__ or "", seconds=(10.0, "seconds of load"), rate=(200.0, "events per second")
     )
     seconds = 1.0 if given.quick else given.seconds
     with server() as url:
@@ -79,8 +78,8 @@ def main() -> None:
                 contenders[name] = partial(peer, url, name, seconds, given.rate)
         found = interleaved(contenders, given)
     table(
-        f"From accepted to the handler's call, {given.rate:g} events/s",
-        ("", "p50 ms", "p99 ms", "first after a quiet time, ms"),
+        f"Latency from acceptance to the handler's call, {given.rate:g} events/s",
+        ("", "p50 ms", "p99 ms", "first after idle time, ms"),
         [
             (
                 name,

@@ -1,7 +1,6 @@
-"""The load: callbacks over kept connections, from one core, without a library in between.
+"""The load generator: callbacks over keep-alive connections, from one core, without a library.
 
-An epoll loop and prepared bytes: its own ceiling is several times what any receiver here takes, and
-`python -m benchmarks.receive` prints it.
+An epoll loop sends prepared bytes, several times as fast as any receiver here accepts them.
 """
 
 import select
@@ -18,7 +17,7 @@ CONNECTIONS = 64
 
 @dataclass
 class Outcome:
-    """What came of a load. Latencies in seconds, from when a request was due."""
+    """The result of a load. Latencies are in seconds, from when a request was due."""
 
     seconds: float = 0.0
     answered: int = 0
@@ -26,7 +25,7 @@ class Outcome:
     latencies: list[float] = field(default_factory=list)
 
     def percentile(self, part: float) -> float:
-        """The latency that `part` (0 to 1) of the requests did not exceed."""
+        """Return the latency that `part` (0 to 1) of the requests did not exceed."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
@@ -35,7 +34,7 @@ _unique = count(time.time_ns() // 1000 % 10**12 * 1000)
 
 
 def fields(call: str, **more: str) -> dict[str, str]:
-    """The nine parameters of a callback as VoipNow sends them; `more` are others, or instead."""
+    """Return the nine parameters of a callback from VoipNow; `more` adds or replaces some."""
     return {
         "CallID": call,
         "CallerIDNum": "01614960207",
@@ -50,8 +49,8 @@ def fields(call: str, **more: str) -> dict[str, str]:
 
 
 def callbacks(paths: list[str], per_call: int = 1) -> Iterator[bytes]:
-    """Requests for ever, each of a new call or so many in a call; the paths in turn."""
-    place = "call-" + 16 * "0"  # the CallID is filled in later: encoding a form takes its time
+    """Yield requests forever, `per_call` for each call, with the paths in turn."""
+    place = "call-" + 16 * "0"  # replaced later, because encoding a form is slow
     prepared = [
         [post(path, fields(place, CallStatus=str(step))) for step in range(per_call)]
         for path in paths
@@ -63,7 +62,7 @@ def callbacks(paths: list[str], per_call: int = 1) -> Iterator[bytes]:
 
 
 def post(path: str, form: dict[str, str]) -> bytes:
-    """A POST of a form, as bytes."""
+    """Return a POST of a form, as bytes."""
     body = urlencode(form).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: VoipNow\r\nAccept: */*\r\n"
@@ -91,11 +90,11 @@ def drive(
     connections: int = CONNECTIONS,
     rate: float | None = None,
 ) -> Outcome:
-    """Send requests for so many seconds, each connection one at a time.
+    """Send requests for a number of seconds, one at a time on each connection.
 
     Args:
-        rate: a request is due this often a second, whether or not those before are answered, and
-            waits its turn when every connection is busy; None: as fast as they are answered.
+        rate: requests due per second, whether or not earlier ones are answered; a request waits
+            when every connection is busy. None: as fast as they are answered.
     """
     prepared = [next(requests) for _ in range(int(min((rate or 40_000) * seconds, 500_000)))]
     prepared.reverse()
@@ -105,7 +104,7 @@ def drive(
     for number in by_number:
         poll.register(number, select.EPOLLIN)
     outcome = Outcome()
-    idle = deque(clients)  # each in turn: the receiver closes one that is idle for long
+    idle = deque(clients)  # in turn, because the receiver closes idle connections
     clock = time.perf_counter
     began = now = clock()
     ends = began + seconds
@@ -113,7 +112,7 @@ def drive(
     try:
         while now < ends or len(idle) < connections:
             if now >= ends + 10:
-                raise TimeoutError("the receiver does not answer any more")
+                raise TimeoutError("the receiver stopped answering")
             while idle and now < ends:
                 due = now if rate is None else began + sent / rate
                 if due > now:
@@ -150,7 +149,7 @@ def drive(
 
 
 def _length(head: bytes) -> int:
-    at = head.find(b"ontent-")  # Content-Length, however it is written
+    at = head.find(b"ontent-")  # Content-Length, in upper or lower case
     while at >= 0:
         if head[at + 7 : at + 14].lower() == b"length:":
             return int(head[at + 14 :].split(b"\r", 1)[0])

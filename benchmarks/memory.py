@@ -1,16 +1,16 @@
-"""What it takes of memory: each process, and the server for an event that it keeps.
+"""Memory of each process, and of the server per stored event.
 
     python -m benchmarks.memory [--quick]
 
-Proportional set size: what processes share is divided among them. The workers share all that was
-imported before they were forked.
+Proportional set size: memory that processes share is divided among them. The workers share
+everything that was imported before they were forked.
 """
 
 import time
 
 import redis
 
-from benchmarks.engines import bench, ended
+from benchmarks.engines import OFFHOOK, bench, ended
 from benchmarks.load import callbacks, drive
 from benchmarks.machine import Running, free_port, listens, offhook, running, server, until
 from benchmarks.receive import URLS
@@ -24,7 +24,7 @@ def _rows(what: str, process: Running) -> list[tuple[str, str]]:
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", events=(50_000, "how many"))
+    given = arguments(__doc__ or "", events=(50_000, "events in the inbox"))
     count = 1_000 if given.quick else given.events
     rows = []
     with server() as url:
@@ -34,23 +34,26 @@ def main() -> None:
             with running(serve, measured.log, measured.environment) as receiver:
                 until(lambda: listens(port), "the receiver listens")
                 drive(port, callbacks(URLS), 0.1)
-                rows += _rows("offhook serve, at its start", receiver)
+                rows += _rows("offhook serve, at startup", receiver)
                 drive(port, callbacks(URLS), 0.5 if given.quick else 10)
                 rows += _rows("offhook serve, under full load", receiver)
         with bench(url, "nothing", 16) as measured:
             with redis.Redis.from_url(url) as client:
-                # What the server had before it forgets while it goes on.
-                until(lambda: not client.info("memory")["lazyfree_pending_objects"], "it is empty")
+                # The server frees deleted data in the background.
+                until(
+                    lambda: not client.info("memory")["lazyfree_pending_objects"],
+                    "the server has freed its memory",
+                )
                 before = client.info("memory")["used_memory"]
-                measured.fill_ours(count)
+                measured.fill(OFFHOOK, count)
                 each = (client.info("memory")["used_memory"] - before) / count
-            with ended(measured.ours()) as workers:
+            with ended(measured.work(OFFHOOK)) as workers:
                 measured.rate(workers, count)
-                rows += _rows("offhook work, one handler, at work", workers)
+                rows += _rows("offhook work, one handler, busy", workers)
                 time.sleep(7)  # the dispatch has ended
-                rows += _rows("offhook work, one handler, quiet", workers)
-    rows.append(("the server, for an event that it keeps", f"{each:,.0f} bytes"))
-    table("Memory", ("", "takes"), rows)
+                rows += _rows("offhook work, one handler, idle", workers)
+    rows.append(("the server, per stored event", f"{each:,.0f} bytes"))
+    table("Memory", ("", "memory"), rows)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Accepted callbacks a second on one core, beside bare web apps and what enqueues a job for each.
+"""Callbacks accepted per second on one core, compared with web apps that do less or enqueue jobs.
 
-    python -m benchmarks.receive [--quick] [--rounds N] [--seconds S]
+    python -m benchmarks.receive [--quick] [--rounds N] [--seconds S] [--only NAME ...]
 
-64 connections, each POSTs a form of nine fields and waits for its answer. Ours checks the token and
-for repeats, and answers when the event is appended; `always` waits for the server's fsync, too.
-Then the time to an answer, at half of our highest rate.
+64 connections each POST a form of nine fields and wait for the response. Offhook checks the token,
+deduplicates, and answers when the event is appended; with `always` also when the server has called
+fsync. Then the response time at half of Offhook's highest rate.
 """
 
 import sys
@@ -29,7 +29,7 @@ from benchmarks.machine import (
     server,
     until,
 )
-from benchmarks.rounds import Figures, arguments, interleaved, ratio, table
+from benchmarks.rounds import Figures, arguments, interleaved, rate_table, ratio, table
 from offhook.callback_url import callback_url
 
 URLS = [callback_url("", SECRET, "main", f"0003*{n}", "dial-in") for n in range(200, 300)]
@@ -39,7 +39,7 @@ HANDLER = '[handlers.crm]\nuse = "benchmarks.handlers:nothing"\n'
 
 @dataclass
 class Receiver:
-    """A process that takes callbacks."""
+    """A process that accepts callbacks."""
 
     port: int
     process: Running
@@ -47,7 +47,7 @@ class Receiver:
 
 @contextmanager
 def ours(redis_url: str, config: str = HANDLER) -> Iterator[Receiver]:
-    """`offhook serve`, as it is run in earnest."""
+    """Run `offhook serve` as in production."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "offhook.toml")
         file.write_text(f"secret = {SECRET!r}\nredis_url = {redis_url!r}\n{config}")
@@ -61,7 +61,7 @@ def ours(redis_url: str, config: str = HANDLER) -> Iterator[Receiver]:
 
 @contextmanager
 def starlette(app: str, redis_url: str) -> Iterator[Receiver]:
-    """One of the Starlette apps."""
+    """Run one of the Starlette apps."""
     python = sys.executable
     with tempfile.TemporaryDirectory() as folder:
         options = ("--loop", "uvloop", "--http", "httptools", "--no-access-log")
@@ -79,7 +79,7 @@ def starlette(app: str, redis_url: str) -> Iterator[Receiver]:
 
 @contextmanager
 def express(redis_url: str) -> Iterator[Receiver]:
-    """Express with BullMQ."""
+    """Run Express with BullMQ."""
     script = str(Path(__file__).parent / "peers/receiver.js")
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -101,11 +101,11 @@ def _listening(
     port = free_port()
     with running(command(port), log, environment) as process:
 
-        def is_there() -> bool:
+        def is_listening() -> bool:
             process.check()
             return listens(port)
 
-        until(is_there, "the receiver listens")
+        until(is_listening, "the receiver listens")
         yield Receiver(port, process)
 
 
@@ -117,11 +117,11 @@ def throughput(
     urls: Sequence[str] = URLS,
     connections: int = 64,
 ) -> Figures:
-    """Callbacks accepted a second, and a second of the receiver's CPU."""
+    """Return callbacks accepted per second and per CPU-second of the receiver."""
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     with start(redis_url) as receiver:
-        drive(receiver.port, callbacks(urls), min(1.0, seconds), connections=connections)  # warm
+        drive(receiver.port, callbacks(urls), min(1.0, seconds), connections=connections)  # warm up
         before = receiver.process.cpu()
         outcome = drive(receiver.port, callbacks(urls), seconds, connections=connections)
         computed = receiver.process.cpu() - before
@@ -134,7 +134,7 @@ def throughput(
 
 
 def latency(start: Start, redis_url: str, seconds: float, rate: float) -> Figures:
-    """Milliseconds to an answer at a steady rate."""
+    """Return response times in milliseconds at a steady rate."""
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     with start(redis_url) as receiver:
@@ -145,7 +145,9 @@ def latency(start: Start, redis_url: str, seconds: float, rate: float) -> Figure
 
 def main() -> None:
     given = arguments(
-        __doc__ or "", seconds=(4.0, "how long each is measured"), rate=(0.0, "of the latencies")
+        __doc__ or "",
+        seconds=(4.0, "seconds of load"),
+        rate=(0.0, "callbacks per second for response times"),
     )
     seconds = 0.3 if given.quick else given.seconds
     with server() as every_second, server("always") as always:
@@ -160,21 +162,7 @@ def main() -> None:
         if (PEERS / "node_modules").exists():
             contenders["Express, BullMQ"] = partial(throughput, express, every_second, seconds)
         found = interleaved(contenders, given)
-        base = found.get("Starlette, 204", {"per second": 0.0, "per CPU-second": 0.0})
-        table(
-            f"Callbacks accepted, one core, {given.rounds} rounds of {seconds:g} s",
-            ("", "per second", "ratio", "per CPU-second", "ratio"),
-            [
-                (
-                    name,
-                    f"{f['per second']:,.0f}",
-                    ratio(f["per second"], base["per second"]),
-                    f"{f['per CPU-second']:,.0f}",
-                    ratio(f["per CPU-second"], base["per CPU-second"]),
-                )
-                for name, f in found.items()
-            ],
-        )
+        rate_table(f"Callbacks accepted, one core, {given.rounds} rounds of {seconds:g} s", found)
         if "Offhook" not in found:
             return
         rate = given.rate or found["Offhook"]["per second"] / 2
@@ -187,7 +175,7 @@ def main() -> None:
             given,
         )
         table(
-            f"Time to an answer at {rate:,.0f} callbacks/s",
+            f"Response time at {rate:,.0f} callbacks/s",
             ("", "p50 ms", "p99 ms", "p99 ratio"),
             [
                 (

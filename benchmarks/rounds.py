@@ -1,4 +1,4 @@
-"""Rounds: everybody in turn, several times, and the median of what each one showed."""
+"""Rounds: measure all contenders in turn, several times, and take the median of each figure."""
 
 import argparse
 import statistics
@@ -11,15 +11,19 @@ Figures = dict[str, float]
 
 
 def arguments(description: str, **options: tuple[float, str]) -> argparse.Namespace:
-    """The command line of a benchmark.
+    """Parse the command line of a benchmark.
 
     Args:
-        options: its own, each with its default and its help.
+        options: options of this benchmark, each with its default and its help.
     """
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="once and small: does it work?")
-    parser.add_argument("--rounds", type=int, default=5, help="how often everybody is measured")
-    parser.add_argument("--only", nargs="*", help="only those with one of these in their name")
+    parser.add_argument(
+        "--quick", action="store_true", help="run one small round, to see that it works"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
+    parser.add_argument(
+        "--only", nargs="*", help="measure only contenders whose name contains one of these"
+    )
     for name, (default, text) in options.items():
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=type(default), default=default, help=text)
@@ -32,7 +36,7 @@ def arguments(description: str, **options: tuple[float, str]) -> argparse.Namesp
 def interleaved(
     contenders: Mapping[str, Callable[[], Figures]], given: argparse.Namespace
 ) -> dict[str, Figures]:
-    """Measure everybody in turn, so many rounds: the median of each figure."""
+    """Measure all contenders in turn for some rounds, and return the median of each figure."""
     wanted = {
         name: measure
         for name, measure in contenders.items()
@@ -51,8 +55,20 @@ def interleaved(
     }
 
 
+def rate_table(title: str, found: Mapping[str, Figures]) -> None:
+    """Print rates per second and per CPU-second, and how Offhook compares with each contender."""
+    first = found.get("Offhook", {"per second": 0.0, "per CPU-second": 0.0})
+    rows = []
+    for name, figures in found.items():
+        row = [name]
+        for key in ("per second", "per CPU-second"):
+            row += [f"{figures[key]:,.4g}", ratio(first[key], figures[key]) if first[key] else ""]
+        rows.append(row)
+    table(title, ("", "per second", "Offhook / it", "per CPU-second", "Offhook / it"), rows)
+
+
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table that Markdown takes, too."""
+    """Print a table in Markdown."""
     print(f"\n{title}\n{machine.describe()}\n")
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -66,5 +82,5 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
 
 
 def ratio(value: float, base: float) -> str:
-    """How many times the base it is; nothing when there is none."""
+    """Return `value / base` as text, or nothing if the base is zero."""
     return f"{value / base:.2f}" if base else ""

@@ -1,11 +1,10 @@
-"""How long does it take to set up many extensions, at once and one request after another?
+"""Time to set up many extensions, with concurrent and with sequential API requests.
 
-    python benchmarks/setup.py [--extensions N] [--delay SECONDS] [--at-once N]
+    python -m benchmarks.setup [--extensions N] [--delay SECONDS] [--at-once N]
 
-A sandbox PBX in a process of its own takes 50 ms for each API request. First, a few extensions are
-set up one request after another, and the time for all is extrapolated from theirs (it is linear:
-every request waits for the one before). Then all are set up as `offhook setup` does it, and once
-more, when there is nothing left to do.
+A sandbox PBX in another process takes 50 ms per API request. First a few extensions are set up with
+sequential requests, and the time for all is extrapolated from theirs. Then all are set up as
+`offhook setup` does, and once more when there is nothing left to do.
 """
 
 import argparse
@@ -13,12 +12,8 @@ import asyncio
 import contextlib
 import multiprocessing
 import socket
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -33,22 +28,24 @@ from unifiedapi.sandbox.server import create_sandbox
 from unifiedapi.sandbox.store import Contents, Extension, Store, User
 
 TOKEN = "a-token-for-the-benchmark"  # noqa: S105
-SAMPLE = 20  # extensions set up one request after another
-US = Installation("https://offhook.example.com", ["a secret for the benchmark, long enough"])
+SAMPLE = 20  # extensions set up with sequential requests
+INSTALLATION = Installation(
+    "https://offhook.example.com", ["a secret for the benchmark, long enough"]
+)
 
 
 def slow(app: ASGIApp, delay: float) -> ASGIApp:
-    """The app, taking its time for each request."""
+    """Return the app with a delay before each request."""
 
-    async def slower(scope: Scope, receive: Receive, send: Send) -> None:
+    async def delayed(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(delay)
         await app(scope, receive, send)
 
-    return slower
+    return delayed
 
 
 def serve_pbx(listening: socket.socket, numbers: list[str], delay: float) -> None:
-    """The PBX."""
+    """Run the sandbox PBX on a listening socket."""
     contents = Contents(
         users=[User(3, "0003")],
         extensions=[Extension(number, 3) for number in numbers],
@@ -62,9 +59,9 @@ def serve_pbx(listening: socket.socket, numbers: list[str], delay: float) -> Non
 
 @contextlib.contextmanager
 def running_pbx(numbers: list[str], delay: float) -> Iterator[str]:
-    """The PBX in a process of its own: its URL."""
+    """Run the sandbox PBX in a process, and yield its URL."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listening:
-        # asyncio does it for sockets of its own only; without it an answer may take 40 ms more.
+        # asyncio sets this only on sockets that it opens; without it, responses may take 40 ms.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         process = multiprocessing.Process(
             target=serve_pbx, args=(listening, numbers, delay), daemon=True
@@ -78,10 +75,10 @@ def running_pbx(numbers: list[str], delay: float) -> Iterator[str]:
 
 
 async def set_up(url: str, numbers: list[str], at_once: int) -> tuple[float, int]:
-    """Seconds, and phone call events that were created."""
+    """Set up extensions; return the seconds, and the number of phone call events created."""
     targets = [Target(n, ExtensionSettings(events=CALLBACKS), "@me") for n in numbers]
     async with UnifiedApi(url, BearerToken(TOKEN)) as api:
-        registrar = Registrar(api, US, "main", at_once=at_once)
+        registrar = Registrar(api, INSTALLATION, "main", at_once=at_once)
         began = time.monotonic()
         surveys = [each for each in await registrar.survey(targets) if isinstance(each, Survey)]
         outcomes = await registrar.carry_out([each for each in surveys if not each.is_right])
@@ -93,9 +90,9 @@ async def set_up(url: str, numbers: list[str], at_once: int) -> tuple[float, int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--extensions", type=int, default=1000)
-    parser.add_argument("--delay", type=float, default=0.05, help="seconds for an API request")
-    parser.add_argument("--at-once", type=int, default=AT_ONCE)
+    parser.add_argument("--extensions", type=int, default=1000, help="number of extensions")
+    parser.add_argument("--delay", type=float, default=0.05, help="seconds per API request")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="concurrent extensions")
     given = parser.parse_args()
     sample = [f"0003*{n}" for n in range(10_000, 10_000 + min(SAMPLE, given.extensions))]
     rest = [f"0003*{n}" for n in range(20_000, 20_000 + given.extensions)]
@@ -103,17 +100,17 @@ def main() -> None:
         seconds, created = asyncio.run(set_up(url, sample, 1))
         slowly = seconds * len(rest) / len(sample)
         print(
-            f"one request after another: {len(sample)} extensions ({created} phone call events) in "
+            f"sequential: {len(sample)} extensions ({created} phone call events) in "
             f"{seconds:.1f} s; {len(rest)} would take {slowly:.0f} s"
         )
         quickly, created = asyncio.run(set_up(url, rest, given.at_once))
         print(
-            f"{given.at_once} at once: {len(rest)} extensions ({created} phone call events) in "
+            f"{given.at_once} concurrent: {len(rest)} extensions ({created} phone call events) in "
             f"{quickly:.1f} s, {(created + len(rest)) / quickly:.0f} requests/s"
         )
         again, created = asyncio.run(set_up(url, rest, given.at_once))
         print(f"again, with nothing to do: {again:.1f} s ({created} created)")
-        print(f"{slowly / quickly:.1f} times as fast")
+        print(f"speedup: {slowly / quickly:.1f} times as fast")
 
 
 if __name__ == "__main__":

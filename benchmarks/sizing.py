@@ -1,11 +1,10 @@
-"""What a system takes: a calculation, and a simulation of its busiest hour.
+"""Resources that a system needs: a calculation, and a simulation of its busiest hour.
 
     python -m benchmarks.sizing --extensions 1000000 --calls 8 --handlers 3
 
-Second by second, calls begin at random (Poisson), with the peaks that a minute and a television
-advertisement bring; each makes its callbacks at its own moments. What comes in faster than the
-processes can do waits. Give it what `benchmarks.receive` and `benchmarks.deliver` say of your
-machine.
+Second by second, calls start at random (a Poisson process), with one peak minute, as after a TV
+advertisement; the callbacks of a call are spread over its duration. Events that exceed the capacity
+wait. Pass the figures of `benchmarks.receive` and `benchmarks.deliver` for your machine.
 """
 
 import argparse
@@ -13,19 +12,19 @@ import math
 import random
 from dataclasses import dataclass
 
-EVENTS_PER_CALL = 6.0  # internal and queue calls have more legs, missed ones fewer events
-BUSY_HOUR = 0.17  # of a day's calls, the usual figure for offices
+EVENTS_PER_CALL = 6.0  # internal and queue calls have more, missed calls fewer
+BUSY_HOUR = 0.17  # part of a day's calls, the usual figure for offices
 CALL_SECONDS = 150.0
-BYTES_PER_EVENT = 900  # what `benchmarks.memory` says, and something for the marks
+BYTES_PER_EVENT = 900  # the figure of `benchmarks.memory`, plus deduplication marks
 
 
 @dataclass(frozen=True)
 class Load:
-    """What comes in.
+    """The load of the busiest hour.
 
     Attributes:
-        calls: begun in the busiest hour.
-        burst: how much stronger the strongest minute of it is.
+        calls: calls that start in it.
+        burst: the peak minute, as a multiple of the mean.
     """
 
     calls: float
@@ -34,7 +33,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Events a second in the mean and in the worst second, and what waited, in seconds."""
+    """Events per second, mean and worst, and how long events waited, in seconds."""
 
     mean: float
     worst: float
@@ -43,15 +42,15 @@ class Outcome:
 
 
 def simulate(load: Load, capacity: float, seed: int = 1) -> Outcome:
-    """An hour of `load`, with so many events a second as can be done."""
+    """Simulate an hour of `load` with a capacity in events per second."""
     chance = random.Random(seed)
     later: list[float] = [0.0] * (3600 + int(CALL_SECONDS * 10))
-    strongest = chance.randrange(60)
+    peak = chance.randrange(60)
     waiting, waits, seen = 0.0, [], []
     for second in range(3600):
-        stronger = load.burst if second // 60 == strongest else chance.uniform(0.8, 1.2)
-        begun = _poisson(chance, load.calls / 3600 * stronger)
-        # Half of a call's events come at its beginning, the others when it is answered and ends.
+        factor = load.burst if second // 60 == peak else chance.uniform(0.8, 1.2)
+        begun = _poisson(chance, load.calls / 3600 * factor)
+        # Half of a call's events come when it starts, the others when it is answered and ends.
         later[second] += begun * EVENTS_PER_CALL / 2
         for part in (0.1, 1.0):
             spread = max(1, round(CALL_SECONDS * part))
@@ -77,7 +76,7 @@ def _poisson(chance: random.Random, mean: float) -> int:
 
 
 def needed(load: Load, each: float, patience: float = 1.0) -> int:
-    """The processes of `each` events a second with which nothing waits longer than `patience`."""
+    """Return how many processes of `each` events/s keep every wait below `patience` seconds."""
     count = 1
     while simulate(load, count * each).longest_wait > patience:
         count += 1
@@ -86,14 +85,13 @@ def needed(load: Load, each: float, patience: float = 1.0) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--extensions", type=int, default=1_000_000)
-    parser.add_argument("--calls", type=float, default=8.0, help="of an extension, a day")
-    parser.add_argument("--handlers", type=int, default=3, help="that get every event")
-    parser.add_argument("--burst", type=float, default=3.0, help="the strongest minute, times mean")
-    parser.add_argument("--accept", type=float, default=10_000, help="callbacks/s of a receiver")
-    parser.add_argument("--deliver", type=float, default=5_000, help="deliveries/s of a dispatch")
-    parser.add_argument("--keep-days", type=float, default=7.0, help="that events are kept")
-    parser.add_argument("--quick", action="store_true", help="as it is: it is quick")
+    parser.add_argument("--extensions", type=int, default=1_000_000, help="number of extensions")
+    parser.add_argument("--calls", type=float, default=8.0, help="calls per extension per day")
+    parser.add_argument("--handlers", type=int, default=3, help="handlers that get every event")
+    parser.add_argument("--burst", type=float, default=3.0, help="peak minute / mean")
+    parser.add_argument("--accept", type=float, default=10_000, help="callbacks/s per receiver")
+    parser.add_argument("--deliver", type=float, default=5_000, help="deliveries/s per dispatch")
+    parser.add_argument("--keep-days", type=float, default=7.0, help="days that events are kept")
     given = parser.parse_args()
     a_day = given.extensions * given.calls
     load = Load(a_day * BUSY_HOUR, given.burst)

@@ -1,4 +1,4 @@
-"""A server that counts what it is sent and answers 204 at once: python target.py PORT."""
+"""A server that counts requests and answers 204 at once: python target.py PORT."""
 
 import asyncio
 import sys
@@ -14,7 +14,7 @@ _ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 class Target(asyncio.Protocol):
-    """One connection."""
+    """A connection."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The wheel: what an operator installs."""
+"""The wheel that an operator installs."""
 
 import subprocess
 import sys
@@ -38,34 +38,34 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, unpacked as pip does it."""
+    """Unpack the wheel as pip does."""
     folder = tmp_path_factory.mktemp("site-packages")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     return folder
 
 
-def test_it_holds_our_packages_whole_and_nothing_else(installed: Path) -> None:
+def test_wheel_contains_exactly_our_packages(installed: Path) -> None:
     (information,) = installed.glob("*.dist-info")
     assert {path.name for path in installed.iterdir()} == {*PACKAGES, information.name}
     for package in PACKAGES:
-        here = {
+        source = {
             path.relative_to(ROOT)
             for path in (ROOT / package).rglob("*")
             if path.is_file() and "__pycache__" not in path.parts
         }
-        there = {
+        packaged = {
             path.relative_to(installed)
             for path in (installed / package).rglob("*")
             if path.is_file()
         }
-        assert there == here
-        assert Path(package, "py.typed") in there
+        assert packaged == source
+        assert Path(package, "py.typed") in packaged
     assert (information / "licenses" / "LICENSE").is_file()
 
 
-def test_its_entry_points_lead_somewhere(installed: Path) -> None:
-    """From the wheel alone: nothing of the working tree is on the path."""
+def test_entry_points_can_be_loaded_from_the_wheel(installed: Path) -> None:
+    """Only the unpacked wheel is on the path, not the working tree."""
     (information,) = installed.glob("*.dist-info")
     points = ConfigParser(delimiters=("=",))
     points.read(information / "entry_points.txt")

@@ -1,9 +1,9 @@
-"""Install the peers, of the versions in requirements/ and package.json, beside the project.
+"""Install the peers, in the versions of requirements/ and package.json, into var/peers.
 
     python -m benchmarks.peers
 
-They go to var/peers, which git ignores: a virtual environment for each, since they agree on no
-version of redis-py, and node_modules when there is npm.
+Git ignores var/peers. Each peer has its own virtual environment, because they need different
+versions of redis-py; peers on Node.js share node_modules.
 """
 
 import shutil
@@ -21,17 +21,11 @@ def main() -> None:
     for requirements in sorted((_HERE / "requirements").glob("*.txt")):
         environment = PEERS / requirements.stem
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        pip = [
-            str(environment / "bin/python"),
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "--quiet",
-        ]
-        subprocess.run([*pip, "install", "-r", str(requirements)], check=True)
+        pip = (environment / "bin/python", "-m", "pip", "--disable-pip-version-check", "--quiet")
+        subprocess.run([*pip, "install", "-r", requirements], check=True)
     npm = shutil.which("npm")
     if npm is None:
-        print("There is no npm: those that run on Node.js are left out.")
+        print("npm is not installed: skipping the peers that run on Node.js.")
         return
     shutil.copy(_HERE / "package.json", PEERS)
     subprocess.run([npm, "install", "--silent", "--no-package-lock"], cwd=PEERS, check=True)

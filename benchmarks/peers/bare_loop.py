@@ -1,6 +1,6 @@
-"""The most that an HTTP client can do: POST the same JSON again and again.
+"""POST the same JSON repeatedly: the highest rate that an HTTP client can reach.
 
-python bare_loop.py aiohttp|httpx|ours|pyreqwest COUNT CONCURRENCY
+python bare_loop.py aiohttp|httpx|offhook|pyreqwest COUNT CONCURRENCY
 """
 
 import asyncio
@@ -55,7 +55,7 @@ async def with_pyreqwest(url: str, concurrency: int) -> AsyncIterator[Post]:
 
 
 @asynccontextmanager
-async def with_ours(url: str, concurrency: int) -> AsyncIterator[Post]:
+async def with_offhook(url: str, concurrency: int) -> AsyncIterator[Post]:
     from yarl import URL
 
     from offhook.http.http1 import Client
@@ -68,7 +68,7 @@ async def with_ours(url: str, concurrency: int) -> AsyncIterator[Post]:
 CLIENTS = {
     "aiohttp": with_aiohttp,
     "httpx": with_httpx,
-    "ours": with_ours,
+    "offhook": with_offhook,
     "pyreqwest": with_pyreqwest,
 }
 
@@ -86,7 +86,7 @@ async def post(client: str, count: int, concurrency: int) -> None:
 
 async def main() -> None:
     await post(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
-    await asyncio.sleep(1)  # for whoever measures
+    await asyncio.sleep(1)  # until the observer has read the count
 
 
 if __name__ == "__main__":

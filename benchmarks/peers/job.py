@@ -1,7 +1,7 @@
-"""What the workers of all engines do with an event, and how whoever watches sees it.
+"""The job that the workers of all engines run for an event, and how an observer sees it.
 
-`PROGRESS` names a file: eight bytes, how many were delivered. `RECORDS` names another one: a line
-for each delivery, with the call, the event's number, when it was accepted and delivered.
+The file `PROGRESS` has eight bytes: the number of deliveries. The file `RECORDS` has a line for
+each delivery: the call, the number of the event, the times when it was accepted and delivered.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _records = -1
 
 
 def count() -> None:
-    """One more is delivered."""
+    """Count a delivery."""
     global _done, _progress
     if _progress is None:
         with Path(os.environ["PROGRESS"]).open("r+b") as file:
@@ -31,19 +31,19 @@ def count() -> None:
 
 
 async def wait() -> None:
-    """A delivery that takes 100 ms."""
+    """Take 100 ms for a delivery."""
     await asyncio.sleep(_WAIT)
     count()
 
 
 def wait_here() -> None:
-    """The same for an engine without asyncio."""
+    """Do the same in an engine without asyncio."""
     time.sleep(_WAIT)
     count()
 
 
 def record(call: str, number: str, accepted: float) -> None:
-    """Write down that it is delivered."""
+    """Record a delivery."""
     global _records
     if _records < 0:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
@@ -52,19 +52,19 @@ def record(call: str, number: str, accepted: float) -> None:
 
 
 async def linger(call: str, number: str, accepted: float) -> None:
-    """The other side takes its time, now more, now less, and has it then."""
+    """Record a delivery to a target that takes 0 to 20 ms."""
     await asyncio.sleep(random.uniform(0, 0.02))
     record(call, number, accepted)
 
 
 def linger_here(call: str, number: str, accepted: float) -> None:
-    """The same for an engine without asyncio."""
+    """Do the same in an engine without asyncio."""
     time.sleep(random.uniform(0, 0.02))
     record(call, number, accepted)
 
 
 def handle(event: dict[str, str]) -> None:
-    """What `DO` says, for an engine without asyncio."""
+    """Run the job named by `DO` in an engine without asyncio."""
     do = os.environ["DO"]
     if do == "nothing":
         count()
@@ -77,7 +77,7 @@ def handle(event: dict[str, str]) -> None:
 
 
 async def handle_async(event: dict[str, str]) -> None:
-    """What `DO` says."""
+    """Run the job named by `DO`."""
     do = os.environ["DO"]
     if do == "nothing":
         count()

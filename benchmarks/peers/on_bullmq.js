@@ -50,7 +50,7 @@ async function enqueue(count, perCall, rate) {
 async function work() {
   const what = process.env.DO;
   let count = 0;
-  // What is posted the target counts.
+  // With `post` the target counts.
   const progress = what !== "post" && fs.openSync(process.env.PROGRESS, "r+");
   const bytes = Buffer.alloc(8);
   setInterval(() => {

@@ -1,4 +1,4 @@
-"""Celery: a task for each event, acknowledged when it is done."""
+"""Celery: a task for each event, acknowledged when done."""
 
 import os
 

@@ -1,7 +1,7 @@
-"""Enqueues events with the engine of a module: python producer.py MODULE COUNT PER_CALL RATE.
+"""Enqueue events with the engine of a module: python producer.py MODULE COUNT PER_CALL RATE.
 
-Rate 0: all at once, in batches. Otherwise so many a second, one by one; the events of a call follow
-each other by a millisecond when there are several.
+Rate 0: as fast as possible, in batches. Otherwise one by one at this rate per second; the events of
+a call follow each other by a millisecond.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-// A web app that takes a callback, as one would write it with Express and BullMQ.
+// A typical web app with Express and BullMQ that accepts a callback.
 const express = require("express");
 const { Queue } = require("bullmq");
 

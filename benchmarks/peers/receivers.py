@@ -1,4 +1,4 @@
-"""Web apps that take a callback, as one would write them with Starlette; uvicorn runs them."""
+"""Typical Starlette apps that accept a callback; uvicorn runs them."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What an event costs the server, counted by the server: it does not depend on the clock."""
+"""Commands that an event costs the Redis server, as the server counts them."""
 
 import asyncio
 from pathlib import Path
@@ -17,32 +17,29 @@ from workers import dispatch
 
 
 def run_since(url: str, before: dict[str, int]) -> dict[str, int]:
-    """How often each command was run since then; this question itself is left out."""
+    """Return the number of runs of each command since `before`, without `INFO` itself."""
     now = commands(url)
     return {name: count - before.get(name, 0) for name, count in now.items() if name != "info"}
 
 
-def test_events_accepted_together_share_one_round_trip(
+async def test_events_accepted_together_share_one_round_trip(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     sent = [event(f"call-{n}") for n in range(2 * MAX_BATCH)]
 
-    async def story() -> dict[str, int]:
-        async with storing(redis_url) as (store, commit):
-            await until(lambda: store.takes_directly)
-            await commit.append("first", event("first"))  # the script is loaded
-            before = commands(redis_url)
-            await asyncio.gather(*(commit.append(one.id, one) for one in sent))
-            return run_since(redis_url, before)
-
-    ran = asyncio.run(story())
+    async with storing(redis_url) as (store, commit):
+        await until(lambda: store.takes_directly)
+        await commit.append("first", event("first"))  # loads the script
+        before = commands(redis_url)
+        await asyncio.gather(*(commit.append(one.id, one) for one in sent))
+        ran = run_since(redis_url, before)
     assert ran["evalsha"] == 2
     assert ran["xadd"] == len(sent)
-    assert sum(ran.values()) < 3.1 * len(sent)  # is it a repeat, append it, mark it
+    assert sum(ran.values()) < 3.1 * len(sent)  # deduplicate, append, mark
 
 
-def test_deliveries_share_round_trips(
+async def test_deliveries_share_round_trips(
     redis_url: str, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "QUIET", 0.2)
@@ -51,14 +48,11 @@ def test_deliveries_share_round_trips(
     configure('[handlers.crm]\nuse = "benchmarks.handlers:nothing"\n')
     settings = load_settings()
 
-    async def story() -> dict[str, int]:
-        await cursors(settings)
-        await fill(settings, 5_000)
-        before = commands(redis_url)
-        await dispatch.serve_cursor(settings, plug_handler("crm", settings.handlers["crm"]), 0)
-        return run_since(redis_url, before)
-
-    ran = asyncio.run(story())
+    await cursors(settings)
+    await fill(settings, 5_000)
+    before = commands(redis_url)
+    await dispatch.serve_cursor(settings, plug_handler("crm", settings.handlers["crm"]), 0)
+    ran = run_since(redis_url, before)
     assert int.from_bytes(progress.read_bytes(), "little") == 5_000
     assert sum(ran.values()) < 5_000 / 5
     assert ran["xack"] <= ran["evalsha"]

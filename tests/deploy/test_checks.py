@@ -1,6 +1,5 @@
-"""`make check`: the same checks before a commit, and the audit of the lock files."""
+"""`make check` and pre-commit run the same checks; the audit of the lock files."""
 
-import asyncio
 import json
 import re
 from pathlib import Path
@@ -28,7 +27,7 @@ def test_pre_commit_runs_the_checks_of_make_check() -> None:
 
 
 def release(version: str, *, yanked: bool = False, **advisory: object) -> bytes:
-    """A release as the index describes it."""
+    """Return a release as the index describes it in JSON."""
     known = {"id": "PYSEC-1", "aliases": ["CVE-1"], "fixed_in": ["2.0"], "link": "L"}
     files = [{"yanked": yanked}]
     described = {
@@ -47,50 +46,50 @@ def lock(tmp_path: Path) -> Path:
     return path
 
 
-def faults(*answers: bytes | int) -> tuple[list[str], bool]:
-    """What the audit says of a locked `some-package==1.0` when the index answers so."""
+async def faults(*answers: bytes | int) -> tuple[list[str], bool]:
+    """Audit a locked `some-package==1.0` with these answers of the index."""
     with http_target() as index:
         for answer in answers:
             if isinstance(answer, int):
                 index.plan(status=answer)
             else:
                 index.plan(body=answer)
-        lines, faulty = asyncio.run(audit.audit([("some-package", "1.0")], index.url))
+        lines, faulty = await audit.audit([("some-package", "1.0")], index.url)
         assert len(index.requests) == len(answers)
     return lines[1:-1], faulty
 
 
-def test_audit_reports_vulnerable_and_yanked_releases() -> None:
-    said, faulty = faults(release("1.0", id="PYSEC-2"))
+async def test_audit_reports_vulnerable_and_yanked_releases() -> None:
+    lines, faulty = await faults(release("1.0", id="PYSEC-2"))
     assert faulty
-    assert said == ["  some-package==1.0: PYSEC-2 (fixed in 2.0): L"]
-    said, faulty = faults(release("1.0", yanked=True))
+    assert lines == ["  some-package==1.0: PYSEC-2 (fixed in 2.0): L"]
+    lines, faulty = await faults(release("1.0", yanked=True))
     assert faulty
-    assert said == ["  some-package==1.0: yanked from the package index"]
-    said, faulty = faults(404, 404)
+    assert lines == ["  some-package==1.0: yanked from the package index"]
+    lines, faulty = await faults(404, 404)
     assert faulty
-    assert said == ["  some-package==1.0: no longer in the package index"]
-    assert faults(release("1.0", withdrawn="2026-01-01")) == ([], False)
+    assert lines == ["  some-package==1.0: no longer in the package index"]
+    assert await faults(release("1.0", withdrawn="2026-01-01")) == ([], False)
 
 
-def test_audit_passes_an_accepted_advisory(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_audit_passes_an_accepted_advisory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(audit.ACCEPTED, "CVE-1", "Offhook does not call it")
-    assert faults(release("1.0", id="PYSEC-2")) == ([], False)
+    assert await faults(release("1.0", id="PYSEC-2")) == ([], False)
 
 
-def test_audit_names_what_an_index_of_latest_releases_does_not_tell() -> None:
+async def test_audit_names_releases_without_advisories() -> None:
     with http_target() as index:
         index.plan(status=404)
         index.plan(body=release("1.1", id="PYSEC-2"))
-        lines, faulty = asyncio.run(audit.audit([("some-package", "1.2")], index.url))
+        lines, faulty = await audit.audit([("some-package", "1.2")], index.url)
     assert not faulty
     assert lines[1:] == ["  no advisories in this index, NOT checked: some-package==1.2"]
-    said, faulty = faults(404, release("1.1", id="PYSEC-2"))
-    assert faulty  # it does tell which were yanked
-    assert "  some-package==1.0: yanked from the package index" in said
+    lines, faulty = await faults(404, release("1.1", id="PYSEC-2"))
+    assert faulty  # such an index still knows yanked releases
+    assert "  some-package==1.0: yanked from the package index" in lines
 
 
-def test_audit_asks_for_every_locked_release_and_remembers_a_clean_result(
+def test_audit_checks_every_locked_release_and_caches_a_clean_result(
     lock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with http_target() as index:
@@ -111,7 +110,7 @@ def test_audit_asks_for_every_locked_release_and_remembers_a_clean_result(
         assert len(index.requests) == 3
 
 
-def test_audit_without_an_index_says_that_it_was_skipped(
+def test_audit_without_an_index_reports_that_it_was_skipped(
     lock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with http_target() as index:

@@ -1,4 +1,4 @@
-"""What stands in deploy/ for containers agrees with the code."""
+"""The container files in deploy/ agree with the code."""
 
 import json
 import re
@@ -29,21 +29,21 @@ def services() -> dict[str, Any]:
     return found
 
 
-def test_every_variable_of_env_example_is_a_setting() -> None:
+def test_variables_of_env_example_are_settings() -> None:
     text = (DEPLOY / "env.example").read_text()
     named = re.findall(r"^#?OFFHOOK_([A-Z_]+)=", text, re.MULTILINE)
     assert {"SECRET", "PREVIOUS_SECRET", "PUBLIC_URL", "REDIS_URL"} <= set(named)
     assert {name.lower() for name in named} <= set(Settings.model_fields)
 
 
-def test_every_variable_that_is_set_is_a_setting() -> None:
+def test_variables_set_by_deploy_files_are_settings() -> None:
     files = [DEPLOY / "Dockerfile", DEPLOY / "compose.yaml", *(DEPLOY / "systemd").iterdir()]
     for path in files:
         for name in re.findall(r"OFFHOOK_([A-Z_]+)[=:]", path.read_text()):
             assert name == "CONFIG" or name.lower() in Settings.model_fields, path.name
 
 
-def test_values_of_env_example_that_are_given_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_of_env_example_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (DEPLOY / "env.example").read_text()
     for name, value in re.findall(r"^#?(OFFHOOK_[A-Z_]+)=(.+)$", text, re.MULTILINE):
         monkeypatch.setenv(name, value)
@@ -52,21 +52,21 @@ def test_values_of_env_example_that_are_given_are_taken(monkeypatch: pytest.Monk
 
 
 def test_env_example_holds_no_secret() -> None:
-    """One that everybody knows would be taken for a good one; an empty one is refused."""
+    """A published secret would be accepted as valid; an empty one is refused."""
     assert "\nOFFHOOK_SECRET=\n" in (DEPLOY / "env.example").read_text()
 
 
-def test_the_worker_has_the_time_that_its_deliveries_may_take(services: dict[str, Any]) -> None:
+def test_worker_may_finish_its_deliveries_before_it_is_killed(services: dict[str, Any]) -> None:
     grace = int(services["worker"]["stop_grace_period"].removesuffix("s"))
     assert grace > HandlerSettings(use="console").timeout + 10
 
 
-def test_only_the_proxy_reaches_the_receiver(services: dict[str, Any]) -> None:
+def test_receiver_and_server_are_not_published(services: dict[str, Any]) -> None:
     assert services["web"]["ports"] == ["127.0.0.1:8080:8080"]
     assert "ports" not in services["valkey"]
 
 
-def test_what_compose_mounts_is_there_or_said_to_be_made(services: dict[str, Any]) -> None:
+def test_mounted_files_exist_or_are_described(services: dict[str, Any]) -> None:
     text = (DEPLOY / "README.md").read_text()
     for service in services.values():
         for volume in service["volumes"]:
@@ -75,9 +75,9 @@ def test_what_compose_mounts_is_there_or_said_to_be_made(services: dict[str, Any
                 assert (DEPLOY / source).exists() or f"deploy/{source[2:]}" in text
 
 
-def test_the_image_holds_every_package_and_nothing_secret() -> None:
+def test_image_contains_every_package_and_nothing_else() -> None:
     kept = (ROOT / ".dockerignore").read_text().split()
-    kept = kept[kept.index("*") :]  # all is left out that is not named after it
+    kept = kept[kept.index("*") :]  # excludes everything but the names that follow
     copied = re.findall(r"^COPY ([^-].*) \S+$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
     sources = {name for line in copied for name in line.split()}
     assert sources == {line[1:] for line in kept if line.startswith("!")}
@@ -86,7 +86,7 @@ def test_the_image_holds_every_package_and_nothing_secret() -> None:
 
 
 def commands() -> Iterator[list[str]]:
-    """The arguments of every `offhook` that deploy/, the Procfile or an operator's page calls."""
+    """Yield the arguments of every `offhook` in deploy/, the Procfile and the operator's pages."""
     for page in PAGES:
         text = (ROOT / "docs" / f"{page}.md").read_text()
         for line in re.findall(r"^offhook (.*)$", text, re.MULTILINE):
@@ -103,18 +103,17 @@ def commands() -> Iterator[list[str]]:
         yield shlex.split(line.replace("${PORT:-8080}", "8080").partition("offhook ")[2])
 
 
-@pytest.mark.parametrize("arguments", list(commands()), ids=" ".join)
-def test_what_is_started_is_a_command(arguments: list[str]) -> None:
+def test_commands_and_their_options_exist() -> None:
     group = get_command(app)
     assert isinstance(group, TyperGroup)
-    name, command, rest = group.resolve_command(
-        group.make_context("offhook", list(arguments)), arguments
-    )
-    assert command is not None
-    command.make_context(name, rest)  # raises when an option is wrong
+    for arguments in commands():
+        context = group.make_context("offhook", list(arguments))
+        name, command, rest = group.resolve_command(context, arguments)
+        assert command is not None, arguments
+        command.make_context(name, rest)  # raises when an option is wrong, and names it
 
 
-def test_commands_that_the_documents_name_exist() -> None:
+def test_commands_named_in_documents_exist() -> None:
     for page in (DEPLOY / "README.md", *(ROOT / "docs" / f"{p}.md" for p in PAGES)):
         named = set(re.findall(r"(?:`|^)offhook ([a-z]+)", page.read_text(), re.MULTILINE))
         assert named <= set(COMMANDS), page.name
@@ -122,7 +121,7 @@ def test_commands_that_the_documents_name_exist() -> None:
 
 @pytest.fixture
 def configured(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A server with our configuration file's lines."""
+    """Run a server with the settings of deploy/valkey.conf."""
     lines = (DEPLOY / "valkey.conf").read_text().splitlines()
     pairs = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
     config = {name: value.strip('"') for name, value in pairs if name != "bind"}
@@ -132,7 +131,7 @@ def configured(tmp_path: Path) -> Iterator[ValkeyServer]:
     server.stop()
 
 
-def test_a_server_takes_our_configuration(configured: ValkeyServer) -> None:
+def test_server_accepts_the_configuration(configured: ValkeyServer) -> None:
     with redis.Redis.from_url(configured.connection_url) as client:
         found: Any = client.config_get("*")
     assert found["appendonly"] == "yes"

@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, and what heads docs/troubleshooting.md is what we say."""
+"""Links in the documents work, and messages that the documents quote exist in the code."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text()
 
-# Said by the Redis server and by the operating system, not by us.
+# Messages of the Redis server and the operating system.
 FOREIGN = (
     "OOM command not allowed",
     "MISCONF",
@@ -31,7 +31,7 @@ def said() -> list[str]:
 
 
 def texts() -> Iterator[str]:
-    """Every text in the program; a `\\0` stands for what is put in when it runs."""
+    """Yield every string of the program, with `\\0` for each value that is inserted at run time."""
     for package in ("offhook", "offhook_cli", "receiver", "unifiedapi", "workers"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
@@ -52,13 +52,13 @@ def assert_said(message: str, said: list[str]) -> None:
             assert any(wanted in text for text in said), f"nothing says {wanted!r}"
 
 
-@pytest.mark.parametrize("message", headed_messages())
-def test_a_message_that_heads_a_section_is_one_of_ours(message: str, said: list[str]) -> None:
-    if not message.startswith(FOREIGN):
-        assert_said(message, said)
+def test_headings_of_troubleshooting_quote_our_messages(said: list[str]) -> None:
+    for message in headed_messages():
+        if not message.startswith(FOREIGN):
+            assert_said(message, said)
 
 
-def test_the_log_lines_that_an_operator_looks_for_are_ours(said: list[str]) -> None:
+def test_log_lines_quoted_for_operators_exist(said: list[str]) -> None:
     page = (ROOT / "docs" / "operating.md").read_text()
     (alarms,) = re.findall(r"^- In the logs: (.*?)\.", page, re.MULTILINE | re.DOTALL)
     quoted = re.findall(r"`([^`]+)`", alarms) + re.findall(r"`([^`\n]*…[^`\n]*)`", prose_of(page))
@@ -67,23 +67,23 @@ def test_the_log_lines_that_an_operator_looks_for_are_ours(said: list[str]) -> N
         assert_said(re.sub(r"\s+", " ", message), said)
 
 
-def test_what_is_seen_in_each_fault_is_ours(said: list[str]) -> None:
+def test_messages_quoted_for_each_fault_exist(said: list[str]) -> None:
     page = (ROOT / "docs" / "what-happens-when.md").read_text()
     rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| ")]
     seen = " ".join(row[2] for row in rows if len(row) == 5)
     spans = [span.replace("`", "").strip() for span in re.findall(r"``.+?``|`[^`]+`", seen)]
     quoted = [span for span in spans if " " in span]
     assert len(quoted) > 10
-    for message in quoted:  # names, numbers and reasons are put in when it is logged
+    for message in quoted:  # names, numbers and reasons are inserted at run time
         assert_said(re.sub(r"Redis |-?\d+ %?|-?\d+|: ", "…", message), said)
 
 
-def test_the_readme_shows_a_call_of_the_demo(said: list[str]) -> None:
+def test_readme_shows_a_call_of_the_demo(said: list[str]) -> None:
     (story,) = re.findall(r"^    Call \d of \d: (.*)$", (ROOT / "README.md").read_text(), re.M)
     assert story in said
 
 
-def test_every_reason_to_refuse_a_callback_is_explained() -> None:
+def test_every_refusal_code_is_explained() -> None:
     codes = set()
     dialects = (ROOT / "offhook" / "dialects").glob("*.py")
     for path in [*(ROOT / "receiver").glob("*.py"), *dialects]:
@@ -103,21 +103,21 @@ def prose(page: Path) -> str:
 
 
 def prose_of(text: str) -> str:
-    """A page without its code blocks."""
+    """Return a page without its code blocks."""
     return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub makes of the headings."""
+    """Return the anchors that GitHub generates for the headings."""
     headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
-        if not link.startswith(("http://", "https://")):
-            file, _, anchor = link.partition("#")
-            there = page.parent / file if file else page
-            assert there.exists(), link
-            assert not anchor or anchor in anchors(there), link
+def test_links_within_the_project_work() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+            if not link.startswith(("http://", "https://")):
+                file, _, anchor = link.partition("#")
+                target = page.parent / file if file else page
+                assert target.exists(), f"{page.name}: {link}"
+                assert not anchor or anchor in anchors(target), f"{page.name}: {link}"

@@ -1,4 +1,4 @@
-"""The lock files agree with pyproject.toml, with each other and with what installs them."""
+"""The lock files agree with pyproject.toml, the Dockerfile and each other."""
 
 import re
 import tomllib
@@ -22,7 +22,7 @@ PROJECT: dict[str, Any] = PYPROJECT["project"]
 
 
 def locked(lock: Path) -> dict[str, set[str]]:
-    """The versions of each package in a lock file: some need another one for another Python."""
+    """Return the versions of each package: a lock file may have one per Python version."""
     versions: dict[str, set[str]] = {}
     for package, pinned in pins([lock]):
         versions.setdefault(package, set()).add(pinned)
@@ -30,7 +30,7 @@ def locked(lock: Path) -> dict[str, set[str]]:
 
 
 def named(extras: Iterable[str]) -> Iterator[Requirement]:
-    """The requirements of the project with these extras, and of the extras that they include."""
+    """Yield the requirements of the project with these extras, including nested extras."""
     texts = list(PROJECT["dependencies"])
     texts += [text for extra in extras for text in PROJECT["optional-dependencies"][extra]]
     for requirement in map(Requirement, texts):
@@ -69,7 +69,7 @@ def test_production_and_build_use_the_tested_versions() -> None:
     tested = locked(REQUIREMENTS / "dev.txt")
     for name in ("production.txt", "build.txt"):
         for package, pinned in locked(REQUIREMENTS / name).items():
-            # Some are only for a Python or a system that the development packages do not need.
+            # Some packages are only for a Python or system that dev.txt does not cover.
             assert pinned <= tested.get(package, pinned), f"{name} has {package} {pinned}"
 
 
@@ -109,7 +109,7 @@ def test_image_installs_only_locked_packages() -> None:
 
 
 def test_uvicorn_is_limited_to_the_tested_minor_release() -> None:
-    """The receiver extends uvicorn's HTTP protocol, which is no public interface."""
+    """The receiver extends uvicorn's HTTP protocol, which is not a public interface."""
     (uvicorn,) = (r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "uvicorn")
     (tested,) = locked(REQUIREMENTS / "dev.txt")["uvicorn"]
     major, minor = map(int, tested.split(".")[:2])

@@ -1,4 +1,4 @@
-"""`make`: what a newcomer types first. A stand-in interpreter tells what is asked of it."""
+"""`make` and the setup it runs, with a fake interpreter whose pip prints its calls."""
 
 import os
 import shutil
@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# Makes an "environment" whose pip notes that it was called, and fails while a file says so.
-STAND_IN = """#!/bin/sh
+# Creates a fake virtual environment. Its pip prints each call, and fails while {failing} exists.
+FAKE_PYTHON = """#!/bin/sh
 if [ "$1 $2" = "-m venv" ]; then
     mkdir -p "$3/bin" && touch "$3/pyvenv.cfg" && cp "$0" "$3/bin/python"
 elif [ "$1 $2" = "-m pip" ]; then
@@ -24,13 +24,13 @@ fi
 
 @pytest.fixture
 def failing(tmp_path: Path) -> Path:
-    """While this file exists, pip fails."""
+    """Return a path; pip fails while it exists."""
     return tmp_path / "pip-fails"
 
 
 @pytest.fixture
 def interpreter(tmp_path: Path, failing: Path) -> Path:
-    return script(tmp_path / "python", STAND_IN.format(failing=failing, python=sys.executable))
+    return script(tmp_path / "python", FAKE_PYTHON.format(failing=failing, python=sys.executable))
 
 
 def script(path: Path, text: str) -> Path:
@@ -57,7 +57,7 @@ def make(*arguments: object, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_make_alone_lists_the_verbs() -> None:
+def test_make_alone_lists_the_commands() -> None:
     listed = make().stdout
     assert [line.split()[1] for line in listed.splitlines()] == [
         "help",
@@ -74,54 +74,48 @@ def test_make_alone_lists_the_verbs() -> None:
     ]
 
 
-def test_a_set_up_says_what_it_does_and_is_done_once(tmp_path: Path, interpreter: Path) -> None:
+def test_setup_prints_its_steps_and_runs_once(tmp_path: Path, interpreter: Path) -> None:
     where = f"VENV={tmp_path / 'venv'}"
     first = make("setup", where, f"PYTHON={interpreter}")
     assert first.returncode == 0, first.stdout
     assert [line[:10] for line in first.stdout.splitlines()] == [
-        "Set-up 1/2",
-        "Set-up 2/2",
-        "pip instal",  # what is locked
+        "Setup 1/2:",
+        "Setup 2/2:",
+        "pip instal",  # the locked packages
         "pip instal",  # the project
-        "Set-up don",
+        "Setup done",
     ]
     assert "pip install" not in make("setup", where, f"PYTHON={interpreter}").stdout
     assert "pip install" not in make("setup", where).stdout
 
 
-def test_an_interrupted_set_up_begins_anew(
-    tmp_path: Path, interpreter: Path, failing: Path
-) -> None:
+def test_interrupted_setup_starts_over(tmp_path: Path, interpreter: Path, failing: Path) -> None:
     venv = tmp_path / "venv"
     failing.touch()
     broken = make("setup", f"VENV={venv}", f"PYTHON={interpreter}")
     assert broken.returncode != 0
-    assert "Call make again" in broken.stdout
+    assert "Run make again" in broken.stdout
     (venv / "half-written").touch()
     failing.unlink()
-    mended = make("setup", f"VENV={venv}", f"PYTHON={interpreter}")
-    assert mended.returncode == 0
-    assert f"making {venv} anew" in mended.stdout
+    repaired = make("setup", f"VENV={venv}", f"PYTHON={interpreter}")
+    assert repaired.returncode == 0
+    assert f"recreating {venv}" in repaired.stdout
     assert not (venv / "half-written").exists()
 
 
-def test_a_changed_pyproject_brings_the_environment_up_to_date(
-    tmp_path: Path, interpreter: Path
-) -> None:
+def test_changed_pyproject_updates_the_environment(tmp_path: Path, interpreter: Path) -> None:
     venv = tmp_path / "venv"
     make("setup", f"VENV={venv}", f"PYTHON={interpreter}")
     (venv / "mine").touch()
-    os.utime(venv / ".ready", (0, 0))  # as if pyproject.toml had come later
-    # The system's python3 may be too old by then: it is not asked.
+    os.utime(venv / ".ready", (0, 0))  # older than pyproject.toml
+    # No PYTHON is given: the environment's interpreter counts, not the system's.
     again = make("setup", f"VENV={venv}")
     assert again.returncode == 0, again.stdout
     assert "pip install" in again.stdout
     assert (venv / "mine").exists()
 
 
-def test_a_changed_lock_brings_the_environment_up_to_date(
-    tmp_path: Path, interpreter: Path
-) -> None:
+def test_changed_lock_updates_the_environment(tmp_path: Path, interpreter: Path) -> None:
     venv = tmp_path / "venv"
     make("setup", f"VENV={venv}", f"PYTHON={interpreter}")
     (venv / "mine").touch()
@@ -131,7 +125,7 @@ def test_a_changed_lock_brings_the_environment_up_to_date(
     assert (venv / "mine").exists()
 
 
-def test_another_python_makes_the_environment_anew(tmp_path: Path, interpreter: Path) -> None:
+def test_another_python_recreates_the_environment(tmp_path: Path, interpreter: Path) -> None:
     venv = tmp_path / "venv"
     make("setup", f"VENV={venv}", f"PYTHON={interpreter}")
     newer = script(
@@ -142,38 +136,36 @@ def test_another_python_makes_the_environment_anew(tmp_path: Path, interpreter: 
             ' exec(sys.argv[1])" "$2"',
         ),
     )
-    assert "anew" in make("setup", f"VENV={venv}", f"PYTHON={newer}").stdout
-    assert "pip install" not in make("setup", f"VENV={venv}").stdout  # none named: it stays
+    assert "recreating" in make("setup", f"VENV={venv}", f"PYTHON={newer}").stdout
+    assert "pip install" not in make("setup", f"VENV={venv}").stdout  # without PYTHON it is kept
 
 
-def test_an_environment_whose_python_is_gone_is_made_anew(
-    tmp_path: Path, interpreter: Path
-) -> None:
+def test_environment_without_its_python_is_recreated(tmp_path: Path, interpreter: Path) -> None:
     venv = tmp_path / "venv"
     make("setup", f"VENV={venv}", f"PYTHON={interpreter}")
     (venv / "bin" / "python").unlink()
     environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     (tmp_path / "bin").mkdir()
     script(tmp_path / "bin" / "python3", interpreter.read_text())
-    assert "anew" in make("setup", f"VENV={venv}", **environment).stdout
+    assert "recreating" in make("setup", f"VENV={venv}", **environment).stdout
 
 
-def test_what_is_no_environment_is_left_alone(tmp_path: Path, interpreter: Path) -> None:
+def test_other_folder_is_left_alone(tmp_path: Path, interpreter: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").touch()
     refused = make("setup", f"VENV={tmp_path / 'precious'}", f"PYTHON={interpreter}")
     assert refused.returncode != 0
-    assert "is in the way" in refused.stdout
+    assert "exists and is not a virtual environment" in refused.stdout
     assert (tmp_path / "precious" / "thesis.txt").exists()
 
 
-def test_without_python_it_says_what_to_install(tmp_path: Path) -> None:
+def test_missing_python_names_the_package(tmp_path: Path) -> None:
     answer = make("setup", f"VENV={tmp_path / 'venv'}", "PYTHON=python9.9")
     assert answer.returncode != 0
     assert "apt install python3 python3-venv" in answer.stdout
 
 
-def test_with_an_old_python_it_says_which_it_needs(tmp_path: Path) -> None:
+def test_old_python_names_the_version_needed(tmp_path: Path) -> None:
     old = script(
         tmp_path / "old",
         f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 9);'
@@ -184,8 +176,8 @@ def test_with_an_old_python_it_says_which_it_needs(tmp_path: Path) -> None:
     assert "needs Python 3.11 or newer, and this is 3.9" in answer.stdout
 
 
-def test_without_the_venv_package_it_says_what_to_install(tmp_path: Path) -> None:
-    """Debian's python3 without python3-venv has no ensurepip."""
+def test_missing_venv_names_the_package(tmp_path: Path) -> None:
+    """On Debian, python3 without python3-venv has no ensurepip."""
     (tmp_path / "ensurepip.py").write_text("raise ImportError\n")
     answer = make(
         "setup",
@@ -200,30 +192,30 @@ def test_without_the_venv_package_it_says_what_to_install(tmp_path: Path) -> Non
 
 @pytest.fixture
 def newer(tmp_path: Path, failing: Path) -> Path:
-    """A Python that is new enough for BottleCRM, whatever the one is that runs this."""
+    """Return a fake Python that is new enough for BottleCRM."""
     new = f'{sys.executable} -c "import sys; sys.version_info = (3, 99); exec(sys.argv[1])" "$2"'
-    text = STAND_IN.format(failing=failing, python=new).replace(f'{new} "$@"', new)
+    text = FAKE_PYTHON.format(failing=failing, python=new).replace(f'{new} "$@"', new)
     return script(tmp_path / "newer", text)
 
 
 def install(tmp_path: Path, *arguments: object, **environment: str) -> tuple[int, str]:
-    """Have make install BottleCRM in a folder of the test's."""
+    """Install BottleCRM with make into a folder of the test; return the exit code and output."""
     crms = tmp_path / "crms"
     answer = make(f"CRMS={crms}", *arguments, f"{crms}/bottlecrm/.ready", **environment)
     return answer.returncode, answer.stdout
 
 
-def test_a_crm_is_installed_once(tmp_path: Path, newer: Path) -> None:
-    code, said = install(tmp_path, f"CRM_PYTHON={newer}")
-    assert code == 0, said
-    assert "Installing" in said
+def test_crm_is_installed_once(tmp_path: Path, newer: Path) -> None:
+    code, output = install(tmp_path, f"CRM_PYTHON={newer}")
+    assert code == 0, output
+    assert "Installing" in output
     assert (tmp_path / "crms/bottlecrm/.ready").exists()
-    code, said = install(tmp_path, f"CRM_PYTHON={newer}")
+    code, output = install(tmp_path, f"CRM_PYTHON={newer}")
     assert code == 0
-    assert "Installing" not in said
+    assert "Installing" not in output
 
 
-def test_a_crm_whose_installation_was_interrupted_is_installed_anew(
+def test_interrupted_installation_of_a_crm_starts_over(
     tmp_path: Path, newer: Path, failing: Path
 ) -> None:
     failing.touch()
@@ -234,18 +226,16 @@ def test_a_crm_whose_installation_was_interrupted_is_installed_anew(
     assert not (tmp_path / "crms/bottlecrm/half-written").exists()
 
 
-def test_a_crm_whose_python_is_gone_is_installed_anew(tmp_path: Path, newer: Path) -> None:
+def test_crm_without_its_python_is_reinstalled(tmp_path: Path, newer: Path) -> None:
     install(tmp_path, f"CRM_PYTHON={newer}")
     (tmp_path / "crms/bottlecrm/bin/python").unlink()
-    code, said = install(tmp_path, f"CRM_PYTHON={newer}")
+    code, output = install(tmp_path, f"CRM_PYTHON={newer}")
     assert code == 0
-    assert "Installing" in said
+    assert "Installing" in output
 
 
-def test_a_newer_python_is_found_although_one_before_it_does_not_run(
-    tmp_path: Path, newer: Path
-) -> None:
-    """As pyenv has it: every version has a name in its path, and not every one of them runs."""
+def test_python_that_does_not_run_is_skipped(tmp_path: Path, newer: Path) -> None:
+    """As with pyenv: a shim exists for every version, but not every one runs."""
     shims = tmp_path / "shims"
     shims.mkdir()
     script(
@@ -255,37 +245,39 @@ def test_a_newer_python_is_found_although_one_before_it_does_not_run(
     (shims / "python3.12").symlink_to(newer)
     home = {"HOME": str(tmp_path), "PATH": f"{shims}:/usr/bin:/bin"}
     found = make("--eval=found: ; @echo '$(CRM_PYTHON)'", "found", **home)
-    assert found.stdout.strip() == sys.executable  # as what runs there says itself
+    assert found.stdout.strip() == sys.executable  # its sys.executable
 
 
-def test_a_newer_python_of_pyenv_is_found(tmp_path: Path, newer: Path) -> None:
+def test_python_of_pyenv_is_found(tmp_path: Path, newer: Path) -> None:
     for version, python in (("3.9.18", Path("/bin/false")), ("3.13.0", newer)):
-        there = tmp_path / ".pyenv/versions" / version / "bin"
-        there.mkdir(parents=True)
-        (there / "python").symlink_to(python)
-    tools = tmp_path / "tools"  # and no other Python
+        folder = tmp_path / ".pyenv/versions" / version / "bin"
+        folder.mkdir(parents=True)
+        (folder / "python").symlink_to(python)
+    tools = tmp_path / "tools"  # without a Python
     tools.mkdir()
     for tool in ("echo", "ls", "make", "sort"):
         (tools / tool).symlink_to(shutil.which(tool) or tool)
-    nothing = {"HOME": str(tmp_path), "PATH": str(tools)}
-    found = make("--eval=found: ; @echo '$(CRM_PYTHON)'", "found", **nothing)
+    home = {"HOME": str(tmp_path), "PATH": str(tools)}
+    found = make("--eval=found: ; @echo '$(CRM_PYTHON)'", "found", **home)
     assert found.stdout.strip() == sys.executable
 
 
-def test_without_a_newer_python_it_says_what_to_install_and_goes_on(tmp_path: Path) -> None:
-    code, said = install(tmp_path, "CRM_PYTHON=")
+def test_without_a_newer_python_crm_tests_are_skipped(tmp_path: Path) -> None:
+    code, output = install(tmp_path, "CRM_PYTHON=")
     assert code == 0
-    assert "There is no Python 3.12 or newer, which BottleCRM needs: its tests are skipped." in said
-    assert "make CRM_PYTHON=" in said
+    assert (
+        "There is no Python 3.12 or newer, which BottleCRM needs: its tests are skipped." in output
+    )
+    assert "make CRM_PYTHON=" in output
     assert not (tmp_path / "crms/bottlecrm/.ready").exists()
 
 
-def test_a_named_python_that_will_not_do_is_refused(tmp_path: Path) -> None:
+def test_named_python_that_is_too_old_is_refused(tmp_path: Path) -> None:
     old = script(
         tmp_path / "old",
         f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 11);'
         ' exec(sys.argv[1])" "$2"\n',
     )
-    code, said = install(tmp_path, f"CRM_PYTHON={old}")
+    code, output = install(tmp_path, f"CRM_PYTHON={old}")
     assert code != 0
-    assert "is no Python 3.12 or newer" in said
+    assert "needs Python 3.12 or newer" in output

@@ -1,4 +1,4 @@
-"""The Procfile: honcho starts all of it, a callback goes all the way, SIGTERM leaves nothing."""
+"""The Procfile: honcho starts everything, a callback is delivered, SIGTERM stops everything."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def eventually(what: Callable[[], bool], seconds: float) -> bool:
 
 
 class Honcho:
-    """`honcho start` in a folder of its own. All that it starts carries a mark."""
+    """`honcho start`, with a variable that marks every process it starts."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -72,14 +72,14 @@ class Honcho:
             return False
 
     def processes(self) -> list[str]:
-        """The command lines of everything that carries the mark and has not ended."""
+        """Return the command lines of the running processes with the mark."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if self._mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
                     found.append((folder / "cmdline").read_text().replace("\0", " "))
             except OSError:
-                continue  # it has just ended, or is not ours to look at
+                continue  # it has just ended, or belongs to another user
         return found
 
     def kill(self) -> None:
@@ -101,7 +101,7 @@ def honcho(tmp_path: Path, configure: Configure) -> Iterator[Honcho]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_a_callback_goes_all_the_way_and_nothing_is_left(honcho: Honcho) -> None:
+def test_callback_is_delivered_and_no_process_remains(honcho: Honcho) -> None:
     assert eventually(honcho.is_ready, 30), honcho.output()
     url = callback_url(honcho.url, SECRET, "pbx", "0003*210", "dial-in")
     form = urlencode({"CallID": "procfile-1", "CallerIDNum": "+40721000000"}).encode()
@@ -111,10 +111,10 @@ def test_a_callback_goes_all_the_way_and_nothing_is_left(honcho: Honcho) -> None
     assert eventually(lambda: "call procfile-1" in honcho.output(), 30), honcho.output()
     assert url not in honcho.output()
 
-    # Its processes, and not shells that would keep the signal to themselves.
+    # No shell in between that would not pass the signal on.
     assert not [line for line in honcho.processes() if line.startswith(("sh ", "/bin/sh "))]
     honcho.process.send_signal(signal.SIGTERM)
     honcho.process.wait(15)
     assert eventually(lambda: not honcho.processes(), 10), honcho.processes()
     assert "Traceback" not in honcho.output()
-    assert "SIGKILL" not in honcho.output(), honcho.output()  # each ended by itself in time
+    assert "SIGKILL" not in honcho.output(), honcho.output()  # every process ended in time

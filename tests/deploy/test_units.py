@@ -1,4 +1,4 @@
-"""The systemd units: understood by systemd, hardened, and stopped as a warm shutdown needs."""
+"""The systemd units are valid, hardened, and stop workers gracefully."""
 
 import re
 import shutil
@@ -17,13 +17,13 @@ needs_systemd = pytest.mark.skipif(
 )
 
 
-def test_each_kind_of_process_has_a_unit() -> None:
+def test_receiver_and_worker_have_a_unit() -> None:
     assert [unit.name for unit in UNITS] == ["offhook-web.service", "offhook-worker.service"]
 
 
 @pytest.fixture
 def installed(tmp_path: Path) -> list[str]:
-    """The units, calling an `offhook` that is there: systemd checks that, too."""
+    """Return the units with an existing `offhook`: systemd checks that the command exists."""
     offhook = Path(sys.executable).parent / "offhook"
     paths = []
     for unit in UNITS:
@@ -34,17 +34,17 @@ def installed(tmp_path: Path) -> list[str]:
 
 
 @needs_systemd
-def test_systemd_finds_nothing_to_say_about_them(installed: list[str]) -> None:
+def test_systemd_accepts_the_units_without_a_warning(installed: list[str]) -> None:
     answer = subprocess.run(
         ["systemd-analyze", "verify", *installed], capture_output=True, text=True, check=False
     )
-    # A misspelt key is a warning only, with exit status 0.
+    # For a misspelled key systemd only warns, and exits with 0.
     assert (answer.returncode, answer.stdout + answer.stderr) == (0, "")
 
 
 @needs_systemd
-def test_they_are_hardened(installed: list[str]) -> None:
-    """systemd's own measure, from 0.0 (nothing left to exploit) to 10.0."""
+def test_units_are_hardened(installed: list[str]) -> None:
+    """systemd rates exposure from 0.0 (safe) to 10.0; the threshold 20 means 2.0."""
     for unit in installed:
         answer = subprocess.run(
             ["systemd-analyze", "security", "--offline=yes", "--threshold=20", unit],
@@ -55,11 +55,11 @@ def test_they_are_hardened(installed: list[str]) -> None:
         assert answer.returncode == 0, answer.stdout[-300:]
 
 
-def test_the_worker_has_the_time_that_its_deliveries_may_take() -> None:
+def test_worker_may_finish_its_deliveries_before_it_is_killed() -> None:
     text = (UNITS[0].parent / "offhook-worker.service").read_text()
     found = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
     longest = HandlerSettings(use="console").timeout
     assert found is not None
-    assert int(found[1]) > longest + 10  # what the crew itself waits
-    # To the main process only: its children end in the order that it knows.
+    assert int(found[1]) > longest + 10  # the supervisor's own timeout
+    # Only the main process gets the signal: it stops its children in order.
     assert "\nKillMode=mixed\n" in text

@@ -1,4 +1,4 @@
-"""The command line, called as a person would."""
+"""Run the command line in the process, as typed in a terminal."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ Offhook = Callable[..., Result]
 
 
 async def append(inbox: Inbox, *events: CallEvent) -> None:
-    """Put events into the inbox, as a receiver does, and wake nobody."""
+    """Append events to the inbox as a receiver does, without waking a worker."""
     for event in events:
         partition = partition_of(event, inbox.partitions)
         batch = msgspec.structs.replace(batch_of(event), partition=partition)
@@ -24,10 +24,10 @@ async def append(inbox: Inbox, *events: CallEvent) -> None:
 
 @pytest.fixture
 def offhook(monkeypatch: pytest.MonkeyPatch) -> Offhook:
-    """Call it with the arguments; `input` is what is typed."""
+    """Run `offhook` with arguments; `input` is what the user types."""
     monkeypatch.setenv("COLUMNS", "120")
 
-    def run(*arguments: str, input: str = "") -> Result:  # noqa: A002 - CliRunner's word
+    def run(*arguments: str, input: str = "") -> Result:  # noqa: A002 - CliRunner's name
         return CliRunner().invoke(app, arguments, input=input, prog_name="offhook")
 
     return run

@@ -27,7 +27,7 @@ def bench(redis_url: str, configure: Configure, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def placed(bench: Bench) -> dict[str, PlacedCall]:
-    """One that was answered, one that was missed, one that goes on, and one of two days ago."""
+    """An answered, a missed and a live call, and a missed call from two days ago."""
     made = {
         "answered": bench.place("answered", seed=1, ago=timedelta(hours=3)),
         "missed": bench.place("missed", seed=2, ago=timedelta(hours=2)),
@@ -44,7 +44,7 @@ def listed(offhook: Offhook, *options: str) -> list[str]:
     return [call["id"] for call in json.loads(result.stdout)]
 
 
-def test_the_calls_of_the_last_day_are_listed_the_newest_first(
+def test_calls_of_the_last_day_are_listed_newest_first(
     placed: dict[str, PlacedCall], offhook: Offhook
 ) -> None:
     newest_first = [placed[name].id for name in ("live", "missed", "answered")]
@@ -66,13 +66,13 @@ def test_the_calls_of_the_last_day_are_listed_the_newest_first(
         (("--extension", "0003*999"), []),
     ],
 )
-def test_they_are_filtered(
+def test_options_filter_the_list(
     options: tuple[str, ...], names: list[str], placed: dict[str, PlacedCall], offhook: Offhook
 ) -> None:
     assert listed(offhook, *options) == [placed[name].id for name in names]
 
 
-def test_a_number_is_found_by_its_last_digits_on_either_side(
+def test_number_filter_matches_last_digits_of_caller_and_called(
     placed: dict[str, PlacedCall], offhook: Offhook
 ) -> None:
     [_, _, call] = json.loads(offhook("calls", "--json").stdout)
@@ -82,19 +82,19 @@ def test_a_number_is_found_by_its_last_digits_on_either_side(
     assert listed(offhook, "--number", "999999999") == []
 
 
-def test_a_number_without_a_digit_is_refused(configure: Configure, offhook: Offhook) -> None:
+def test_number_without_digits_is_refused(configure: Configure, offhook: Offhook) -> None:
     configure()
     result = offhook("calls", "--number", "abc")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "--number: 'abc' contains no digit\n"
 
 
-def test_that_there_are_more_is_told(placed: dict[str, PlacedCall], offhook: Offhook) -> None:
+def test_truncated_list_is_reported(placed: dict[str, PlacedCall], offhook: Offhook) -> None:
     assert "More than 2 calls match" in offhook("calls", "--most", "2").stderr
     assert offhook("calls", "--most", "3").stderr == ""
 
 
-def test_one_is_shown_with_its_legs_and_events(
+def test_call_is_shown_with_legs_and_events(
     placed: dict[str, PlacedCall], offhook: Offhook
 ) -> None:
     for name in (f"main/{placed['answered'].id}", placed["answered"].id):
@@ -106,7 +106,7 @@ def test_one_is_shown_with_its_legs_and_events(
             assert f"  {callback.type.label:<9}  {callback.extension} " in result.stdout
 
 
-def test_one_that_is_not_kept_is_told(placed: dict[str, PlacedCall], offhook: Offhook) -> None:
+def test_unknown_call_is_reported(placed: dict[str, PlacedCall], offhook: Offhook) -> None:
     result = offhook("call", "main/nonsense")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "offhook calls --since" in result.stderr

@@ -1,4 +1,4 @@
-"""What all commands share."""
+"""Behavior that all commands share: help, configuration faults, an unreachable Redis."""
 
 import re
 import subprocess
@@ -10,61 +10,46 @@ from offhook_cli import COMMANDS
 from tests.conftest import Configure
 from tests.offhook_cli.conftest import Offhook
 
-NOBODY = "redis://user:the-password@127.0.0.1:1/0"  # nothing listens on port 1
+UNREACHABLE = "redis://user:the-password@127.0.0.1:1/0"  # nothing listens on port 1
+WITH_EXAMPLES = (
+    *("init", "url", "serve", "work", "lookup", "status", "replay"),
+    *("setup", "setup show", "setup check", "setup export", "setup apply"),
+    *("dead list", "dead show", "dead retry", "dead discard"),
+    *("quarantine list", "quarantine show", "quarantine clear", "handlers", "handlers show"),
+)
 
 
-def test_help_names_every_command_in_a_whole_sentence(offhook: Offhook) -> None:
+def test_help_lists_every_command_with_its_whole_sentence(offhook: Offhook) -> None:
     shown = offhook("--help").stdout
     for name, sentence in COMMANDS.items():
         assert f"  {name:<10}  {sentence}\n" in shown
 
 
-def test_nothing_at_all_shows_the_help(offhook: Offhook) -> None:
+def test_no_arguments_show_the_help(offhook: Offhook) -> None:
     assert offhook("--help").stdout in offhook().output
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help(name: str, offhook: Offhook) -> None:
-    result = offhook(name, "--help")
-    assert result.exit_code == 0
-    assert f"Usage: offhook {name}" in result.stdout
+def test_every_command_has_help(offhook: Offhook) -> None:
+    for name in COMMANDS:
+        result = offhook(name, "--help")
+        assert result.exit_code == 0, name
+        assert f"Usage: offhook {name}" in result.stdout
 
 
-@pytest.mark.parametrize("group", ["sandbox", "setup", "handlers", "calls", "dead", "quarantine"])
-def test_help_of_a_group_names_its_commands_in_whole_sentences(
-    group: str, offhook: Offhook, monkeypatch: pytest.MonkeyPatch
+def test_help_of_a_group_lists_its_commands_with_whole_sentences(
+    offhook: Offhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    shown = offhook(group, "--help").stdout
-    assert "completion" not in shown
-    assert not re.search(r"^  \w.*\.\.\.$", shown, re.MULTILINE)
+    for group in ("sandbox", "setup", "handlers", "calls", "dead", "quarantine"):
+        shown = offhook(group, "--help").stdout
+        assert "completion" not in shown
+        assert not re.search(r"^  \w.*\.\.\.$", shown, re.MULTILINE), group
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        *(
-            "init",
-            "setup",
-            "setup show",
-            "setup check",
-            "setup export",
-            "setup apply",
-            "url",
-            "serve",
-            "work",
-            "handlers",
-            "lookup",
-            "status",
-            "replay",
-        ),
-        *("dead list", "dead show", "dead retry", "dead discard"),
-        *("quarantine list", "quarantine show", "quarantine clear", "handlers show"),
-    ],
-)
-def test_help_has_examples(command: str, offhook: Offhook) -> None:
-    _, examples = offhook(*command.split(), "--help").stdout.split("Examples:\n")
-    assert examples.startswith(f"    offhook {command}")
+def test_help_has_examples(offhook: Offhook) -> None:
+    for command in WITH_EXAMPLES:
+        _, examples = offhook(*command.split(), "--help").stdout.split("Examples:\n")
+        assert examples.startswith(f"    offhook {command}")
 
 
 def test_help_imports_no_command() -> None:
@@ -83,19 +68,19 @@ def test_help_imports_no_command() -> None:
     assert not imported & {"apprise", "sqlalchemy", "uvicorn", "rq", "rich", "workers", "receiver"}
 
 
-def test_the_version_is_the_package_s(offhook: Offhook) -> None:
+def test_version_option_prints_the_package_version(offhook: Offhook) -> None:
     result = offhook("--version")
     assert (result.exit_code, result.stdout) == (0, "offhook 0.1.0\n")
 
 
-def test_an_unknown_command_is_a_usage_error(offhook: Offhook) -> None:
+def test_unknown_command_is_a_usage_error(offhook: Offhook) -> None:
     result = offhook("repaly")
     assert result.exit_code == 2
     assert "repaly" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["serve", "work", "status", "dead list", "url main 0003*210"])
-def test_a_wrong_configuration_is_told_line_by_line(
+def test_faults_of_the_configuration_are_one_line_each(
     command: str, configure: Configure, offhook: Offhook
 ) -> None:
     configure(partitions=0, keep_days=-1.0)
@@ -114,10 +99,10 @@ def test_a_wrong_configuration_is_told_line_by_line(
         "replay --handler screen --since 1h --yes",
     ],
 )
-def test_redis_away_is_one_sentence_without_the_password(
+def test_unreachable_redis_is_one_sentence_without_the_password(
     command: str, configure: Configure, offhook: Offhook
 ) -> None:
-    configure('[handlers.screen]\nuse = "console"\n', redis_url=NOBODY)
+    configure('[handlers.screen]\nuse = "console"\n', redis_url=UNREACHABLE)
     result = offhook(*command.split())
     assert result.exit_code == 1
     assert result.stderr == (
@@ -126,7 +111,7 @@ def test_redis_away_is_one_sentence_without_the_password(
     assert result.stdout == ""
 
 
-def test_a_bug_is_not_dressed_up(
+def test_unexpected_errors_are_raised(
     configure: Configure, offhook: Offhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure()

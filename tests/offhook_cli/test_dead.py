@@ -1,4 +1,4 @@
-"""What `offhook dead` prints. `test_dead_letters.py` tests what it does."""
+"""The output of `offhook dead`. `test_dead_letters.py` tests its effects."""
 
 import json
 from collections.abc import Iterator
@@ -38,11 +38,11 @@ def bury(rq: redis.Redis, one: CallEvent, handler: str = "crm") -> None:
     queues.bury(rq, handler, one, attempt=3, error=f"answered [b]410{ESCAPE}", trace="Trace:\n  x")
 
 
-def there(offhook: Offhook) -> list[str]:
+def listed(offhook: Offhook) -> list[str]:
     return [letter["id"] for letter in json.loads(offhook("dead", "list", "--json").stdout)]
 
 
-def test_list_tells_which_event_and_why(rq: redis.Redis, offhook: Offhook) -> None:
+def test_list_shows_event_and_error(rq: redis.Redis, offhook: Offhook) -> None:
     lines = offhook("dead", "list", "--extension", "0003*299").stdout.splitlines()
     assert lines[:2] == [letter_id(OTHER), "  dial-in of 0003*299, call main/call-2"]
     assert lines[2].startswith("  answered [b]410\N{REPLACEMENT CHARACTER}[31m (3 attempts, died ")
@@ -60,104 +60,103 @@ def test_list_tells_which_event_and_why(rq: redis.Redis, offhook: Offhook) -> No
         (["--call", "call-1", "--type", "dial-in"], 1),
     ],
 )
-def test_list_filters(rq: redis.Redis, offhook: Offhook, options: list[str], expected: int) -> None:
+def test_options_filter_the_list(
+    rq: redis.Redis, offhook: Offhook, options: list[str], expected: int
+) -> None:
     result = offhook("dead", "list", "--json", *options)
     assert len(json.loads(result.stdout)) == expected
 
 
-def test_list_for_programs_has_the_whole_event(rq: redis.Redis, offhook: Offhook) -> None:
+def test_json_list_has_the_whole_event(rq: redis.Redis, offhook: Offhook) -> None:
     [letter] = json.loads(offhook("dead", "list", "--json", "--call", "call-2").stdout)
     assert letter["event"] == OTHER.as_dict()
     assert letter["error"] == f"answered [b]410{ESCAPE}"
     assert datetime.fromisoformat(letter["died"]).tzinfo is not None
 
 
-def test_none_is_said_beside_the_result(configure: Configure, offhook: Offhook) -> None:
+def test_empty_list_is_reported_on_stderr(configure: Configure, offhook: Offhook) -> None:
     configure()
     result = offhook("dead", "list")
     assert (result.stdout, result.stderr) == ("", "No dead letters.\n")
     assert offhook("dead", "list", "--json").stdout == "[]\n"
 
 
-def test_what_a_handler_gives_as_its_reason_needs_no_traceback(
-    rq: redis.Redis, offhook: Offhook
-) -> None:
+def test_traceback_is_shown_only_for_unexpected_errors(rq: redis.Redis, offhook: Offhook) -> None:
     for n, reason in enumerate(("offhook.errors.PermanentError: gone", "KeyError: 'x'")):
         trace = f"Traceback (most recent call last):\n  File ...\n{reason}\n"
         queues.bury(rq, "crm", event(n=n), attempt=1, error=reason, trace=trace)
-    *_, said, bug = json.loads(offhook("dead", "list", "--json").stdout)
-    assert "Traceback" not in offhook("dead", "show", said["id"]).stdout
+    *_, expected, bug = json.loads(offhook("dead", "list", "--json").stdout)
+    assert "Traceback" not in offhook("dead", "show", expected["id"]).stdout
     assert "Traceback" in offhook("dead", "show", bug["id"]).stdout
-    assert (
-        "Traceback" in json.loads(offhook("dead", "show", said["id"], "--json").stdout)["traceback"]
-    )
+    as_json = json.loads(offhook("dead", "show", expected["id"], "--json").stdout)
+    assert "Traceback" in as_json["traceback"]
 
 
-def test_show_has_the_event_and_the_traceback(rq: redis.Redis, offhook: Offhook) -> None:
+def test_show_prints_event_and_traceback(rq: redis.Redis, offhook: Offhook) -> None:
     shown = offhook("dead", "show", letter_id(HUNG_UP)).stdout
     assert "CallID:           call-1\n" in shown
     assert shown.endswith("\n\nTrace:\n  x\n")
     assert ESCAPE not in shown
-    told = json.loads(offhook("dead", "show", letter_id(HUNG_UP), "--json").stdout)
-    assert told["traceback"] == "Trace:\n  x"
+    letter = json.loads(offhook("dead", "show", letter_id(HUNG_UP), "--json").stdout)
+    assert letter["traceback"] == "Trace:\n  x"
 
 
-def test_an_unknown_id_is_told_and_nothing_is_done(rq: redis.Redis, offhook: Offhook) -> None:
+def test_unknown_id_is_reported_and_changes_nothing(rq: redis.Redis, offhook: Offhook) -> None:
     for command in ("show", "retry", "discard"):
         arguments = ["crm-0"] if command == "show" else [letter_id(OTHER), "crm-0", "--yes"]
         result = offhook("dead", command, *arguments)
         assert result.exit_code == 1
-        assert result.stderr == ("There is no dead letter crm-0: see `offhook dead list`.\n")
-    assert len(there(offhook)) == 3
+        assert result.stderr == "There is no dead letter crm-0: see `offhook dead list`.\n"
+    assert len(listed(offhook)) == 3
 
 
-def test_retry_asks_with_the_number(rq: redis.Redis, offhook: Offhook) -> None:
+def test_retry_asks_for_confirmation(rq: redis.Redis, offhook: Offhook) -> None:
     result = offhook("dead", "retry", "--call", "call-1", input="n\n")
     assert result.exit_code == 1
     assert "Retry 2 dead letters? [y/N]" in result.stderr
-    assert len(there(offhook)) == 3
+    assert len(listed(offhook)) == 3
 
 
-def test_retry_sends_them_again(rq: redis.Redis, offhook: Offhook) -> None:
+def test_retry_redelivers_in_order(rq: redis.Redis, offhook: Offhook) -> None:
     result = offhook("dead", "retry", "--call", "call-1", input="y\n")
     assert result.exit_code == 0
     assert result.stdout.endswith("Retried 2 dead letters.\n")
-    assert there(offhook) == [letter_id(OTHER)]
-    # The second event of the call waits behind the first, which is being delivered.
+    assert listed(offhook) == [letter_id(OTHER)]
+    # The second event of the call waits until the first is delivered.
     queue = queues.queue(queues.redeliver_queue("crm"), rq)
     assert queue.job_ids == [letter_id(min(ANSWERED, HUNG_UP, key=lambda each: each.id))]
 
 
 @pytest.mark.parametrize("command", ["retry", "discard"])
-def test_all_of_them_must_be_said(command: str, rq: redis.Redis, offhook: Offhook) -> None:
+def test_selecting_all_needs_all_option(command: str, rq: redis.Redis, offhook: Offhook) -> None:
     result = offhook("dead", command, "--yes")
     assert result.exit_code == 2
     assert "--all" in result.stderr
     assert offhook("dead", command, letter_id(OTHER), "--call", "call-1", "--yes").exit_code == 2
-    assert len(there(offhook)) == 3
+    assert len(listed(offhook)) == 3
     assert offhook("dead", command, "--all", "--yes").exit_code == 0
-    assert there(offhook) == []
+    assert listed(offhook) == []
 
 
-def test_retry_refuses_what_nobody_would_deliver(rq: redis.Redis, offhook: Offhook) -> None:
+def test_retry_refuses_unconfigured_handler(rq: redis.Redis, offhook: Offhook) -> None:
     bury(rq, event("call-9"), handler="gone")
     result = offhook("dead", "retry", "--all", "--yes")
     assert result.exit_code == 1
     assert result.stderr == "gone: no longer configured, so nothing can be delivered.\n"
-    assert len(there(offhook)) == 4
+    assert len(listed(offhook)) == 4
     assert offhook("dead", "discard", "--handler", "gone", "--yes").exit_code == 0
 
 
-def test_discard_asks_and_forgets(rq: redis.Redis, offhook: Offhook) -> None:
+def test_discard_asks_and_deletes(rq: redis.Redis, offhook: Offhook) -> None:
     refused = offhook("dead", "discard", letter_id(OTHER), input="\n")
     assert "Delete 1 dead letter for good? [y/N]" in refused.stderr
-    assert letter_id(OTHER) in there(offhook)
+    assert letter_id(OTHER) in listed(offhook)
     result = offhook("dead", "discard", letter_id(OTHER), input="y\n")
     assert result.stdout.endswith("Deleted 1 dead letter.\n")
-    assert letter_id(OTHER) not in there(offhook)
+    assert letter_id(OTHER) not in listed(offhook)
     assert queues.queue(queues.redeliver_queue("crm"), rq).job_ids == []
 
 
-def test_a_filter_that_finds_none_is_no_error(rq: redis.Redis, offhook: Offhook) -> None:
+def test_filter_without_matches_succeeds(rq: redis.Redis, offhook: Offhook) -> None:
     result = offhook("dead", "retry", "--handler", "chat", "--yes")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No dead letters.\n")

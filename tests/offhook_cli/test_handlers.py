@@ -50,10 +50,10 @@ class Sample(Handler):
     made: str = field(init=False, default="in the class")
 
     async def handle(self, event: CallEvent, context: Context) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
-def test_options_are_told_as_one_writes_them() -> None:
+def test_options_are_described_as_written_in_toml() -> None:
     assert options(Sample) == (
         Option("url", "text", True, None, "where to"),
         Option("key", "text", False, None, ""),
@@ -65,7 +65,9 @@ def test_options_are_told_as_one_writes_them() -> None:
     )
 
 
-def test_what_is_installed_and_configured_is_listed(configure: Configure, offhook: Offhook) -> None:
+def test_installed_and_configured_handlers_are_listed(
+    configure: Configure, offhook: Offhook
+) -> None:
     configure(TWO)
     result = offhook("handlers")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -74,11 +76,11 @@ def test_what_is_installed_and_configured_is_listed(configure: Configure, offhoo
     assert "dial-in, hangup; incoming calls; of 0003*2??; PBX main" in " ".join(
         result.stdout.split()
     )
-    assert " raw " in result.stdout  # what one that says nothing gets
+    assert " raw " in result.stdout  # the default of a handler without `events`
     assert "the-password" not in result.stdout
 
 
-def test_what_would_be_sent_can_be_seen(configure: Configure, offhook: Offhook) -> None:
+def test_preview_shows_what_would_be_sent(configure: Configure, offhook: Offhook) -> None:
     configure(
         TWO
         + """
@@ -90,8 +92,8 @@ urls = "json://127.0.0.1:9"
 body = "{{ caller }} rang for {{ call.ring_seconds | int }} s"
 """
     )
-    one = offhook("handlers", "preview", "missed", "--event", "missed-call")
-    assert one.stdout.splitlines() == [
+    single = offhook("handlers", "preview", "missed", "--event", "missed-call")
+    assert single.stdout.splitlines() == [
         "--- missed-call",
         "missed-call 0003*210",
         "Jane Doe (+40211234567) rang for 20 s",
@@ -106,14 +108,14 @@ body = "{{ caller }} rang for {{ call.ring_seconds | int }} s"
     )
 
 
-def test_the_same_for_programs(configure: Configure, offhook: Offhook) -> None:
+def test_json_lists_handlers_without_options(configure: Configure, offhook: Offhook) -> None:
     configure(TWO)
-    told = json.loads(offhook("handlers", "--json").stdout)
-    assert [each["name"] for each in told["installed"]] == list(installed("handlers"))
-    assert all(each["package"] == "offhook" and each["help"] for each in told["installed"])
-    assert told["configured"]["screen"]["retry"] == []
-    assert "options" not in told["configured"]["crm"]
-    assert told["problems"] == []
+    listed = json.loads(offhook("handlers", "--json").stdout)
+    assert [each["name"] for each in listed["installed"]] == list(installed("handlers"))
+    assert all(each["package"] == "offhook" and each["help"] for each in listed["installed"])
+    assert listed["configured"]["screen"]["retry"] == []
+    assert "options" not in listed["configured"]["crm"]
+    assert listed["problems"] == []
 
 
 LOOKUPS = """
@@ -127,19 +129,19 @@ options.token = "the-password"
 """
 
 
-def test_lookups_are_listed_too(configure: Configure, offhook: Offhook) -> None:
+def test_lookups_are_listed(configure: Configure, offhook: Offhook) -> None:
     folder = configure().parent
     (folder / "staff.csv").write_text("number,name\n")
     configure(LOOKUPS.format(folder=folder))
     result = offhook("handlers")
     assert (result.exit_code, result.stderr) == (0, "")
-    _, _, told = result.stdout.partition("\nLookups find the caller")
+    _, _, lookups = result.stdout.partition("\nLookups find the caller")
     for name in installed("lookups"):
-        assert f"\n {name} " in told
-    words = " ".join(told.split())
+        assert f"\n {name} " in lookups
+    words = " ".join(lookups.split())
     assert "name use timeout cached" in words
     assert "staff csv 2 s no crm hubspot 1.5 s 300 s" in words
-    assert "the-password" not in told
+    assert "the-password" not in lookups
     as_json = json.loads(offhook("handlers", "--json").stdout)
     assert [each["name"] for each in as_json["lookups"]["installed"]] == list(installed("lookups"))
     assert as_json["lookups"]["configured"]["crm"]["timeout"] == 1.5
@@ -150,9 +152,7 @@ def test_lookups_are_listed_too(configure: Configure, offhook: Offhook) -> None:
         assert all(option["description"] for option in each["options"])
 
 
-def test_what_is_wrong_with_a_lookup_is_told_with_its_key(
-    configure: Configure, offhook: Offhook
-) -> None:
+def test_faults_of_lookups_name_the_key(configure: Configure, offhook: Offhook) -> None:
     folder = configure().parent
     configure(
         LOOKUPS.format(folder=folder)
@@ -179,7 +179,7 @@ use = "json:dumps"
     )
 
 
-def test_everything_wrong_is_told_with_its_key(configure: Configure, offhook: Offhook) -> None:
+def test_faults_of_handlers_name_the_key(configure: Configure, offhook: Offhook) -> None:
     configure(WRONG)
     result = offhook("handlers")
     assert result.exit_code == 1
@@ -187,12 +187,12 @@ def test_everything_wrong_is_told_with_its_key(configure: Configure, offhook: Of
     assert first.startswith("! handlers.crm.options.url: ")
     assert second == "! handlers.crm.options.urll: there is no such option"
     assert third.startswith("! handlers.chat.use: no handler is called 'sms': installed are ")
-    told = offhook("handlers", "--json")
-    assert told.exit_code == 1
-    assert len(json.loads(told.stdout)["problems"]) == 3
+    as_json = offhook("handlers", "--json")
+    assert as_json.exit_code == 1
+    assert len(json.loads(as_json.stdout)["problems"]) == 3
 
 
-def test_without_a_configuration_it_tells_what_there_is(
+def test_without_configuration_installed_handlers_are_listed(
     configure: Configure, offhook: Offhook
 ) -> None:
     result = offhook("handlers")
@@ -201,16 +201,16 @@ def test_without_a_configuration_it_tells_what_there_is(
     assert "! OFFHOOK_CONFIG: there is no file" in result.stderr
 
 
-def test_one_is_shown_with_its_options(offhook: Offhook) -> None:
+def test_handler_is_shown_with_its_options(offhook: Offhook) -> None:
     shown = offhook("handlers", "show", "webhook")
     assert shown.exit_code == 0
     assert shown.stdout.startswith("webhook, from the package offhook\n\nPOST every event")
     assert "default: 10.0" in shown.stdout
-    told = json.loads(offhook("handlers", "show", "webhook", "--json").stdout)
-    assert {option["name"]: option["required"] for option in told["options"]}["url"] is True
+    described = json.loads(offhook("handlers", "show", "webhook", "--json").stdout)
+    assert {option["name"]: option["required"] for option in described["options"]}["url"] is True
 
 
-def test_a_lookup_is_shown_with_its_options(offhook: Offhook) -> None:
+def test_lookup_is_shown_with_its_options(offhook: Offhook) -> None:
     shown = offhook("handlers", "show", "csv")
     assert shown.stdout.startswith("csv, a lookup from the package offhook\n\nFind names in a CSV")
     both = offhook("handlers", "show", "sql").stdout
@@ -220,14 +220,14 @@ def test_a_lookup_is_shown_with_its_options(offhook: Offhook) -> None:
     assert json.loads(offhook("handlers", "show", "csv", "--json").stdout)["name"] == "csv"
 
 
-def test_every_option_of_the_built_in_handlers_is_described(offhook: Offhook) -> None:
+def test_options_of_built_in_handlers_are_described(offhook: Offhook) -> None:
     for each in json.loads(offhook("handlers", "--json").stdout)["installed"]:
         assert each["problem"] is None
         for option in each["options"]:
             assert option["description"], f"{each['name']}: {option['name']}"
 
 
-def test_one_that_is_not_installed_is_told(offhook: Offhook) -> None:
+def test_showing_an_unknown_handler_lists_the_known_ones(offhook: Offhook) -> None:
     result = offhook("handlers", "show", "sms")
     assert result.exit_code == 1
     assert result.stderr.startswith(
@@ -235,13 +235,13 @@ def test_one_that_is_not_installed_is_told(offhook: Offhook) -> None:
     )
 
 
-def test_a_broken_plugin_does_not_hide_the_others(
+def test_broken_plugin_does_not_hide_the_others(
     offhook: Offhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(use: str) -> None:
         raise SyntaxError("never closed")
 
     monkeypatch.setattr("offhook_cli.handlers.load_handler", broken)
-    told = json.loads(offhook("handlers", "--json").stdout)
-    assert {each["problem"] for each in told["installed"]} == {"never closed"}
+    listed = json.loads(offhook("handlers", "--json").stdout)
+    assert {each["problem"] for each in listed["installed"]} == {"never closed"}
     assert "never closed" in offhook("handlers", "show", "console").stdout

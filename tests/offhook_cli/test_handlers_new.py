@@ -1,4 +1,4 @@
-"""`offhook handlers new`, and the tutorial: run as a reader would, but without a network."""
+"""`offhook handlers new` and the tutorial, run as written but without a network."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from tests.offhook_cli.conftest import Offhook
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
 PORTS = ("6379", "8080", "8091")  # the server, the receiver, the CRM
-LOOKS = ("offhook status", "cat crm.log")  # what a reader looks at until it is so
+POLLED = ("offhook status", "cat crm.log")  # commands a reader repeats until they show it
 FILES = {"README.md", "my_crm.py", "pyproject.toml", "test_my_crm.py"}
 
 
@@ -31,21 +31,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def offline() -> dict[str, str]:
-    """An environment in which pip finds our packages installed, and asks no index for others."""
+    """Return an environment in which pip uses installed packages and asks no index."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OFFHOOK_")}
     return kept | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": sysconfig.get_path("purelib"),
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_NO_INDEX": "1",
-        "PIP_NO_BUILD_ISOLATION": "false",  # pip's word for: without
+        "PIP_NO_BUILD_ISOLATION": "false",  # pip reads this as: no isolation
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "COLUMNS": "120",
     }
 
 
 def run(*command: str, folder: Path, **environment: str) -> str:
-    """What the command prints. It must succeed."""
+    """Run a command that must succeed, and return its output."""
     done = subprocess.run(
         command,
         cwd=folder,
@@ -60,18 +60,18 @@ def run(*command: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_what_it_writes_installs_passes_its_tests_and_is_found(
+def test_new_project_installs_passes_its_tests_and_is_listed(
     offhook: Offhook, folder: Path
 ) -> None:
     result = offhook("handlers", "new", "acme_phone_log")
     assert (result.exit_code, result.stderr) == (0, "")
-    project, there = folder / "acme_phone_log", folder / "there"
-    into = ("--no-deps", "--target", str(there))
+    project, site = folder / "acme_phone_log", folder / "site"
+    into = ("--no-deps", "--target", str(site))
     run(sys.executable, "-m", "pip", "install", "--quiet", *into, str(project), folder=folder)
-    assert (there / "acme_phone_log.py").is_file()
-    assert not (there / "test_acme_phone_log.py").exists()
+    assert (site / "acme_phone_log.py").is_file()
+    assert not (site / "test_acme_phone_log.py").exists()
 
-    path = f"{there}:{ROOT}:{sysconfig.get_path('purelib')}"
+    path = f"{site}:{ROOT}:{sysconfig.get_path('purelib')}"
     options = ("-q", "-p", "no:cacheprovider", "-W", "error", "--rootdir", str(project))
     tested = run(
         sys.executable, "-m", "pytest", *options, str(project), folder=folder, PYTHONPATH=path
@@ -89,7 +89,7 @@ def test_what_it_writes_installs_passes_its_tests_and_is_found(
     assert re.search(r"^ *url +text +where calls are logged", shown, re.MULTILINE)
 
 
-def test_nothing_but_its_name_is_left_of_the_template(offhook: Offhook, folder: Path) -> None:
+def test_new_project_uses_its_own_name_everywhere(offhook: Offhook, folder: Path) -> None:
     offhook("handlers", "new", "acme")
     texts = {path.name: path.read_text() for path in (folder / "acme").iterdir()}
     assert set(texts) == {name.replace("my_crm", "acme") for name in FILES}
@@ -97,7 +97,7 @@ def test_nothing_but_its_name_is_left_of_the_template(offhook: Offhook, folder: 
     assert "class Acme(Handler):" in texts["acme.py"]
 
 
-def test_what_it_writes_is_as_our_own_code_is(offhook: Offhook, folder: Path) -> None:
+def test_new_project_passes_ruff(offhook: Offhook, folder: Path) -> None:
     offhook("handlers", "new", "my_crm")
     run(
         *(sys.executable, "-m", "ruff", "check", "--isolated", "--line-length", "100"),
@@ -111,18 +111,18 @@ def test_what_it_writes_is_as_our_own_code_is(offhook: Offhook, folder: Path) ->
     )
 
 
-def test_it_says_what_to_do_next(offhook: Offhook, folder: Path) -> None:
-    said = offhook("handlers", "new", "my_crm").stdout
+def test_new_project_prints_files_and_next_steps(offhook: Offhook, folder: Path) -> None:
+    printed = offhook("handlers", "new", "my_crm").stdout
     for path in sorted((folder / "my_crm").iterdir()):
-        assert f"  {path.relative_to(folder)}\n" in said
-    assert "pip install --editable ./my_crm\n" in said
-    assert 'use = "my_crm"\n' in said
+        assert f"  {path.relative_to(folder)}\n" in printed
+    assert "pip install --editable ./my_crm\n" in printed
+    assert 'use = "my_crm"\n' in printed
 
 
-@pytest.mark.parametrize("there", ["file", "folder"])
-def test_nothing_is_overwritten(there: str, offhook: Offhook, folder: Path) -> None:
+@pytest.mark.parametrize("existing", ["file", "folder"])
+def test_nothing_is_overwritten(existing: str, offhook: Offhook, folder: Path) -> None:
     path = folder / "my_crm"
-    path.write_text("mine") if there == "file" else path.mkdir()
+    path.write_text("mine") if existing == "file" else path.mkdir()
     result = offhook("handlers", "new", "my_crm")
     assert result.exit_code == 1
     assert result.stderr == "my_crm already exists; nothing was written.\n"
@@ -140,18 +140,14 @@ def test_nothing_is_overwritten(there: str, offhook: Offhook, folder: Path) -> N
         ("handler", "a class Handler would clash"),
     ],
 )
-def test_a_name_that_would_not_work_is_refused(
-    name: str, problem: str, offhook: Offhook, folder: Path
-) -> None:
+def test_unusable_name_is_refused(name: str, problem: str, offhook: Offhook, folder: Path) -> None:
     result = offhook("handlers", "new", name)
     assert result.exit_code == 1
     assert problem in result.stderr
     assert not list(folder.iterdir())
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(
-    offhook: Offhook, folder: Path
-) -> None:
+def test_unwritable_folder_is_one_sentence(offhook: Offhook, folder: Path) -> None:
     gone = folder / "gone"
     gone.mkdir()
     os.chdir(gone)
@@ -162,7 +158,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(
 
 
 class Shell:
-    """A bash that a reader types into."""
+    """A bash that reads commands as a reader would type them."""
 
     def __init__(self, folder: Path) -> None:
         self._bash = subprocess.Popen(
@@ -177,7 +173,7 @@ class Shell:
         )
 
     def __call__(self, command: str) -> str:
-        """What a command prints, until it has ended well."""
+        """Run a command that must succeed, and return its output."""
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
         self._bash.stdin.write(f'{command}\necho "[$?]"\n')
@@ -191,7 +187,7 @@ class Shell:
         raise AssertionError(f"the shell ended: {command}\n{printed}")
 
     def close(self) -> None:
-        """End the shell, and whatever a failed test has left running in it."""
+        """Kill the shell, and processes that a failed test left running in it."""
         with suppress(subprocess.TimeoutExpired):
             self._bash.communicate("kill $(jobs -p) 2>/dev/null; wait\n", timeout=20)
         with suppress(ProcessLookupError):
@@ -207,7 +203,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 
 def commands(page: str) -> list[tuple[str, str]]:
-    """The commands of its console blocks, each with what is shown of its output."""
+    """Return the commands of the console blocks, each with the output shown."""
     found = []
     for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
@@ -221,8 +217,8 @@ def listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_the_tutorial_leads_to_a_delivered_event(tmp_path: Path, shell: Shell) -> None:
-    """Every command as it is written, but for ports: somebody may have those."""
+def test_tutorial_leads_to_a_delivered_event(tmp_path: Path, shell: Shell) -> None:
+    """Run every command as written, except for ports, which may be in use."""
     page, ports = PAGE, {port: free_port() for port in PORTS}
     for port, free in ports.items():
         page = page.replace(port, str(free))
@@ -233,11 +229,11 @@ def test_the_tutorial_leads_to_a_delivered_event(tmp_path: Path, shell: Shell) -
     (tmp_path / "crm.py").write_text(program)
     for command, shown in commands(page):
         if command == "offhook status":
-            wait_until(lambda: all(map(listening, ports.values())), "all have started")
+            wait_until(lambda: all(map(listening, ports.values())), "all servers listen")
         expected = re.compile(".*".join(map(re.escape, shown.strip().split("..."))), re.DOTALL)
         printed = shell(command).strip()
         deadline = time.monotonic() + 40
-        while command in LOOKS and not expected.fullmatch(printed) and time.monotonic() < deadline:
+        while command in POLLED and not expected.fullmatch(printed) and time.monotonic() < deadline:
             time.sleep(0.5)
             printed = shell(command).strip()
         assert expected.fullmatch(printed), f"{command}\n{printed}"

@@ -22,9 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_it_writes_is_a_configuration_with_all_defaults(
-    offhook: Offhook, folder: Path
-) -> None:
+def test_written_configuration_has_all_defaults(offhook: Offhook, folder: Path) -> None:
     assert offhook("init").exit_code == 0
     settings = load_settings()
     assert settings.model_dump(exclude={"secret", "handlers"}) == Settings.model_construct(
@@ -34,7 +32,7 @@ def test_what_it_writes_is_a_configuration_with_all_defaults(
     assert faults(plug_handler, settings.handlers) == []
 
 
-def test_the_secret_is_long_and_nobody_else_s(offhook: Offhook, folder: Path) -> None:
+def test_secret_is_long_and_private(offhook: Offhook, folder: Path) -> None:
     offhook("init")
     path = folder / "offhook.secret"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -49,7 +47,7 @@ def test_two_secrets_differ(offhook: Offhook, folder: Path) -> None:
     assert one.read_text() != two.read_text()
 
 
-def test_uncommented_it_is_still_a_configuration(offhook: Offhook, folder: Path) -> None:
+def test_uncommented_lines_are_valid_settings(offhook: Offhook, folder: Path) -> None:
     offhook("init")
     path = folder / "offhook.toml"
     path.write_text(re.sub(r"^#(?=\S)", "", path.read_text(), flags=re.MULTILINE))
@@ -62,31 +60,33 @@ def test_uncommented_it_is_still_a_configuration(offhook: Offhook, folder: Path)
     assert [plug_lookup(n, t).lifetime for n, t in settings.lookups.items()] == [300, 300]
 
 
-def test_every_setting_is_in_it_with_its_meaning() -> None:
+def test_every_setting_is_listed_with_its_description() -> None:
     text = configuration()
     tables: dict[type[BaseModel], set[str]] = {
         Settings: {"handlers", "lookups", "pbx"},
         HandlerSettings: {"use", "options"},
         LookupSettings: {"use", "options"},
-        PbxSettings: {"token"},  # it stands in a comment, with its meaning
+        PbxSettings: {"token"},  # described in a comment
     }
     for model, elsewhere in tables.items():
         for name, field in model.model_fields.items():
             if name in elsewhere:
                 continue
             comments = re.findall(rf"((?:^# .*\n)+)#?{name}(?:_file)? = ", text, re.MULTILINE)
-            said = [" ".join(re.findall("^# (.*)", each, re.MULTILINE)) for each in comments]
-            assert any(each.endswith(str(field.description)) for each in said), name
+            described = [" ".join(re.findall("^# (.*)", each, re.MULTILINE)) for each in comments]
+            assert any(each.endswith(str(field.description)) for each in described), name
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_every_example_is_of_a_built_in_plugin() -> None:
+def test_examples_use_built_in_plugins() -> None:
     uncommented = tomllib.loads(re.sub(r"^#(?=\S)", "", configuration(), flags=re.MULTILINE))
-    for table, there in {
+    for table, plugins in {
         "handlers": installed("handlers"),
         "lookups": installed("lookups"),
     }.items():
-        built_in = {n for n, point in there.items() if point.dist and point.dist.name == "offhook"}
+        built_in = {
+            n for n, point in plugins.items() if point.dist and point.dist.name == "offhook"
+        }
         assert {each["use"] for each in uncommented[table].values()} <= built_in
 
 
@@ -100,16 +100,14 @@ def test_nothing_is_overwritten(name: str, offhook: Offhook, folder: Path) -> No
     assert (folder / name).read_text() == "mine"
 
 
-def test_it_says_what_to_do_next(offhook: Offhook, folder: Path) -> None:
+def test_next_steps_are_printed(offhook: Offhook, folder: Path) -> None:
     assert "export" not in offhook("init").stdout
     elsewhere = offhook("init", "--directory", "etc").stdout
     assert f"export OFFHOOK_CONFIG={folder.resolve()}/etc/offhook.toml" in elsewhere
     assert "offhook serve" in elsewhere
 
 
-def test_a_directory_that_cannot_be_made_is_told_in_a_sentence(
-    offhook: Offhook, folder: Path
-) -> None:
+def test_unwritable_directory_is_one_sentence(offhook: Offhook, folder: Path) -> None:
     (folder / "file").write_text("")
     result = offhook("init", "--directory", "file/below")
     assert result.exit_code == 1

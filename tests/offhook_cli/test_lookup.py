@@ -22,7 +22,7 @@ timeout = 0.1
 
 @pytest.fixture
 def three(configure: Configure) -> Configure:
-    """Three lookups: one knows nobody, one knows Jane, one is too slow."""
+    """Three lookups: an empty one, one that knows Jane, one that times out."""
     folder = configure().parent
     (folder / "staff.csv").write_text("number,name\n")
     (folder / "customers.csv").write_text("number,name\n021 123 4567,Jane of Acme\n")
@@ -30,7 +30,7 @@ def three(configure: Configure) -> Configure:
     return configure
 
 
-def test_it_shows_who_knows_the_number(three: Configure, offhook: Offhook) -> None:
+def test_each_lookup_is_shown_with_its_result(three: Configure, offhook: Offhook) -> None:
     result = offhook("lookup", "0211234567")
     words = " ".join(result.stdout.split())
     assert "staff csv - " in words
@@ -39,18 +39,16 @@ def test_it_shows_who_knows_the_number(three: Configure, offhook: Offhook) -> No
     assert result.exit_code == 1  # one failed
 
 
-def test_the_same_for_programs(three: Configure, offhook: Offhook) -> None:
-    told = json.loads(offhook("lookup", "0211234567", "--json").stdout)
-    assert (told["number"], told["name"]) == ("+40211234567", "Jane of Acme")
-    assert [each["lookup"] for each in told["lookups"]] == ["staff", "customers", "slow"]
-    assert [each["name"] for each in told["lookups"]] == [None, "Jane of Acme", None]
-    assert told["lookups"][2]["error"] == "did not answer within 0.1 s"
-    assert 0.1 <= told["lookups"][2]["took"] < 2
+def test_json_has_name_error_and_duration(three: Configure, offhook: Offhook) -> None:
+    found = json.loads(offhook("lookup", "0211234567", "--json").stdout)
+    assert (found["number"], found["name"]) == ("+40211234567", "Jane of Acme")
+    assert [each["lookup"] for each in found["lookups"]] == ["staff", "customers", "slow"]
+    assert [each["name"] for each in found["lookups"]] == [None, "Jane of Acme", None]
+    assert found["lookups"][2]["error"] == "did not answer within 0.1 s"
+    assert 0.1 <= found["lookups"][2]["took"] < 2
 
 
-def test_a_number_of_no_known_country_is_said_to_be_one(
-    configure: Configure, offhook: Offhook
-) -> None:
+def test_number_without_country_is_reported(configure: Configure, offhook: Offhook) -> None:
     folder = configure().parent
     (folder / "staff.csv").write_text("number,name\n0211234567,Jane\n")
     configure(f'[lookups.staff]\nuse = "csv"\noptions.path = "{folder}/staff.csv"\n')
@@ -62,20 +60,22 @@ def test_a_number_of_no_known_country_is_said_to_be_one(
 
 
 @pytest.mark.parametrize("number", ["112", "anonymous"])
-def test_what_is_no_number_is_told(number: str, three: Configure, offhook: Offhook) -> None:
+def test_internal_or_hidden_number_is_refused(
+    number: str, three: Configure, offhook: Offhook
+) -> None:
     result = offhook("lookup", number)
     assert result.exit_code == 1
     assert result.stderr == f"{number} is not an external number; lookups are not asked about it\n"
 
 
-def test_without_a_lookup_it_says_what_to_do(configure: Configure, offhook: Offhook) -> None:
+def test_without_lookups_the_fix_is_named(configure: Configure, offhook: Offhook) -> None:
     path = configure()
     result = offhook("lookup", "+40211234567")
     assert result.exit_code == 1
     assert result.stderr == f"no lookup is configured: add a [lookups.NAME] table to {path}\n"
 
 
-def test_a_wrong_one_is_told_with_its_key(configure: Configure, offhook: Offhook) -> None:
+def test_fault_of_a_lookup_names_the_key(configure: Configure, offhook: Offhook) -> None:
     configure('[lookups.staff]\nuse = "csv"\n')
     result = offhook("lookup", "+40211234567")
     assert result.exit_code == 2

@@ -35,7 +35,7 @@ insecure = true
 """
 
 
-def test_presence_shows_every_phone_of_the_user(offhook: Offhook) -> None:
+def test_presence_lists_every_phone_of_the_user(offhook: Offhook) -> None:
     result = offhook("presence")
     assert result.exit_code == 0, result.output
     assert "0003*210" in result.stdout
@@ -48,7 +48,7 @@ def test_presence_of_one_extension_as_json(offhook: Offhook) -> None:
     assert {"status", "phones"} <= found.keys()
 
 
-def test_what_the_pbx_refuses_is_told_in_a_sentence(offhook: Offhook) -> None:
+def test_refusal_of_the_pbx_is_one_sentence(offhook: Offhook) -> None:
     result = offhook("presence", "0003*999")
     assert result.exit_code == 1
     assert "the PBX refuses: " in result.stderr
@@ -69,7 +69,7 @@ def test_agents_are_listed(offhook: Offhook, pbx: Sandbox) -> None:
         ("--login", AgentStatus.ONLINE),
     ],
 )
-def test_an_agent_is_set_as_told(
+def test_option_sets_the_status_of_an_agent(
     offhook: Offhook, pbx: Sandbox, option: str, status: AgentStatus
 ) -> None:
     agent = pbx.store.extensions[QUEUE].agents[0]
@@ -85,7 +85,7 @@ def test_an_agent_is_set_as_told(
         ((QUEUE, "0003*210", "--pause", "--login"), "use only one of"),
     ],
 )
-def test_orders_that_make_no_sense_are_refused(
+def test_contradictory_options_are_refused(
     offhook: Offhook, arguments: tuple[str, ...], sentence: str
 ) -> None:
     result = offhook("agents", *arguments)
@@ -93,7 +93,7 @@ def test_orders_that_make_no_sense_are_refused(
     assert sentence in result.stderr
 
 
-def test_of_several_pbxs_one_must_be_named(
+def test_one_of_several_pbxs_must_be_named(
     offhook: Offhook, pbx: Sandbox, configure: Configure
 ) -> None:
     configure(table("main", pbx) + table("other", pbx))
@@ -102,9 +102,7 @@ def test_of_several_pbxs_one_must_be_named(
     assert "no PBX is configured as 'third'" in offhook("presence", "--pbx", "third").stderr
 
 
-def test_a_pbx_that_is_not_there_is_told_in_a_sentence(
-    offhook: Offhook, configure: Configure
-) -> None:
+def test_unreachable_pbx_is_one_sentence(offhook: Offhook, configure: Configure) -> None:
     configure('[pbx.main]\nhost = "https://127.0.0.1:1"\ntoken = "abcdefghij"\n')
     result = offhook("presence")
     assert result.exit_code == 1
@@ -112,7 +110,7 @@ def test_a_pbx_that_is_not_there_is_told_in_a_sentence(
     assert "Traceback" not in result.output
 
 
-def test_an_api_that_is_not_spoken_is_told(offhook: Offhook, configure: Configure) -> None:
+def test_unsupported_api_is_reported(offhook: Offhook, configure: Configure) -> None:
     configure('[pbx.office]\ndialect = "telphin"\n')
     result = offhook("presence")
     assert (result.exit_code, result.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""`offhook quarantine`, with callbacks as the receiver keeps them."""
+"""`offhook quarantine`, with refused callbacks as the receiver stores them."""
 
 import asyncio
 import json
@@ -14,22 +14,21 @@ from tests.offhook_cli.conftest import Offhook
 
 def keep(url: str, *bodies: bytes) -> None:
     async def run() -> None:
-        client = connect(url)
-        for body in bodies:
-            refused: dict[str, str | bytes] = {
-                "code": "missing_call_id",
-                "message": "The callback has no CallID.",
-                "pbx": "main",
-                "extension": "0003*210",
-                "event_type": "hangup",
-                "method": "POST",
-                "content_type": "text/plain",
-                "query": b"",
-                "body": body,
-                "received": datetime.now(UTC).isoformat(),
-            }
-            await Inbox(client, 1).quarantine(refused, 10)
-        await client.aclose()
+        async with connect(url) as client:
+            for body in bodies:
+                refused: dict[str, str | bytes] = {
+                    "code": "missing_call_id",
+                    "message": "The callback has no CallID.",
+                    "pbx": "main",
+                    "extension": "0003*210",
+                    "event_type": "hangup",
+                    "method": "POST",
+                    "content_type": "text/plain",
+                    "query": b"",
+                    "body": body,
+                    "received": datetime.now(UTC).isoformat(),
+                }
+                await Inbox(client, 1).quarantine(refused, 10)
 
     asyncio.run(run())
 
@@ -39,16 +38,16 @@ def _configuration(configure: Configure) -> None:
     configure()
 
 
-def test_the_newest_is_listed_first(redis_url: str, offhook: Offhook) -> None:
+def test_newest_is_listed_first(redis_url: str, offhook: Offhook) -> None:
     keep(redis_url, b"first", b"second")
-    told = json.loads(offhook("quarantine", "list", "--json").stdout)
-    assert [refused["body"] for refused in told] == ["second", "first"]
+    listed = json.loads(offhook("quarantine", "list", "--json").stdout)
+    assert [refused["body"] for refused in listed] == ["second", "first"]
     lines = offhook("quarantine", "list").stdout.splitlines()
-    assert lines[:2] == [told[0]["id"], "  POST hangup of 0003*210, PBX main"]
+    assert lines[:2] == [listed[0]["id"], "  POST hangup of 0003*210, PBX main"]
     assert lines[2].startswith("  The callback has no CallID. (received ")
 
 
-def test_one_is_shown_as_it_came(redis_url: str, offhook: Offhook) -> None:
+def test_body_is_shown_without_control_characters(redis_url: str, offhook: Offhook) -> None:
     keep(redis_url, b"CallStatus=\x1b[31m\xff")
     [refused] = json.loads(offhook("quarantine", "list", "--json").stdout)
     shown = offhook("quarantine", "show", refused["id"]).stdout
@@ -58,13 +57,13 @@ def test_one_is_shown_as_it_came(redis_url: str, offhook: Offhook) -> None:
     assert json.loads(offhook("quarantine", "show", refused["id"], "--json").stdout) == refused
 
 
-def test_an_unknown_id_is_told(redis_url: str, offhook: Offhook) -> None:
+def test_unknown_id_is_reported(redis_url: str, offhook: Offhook) -> None:
     result = offhook("quarantine", "show", "1-0")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "There is no refused callback 1-0" in result.stderr
 
 
-def test_clear_asks_and_forgets(redis_url: str, offhook: Offhook) -> None:
+def test_clear_asks_and_deletes(redis_url: str, offhook: Offhook) -> None:
     keep(redis_url, b"first", b"second")
     refused = offhook("quarantine", "clear", input="n\n")
     assert refused.exit_code == 1

@@ -30,9 +30,7 @@ def bench(redis_url: str, configure: Configure, monkeypatch: pytest.MonkeyPatch)
         made.redis.close()
 
 
-def test_it_says_what_is_there_what_was_closed_and_what_was_recovered(
-    bench: Bench, offhook: Offhook
-) -> None:
+def test_closed_and_recovered_calls_are_counted_and_listed(bench: Bench, offhook: Offhook) -> None:
     bench.place("answered")
     endless = bench.place("answered", "hangup", seed=2)
     lost = bench.place("missed", "all", seed=3)
@@ -53,7 +51,7 @@ def test_it_says_what_is_there_what_was_closed_and_what_was_recovered(
     assert bench.told(recovered_id(lost)) == ["call-started", "call-ended", "missed-call"]
 
 
-def test_as_json(bench: Bench, offhook: Offhook) -> None:
+def test_json_lists_closed_and_recovered_calls(bench: Bench, offhook: Offhook) -> None:
     lost = bench.place("missed", "all")
     bench.keep()
     [found] = json.loads(offhook(*RECONCILE, "--pbx", "main", "--json").stdout)
@@ -61,22 +59,20 @@ def test_as_json(bench: Bench, offhook: Offhook) -> None:
     assert found["recovered"] == [f"main/{recovered_id(lost)}"]
 
 
-def test_only_calls_that_began_since_count(bench: Bench, offhook: Offhook) -> None:
+def test_since_limits_the_calls_compared(bench: Bench, offhook: Offhook) -> None:
     bench.place("missed", "all", ago=timedelta(hours=3))
     bench.keep()
     assert "0 calls on the PBX" in offhook(*RECONCILE, "--since", "2h").stdout
     assert "1 call on the PBX" in offhook(*RECONCILE, "--since", "4h").stdout
 
 
-def test_further_back_than_calls_are_kept_nothing_is_compared(
-    bench: Bench, offhook: Offhook
-) -> None:
+def test_since_before_retention_is_shortened_and_reported(bench: Bench, offhook: Offhook) -> None:
     result = offhook(*RECONCILE, "--since", "30d")
     assert "Calls are kept for keep_days: compared only since" in result.stderr
     assert "compared only since" not in offhook(*RECONCILE, "--since", "6d").stderr
 
 
-def test_a_pbx_that_refuses_is_told_in_a_sentence(
+def test_refusal_of_the_pbx_is_one_sentence(
     bench: Bench, offhook: Offhook, configure: Configure
 ) -> None:
     configure(configuration(bench.pbx).replace("sandbox-token", "expired-token"))
@@ -86,7 +82,7 @@ def test_a_pbx_that_refuses_is_told_in_a_sentence(
     assert "expired-token" not in result.output
 
 
-def test_what_keeps_it_from_being_done_is_told_in_a_sentence(
+def test_missing_preconditions_are_one_sentence_each(
     bench: Bench, offhook: Offhook, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.place("answered")

@@ -1,6 +1,7 @@
 """`offhook replay`."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -26,9 +27,8 @@ class Bench:
 
     def do(self, go: Callable[[Inbox], Awaitable[None]]) -> None:
         async def run() -> None:
-            client = connect(self.url)
-            await go(Inbox(client, PARTITIONS))
-            await client.aclose()
+            async with connect(self.url) as client:
+                await go(Inbox(client, PARTITIONS))
 
         asyncio.run(run())
 
@@ -36,7 +36,7 @@ class Bench:
         self.do(lambda inbox: append(inbox, *events))
 
     def read(self, partitions: Sequence[int] = range(PARTITIONS)) -> list[CallEvent]:
-        """What the cursor comes to next, in these partitions."""
+        """Return the events that the cursor reads next in these partitions."""
         found: list[CallEvent] = []
 
         async def go(inbox: Inbox) -> None:
@@ -58,7 +58,7 @@ def bench(redis_url: str, configure: Configure) -> Bench:
 
 
 def spread() -> list[CallEvent]:
-    """Events of ten calls, in both partitions."""
+    """Return events of ten calls, spread over both partitions."""
     events = [event(f"call-{n}", n) for n in range(10)]
     assert {partition_of(each, PARTITIONS) for each in events} == {0, 1}
     return events
@@ -68,7 +68,7 @@ def ids(events: list[CallEvent]) -> set[str]:
     return {each.id for each in events}
 
 
-def test_the_handler_gets_the_events_again_and_is_woken(bench: Bench, offhook: Offhook) -> None:
+def test_handler_is_woken_and_reads_the_events_again(bench: Bench, offhook: Offhook) -> None:
     events = spread()
     bench.append(*events)
     assert ids(bench.read()) == ids(events)
@@ -83,11 +83,11 @@ def test_the_handler_gets_the_events_again_and_is_woken(bench: Bench, offhook: O
     assert ids(bench.read()) == ids(events)
 
 
-def test_only_what_came_since_then(bench: Bench, offhook: Offhook) -> None:
+def test_since_limits_the_replay(bench: Bench, offhook: Offhook) -> None:
     bench.append(event("early"))
     bench.read()
     since = datetime.now(UTC) + timedelta(milliseconds=1)
-    asyncio.run(asyncio.sleep(0.01))
+    time.sleep(0.01)
     late = event("late")
     bench.append(late)
     bench.read()
@@ -96,19 +96,19 @@ def test_only_what_came_since_then(bench: Bench, offhook: Offhook) -> None:
     assert ids(bench.read()) == {late.id}
 
 
-def test_a_no_changes_nothing(bench: Bench, offhook: Offhook) -> None:
+def test_declining_changes_nothing(bench: Bench, offhook: Offhook) -> None:
     bench.append(*spread())
     bench.read()
     assert offhook("replay", "--handler", "crm", "--since", "1h", input="n\n").exit_code == 1
     assert bench.read() == []
 
 
-def test_a_cursor_that_is_behind_is_not_moved_on(bench: Bench, offhook: Offhook) -> None:
-    """It would lose the events in between."""
+def test_cursor_that_lags_is_not_moved_forward(bench: Bench, offhook: Offhook) -> None:
+    """Moving it forward would lose the events in between."""
     events = spread()
     unread = [each for each in events if partition_of(each, PARTITIONS) == 0]
     bench.append(*unread)
-    asyncio.run(asyncio.sleep(0.01))
+    time.sleep(0.01)
     since = datetime.now(UTC).isoformat()
     result = offhook("replay", "--handler", "crm", "--since", since, "--yes")
     assert result.exit_code == 0
@@ -122,7 +122,7 @@ def test_a_cursor_that_is_behind_is_not_moved_on(bench: Bench, offhook: Offhook)
     assert ids(bench.read()) == ids(events)
 
 
-def test_before_the_first_event_there_is_nothing_to_replay(
+def test_empty_inbox_has_nothing_to_replay(
     redis_url: str, configure: Configure, offhook: Offhook
 ) -> None:
     configure('[handlers.crm]\nuse = "console"\n')
@@ -142,7 +142,7 @@ def test_before_the_first_event_there_is_nothing_to_replay(
         (["--since", "1h"], "Missing option '--handler'"),
     ],
 )
-def test_wrong_arguments_are_told(
+def test_wrong_arguments_are_reported(
     bench: Bench, offhook: Offhook, arguments: list[str], said: str
 ) -> None:
     result = offhook("replay", *arguments)

@@ -1,4 +1,4 @@
-"""`offhook sandbox`, as processes."""
+"""`offhook sandbox`, run as a process."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     running.stop()
 
 
-def test_a_call_is_placed_and_counted(sandbox: Sandbox) -> None:
+def test_call_is_placed_and_counted(sandbox: Sandbox) -> None:
     placed = run("call", "missed", "--url", sandbox.url, "--speed", "200", "--json")
     assert placed.returncode == 0, placed.stderr
     assert re.fullmatch(r"\d+\.\d+", json.loads(placed.stdout)["id"])
@@ -65,7 +65,7 @@ def test_a_call_is_placed_and_counted(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("what", [["call", "missed"], ["load", "3", "--rate", "100"]])
-def test_lost_callbacks_are_not_made_and_the_calls_are_recorded(
+def test_dropped_callbacks_are_not_sent_but_calls_are_recorded(
     what: list[str], sandbox: Sandbox
 ) -> None:
     headers = {"Authorization": "Bearer sandbox-token-administrator"}
@@ -85,20 +85,18 @@ def test_lost_callbacks_are_not_made_and_the_calls_are_recorded(
     assert "; 0 callbacks" in run("tally", "--url", sandbox.url).stdout
 
 
-def test_a_load_is_placed(sandbox: Sandbox) -> None:
+def test_load_places_calls(sandbox: Sandbox) -> None:
     assert run("load", "10", "--rate", "100", "--url", sandbox.url).returncode == 0
 
 
-def test_it_tells_what_to_write_into_the_configuration(sandbox: Sandbox) -> None:
+def test_start_prints_the_configuration_table(sandbox: Sandbox) -> None:
     shown = sandbox.log.read_text()
     assert f'[pbx.sandbox]\nhost = "{sandbox.url}"' in shown
     assert "0003*210" in shown
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_speaks_tls_with_an_authority_that_it_names(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_tls_uses_a_printed_certificate_authority(tmp_path: Path, number: signal.Signals) -> None:
     running = Sandbox(tmp_path, "--tls")
     found = re.search(r'ca_file = "(.+)"', running.log.read_text())
     assert found is not None
@@ -110,13 +108,13 @@ def test_it_speaks_tls_with_an_authority_that_it_names(
     assert not ca_file.parent.exists()
 
 
-def test_without_a_sandbox_it_says_how_to_start_one() -> None:
+def test_without_a_sandbox_the_start_command_is_named() -> None:
     done = run("call", "--url", f"http://127.0.0.1:{free_port()}")
     assert done.returncode == 1
     assert "start one with `offhook sandbox start`" in done.stderr
 
 
-def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path) -> None:
+def test_fault_in_a_file_names_the_place(tmp_path: Path) -> None:
     file = tmp_path / "pbx.toml"
     file.write_text("[[users]]\nid = 'x'\n")
     done = run("start", "--file", str(file))
@@ -124,7 +122,7 @@ def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path) -> None:
     assert "$.users[0].id" in done.stderr
 
 
-def test_a_port_that_is_taken_is_one_sentence(sandbox: Sandbox) -> None:
+def test_port_in_use_is_one_sentence(sandbox: Sandbox) -> None:
     done = run("start", "--port", str(sandbox.port))
     assert done.returncode == 2
     assert done.stderr == (

@@ -1,4 +1,4 @@
-"""What is printed as a table can be read in any terminal, and line by line in a pipe."""
+"""Printed tables fit any terminal, and have one line per row in a pipe."""
 
 import io
 from random import Random
@@ -19,7 +19,7 @@ def shown(width: int, *rows: list[str]) -> list[str]:
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
-def test_no_line_is_too_long_and_no_word_is_broken() -> None:
+def test_tables_fit_the_width_without_breaking_words() -> None:
     rng = Random(4711)
     tables = [[CALL]] + [
         [["x" * rng.randint(1, 12) + " y" * rng.randint(0, 9) for _ in TITLES] for _ in range(3)]
@@ -34,7 +34,7 @@ def test_no_line_is_too_long_and_no_word_is_broken() -> None:
             assert not broken, (width, rows)
 
 
-def test_where_a_table_is_too_wide_a_row_is_a_paragraph() -> None:
+def test_too_wide_table_prints_each_row_as_a_paragraph() -> None:
     assert shown(60, CALL, [*CALL[:2], "", "busy"]) == [
         "main/1795289400.101",
         "    began 2026-11-26 22:13:09",
@@ -44,7 +44,7 @@ def test_where_a_table_is_too_wide_a_row_is_a_paragraph() -> None:
     ]
 
 
-def test_into_a_pipe_every_row_is_a_line(
+def test_pipe_output_has_one_line_per_row(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
@@ -53,5 +53,5 @@ def test_into_a_pipe_every_row_is_a_line(
     assert sum(line.split()[-1:] == ["busy"] and CALL[0] in line for line in lines) == 3
 
 
-def test_what_comes_from_outside_cannot_steer_the_terminal() -> None:
+def test_escape_sequences_are_not_printed() -> None:
     assert "\x1b" not in "".join(shown(100, ["a", "b", "\x1b[2J", "d"]))

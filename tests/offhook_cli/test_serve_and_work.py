@@ -1,4 +1,4 @@
-"""`offhook serve` and `offhook work`, as processes of their own."""
+"""`offhook serve` and `offhook work`, run as processes."""
 
 import os
 import re
@@ -27,7 +27,7 @@ TWO = '[handlers.crm]\nuse = "console"\n[handlers.chat]\nuse = "console"\n'
 
 @contextmanager
 def running(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The command in the background; its output in a file."""
+    """Run the command in the background, with its output in a file."""
     with log.open("wb") as file:
         process = subprocess.Popen(
             [OFFHOOK, *arguments], stdout=file, stderr=subprocess.STDOUT, env=os.environ
@@ -51,7 +51,7 @@ def call(url: str) -> int:
         return 0
 
 
-def test_workers_do_not_start_with_a_wrong_lookup(configure: Configure, offhook: Offhook) -> None:
+def test_workers_do_not_start_with_a_faulty_lookup(configure: Configure, offhook: Offhook) -> None:
     configure(TWO + '[lookups.staff]\nuse = "phonebook"\n[lookups.crm]\nuse = "hubspot"\n')
     result = offhook("work")
     assert result.exit_code == 2
@@ -61,7 +61,7 @@ def test_workers_do_not_start_with_a_wrong_lookup(configure: Configure, offhook:
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_the_receiver_takes_callbacks_and_says_no_secret(
+def test_receiver_accepts_callbacks_and_logs_no_secret(
     processes: str, configure: Configure, tmp_path: Path
 ) -> None:
     configure()
@@ -76,16 +76,16 @@ def test_the_receiver_takes_callbacks_and_says_no_secret(
         assert call(f"{good}x") == 404
         process.send_signal(signal.SIGINT)
         process.wait(20)
-    said = log.read_text()
-    assert f"The receiver listens on {base}.\n" in said
-    assert "a callback was refused: missing_call_id [extension=0003*210]" in said
-    assert good.rpartition("/")[2] not in said
-    assert "Traceback" not in said
+    output = log.read_text()
+    assert f"The receiver listens on {base}.\n" in output
+    assert "a callback was refused: missing_call_id [extension=0003*210]" in output
+    assert good.rpartition("/")[2] not in output
+    assert "Traceback" not in output
     assert process.returncode == 0
 
 
 @pytest.mark.parametrize("processes", ["1", "3"])
-def test_a_journal_that_cannot_be_is_one_sentence(
+def test_unusable_journal_folder_is_one_sentence(
     processes: str, configure: Configure, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -94,18 +94,18 @@ def test_a_journal_that_cannot_be_is_one_sentence(
     arguments = ("serve", "--port", str(free_port()), "--processes", processes)
     with running(log, *arguments) as process:
         assert process.wait(20) == 2
-    said = log.read_text()
-    assert said.count("name a folder where events can be kept while Redis is away") == 1
-    assert "listens" not in said
-    assert "Traceback" not in said
+    output = log.read_text()
+    assert output.count("name a folder where events can be kept while Redis is away") == 1
+    assert "listens" not in output
+    assert "Traceback" not in output
 
 
-def test_a_port_that_is_taken_is_an_error(configure: Configure, tmp_path: Path) -> None:
+def test_port_in_use_is_one_sentence(configure: Configure, tmp_path: Path) -> None:
     configure()
     port = str(free_port())
     with running(tmp_path / "first", "serve", "--port", port):
         wait_until(
-            lambda: call(f"http://127.0.0.1:{port}/health/live") == 200, "the receiver is there"
+            lambda: call(f"http://127.0.0.1:{port}/health/live") == 200, "the receiver answers"
         )
         second = subprocess.run(
             [OFFHOOK, "serve", "--port", port], capture_output=True, text=True, check=False
@@ -117,60 +117,52 @@ def test_a_port_that_is_taken_is_an_error(configure: Configure, tmp_path: Path) 
     )
 
 
-def told_at_the_start(log: Path, *arguments: str) -> str:
-    """The first line that `offhook work` says. It is stopped when it has said what it runs."""
+def first_line(log: Path, *arguments: str) -> str:
+    """Run `offhook work` until it has named its queues, and return the first line it printed."""
     with running(log, "work", *arguments) as process:
-        wait_until(lambda: bool(re.search(rb"runs .*\n", log.read_bytes())), "it says what it runs")
+        wait_until(lambda: bool(re.search(rb"runs .*\n", log.read_bytes())), "it names its queues")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     return log.read_text().splitlines()[0]
 
 
-def test_the_workers_run_all_that_is_needed(configure: Configure, tmp_path: Path) -> None:
+def test_work_serves_every_queue(configure: Configure, tmp_path: Path) -> None:
     configure(TWO)
-    assert told_at_the_start(tmp_path / "log") == (
+    assert first_line(tmp_path / "log") == (
         "runs all 7 workers this configuration needs: offhook.crm.0, offhook.chat.0, "
         "offhook.calls.0, offhook.crm.redeliver, offhook.chat.redeliver, offhook.scheduled, "
         "scheduler"
     )
 
 
-def test_fewer_workers_than_needed_are_told(configure: Configure, tmp_path: Path) -> None:
+def test_queues_not_served_here_are_reported(configure: Configure, tmp_path: Path) -> None:
     configure(TWO)
-    assert told_at_the_start(tmp_path / "log", "--handler", "crm") == (
+    assert first_line(tmp_path / "log", "--handler", "crm") == (
         "runs 5 of the 7 processes this configuration needs; "
         "not served here: offhook.chat.0, offhook.chat.redeliver"
     )
 
 
-def test_a_handler_for_a_pbx_that_is_not_configured_is_told(
-    configure: Configure, tmp_path: Path
-) -> None:
+def test_handler_with_an_unknown_pbx_is_reported(configure: Configure, tmp_path: Path) -> None:
     configure('[handlers.crm]\nuse = "console"\npbx = ["mian"]\n[pbx.main]\ndialect = "telphin"\n')
-    assert told_at_the_start(tmp_path / "log") == (
-        "! handlers.crm.pbx names mian; configured: main"
-    )
+    assert first_line(tmp_path / "log") == ("! handlers.crm.pbx names mian; configured: main")
 
 
-def test_no_handler_is_an_error_that_says_what_to_do(
-    configure: Configure, offhook: Offhook
-) -> None:
+def test_without_handlers_the_fix_is_named(configure: Configure, offhook: Offhook) -> None:
     path = configure()
     result = offhook("work")
     assert result.exit_code == 2
     assert f"add a [handlers.NAME] table to {path}" in result.stderr
 
 
-def test_an_unknown_handler_is_an_error(configure: Configure, offhook: Offhook) -> None:
+def test_unknown_handler_is_an_error(configure: Configure, offhook: Offhook) -> None:
     configure(TWO)
     result = offhook("work", "--handler", "nix")
     assert result.exit_code == 2
     assert result.stderr == "no handler is configured as 'nix'; configured: crm, chat\n"
 
 
-def test_a_wrong_option_of_a_handler_stops_the_workers(
-    configure: Configure, tmp_path: Path
-) -> None:
+def test_workers_do_not_start_with_a_faulty_handler(configure: Configure, tmp_path: Path) -> None:
     configure('[handlers.crm]\nuse = "webhook"\noptions.urll = "https://crm.example.com"\n')
     answer = subprocess.run([OFFHOOK, "work"], capture_output=True, text=True, check=False)
     assert answer.returncode == 2
@@ -179,7 +171,7 @@ def test_a_wrong_option_of_a_handler_stops_the_workers(
     )
 
 
-def test_workers_say_that_the_configuration_is_wrong_by_now(
+def test_running_workers_report_a_configuration_that_became_faulty(
     configure: Configure, tmp_path: Path, redis_url: str
 ) -> None:
     configure('[handlers.crm]\nuse = "console"\n')
@@ -195,10 +187,7 @@ def test_workers_say_that_the_configuration_is_wrong_by_now(
             wait_until(lambda line=f"{job} {because}": line in log.read_text(), f"{job} says why")  # type: ignore[misc]
 
 
-def test_a_module_beside_the_configuration_s_process_is_found(
-    configure: Configure, tmp_path: Path
-) -> None:
-    """A handler of one's own lies in the working directory."""
+def test_handler_in_the_working_directory_is_found(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def handle(event): ...\n")
     configure('[handlers.mine]\nuse = "mine:handle"\n')
     answer = subprocess.run(

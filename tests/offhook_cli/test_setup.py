@@ -1,4 +1,4 @@
-"""`offhook setup`, against a sandbox PBX that listens."""
+"""`offhook setup` against a sandbox PBX on a real port."""
 
 import json
 import re
@@ -34,7 +34,7 @@ Tables = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def _no_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A PBX that breaks off is not waited for; tokens are kept in the test's own directory."""
+    """Do not wait between retries, and cache tokens in the test's own directory."""
     monkeypatch.setattr("offhook.provisioning.registrar.UnifiedApi", partial(UnifiedApi, waits=()))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -58,9 +58,9 @@ def _configuration(configure: Configure, pbx: Sandbox) -> None:
 
 @pytest.fixture
 def setup(offhook: Offhook, tmp_path: Path) -> Callable[..., Result]:
-    """Call it; no secret may be in what it prints, and nothing may be a bug."""
+    """Run `offhook setup`, and check that it prints no secret and raises no unexpected error."""
 
-    def run(*arguments: str, input: str = "") -> Result:  # noqa: A002 - CliRunner's word
+    def run(*arguments: str, input: str = "") -> Result:  # noqa: A002 - CliRunner's name
         result = offhook("setup", *arguments, input=input)
         assert result.exception is None or isinstance(result.exception, SystemExit), result
         assert "/callback" not in result.output
@@ -84,7 +84,7 @@ def ok(result: Result) -> str:
 # Registering
 
 
-def test_it_shows_the_plan_asks_and_registers(setup: Setup, pbx: Sandbox) -> None:
+def test_plan_is_shown_confirmed_and_registered(setup: Setup, pbx: Sandbox) -> None:
     result = setup("0003*210", input="y\n")
     assert "create dial-in, dial-out, hangup, answer-in, answer-out" in ok(result)
     assert "Change 1 extension? [y/N]" in result.stderr
@@ -97,19 +97,19 @@ def test_it_shows_the_plan_asks_and_registers(setup: Setup, pbx: Sandbox) -> Non
         assert event.note == "offhook:main"
 
 
-def test_a_no_changes_nothing(setup: Setup, pbx: Sandbox) -> None:
+def test_declining_changes_nothing(setup: Setup, pbx: Sandbox) -> None:
     assert setup("0003*210", input="n\n").exit_code == 1
     assert not pbx.changes()
     assert "No extension is set up" in setup("show").stderr
 
 
-def test_the_plan_alone_changes_nothing(setup: Setup, pbx: Sandbox) -> None:
+def test_plan_option_changes_nothing(setup: Setup, pbx: Sandbox) -> None:
     assert "create" in ok(setup("0003*210", "--plan", "--owner", "jane"))
     assert not pbx.changes()
     assert json.loads(ok(setup("show", "--json"))) == []
 
 
-def test_the_second_time_nothing_is_changed(setup: Setup, pbx: Sandbox) -> None:
+def test_second_run_changes_nothing(setup: Setup, pbx: Sandbox) -> None:
     arguments = ("0003*210", "0003*400", "--yes", "--owner", "jane", "--handlers", "crm")
     ok(setup(*arguments))
     before = [pbx.store.events(number) for number in ("0003*210", "0003*400")]
@@ -127,9 +127,7 @@ def asked_for_the_kind(pbx: Sandbox) -> bool:
     return any("/presence" in path or "/queue/" in path for _, path in pbx.requests)
 
 
-def test_the_kind_is_found_out_once_and_decides_about_the_events(
-    setup: Setup, pbx: Sandbox
-) -> None:
+def test_kind_is_detected_once_and_selects_the_events(setup: Setup, pbx: Sandbox) -> None:
     numbers = ("0003*210", "0003*400", "0003*500", "0003*600")
     assert "kind: queue" in ok(setup(*numbers, "--yes"))
     assert pbx.types("0003*210") == ALL
@@ -142,7 +140,7 @@ def test_the_kind_is_found_out_once_and_decides_about_the_events(
     assert not asked_for_the_kind(pbx)
 
 
-def test_the_kind_can_be_said_and_is_kept(setup: Setup, pbx: Sandbox) -> None:
+def test_kind_option_is_kept(setup: Setup, pbx: Sandbox) -> None:
     ok(setup("0003*210", "--kind", "conference", "--yes"))
     assert pbx.types("0003*210") == CAME_AND_LEFT
     ok(setup("0003*210", "--owner", "jane", "--yes"))
@@ -155,7 +153,7 @@ def test_the_kind_can_be_said_and_is_kept(setup: Setup, pbx: Sandbox) -> None:
     assert not asked_for_the_kind(pbx)
 
 
-def test_of_what_was_set_up_before_kinds_were_known_the_events_stay(
+def test_detecting_a_missing_kind_keeps_the_events(
     setup: Setup, pbx: Sandbox, redis_url: str
 ) -> None:
     before = {"events": ["hangup"], "owner": "jane"}
@@ -167,7 +165,7 @@ def test_of_what_was_set_up_before_kinds_were_known_the_events_stay(
     assert pbx.types("0003*400") == ["hangup"]
 
 
-def test_event_types_and_method_can_be_said_and_are_kept(setup: Setup, pbx: Sandbox) -> None:
+def test_events_and_method_options_are_kept(setup: Setup, pbx: Sandbox) -> None:
     ok(setup("0003*210", "--events", "dial-in,hangup", "--method", "get", "--yes"))
     assert pbx.types("0003*210") == ["dial-in", "hangup"]
     assert {event.method for event in pbx.store.events("0003*210")} == {EventMethod.GET}
@@ -189,7 +187,7 @@ def test_event_types_and_method_can_be_said_and_are_kept(setup: Setup, pbx: Sand
     assert pbx.types("0003*210") == ["hangup"]
 
 
-def test_all_is_every_phone_of_the_user(setup: Setup, pbx: Sandbox) -> None:
+def test_all_means_every_phone_of_the_user(setup: Setup, pbx: Sandbox) -> None:
     ok(setup("--all", "--yes"))
     shown = json.loads(ok(setup("show", "--json")))
     assert [each["extension"] for each in shown] == [f"0003*{n}" for n in (210, 211, 212, 213)]
@@ -197,7 +195,7 @@ def test_all_is_every_phone_of_the_user(setup: Setup, pbx: Sandbox) -> None:
     assert pbx.types("0004*210") == []
 
 
-def test_all_of_another_user(setup: Setup, pbx: Sandbox) -> None:
+def test_user_option_selects_the_phones_of_another_user(setup: Setup, pbx: Sandbox) -> None:
     ok(setup("--all", "--user", "13", "--yes"))
     shown = json.loads(ok(setup("show", "--json")))
     assert [(each["extension"], each["user"]) for each in shown] == [
@@ -211,7 +209,7 @@ def test_all_of_another_user(setup: Setup, pbx: Sandbox) -> None:
     assert {path.split("/")[3] for _, path in pbx.requests if "/uapi" in path} == {"13"}
 
 
-def test_a_file_says_what_differs(setup: Setup, pbx: Sandbox, tmp_path: Path) -> None:
+def test_columns_of_a_file_override_options(setup: Setup, pbx: Sandbox, tmp_path: Path) -> None:
     path = tmp_path / "extensions.csv"
     path.write_text(
         "\ufeffExtension;Label;Owner;Kind;Events;Handlers\n"
@@ -230,7 +228,7 @@ def test_a_file_says_what_differs(setup: Setup, pbx: Sandbox, tmp_path: Path) ->
     assert pbx.types("0003*600") == CAME_AND_LEFT
 
 
-def test_the_settings_of_an_extension_change_without_the_pbx(setup: Setup, pbx: Sandbox) -> None:
+def test_local_settings_change_without_api_requests(setup: Setup, pbx: Sandbox) -> None:
     ok(setup("0003*210", "--owner", "jane", "--handlers", "crm", "--yes"))
     pbx.requests.clear()
     printed = ok(setup("0003*210", "--owner", "", "--handlers", "all", "--yes"))
@@ -241,10 +239,10 @@ def test_the_settings_of_an_extension_change_without_the_pbx(setup: Setup, pbx: 
     assert (shown["owner"], shown["handlers"]) == (None, None)
 
 
-# Others
+# Phone call events of other software
 
 
-def test_others_are_never_touched(setup: Setup, pbx: Sandbox) -> None:
+def test_events_of_other_software_are_unchanged(setup: Setup, pbx: Sandbox) -> None:
     names = ("0003*210", "hangup")
     urls = [
         "https://crm.example.com/calls?extension=210",
@@ -262,7 +260,7 @@ def test_others_are_never_touched(setup: Setup, pbx: Sandbox) -> None:
     assert list(before) == theirs
 
 
-def test_doubles_of_ours_are_deleted(setup: Setup, pbx: Sandbox) -> None:
+def test_duplicate_registrations_are_deleted(setup: Setup, pbx: Sandbox) -> None:
     url = callback_url(PUBLIC, SECRET, "main", "0003*210", "hangup")
     for _ in range(3):
         pbx.add("0003*210", url)
@@ -271,7 +269,7 @@ def test_doubles_of_ours_are_deleted(setup: Setup, pbx: Sandbox) -> None:
     assert (event.url, event.method) == (url, EventMethod.POST)
 
 
-def test_what_was_disabled_on_the_pbx_is_enabled(setup: Setup, pbx: Sandbox) -> None:
+def test_registration_disabled_on_the_pbx_is_enabled(setup: Setup, pbx: Sandbox) -> None:
     ok(setup("0003*400", "--yes"))
     event, _ = pbx.store.events("0003*400")
     pbx.store.put_event("0003*400", replace(event, status=EventStatus.DISABLED))
@@ -283,14 +281,14 @@ def test_what_was_disabled_on_the_pbx_is_enabled(setup: Setup, pbx: Sandbox) -> 
 
 
 @pytest.mark.parametrize("adopt", [False, True])
-def test_after_a_change_of_secret_and_host_urls_are_updated(
+def test_new_secret_or_host_updates_the_urls(
     adopt: bool, setup: Setup, pbx: Sandbox, configure: Configure
 ) -> None:
     ok(setup("0003*210", "--yes"))
     ids = [event.id for event in pbx.store.events("0003*210")]
     new = "another secret, forty characters long, too"
     host = "https://new.example.com"
-    if adopt:  # both at once, and nothing proves that the old ones were ours
+    if adopt:  # both at once, so the old URLs cannot be recognized as ours
         configure(HANDLERS + table("main", pbx.url), public_url=host, secret=new)
         result = setup("0003*210", "--plan")
         assert "create" in ok(result)
@@ -310,7 +308,7 @@ def test_after_a_change_of_secret_and_host_urls_are_updated(
 # Failures
 
 
-def test_one_that_fails_stops_no_other(setup: Setup, pbx: Sandbox) -> None:
+def test_failing_extension_does_not_stop_the_others(setup: Setup, pbx: Sandbox) -> None:
     result = setup("0003*999", "0003*210", "0004*210", "--yes")
     assert result.exit_code == 1
     assert pbx.types("0003*210") == ALL
@@ -318,7 +316,7 @@ def test_one_that_fails_stops_no_other(setup: Setup, pbx: Sandbox) -> None:
     assert [each["extension"] for each in json.loads(ok(setup("show", "--json")))] == ["0003*210"]
 
 
-def test_after_the_pbx_died_in_the_middle_it_goes_on(setup: Setup, pbx: Sandbox) -> None:
+def test_interrupted_setup_is_resumed(setup: Setup, pbx: Sandbox) -> None:
     pbx.dies_after = 18  # a token, a page of phones, 4 x presence and list, then some creates
     result = setup("--all", "--yes")
     assert result.exit_code == 1
@@ -335,7 +333,9 @@ def test_after_the_pbx_died_in_the_middle_it_goes_on(setup: Setup, pbx: Sandbox)
     assert "Nothing to do" in ok(setup("--all", "--yes"))
 
 
-def test_no_token_is_one_sentence(setup: Setup, pbx: Sandbox, configure: Configure) -> None:
+def test_refused_credentials_are_one_sentence(
+    setup: Setup, pbx: Sandbox, configure: Configure
+) -> None:
     configure(HANDLERS + table("main", pbx.url, client_secret="wrong"), public_url=PUBLIC)
     result = setup("0003*210", "0003*211", "--yes", "--at-once", "1")
     assert result.exit_code == 1
@@ -346,7 +346,7 @@ def test_no_token_is_one_sentence(setup: Setup, pbx: Sandbox, configure: Configu
     assert result.stderr.startswith("the PBX gives no token: invalid_client (401)")
 
 
-def test_a_pbx_that_quotes_the_url_gives_no_secret_away(
+def test_quoted_url_in_an_error_hides_the_token(
     setup: Setup, pbx: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from unifiedapi.errors import EventUrlInvalid
@@ -380,7 +380,7 @@ def test_a_pbx_that_quotes_the_url_gives_no_secret_away(
         (["apply", "missing.toml"], "missing.toml: cannot be read: No such file"),
     ],
 )
-def test_what_cannot_be_meant_is_a_usage_error(
+def test_wrong_arguments_are_usage_errors(
     arguments: list[str], said: str, setup: Setup, pbx: Sandbox
 ) -> None:
     result = setup(*arguments)
@@ -389,7 +389,7 @@ def test_what_cannot_be_meant_is_a_usage_error(
     assert not pbx.requests
 
 
-def test_without_a_pbx_it_is_said_what_to_configure(setup: Setup, configure: Configure) -> None:
+def test_without_a_pbx_the_fix_is_named(setup: Setup, configure: Configure) -> None:
     configure(HANDLERS)
     assert "add a table [pbx.main]" in setup("0003*210").stderr
 
@@ -397,7 +397,7 @@ def test_without_a_pbx_it_is_said_what_to_configure(setup: Setup, configure: Con
 # Removing
 
 
-def test_removing_takes_away_what_was_set_up(setup: Setup, pbx: Sandbox) -> None:
+def test_remove_unregisters_and_forgets(setup: Setup, pbx: Sandbox) -> None:
     ok(setup("0003*210", "0003*400", "--yes"))
     assert "forget" in ok(setup("0003*210", "--remove", "--yes"))
     assert pbx.types("0003*210") == []
@@ -409,7 +409,7 @@ def test_removing_takes_away_what_was_set_up(setup: Setup, pbx: Sandbox) -> None
     assert "Nothing to do" in ok(setup("0003*210", "--remove", "--yes"))
 
 
-def test_no_extension_at_all_is_told(setup: Setup, tmp_path: Path) -> None:
+def test_no_matching_extension_is_reported(setup: Setup, tmp_path: Path) -> None:
     (tmp_path / "empty.toml").write_text("")
     for arguments in (["--known"], ["apply", str(tmp_path / "empty.toml")]):
         result = setup(*arguments)
@@ -421,7 +421,7 @@ def test_no_extension_at_all_is_told(setup: Setup, tmp_path: Path) -> None:
 
 
 def another() -> Store:
-    """A PBX with an extension of the same number."""
+    """Return a PBX that also has an extension 0003*210."""
     return Store(
         Contents(
             users=[User(id=1, organization="0003")],
@@ -431,7 +431,7 @@ def another() -> Store:
     )
 
 
-def test_equal_numbers_on_two_pbxs_never_meet(
+def test_equal_numbers_on_two_pbxs_are_kept_apart(
     setup: Setup, pbx: Sandbox, configure: Configure
 ) -> None:
     with sandbox(another()) as branch:
@@ -459,12 +459,12 @@ def test_equal_numbers_on_two_pbxs_never_meet(
         assert "main" not in exported
 
 
-# A PBX whose API is not spoken
+# A PBX without UnifiedAPI
 
 OFFICE = '[pbx.office]\ndialect = "telphin"\n'
 
 
-def test_of_a_pbx_in_another_dialect_only_what_is_said_is_kept(
+def test_extensions_of_another_dialect_are_stored_without_registering(
     setup: Setup, pbx: Sandbox, configure: Configure
 ) -> None:
     configure(HANDLERS + table("main", pbx.url) + OFFICE, public_url=PUBLIC)
@@ -485,7 +485,7 @@ def test_of_a_pbx_in_another_dialect_only_what_is_said_is_kept(
 # Files
 
 
-def test_what_is_exported_can_be_applied(setup: Setup, pbx: Sandbox, tmp_path: Path) -> None:
+def test_exported_file_can_be_applied(setup: Setup, pbx: Sandbox, tmp_path: Path) -> None:
     path = tmp_path / "extensions.toml"
     ok(setup("0003*210", "--label", 'The "desk"\\ö\x7f', "--handlers", "crm,chat", "--yes"))
     ok(setup("0003*400", "--method", "GET", "--yes"))
@@ -524,7 +524,7 @@ def test_applying_a_file_replaces_and_prunes(setup: Setup, pbx: Sandbox, tmp_pat
     assert "Nothing to do" in ok(setup("apply", str(path), "--prune", "--yes"))
 
 
-def test_all_that_is_wrong_in_a_file_is_told_at_once(setup: Setup, tmp_path: Path) -> None:
+def test_all_faults_of_a_file_are_reported(setup: Setup, tmp_path: Path) -> None:
     path = tmp_path / "extensions.toml"
     path.write_text('[main."0003*210"]\nkind = "fax"\ncolour = "red"\nmethod = "PUT"\n')
     result = setup("apply", str(path))
@@ -541,7 +541,7 @@ def test_all_that_is_wrong_in_a_file_is_told_at_once(setup: Setup, tmp_path: Pat
 # Checking
 
 
-def test_a_check_finds_what_was_changed_on_the_pbx(
+def test_check_finds_changes_on_the_pbx(
     setup: Setup, pbx: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nothing(settings: object) -> None:
@@ -561,7 +561,7 @@ def test_a_check_finds_what_was_changed_on_the_pbx(
     assert not pbx.changes()
 
 
-def test_a_check_tells_of_handlers_and_pbxs_that_are_gone(
+def test_check_reports_unknown_handlers_and_pbxs(
     setup: Setup, pbx: Sandbox, configure: Configure
 ) -> None:
     ok(setup("0003*400", "--handlers", "chat", "--yes"))
@@ -572,7 +572,7 @@ def test_a_check_tells_of_handlers_and_pbxs_that_are_gone(
     assert "! no handler is configured as 'chat', but extensions name it" in result.stderr
 
 
-def test_a_certificate_authority_of_its_own_and_insecure(
+def test_private_certificate_authority_and_insecure(
     setup: Setup, tmp_path: Path, configure: Configure
 ) -> None:
     certificate = make_certificate(tmp_path, "127.0.0.1")
@@ -591,12 +591,12 @@ def test_a_certificate_authority_of_its_own_and_insecure(
         assert "! pbx.main: insecure: any server that answers at 127.0.0.1" in result.stderr
 
 
-def test_a_token_instead_of_key_and_secret(
+def test_token_replaces_client_id_and_secret(
     setup: Setup, pbx: Sandbox, configure: Configure, tmp_path: Path
 ) -> None:
     (tmp_path / "the-token").write_text("sandbox-token\n")
-    told = {"client_id": None, "client_secret": None, "token_file": "the-token"}
-    configure(HANDLERS + table("main", pbx.url, **told), public_url=PUBLIC)
+    credentials = {"client_id": None, "client_secret": None, "token_file": "the-token"}
+    configure(HANDLERS + table("main", pbx.url, **credentials), public_url=PUBLIC)
     ok(setup("0003*400", "--yes"))
     assert pbx.store.registrations("0003*400", PbxEventType.HANGUP)
     assert not [path for _, path in pbx.requests if path.startswith("/oauth")]

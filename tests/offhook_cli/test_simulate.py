@@ -25,38 +25,35 @@ def run(*options: str) -> Result:
     return CliRunner().invoke(app, ["simulate", "--rate", "1000", "--speed", "100000", *options])
 
 
-def run_at(status: int, *options: str) -> tuple[Result, list[web.Request]]:
-    """The command's result, and the callbacks that a server got which answers with the status."""
+async def run_at(status: int, *options: str) -> tuple[Result, list[web.Request]]:
+    """Run it against a server that answers with `status`; return the result and the callbacks."""
     seen: list[web.Request] = []
 
     async def handle(request: web.Request) -> web.Response:
         seen.append(request)
         return web.Response(status=status)
 
-    async def serve() -> Result:
-        application = web.Application()
-        application.router.add_route("*", "/{anything:.*}", handle)
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            url = f"http://127.0.0.1:{runner.addresses[0][1]}/base"
-            return await asyncio.to_thread(run, "--url", url, *options)
-        finally:
-            await runner.cleanup()
-
-    return asyncio.run(serve()), seen
+    application = web.Application()
+    application.router.add_route("*", "/{anything:.*}", handle)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/base"
+        return await asyncio.to_thread(run, "--url", url, *options), seen
+    finally:
+        await runner.cleanup()
 
 
 def named(request: web.Request) -> list[str]:
-    """PBX, extension, event type and token."""
+    """Return PBX, extension, event type and token of a callback URL."""
     head, names = request.path.split("/callback/")
     assert head == "/base"
     return names.split("/")
 
 
-def test_calls_are_placed_with_signed_urls() -> None:
-    result, seen = run_at(200, "--pbx", "branch", "--calls", "10")
+async def test_callbacks_use_signed_urls() -> None:
+    result, seen = await run_at(200, "--pbx", "branch", "--calls", "10")
     assert result.exit_code == 0, result.output
     assert len({request.query.get("CallID") for request in seen}) > 1
     for request in seen:
@@ -65,8 +62,8 @@ def test_calls_are_placed_with_signed_urls() -> None:
         assert is_valid([SECRET], token, pbx, extension, event_type)
 
 
-def test_json_counts_what_the_receiver_got() -> None:
-    result, seen = run_at(200, "--calls", "10", "--json")
+async def test_json_counts_callbacks_and_answers() -> None:
+    result, seen = await run_at(200, "--calls", "10", "--json")
     assert result.stdout.startswith("{")
     counted = json.loads(result.stdout)
     assert counted["calls"] == 10
@@ -76,68 +73,66 @@ def test_json_counts_what_the_receiver_got() -> None:
     assert result.stderr == ""
 
 
-def test_the_table_says_what_came_of_the_calls() -> None:
-    result, _ = run_at(404, "--calls", "1", "--scenario", "missed")
+async def test_table_counts_answers_and_names_the_fix() -> None:
+    result, _ = await run_at(404, "--calls", "1", "--scenario", "missed")
     assert result.exit_code == 1
     assert "2 × 404" in result.stdout
     assert "same secret" in result.stderr
 
 
 @pytest.mark.parametrize("status", [404, 503])
-def test_it_exits_with_1_when_a_callback_was_refused(status: int) -> None:
-    result, seen = run_at(status, "--calls", "1", "--json")
+async def test_refused_callback_exits_with_1(status: int) -> None:
+    result, seen = await run_at(status, "--calls", "1", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["refused"] == {str(status): len(seen)}
 
 
-def test_it_exits_with_1_when_nobody_listens() -> None:
+def test_unreachable_receiver_exits_with_1() -> None:
     result = run("--url", "http://127.0.0.1:1", "--calls", "1", "--scenario", "busy")
     assert result.exit_code == 1
     assert "2 × no connection" in result.stdout
     assert "offhook serve" in result.stderr
 
 
-def test_without_url_the_public_url_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_public_url_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OFFHOOK_PUBLIC_URL", "http://127.0.0.1:1")
     result = run("--calls", "1", "--json")
     assert "no connection" in json.loads(result.stdout)["failed"]
 
 
-def test_only_the_given_extensions_are_used() -> None:
+async def test_only_given_extensions_are_used() -> None:
     options = ("--extensions", " 7*1, 7*2,7*2", "--queue", "7*9", "--calls", "60")
-    _, seen = run_at(200, *options)
+    _, seen = await run_at(200, *options)
     assert {named(request)[1] for request in seen} == {"7*1", "7*2", "7*9"}
 
 
 @pytest.mark.parametrize(
     ("given", "used"), [("get", {"GET"}), ("POST", {"POST"}), ("both", {"GET", "POST"})]
 )
-def test_method_chooses_how_callbacks_are_made(given: str, used: set[str]) -> None:
-    _, seen = run_at(200, "--calls", "20", "--method", given)
+async def test_method_option_selects_the_http_method(given: str, used: set[str]) -> None:
+    _, seen = await run_at(200, "--calls", "20", "--method", given)
     assert {request.method for request in seen} == used
 
 
-def test_scenarios_choose_what_happens() -> None:
+async def test_scenario_option_selects_the_events() -> None:
     options = ("--scenario", "missed", "--scenario", "outgoing", "--calls", "30")
-    _, seen = run_at(200, *options)
+    _, seen = await run_at(200, *options)
     events = {named(request)[2] for request in seen}
     assert events == {"dial-in", "dial-out", "answer-out", "hangup"}
 
 
-def test_the_same_seed_places_the_same_calls() -> None:
-    once, again, other = (
-        sorted(
-            request.query["CallID"]
-            for request in run_at(200, "--method", "GET", "--calls", "5", "--seed", seed)[1]
-        )
-        for seed in ("7", "7", "8")
-    )
+async def test_equal_seeds_place_equal_calls() -> None:
+    placed = []
+    for seed in ("7", "7", "8"):
+        _, seen = await run_at(200, "--method", "GET", "--calls", "5", "--seed", seed)
+        placed.append(sorted(request.query["CallID"] for request in seen))
+    once, again, other = placed
     assert once == again
     assert not set(once) & set(other)
 
 
-def test_every_wrong_option_is_named_before_anything_is_sent() -> None:
-    result, seen = run_at(
+async def test_all_wrong_options_are_reported_before_any_callback() -> None:
+    result, seen = await run_at(
         200,
         "--extensions",
         "0003*210, reception,reception",
@@ -156,19 +151,19 @@ def test_every_wrong_option_is_named_before_anything_is_sent() -> None:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "http://127.0.0.1/?a=b"])
-def test_a_wrong_url_is_refused(url: str) -> None:
+def test_wrong_url_is_refused(url: str) -> None:
     result = run("--url", url)
     assert result.exit_code == 2
     assert result.stderr.startswith("--url: ")
 
 
-def test_no_extension_at_all_is_refused() -> None:
+def test_empty_extensions_are_refused() -> None:
     result = run("--extensions", " ,")
     assert result.exit_code == 2
     assert result.stderr == "--extensions: name at least one\n"
 
 
-def test_without_a_secret_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_secret_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OFFHOOK_SECRET")
     result = run()
     assert result.exit_code == 2

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -19,6 +20,7 @@ from tests.offhook_cli.conftest import Offhook, append
 from workers.scheduler import Scheduler
 
 CRM = '[handlers.crm]\nuse = "console"\n'
+OURS: dict[str, list[str]] = {"offhook.calls.0": [], "offhook.scheduled": []}
 
 
 @pytest.fixture
@@ -32,32 +34,36 @@ def _configuration(configure: Configure) -> None:
     configure(CRM)
 
 
+def status(offhook: Offhook) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(offhook("status", "--json").stdout)
+    return shown
+
+
 def fill(url: str) -> None:
-    """Four events: one delivered, one parked, one in flight, one not read; the circuit is open."""
+    """Append four events (delivered, parked, in flight, unread) and open the circuit."""
 
     async def run() -> None:
-        client = connect(url)
-        inbox = Inbox(client, 1)
-        await inbox.ensure_cursor("crm", "earliest")
-        events = [event(f"call-{n}", n) for n in range(4)]
-        await append(inbox, *events)
-        cursor = Cursor(inbox, "crm", 0)
-        await cursor.take()
-        delivered, failed, _ = await cursor.read(3, 10)
-        await cursor.acknowledge([delivered.position], 1)
-        await cursor.park(failed, 1)
-        await cursor.count("failed")
-        await cursor.open_circuit(60)
-        await client.aclose()
+        async with connect(url) as client:
+            inbox = Inbox(client, 1)
+            await inbox.ensure_cursor("crm", "earliest")
+            events = [event(f"call-{n}", n) for n in range(4)]
+            await append(inbox, *events)
+            cursor = Cursor(inbox, "crm", 0)
+            await cursor.take()
+            delivered, failed, _ = await cursor.read(3, 10)
+            await cursor.acknowledge([delivered.position], 1)
+            await cursor.park(failed, 1)
+            await cursor.count("failed")
+            await cursor.open_circuit(60)
 
     asyncio.run(run())
 
 
-def test_it_counts_what_is_where(redis_url: str, rq: redis.Redis, offhook: Offhook) -> None:
+def test_json_counts_events_by_state(redis_url: str, rq: redis.Redis, offhook: Offhook) -> None:
     fill(redis_url)
     queues.bury(rq, "crm", event(), attempt=1, error="no", trace="")
-    told = json.loads(offhook("status", "--json").stdout)
-    [crm] = told["handlers"]
+    shown = status(offhook)
+    [crm] = shown["handlers"]
     assert 55 < crm.pop("circuit") <= 60
     assert crm == {
         "name": "crm",
@@ -68,10 +74,10 @@ def test_it_counts_what_is_where(redis_url: str, rq: redis.Redis, offhook: Offho
         "failed": 1,
         "dead": 1,
     }
-    assert told["partitions"] == [4]
+    assert shown["partitions"] == [4]
 
 
-def test_it_is_readable(redis_url: str, offhook: Offhook) -> None:
+def test_table_counts_events_by_state(redis_url: str, offhook: Offhook) -> None:
     fill(redis_url)
     result = offhook("status")
     assert result.exit_code == 0
@@ -82,79 +88,71 @@ def test_it_is_readable(redis_url: str, offhook: Offhook) -> None:
     assert "! crm's target is down: its circuit is open" in result.stdout
 
 
-def test_partitions_are_added_up(redis_url: str, configure: Configure, offhook: Offhook) -> None:
+def test_partitions_are_summed(redis_url: str, configure: Configure, offhook: Offhook) -> None:
     configure(CRM, partitions=3)
     fill(redis_url)
-    told = json.loads(offhook("status", "--json").stdout)
-    assert told["partitions"] == [4, 0, 0]
-    assert told["handlers"][0]["lag"] == 1
+    shown = status(offhook)
+    assert shown["partitions"] == [4, 0, 0]
+    assert shown["handlers"][0]["lag"] == 1
     assert "inbox: 4 events kept (4, 0, 0 by partition)" in offhook("status").stdout
 
 
-OURS: dict[str, list[str]] = {"offhook.calls.0": [], "offhook.scheduled": []}
-
-
-def test_a_queue_that_nobody_serves_is_told(offhook: Offhook) -> None:
-    told = json.loads(offhook("status", "--json").stdout)
-    assert told["workers"] == {"offhook.crm.0": [], "offhook.crm.redeliver": []} | OURS
-    assert told["problems"] == [
+def test_queues_without_workers_are_reported(offhook: Offhook) -> None:
+    shown = status(offhook)
+    assert shown["workers"] == {"offhook.crm.0": [], "offhook.crm.redeliver": []} | OURS
+    assert shown["problems"] == [
         "no workers run: start `offhook work`",
         "no scheduler: redeliveries are not sent; start `offhook work`",
     ]
 
 
-def test_who_works_is_told(rq: redis.Redis, offhook: Offhook) -> None:
+def test_workers_are_listed_by_queue(rq: redis.Redis, offhook: Offhook) -> None:
     worker = Worker(
         [queues.queue("offhook.crm.0", rq)], name="me", connection=rq, serializer=JSONSerializer
     )
     worker.register_birth()  # type: ignore[no-untyped-call]
-    told = json.loads(offhook("status", "--json").stdout)
-    assert told["workers"] == {"offhook.crm.0": ["me"], "offhook.crm.redeliver": []} | OURS
-    assert told["problems"][0].startswith("no worker for offhook.crm.redeliver, offhook.calls.0")
+    shown = status(offhook)
+    assert shown["workers"] == {"offhook.crm.0": ["me"], "offhook.crm.redeliver": []} | OURS
+    assert shown["problems"][0].startswith("no worker for offhook.crm.redeliver, offhook.calls.0")
 
 
-def test_a_scheduler_that_runs_is_seen(redis_url: str, rq: redis.Redis, offhook: Offhook) -> None:
+def test_running_scheduler_is_detected(redis_url: str, rq: redis.Redis, offhook: Offhook) -> None:
     async def run() -> None:
-        client = connect(redis_url)
-        await Scheduler(load_settings(), Inbox(client, 1), rq).round()
-        await client.aclose()
+        async with connect(redis_url) as client:
+            await Scheduler(load_settings(), Inbox(client, 1), rq).round()
 
-    assert json.loads(offhook("status", "--json").stdout)["scheduler"] is False
+    assert status(offhook)["scheduler"] is False
     asyncio.run(run())
-    assert json.loads(offhook("status", "--json").stdout)["scheduler"] is True
+    assert status(offhook)["scheduler"] is True
 
 
-def test_dead_letters_of_a_handler_that_is_gone_are_not_forgotten(
-    rq: redis.Redis, offhook: Offhook
-) -> None:
+def test_dead_letters_of_a_removed_handler_are_reported(rq: redis.Redis, offhook: Offhook) -> None:
     queues.bury(rq, "gone", event(), attempt=1, error="no", trace="")
-    told = json.loads(offhook("status", "--json").stdout)
-    assert told["abandoned"] == {"gone": 1}
-    assert "gone is no longer configured and has 1 dead letter" in told["problems"][-1]
+    shown = status(offhook)
+    assert shown["abandoned"] == {"gone": 1}
+    assert "gone is no longer configured and has 1 dead letter" in shown["problems"][-1]
 
 
-def test_refused_callbacks_are_not_overlooked(redis_url: str, offhook: Offhook) -> None:
+def test_refused_callbacks_are_reported(redis_url: str, offhook: Offhook) -> None:
     async def refuse() -> None:
         async with connect(redis_url) as client:
             await Inbox(client, 1).quarantine({"code": "missing_call_id"}, size=10)
 
-    assert json.loads(offhook("status", "--json").stdout)["refused"] == 0
+    assert status(offhook)["refused"] == 0
     asyncio.run(refuse())
-    told = json.loads(offhook("status", "--json").stdout)
-    assert told["refused"] == 1
-    assert told["problems"][-1].startswith("1 callback was refused: `offhook quarantine list`")
+    shown = status(offhook)
+    assert shown["refused"] == 1
+    assert shown["problems"][-1].startswith("1 callback was refused: `offhook quarantine list`")
 
 
-def test_no_handler_at_all_is_told(configure: Configure, offhook: Offhook) -> None:
+def test_missing_handlers_are_reported(configure: Configure, offhook: Offhook) -> None:
     configure()
     result = offhook("status")
     assert result.exit_code == 0
     assert "! no handler is configured" in result.stdout
 
 
-def test_watching_goes_on_until_it_is_interrupted(
-    offhook: Offhook, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_watch_repeats_until_interrupted(offhook: Offhook, monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = iter([None, None])
 
     def sleep(seconds: float) -> None:
@@ -167,25 +165,25 @@ def test_watching_goes_on_until_it_is_interrupted(
     assert result.stdout.count('"handlers"') == 3
 
 
-def test_a_cursor_of_a_handler_that_is_configured_no_more_is_told_and_can_be_deleted(
+def test_cursor_of_a_removed_handler_is_reported_and_can_be_deleted(
     redis_url: str, offhook: Offhook, configure: Configure
 ) -> None:
     fill(redis_url)
     configure('[handlers.new]\nuse = "console"\n')
-    told = json.loads(offhook("status", "--json").stdout)
-    assert told["leftover"] == ["crm"]
-    assert any("`offhook forget crm` deletes it" in problem for problem in told["problems"])
+    shown = status(offhook)
+    assert shown["leftover"] == ["crm"]
+    assert any("`offhook forget crm` deletes it" in problem for problem in shown["problems"])
     refused = offhook("forget", "crm", input="n\n")
     assert refused.exit_code == 1
-    assert json.loads(offhook("status", "--json").stdout)["leftover"] == ["crm"]
+    assert status(offhook)["leftover"] == ["crm"]
     assert offhook("forget", "crm", "--yes").exit_code == 0
-    told = json.loads(offhook("status", "--json").stdout)
-    assert told["leftover"] == []
+    shown = status(offhook)
+    assert shown["leftover"] == []
     with redis.Redis.from_url(redis_url) as client:
         assert client.keys("offhook:{0}:*crm*") == []
 
 
-def test_of_a_handler_that_is_forgotten_only_the_dead_letters_stay(
+def test_forget_keeps_only_the_dead_letters(
     redis_url: str, rq: redis.Redis, offhook: Offhook, configure: Configure
 ) -> None:
     fill(redis_url)
@@ -201,19 +199,19 @@ def test_of_a_handler_that_is_forgotten_only_the_dead_letters_stay(
     assert rq.zcard("rq:failed:offhook.crm.redeliver") == 1
 
 
-def test_what_is_configured_is_not_forgotten(offhook: Offhook) -> None:
+def test_forget_refuses_a_configured_handler(offhook: Offhook) -> None:
     answer = offhook("forget", "crm", "--yes")
     assert answer.exit_code == 2
     assert "is still configured" in answer.output
 
 
-def test_what_was_never_there_cannot_be_forgotten(offhook: Offhook) -> None:
+def test_forget_refuses_an_unknown_handler(offhook: Offhook) -> None:
     answer = offhook("forget", "typo", "--yes")
     assert answer.exit_code == 2
     assert "has no position" in answer.output
 
 
-def test_it_says_what_the_servers_settings_put_at_risk(
+def test_risky_server_settings_are_reported(
     redis_url: str, rq: redis.Redis, offhook: Offhook
 ) -> None:
     rq.config_set("maxmemory-policy", "allkeys-lru")
