@@ -15,10 +15,10 @@ from redis.asyncio import Redis
 
 from offhook.call import Kind
 from offhook.event import EventType
+from offhook.inbox.keys import EXTENSIONS
 
 log = logging.getLogger("offhook.extensions")
 
-KEY = "offhook:extensions"
 _VERSION = b"version"  # a field without a `/`: no extension has this name
 
 Name = tuple[str, str]  # PBX and extension
@@ -59,12 +59,12 @@ class Extensions:
 
     async def all(self) -> dict[Name, ExtensionSettings]:
         """The settings of every extension that was set up, sorted by name."""
-        return _read(await self._redis.hgetall(KEY))
+        return _read(await self._redis.hgetall(EXTENSIONS))
 
     async def get(self, pbx: str, extension: str) -> ExtensionSettings:
         """The settings of one extension; `UNKNOWN` if it was not set up."""
         field = _field(pbx, extension)
-        stored = await self._redis.hget(KEY, field)
+        stored = await self._redis.hget(EXTENSIONS, field)
         found = _read({field.encode(): stored} if stored else {})
         return found.get((pbx, extension), UNKNOWN)
 
@@ -77,15 +77,15 @@ class Extensions:
             return
         async with self._redis.pipeline(transaction=True) as pipeline:
             for name, settings in put.items():
-                pipeline.hset(KEY, _field(*name), msgspec.json.encode(settings))
+                pipeline.hset(EXTENSIONS, _field(*name), msgspec.json.encode(settings))
             if gone:
-                pipeline.hdel(KEY, *gone)
-            pipeline.hincrby(KEY, _VERSION.decode(), 1)
+                pipeline.hdel(EXTENSIONS, *gone)
+            pipeline.hincrby(EXTENSIONS, _VERSION.decode(), 1)
             await pipeline.execute()
 
     async def version(self) -> bytes | None:
         """A value that differs after every change."""
-        version: Any = await self._redis.hget(KEY, _VERSION.decode())
+        version: Any = await self._redis.hget(EXTENSIONS, _VERSION.decode())
         return None if version is None else bytes(version)
 
 

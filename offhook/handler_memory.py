@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import LockError, RedisError
 
 from offhook.errors import TemporaryError
+from offhook.inbox import keys
 
 
 class Memory(ABC):
@@ -78,7 +79,7 @@ class RedisMemory(Memory):
 
     @asynccontextmanager
     async def lock(self, name: str) -> AsyncIterator[None]:
-        key = f"{self._key(name)}:lock"
+        key = keys.memory_lock(self._handler, name)
         lock = self._redis.lock(key, self._held, blocking_timeout=self._wait)
         async with _temporary():
             held = await lock.acquire()
@@ -95,7 +96,7 @@ class RedisMemory(Memory):
                 raise TemporaryError(f"Redis does not answer: {error}") from error
 
     def _key(self, name: str) -> str:
-        return f"offhook:memory:{self._handler}:{name}"
+        return keys.memory(self._handler, name)
 
 
 class LocalMemory(Memory):

@@ -16,7 +16,7 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from offhook.event import CallEvent
-from offhook.inbox.keys import CALL_LOG
+from offhook.inbox import CALL_LOG, keys
 
 SCHEDULED = "offhook.scheduled"  # the queue of periodic jobs
 AFTER_DEATH = 5  # seconds until a redelivery whose process was killed is retried
@@ -78,7 +78,7 @@ def call_scheduled(redis: Redis, job: str, every: float) -> bool:
     Returns:
         Whether it was enqueued.
     """
-    if not redis.set(f"offhook:scheduled:{job}", "", nx=True, px=int(every * 1000)):
+    if not redis.set(keys.scheduled(job), "", nx=True, px=int(every * 1000)):
         return False
     target = queue(SCHEDULED, redis)
     if any(waiting.func_name == job for waiting in target.jobs):

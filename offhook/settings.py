@@ -16,7 +16,7 @@ from pydantic_settings import (
 )
 
 from offhook.call import Direction
-from offhook.inbox.keys import CALL_LOG
+from offhook.inbox import CALL_LOG
 from offhook.settings_faults import (
     EventTypes,
     PbxName,

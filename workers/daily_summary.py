@@ -14,12 +14,11 @@ from offhook.call import Call, Outcome, Party
 from offhook.calls import summarize
 from offhook.connection import connect, connect_rq
 from offhook.event import CallEvent, EventType
-from offhook.inbox import Inbox
+from offhook.inbox import Inbox, keys
 from offhook.inbox.call_store import Calls
 from offhook.settings import Settings, load_settings
 from workers import process
 
-LAST = "offhook:summary"  # the day of the last summary
 MOST = 10  # missed calls that are named
 
 
@@ -51,7 +50,7 @@ async def tell_day(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -
     end = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
     if now < end:
         return
-    last: Any = await inbox.redis.get(LAST)
+    last: Any = await inbox.redis.get(keys.DAILY_SUMMARY)
     day = end.date().isoformat()
     if last is not None and last.decode() >= day:
         return
@@ -59,7 +58,7 @@ async def tell_day(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -
         events = [event async for event in _events(settings, inbox, end)]
         # Told again after a crash it has the same id, and is a repeat.
         await announce(settings, inbox, rq, events, window=172_800)
-    await inbox.redis.set(LAST, day)
+    await inbox.redis.set(keys.DAILY_SUMMARY, day)
 
 
 async def _events(settings: Settings, inbox: Inbox, end: datetime) -> AsyncIterator[CallEvent]:

@@ -22,7 +22,7 @@ from offhook.connection import connect, connect_rq
 from offhook.errors import OffhookError
 from offhook.event import CallEvent, EventType
 from offhook.extensions import Extensions
-from offhook.inbox import Inbox
+from offhook.inbox import Inbox, keys
 from offhook.provisioning.api import open_api, sentence
 from offhook.settings import Settings, load_settings
 from unifiedapi.client import UnifiedApi
@@ -154,7 +154,7 @@ async def watch(settings: Settings, pbx: str, api: UnifiedApi, inbox: Inbox, rq:
     mine = {number for name, number in await Extensions(inbox.redis).all() if name == pbx}
     if not mine:
         return
-    key = f"offhook:phones:{pbx}"
+    key = keys.phones(pbx)
     stored: Any = await inbox.redis.hgetall(key)
     before = {name.decode(): _phone(value) for name, value in stored.items()}
     now = datetime.now(UTC)

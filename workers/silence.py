@@ -21,7 +21,7 @@ from offhook.connection import connect, connect_rq
 from offhook.errors import InboxUnavailable
 from offhook.event import CallEvent
 from offhook.extensions import Extensions, Name
-from offhook.inbox import Inbox
+from offhook.inbox import Inbox, keys
 from offhook.inbox.call_store import Calls, Kept
 from offhook.settings import Settings, load_settings
 from workers import process
@@ -31,7 +31,6 @@ log = logging.getLogger("offhook.silence")
 
 _AGAIN = timedelta(hours=2)  # calls are counted once more: some are known later than they began
 _REPEAT = 86_400.0  # seconds; a job that was killed tells again what it had told
-_KEY, _SILENT = "offhook:habits", "offhook:habits:silent"
 
 _hours = msgspec.json.Decoder(dict[int, int]).decode
 
@@ -62,7 +61,7 @@ async def look(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> No
         RedisError: it is done the next time, and so with InboxUnavailable.
     """
     redis, names = inbox.redis, set(await Extensions(inbox.redis).all())
-    stored: Any = await redis.hgetall(_KEY)
+    stored: Any = await redis.hgetall(keys.HABITS)
     kept_since = now - timedelta(days=settings.keep_days)
     since = _moment(stored.pop(b"since", None)) or _next_hour(kept_since)
     until = _moment(stored.pop(b"until", None)) or since
@@ -76,7 +75,7 @@ async def look(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> No
         habits[name].update(
             {hour: n for hour, n in before.items() if oldest <= hour < hour_of(begin)}
         )
-    told: Any = await redis.hgetall(_SILENT)
+    told: Any = await redis.hgetall(keys.SILENT)
     silent: dict[Any, Any] = {}
     events: list[CallEvent] = []
     for name in names:
@@ -95,10 +94,10 @@ async def look(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> No
     }
     packed |= {"since": since.isoformat(), "until": now.isoformat()}
     async with redis.pipeline(transaction=True) as pipeline:
-        pipeline.delete(_KEY, _SILENT)
-        pipeline.hset(_KEY, mapping=packed)
+        pipeline.delete(keys.HABITS, keys.SILENT)
+        pipeline.hset(keys.HABITS, mapping=packed)
         if silent:
-            pipeline.hset(_SILENT, mapping=silent)
+            pipeline.hset(keys.SILENT, mapping=silent)
         await pipeline.execute()
 
 

@@ -17,10 +17,10 @@ from offhook.call import Call, Kind
 from offhook.calls import CallState, fold, from_state, summarize, to_state
 from offhook.errors import LeaseLost, TemporaryError
 from offhook.event import CALLBACKS, CallEvent, EventType, from_stored, to_stored
-from offhook.inbox import scripts
+from offhook.inbox import keys, scripts
 from offhook.inbox.cursor import Cursor
-from offhook.inbox.entries import partition_of_call
-from offhook.inbox.keys import CALL_LOG, key, order_of, position_at, position_before
+from offhook.inbox.entries import CALL_LOG, partition_of_call
+from offhook.inbox.positions import order_of, position_at, position_before
 from offhook.inbox.stream import WAKING_MS, Inbox
 
 FOLDED = frozenset({*CALLBACKS, EventType.CALL_RECORD})  # what a call is put together from
@@ -73,7 +73,7 @@ class Calls:
         """Those of these calls that are kept, by name."""
         if not names:
             return {}
-        found: Any = await self._redis.mget([key(partition, "call", name) for name in names])
+        found: Any = await self._redis.mget([keys.call(partition, name) for name in names])
         return {
             name: _read(name, value)
             for name, value in zip(names, found, strict=True)
@@ -104,21 +104,21 @@ class Calls:
             OutOfMemoryError: the server is too full; nothing was done.
         """
         partition = cursor.partition
-        keys = [
-            key(partition, "awake", CALL_LOG),
-            key(partition, "inbox"),
-            key(partition, "calls"),
-            key(partition, "live"),
-            key(partition, "settling"),
-            key(partition, "last"),
-            *(key(partition, "awake", name) for name in cursors),
+        script_keys = [
+            keys.awake(partition, CALL_LOG),
+            keys.inbox(partition),
+            keys.calls(partition),
+            keys.live(partition),
+            keys.settling(partition),
+            keys.last(partition),
+            *(keys.awake(partition, name) for name in cursors),
         ]
         arguments: list[Any] = [
             cursor.token,
             CALL_LOG,
             WAKING_MS,
             int(keep_days * 86_400_000),
-            key(partition, "call", ""),
+            keys.call(partition, ""),
             len(positions),
             *positions,
             len(changes),
@@ -133,49 +133,49 @@ class Calls:
                 "" if change.settles is None else change.settles,
             )
         arguments += [to_stored(event) for change in changes for event in change.events]
-        answer = await self._save(keys=keys, args=arguments)
+        answer = await self._save(keys=script_keys, args=arguments)
         if answer == -1:
             raise LeaseLost(f"somebody else serves {CALL_LOG}/{partition}")
         return [cursors[index] for index in answer]
 
     async def settling(self, partition: int) -> dict[str, int]:
         """The calls whose settle window is open: when it ends, in ms since 1970."""
-        found: Any = await self._redis.zrange(key(partition, "settling"), 0, -1, withscores=True)
+        found: Any = await self._redis.zrange(keys.settling(partition), 0, -1, withscores=True)
         return {name.decode(): int(score) for name, score in found}
 
     async def silent(self, partition: int, before: datetime, count: int = _PAGE) -> list[str]:
         """Live calls without an event since then, the oldest first."""
         found: Any = await self._redis.zrange(
-            key(partition, "live"), 0, _ms(before), byscore=True, offset=0, num=count
+            keys.live(partition), 0, _ms(before), byscore=True, offset=0, num=count
         )
         return [name.decode() for name in found]
 
     async def drop(self, partition: int, names: Sequence[str]) -> None:
         """These are over, one way or the other: what was kept of them has expired."""
         if names:
-            await self._redis.zrem(key(partition, "live"), *names)
-            await self._redis.zrem(key(partition, "settling"), *names)
+            await self._redis.zrem(keys.live(partition), *names)
+            await self._redis.zrem(keys.settling(partition), *names)
 
     async def neglected(self, partition: int, before: datetime) -> bool:
         """Is a settle window open, or a call silent since then, and nobody there who ends it?
 
         Then mark it as waking.
         """
-        if not await self._redis.zcard(key(partition, "settling")) and not await self.silent(
+        if not await self._redis.zcard(keys.settling(partition)) and not await self.silent(
             partition, before, 1
         ):
             return False
-        awake = key(partition, "awake", CALL_LOG)
+        awake = keys.awake(partition, CALL_LOG)
         return bool(await self._redis.set(awake, "waking", nx=True, px=WAKING_MS))
 
     async def forget(self, partition: int, before: datetime) -> None:
         """Take the calls that began before then off the list; what was kept of them expires."""
-        await self._redis.zremrangebyscore(key(partition, "calls"), 0, _ms(before))
+        await self._redis.zremrangebyscore(keys.calls(partition), 0, _ms(before))
 
     async def live(self) -> int:
         """How many calls go on."""
         return sum(
-            [int(await self._redis.zcard(key(p, "live"))) for p in range(self._inbox.partitions)]
+            [int(await self._redis.zcard(keys.live(p))) for p in range(self._inbox.partitions)]
         )
 
     async def get(self, name: str) -> Kept | None:
@@ -204,7 +204,7 @@ class Calls:
         listed: list[tuple[float, bytes, int]] = []
         for partition in range(self._inbox.partitions):
             found: Any = await self._redis.zrange(
-                key(partition, "calls"), _ms(began), "+inf", byscore=True, withscores=True
+                keys.calls(partition), _ms(began), "+inf", byscore=True, withscores=True
             )
             listed += [(score, name, partition) for name, score in found]
         listed.sort(reverse=True)
@@ -225,7 +225,7 @@ class Calls:
             page = kept[at : at + _PAGE]
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for each in page:
-                    stream = key(partition_of_call(each.name, self._inbox.partitions), "inbox")
+                    stream = keys.inbox(partition_of_call(each.name, self._inbox.partitions))
                     pipeline.xrange(stream, each.first, each.first)
                 entries: Any = await pipeline.execute()
             found |= {e.call: e for items in entries for e in map(_event, items)}
@@ -235,7 +235,7 @@ class Calls:
         """Is every event that was accepted before then in its call?"""
         last = position_before(position_at(until))
         for partition in range(self._inbox.partitions):
-            stream = key(partition, "inbox")
+            stream = keys.inbox(partition)
             if not await self._redis.exists(stream):
                 continue
             for group in await self._redis.xinfo_groups(stream):
@@ -249,7 +249,7 @@ class Calls:
 
     async def events(self, kept: Kept) -> list[CallEvent]:
         """The events that a call was put together from, as far as the inbox still has them."""
-        stream = key(partition_of_call(kept.name, self._inbox.partitions), "inbox")
+        stream = keys.inbox(partition_of_call(kept.name, self._inbox.partitions))
         found: list[CallEvent] = []
         start = kept.first
         while True:

@@ -10,9 +10,8 @@ from redis import Redis as BlockingRedis
 from redis.commands.core import AsyncScript
 
 from offhook.errors import CursorMoved, LeaseLost
-from offhook.inbox import scripts
+from offhook.inbox import keys, scripts
 from offhook.inbox.entries import CIRCUIT_MS, Entry, circuit_seconds, read_entries
-from offhook.inbox.keys import key
 from offhook.inbox.stream import LEASE_MS, Inbox
 
 
@@ -34,13 +33,13 @@ class Cursor:
         self.token = token or f"{holder(os.getpid())}{secrets.token_hex(8)}"
         self._inbox = inbox
         self._redis = inbox.redis
-        self._stream = f"offhook:{{{partition}}}:inbox"
-        self._awake = key(partition, "awake", handler)
-        self._parked = key(partition, "parked", handler)
-        self._circuit = key(partition, "circuit", handler)
-        self._failing = key(partition, "failing", handler)
-        self._counts = key(partition, "counts", handler)
-        self._last = key(partition, "last")
+        self._stream = keys.inbox(partition)
+        self._awake = keys.awake(partition, handler)
+        self._parked = keys.parked(partition, handler)
+        self._circuit = keys.circuit(partition, handler)
+        self._failing = keys.failing(partition, handler)
+        self._counts = keys.counts(partition, handler)
+        self._last = keys.last(partition)
         self._next: int | None = None  # the number of what comes next, if only we read
         redis = inbox.redis
         self._take: AsyncScript = redis.register_script(scripts.TAKE)
@@ -182,8 +181,8 @@ class Cursor:
                 self._awake,
                 self._stream,
                 self._parked,
-                key(self.partition, "lane", self.handler, event.call),
-                key(self.partition, "attempts", self.handler),
+                keys.lane(self.partition, self.handler, event.call),
+                keys.attempts(self.partition, self.handler),
             ],
             args=[
                 self.token,
@@ -239,4 +238,4 @@ def holder(pid: int) -> str:
 def release_lease(redis: BlockingRedis, handler: str, partition: int, pid: int) -> bool:
     """Free the lease of a dispatch whose process on this machine is known to be dead."""
     script = redis.register_script(scripts.RELEASE)
-    return bool(script(keys=[key(partition, "awake", handler)], args=[holder(pid)]))
+    return bool(script(keys=[keys.awake(partition, handler)], args=[holder(pid)]))

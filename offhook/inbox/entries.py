@@ -26,6 +26,7 @@ class Batch(msgspec.Struct, frozen=True):
     events: list[msgspec.Raw]
 
 
+CALL_LOG = "calls"  # the cursor from which calls are put together; no handler has this name
 MOST_PARTITIONS = 256  # as many as the setting allows
 CIRCUIT_MS = 60_000  # the longest that a circuit is open between two probes
 

@@ -1,32 +1,107 @@
-"""The keys of the inbox, and the places in a stream. What each key holds: see `offhook.inbox`."""
+"""The name of every key and channel that Offhook has in Redis; docs/redis-keys.md describes each.
 
-from datetime import datetime
+Keys of a partition share a hash tag, so that partitions can be spread over a cluster.
+"""
 
 QUARANTINE = "offhook:quarantine"
 DELIVERIES = "offhook:deliveries"
-CALL_LOG = "calls"  # the cursor from which calls are put together; no handler has this name
+EXTENSIONS = "offhook:extensions"
+HABITS = "offhook:habits"
+SILENT = "offhook:habits:silent"
+DAILY_SUMMARY = "offhook:summary"
 
 
-def key(partition: int, *names: str) -> str:
-    """A key of one partition. Those of a partition share a hash tag."""
+def inbox(partition: int) -> str:
+    return _partition(partition, "inbox")
+
+
+def last(partition: int) -> str:
+    return _partition(partition, "last")
+
+
+def written(partition: int, writer: str) -> str:
+    return _partition(partition, "written", writer)
+
+
+def seen(partition: int, mark: str) -> str:
+    return _partition(partition, "seen", mark)
+
+
+def awake(partition: int, handler: str) -> str:
+    return _partition(partition, "awake", handler)
+
+
+def parked(partition: int, handler: str) -> str:
+    return _partition(partition, "parked", handler)
+
+
+def attempts(partition: int, handler: str) -> str:
+    return _partition(partition, "attempts", handler)
+
+
+def lane(partition: int, handler: str, call: str) -> str:
+    return _partition(partition, "lane", handler, call)
+
+
+def circuit(partition: int, handler: str) -> str:
+    return _partition(partition, "circuit", handler)
+
+
+def failing(partition: int, handler: str) -> str:
+    return _partition(partition, "failing", handler)
+
+
+def counts(partition: int, handler: str) -> str:
+    return _partition(partition, "counts", handler)
+
+
+def call(partition: int, call: str) -> str:
+    return _partition(partition, "call", call)
+
+
+def calls(partition: int) -> str:
+    return _partition(partition, "calls")
+
+
+def live(partition: int) -> str:
+    return _partition(partition, "live")
+
+
+def settling(partition: int) -> str:
+    return _partition(partition, "settling")
+
+
+def scheduled(job: str) -> str:
+    return f"offhook:scheduled:{job}"
+
+
+def phones(pbx: str) -> str:
+    return f"offhook:phones:{pbx}"
+
+
+def reconciled(pbx: str) -> str:
+    return f"offhook:reconciled:{pbx}"
+
+
+def memory(handler: str, name: str) -> str:
+    return f"offhook:memory:{handler}:{name}"
+
+
+def memory_lock(handler: str, name: str) -> str:
+    return f"{memory(handler, name)}:lock"
+
+
+def lookup_name(lookup: str, number: str) -> str:
+    return f"offhook:lookup:{lookup}:name:{number}"
+
+
+def lookup_asking(lookup: str, number: str) -> str:
+    return f"offhook:lookup:{lookup}:asking:{number}"
+
+
+def lookup_failures(lookup: str) -> str:
+    return f"offhook:lookup:{lookup}:failures"
+
+
+def _partition(partition: int, *names: str) -> str:
     return f"offhook:{{{partition}}}:{':'.join(names)}"
-
-
-def order_of(position: bytes | str) -> tuple[int, int]:
-    """A place in a stream, as numbers that compare."""
-    text = position.decode() if isinstance(position, bytes) else position
-    milliseconds, _, number = text.partition("-")
-    return int(milliseconds), int(number)
-
-
-def position_at(moment: datetime) -> str:
-    """The first place in a stream at or after a moment."""
-    return f"{max(0, int(moment.timestamp() * 1000))}-0"
-
-
-def position_before(position: str) -> str:
-    """The last place before this one."""
-    milliseconds, number = order_of(position)
-    if number:
-        return f"{milliseconds}-{number - 1}"
-    return f"{milliseconds - 1}-{2**64 - 1}" if milliseconds else "0-0"

@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from offhook.errors import InboxUnavailable, LeaseLost
 from offhook.event import CallEvent, from_stored, to_stored
-from offhook.inbox import scripts
+from offhook.inbox import keys, scripts
 from offhook.inbox.entries import (
     MOST_PARTITIONS,
     Batch,
@@ -22,14 +22,7 @@ from offhook.inbox.entries import (
     circuit_seconds,
     partition_of,
 )
-from offhook.inbox.keys import (
-    DELIVERIES,
-    QUARANTINE,
-    key,
-    order_of,
-    position_at,
-    position_before,
-)
+from offhook.inbox.positions import order_of, position_at, position_before
 
 BLOCK_MS = 2_000  # the longest time that a command of ours blocks
 LEASE_MS = 6_000  # a dispatch that has been silent for so long is taken for dead
@@ -83,24 +76,25 @@ class Inbox:
             InboxUnavailable: it is not where it must be, or nobody says so. It may be delivered
                 all the same; appended again with its number, it is there once.
         """
-        prefix = f"offhook:{{{batch.partition}}}"
-        keys = [
-            f"{prefix}:inbox",
-            f"{prefix}:written:{batch.writer}",
-            f"{prefix}:last",
-            *(f"{prefix}:awake:{handler}" for handler in handlers),
+        partition = batch.partition
+        script_keys = [
+            keys.inbox(partition),
+            keys.written(partition, batch.writer),
+            keys.last(partition),
+            *(keys.awake(partition, handler) for handler in handlers),
         ]
         window = int(duplicate_window * 1000)
         now = time.monotonic()
         look = now >= self._look_at
-        arguments: list[Any] = [window, WAKING_MS, f"{prefix}:seen:", batch.number, int(look)]
+        seen_prefix = keys.seen(partition, "")
+        arguments: list[Any] = [window, WAKING_MS, seen_prefix, batch.number, int(look)]
         for mark, stored in zip(batch.marks, batch.events, strict=True):
             arguments += (mark, bytes(stored))
         try:
             if self._durability == "server":
-                seen, wake = await self._append(keys=keys, args=arguments)
+                seen, wake = await self._append(keys=script_keys, args=arguments)
             else:
-                seen, wake = await self._append_and_wait(keys, arguments, patience)
+                seen, wake = await self._append_and_wait(script_keys, arguments, patience)
         except (RedisError, OSError) as error:
             raise InboxUnavailable(f"Redis did not take the events: {error}") from error
         if look:  # and there was room
@@ -108,12 +102,12 @@ class Inbox:
         return set(seen), [handlers[index] for index in wake]
 
     async def _append_and_wait(
-        self, keys: list[str], arguments: list[Any], patience: float
+        self, script_keys: list[str], arguments: list[Any], patience: float
     ) -> tuple[list[int], list[int]]:
         milliseconds = max(1, int(min(patience * 1000, BLOCK_MS) * 0.9))
         # What is waited for is what was written on the same connection.
         async with self.redis.pipeline(transaction=False) as pipeline:
-            pipeline.evalsha(self._append.sha, len(keys), *keys, *arguments)
+            pipeline.evalsha(self._append.sha, len(script_keys), *script_keys, *arguments)
             if self._durability == "disk":
                 pipeline.execute_command("WAITAOF", 1, 0, milliseconds)
             else:
@@ -121,7 +115,7 @@ class Inbox:
             appended, confirmed = await pipeline.execute(raise_on_error=False)
         if isinstance(appended, NoScriptError):
             await self.redis.script_load(scripts.APPEND)
-            return await self._append_and_wait(keys, arguments, patience)
+            return await self._append_and_wait(script_keys, arguments, patience)
         for answer in (appended, confirmed):
             if isinstance(answer, Exception):
                 raise answer
@@ -140,7 +134,7 @@ class Inbox:
             start: `now` or `earliest`.
         """
         for partition in range(self.partitions):
-            stream = f"offhook:{{{partition}}}:inbox"
+            stream = keys.inbox(partition)
             # First a look: a server that is full refuses to make even what there is.
             if handler.encode() in await self._groups(stream):
                 continue
@@ -173,7 +167,7 @@ class Inbox:
         for partition in range(self.partitions):
             read, _ = await self._read_since(handler, partition, position)
             if read:
-                key = f"offhook:{{{partition}}}:inbox"
+                key = keys.inbox(partition)
                 await self.redis.xgroup_setid(key, handler, position_before(position))
             count += read
         return count
@@ -191,7 +185,7 @@ class Inbox:
     async def _read_since(
         self, handler: str, partition: int, position: str
     ) -> tuple[int, datetime | None]:
-        key = f"offhook:{{{partition}}}:inbox"
+        key = keys.inbox(partition)
         try:
             groups = await self.redis.xinfo_groups(key)
         except ResponseError:  # no stream yet
@@ -213,25 +207,25 @@ class Inbox:
 
     async def length(self, partition: int) -> int:
         """How many events a partition holds, delivered ones too."""
-        return int(await self.redis.xlen(f"offhook:{{{partition}}}:inbox"))
+        return int(await self.redis.xlen(keys.inbox(partition)))
 
     async def behind(self, handler: str, partition: int) -> bool:
         """Does a cursor have events to deliver and nobody who does it? Then mark it as waking."""
         return bool(
             await self._behind(
-                keys=[key(partition, "awake", handler), f"offhook:{{{partition}}}:inbox"],
+                keys=[keys.awake(partition, handler), keys.inbox(partition)],
                 args=[handler, WAKING_MS, LEASE_MS],
             )
         )
 
     async def state(self, handler: str, partition: int) -> CursorState:
         """How far the handler has got in one partition."""
-        stream = f"offhook:{{{partition}}}:inbox"
+        stream = keys.inbox(partition)
         async with self.redis.pipeline(transaction=False) as pipeline:
             pipeline.xinfo_groups(stream)
-            pipeline.hlen(key(partition, "parked", handler))
-            pipeline.pttl(key(partition, "circuit", handler))
-            pipeline.hgetall(key(partition, "counts", handler))
+            pipeline.hlen(keys.parked(partition, handler))
+            pipeline.pttl(keys.circuit(partition, handler))
+            pipeline.hgetall(keys.counts(partition, handler))
             pipeline.xlen(stream)
             groups, lanes, circuit, counts, length = await pipeline.execute(raise_on_error=False)
         lag = in_flight = 0
@@ -259,7 +253,7 @@ class Inbox:
         """The partitions that there are beyond ours: `partitions` was larger once."""
         async with self.redis.pipeline(transaction=False) as pipeline:
             for partition in range(self.partitions, MOST_PARTITIONS):
-                pipeline.exists(f"offhook:{{{partition}}}:inbox")
+                pipeline.exists(keys.inbox(partition))
             found = await pipeline.execute()
         return [self.partitions + index for index, exists in enumerate(found) if exists]
 
@@ -270,7 +264,7 @@ class Inbox:
 
     async def parked(self, handler: str, partition: int) -> dict[str, str]:
         """The parked lanes of a handler: lane -> id of the event that each waits for."""
-        found: Any = await self.redis.hgetall(key(partition, "parked", handler))
+        found: Any = await self.redis.hgetall(keys.parked(partition, handler))
         return {lane.decode(): event_id.decode() for lane, event_id in found.items()}
 
     async def begin_attempt(self, handler: str, event: CallEvent) -> int:
@@ -283,8 +277,8 @@ class Inbox:
         return int(
             await self._attempt(
                 keys=[
-                    key(partition, "parked", handler),
-                    key(partition, "attempts", handler),
+                    keys.parked(partition, handler),
+                    keys.attempts(partition, handler),
                 ],
                 args=[event.call, event.id],
             )
@@ -295,17 +289,17 @@ class Inbox:
         changed meanwhile."""
         own = partition_of(event, self.partitions)
         head = event.id.encode()
-        if await self.redis.hget(key(own, "parked", handler), event.call) == head:
+        if await self.redis.hget(keys.parked(own, handler), event.call) == head:
             return own
         async with self.redis.pipeline(transaction=False) as pipeline:
             for partition in range(MOST_PARTITIONS):
-                pipeline.hget(key(partition, "parked", handler), event.call)
+                pipeline.hget(keys.parked(partition, handler), event.call)
             heads = await pipeline.execute()
         return heads.index(head) if head in heads else own
 
     async def head(self, handler: str, partition: int, lane: str) -> CallEvent | None:
         """The event that a parked lane waits for."""
-        stored = await self.redis.lindex(key(partition, "lane", handler, lane), 0)
+        stored = await self.redis.lindex(keys.lane(partition, handler, lane), 0)
         return from_stored(stored) if stored else None
 
     async def advance(self, handler: str, event: CallEvent, outcome: str) -> CallEvent | None:
@@ -320,10 +314,10 @@ class Inbox:
         partition = await self._lane_of(handler, event)
         answer = await self._advance(
             keys=[
-                key(partition, "parked", handler),
-                key(partition, "lane", handler, event.call),
-                key(partition, "counts", handler),
-                key(partition, "attempts", handler),
+                keys.parked(partition, handler),
+                keys.lane(partition, handler, event.call),
+                keys.counts(partition, handler),
+                keys.attempts(partition, handler),
             ],
             args=[event.call, event.id, outcome],
         )
@@ -337,8 +331,8 @@ class Inbox:
         return bool(
             await self._rejoin(
                 keys=[
-                    key(partition, "parked", handler),
-                    key(partition, "lane", handler, event.call),
+                    keys.parked(partition, handler),
+                    keys.lane(partition, handler, event.call),
                 ],
                 args=[event.call, event.id, to_stored(event)],
             )
@@ -347,21 +341,21 @@ class Inbox:
     async def circuit_open_for(self, handler: str, event: CallEvent) -> float:
         """Seconds until the next probe of the handler's circuit; 0 when it is not open."""
         partition = partition_of(event, self.partitions)
-        return circuit_seconds(await self.redis.pttl(key(partition, "circuit", handler)))
+        return circuit_seconds(await self.redis.pttl(keys.circuit(partition, handler)))
 
     async def failures(self, handler: str, event: CallEvent) -> int:
         """How many deliveries to the handler have failed in a row, on the event's cursor."""
         partition = partition_of(event, self.partitions)
-        return int(await self.redis.get(key(partition, "failing", handler)) or 0)
+        return int(await self.redis.get(keys.failing(partition, handler)) or 0)
 
     async def spare(self, handler: str, event: CallEvent, seconds: float) -> None:
         """Take the attempt back that has begun, and have the circuit open, unless it is."""
         partition = await self._lane_of(handler, event)
         await self._spare(
             keys=[
-                key(partition, "parked", handler),
-                key(partition, "attempts", handler),
-                key(partition, "circuit", handler),
+                keys.parked(partition, handler),
+                keys.attempts(partition, handler),
+                keys.circuit(partition, handler),
             ],
             args=[event.call, event.id, int(seconds * 1000)],
         )
@@ -369,28 +363,26 @@ class Inbox:
     async def is_back(self, handler: str, event: CallEvent) -> None:
         """The handler's other side has taken the event: its circuit need not be open."""
         partition = partition_of(event, self.partitions)
-        await self.redis.delete(
-            key(partition, "failing", handler), key(partition, "circuit", handler)
-        )
+        await self.redis.delete(keys.failing(partition, handler), keys.circuit(partition, handler))
 
     async def count(self, handler: str, event: CallEvent, outcome: str) -> None:
         """Add one to the handler's count of `outcome`."""
         partition = partition_of(event, self.partitions)
-        await self.redis.hincrby(key(partition, "counts", handler), outcome, 1)
+        await self.redis.hincrby(keys.counts(partition, handler), outcome, 1)
 
     async def watched(self) -> bool:
         """Is somebody listening to what is delivered?"""
-        found = await self.redis.pubsub_numsub(DELIVERIES)
+        found = await self.redis.pubsub_numsub(keys.DELIVERIES)
         return bool(found and found[0][1])
 
     async def publish(self, attempts: list[dict[str, Any]]) -> None:
         """Tell those who listen which attempts to deliver were made."""
-        await self.redis.publish(DELIVERIES, msgspec.json.encode(attempts))
+        await self.redis.publish(keys.DELIVERIES, msgspec.json.encode(attempts))
 
     async def watch_deliveries(self) -> AsyncIterator[dict[str, Any]]:
         """The attempts to deliver, of all handlers, as they are made. Ends only from outside."""
         async with self.redis.pubsub(ignore_subscribe_messages=True) as channel:
-            await channel.subscribe(DELIVERIES)
+            await channel.subscribe(keys.DELIVERIES)
             while True:
                 message = await channel.get_message(timeout=BLOCK_MS / 1000)
                 for attempt in msgspec.json.decode(message["data"]) if message else ():
@@ -398,7 +390,7 @@ class Inbox:
 
     async def watch_events(self) -> AsyncIterator[CallEvent]:
         """The events of all partitions, as they are accepted. Ends only from outside."""
-        streams: Any = {f"offhook:{{{p}}}:inbox": "$" for p in range(self.partitions)}
+        streams: Any = {keys.inbox(p): "$" for p in range(self.partitions)}
         while True:
             answer: Any = await self.redis.xread(streams, block=BLOCK_MS)
             for stream, items in answer or ():
@@ -409,11 +401,11 @@ class Inbox:
     async def quarantine(self, refused: dict[str, str | bytes], size: int) -> None:
         """Keep a refused callback for a person to look at; the oldest of more than `size` go."""
         if size:
-            await self.redis.xadd(QUARANTINE, refused, maxlen=size, approximate=False)  # type: ignore[arg-type]
+            await self.redis.xadd(keys.QUARANTINE, refused, maxlen=size, approximate=False)  # type: ignore[arg-type]
 
     async def quarantined(self) -> list[tuple[str, dict[str, bytes]]]:
         """The refused callbacks that are kept, each with its id; the newest first."""
-        found: Any = await self.redis.xrevrange(QUARANTINE)
+        found: Any = await self.redis.xrevrange(keys.QUARANTINE)
         return [
             (key.decode(), {name.decode(): value for name, value in refused.items()})
             for key, refused in found
@@ -421,11 +413,11 @@ class Inbox:
 
     async def quarantine_length(self) -> int:
         """How many refused callbacks are kept."""
-        return int(await self.redis.xlen(QUARANTINE))
+        return int(await self.redis.xlen(keys.QUARANTINE))
 
     async def clear_quarantine(self) -> None:
         """Forget the refused callbacks."""
-        await self.redis.delete(QUARANTINE)
+        await self.redis.delete(keys.QUARANTINE)
 
     async def trim(self, partition: int, before: datetime | None, handlers: Iterable[str]) -> int:
         """Forget the events accepted before a moment, but none that a cursor has not delivered.
@@ -436,7 +428,7 @@ class Inbox:
         Returns:
             How many events were forgotten.
         """
-        key = f"offhook:{{{partition}}}:inbox"
+        key = keys.inbox(partition)
         oldest = (int(before.timestamp() * 1000) if before else 1 << 62, 0)
         wanted = {handler.encode() for handler in handlers}
         try:
@@ -466,7 +458,7 @@ class Inbox:
         Returns:
             For each of the handlers that lost some: how many it will never get.
         """
-        key = f"offhook:{{{partition}}}:inbox"
+        key = keys.inbox(partition)
         wanted = {handler.encode() for handler in handlers}
         lost: Counter[str] = Counter()
         while (excess := await self.redis.xlen(key) - most) > 0:
@@ -489,7 +481,7 @@ class Inbox:
         """The handlers that have a cursor, configured or not."""
         names: set[str] = set()
         for partition in range(self.partitions):
-            groups = await self._groups(f"offhook:{{{partition}}}:inbox")
+            groups = await self._groups(keys.inbox(partition))
             names |= {name.decode() for name in groups}
         return names
 
@@ -497,10 +489,14 @@ class Inbox:
         """Delete a handler's cursors, and what waits in its parked lanes."""
         for partition in range(self.partitions):
             lanes = await self.parked(handler, partition)
-            names = ("awake", "parked", "attempts", "circuit", "failing", "counts")
             await self.redis.delete(
-                *(key(partition, name, handler) for name in names),
-                *(key(partition, "lane", handler, lane) for lane in lanes),
+                keys.awake(partition, handler),
+                keys.parked(partition, handler),
+                keys.attempts(partition, handler),
+                keys.circuit(partition, handler),
+                keys.failing(partition, handler),
+                keys.counts(partition, handler),
+                *(keys.lane(partition, handler, lane) for lane in lanes),
             )
             with suppress(ResponseError):  # no stream yet
-                await self.redis.xgroup_destroy(f"offhook:{{{partition}}}:inbox", handler)
+                await self.redis.xgroup_destroy(keys.inbox(partition), handler)

@@ -13,7 +13,8 @@ from offhook.call import Kind
 from offhook.connection import connect
 from offhook.errors import ConfigError
 from offhook.event import CALLBACKS
-from offhook.extensions import KEY, UNKNOWN, Extensions, ExtensionsCopy, Name
+from offhook.extensions import UNKNOWN, Extensions, ExtensionsCopy, Name
+from offhook.inbox.keys import EXTENSIONS
 from offhook.plugins import PluggedHandler
 from offhook.provisioning.files import (
     check_extension,
@@ -79,7 +80,7 @@ async def test_a_copy_reads_the_settings_only_after_a_change(redis: Redis) -> No
 
 async def test_an_empty_change_writes_nothing(redis: Redis) -> None:
     await Extensions(redis).change({}, [])
-    assert not await redis.exists(KEY)
+    assert not await redis.exists(EXTENSIONS)
 
 
 async def test_unreadable_settings_do_not_affect_other_extensions(
@@ -87,8 +88,8 @@ async def test_unreadable_settings_do_not_affect_other_extensions(
 ) -> None:
     extensions = Extensions(redis)
     await extensions.change({("main", "0003*210"): JANE})
-    await redis.hset(KEY, "main/0003*211", "{not json")
-    await redis.hset(KEY, "main/0003*212", '{"owner": "joe", "colour": "red"}')
+    await redis.hset(EXTENSIONS, "main/0003*211", "{not json")
+    await redis.hset(EXTENSIONS, "main/0003*212", '{"owner": "joe", "colour": "red"}')
     assert await extensions.all() == {("main", "0003*210"): JANE, ("main", "0003*212"): JOE}
     assert await extensions.get("main", "0003*211") == UNKNOWN
     assert "the settings of 0003*211 on main cannot be read" in caplog.text

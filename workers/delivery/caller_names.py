@@ -24,6 +24,7 @@ from offhook.errors import ConfigError
 from offhook.event import CallEvent
 from offhook.handler_memory import RedisMemory
 from offhook.http import Http
+from offhook.inbox import keys
 from offhook.phone_number import Number
 from offhook.plugins import PluggedLookup, plug_lookup
 from offhook.settings import Settings
@@ -141,7 +142,7 @@ class _Asked:
         self._redis = redis
         self._http = http
         self._memory = RedisMemory(redis, f"lookups.{lookup.name}")
-        self._keys = f"offhook:lookup:{lookup.name}"
+        self._failures_key = keys.lookup_failures(lookup.name)
         self._recent = TtlCache[str, str](min(RECENT, lookup.lifetime))
         self._failures = 0  # in a row, of one whose answers are not remembered
         self._paused_until = 0.0
@@ -174,7 +175,7 @@ class _Asked:
 
     async def _known_or_ours(self, key: str) -> str | None:
         """The answer, empty when nobody shall be asked; None: it is for us to ask now."""
-        asking = f"{self._keys}:asking:{key}"
+        asking = keys.lookup_asking(self._lookup.name, key)
         patience = self._lookup.policy.timeout
         until = time.monotonic() + patience
         known = await self._known(key)
@@ -193,7 +194,9 @@ class _Asked:
 
     async def _known(self, key: str) -> str | None:
         """The answer; empty when the lookup is left alone; None: there is none."""
-        found: Any = await self._redis.mget(f"{self._keys}:name:{key}", f"{self._keys}:failures")
+        found: Any = await self._redis.mget(
+            keys.lookup_name(self._lookup.name, key), self._failures_key
+        )
         if found[0] is not None:
             return str(found[0], "utf-8")
         return "" if int(found[1] or 0) >= FAILURES else None
@@ -203,15 +206,15 @@ class _Asked:
         seconds = self._lookup.lifetime
         if not name:
             seconds = min(seconds, FAILED if name is None else UNKNOWN)
-        failures = f"{self._keys}:failures"
+        name_key = keys.lookup_name(self._lookup.name, key)
         async with self._redis.pipeline(transaction=True) as together:
-            together.set(f"{self._keys}:name:{key}", name or "", px=max(1, int(1000 * seconds)))
-            together.delete(f"{self._keys}:asking:{key}")
+            together.set(name_key, name or "", px=max(1, int(1000 * seconds)))
+            together.delete(keys.lookup_asking(self._lookup.name, key))
             if name is None:
-                together.incr(failures)
-                together.pexpire(failures, int(1000 * PAUSE))
+                together.incr(self._failures_key)
+                together.pexpire(self._failures_key, int(1000 * PAUSE))
             else:
-                together.delete(failures)
+                together.delete(self._failures_key)
             await together.execute()
 
     async def _unremembered(self, number: Number, event: CallEvent) -> str:

@@ -23,7 +23,7 @@ from offhook.call import Call
 from offhook.calls import summarize
 from offhook.errors import ConfigError, NotYet
 from offhook.extensions import Extensions
-from offhook.inbox import Inbox
+from offhook.inbox import Inbox, keys
 from offhook.inbox.call_store import Calls, Kept
 from offhook.settings import Settings
 from unifiedapi.callback import known_parameters
@@ -86,7 +86,7 @@ class Reconciliation:
         self._rq = rq
         self._young = young
         self._calls = Calls(inbox)
-        self._key = f"offhook:reconciled:{pbx}"
+        self._key = keys.reconciled(pbx)
 
     async def next(self) -> Reconciled | None:
         """Compare the records made since the last time; None the first time, which only begins.
