@@ -17,10 +17,11 @@ from offhook.call import Call, Kind
 from offhook.calls import CallState, fold, from_state, summarize, to_state
 from offhook.errors import LeaseLost, TemporaryError
 from offhook.event import CALLBACKS, CallEvent, EventType, from_stored, to_stored
-from offhook.inbox import keys, scripts
+from offhook.inbox import keys
 from offhook.inbox.cursor import Cursor
 from offhook.inbox.entries import CALL_LOG, partition_of_call
 from offhook.inbox.positions import order_of, position_at, position_before
+from offhook.inbox.scripts import script
 from offhook.inbox.stream import WAKING_MS, Inbox
 
 FOLDED = frozenset({*CALLBACKS, EventType.CALL_RECORD})  # what a call is put together from
@@ -67,7 +68,7 @@ class Calls:
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
         self._redis = inbox.redis
-        self._save: AsyncScript = self._redis.register_script(scripts.SAVE_CALLS)
+        self._save: AsyncScript = self._redis.register_script(script("save_calls"))
 
     async def load(self, partition: int, names: Sequence[str]) -> dict[str, Kept]:
         """Those of these calls that are kept, by name."""

@@ -10,8 +10,9 @@ from redis import Redis as BlockingRedis
 from redis.commands.core import AsyncScript
 
 from offhook.errors import CursorMoved, LeaseLost
-from offhook.inbox import keys, scripts
+from offhook.inbox import keys
 from offhook.inbox.entries import CIRCUIT_MS, Entry, circuit_seconds, read_entries
+from offhook.inbox.scripts import script
 from offhook.inbox.stream import LEASE_MS, Inbox
 
 
@@ -42,12 +43,12 @@ class Cursor:
         self._last = keys.last(partition)
         self._next: int | None = None  # the number of what comes next, if only we read
         redis = inbox.redis
-        self._take: AsyncScript = redis.register_script(scripts.TAKE)
-        self._renew: AsyncScript = redis.register_script(scripts.RENEW)
-        self._rest: AsyncScript = redis.register_script(scripts.REST)
-        self._acknowledge: AsyncScript = redis.register_script(scripts.ACKNOWLEDGE)
-        self._park: AsyncScript = redis.register_script(scripts.PARK)
-        self._number: AsyncScript = redis.register_script(scripts.NEXT)
+        self._take: AsyncScript = redis.register_script(script("take"))
+        self._renew: AsyncScript = redis.register_script(script("renew"))
+        self._rest: AsyncScript = redis.register_script(script("rest"))
+        self._acknowledge: AsyncScript = redis.register_script(script("acknowledge"))
+        self._park: AsyncScript = redis.register_script(script("park"))
+        self._number: AsyncScript = redis.register_script(script("next_number"))
 
     async def recreate(self) -> None:
         """Make the cursor again on a server that lost it, from the first event there is."""
@@ -237,5 +238,5 @@ def holder(pid: int) -> str:
 
 def release_lease(redis: BlockingRedis, handler: str, partition: int, pid: int) -> bool:
     """Free the lease of a dispatch whose process on this machine is known to be dead."""
-    script = redis.register_script(scripts.RELEASE)
-    return bool(script(keys=[keys.awake(partition, handler)], args=[holder(pid)]))
+    release = redis.register_script(script("release"))
+    return bool(release(keys=[keys.awake(partition, handler)], args=[holder(pid)]))

@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from offhook.errors import InboxUnavailable, LeaseLost
 from offhook.event import CallEvent, from_stored, to_stored
-from offhook.inbox import keys, scripts
+from offhook.inbox import keys
 from offhook.inbox.entries import (
     MOST_PARTITIONS,
     Batch,
@@ -23,6 +23,7 @@ from offhook.inbox.entries import (
     partition_of,
 )
 from offhook.inbox.positions import order_of, position_at, position_before
+from offhook.inbox.scripts import script
 
 BLOCK_MS = 2_000  # the longest time that a command of ours blocks
 LEASE_MS = 6_000  # a dispatch that has been silent for so long is taken for dead
@@ -46,12 +47,12 @@ class Inbox:
         self.partitions = partitions
         self._durability = durability
         self._look_at = 0.0  # at the server's memory
-        self._append: AsyncScript = redis.register_script(scripts.APPEND)
-        self._behind: AsyncScript = redis.register_script(scripts.CURSOR_BEHIND)
-        self._advance: AsyncScript = redis.register_script(scripts.ADVANCE)
-        self._rejoin: AsyncScript = redis.register_script(scripts.REJOIN)
-        self._attempt: AsyncScript = redis.register_script(scripts.ATTEMPT)
-        self._spare: AsyncScript = redis.register_script(scripts.SPARE)
+        self._append: AsyncScript = redis.register_script(script("append"))
+        self._behind: AsyncScript = redis.register_script(script("behind"))
+        self._advance: AsyncScript = redis.register_script(script("advance"))
+        self._rejoin: AsyncScript = redis.register_script(script("rejoin"))
+        self._attempt: AsyncScript = redis.register_script(script("attempt"))
+        self._spare: AsyncScript = redis.register_script(script("spare"))
 
     async def append(
         self,
@@ -114,7 +115,7 @@ class Inbox:
                 pipeline.execute_command("WAIT", 1, milliseconds)
             appended, confirmed = await pipeline.execute(raise_on_error=False)
         if isinstance(appended, NoScriptError):
-            await self.redis.script_load(scripts.APPEND)
+            await self.redis.script_load(script("append"))
             return await self._append_and_wait(script_keys, arguments, patience)
         for answer in (appended, confirmed):
             if isinstance(answer, Exception):

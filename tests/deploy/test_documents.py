@@ -43,6 +43,8 @@ def texts() -> Iterator[str]:
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     yield re.sub(r"%[-.\d]*[sdg]", "\0", node.value)
     yield re.sub(r"%[-.\d]*[sdg]", "\0", (ROOT / "Makefile").read_text())
+    for path in (ROOT / "offhook").rglob("*.lua"):
+        yield path.read_text()
 
 
 def assert_said(message: str, said: list[str]) -> None:

@@ -23,8 +23,9 @@ from offhook.connection import connect
 from offhook.dialects.voipnow import read_event
 from offhook.event import CALLBACKS, from_stored
 from offhook.extensions import Extensions
-from offhook.inbox import CALL_LOG, Inbox, scripts
+from offhook.inbox import CALL_LOG, Inbox
 from offhook.inbox.call_store import Calls
+from offhook.inbox.scripts import script
 from offhook.plugins import PluggedHandler
 from offhook.settings import HandlerSettings, LookupSettings, Settings
 from tests.conftest import SECRET
@@ -265,7 +266,7 @@ def test_exactly_once_though_answers_of_the_server_get_lost(bench: Bench) -> Non
     bench.append(*(each for n in range(5) for each in answered(f"c{n}")))
     port = int(bench.redis.get_connection_kwargs()["port"])
     with closing(LosesAnswers(port)) as proxy:
-        proxy.script = bench.redis.script_load(scripts.SAVE_CALLS).encode()
+        proxy.script = bench.redis.script_load(script("save_calls")).encode()
         url = f"redis://127.0.0.1:{proxy.port}/0"
         bench.settings = bench.settings.model_copy(update={"redis_url": url})
         for n in range(5, 12):
