@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from offhook.connection import opened
+from offhook.inbox import quarantine as refused_callbacks
 from offhook.logs import printable
 from offhook.settings import load_settings
 from offhook_cli.options import Json, Yes, group
@@ -78,14 +79,14 @@ def clear(yes: Yes = False) -> None:
 def _read() -> list[tuple[str, dict[str, bytes]]]:
     async def read() -> list[tuple[str, dict[str, bytes]]]:
         async with opened(load_settings()) as (inbox, _):
-            return await inbox.quarantined()
+            return await refused_callbacks.kept(inbox.redis)
 
     return asyncio.run(read())
 
 
 async def _clear() -> None:
     async with opened(load_settings()) as (inbox, _):
-        await inbox.clear_quarantine()
+        await refused_callbacks.clear(inbox.redis)
 
 
 def _as_dict(key: str, refused: dict[str, bytes]) -> dict[str, Any]:

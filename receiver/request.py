@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from offhook.callback_url import SELF_TEST
 from offhook.errors import InboxUnavailable, RefusedCallback
-from offhook.inbox import Inbox
+from offhook.inbox import Inbox, quarantine
 from offhook.settings import Settings
 from receiver.callback import (
     CallbackRequest,
@@ -67,7 +67,7 @@ class Callbacks:
         }
         try:
             async with asyncio.timeout(self.settings.patience):
-                await self._inbox.quarantine(kept, self.settings.quarantine_size)
+                await quarantine.keep(self._inbox.redis, kept, self.settings.quarantine_size)
         except (RedisError, TimeoutError) as error:
             reason = str(error) or "Redis does not answer"
             log.error("a refused callback could not be kept: %s", reason)

@@ -26,7 +26,7 @@ from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionsCopy
 from offhook.handler_memory import RedisMemory
 from offhook.http import Http
-from offhook.inbox import BLOCK_MS, Cursor, Entry, Inbox
+from offhook.inbox import BLOCK_MS, Cursor, Entry, Inbox, feed
 from offhook.inbox.call_store import Calls
 from offhook.logs import Outage
 from offhook.plugins import PluggedHandler, plug_handler
@@ -447,14 +447,14 @@ class Dispatch:
             self._outstanding.difference_update(done)
             self._room.set()
         if told:
-            await self._inbox.publish(told)
+            await feed.publish(self._inbox.redis, told)
 
     # Being watched, and stopping
 
     async def _watch(self) -> None:
         while not asked_to_end():
             with suppress(RedisConnectionError, RedisTimeoutError):
-                self._watched = await self._inbox.watched()
+                self._watched = await feed.is_watched(self._inbox.redis)
                 await self._extensions.refresh()
                 # Lanes that a dead letter, sent again, has parked meanwhile.
                 self._parked |= await self._cursor.parked()

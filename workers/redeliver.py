@@ -21,7 +21,7 @@ from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionSettings
 from offhook.handler_memory import RedisMemory
 from offhook.http import Http
-from offhook.inbox import Inbox
+from offhook.inbox import Inbox, Lanes, feed
 from offhook.inbox.call_store import Calls
 from offhook.plugins import PluggedHandler, plug_handler
 from offhook.settings import Settings, load_settings
@@ -83,6 +83,7 @@ class Redelivery:
         self._names = names
         self._attempt = 0  # its number, once it has begun
         self._keys = event_keys(event, name, 0)
+        self._lanes = Lanes(inbox, name)
 
     async def run(self) -> None:
         """Attempt it, unless it is done with, or the circuit is open.
@@ -95,11 +96,11 @@ class Redelivery:
         except ConfigError:
             self._again(60.0)  # the event waits until the configuration is right again
             raise
-        open_for = await self._inbox.circuit_open_for(self._name, self._event)
+        open_for = await self._lanes.circuit_open_for(self._event)
         if open_for:
             self._again(open_for)
             raise TemporaryError(f"{self._name}'s circuit is open")
-        self._attempt = await self._inbox.begin_attempt(self._name, self._event)
+        self._attempt = await self._lanes.begin_attempt(self._event)
         self._keys = event_keys(self._event, self._name, self._attempt)
         if not self._attempt:
             await self._end()
@@ -116,14 +117,14 @@ class Redelivery:
                 await self._die(error)
             elif down:
                 wait = circuit.WAITS[-1]
-                await self._inbox.spare(self._name, self._event, wait)
+                await self._lanes.spare(self._event, wait)
                 await self._put_off(wait, error)
             else:
                 await self._put_off(handler.policy.retry[self._attempt - 1], error)
             raise
         log.info("redelivered", extra=self._keys)
         await self._tell(called, "delivered", None)
-        await self._inbox.is_back(self._name, self._event)
+        await self._lanes.close_circuit(self._event)
         await self._advance("delivered")
 
     def _handler(self) -> PluggedHandler:
@@ -150,7 +151,7 @@ class Redelivery:
 
     async def _is_down(self) -> bool:
         """Has the circuit opened, and not closed since? Then the event is not at fault."""
-        return await self._inbox.failures(self._name, self._event) >= circuit.CONSECUTIVE
+        return await self._lanes.failures(self._event) >= circuit.CONSECUTIVE
 
     async def _call_of(self, event: CallEvent) -> Call:
         call = await Calls(self._inbox).of(event, self._extension.kind, self._settings.region)
@@ -158,13 +159,13 @@ class Redelivery:
 
     async def _put_off(self, seconds: float, error: Exception) -> None:
         log.warning("redelivery failed: %s", sentence(error), extra=self._keys)
-        await self._inbox.count(self._name, self._event, "failed")
+        await self._lanes.count(self._event, "failed")
         self._job.meta["error"] = sentence(error)
         self._again(wait_before(seconds, error))
 
     async def _tell(self, called: float, outcome: str, error: Exception | None) -> None:
         record = attempt_record(self._name, self._event, self._attempt, called, outcome, error)
-        await self._inbox.publish([record])
+        await feed.publish(self._inbox.redis, [record])
 
     def _again(self, seconds: float) -> None:
         """Have RQ repeat the job when it has raised: it waits by the first of these intervals."""
@@ -200,7 +201,7 @@ class Redelivery:
 
     async def _advance(self, outcome: str) -> None:
         try:
-            following = await self._inbox.advance(self._name, self._event, outcome)
+            following = await self._lanes.advance(self._event, outcome)
         except LeaseLost:
             return  # another run of this job was faster
         if following is not None:

@@ -21,7 +21,7 @@ from rq.serializers import JSONSerializer
 from offhook import queues
 from offhook.connection import connect, connect_rq
 from offhook.event import EventType
-from offhook.inbox import CALL_LOG, Inbox
+from offhook.inbox import CALL_LOG, Inbox, Lanes
 from offhook.inbox.call_store import Calls
 from offhook.logs import Outage
 from offhook.plugins import wanted_types
@@ -165,15 +165,16 @@ class Scheduler:
         """
         found: set[tuple[str, str]] = set()
         for name in names:
+            lanes = Lanes(self._inbox, name)
             known = await asyncio.to_thread(queues.redeliveries, self._rq, name)
             for partition in self._partitions:
-                for lane, event_id in (await self._inbox.parked(name, partition)).items():
+                for lane, event_id in (await lanes.parked(partition)).items():
                     if queues.redelivery_id(name, event_id) in known:
                         continue
                     if (name, event_id) not in self._suspects:
                         found.add((name, event_id))
                         continue
-                    event = await self._inbox.head(name, partition, lane)
+                    event = await lanes.head(partition, lane)
                     if event is not None and event.id == event_id:
                         log.warning("lane %s of %s is revived", lane, name)
                         await asyncio.to_thread(queues.revive, self._rq, name, event)

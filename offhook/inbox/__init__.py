@@ -2,6 +2,7 @@
 
 from offhook.inbox.cursor import Cursor, release_lease
 from offhook.inbox.entries import CALL_LOG, Batch, CursorState, Entry, partition_of
+from offhook.inbox.lanes import Lanes
 from offhook.inbox.stream import BLOCK_MS, LEASE_MS, Durability, Inbox
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Durability",
     "Entry",
     "Inbox",
+    "Lanes",
     "partition_of",
     "release_lease",
 ]

@@ -1,34 +1,27 @@
-"""`Inbox`: the log of accepted events, and what is kept beside it."""
+"""`Inbox`: the log of accepted events, and how far each handler has come on it."""
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import msgspec
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from offhook.errors import InboxUnavailable, LeaseLost
-from offhook.event import CallEvent, from_stored, to_stored
+from offhook.errors import InboxUnavailable
 from offhook.inbox import keys
-from offhook.inbox.entries import (
-    MOST_PARTITIONS,
-    Batch,
-    CursorState,
-    circuit_seconds,
-    partition_of,
-)
+from offhook.inbox.entries import MOST_PARTITIONS, Batch, CursorState, circuit_seconds
 from offhook.inbox.positions import order_of, position_at, position_before
 from offhook.inbox.scripts import script
 
 BLOCK_MS = 2_000  # the longest time that a command of ours blocks
-LEASE_MS = 6_000  # a dispatch that has been silent for so long is taken for dead
-WAKING_MS = 5_000  # a wake-up that has not become a dispatch by then is made again
-_LOOK_EVERY = 0.05  # seconds between two looks at the server's memory: a look costs two appends
+LEASE_MS = 6_000  # a dispatch that has not renewed its lease for so long is considered dead
+WAKING_MS = 5_000  # a wake-up that has not become a dispatch by then is repeated
+_MEMORY_CHECK_EVERY = 0.05  # seconds; a check costs as much as two appends
+_PAGE = 1000
 
 Durability = Literal["server", "disk", "replica"]
 
@@ -38,21 +31,17 @@ class Inbox:
 
     Args:
         redis: a client that returns bytes.
-        partitions: how many streams the events are spread over.
-        durability: where an appended event must be, as the settings say.
+        partitions: number of streams that the events are spread over.
+        durability: where an appended event must be, as in the settings.
     """
 
     def __init__(self, redis: Redis, partitions: int, durability: Durability = "server") -> None:
         self.redis = redis
         self.partitions = partitions
         self._durability = durability
-        self._look_at = 0.0  # at the server's memory
+        self._check_memory_at = 0.0
         self._append: AsyncScript = redis.register_script(script("append"))
         self._behind: AsyncScript = redis.register_script(script("behind"))
-        self._advance: AsyncScript = redis.register_script(script("advance"))
-        self._rejoin: AsyncScript = redis.register_script(script("rejoin"))
-        self._attempt: AsyncScript = redis.register_script(script("attempt"))
-        self._spare: AsyncScript = redis.register_script(script("spare"))
 
     async def append(
         self,
@@ -61,21 +50,19 @@ class Inbox:
         duplicate_window: float,
         patience: float = BLOCK_MS / 1000,
     ) -> tuple[set[int], list[str]]:
-        """Append a batch, in one step; repeats within the window are left out.
-
-        A batch that the server has already is not appended again.
+        """Append a batch in one step, without repeats. Idempotent: a batch is appended once.
 
         Args:
-            handlers: whose cursors to look after.
-            duplicate_window: seconds; 0: there are no repeats.
+            handlers: whose cursors may have to be woken.
+            duplicate_window: seconds; 0 turns the detection of repeats off.
             patience: seconds that a disk or a replica has to confirm it.
 
         Returns:
-            The indices of the repeats, and the handlers whose dispatch must be called.
+            The indices of the repeats, and the handlers that need a dispatch.
 
         Raises:
-            InboxUnavailable: it is not where it must be, or nobody says so. It may be delivered
-                all the same; appended again with its number, it is there once.
+            InboxUnavailable: the append is not confirmed. The events may be in the inbox and be
+                delivered all the same; append the same batch again.
         """
         partition = batch.partition
         script_keys = [
@@ -86,27 +73,27 @@ class Inbox:
         ]
         window = int(duplicate_window * 1000)
         now = time.monotonic()
-        look = now >= self._look_at
+        check = now >= self._check_memory_at
         seen_prefix = keys.seen(partition, "")
-        arguments: list[Any] = [window, WAKING_MS, seen_prefix, batch.number, int(look)]
+        arguments: list[Any] = [window, WAKING_MS, seen_prefix, batch.number, int(check)]
         for mark, stored in zip(batch.marks, batch.events, strict=True):
             arguments += (mark, bytes(stored))
         try:
             if self._durability == "server":
-                seen, wake = await self._append(keys=script_keys, args=arguments)
+                repeats, wake = await self._append(keys=script_keys, args=arguments)
             else:
-                seen, wake = await self._append_and_wait(script_keys, arguments, patience)
+                repeats, wake = await self._append_and_wait(script_keys, arguments, patience)
         except (RedisError, OSError) as error:
             raise InboxUnavailable(f"Redis did not take the events: {error}") from error
-        if look:  # and there was room
-            self._look_at = now + _LOOK_EVERY
-        return set(seen), [handlers[index] for index in wake]
+        if check:  # only after an append that found room
+            self._check_memory_at = now + _MEMORY_CHECK_EVERY
+        return set(repeats), [handlers[index] for index in wake]
 
     async def _append_and_wait(
         self, script_keys: list[str], arguments: list[Any], patience: float
     ) -> tuple[list[int], list[int]]:
         milliseconds = max(1, int(min(patience * 1000, BLOCK_MS) * 0.9))
-        # What is waited for is what was written on the same connection.
+        # WAIT and WAITAOF wait for writes of the same connection, so all goes through one pipeline.
         async with self.redis.pipeline(transaction=False) as pipeline:
             pipeline.evalsha(self._append.sha, len(script_keys), *script_keys, *arguments)
             if self._durability == "disk":
@@ -125,18 +112,18 @@ class Inbox:
                 raise InboxUnavailable(f"its disk has not had them within {milliseconds} ms")
         elif not confirmed:
             raise InboxUnavailable(f"no replica has had them within {milliseconds} ms")
-        seen, wake = appended
-        return seen, wake
+        repeats, wake = appended
+        return repeats, wake
 
     async def ensure_cursor(self, handler: str, start: str) -> None:
-        """Give the handler its cursor in every partition, unless it has it.
+        """Create the handler's cursor in every partition where it has none.
 
         Args:
             start: `now` or `earliest`.
         """
         for partition in range(self.partitions):
             stream = keys.inbox(partition)
-            # First a look: a server that is full refuses to make even what there is.
+            # Look first: a server without memory refuses to create even a group that exists.
             if handler.encode() in await self._groups(stream):
                 continue
             try:
@@ -147,31 +134,23 @@ class Inbox:
                 if "BUSYGROUP" not in str(error):
                     raise
 
-    async def _groups(self, stream: str) -> set[bytes]:
-        try:
-            return {group["name"] for group in await self.redis.xinfo_groups(stream)}
-        except ResponseError as error:
-            if "no such key" not in str(error):
-                raise
-            return set()
-
     async def set_back(self, handler: str, since: datetime) -> int:
         """Set the handler's cursor back to the first event accepted at or after `since`.
 
-        A cursor that has not come so far stays where it is: moved on, it would lose events.
+        A cursor that is behind `since` stays where it is: moved forward, it would lose events.
 
         Returns:
-            How many events it will get again.
+            Number of events that the handler will get again.
         """
         position = position_at(since)
-        count = 0
+        total = 0
         for partition in range(self.partitions):
-            read, _ = await self._read_since(handler, partition, position)
-            if read:
-                key = keys.inbox(partition)
-                await self.redis.xgroup_setid(key, handler, position_before(position))
-            count += read
-        return count
+            count, _ = await self._read_since(handler, partition, position)
+            if count:
+                stream = keys.inbox(partition)
+                await self.redis.xgroup_setid(stream, handler, position_before(position))
+            total += count
+        return total
 
     async def read_since(self, handler: str, since: datetime) -> tuple[int, datetime | None]:
         """How many events since then the handler has read, and when the first was accepted."""
@@ -180,38 +159,25 @@ class Inbox:
             await self._read_since(handler, partition, position)
             for partition in range(self.partitions)
         ]
-        first = min((moment for _, moment in found if moment), default=None)
-        return sum(count for count, _ in found), first
+        first = min((order_of(first)[0] for _, first in found if first), default=None)
+        accepted = None if first is None else datetime.fromtimestamp(first / 1000, UTC)
+        return sum(count for count, _ in found), accepted
 
     async def _read_since(
         self, handler: str, partition: int, position: str
-    ) -> tuple[int, datetime | None]:
-        key = keys.inbox(partition)
-        try:
-            groups = await self.redis.xinfo_groups(key)
-        except ResponseError:  # no stream yet
+    ) -> tuple[int, bytes | None]:
+        stream = keys.inbox(partition)
+        group = (await self._groups(stream)).get(handler.encode())
+        if group is None:
             return 0, None
-        last = next((g["last-delivered-id"] for g in groups if g["name"] == handler.encode()), b"0")
-        count, first = 0, None
-        start: bytes | str = position
-        while page := await self._page(key, start, last):
-            first = first or datetime.fromtimestamp(order_of(page[0])[0] / 1000, UTC)
-            count += len(page)
-            start = b"(" + page[-1]
-        return count, first
-
-    async def _page(
-        self, key: str, start: bytes | str, last: bytes, count: int = 1000
-    ) -> list[bytes]:
-        found: Any = await self.redis.xrange(key, min=start, max=last, count=count)
-        return [position for position, _ in found]
+        return await self._count(stream, position, group["last-delivered-id"])
 
     async def length(self, partition: int) -> int:
-        """How many events a partition holds, delivered ones too."""
+        """Return how many events a partition holds, including delivered ones."""
         return int(await self.redis.xlen(keys.inbox(partition)))
 
     async def behind(self, handler: str, partition: int) -> bool:
-        """Does a cursor have events to deliver and nobody who does it? Then mark it as waking."""
+        """Return whether a cursor has events to deliver and no dispatch, and mark it as waking."""
         return bool(
             await self._behind(
                 keys=[keys.awake(partition, handler), keys.inbox(partition)],
@@ -220,7 +186,7 @@ class Inbox:
         )
 
     async def state(self, handler: str, partition: int) -> CursorState:
-        """How far the handler has got in one partition."""
+        """How far the handler has come in one partition."""
         stream = keys.inbox(partition)
         async with self.redis.pipeline(transaction=False) as pipeline:
             pipeline.xinfo_groups(stream)
@@ -234,12 +200,9 @@ class Inbox:
             if group["name"] == handler.encode():
                 lag = group["lag"]
                 in_flight = group["pending"]
-                if lag is None:  # the server lost count, after a replay
-                    lag, start = 0, b"(" + group["last-delivered-id"]
-                    while page := await self._page(stream, start, b"+"):
-                        lag += len(page)
-                        start = b"(" + page[-1]
-                lag = min(lag, length)  # the server counts what was forgotten, too
+                if lag is None:  # the server cannot tell after a replay
+                    lag, _ = await self._count(stream, b"(" + group["last-delivered-id"], b"+")
+                lag = min(lag, length)  # the server counts trimmed events too
         return CursorState(
             lag=lag,
             in_flight=in_flight,
@@ -251,7 +214,7 @@ class Inbox:
         )
 
     async def beyond(self) -> list[int]:
-        """The partitions that there are beyond ours: `partitions` was larger once."""
+        """The partitions above ours that exist because `partitions` was larger once."""
         async with self.redis.pipeline(transaction=False) as pipeline:
             for partition in range(self.partitions, MOST_PARTITIONS):
                 pipeline.exists(keys.inbox(partition))
@@ -259,237 +222,75 @@ class Inbox:
         return [self.partitions + index for index, exists in enumerate(found) if exists]
 
     async def unfinished(self, handlers: Iterable[str], partition: int) -> bool:
-        """Is something there that one of the handlers has not had?"""
+        """Return whether a partition holds events that one of the handlers has not got."""
         states = [await self.state(handler, partition) for handler in handlers]
         return any(state.lag or state.in_flight or state.lanes for state in states)
 
-    async def parked(self, handler: str, partition: int) -> dict[str, str]:
-        """The parked lanes of a handler: lane -> id of the event that each waits for."""
-        found: Any = await self.redis.hgetall(keys.parked(partition, handler))
-        return {lane.decode(): event_id.decode() for lane, event_id in found.items()}
-
-    async def begin_attempt(self, handler: str, event: CallEvent) -> int:
-        """Count an attempt to deliver the event that a parked lane waits for.
-
-        Returns:
-            Its number, from 1; 0 when the lane does not wait for this event (any more).
-        """
-        partition = await self._lane_of(handler, event)
-        return int(
-            await self._attempt(
-                keys=[
-                    keys.parked(partition, handler),
-                    keys.attempts(partition, handler),
-                ],
-                args=[event.call, event.id],
-            )
-        )
-
-    async def _lane_of(self, handler: str, event: CallEvent) -> int:
-        """The partition where the event's lane waits: another than its own, when `partitions` was
-        changed meanwhile."""
-        own = partition_of(event, self.partitions)
-        head = event.id.encode()
-        if await self.redis.hget(keys.parked(own, handler), event.call) == head:
-            return own
-        async with self.redis.pipeline(transaction=False) as pipeline:
-            for partition in range(MOST_PARTITIONS):
-                pipeline.hget(keys.parked(partition, handler), event.call)
-            heads = await pipeline.execute()
-        return heads.index(head) if head in heads else own
-
-    async def head(self, handler: str, partition: int, lane: str) -> CallEvent | None:
-        """The event that a parked lane waits for."""
-        stored = await self.redis.lindex(keys.lane(partition, handler, lane), 0)
-        return from_stored(stored) if stored else None
-
-    async def advance(self, handler: str, event: CallEvent, outcome: str) -> CallEvent | None:
-        """The event that a lane waited for is done with: free the lane, or return its next event.
-
-        Args:
-            outcome: `delivered` or `dead`, for the counts.
-
-        Raises:
-            LeaseLost: the lane does not wait for this event (any more).
-        """
-        partition = await self._lane_of(handler, event)
-        answer = await self._advance(
-            keys=[
-                keys.parked(partition, handler),
-                keys.lane(partition, handler, event.call),
-                keys.counts(partition, handler),
-                keys.attempts(partition, handler),
-            ],
-            args=[event.call, event.id, outcome],
-        )
-        if answer == 0:
-            raise LeaseLost(f"lane {event.call} does not wait for event {event.id}")
-        return from_stored(answer) if answer else None
-
-    async def rejoin(self, handler: str, event: CallEvent) -> bool:
-        """Put a dead letter back into its lane. True: it is first there, and must be sent."""
-        partition = partition_of(event, self.partitions)
-        return bool(
-            await self._rejoin(
-                keys=[
-                    keys.parked(partition, handler),
-                    keys.lane(partition, handler, event.call),
-                ],
-                args=[event.call, event.id, to_stored(event)],
-            )
-        )
-
-    async def circuit_open_for(self, handler: str, event: CallEvent) -> float:
-        """Seconds until the next probe of the handler's circuit; 0 when it is not open."""
-        partition = partition_of(event, self.partitions)
-        return circuit_seconds(await self.redis.pttl(keys.circuit(partition, handler)))
-
-    async def failures(self, handler: str, event: CallEvent) -> int:
-        """How many deliveries to the handler have failed in a row, on the event's cursor."""
-        partition = partition_of(event, self.partitions)
-        return int(await self.redis.get(keys.failing(partition, handler)) or 0)
-
-    async def spare(self, handler: str, event: CallEvent, seconds: float) -> None:
-        """Take the attempt back that has begun, and have the circuit open, unless it is."""
-        partition = await self._lane_of(handler, event)
-        await self._spare(
-            keys=[
-                keys.parked(partition, handler),
-                keys.attempts(partition, handler),
-                keys.circuit(partition, handler),
-            ],
-            args=[event.call, event.id, int(seconds * 1000)],
-        )
-
-    async def is_back(self, handler: str, event: CallEvent) -> None:
-        """The handler's other side has taken the event: its circuit need not be open."""
-        partition = partition_of(event, self.partitions)
-        await self.redis.delete(keys.failing(partition, handler), keys.circuit(partition, handler))
-
-    async def count(self, handler: str, event: CallEvent, outcome: str) -> None:
-        """Add one to the handler's count of `outcome`."""
-        partition = partition_of(event, self.partitions)
-        await self.redis.hincrby(keys.counts(partition, handler), outcome, 1)
-
-    async def watched(self) -> bool:
-        """Is somebody listening to what is delivered?"""
-        found = await self.redis.pubsub_numsub(keys.DELIVERIES)
-        return bool(found and found[0][1])
-
-    async def publish(self, attempts: list[dict[str, Any]]) -> None:
-        """Tell those who listen which attempts to deliver were made."""
-        await self.redis.publish(keys.DELIVERIES, msgspec.json.encode(attempts))
-
-    async def watch_deliveries(self) -> AsyncIterator[dict[str, Any]]:
-        """The attempts to deliver, of all handlers, as they are made. Ends only from outside."""
-        async with self.redis.pubsub(ignore_subscribe_messages=True) as channel:
-            await channel.subscribe(keys.DELIVERIES)
-            while True:
-                message = await channel.get_message(timeout=BLOCK_MS / 1000)
-                for attempt in msgspec.json.decode(message["data"]) if message else ():
-                    yield attempt
-
-    async def watch_events(self) -> AsyncIterator[CallEvent]:
-        """The events of all partitions, as they are accepted. Ends only from outside."""
-        streams: Any = {keys.inbox(p): "$" for p in range(self.partitions)}
-        while True:
-            answer: Any = await self.redis.xread(streams, block=BLOCK_MS)
-            for stream, items in answer or ():
-                for position, fields in items:
-                    streams[stream.decode()] = position
-                    yield from_stored(fields[b"e"])
-
-    async def quarantine(self, refused: dict[str, str | bytes], size: int) -> None:
-        """Keep a refused callback for a person to look at; the oldest of more than `size` go."""
-        if size:
-            await self.redis.xadd(keys.QUARANTINE, refused, maxlen=size, approximate=False)  # type: ignore[arg-type]
-
-    async def quarantined(self) -> list[tuple[str, dict[str, bytes]]]:
-        """The refused callbacks that are kept, each with its id; the newest first."""
-        found: Any = await self.redis.xrevrange(keys.QUARANTINE)
-        return [
-            (key.decode(), {name.decode(): value for name, value in refused.items()})
-            for key, refused in found
-        ]
-
-    async def quarantine_length(self) -> int:
-        """How many refused callbacks are kept."""
-        return int(await self.redis.xlen(keys.QUARANTINE))
-
-    async def clear_quarantine(self) -> None:
-        """Forget the refused callbacks."""
-        await self.redis.delete(keys.QUARANTINE)
-
     async def trim(self, partition: int, before: datetime | None, handlers: Iterable[str]) -> int:
-        """Forget the events accepted before a moment, but none that a cursor has not delivered.
+        """Forget events accepted before a moment, except those that a cursor has not delivered.
 
         Args:
-            before: by the server's clock; None: all that are delivered.
+            before: by the server's clock; None for all delivered events.
+            handlers: the configured ones; cursors of others hold nothing back.
 
         Returns:
             How many events were forgotten.
         """
-        key = keys.inbox(partition)
+        stream = keys.inbox(partition)
         oldest = (int(before.timestamp() * 1000) if before else 1 << 62, 0)
-        wanted = {handler.encode() for handler in handlers}
-        try:
-            groups = await self.redis.xinfo_groups(key)
-        except ResponseError:  # no stream yet
-            return 0
-        for group in groups:
-            if group["name"] not in wanted:
-                continue  # the cursor of a handler that is not configured any more
+        groups = await self._groups(stream)
+        for group in (groups[name.encode()] for name in handlers if name.encode() in groups):
             position = group["last-delivered-id"]
             if group["pending"]:
-                pending = await self.redis.xpending(key, group["name"])
-                # None: they were acknowledged meanwhile.
+                pending = await self.redis.xpending(stream, group["name"])
+                # None: all were acknowledged since.
                 position = min(position, pending["min"] or position, key=order_of)
             oldest = min(oldest, order_of(position))
-        return int(await self.redis.xtrim(key, minid=f"{oldest[0]}-{oldest[1]}", approximate=True))
-
-    async def memory_used(self) -> float:
-        """The part of its `maxmemory` that the server has used; 0 when it has no such limit."""
-        memory: Any = await self.redis.info("memory")
-        most = memory.get("maxmemory", 0)
-        return float(memory["used_memory"] / most) if most else 0.0
+        minid = f"{oldest[0]}-{oldest[1]}"
+        return int(await self.redis.xtrim(stream, minid=minid, approximate=True))
 
     async def cut(self, partition: int, most: int, handlers: Iterable[str]) -> Counter[str]:
-        """Forget the oldest events beyond `most`, also those that a cursor has not delivered.
+        """Forget the oldest events beyond `most`, even those that a cursor has not delivered.
 
         Returns:
-            For each of the handlers that lost some: how many it will never get.
+            How many events each of the handlers will never get.
         """
-        key = keys.inbox(partition)
+        stream = keys.inbox(partition)
         wanted = {handler.encode() for handler in handlers}
         lost: Counter[str] = Counter()
-        while (excess := await self.redis.xlen(key) - most) > 0:
-            page = await self._page(key, "-", b"+", min(excess, 1000))
-            for group in await self.redis.xinfo_groups(key):
-                name, read = group["name"], order_of(group["last-delivered-id"])
-                pending: Any = await self.redis.xpending_range(key, name, "-", page[-1], 1000)
+        while (excess := await self.redis.xlen(stream) - most) > 0:
+            page = await self._page(stream, "-", b"+", min(excess, _PAGE))
+            for name, group in (await self._groups(stream)).items():
+                read = order_of(group["last-delivered-id"])
+                pending: Any = await self.redis.xpending_range(stream, name, "-", page[-1], _PAGE)
                 in_flight = [item["message_id"] for item in pending]
-                if in_flight:  # or its dispatch would look for them for ever
-                    await self.redis.xack(key, name, *in_flight)
+                if in_flight:  # or its dispatch would search for them forever
+                    await self.redis.xack(stream, name, *in_flight)
                 if name in wanted:
                     unread = sum(order_of(position) > read for position in page)
                     lost[name.decode()] += unread + len(in_flight)
             milliseconds, number = order_of(page[-1])
             following = f"{milliseconds}-{number + 1}"
-            await self.redis.xtrim(key, minid=following, approximate=False)
+            await self.redis.xtrim(stream, minid=following, approximate=False)
         return +lost
+
+    async def memory_used(self) -> float:
+        """The part of `maxmemory` that the server uses; 0 without a limit."""
+        memory: Any = await self.redis.info("memory")
+        limit = memory.get("maxmemory", 0)
+        return float(memory["used_memory"] / limit) if limit else 0.0
 
     async def cursors(self) -> set[str]:
         """The handlers that have a cursor, configured or not."""
         names: set[str] = set()
         for partition in range(self.partitions):
-            groups = await self._groups(keys.inbox(partition))
-            names |= {name.decode() for name in groups}
+            names |= {name.decode() for name in await self._groups(keys.inbox(partition))}
         return names
 
     async def forget(self, handler: str) -> None:
-        """Delete a handler's cursors, and what waits in its parked lanes."""
+        """Delete a handler's cursors and parked lanes."""
         for partition in range(self.partitions):
-            lanes = await self.parked(handler, partition)
+            lanes: Any = await self.redis.hkeys(keys.parked(partition, handler))
             await self.redis.delete(
                 keys.awake(partition, handler),
                 keys.parked(partition, handler),
@@ -497,7 +298,31 @@ class Inbox:
                 keys.circuit(partition, handler),
                 keys.failing(partition, handler),
                 keys.counts(partition, handler),
-                *(keys.lane(partition, handler, lane) for lane in lanes),
+                *(keys.lane(partition, handler, lane.decode()) for lane in lanes),
             )
-            with suppress(ResponseError):  # no stream yet
+            with suppress(ResponseError):  # there is no stream
                 await self.redis.xgroup_destroy(keys.inbox(partition), handler)
+
+    async def _groups(self, stream: str) -> dict[bytes, Any]:
+        """The consumer groups of a stream by name; none if it does not exist."""
+        try:
+            return {group["name"]: group for group in await self.redis.xinfo_groups(stream)}
+        except ResponseError as error:
+            if "no such key" not in str(error):
+                raise
+            return {}
+
+    async def _count(self, stream: str, start: bytes | str, end: bytes) -> tuple[int, bytes | None]:
+        """Count the events between two positions, page by page; also return the first position."""
+        count, first = 0, None
+        while page := await self._page(stream, start, end):
+            first = first or page[0]
+            count += len(page)
+            start = b"(" + page[-1]
+        return count, first
+
+    async def _page(
+        self, stream: str, start: bytes | str, end: bytes, count: int = _PAGE
+    ) -> list[bytes]:
+        found: Any = await self.redis.xrange(stream, min=start, max=end, count=count)
+        return [position for position, _ in found]

@@ -10,7 +10,7 @@ from rq import Worker
 from rq.scheduler import RQScheduler
 
 from offhook import queues
-from offhook.inbox import CALL_LOG, Inbox
+from offhook.inbox import CALL_LOG, Inbox, quarantine
 from offhook.operations import dead_letters
 from offhook.operations.server_risks import risks
 from offhook.settings import Settings
@@ -114,7 +114,7 @@ async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
         scheduler=await asyncio.to_thread(_scheduler, rq, handlers),
         abandoned=await asyncio.to_thread(_abandoned, rq, handlers),
         leftover=sorted(await inbox.cursors() - set(settings.cursors)),
-        refused=await inbox.quarantine_length(),
+        refused=await quarantine.length(inbox.redis),
         risks=await asyncio.to_thread(risks, rq, settings),
     )
 

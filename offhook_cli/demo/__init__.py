@@ -23,7 +23,7 @@ from rq import Worker
 from offhook import queues
 from offhook.connection import connect, connect_rq
 from offhook.errors import ConfigError, OffhookError
-from offhook.inbox import CALL_LOG, Inbox
+from offhook.inbox import CALL_LOG, Inbox, feed
 from offhook.inbox.call_store import Calls
 from offhook.tasks import end
 from offhook_cli.demo.show import Show
@@ -274,15 +274,15 @@ async def _watched(show: Show, redis_url: str) -> AsyncIterator[Inbox]:
     inbox = Inbox(redis, partitions=1)
 
     async def events() -> None:
-        async for event in inbox.watch_events():
+        async for event in feed.watch_events(redis, partitions=1):
             show.event(event)
 
     async def deliveries() -> None:
-        async for attempt in inbox.watch_deliveries():
+        async for attempt in feed.watch_deliveries(redis):
             show.attempt(attempt)
 
     watching = [asyncio.create_task(events()), asyncio.create_task(deliveries())]
-    while not await inbox.watched():
+    while not await feed.is_watched(redis):
         await asyncio.sleep(0.02)
     try:
         yield inbox

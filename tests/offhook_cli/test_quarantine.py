@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from offhook.connection import connect
-from offhook.inbox import Inbox
+from offhook.inbox import quarantine
 from tests.conftest import Configure
 from tests.offhook_cli.conftest import Offhook
 
@@ -28,7 +28,7 @@ def keep(url: str, *bodies: bytes) -> None:
                     "body": body,
                     "received": datetime.now(UTC).isoformat(),
                 }
-                await Inbox(client, 1).quarantine(refused, 10)
+                await quarantine.keep(client, refused, 10)
 
     asyncio.run(run())
 

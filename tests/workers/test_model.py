@@ -26,7 +26,7 @@ from offhook import CallEvent, Context, PermanentError, TemporaryError, queues
 from offhook.connection import connect
 from offhook.errors import LeaseLost
 from offhook.event import from_stored
-from offhook.inbox import Cursor, CursorState, Inbox
+from offhook.inbox import Cursor, CursorState, Inbox, Lanes
 from offhook.operations import dead_letters
 from offhook.plugins import plug_handler
 from offhook.settings import HandlerSettings, Settings
@@ -153,14 +153,15 @@ class Deliveries(RuleBasedStateMachine):
         """Each parked lane gets an attempt; when killed, it is counted and nothing else."""
 
         async def go(inbox: Inbox) -> None:
-            for lane in await inbox.parked("crm", 0):
-                one = await inbox.head("crm", 0, lane)
+            lanes = Lanes(inbox, "crm")
+            for lane in await lanes.parked(0):
+                one = await lanes.head(0, lane)
                 assert one is not None, f"lane {lane} is parked and empty"
                 if killed:
                     # The last attempt must be one that the handler sees, for the model's sake.
                     made: Any = self.redis.hget("offhook:{0}:attempts:crm", lane)
                     if int(made or 0) < len(RETRY):
-                        await inbox.begin_attempt("crm", one)
+                        await lanes.begin_attempt(one)
                     continue
                 await self.run_redelivery(one)
 

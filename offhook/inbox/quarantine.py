@@ -1,0 +1,32 @@
+"""The quarantine: refused callbacks, kept for a person to look at."""
+
+from typing import Any
+
+from redis.asyncio import Redis
+
+from offhook.inbox.keys import QUARANTINE
+
+
+async def keep(redis: Redis, refused: dict[str, str | bytes], size: int) -> None:
+    """Keep a refused callback; only the newest `size` are kept."""
+    if size:
+        await redis.xadd(QUARANTINE, refused, maxlen=size, approximate=False)  # type: ignore[arg-type]
+
+
+async def kept(redis: Redis) -> list[tuple[str, dict[str, bytes]]]:
+    """The refused callbacks with their ids, the newest first."""
+    found: Any = await redis.xrevrange(QUARANTINE)
+    return [
+        (id_.decode(), {name.decode(): value for name, value in refused.items()})
+        for id_, refused in found
+    ]
+
+
+async def length(redis: Redis) -> int:
+    """Return how many refused callbacks are kept."""
+    return int(await redis.xlen(QUARANTINE))
+
+
+async def clear(redis: Redis) -> None:
+    """Delete all refused callbacks."""
+    await redis.delete(QUARANTINE)
