@@ -24,7 +24,7 @@ from offhook.connection import connect, connect_rq
 from offhook.errors import CursorMoved
 from offhook.extensions import Extensions, ExtensionsCopy
 from offhook.inbox import BLOCK_MS, CALL_LOG, Cursor, Entry, Inbox
-from offhook.inbox.call_store import FOLDED, Calls, Change, Kept
+from offhook.inbox.call_store import FOLDED, CallChange, Calls, Kept
 from offhook.logs import Outage
 from offhook.settings import Settings, load_settings
 from workers import process
@@ -228,11 +228,11 @@ class CallKeeper:
             changes = [self._told(each, now, closing) for each in kept.values()]
             await self._save(changes, [])
 
-    def _told(self, kept: Kept, now: datetime, closing: Closing | None) -> Change:
+    def _told(self, kept: Kept, now: datetime, closing: Closing | None) -> CallChange:
         kept.state, events = tell(kept.state, self._settings.region, now, closing)
-        return Change(kept, events)
+        return CallChange(kept, events)
 
-    async def _save(self, changes: Sequence[Change], positions: Sequence[bytes]) -> None:
+    async def _save(self, changes: Sequence[CallChange], positions: Sequence[bytes]) -> None:
         self._lease.check()
         cursors = list(self._settings.cursors)
         wake = await self._calls.save(

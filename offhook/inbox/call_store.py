@@ -1,8 +1,8 @@
-"""`Calls`: what is kept of each call while it goes on, and after it.
+"""`Calls`: the calls of the inbox, while they go on and for `keep_days` after.
 
-Written only by whoever holds the lease of the cursor `calls`, in one step with its
-acknowledgement: an event is in its call's state, and what follows from it in the inbox, exactly
-once.
+Only the process that holds the lease of the cursor `calls` writes, in one step with the
+acknowledgement: an event is folded into its call, and the events that follow from it are appended,
+exactly once.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -24,17 +24,19 @@ from offhook.inbox.positions import order_of, position_at, position_before
 from offhook.inbox.scripts import script
 from offhook.inbox.stream import WAKING_MS, Inbox
 
-FOLDED = frozenset({*CALLBACKS, EventType.CALL_RECORD})  # what a call is put together from
+FOLDED = frozenset(
+    {*CALLBACKS, EventType.CALL_RECORD}
+)  # the event types that are folded into calls
 _PAGE = 500
 
 
 @dataclass
 class Kept:
-    """One call, as it is kept.
+    """One call in the store.
 
     Attributes:
-        name: the call's name, `PBX/CALLID`.
-        first, last: the positions in the inbox of the first and the last event folded into it.
+        name: `PBX/CALLID`.
+        first, last: positions in the inbox of the first and the last event folded into it.
     """
 
     name: str
@@ -47,13 +49,13 @@ class Kept:
 
 
 @dataclass
-class Change:
-    """A call as it is from now on.
+class CallChange:
+    """A call to save.
 
     Attributes:
-        events: what is told of it.
-        settles: when its settle window ends, in ms since 1970; None: none is open.
-        live: when its last event came, in ms since 1970; None: nothing more is expected.
+        events: the events about it, to append.
+        settles: when its settle window ends, in ms since 1970; None if none is open.
+        live: when its last event came, in ms since 1970; None if it is closed.
     """
 
     kept: Kept
@@ -71,7 +73,7 @@ class Calls:
         self._save: AsyncScript = self._redis.register_script(script("save_calls"))
 
     async def load(self, partition: int, names: Sequence[str]) -> dict[str, Kept]:
-        """Those of these calls that are kept, by name."""
+        """The calls of these names that are in the store, by name."""
         if not names:
             return {}
         found: Any = await self._redis.mget([keys.call(partition, name) for name in names])
@@ -84,25 +86,25 @@ class Calls:
     async def save(
         self,
         cursor: Cursor,
-        changes: Sequence[Change],
+        changes: Sequence[CallChange],
         positions: Sequence[bytes],
         cursors: Sequence[str],
         keep_days: float,
     ) -> list[str]:
-        """Keep the calls, append their events and acknowledge what they were made from.
+        """Save calls, append the events about them, acknowledge the events folded into them.
 
         Args:
-            cursor: the one named `calls`, whose lease is held.
-            positions: of the events that are done with.
-            cursors: who is to get the new events.
+            cursor: the cursor `calls`, with its lease.
+            positions: the events to acknowledge.
+            cursors: the handlers that get the new events.
             keep_days: how long a call is kept after its last event.
 
         Returns:
-            Whose dispatch must be called.
+            The handlers that need a dispatch.
 
         Raises:
-            LeaseLost: somebody else serves the cursor; nothing was done.
-            OutOfMemoryError: the server is too full; nothing was done.
+            LeaseLost: another process serves the cursor; nothing was saved.
+            OutOfMemoryError: the server is too full; nothing was saved.
         """
         partition = cursor.partition
         script_keys = [
@@ -136,31 +138,31 @@ class Calls:
         arguments += [to_stored(event) for change in changes for event in change.events]
         answer = await self._save(keys=script_keys, args=arguments)
         if answer == -1:
-            raise LeaseLost(f"somebody else serves {CALL_LOG}/{partition}")
+            raise LeaseLost(f"another process serves {CALL_LOG}/{partition}")
         return [cursors[index] for index in answer]
 
     async def settling(self, partition: int) -> dict[str, int]:
-        """The calls whose settle window is open: when it ends, in ms since 1970."""
+        """The calls whose settle window is open, and when it ends, in ms since 1970."""
         found: Any = await self._redis.zrange(keys.settling(partition), 0, -1, withscores=True)
         return {name.decode(): int(score) for name, score in found}
 
     async def silent(self, partition: int, before: datetime, count: int = _PAGE) -> list[str]:
-        """Live calls without an event since then, the oldest first."""
+        """Live calls without an event since then, oldest first."""
         found: Any = await self._redis.zrange(
             keys.live(partition), 0, _ms(before), byscore=True, offset=0, num=count
         )
         return [name.decode() for name in found]
 
     async def drop(self, partition: int, names: Sequence[str]) -> None:
-        """These are over, one way or the other: what was kept of them has expired."""
+        """Take calls that have expired off the lists of live and settling calls."""
         if names:
             await self._redis.zrem(keys.live(partition), *names)
             await self._redis.zrem(keys.settling(partition), *names)
 
     async def neglected(self, partition: int, before: datetime) -> bool:
-        """Is a settle window open, or a call silent since then, and nobody there who ends it?
+        """Return whether a call waits to be closed and no process serves `calls`, and wake it.
 
-        Then mark it as waking.
+        A call waits while its settle window is open, or when it has been silent since then.
         """
         if not await self._redis.zcard(keys.settling(partition)) and not await self.silent(
             partition, before, 1
@@ -170,22 +172,22 @@ class Calls:
         return bool(await self._redis.set(awake, "waking", nx=True, px=WAKING_MS))
 
     async def forget(self, partition: int, before: datetime) -> None:
-        """Take the calls that began before then off the list; what was kept of them expires."""
+        """Take calls that began before then off the list; the calls themselves expire."""
         await self._redis.zremrangebyscore(keys.calls(partition), 0, _ms(before))
 
     async def live(self) -> int:
-        """How many calls go on."""
+        """Return how many calls are not closed."""
         return sum(
             [int(await self._redis.zcard(keys.live(p))) for p in range(self._inbox.partitions)]
         )
 
     async def get(self, name: str) -> Kept | None:
-        """What is kept of a call, by its name, `PBX/CALLID`."""
+        """The call of a name, `PBX/CALLID`; None if it is not in the store."""
         partition = partition_of_call(name, self._inbox.partitions)
         return (await self.load(partition, [name])).get(name)
 
     async def of(self, event: CallEvent, kind: Kind | None, region: str | None) -> Call:
-        """The call of an event, as it is known by now, with that event in it at least.
+        """The call of an event as it is known now, with at least that event folded into it.
 
         Raises:
             TemporaryError: Redis does not answer.
@@ -193,15 +195,13 @@ class Calls:
         try:
             kept = await self.get(event.call)
         except RedisError as error:
-            raise TemporaryError(
-                f"Redis does not say what it knows of the call: {error}"
-            ) from error
+            raise TemporaryError(f"cannot read the call from Redis: {error}") from error
         if event.summary is not None:
             return summarize(kept.state, region) if kept else event.summary
         return summarize(fold(kept.state if kept else None, event, kind), region)
 
     async def since(self, began: datetime) -> AsyncIterator[Kept]:
-        """The calls that began since then, the newest first."""
+        """The calls that began since then, newest first."""
         listed: list[tuple[float, bytes, int]] = []
         for partition in range(self._inbox.partitions):
             found: Any = await self._redis.zrange(
@@ -220,7 +220,7 @@ class Calls:
                     yield kept[name.decode()]
 
     async def first_events(self, kept: Sequence[Kept]) -> dict[str, CallEvent]:
-        """The first event of each of these calls, by the call's name, where the inbox has it."""
+        """The first event of each call, by the call's name, where the inbox still has it."""
         found: dict[str, CallEvent] = {}
         for at in range(0, len(kept), _PAGE):
             page = kept[at : at + _PAGE]
@@ -233,7 +233,7 @@ class Calls:
         return found
 
     async def caught_up(self, until: datetime) -> bool:
-        """Is every event that was accepted before then in its call?"""
+        """Return whether every event accepted before then has been folded into its call."""
         last = position_before(position_at(until))
         for partition in range(self._inbox.partitions):
             stream = keys.inbox(partition)
@@ -249,7 +249,7 @@ class Calls:
         return True
 
     async def events(self, kept: Kept) -> list[CallEvent]:
-        """The events that a call was put together from, as far as the inbox still has them."""
+        """The events folded into a call, as far as the inbox still has them."""
         stream = keys.inbox(partition_of_call(kept.name, self._inbox.partitions))
         found: list[CallEvent] = []
         start = kept.first
@@ -271,7 +271,7 @@ def _event(item: tuple[bytes, dict[bytes, bytes]]) -> CallEvent:
 
 
 def _began(state: CallState) -> int:
-    """The first moment that something says of a call, in ms since 1970."""
+    """The first moment known of a call, in ms since 1970."""
     moments = [part.first for part in state.parts]
     moments += [record.began for part in state.parts for record in part.records]
     return min(at for at in moments if at is not None) // 1000

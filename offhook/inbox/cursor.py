@@ -1,4 +1,4 @@
-"""`Cursor`: a handler's place in a partition, and the lease that makes it one dispatch's."""
+"""`Cursor`: a handler's position in a partition, served by the dispatch that holds its lease."""
 
 import os
 import secrets
@@ -17,13 +17,13 @@ from offhook.inbox.stream import LEASE_MS, Inbox
 
 
 class Cursor:
-    """One handler's place in one partition, held by the lease of one dispatch.
+    """One handler's position in one partition, held by the lease of one dispatch.
 
-    Every change is fenced: once another dispatch has the lease, nothing of this one counts.
+    Every change is fenced: once another dispatch holds the lease, this one changes nothing.
     """
 
-    # Always the same consumer: the lease says who it is, and what a dead dispatch left pending is
-    # found by reading as that consumer again.
+    # The same for every dispatch: the lease tells them apart, and the next dispatch finds what a
+    # dead one left pending by reading as the same consumer.
     CONSUMER = "dispatch"
 
     def __init__(
@@ -41,7 +41,7 @@ class Cursor:
         self._failing = keys.failing(partition, handler)
         self._counts = keys.counts(partition, handler)
         self._last = keys.last(partition)
-        self._next: int | None = None  # the number of what comes next, if only we read
+        self._next: int | None = None  # number of the next event, if no other process reads
         redis = inbox.redis
         self._take: AsyncScript = redis.register_script(script("take"))
         self._renew: AsyncScript = redis.register_script(script("renew"))
@@ -51,20 +51,20 @@ class Cursor:
         self._number: AsyncScript = redis.register_script(script("next_number"))
 
     async def recreate(self) -> None:
-        """Make the cursor again on a server that lost it, from the first event there is."""
+        """Create the cursor again on a server that lost it, at the oldest event."""
         await self._inbox.ensure_cursor(self.handler, "earliest")
 
     async def take(self) -> float:
-        """Take the lease. 0: it is ours; otherwise the seconds until its holder's ends."""
+        """Take the lease. Returns 0, or the seconds until the lease of its holder ends."""
         left: float = await self._take(keys=[self._awake], args=[self.token, LEASE_MS])
         return max(0.0, left / 1000)
 
     async def renew(self) -> bool:
-        """Hold the lease for another `LEASE_MS`. False: somebody else has it."""
+        """Renew the lease for another `LEASE_MS`. Returns False if another dispatch holds it."""
         return bool(await self._renew(keys=[self._awake], args=[self.token, LEASE_MS]))
 
     async def rest(self, *, even_if_behind: bool = False) -> bool:
-        """Give the lease back, unless events are waiting. False: they are, and it is still ours."""
+        """Give the lease back. Returns False, and keeps it, if events are waiting."""
         return bool(
             await self._rest(
                 keys=[self._awake, self._stream],
@@ -73,17 +73,16 @@ class Cursor:
         )
 
     async def locate(self) -> None:
-        """Take note of where the cursor is, before what is pending is read."""
+        """Remember where the cursor is. Call it before pending events are read."""
         self._next = await self._number_of_next()
 
     async def read(self, count: int, block_ms: int) -> list[Entry]:
-        """The next events, at most `count`, after waiting at most `block_ms` for the first.
+        """Read the next events, at most `count`; wait at most `block_ms` for the first.
 
         Raises:
-            CursorMoved: not from where the last read has left it. A request that was given up, or
-                that of a dead dispatch, may reach the server late, and what it reads nobody gets:
-                it is pending now, as is what this has read. (Or it was a replay, or the inbox has
-                forgotten what came next.)
+            CursorMoved: the cursor is not where the last read left it. A request that timed out, or
+                one of a dead dispatch, may reach the server late; the events that it reads are
+                pending now, as are those of this read. Other causes: a replay, or trimming.
         """
         answer = await self._redis.xreadgroup(
             self.handler, self.CONSUMER, {self._stream: ">"}, count=count, block=block_ms
@@ -100,7 +99,7 @@ class Cursor:
         return number
 
     async def read_pending(self, after: bytes, count: int) -> list[Entry]:
-        """What an earlier dispatch read and did not finish, from the oldest, in pages.
+        """A page of the events that an earlier dispatch read and did not finish, oldest first.
 
         Raises:
             LeaseLost: another dispatch serves the cursor.
@@ -110,7 +109,7 @@ class Cursor:
                 self.handler, self.CONSUMER, {self._stream: after}, count=count
             )
             entries = read_entries(answer)
-            # What the inbox has forgotten meanwhile would be pending for ever.
+            # Events that were trimmed since would be pending forever.
             gone = [position for _, items in answer for position, fields in items if not fields]
             if gone:
                 await self.acknowledge(gone, 0)
@@ -118,14 +117,14 @@ class Cursor:
                 return entries
 
     async def attempts(self, after: bytes, count: int) -> dict[bytes, int]:
-        """How often each pending event was read: each time may have ended with a dead process."""
+        """How often each pending event was read; each read may have ended in a dead process."""
         found: Any = await self._redis.xpending_range(
             self._stream, self.handler, min="(" + after.decode(), max="+", count=count
         )
         return {item["message_id"]: item["times_delivered"] for item in found}
 
     async def forgive(self, positions: Sequence[bytes]) -> None:
-        """Forget how often these were read: this dispatch ends in good order."""
+        """Reset how often these were read, because this dispatch stops in good order."""
         await self._redis.xclaim(
             self._stream,
             self.handler,
@@ -137,7 +136,7 @@ class Cursor:
         )
 
     async def acknowledge(self, positions: Sequence[bytes], delivered: int) -> None:
-        """These events are done with; `delivered` of them were, the others were filtered out.
+        """Acknowledge events: `delivered` of them were delivered, the others were filtered out.
 
         Raises:
             LeaseLost: another dispatch serves the cursor.
@@ -147,17 +146,16 @@ class Cursor:
             args=[self.token, self.handler, delivered, *positions],
         )
         if answer < 0:
-            raise LeaseLost(f"another dispatch serves {self.handler}/{self.partition}")
+            raise self._lease_lost()
 
     async def park(self, entry: Entry, attempts: int) -> bool:
-        """Move an event from the cursor to the end of its lane, which waits for a redelivery.
+        """Move an event from the cursor to the end of its lane, and park the lane.
 
         Args:
-            attempts: how often its delivery was attempted.
+            attempts: number of attempts made to deliver it.
 
         Returns:
-            Whether the lane waits for this event: then it must be redelivered. Otherwise it
-            comes behind others.
+            Whether the lane waits for this event, which must be redelivered, and not for another.
 
         Raises:
             LeaseLost: another dispatch serves the cursor.
@@ -165,10 +163,10 @@ class Cursor:
         return await self._move(entry, "always", attempts) == 2
 
     async def park_behind(self, entry: Entry) -> bool:
-        """Move an event behind others of its call, if their lane still waits.
+        """Move an event to the end of its lane if the lane is still parked.
 
         Returns:
-            False: the lane is free again, and the event is still to be delivered.
+            False if the lane is free again: the event must be delivered.
 
         Raises:
             LeaseLost: another dispatch serves the cursor.
@@ -197,30 +195,33 @@ class Cursor:
             ],
         )
         if answer < 0:
-            raise LeaseLost(f"another dispatch serves {self.handler}/{self.partition}")
+            raise self._lease_lost()
         return answer
 
+    def _lease_lost(self) -> LeaseLost:
+        return LeaseLost(f"another dispatch serves {self.handler}/{self.partition}")
+
     async def parked(self) -> set[str]:
-        """The lanes that wait for a redelivery."""
+        """The calls whose lanes are parked."""
         lanes: Any = await self._redis.hkeys(self._parked)
         return {lane.decode() for lane in lanes}
 
     async def open_circuit(self, seconds: float) -> None:
-        """Tell everybody that the handler's other side is down until then."""
+        """Open the handler's circuit for so many seconds: its target is down."""
         await self._redis.set(
             self._circuit, "open", px=min(max(1, int(seconds * 1000)), CIRCUIT_MS)
         )
 
     async def circuit_open_for(self) -> float:
-        """Seconds until the next probe; 0 when the circuit is not open."""
+        """Seconds until the next probe; 0 if the circuit is not open."""
         return circuit_seconds(await self._redis.pttl(self._circuit))
 
     async def failures(self) -> int:
-        """How many deliveries have failed in a row, as `note_failures` was told."""
+        """Return how many deliveries have failed in a row, as stored by `note_failures`."""
         return int(await self._redis.get(self._failing) or 0)
 
     async def note_failures(self, failures: int) -> None:
-        """Tell everybody how many deliveries have failed in a row. 0: the circuit is not open."""
+        """Store how many deliveries have failed in a row; 0 closes the circuit."""
         if failures:
             await self._redis.set(self._failing, failures)
         else:
@@ -232,11 +233,11 @@ class Cursor:
 
 
 def holder(pid: int) -> str:
-    """How the token of a lease begins that this process of this machine holds."""
+    """What the tokens of a process on this machine begin with."""
     return f"{socket.gethostname()}/{pid}/"
 
 
 def release_lease(redis: BlockingRedis, handler: str, partition: int, pid: int) -> bool:
-    """Free the lease of a dispatch whose process on this machine is known to be dead."""
+    """Free the lease of a dead process of this machine; return whether it held it."""
     release = redis.register_script(script("release"))
     return bool(release(keys=[keys.awake(partition, handler)], args=[holder(pid)]))

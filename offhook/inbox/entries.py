@@ -1,4 +1,4 @@
-"""What goes into the inbox and what comes out of it."""
+"""What is appended to the inbox, and what is read from it."""
 
 import zlib
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ class Batch(msgspec.Struct, frozen=True):
     """Events of one partition, appended in one step.
 
     Attributes:
-        writer: who appends it, a receiver process.
-        number: larger than that of the writer's batch before, in this partition.
-        marks: one for each event, equal for what is a repeat.
+        writer: the process that appends it.
+        number: larger than that of the writer's previous batch in this partition.
+        marks: one for each event; events with equal marks are repeats.
         events: stored events.
     """
 
@@ -26,14 +26,13 @@ class Batch(msgspec.Struct, frozen=True):
     events: list[msgspec.Raw]
 
 
-CALL_LOG = "calls"  # the cursor from which calls are put together; no handler has this name
-MOST_PARTITIONS = 256  # as many as the setting allows
-CIRCUIT_MS = 60_000  # the longest that a circuit is open between two probes
+CALL_LOG = "calls"  # the cursor whose events are folded into calls; no handler has this name
+MOST_PARTITIONS = 256  # the setting's maximum
+CIRCUIT_MS = 60_000  # longest wait between two probes of an open circuit
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One event as it lies in a partition: `position` is its place there, `number` says that no
-    other one is between it and the one before."""
+    """One event in a partition. Numbers are consecutive, so that a reader notices a gap."""
 
     position: bytes
     number: int
@@ -43,13 +42,13 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class CursorState:
-    """How far a handler has got in one partition.
+    """How far a handler has come in one partition.
 
     Attributes:
-        lag: events not yet read by it.
-        in_flight: events read and not yet delivered or parked.
-        lanes: parked lanes, each waiting for a redelivery.
-        circuit_open: seconds until the next probe while its circuit is open, else None.
+        lag: number of events that it has not read.
+        in_flight: number of events that were read and are neither delivered nor parked.
+        lanes: number of parked lanes, each waiting for a redelivery.
+        circuit_open: seconds until the next probe while the circuit is open, else None.
     """
 
     lag: int
@@ -72,18 +71,18 @@ def partition_of_call(name: str, partitions: int) -> int:
 
 
 def circuit_seconds(milliseconds: int) -> float:
-    """Seconds until the next probe, of a circuit whose key lives so long; 0: it is not open."""
-    if milliseconds > CIRCUIT_MS:  # the server's clock was set back: better a probe than an hour
+    """Seconds until the next probe, from the lifetime of the circuit's key; 0 if it is not open."""
+    if milliseconds > CIRCUIT_MS:  # the server's clock was set back: probe now, not in an hour
         return 0
     return max(0, milliseconds) / 1000
 
 
 def read_entries(answer: Any) -> list[Entry]:
-    """The entries in the answer to a read of a stream."""
+    """The entries in the response to a read of a stream."""
     entries = []
     for _, items in answer or ():
         for position, fields in items:
-            if fields:  # else it was forgotten while it was pending: there is nothing to deliver
+            if fields:  # else it was trimmed while it was pending
                 stored = fields[b"e"]
                 entries.append(Entry(position, int(fields[b"n"]), from_stored(stored), stored))
     return entries

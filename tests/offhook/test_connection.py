@@ -5,7 +5,7 @@ from typing import Any
 from redis import Redis
 
 from offhook.connection import connect, connect_rq, opened
-from offhook.inbox import QUARANTINE
+from offhook.inbox.keys import QUARANTINE
 from offhook.settings import Settings
 
 URL = "sentinel://one:26380,two,[::1]:26381/inbox/2?password=s%40cret&sentinel_password=other"
