@@ -1,4 +1,4 @@
-"""Calls, put together from their events: facts, then legs, then a summary, then the story told."""
+"""Events folded into calls: first facts, then legs, a summary, and the events about the call."""
 
 from offhook.calls.facts import CallState, Closing, fold, from_state, to_state
 from offhook.calls.legs import over

@@ -1,12 +1,12 @@
-"""The facts of a call: what its events say, each once, in whatever order they come. Pure.
+"""The facts of a call: what its events say, each once, independent of their order. Pure.
 
-`fold` keeps facts and concludes nothing. Moments are microseconds since 1970: the PBX's own where
-it says them, else when the callback was received.
+`fold` collects facts and draws no conclusions. Moments are microseconds since 1970: when the event
+occurred, if the PBX says so, else when the callback was received.
 
-A call record (`EventType.CALL_RECORD`) is one leg as the PBX's own records have it: an event with
+A call record (`EventType.CALL_RECORD`) is one leg according to the PBX's own records: an event with
 extension, direction, caller and called as in a callback, `status` a CallStatus such as ANSWER or
-NOANSWER, `occurred` when the leg began, and in its parameters `answered` and `ended`, each an ISO
-8601 moment with a zone, or left out when it is not known.
+NOANSWER, `occurred` when the leg began, and the parameters `answered` and `ended`, each an ISO 8601
+moment with a zone, or absent if unknown.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ from offhook.event import CallEvent, EventType
 
 Closing = Literal["hangup", "silence", "records"]
 
-MOST = 1000  # facts of a part, and parts of a call: beyond them many calls must have one CallID
+MOST = 1000  # facts of a part, and parts of a call: more means that many calls share one CallID
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _DIALS = (EventType.DIAL_IN, EventType.DIAL_OUT)
@@ -29,7 +29,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Words(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What the callbacks of a leg say. `peer`: the extension on the other side."""
+    """Who called whom, according to the callbacks of a leg. `peer`: the other extension."""
 
     caller: str | None
     name: str | None
@@ -45,51 +45,51 @@ class Hangup(msgspec.Struct, frozen=True, array_like=True, gc=False):
     recording: str | None
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class RecordFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
     began: int
     answered: int | None
     ended: int | None
     status: str | None
 
 
-class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The facts of an extension's legs in one direction, or of one leg that has an id. Sorted."""
+class PartFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The facts of one extension's legs in one direction, or of one leg with an id. Sorted."""
 
     extension: str
     flow: Direction
     id: str | None
     kind: Kind | None
-    words: Words  # of the first callback
+    words: Words  # from the first callback
     dials: tuple[int, ...] = ()
     answers: tuple[int, ...] = ()
     hangups: tuple[Hangup, ...] = ()
-    records: tuple[Record, ...] = ()
+    records: tuple[RecordFacts, ...] = ()
 
     @property
     def facts(self) -> int:
-        """How many there are."""
+        """Return the number of facts."""
         return len(self.dials) + len(self.answers) + len(self.hangups) + len(self.records)
 
     @property
     def first(self) -> int | None:
-        """When the first callback came."""
+        """The moment of the first callback."""
         hangups = (self.hangups[0].at,) if self.hangups else ()
         return min((*self.dials[:1], *self.answers[:1], *hangups), default=None)
 
 
 class CallState(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The facts of a call, and what was told of it.
+    """The facts of a call, and which events about it have been made.
 
     Attributes:
-        started, answered: call-started and call-answered were told.
-        closed: what ended it, once call-ended was told.
-        told: a digest of the summary that was told last.
-        corrections: how often call-corrected was told.
+        started, answered: whether call-started and call-answered have been made.
+        closed: what ended the call, once call-ended has been made.
+        told: digest of the last summary in call-ended or call-corrected.
+        corrections: number of call-corrected events.
     """
 
     pbx: str
     id: str
-    parts: tuple[Part, ...] = ()
+    parts: tuple[PartFacts, ...] = ()
     started: bool = False
     answered: bool = False
     closed: Closing | None = None
@@ -102,17 +102,17 @@ from_state = msgspec.json.Decoder(CallState).decode
 
 
 def fold(state: CallState | None, event: CallEvent, kind: Kind | None = None) -> CallState:
-    """The state with the facts of an event. An event that it has already changes nothing, and the
-    state itself is returned when it has `MOST`: who always sends the same CallID, as a check that
-    runs every minute may, must not make it grow for ever.
+    """Add the facts of an event. Idempotent: an event that is in the state already adds nothing.
+
+    Beyond `MOST` facts the state no longer grows: a monitoring check may use one CallID forever.
 
     Args:
         state: None before the first event of the call.
         event: a callback or a call record.
-        kind: what the event's extension is; None when nobody has said so.
+        kind: the kind of the event's extension, if known.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the event is neither.
     """
     if state is None:
         state = CallState(event.pbx, event.call_id)
@@ -129,11 +129,11 @@ def fold(state: CallState | None, event: CallEvent, kind: Kind | None = None) ->
             return replace(state, parts=(*parts[:index], changed, *parts[index + 1 :]))
     if len(parts) >= MOST:
         return state
-    part = _with(Part(extension, flow, event.leg, kind, words), event, words, kind)
+    part = _with(PartFacts(extension, flow, event.leg, kind, words), event, words, kind)
     return replace(state, parts=tuple(sorted((*parts, part), key=part_order)))
 
 
-def _with(part: Part, event: CallEvent, words: Words, kind: Kind | None) -> Part:
+def _with(part: PartFacts, event: CallEvent, words: Words, kind: Kind | None) -> PartFacts:
     dials, answers, hangups, records = part.dials, part.answers, part.hangups, part.records
     at, first = micros(event.occurred or event.received), part.first
     better = first is None or at < first
@@ -147,14 +147,14 @@ def _with(part: Part, event: CallEvent, words: Words, kind: Kind | None) -> Part
         hangup = Hangup(at, event.status, event.bridged, event.recording)
         hangups = tuple(sorted({*hangups, hangup}, key=_hangup_order))
     elif event.type is EventType.CALL_RECORD:
-        record = Record(at, _moment(event, "answered"), _moment(event, "ended"), event.status)
+        record = RecordFacts(at, _moment(event, "answered"), _moment(event, "ended"), event.status)
         records = tuple(sorted({*records, record}, key=_record_order))
-        better = first is None and record == records[0]  # a callback's words are better
+        better = first is None and record == records[0]  # a callback's words win
         if part.records[:1] == records[:1]:
             better = better and _words_order(words) < _words_order(part.words)
     else:
         raise ValueError(f"{event.type} is neither a callback nor a call record")
-    return Part(
+    return PartFacts(
         part.extension,
         part.flow,
         part.id,
@@ -171,7 +171,7 @@ def _added(moments: tuple[int, ...], at: int) -> tuple[int, ...]:
     return moments if at in moments else tuple(sorted((*moments, at)))
 
 
-def part_order(part: Part) -> tuple[str, str, str]:
+def part_order(part: PartFacts) -> tuple[str, str, str]:
     return part.extension, part.flow, part.id or ""
 
 
@@ -183,7 +183,7 @@ def _hangup_order(hangup: Hangup) -> tuple[int, str, str, str]:
     return hangup.at, hangup.status or "", str(hangup.bridged), hangup.recording or ""
 
 
-def _record_order(record: Record) -> tuple[int, int, int, str]:
+def _record_order(record: RecordFacts) -> tuple[int, int, int, str]:
     return record.began, record.answered or 0, record.ended or 0, record.status or ""
 
 

@@ -1,4 +1,4 @@
-"""The legs of a call: which dial, answer and hangup belong together. Pure."""
+"""The legs of a call: match each dial with its answer and its hangup. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from itertools import pairwise, zip_longest
 from math import inf
 
 from offhook.call import Kind, Outcome
-from offhook.calls.facts import CallState, Hangup, Part, Record, part_order
+from offhook.calls.facts import CallState, Hangup, PartFacts, RecordFacts, part_order
 
 DISORDER = 2_000_000  # microseconds by which callbacks may overtake each other
 
-# What the hangups of the phones that nobody answered say of the call; the first that one says.
+# The outcome by the statuses in the hangups of an unanswered call; the first one found decides.
 UNANSWERED = {
     "NOANSWER": Outcome.MISSED,
     "CANCEL": Outcome.CANCELLED,
@@ -21,15 +21,15 @@ UNANSWERED = {
 
 
 @dataclass(slots=True)
-class CallLeg:
-    """One time that an extension was in the call.
+class FoldedLeg:
+    """One period in which an extension was in the call.
 
     Attributes:
-        recorded: its end is known from the PBX's records alone.
-        replaced: it rang and has no hangup, but its extension was called again, so it had one.
+        recorded: only the PBX's records say how it ended.
+        replaced: it rang, and its hangup is missing: its extension was called again later.
     """
 
-    part: Part
+    part: PartFacts
     rang: int | None = None
     answered: int | None = None
     ended: int | None = None
@@ -50,29 +50,29 @@ class CallLeg:
 
     @property
     def waits(self) -> bool:
-        """Is it a queue or an IVR? They answer by themselves, and only they tell of a bridge."""
+        """Return whether it is a queue or an IVR: both answer by themselves, and report bridges."""
         kind = self.part.kind
         return self.bridged is not None if kind is None else kind in (Kind.QUEUE, Kind.IVR)
 
     def spans(self, at: int, slack: int) -> bool:
-        """Can this have been in the leg?"""
+        """Return whether this moment can be within the leg."""
         began, ended = self.rang is None or self.rang <= at + slack, self.ended
         return began and (ended is None or at <= ended + slack)
 
     def calls(self, extension: str) -> bool:
-        """Is it the leg of one who calls this extension, by its long or its short number?"""
+        """Return whether the leg calls this extension, by its long or its short number."""
         words = self.part.words
         numbers = (extension, extension.rpartition("*")[2])
         return self.part.flow == "out" and (words.peer == extension or words.called in numbers)
 
 
-def find_legs(state: CallState) -> list[CallLeg]:
+def find_legs(state: CallState) -> list[FoldedLeg]:
     """All legs, in the order in which they began."""
     legs = [leg for part in state.parts for leg in _legs_of(part)]
     for leg in legs:
         if leg.part.kind is Kind.CONFERENCE and leg.was_answered and leg.answered is None:
-            leg.answered = leg.rang  # it answers at once, and its answer is usually not registered
-        # What was overtaken by what it led to did not come after that.
+            leg.answered = leg.rang  # at once; its answer event is usually not registered
+        # Callbacks may overtake each other: no moment is later than the one that follows it.
         for at in (leg.ended, leg.answered):
             if at is not None:
                 leg.answered = None if leg.answered is None else min(leg.answered, at)
@@ -80,10 +80,10 @@ def find_legs(state: CallState) -> list[CallLeg]:
     return sorted(legs, key=lambda leg: (leg.begin, part_order(leg.part)))
 
 
-def _legs_of(part: Part) -> list[CallLeg]:
+def _legs_of(part: PartFacts) -> list[FoldedLeg]:
     if part.id is None:
         pairs, answers = _pairs(part.dials, part.hangups), part.answers
-    else:  # whatever was repeated, it is one leg
+    else:  # one leg, even if callbacks were repeated
         pairs = list(zip_longest(part.dials[:1], part.hangups[:1]))
         answers = part.answers[:1]
     legs = [_leg(part, dial, hangup) for dial, hangup in pairs]
@@ -97,29 +97,29 @@ def _legs_of(part: Part) -> list[CallLeg]:
     return legs
 
 
-def _leg(part: Part, dial: int | None, hangup: Hangup | None) -> CallLeg:
+def _leg(part: PartFacts, dial: int | None, hangup: Hangup | None) -> FoldedLeg:
     if hangup is None:
-        return CallLeg(part, dial)
-    return CallLeg(part, dial, None, hangup.at, hangup.status, hangup.bridged, hangup.recording)
+        return FoldedLeg(part, dial)
+    return FoldedLeg(part, dial, None, hangup.at, hangup.status, hangup.bridged, hangup.recording)
 
 
 def _pairs(
     all_dials: Sequence[int], all_hangups: Sequence[Hangup]
 ) -> list[tuple[int | None, Hangup | None]]:
-    """Which hangup ended what a dial began: the first the first and so on, if none is lost."""
+    """Match dials with hangups: the first with the first and so on, unless one is missing."""
     dials, hangups = list(all_dials), list(all_hangups)
     pairs: list[tuple[int | None, Hangup | None]] = []
     while dials and hangups and not _alternate(dials, hangups):
         if len(dials) < len(hangups):
-            # A dial's is the next hangup; one before it is of a leg whose dial is lost.
+            # A dial belongs to the next hangup; the dial of any hangup before it is missing.
             dial = dials.pop(0)
             next_ = next((h for s in (0, DISORDER) for h in hangups if h.at >= dial - s), None)
             before = hangups.index(next_) if next_ else 0
             pairs += [(None, hangup) for hangup in hangups[:before]] + [(dial, next_)]
             del hangups[: before + (next_ is not None)]
         else:
-            # A hangup's is the last dial before it; one before that is of a leg whose hangup is
-            # lost, one after it of a leg that goes on.
+            # A hangup belongs to the last dial before it; the hangup of any earlier dial is
+            # missing, and a later dial's leg goes on.
             hangup = hangups.pop()
             last = next((d for s in (0, DISORDER) for d in dials[::-1] if d <= hangup.at + s), None)
             index = len(dials) if last is None else dials.index(last)
@@ -129,15 +129,15 @@ def _pairs(
 
 
 def _alternate(dials: Sequence[int], hangups: Sequence[Hangup]) -> bool:
-    """Does each hangup come after its dial and before the next one, if one more leg may go on?"""
+    """Return whether each hangup comes after its dial and before the next; the last may go on."""
     return len(dials) >= len(hangups) and all(
         dial - DISORDER <= hangup.at <= next_ + DISORDER
         for dial, hangup, next_ in zip(dials, hangups, (*dials[1:], inf), strict=False)
     )
 
 
-def _put_answer(legs: list[CallLeg], part: Part, answer: int) -> None:
-    """Give it to the leg that it fits best; if it fits none, it is all that is known of a leg."""
+def _put_answer(legs: list[FoldedLeg], part: PartFacts, answer: int) -> None:
+    """Give the answer to the leg that fits best, or make a leg of it if none fits."""
     around = [leg for leg in legs if leg.spans(answer, DISORDER)]
     free = [leg for leg in around if leg.answered is None]
     likely = (
@@ -148,19 +148,19 @@ def _put_answer(legs: list[CallLeg], part: Part, answer: int) -> None:
     if likely:
         leg = max(likely, key=lambda leg: (leg.spans(answer, 0), leg.begin))
         leg.answered = answer
-    elif not any(leg.answered is not None for leg in around):  # else it is a repeat
-        legs.append(CallLeg(part, answered=answer))
+    elif not any(leg.answered is not None for leg in around):  # else a repeat
+        legs.append(FoldedLeg(part, answered=answer))
 
 
-def _put_record(legs: list[CallLeg], part: Part, record: Record) -> None:
-    """Let it say what is not known of the leg that it is most like, or be a leg itself."""
+def _put_record(legs: list[FoldedLeg], part: PartFacts, record: RecordFacts) -> None:
+    """Complete the leg that is most like the record, or make a leg of it."""
     free = [
         leg
         for leg in legs
         if not leg.has_record and (record.answered is None or leg.status not in UNANSWERED)
     ]
     if not free:
-        free = [CallLeg(part, rang=record.began)]
+        free = [FoldedLeg(part, rang=record.began)]
         legs += free
     leg = min(free, key=lambda leg: abs(leg.begin - record.began))
     leg.has_record = True
@@ -168,12 +168,12 @@ def _put_record(legs: list[CallLeg], part: Part, record: Record) -> None:
         leg.rang = record.began
     if leg.answered is None:
         leg.answered = record.answered
-    if leg.ended is None:  # how it ended is often all that a record says of its end
+    if leg.ended is None:  # a record often says how a leg ended, and not when
         leg.ended, leg.status, leg.recorded = record.ended, record.status, True
 
 
 def over(state: CallState) -> bool:
-    """Has every leg ended, so that the settle window runs? What the PBX recorded is over."""
+    """Return whether every leg has ended. The PBX makes a record only when a call is over."""
     if any(part.records for part in state.parts):
         return True
     if not all(part.hangups for part in state.parts):

@@ -1,4 +1,4 @@
-"""`tell`: the events that say what became of a call, each once. Pure."""
+"""`tell`: the events about a call, each made once. Pure."""
 
 from datetime import datetime
 from hashlib import blake2b
@@ -16,14 +16,14 @@ from offhook.event import CallEvent, EventType
 def tell(
     state: CallState, region: str | None, now: datetime, closing: Closing | None
 ) -> tuple[CallState, list[CallEvent]]:
-    """The events that are due and were not told, and the state that has told them.
+    """Return the events that are due, and the state in which they have been made.
 
     Args:
-        region: as `summarize` takes it.
-        now: when they are told.
-        closing: what ends the call now: `hangup` when the settle window is over, `silence` when
-            nothing was heard for too long; None while it goes on. It may be closed more than once:
-            if by then more is known than was told, call-corrected says so.
+        region: see `summarize`.
+        now: when the events are received.
+        closing: what ends the call now: `hangup` after the settle window, `silence` after too long
+            without an event; None while the call goes on. A call may be closed more than once: if
+            its summary has changed since, call-corrected is due.
     """
     told: list[tuple[EventType, Call]] = []
     if not state.started:
@@ -31,7 +31,7 @@ def tell(
         state = replace(state, started=True)
     if not state.answered and not state.closed and any(part.answers for part in state.parts):
         call = summarize(state, region)
-        if _somebody_answered(call):
+        if _is_answered(call):
             told.append((EventType.CALL_ANSWERED, call))
             state = replace(state, answered=True)
     if closing is not None:
@@ -45,7 +45,7 @@ def _close(
 ) -> tuple[CallState, list[tuple[EventType, Call]]]:
     if closing == "hangup" and any(leg.recorded for leg in find_legs(state)):
         closing = "records"
-    # Neither what closed it, nor that it is a correction, nor a region that was set since, is news.
+    # Changes of what closed it, of the corrections or of the region are no reason to correct it.
     alike = summarize(replace(state, closed="hangup", corrections=0), None)
     digest = blake2b(msgspec.json.encode(alike), digest_size=8).hexdigest()
     if digest == state.told:
@@ -55,7 +55,7 @@ def _close(
         closed = replace(closed, corrections=state.corrections + 1)
         return closed, [(EventType.CALL_CORRECTED, summarize(closed, region))]
     told, call = [], summarize(closed, region)
-    if call.outcome is Outcome.ANSWERED and not state.answered:  # only a hangup said so
+    if call.outcome is Outcome.ANSWERED and not state.answered:  # known from a hangup alone
         closed = replace(closed, answered=True)
         told.append((EventType.CALL_ANSWERED, summarize(state, region)))
     told.append((EventType.CALL_ENDED, call))
@@ -64,8 +64,8 @@ def _close(
     return closed, told
 
 
-def _somebody_answered(call: Call) -> bool:
-    """Is it certain by now? That one who calls a colleague was answered may mean a queue."""
+def _is_answered(call: Call) -> bool:
+    """Return whether it is certain: an answered caller of an internal call may have a queue."""
     if call.direction != "internal":
         return call.answered is not None
     return call.answered is not None and any(
@@ -92,7 +92,7 @@ def _event(type_: EventType, call: Call, now: datetime, corrections: int) -> Cal
 
 
 def _event_id(type_: EventType, call: Call, corrections: int) -> str:
-    """Shaped as `new_event_id` shapes it; the same whenever the same thing is told."""
+    """In the form of `new_event_id`; the same each time for the same event about a call."""
     name = f"{call.pbx}/{call.id}/{type_}/{corrections}".encode()
     began = micros(call.started) // 1000
     return f"{began:012x}{blake2b(name, digest_size=10).hexdigest()}"

@@ -5,22 +5,22 @@ from datetime import datetime, timedelta
 
 from offhook.call import Call, Direction, Gap, Kind, Leg, Outcome, Party
 from offhook.calls.facts import EPOCH, CallState
-from offhook.calls.legs import UNANSWERED, CallLeg, find_legs
+from offhook.calls.legs import UNANSWERED, FoldedLeg, find_legs
 from offhook.phone_number import e164
 
 
 def summarize(state: CallState, region: str | None) -> Call:
-    """The call as it is known by now; with its outcome when it is closed.
+    """Return the call as it is known now, with its outcome if it is closed.
 
     Args:
-        region: the country whose numbers are dialled without a prefix, such as GB.
+        region: the country whose numbers are dialled without a country code, such as GB.
     """
     legs = find_legs(state)
     closed = state.closed is not None
     root = _root(legs)
     direction = _direction(root, legs)
     rooms = [leg.part.extension for leg in legs if leg.waits and leg.part.flow == "in"]
-    # One who calls a queue is answered by the queue, which says nothing.
+    # A queue answers its caller at once; that does not count as a person.
     talkers = [leg for leg in legs if not leg.waits and not any(leg.calls(room) for room in rooms)]
     answered = [leg for leg in talkers if leg.was_answered]
     bridged = not answered and any(leg.bridged for leg in legs)
@@ -54,7 +54,7 @@ def summarize(state: CallState, region: str | None) -> Call:
     )
 
 
-def _public(leg: CallLeg) -> Leg:
+def _public(leg: FoldedLeg) -> Leg:
     part = leg.part
     return Leg(
         extension=part.extension,
@@ -68,20 +68,20 @@ def _public(leg: CallLeg) -> Leg:
     )
 
 
-def _root(legs: Sequence[CallLeg]) -> CallLeg:
-    """The leg with which the call began: it tells best who called whom."""
+def _root(legs: Sequence[FoldedLeg]) -> FoldedLeg:
+    """The leg that began the call: it knows best who called whom."""
     called = {leg.part.extension for leg in legs if leg.part.flow == "in"}
 
-    def rank(leg: CallLeg) -> tuple[int, bool]:
+    def rank(leg: FoldedLeg) -> tuple[int, bool]:
         part = leg.part
-        # Whom it is from: an extension that was itself called before only passes the call on.
+        # An extension that was called before only passes the call on.
         origin = part.extension if part.flow == "out" else part.words.peer
         return 0 if origin is None else 1 + (origin in called), part.flow == "in"
 
     return min(legs, key=rank)
 
 
-def _direction(root: CallLeg, legs: Sequence[CallLeg]) -> Direction:
+def _direction(root: FoldedLeg, legs: Sequence[FoldedLeg]) -> Direction:
     words = root.part.words
     if root.part.flow == "in":
         return "internal" if words.peer and not words.did else "in"
@@ -94,7 +94,7 @@ def _direction(root: CallLeg, legs: Sequence[CallLeg]) -> Direction:
 
 
 def _parties(
-    direction: Direction, root: CallLeg, legs: Sequence[CallLeg], region: str | None
+    direction: Direction, root: FoldedLeg, legs: Sequence[FoldedLeg], region: str | None
 ) -> tuple[Party, Party]:
     words = root.part.words
     rang = next((leg.part.extension for leg in legs if leg.part.flow == "in"), None)
@@ -114,8 +114,8 @@ def _parties(
     return caller, Party(number=words.called, e164=e164(words.called, region))
 
 
-def _first_answered(answered: Sequence[CallLeg], direction: Direction) -> CallLeg | None:
-    if direction == "internal":  # the one who was called, not the one who called
+def _first_answered(answered: Sequence[FoldedLeg], direction: Direction) -> FoldedLeg | None:
+    if direction == "internal":  # prefer the called party
         answered = [leg for leg in answered if leg.part.flow == "in"] or answered
     return min(
         answered,
@@ -124,7 +124,7 @@ def _first_answered(answered: Sequence[CallLeg], direction: Direction) -> CallLe
     )
 
 
-def _answered_by(first: CallLeg | None, direction: Direction, called: Party) -> str | None:
+def _answered_by(first: FoldedLeg | None, direction: Direction, called: Party) -> str | None:
     if first is None:
         return None
     if direction == "internal" and first.part.flow == "out":
@@ -132,7 +132,7 @@ def _answered_by(first: CallLeg | None, direction: Direction, called: Party) -> 
     return first.part.extension
 
 
-def _gaps(leg: CallLeg, *, closed: bool) -> Iterable[Gap]:
+def _gaps(leg: FoldedLeg, *, closed: bool) -> Iterable[Gap]:
     if leg.rang is None:
         yield Gap.DIAL
     if leg.ended is None and (closed or leg.replaced):
@@ -146,7 +146,7 @@ def _gaps(leg: CallLeg, *, closed: bool) -> Iterable[Gap]:
 
 
 def _ring(
-    legs: Sequence[CallLeg], first: CallLeg | None, ended: int, *, answered: bool, closed: bool
+    legs: Sequence[FoldedLeg], first: FoldedLeg | None, ended: int, *, answered: bool, closed: bool
 ) -> float | None:
     if answered:
         until = first.answered if first else None
@@ -160,8 +160,8 @@ def _ring(
     return (until - legs[0].begin) / 1e6
 
 
-def _talk(answered: Sequence[CallLeg], *, closed: bool) -> float | None:
-    """How long at least one of these legs was answered."""
+def _talk(answered: Sequence[FoldedLeg], *, closed: bool) -> float | None:
+    """Seconds in which at least one of these legs was answered."""
     spans = []
     for leg in answered:
         if leg.answered is None or (leg.ended is None and closed):
@@ -175,11 +175,11 @@ def _talk(answered: Sequence[CallLeg], *, closed: bool) -> float | None:
     return total / 1e6
 
 
-def _outcome(legs: Sequence[CallLeg], talkers: Sequence[CallLeg], *, answered: bool) -> Outcome:
+def _outcome(legs: Sequence[FoldedLeg], talkers: Sequence[FoldedLeg], *, answered: bool) -> Outcome:
     if answered:
         return Outcome.ANSWERED
     if any(leg.part.kind is Kind.QUEUE for leg in legs):
-        return Outcome.MISSED  # whatever became of the phones of single agents
+        return Outcome.MISSED  # whatever the agents' phones report
     statuses = {leg.status for leg in talkers}
     return next((UNANSWERED[each] for each in UNANSWERED if each in statuses), Outcome.MISSED)
 

@@ -24,9 +24,7 @@ from offhook.inbox.positions import order_of, position_at, position_before
 from offhook.inbox.scripts import script
 from offhook.inbox.stream import WAKING_MS, Inbox
 
-FOLDED = frozenset(
-    {*CALLBACKS, EventType.CALL_RECORD}
-)  # the event types that are folded into calls
+FOLDED = frozenset({*CALLBACKS, EventType.CALL_RECORD})  # folded into calls
 _PAGE = 500
 
 

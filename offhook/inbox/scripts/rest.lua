@@ -1,5 +1,5 @@
--- Give the lease back. Returns 0 if events are waiting: whoever appended them saw the lease and woke
--- no one, so the holder must go on.
+-- Give the lease back. Returns 0 if events are waiting: their writer saw the lease and woke no
+-- other process, so the holder must go on.
 --
 -- KEYS: awake, inbox
 -- ARGV: token, handler, 1 to give it back even then

@@ -1,4 +1,4 @@
-"""A line on which a call is folded as the workers do it, with a clock that only the test moves."""
+"""A call folded as the workers do it, with a clock that only the test moves."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ TIMEOUT = timedelta(hours=4)
 
 
 class Line:
-    """Takes the events of one call as they come, and keeps what was told of it."""
+    """Takes the events of one call, and keeps the events about it in `told`."""
 
     def __init__(self, kinds: Mapping[str, Kind], region: str | None = "GB") -> None:
         self.told: list[CallEvent] = []
@@ -30,7 +30,7 @@ class Line:
         self._due = event.received + settled, closing  # type: ignore[assignment]
 
     def end(self) -> None:
-        """Let all time pass."""
+        """Let the settle window and the silence pass."""
         self._wait(datetime.max.replace(tzinfo=UTC))
 
     def _wait(self, until: datetime) -> None:
@@ -40,7 +40,7 @@ class Line:
 
     def _tell(self, state: CallState, now: datetime, closing: Closing | None) -> None:
         state, events = tell(state, self._region, now, closing)
-        self.state = from_state(to_state(state))  # as it lies in Redis
+        self.state = from_state(to_state(state))  # as it is stored in Redis
         assert self.state == state
         self.told += events
 
@@ -48,7 +48,7 @@ class Line:
 def play(
     events: Iterable[CallEvent], kinds: Mapping[str, Kind], region: str | None = "GB"
 ) -> list[CallEvent]:
-    """What is told of a call whose events are received as they say."""
+    """The events about a call, from its events in the order in which they were received."""
     line = Line(kinds, region)
     for event in sorted(events, key=lambda event: event.received):
         line.take(event)
@@ -58,7 +58,7 @@ def play(
 
 
 def lawful(told: list[CallEvent]) -> None:
-    """What holds of the events of any call."""
+    """The promises about the events of any call."""
     types = [event.type for event in told]
     ended = types.index(EventType.CALL_ENDED)
     before, after = types[:ended], types[ended + 1 :]
@@ -79,7 +79,7 @@ def lawful(told: list[CallEvent]) -> None:
 
 
 def verdict(told: list[CallEvent]) -> Call:
-    """The call as it was told last."""
+    """The call in the last event about it."""
     call = told[-1].summary
     assert call is not None
     return call

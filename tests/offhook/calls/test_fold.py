@@ -1,4 +1,4 @@
-"""The fold: what a call is told to be, case by case. Whole calls are in `test_fold_scenarios`."""
+"""The fold, case by case. Whole calls are in `test_fold_scenarios`."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +22,7 @@ def at(seconds: float) -> datetime:
 
 
 def said(type_: str, seconds: float, extension: str = PHONE, **fields: Any) -> CallEvent:
-    """A callback of a call from outside."""
+    """A callback of an incoming call."""
     return sample_event(type_, extension=extension, received=at(seconds), **fields)
 
 
@@ -33,7 +33,7 @@ def hangup(seconds: float, status: str, extension: str = PHONE, **fields: Any) -
 def record(
     began: float, extension: str = PHONE, status: str = "ANSWER", **moments: float
 ) -> CallEvent:
-    """A leg as the PBX's records have it."""
+    """A leg according to the PBX's records."""
     parameters = {name: at(moment).isoformat() for name, moment in moments.items()}
     event = said("dial-in", began + 3600, extension, status=status, parameters=parameters)
     return replace(event, type=EventType.CALL_RECORD, occurred=at(began))
@@ -60,10 +60,10 @@ def legs(call: Call) -> list[tuple[Any, ...]]:
     ]
 
 
-# When what is told
+# When events about a call are made
 
 
-def test_a_call_is_told_while_it_goes_on() -> None:
+def test_events_are_made_while_the_call_goes_on() -> None:
     line = taken(said("dial-in", 0))
     assert types(line) == ["call-started"]
     started = verdict(line.told)
@@ -81,7 +81,7 @@ def test_a_call_is_told_while_it_goes_on() -> None:
     assert line.told[-1].received == at(53) + SETTLE
 
 
-def test_an_event_of_a_call_says_what_the_samples_say() -> None:
+def test_an_event_about_a_call_equals_the_sample() -> None:
     line = taken(said("dial-in", 0), said("answer-in", 8), hangup(53, "ANSWER"))
     line.end()
     sample = sample_call()
@@ -101,7 +101,7 @@ def test_an_event_of_a_call_says_what_the_samples_say() -> None:
     assert event == replace(like, id=event.id, received=event.received)
 
 
-def test_a_queue_that_answers_is_nobody_who_answers() -> None:
+def test_a_queue_that_answers_does_not_count_as_a_person() -> None:
     line = taken(said("dial-in", 0, QUEUE), said("answer-in", 0.1, QUEUE))
     assert types(line) == ["call-started"]
     line.take(said("dial-in", 5))
@@ -110,14 +110,14 @@ def test_a_queue_that_answers_is_nobody_who_answers() -> None:
     assert line.told[-1].extension == PHONE
 
 
-def test_a_queue_of_which_nobody_has_said_so_is_taken_for_a_phone() -> None:
+def test_an_extension_of_unknown_kind_counts_as_a_phone() -> None:
     line = Line({})
     for event in (said("dial-in", 0, QUEUE), said("answer-in", 0.1, QUEUE)):
         line.take(event)
     assert types(line) == ["call-started", "call-answered"]
 
 
-def test_who_calls_a_queue_is_not_answered_by_it_however_early_that_is_told() -> None:
+def test_a_queue_that_answers_a_colleague_does_not_count_as_a_person() -> None:
     inside: dict[str, Any] = {
         "caller": Party(extension=PHONE),
         "called": Party(number="400", extension=QUEUE),
@@ -131,7 +131,7 @@ def test_who_calls_a_queue_is_not_answered_by_it_however_early_that_is_told() ->
 
 
 @pytest.mark.parametrize("number", ["400", QUEUE])
-def test_who_calls_a_queue_is_known_by_its_number(number: str) -> None:
+def test_a_caller_of_a_queue_is_recognized_by_the_queue_s_number(number: str) -> None:
     out: dict[str, Any] = {"caller": Party(extension=PHONE), "called": Party(number=number)}
     in_ = {"caller": Party(extension=PHONE), "called": Party(extension=QUEUE)}
     line = taken(
@@ -148,7 +148,7 @@ def test_who_calls_a_queue_is_known_by_its_number(number: str) -> None:
     assert types(line) == ["call-started", "call-ended", "missed-call"]
 
 
-def test_an_answer_that_only_a_hangup_tells_is_told_before_the_end() -> None:
+def test_an_answer_known_from_a_hangup_alone_is_reported_before_the_end() -> None:
     line = taken(said("dial-in", 0), hangup(53, "ANSWER"))
     assert types(line) == ["call-started"]
     line.end()
@@ -182,7 +182,7 @@ def test_a_hangup_after_the_silence_corrects_the_call() -> None:
     assert call.talk_seconds == 19992
 
 
-def test_a_transfer_whose_second_dial_is_lost_is_corrected() -> None:
+def test_a_transfer_whose_second_dial_is_missing_is_corrected() -> None:
     line = taken(said("dial-in", 0), said("answer-in", 6), hangup(30, "ANSWER"))
     line.take(said("answer-in", 36, SECOND))
     assert types(line)[-1] == "call-ended"
@@ -194,7 +194,7 @@ def test_a_transfer_whose_second_dial_is_lost_is_corrected() -> None:
     assert (call.talk_seconds, call.gaps) == (84, (Gap.DIAL, Gap.LATE))
 
 
-def test_each_correction_has_an_id_of_its_own() -> None:
+def test_each_correction_has_a_different_id() -> None:
     line = taken(
         said("dial-in", 0),
         hangup(20, "NOANSWER"),
@@ -208,7 +208,7 @@ def test_each_correction_has_an_id_of_its_own() -> None:
     assert len({event.id for event in line.told}) == len(line.told)
 
 
-def test_what_comes_late_and_says_nothing_new_corrects_nothing() -> None:
+def test_a_late_repeat_corrects_nothing() -> None:
     hung_up = hangup(53, "ANSWER")
     line = taken(said("dial-in", 0), said("answer-in", 8), hung_up)
     line.take(replace(hung_up, received=at(600), occurred=at(53)))
@@ -230,11 +230,11 @@ def test_only_a_callback_or_a_record_is_folded() -> None:
         fold(None, sample_event("call-ended"))
 
 
-# Legs that were lost in part
+# Legs with missing callbacks
 
 
 @pytest.mark.parametrize("legs_have_ids", [False, True])
-def test_one_call_id_for_many_calls_makes_no_state_that_grows_for_ever(
+def test_many_calls_with_one_call_id_do_not_grow_the_state_forever(
     legs_have_ids: bool,
 ) -> None:
     state, sizes = None, []
@@ -260,7 +260,7 @@ def test_an_agent_who_is_called_again_has_hung_up_before() -> None:
     assert (call.gaps, call.ring_seconds) == ((Gap.HANGUP,), 35)
 
 
-def test_a_call_that_is_answered_goes_on_although_its_extension_calls_another() -> None:
+def test_an_answered_call_goes_on_while_its_extension_calls_another() -> None:
     out: dict[str, Any] = {"caller": Party(extension=PHONE), "direction": "out"}
     state = fold(None, said("dial-out", 0, **out))
     state = fold(state, said("answer-out", 5, **out))
@@ -269,7 +269,7 @@ def test_a_call_that_is_answered_goes_on_although_its_extension_calls_another() 
     assert over(fold(state, hangup(90, "ANSWER", **out)))
 
 
-def test_a_hangup_that_the_next_dial_overtook_ends_the_leg_before_it() -> None:
+def test_a_hangup_overtaken_by_the_next_dial_ends_the_earlier_leg() -> None:
     state = fold(fold(None, said("dial-in", 0)), said("dial-in", 15.1))
     state = fold(state, hangup(15.5, "NOANSWER"))
     assert not over(state)
@@ -279,7 +279,7 @@ def test_a_hangup_that_the_next_dial_overtook_ends_the_leg_before_it() -> None:
     ]
 
 
-def test_a_hangup_ends_what_was_dialled_before_it_not_what_was_dialled_just_after() -> None:
+def test_a_hangup_ends_the_leg_dialled_before_it() -> None:
     state = fold(fold(None, said("dial-in", 0)), said("dial-in", 20))
     state = fold(fold(state, hangup(35, "NOANSWER")), said("dial-in", 35.3))
     assert not over(state)
@@ -290,7 +290,7 @@ def test_a_hangup_ends_what_was_dialled_before_it_not_what_was_dialled_just_afte
     ]
 
 
-def test_a_late_answer_belongs_to_the_leg_that_lacks_it() -> None:
+def test_a_late_answer_belongs_to_the_leg_without_one() -> None:
     line = taken(said("dial-in", 0), hangup(19.5, "ANSWER"), said("dial-in", 20))
     line.take(said("answer-in", 20.2))
     assert line.state is not None
@@ -300,7 +300,7 @@ def test_a_late_answer_belongs_to_the_leg_that_lacks_it() -> None:
     ]
 
 
-def test_an_answer_after_a_hangup_that_says_nobody_answered_is_a_leg_of_its_own() -> None:
+def test_an_answer_after_an_unanswered_hangup_is_another_leg() -> None:
     line = taken(said("dial-in", 0), hangup(15, "NOANSWER"), said("answer-in", 16))
     assert line.state is not None
     assert legs(summarize(line.state, None)) == [
@@ -309,7 +309,7 @@ def test_an_answer_after_a_hangup_that_says_nobody_answered_is_a_leg_of_its_own(
     ]
 
 
-def test_a_hangup_without_a_dial_is_a_leg_of_its_own() -> None:
+def test_a_hangup_without_a_dial_is_another_leg() -> None:
     line = taken(
         said("dial-in", 0), hangup(15, "NOANSWER"), said("answer-in", 18), hangup(60, "ANSWER")
     )
@@ -319,16 +319,16 @@ def test_a_hangup_without_a_dial_is_a_leg_of_its_own() -> None:
     assert Gap.DIAL in call.gaps
 
 
-def test_the_dial_of_a_first_leg_may_be_lost() -> None:
+def test_the_dial_of_the_first_leg_may_be_missing() -> None:
     line = taken(hangup(15, "NOANSWER"), said("dial-in", 15.5), hangup(30, "NOANSWER"))
     line.end()
     call = verdict(line.told)
     assert legs(call) == [(PHONE, None, None, 15, "NOANSWER"), (PHONE, 15.5, None, 30, "NOANSWER")]
-    # Until the second hangup came, the first one might have been overtaken by its dial.
+    # Before the second hangup, the dial could have belonged to the first one.
     assert (call.gaps, call.ring_seconds) == ((Gap.DIAL, Gap.LATE), None)
 
 
-def test_an_answer_belongs_to_the_leg_whose_hangup_says_so() -> None:
+def test_an_answer_belongs_to_the_leg_with_an_answered_hangup() -> None:
     line = taken(said("dial-in", 0), said("answer-in", 16), hangup(15, "NOANSWER"))
     line.take(said("dial-in", 15.5))
     line.take(hangup(60, "ANSWER"))
@@ -346,7 +346,7 @@ def test_moments_of_a_leg_are_in_order_even_if_its_callbacks_were_not() -> None:
     assert verdict(line.told).complete
 
 
-def test_a_hangup_that_says_no_direction_belongs_to_who_called() -> None:
+def test_a_hangup_without_a_direction_belongs_to_the_caller() -> None:
     out: dict[str, Any] = {
         "caller": Party(extension=PHONE),
         "called": Party(number="+442079460999"),
@@ -357,7 +357,7 @@ def test_a_hangup_that_says_no_direction_belongs_to_who_called() -> None:
     assert (verdict(line.told).closed_by, len(verdict(line.told).legs)) == ("hangup", 1)
 
 
-def test_with_leg_ids_whatever_is_repeated_is_one_leg() -> None:
+def test_repeated_callbacks_with_the_same_leg_id_are_one_leg() -> None:
     line = taken(said("dial-in", 0, leg="a"), said("dial-in", 6, leg="a"))
     line.take(hangup(20, "NOANSWER", leg="a"))
     line.take(hangup(20.5, "NOANSWER", leg="a"))
@@ -369,7 +369,7 @@ def test_with_leg_ids_whatever_is_repeated_is_one_leg() -> None:
 # The PBX's own records
 
 
-def test_a_record_closes_a_call_whose_hangup_never_came() -> None:
+def test_a_record_closes_a_call_without_a_hangup() -> None:
     line = taken(said("dial-in", 0), said("answer-in", 8), record(0, answered=8, ended=53))
     line.end()
     call = verdict(line.told)
@@ -378,7 +378,7 @@ def test_a_record_closes_a_call_whose_hangup_never_came() -> None:
     assert (call.outcome, call.recovered) == (Outcome.ANSWERED, False)
 
 
-def test_a_call_that_only_a_record_knows_is_recovered() -> None:
+def test_a_call_known_from_a_record_alone_is_recovered() -> None:
     line = taken(record(0, status="NOANSWER", ended=20))
     line.end()
     call = verdict(line.told)
@@ -387,14 +387,14 @@ def test_a_call_that_only_a_record_knows_is_recovered() -> None:
     assert (call.outcome, call.ring_seconds, call.started) == (Outcome.MISSED, 20, at(0))
 
 
-def test_a_record_that_says_what_is_known_changes_nothing() -> None:
+def test_a_record_without_news_changes_nothing() -> None:
     line = taken(said("dial-in", 0), said("answer-in", 8), hangup(53, "ANSWER"))
     line.take(record(-0.4, answered=8.2, ended=53.4))
     line.end()
     assert types(line) == ["call-started", "call-answered", "call-ended"]
 
 
-def test_a_record_goes_to_the_leg_that_is_like_it() -> None:
+def test_a_record_completes_the_leg_that_it_is_most_like() -> None:
     line = taken(said("dial-in", 0), hangup(15, "NOANSWER"), said("dial-in", 20))
     line.take(said("answer-in", 25))
     line.take(record(0, answered=25, ended=60))
@@ -405,7 +405,7 @@ def test_a_record_goes_to_the_leg_that_is_like_it() -> None:
     ]
 
 
-def test_a_record_that_somebody_answered_is_no_leg_that_nobody_answered() -> None:
+def test_an_answered_record_is_not_matched_with_an_unanswered_leg() -> None:
     line = taken(said("dial-in", 0), hangup(15, "NOANSWER"), record(20, answered=25, ended=60))
     line.end()
     call = verdict(line.told)
@@ -413,7 +413,7 @@ def test_a_record_that_somebody_answered_is_no_leg_that_nobody_answered() -> Non
     assert legs(call) == [(PHONE, 0, None, 15, "NOANSWER"), (PHONE, 20, 25, 60, "ANSWER")]
 
 
-def test_a_record_of_another_extension_is_a_leg_of_its_own() -> None:
+def test_a_record_of_another_extension_is_another_leg() -> None:
     line = taken(said("dial-in", 0), hangup(15, "NOANSWER"), record(1, SECOND, answered=5, ended=9))
     line.end()
     call = verdict(line.told)
@@ -437,14 +437,14 @@ def test_a_live_call_is_small() -> None:
     assert sizes[4] < 700
 
 
-def test_a_state_is_what_it_was_after_a_while_in_redis() -> None:
+def test_a_state_survives_a_round_trip_to_redis() -> None:
     line = taken(said("dial-in", 0), said("answer-in", 8), hangup(53, "ANSWER", bridged=True))
     line.take(record(0, answered=8, ended=53))
     assert line.state is not None
     assert from_state(to_state(line.state)) == line.state
 
 
-def test_of_two_callbacks_at_the_same_moment_the_words_are_chosen_in_any_order() -> None:
+def test_the_order_of_two_callbacks_at_the_same_moment_does_not_matter() -> None:
     one = said("dial-in", 0, caller=Party(number="1"))
     other = said("answer-in", 0, caller=Party(number="2"))
     assert fold(fold(None, one), other) == fold(fold(None, other), one)
@@ -454,14 +454,14 @@ def test_of_two_callbacks_at_the_same_moment_the_words_are_chosen_in_any_order()
     assert fold(fold(state, other), one) == state
 
 
-def test_what_an_extension_is_may_be_said_by_one_event_alone() -> None:
+def test_one_event_is_enough_to_know_the_kind_of_an_extension() -> None:
     one, other = said("dial-in", 0), hangup(20, "ANSWER")
     state = fold(fold(None, one, Kind.QUEUE), other)
     assert state == fold(fold(None, other), one, Kind.QUEUE)
     assert summarize(state, None).legs[0].kind is Kind.QUEUE
 
 
-def test_a_call_that_one_extension_has_from_outside_is_from_outside() -> None:
+def test_a_call_is_incoming_if_one_extension_was_called_from_outside() -> None:
     out: dict[str, Any] = {"caller": Party(extension=SECOND), "direction": "out"}
     state = fold(fold(None, said("dial-in", 0)), said("dial-out", 5, SECOND, **out))
     assert summarize(state, None).direction == "in"
@@ -495,7 +495,7 @@ def test_a_call_that_one_extension_has_from_outside_is_from_outside() -> None:
         (None, "GB", None),
     ],
 )
-def test_a_number_in_full(number: str | None, region: str | None, full: str | None) -> None:
+def test_a_number_in_e164(number: str | None, region: str | None, full: str | None) -> None:
     assert e164(number, region) == full
 
 

@@ -1,4 +1,4 @@
-"""Calls of chance, of which the truth is known, made by the sandbox's rules and folded again."""
+"""Random calls by the sandbox's rules: the fold finds what happened in them."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,7 +28,7 @@ OUTSIDE = {
     "CalledNumber": "442079460100",
 }
 INSIDE = {"CallID": "1", "CallerIDName": "Front Desk"}
-# What a call is when this is the best that its phones say, from the best to the worst.
+# The outcome of a call by the best status of its phones, from the best to the worst.
 OUTCOMES = [
     (CallStatus.NOANSWER, Outcome.MISSED),
     (CallStatus.CANCEL, Outcome.CANCELLED),
@@ -40,13 +40,13 @@ OUTCOMES = [
 
 @dataclass
 class Story:
-    """What happens in a call, in tenths of a second, and the callbacks that the PBX makes of it."""
+    """What happens in a call, in tenths of a second, and the callbacks that the PBX makes."""
 
     direction: str = "in"
     outcome: Outcome = Outcome.ANSWERED
     answered_by: str | None = None
     answered: int | None = None
-    talked: set[int] = field(default_factory=set)  # each tenth in which somebody did
+    talked: set[int] = field(default_factory=set)  # each tenth of a second
     legs: list[tuple[str, str, int, int | None, int, str]] = field(default_factory=list)
     callbacks: list[Callback] = field(default_factory=list)
 
@@ -61,7 +61,7 @@ class Story:
         self.callbacks.append(leg.hang_up(end / 10, said))
 
     def talk(self, extension: str, begin: int, end: int) -> None:
-        """Somebody answers, and talks until then."""
+        """The extension answers, and talks until then."""
         if self.answered is None:
             self.answered, self.answered_by = begin, extension
         self.talked |= set(range(begin, end))
@@ -113,7 +113,7 @@ def stories(draw: st.DrawFn) -> Story:
 
 
 def group(draw: st.DrawFn, story: Story, at: int, by: str | None) -> tuple[str, int] | None:
-    """Phones ring together. Returns which one answered, and when."""
+    """Phones ring together. Returns the one that answered, and when it hung up."""
     phones = draw(st.lists(st.sampled_from(PHONES), min_size=1, max_size=5, unique=True))
     legs = [passed_on(p, OUTSIDE, by) if by else from_outside(p, OUTSIDE) for p in phones]
     end = at + draw(tenths(5, 300))
@@ -134,7 +134,7 @@ def group(draw: st.DrawFn, story: Story, at: int, by: str | None) -> tuple[str, 
 def queue(
     draw: st.DrawFn, story: Story, at: int, says: dict[str, str], by: str | None
 ) -> tuple[str, int] | None:
-    """The queue offers the call to one agent after the other, also to the same one again."""
+    """The queue offers the call to one agent after the other, perhaps to one repeatedly."""
     waiting = passed_on(QUEUE, says, by) if by else from_outside(QUEUE, says)
     offers = draw(st.lists(st.sampled_from(PHONES[:3]), max_size=5))
     taken = bool(offers) and draw(st.booleans())
@@ -162,7 +162,7 @@ def answer_and_leave(draw: st.DrawFn, story: Story, leg: Leg, dial: int, answer:
 
 
 def passed(draw: st.DrawFn, story: Story, holder: str, at: int, says: dict[str, str]) -> None:
-    """The one who has the call passes it on, and who gets it does so again, a few times."""
+    """The call is transferred up to three times, each time by its current holder."""
     for how in draw(
         st.lists(st.sampled_from(["blind", "attended", "outside", "queue"]), max_size=3)
     ):
@@ -177,9 +177,9 @@ def passed(draw: st.DrawFn, story: Story, holder: str, at: int, says: dict[str, 
             continue
         target = draw(st.sampled_from([p for p in PHONES[1:] if p != holder]))
         ring = at + draw(tenths(1, 200))
-        # Two legs to outside at once, without ids: nobody can tell which of them a hangup ended.
+        # With two outside legs at once, without ids, a hangup cannot be attributed.
         if how == "attended" and (holder, story.direction) != (PHONES[0], "out"):
-            # The one who asks keeps the caller waiting, and leaves when both have talked.
+            # The holder keeps the caller waiting, and leaves after talking to the target.
             asking, asked = inside(holder, target, INSIDE)
             leave = ring + draw(tenths(10, 200))
             over = leave + draw(tenths(1, 200))
@@ -198,7 +198,7 @@ def passed(draw: st.DrawFn, story: Story, holder: str, at: int, says: dict[str, 
 
 
 def extend(story: Story, holder: str, at: int, leave: int) -> None:
-    """Let the holder's leg, which was to end, go on."""
+    """Make the holder's leg end later."""
     index = next(
         n
         for n, leg in enumerate(story.legs)
@@ -254,7 +254,7 @@ def seconds(tenths_: int | None) -> float | None:
 
 
 def assert_true(call: Call, story: Story, within: float = 0.0) -> None:
-    """Does the call say what happened, each moment as exactly as that?"""
+    """The call says what happened, with each moment within so many seconds."""
 
     def near(moment: Any, truth: int | None, times: int = 1) -> bool:
         if moment is None or truth is None:
@@ -279,7 +279,7 @@ def assert_true(call: Call, story: Story, within: float = 0.0) -> None:
                 for each in left
                 if own == (each[0], each[1], each[5])
                 and near(leg.rang, each[2])
-                # When a queue begins to play its music nobody asks.
+                # The moment when a queue answers by itself does not matter.
                 and (leg.kind is not Kind.PHONE or near(leg.answered, each[3]))
                 and near(leg.ended, each[4])
             )
@@ -304,7 +304,7 @@ def test_the_fold_finds_what_happened(story: Story) -> None:
 
 
 @given(stories(), st.data())
-def test_the_fold_finds_it_when_callbacks_overtake_each_other(
+def test_the_fold_finds_what_happened_from_reordered_callbacks(
     story: Story, data: st.DataObject
 ) -> None:
     late = data.draw(st.lists(tenths(0, 9), min_size=30, max_size=30))
@@ -319,23 +319,25 @@ def test_the_fold_finds_it_when_callbacks_overtake_each_other(
 
 
 @given(stories(), st.data())
-def test_a_call_that_lost_a_callback_is_right_or_marked(story: Story, data: st.DataObject) -> None:
+def test_a_call_with_a_missing_callback_is_right_or_marked(
+    story: Story, data: st.DataObject
+) -> None:
     events = story.events
     events.pop(data.draw(st.integers(0, len(events) - 1)))
     call = verdict(play(events, KINDS))
     if call.complete:
-        # Only a queue or an IVR may have answered without its being told.
+        # At most the answer of a queue or an IVR is missing.
         assert_true(call, story)
     if story.outcome is Outcome.ANSWERED:
         assert call.outcome is Outcome.ANSWERED
 
 
-# What holds of any events, whatever sense they make
+# Promises about any events, even those that make no sense
 
 
 @st.composite
 def events(draw: st.DrawFn) -> CallEvent:
-    """An event of the call `1` that a PBX might send, or not."""
+    """An event of the call `1`, plausible or not."""
     type_ = draw(
         st.sampled_from(
             [
@@ -396,15 +398,15 @@ def test_any_order_makes_the_same_state(orders: tuple[list[CallEvent], list[Call
 
 
 @given(some_events, st.data())
-def test_an_event_that_is_there_already_changes_nothing(
-    found: list[CallEvent], data: st.DataObject
-) -> None:
+def test_folding_is_idempotent(found: list[CallEvent], data: st.DataObject) -> None:
     again = data.draw(st.lists(st.sampled_from(found)))
     assert folded(found + again) == folded(found)
 
 
 @given(some_events)
-def test_whatever_comes_is_told_lawfully_and_never_twice(found: list[CallEvent]) -> None:
+def test_any_events_lead_to_valid_events_about_the_call_each_made_once(
+    found: list[CallEvent],
+) -> None:
     line = Line(KINDS)
     for event in sorted(found, key=lambda event: event.received):
         line.take(event)
@@ -418,7 +420,7 @@ def test_whatever_comes_is_told_lawfully_and_never_twice(found: list[CallEvent])
 
 
 @given(some_events)
-def test_whatever_comes_makes_a_call_that_can_be(found: list[CallEvent]) -> None:
+def test_any_events_make_a_possible_call(found: list[CallEvent]) -> None:
     call = summarize(replace(folded(found), closed="hangup"), "GB")
     assert call.ended is not None
     assert call.started <= (call.answered or call.ended) <= call.ended
@@ -435,7 +437,7 @@ def test_whatever_comes_makes_a_call_that_can_be(found: list[CallEvent]) -> None
 
 
 @given(some_events)
-def test_an_event_has_an_id_of_its_own_which_is_the_same_again(found: list[CallEvent]) -> None:
+def test_events_about_a_call_have_different_ids_that_never_change(found: list[CallEvent]) -> None:
     state = folded(found)
     _, told = tell(state, "GB", BEGAN, "hangup")
     _, again = tell(state, "GB", BEGAN + timedelta(days=1), "hangup")

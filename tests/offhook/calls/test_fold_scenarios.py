@@ -1,14 +1,16 @@
-"""Recorded calls: `scenarios/NAME.toml` holds the callbacks of one, and what is to be told of it.
+"""Recorded calls: `scenarios/NAME.toml` has the callbacks of one call and the expected result.
 
 A callback is a line: seconds since the call began, extension, event type, and the query string
-that the PBX sends. A leg is a line, too: extension, direction, the seconds at which it rang, was
-answered and ended (`-` for what did not happen or was not told), its status, and its id, if any.
+that the PBX sends. A leg is also a line: extension, direction, the seconds at which it rang, was
+answered and ended (`-` for a moment that did not occur or is unknown), its status, and its id.
 
-Each call is also played as it may really come: overtaken by one another, repeated, one lost.
+Each call is also played with callbacks that are reordered, repeated or missing.
 """
 
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -30,7 +32,7 @@ NAMES = sorted(file.stem for file in _FOLDER.glob("*.toml"))
 
 @dataclass(frozen=True)
 class Scenario:
-    """A call: what the PBX sends, what its extensions are, and what is to be told."""
+    """A call: the callbacks, the kinds of its extensions, and the expected events and call."""
 
     callbacks: list[CallEvent]
     kinds: dict[str, Kind]
@@ -49,7 +51,7 @@ def load(name: str) -> Scenario:
     telphin = told.get("dialect") == "telphin"
     callbacks = [callback(line, telphin=telphin) for line in lines]
     if not telphin:
-        # Everything that no table names is a phone; on Telphin nobody may have said so.
+        # Extensions not in `kinds` are phones; on Telphin their kind is unknown.
         kinds = {each.extension: Kind.PHONE for each in callbacks} | kinds
     return Scenario(callbacks, kinds, told.get("region", "GB"), told["events"], told["call"])
 
@@ -59,7 +61,7 @@ def callback(line: str, *, telphin: bool) -> CallEvent:
     parameters = dict(parse_qsl(query))
     received = BEGAN + timedelta(seconds=float(at))
     if telphin:
-        received += timedelta(seconds=0.25)  # it says itself when it occurred
+        received += timedelta(seconds=0.25)  # later than it occurred, which it says itself
     read_event = dialect("telphin" if telphin else type_)
     made = read_event(
         pbx="main", extension=extension, type=type_, parameters=parameters, received=received
@@ -69,7 +71,7 @@ def callback(line: str, *, telphin: bool) -> CallEvent:
 
 
 def plain(call: Call) -> dict[str, Any]:
-    """A call as a scenario writes it."""
+    """The call in the form of a scenario."""
     told: dict[str, Any] = {
         "direction": call.direction,
         "caller": {name: value for name, value in _fields(call.caller) if value},
@@ -111,90 +113,106 @@ def _short(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:g}"
 
 
-every = pytest.mark.parametrize("name", NAMES)
+@contextmanager
+def case(name: str, **what: object) -> Iterator[None]:
+    """Say which scenario fails, and with what."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"{name}: {what}")
+        raise
 
 
-def test_there_are_enough_of_them() -> None:
+@pytest.fixture(scope="module")
+def scenarios() -> dict[str, Scenario]:
+    return {name: load(name) for name in NAMES}
+
+
+def test_there_are_enough_scenarios() -> None:
     assert len(NAMES) >= 50
 
 
-@every
-def test_a_call_is_told_as_it_went(name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_a_call_is_described_as_it_happened(name: str) -> None:
     scenario = load(name)
     told = scenario.play(scenario.callbacks)
     assert plain(verdict(told)) == expected(scenario)
     assert [each.type for each in told] == scenario.events
 
 
-@every
-def test_an_event_that_is_read_again_changes_nothing(name: str) -> None:
-    scenario = load(name)
-    at_once = [each for each in scenario.callbacks for _ in range(2)]
-    last = max(each.received for each in scenario.callbacks)
-    for later in (timedelta(seconds=1), timedelta(minutes=1)):
-        # The last one twice in time, all of them when the call is over.
-        again = [replace(each, occurred=each.occurred or each.received) for each in at_once]
-        again += [replace(each, received=last + later) for each in again]
-        told = scenario.play(again)
-        assert plain(verdict(told)) == expected(scenario)
-        assert [each.type for each in told] == scenario.events
+def test_an_event_that_is_read_twice_changes_nothing(scenarios: dict[str, Scenario]) -> None:
+    for name, scenario in scenarios.items():
+        at_once = [each for each in scenario.callbacks for _ in range(2)]
+        last = max(each.received for each in scenario.callbacks)
+        for later in (timedelta(seconds=1), timedelta(minutes=1)):
+            with case(name, later=later):
+                # Twice at once, and all of them again, after a minute when the call is over.
+                again = [replace(each, occurred=each.occurred or each.received) for each in at_once]
+                again += [replace(each, received=last + later) for each in again]
+                told = scenario.play(again)
+                assert plain(verdict(told)) == expected(scenario)
+                assert [each.type for each in told] == scenario.events
 
 
-@every
-@pytest.mark.parametrize("seed", range(25))
-def test_callbacks_may_overtake_each_other(name: str, seed: int) -> None:
-    scenario = load(name)
-    rng = Random(f"{name} {seed}")
-    late = [_later(each, rng.uniform(0, 1)) for each in scenario.callbacks]
-    told = scenario.play(late)
-    assert [each.type for each in told] == scenario.events
-    assert_alike(verdict(told), verdict(scenario.play(scenario.callbacks)))
+def test_reordered_callbacks_make_the_same_call(scenarios: dict[str, Scenario]) -> None:
+    for name, scenario in scenarios.items():
+        whole = verdict(scenario.play(scenario.callbacks))
+        for seed in range(25):
+            with case(name, seed=seed):
+                rng = Random(f"{name} {seed}")
+                told = scenario.play(
+                    [_later(each, rng.uniform(0, 1)) for each in scenario.callbacks]
+                )
+                assert [each.type for each in told] == scenario.events
+                assert_alike(verdict(told), whole)
 
 
-@every
-def test_a_callback_that_is_repeated_leaves_the_call_right_or_marked(name: str) -> None:
-    # The receiver drops it, unless the duplicate window is shorter than that.
-    scenario = load(name)
-    whole = verdict(scenario.play(scenario.callbacks))
-    for each in scenario.callbacks:
-        repeated = [*scenario.callbacks, replace(_later(each, 0.2), id=new_event_id())]
-        call = verdict(scenario.play(repeated))
-        assert call.outcome == whole.outcome
-        assert call.answered_by == whole.answered_by
-        if call.complete and each in _with_others(scenario.callbacks):
-            assert_alike(call, whole)
+def test_a_call_with_a_repeated_callback_is_right_or_marked(scenarios: dict[str, Scenario]) -> None:
+    # The receiver drops a repeat unless it comes after the duplicate window.
+    for name, scenario in scenarios.items():
+        whole = verdict(scenario.play(scenario.callbacks))
+        for each in scenario.callbacks:
+            with case(name, repeated=each.type, extension=each.extension):
+                repeated = [*scenario.callbacks, replace(_later(each, 0.2), id=new_event_id())]
+                call = verdict(scenario.play(repeated))
+                assert call.outcome == whole.outcome
+                assert call.answered_by == whole.answered_by
+                if call.complete and each in _with_others(scenario.callbacks):
+                    assert_alike(call, whole)
 
 
-@every
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_without_a_callback_a_call_is_right_or_marked(name: str, *, shuffled: bool) -> None:
-    scenario = load(name)
-    rng = Random(name)
-    whole = verdict(scenario.play(scenario.callbacks))
-    for lost in _with_others(scenario.callbacks):
-        rest = [each for each in scenario.callbacks if each is not lost]
-        if shuffled:
-            rest = [_later(each, rng.uniform(0, 1)) for each in rest]
-        call = verdict(scenario.play(rest))
-        if call.complete:
-            assert_alike(call, whole)
-        # That somebody answered has two witnesses: the answer, and a hangup that says so.
-        witnesses = "unknown-status" not in name and "conference" not in name
-        if whole.complete and whole.outcome is Outcome.ANSWERED and witnesses:
-            assert call.outcome is Outcome.ANSWERED
-
-
-@every
-def test_without_a_hangup_a_call_is_marked(name: str) -> None:
-    scenario = load(name)
-    for lost in _with_others(scenario.callbacks):
-        if lost.type is EventType.HANGUP:
+@pytest.mark.parametrize("reordered", [False, True])
+def test_a_call_with_a_missing_callback_is_right_or_marked(
+    scenarios: dict[str, Scenario], *, reordered: bool
+) -> None:
+    for name, scenario in scenarios.items():
+        rng = Random(name)
+        whole = verdict(scenario.play(scenario.callbacks))
+        for lost in _with_others(scenario.callbacks):
             rest = [each for each in scenario.callbacks if each is not lost]
-            assert Gap.HANGUP in verdict(scenario.play(rest)).gaps
+            if reordered:
+                rest = [_later(each, rng.uniform(0, 1)) for each in rest]
+            with case(name, missing=lost.type, extension=lost.extension):
+                call = verdict(scenario.play(rest))
+                if call.complete:
+                    assert_alike(call, whole)
+                # Two callbacks report an answer: the answer itself, and the hangup.
+                witnesses = "unknown-status" not in name and "conference" not in name
+                if whole.complete and whole.outcome is Outcome.ANSWERED and witnesses:
+                    assert call.outcome is Outcome.ANSWERED
+
+
+def test_a_call_with_a_missing_hangup_is_marked(scenarios: dict[str, Scenario]) -> None:
+    for name, scenario in scenarios.items():
+        for lost in _with_others(scenario.callbacks):
+            if lost.type is EventType.HANGUP:
+                with case(name, extension=lost.extension):
+                    rest = [each for each in scenario.callbacks if each is not lost]
+                    assert Gap.HANGUP in verdict(scenario.play(rest)).gaps
 
 
 def _with_others(callbacks: list[CallEvent]) -> list[CallEvent]:
-    """Those that are not all that is told of their leg: if one is lost, who could know of it?"""
+    """The callbacks that are not the only one of their leg. Without that one the leg is unknown."""
     legs = Counter((each.extension, each.direction, each.leg) for each in callbacks)
     return [each for each in callbacks if legs[each.extension, each.direction, each.leg] > 1]
 
@@ -204,9 +222,9 @@ def _later(event: CallEvent, seconds: float) -> CallEvent:
 
 
 def assert_alike(call: Call, other: Call) -> None:
-    """Do they tell the same, moments within a second?
+    """The calls are equal, with moments within a second.
 
-    Except when a queue or an IVR began to play its music, which nobody asks.
+    The moment when a queue or an IVR answers by itself does not matter.
     """
     for field in ("direction", "outcome", "answered_by", "gaps", "closed_by", "recording"):
         assert getattr(call, field) == getattr(other, field), field
