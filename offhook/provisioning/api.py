@@ -1,4 +1,4 @@
-"""The PBXs of the configuration: which one is meant, and its API."""
+"""The configured PBXs: choose one, and open its API."""
 
 import warnings
 from collections.abc import AsyncIterator
@@ -13,21 +13,21 @@ from unifiedapi.transport import InsecureConnection
 
 
 def chosen(settings: Settings, name: str | None) -> str:
-    """The PBX of this name; without one, the only PBX there is.
+    """Return the PBX of this name; without a name, the only PBX.
 
     Raises:
-        ConfigError: there is none of that name, or not exactly one.
+        ConfigError: no PBX has this name; or no name was given, and there is not exactly one PBX.
     """
     if name is None and len(settings.pbx) > 1:
-        raise ConfigError(f"which PBX? Give --pbx: there are {', '.join(settings.pbx)}")
+        raise ConfigError(f"choose a PBX with --pbx: {', '.join(settings.pbx)}")
     return among(settings, name)[0]
 
 
 def among(settings: Settings, name: str | None) -> list[str]:
-    """The PBX of this name; without one, every PBX.
+    """Return the PBX of this name; without a name, all PBXs.
 
     Raises:
-        ConfigError: there is none of that name, or none at all.
+        ConfigError: no PBX has this name, or none is configured.
     """
     if not settings.pbx:
         raise ConfigError(
@@ -35,23 +35,25 @@ def among(settings: Settings, name: str | None) -> list[str]:
             "client_secret_file to the configuration"
         )
     if name is not None and name not in settings.pbx:
-        raise ConfigError(f"no PBX is configured as {name!r}: there are {', '.join(settings.pbx)}")
+        raise ConfigError(
+            f"no PBX is configured as {name!r}; configured: {', '.join(settings.pbx)}"
+        )
     return list(settings.pbx) if name is None else [name]
 
 
 @asynccontextmanager
 async def open_api(settings: Settings, pbx: str) -> AsyncIterator[UnifiedApi]:
-    """The API of a configured PBX; its connections are closed in the end.
+    """Open the API of a configured PBX, and close its connections at the end.
 
     Raises:
-        ConfigError: its settings cannot be used, or its API is not spoken.
+        ConfigError: the PBX's settings are wrong, or Offhook does not speak its API.
     """
     configured = settings.pbx[pbx]
     if configured.host is None:
         raise ConfigError(f"pbx.{pbx}: Offhook does not speak the API of {configured.dialect}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", InsecureConnection)  # who set it is told by the command
+            warnings.simplefilter("ignore", InsecureConnection)  # commands report it themselves
             api = UnifiedApi(
                 configured.host,
                 _auth(configured),

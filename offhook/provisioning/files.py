@@ -1,4 +1,4 @@
-"""Extensions in files: a CSV table to set up from, a TOML file to keep under version control."""
+"""Extensions in files: CSV to set many up, TOML to keep them under version control."""
 
 import csv
 import json
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from offhook.call import Kind
 from offhook.errors import ConfigError
@@ -15,17 +15,17 @@ from offhook.event import CALLBACKS, EventType
 from offhook.extensions import ExtensionSettings, Name
 
 EXTENSION = re.compile(r"[0-9]+\*[0-9]+")
-ALL = "all"  # in the place of events or handlers
+ALL = "all"  # instead of a list of events or handlers
 
 _COLUMNS = ("extension", "kind", "events", "handlers", "label", "owner")
 _HEAD = """\
 # The extensions that are set up, one table each: ["PBX"."EXTENSION"].
-# `offhook setup apply FILE` makes Offhook and the PBX what is written here.
+# `offhook setup apply FILE` changes Offhook and the PBX to match this file.
 """
 
 
-class _Entry(BaseModel):
-    """One extension in the TOML file."""
+class _ExtensionTable(BaseModel):
+    """The table of one extension in the TOML file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,61 +38,62 @@ class _Entry(BaseModel):
     user: Annotated[str, StringConstraints(pattern=r"^(@me|@viewer|@owner|[0-9]+)$")] | None = None
 
 
-_File = TypeAdapter(dict[str, dict[str, Annotated[_Entry, Field()]]])
+_File = TypeAdapter(dict[str, dict[str, _ExtensionTable]])
 
 
 def check_extension(text: str) -> str:
-    """The number of an extension, in its extended form.
+    """Return the number of an extension in its extended form.
 
     Raises:
-        ConfigError: it is none. A short number names other extensions for other users.
+        ConfigError: it is not one. A short number means different extensions for different users.
     """
     number = text.strip()
     if not EXTENSION.fullmatch(number):
-        raise ConfigError(f"{text!r} is no extension: write it whole, such as 0003*210")
+        raise ConfigError(_not_an_extension(text))
     return number
 
 
 def read_events(text: str) -> tuple[EventType, ...]:
-    """Event types in a text, separated by commas, semicolons or spaces; `all` is all.
+    """Read event types, separated by commas, semicolons or spaces; `all` is all of them.
 
     Raises:
-        ConfigError: one of them is none.
+        ConfigError: one of them is not an event type.
     """
     words = _words(text)
     if words == [ALL]:
         return CALLBACKS
     unknown = [word for word in words if word not in set(CALLBACKS)]
     if unknown or not words:
-        raise ConfigError(
-            f"{', '.join(unknown) or 'nothing'} is no event type: there are {', '.join(CALLBACKS)}"
-        )
+        wrong = ", ".join(unknown) or "nothing"
+        raise ConfigError(f"{wrong} is not an event type: choose from {', '.join(CALLBACKS)}")
     return tuple(each for each in CALLBACKS if each in words)
 
 
 def read_kind(text: str) -> Kind:
-    """What an extension is, by its name in any case.
+    """Read the kind of an extension, in upper or lower case.
 
     Raises:
-        ConfigError: there is no such kind.
+        ConfigError: it is not a kind.
     """
     try:
         return Kind(text.lower())
     except ValueError:
-        raise ConfigError(f"{text} is no kind: there are {', '.join(Kind)}") from None
+        raise ConfigError(
+            f"{text} is not a kind of extension: choose from {', '.join(Kind)}"
+        ) from None
 
 
 def read_handlers(text: str) -> tuple[str, ...] | None:
-    """Names of handlers in a text; `all` is all of them, now and later."""
+    """Read names of handlers; None, from `all`, means all handlers, now and later."""
     words = _words(text)
     return None if words == [ALL] else tuple(dict.fromkeys(words))
 
 
 def read_csv(path: Path) -> dict[str, dict[str, Any]]:
-    """What the file says of each extension: the fields of `ExtensionSettings` that it fills in.
+    """Read extensions, each with the fields of `ExtensionSettings` that the file fills in.
 
     Raises:
-        ConfigError: every fault, each with its line.
+        ConfigError: all faults, each with its line.
     """
     lines = _text(path).splitlines()
     delimiter = ";" if lines and lines[0].count(";") > lines[0].count(",") else ","
@@ -100,7 +101,7 @@ def read_csv(path: Path) -> dict[str, dict[str, Any]]:
     columns = [name.strip().lower() for name in rows.fieldnames or ()]
     if "extension" not in columns or not set(columns) <= set(_COLUMNS):
         raise ConfigError(
-            f"{path}: the first line must name the columns: extension, and if you like "
+            f"{path}: the first line must name the columns: extension, and optionally "
             f"{', '.join(_COLUMNS[1:])}; it has {', '.join(columns) or 'none'}"
         )
     rows.fieldnames = columns
@@ -115,7 +116,7 @@ def read_csv(path: Path) -> dict[str, dict[str, Any]]:
                 problems += [f"{where}: {problem}" for problem in error.problems]
                 continue
             if number in found:
-                problems.append(f"{where}: {number} is there twice")
+                problems.append(f"{where}: {number} appears twice")
             found[number] = given
     except csv.Error as error:
         problems.append(f"{path}, line {rows.line_num}: {error}")
@@ -125,37 +126,39 @@ def read_csv(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_toml(path: Path) -> dict[Name, ExtensionSettings]:
-    """The extensions in a file that `to_toml` could have written.
+    """Read the extensions in a file in the format of `to_toml`.
 
     Raises:
-        ConfigError: every fault, each with its place.
+        ConfigError: all faults, each with its place.
     """
     import tomllib
 
     try:
-        entries = _File.validate_python(tomllib.loads(_text(path)))
+        tables = _File.validate_python(tomllib.loads(_text(path)))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from error
     except ValidationError as error:
         raise ConfigError([_sentence(path, fault) for fault in error.errors()]) from error
-    wrong = [n for numbers in entries.values() for n in numbers if not EXTENSION.fullmatch(n)]
+    wrong = [n for numbers in tables.values() for n in numbers if not EXTENSION.fullmatch(n)]
     if wrong:
-        raise ConfigError(
-            [f"{path}: {n!r} is no extension: write it whole, such as 0003*210" for n in wrong]
-        )
+        raise ConfigError([f"{path}: {_not_an_extension(number)}" for number in wrong])
     return {
-        (pbx, number): _settings(entry)
-        for pbx, numbers in entries.items()
-        for number, entry in numbers.items()
+        (pbx, number): _settings(table)
+        for pbx, numbers in tables.items()
+        for number, table in numbers.items()
     }
 
 
 def to_toml(extensions: Mapping[Name, ExtensionSettings]) -> str:
-    """The extensions as a file; the same ones give the same text."""
+    """Return the extensions as a file; the same extensions make the same text."""
     return _HEAD + "".join(
         f"\n[{_quoted(pbx)}.{_quoted(number)}]\n{_lines(settings)}"
         for (pbx, number), settings in sorted(extensions.items())
     )
+
+
+def _not_an_extension(text: str) -> str:
+    return f"{text!r} is not an extension: write the extended number, such as 0003*210"
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -172,10 +175,10 @@ def _row(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return check_extension(cells["extension"]), given
 
 
-def _settings(entry: _Entry) -> ExtensionSettings:
-    given = entry.model_dump()
-    if entry.events is not None:
-        given["events"] = tuple(each for each in CALLBACKS if each in entry.events)
+def _settings(table: _ExtensionTable) -> ExtensionSettings:
+    given = table.model_dump()
+    if table.events is not None:
+        given["events"] = tuple(each for each in CALLBACKS if each in table.events)
     return ExtensionSettings(**given)
 
 
@@ -201,7 +204,7 @@ def _list(values: Sequence[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A TOML string. JSON's are that, but for DEL."""
+    """A TOML string: as in JSON, except for DEL."""
     return json.dumps(str(text), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -211,15 +214,15 @@ def _words(text: str) -> list[str]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8-sig")  # spreadsheets begin a file with a mark
+        return path.read_text("utf-8-sig")  # spreadsheets write a byte order mark
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8; save it as that") from error
+        raise ConfigError(f"{path}: is not UTF-8: save it as UTF-8") from error
 
 
 def _sentence(path: Path, fault: Any) -> str:
     place = ".".join(map(str, fault["loc"]))
     if fault["type"] == "extra_forbidden":
-        return f"{path}: {place}: there is no such setting of an extension"
+        return f"{path}: {place}: an extension has no such setting"
     return f"{path}: {place}: {fault['msg'].removeprefix('Value error, ')}"

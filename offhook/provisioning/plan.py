@@ -1,7 +1,4 @@
-"""What `offhook setup` does to the phone call events of an extension, decided but not done.
-
-Pure: what is registered and what should be go in, changes come out.
-"""
+"""What `offhook setup` will change in the phone call events of an extension. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,20 +15,20 @@ from unifiedapi.resources import EventType as PbxEventType
 
 
 def usual_events(kind: Kind) -> tuple[EventType, ...]:
-    """What is worth knowing of such an extension.
+    """The default events of an extension of this kind.
 
-    All of a phone. Of the others when a call came and when it left: who answered, the phones
-    behind them tell.
+    All events of a phone; of the other kinds, when a call begins and ends: the phones behind them
+    report who answered.
     """
     return CALLBACKS if kind is Kind.PHONE else (EventType.DIAL_IN, EventType.HANGUP)
 
 
 @dataclass(frozen=True)
 class Installation:
-    """This installation of Offhook: what its callback URLs are made of, and known by.
+    """This installation of Offhook: what its callback URLs are made of and recognized by.
 
     Attributes:
-        secrets: the present one first.
+        secrets: the current one first.
     """
 
     public_url: str
@@ -39,21 +36,20 @@ class Installation:
 
     @classmethod
     def of(cls, settings: Settings) -> "Installation":
-        """The one that is configured so."""
         secrets = [settings.secret, settings.previous_secret]
         return cls(settings.public_url, [s.get_secret_value() for s in secrets if s is not None])
 
     def owns(self, event: PhoneCallEvent, pbx: str, extension: str) -> bool:
-        """Did this installation make it, for this extension?
+        """Return whether this installation created the event, for this extension.
 
-        A token of one of our secrets proves it, wherever the URL leads (the host has changed), and
-        so does the way to our receiver, whatever the token is (the secret has changed).
+        Either is proof: a token made with one of our secrets, even if the URL leads to another
+        host; or a URL that leads to our receiver, even if the secret was changed since.
         """
         url = _names(event, pbx, extension)
         return url is not None and (url.made_with(self.secrets) or self._is_here(url.base))
 
     def resembles(self, event: PhoneCallEvent, pbx: str, extension: str) -> bool:
-        """Did some installation make it, perhaps this one before secret and host changed?"""
+        """Return whether any installation created it, perhaps this one with other settings."""
         return _names(event, pbx, extension) is not None or event.note == note(pbx)
 
     def _is_here(self, base: str) -> bool:
@@ -66,7 +62,7 @@ def _names(event: PhoneCallEvent, pbx: str, extension: str) -> CallbackUrl | Non
 
 
 def note(pbx: str) -> str:
-    """The note of our phone call events: tells people on the PBX whose they are."""
+    """The note of our phone call events, for people who see them on the PBX."""
     return f"offhook:{pbx}"
 
 
@@ -98,9 +94,9 @@ def wanted(
 
 
 class Action(StrEnum):
-    """What is done with a phone call event, in the order in which it is done.
+    """What to do with a phone call event, in the order in which it is done.
 
-    Deleting comes last, so that there is no moment in which an event is not called back.
+    Deleting comes last, so that there is no moment without a callback.
     """
 
     CREATE = "create"
@@ -111,13 +107,13 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True)
-class Change:
+class EventChange:
     """What to do with one phone call event.
 
     Attributes:
-        registered: what there is; None: it is to be created.
-        wanted: what there should be; None: it is to be deleted.
-        differs: what an update is about: `url`, `method`, `status`.
+        registered: the event on the PBX; None to create it.
+        wanted: the event as it should be; None to delete it.
+        differs: what to update: `url`, `method`, `status`.
     """
 
     action: Action
@@ -127,17 +123,16 @@ class Change:
 
     @property
     def type(self) -> PbxEventType:
-        """The type of the phone call event."""
         known = self.registered or self.wanted
         assert known is not None  # noqa: S101 - a change is about something
         return known.type
 
 
-def plan(registered: Iterable[PhoneCallEvent], wanted: Iterable[Wanted]) -> list[Change]:
-    """What makes the first into the second.
+def plan(registered: Iterable[PhoneCallEvent], wanted: Iterable[Wanted]) -> list[EventChange]:
+    """Return the changes that turn the registered events into the wanted ones.
 
     Args:
-        registered: those of our own on one extension, and nobody else's.
+        registered: our own events on one extension.
         wanted: at most one of each type.
     """
     ours = list(registered)
@@ -150,21 +145,23 @@ def plan(registered: Iterable[PhoneCallEvent], wanted: Iterable[Wanted]) -> list
     return sorted(changes, key=lambda change: list(Action).index(change.action))
 
 
-def _change(event: PhoneCallEvent | None, want: Wanted) -> Change:
+def _change(event: PhoneCallEvent | None, want: Wanted) -> EventChange:
     if event is None:
-        return Change(Action.CREATE, None, want)
+        return EventChange(Action.CREATE, None, want)
     differs = tuple(_differences(event, want))
     if not differs:
-        return Change(Action.LEAVE, event, want)
-    return Change(Action.ENABLE if differs == ("status",) else Action.UPDATE, event, want, differs)
+        return EventChange(Action.LEAVE, event, want)
+    return EventChange(
+        Action.ENABLE if differs == ("status",) else Action.UPDATE, event, want, differs
+    )
 
 
-def _delete(event: PhoneCallEvent) -> Change:
-    return Change(Action.DELETE, event, None)
+def _delete(event: PhoneCallEvent) -> EventChange:
+    return EventChange(Action.DELETE, event, None)
 
 
 def _differences(event: PhoneCallEvent, want: Wanted) -> Iterator[str]:
-    """The note is not among them: what a person wrote there stays."""
+    """The fields that differ, without the note: a person may have edited it."""
     if unquote(event.url or "") != unquote(want.url):  # the PBX may write `*` as `%2A`
         yield "url"
     if event.method != want.method:
@@ -174,6 +171,6 @@ def _differences(event: PhoneCallEvent, want: Wanted) -> Iterator[str]:
 
 
 def _distance(event: PhoneCallEvent, want: Wanted) -> tuple[bool, int]:
-    """Of doubles, the one that has the right URL stays, and of these the one nearest to right."""
+    """Of duplicates, keep the one with the right URL, then the one with the fewest differences."""
     differs = list(_differences(event, want))
     return "url" in differs, len(differs)

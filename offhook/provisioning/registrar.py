@@ -1,4 +1,4 @@
-"""`Registrar`: reads and changes the phone call events of many extensions of one PBX, at once."""
+"""`Registrar`: reads and changes the phone call events of many extensions of one PBX."""
 
 import asyncio
 from collections import Counter
@@ -14,7 +14,7 @@ from offhook.extensions import ExtensionSettings
 from offhook.provisioning.api import open_api, sentence
 from offhook.provisioning.plan import (
     Action,
-    Change,
+    EventChange,
     Installation,
     Wanted,
     plan,
@@ -32,7 +32,7 @@ from unifiedapi.errors import (
 )
 from unifiedapi.resources import EventStatus
 
-AT_ONCE = 20  # extensions; the PBX has calls to connect meanwhile
+AT_ONCE = 20  # extensions; leaves the PBX room to connect calls
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,11 +40,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Target:
-    """An extension, and how it should be.
+    """An extension, and how it should be set up.
 
     Attributes:
-        settings: None: nothing of ours shall be left. A kind that they do not say is found out.
-        user: as whose extension the API knows it.
+        settings: None to remove all our events. A missing kind is looked up on the PBX.
+        user: the user whose extension it is, for the API.
     """
 
     extension: str
@@ -54,31 +54,31 @@ class Target:
 
 @dataclass(frozen=True)
 class Survey:
-    """What there is on one extension, and what to do about it.
+    """The phone call events of one extension, and what to change.
 
     Attributes:
-        target: its settings now say which kind and which events.
-        others: phone call events that are not ours.
-        strays: the hosts of those among them that some installation of Offhook made.
+        target: with kind and events in its settings.
+        others: number of phone call events that are not ours.
+        strays: hosts of those among them that another installation of Offhook created.
     """
 
     target: Target
-    changes: tuple[Change, ...]
+    changes: tuple[EventChange, ...]
     others: int = 0
     strays: tuple[str, ...] = ()
 
     @property
     def is_right(self) -> bool:
-        """Is there nothing to do on the PBX?"""
+        """Return whether nothing has to change on the PBX."""
         return all(change.action is Action.LEAVE for change in self.changes)
 
 
 @dataclass
-class Outcome:
+class SetupOutcome:
     """What was done on one extension.
 
     Attributes:
-        error: why it ended early, as a sentence.
+        error: why it stopped early, as a sentence.
     """
 
     extension: str
@@ -88,7 +88,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Failed(Generic[T]):
-    """What could not be done, and why, as a sentence."""
+    """An item that failed, and why, as a sentence."""
 
     item: T
     error: str
@@ -99,8 +99,8 @@ class Registrar:
 
     Args:
         pbx: its name in the configuration.
-        at_once: how many extensions to work on at the same time.
-        adopt: treat those that another installation of Offhook made as our own.
+        at_once: maximum number of extensions at the same time.
+        adopt: treat events that another installation of Offhook created as our own.
     """
 
     def __init__(
@@ -119,13 +119,13 @@ class Registrar:
         self._adopt = adopt
 
     async def phones(self, user: str) -> list[str]:
-        """All phone terminals that a user has."""
+        """The phone terminals of a user."""
         return [presence.extension async for presence in self._api.presence.list(user=user)]
 
     async def survey(
         self, targets: Sequence[Target], done: Callable[[], object] = lambda: None
     ) -> list[Survey | Failed[Target]]:
-        """Read what there is on each extension and plan its changes; changes nothing.
+        """Read the events of each extension and plan changes, without making any.
 
         Args:
             done: called after each extension.
@@ -134,9 +134,9 @@ class Registrar:
 
     async def carry_out(
         self, surveys: Sequence[Survey], done: Callable[[], object] = lambda: None
-    ) -> list[Outcome]:
-        """Make the changes of each extension, one after the other until one fails."""
-        outcomes = [Outcome(each.target.extension) for each in surveys]
+    ) -> list[SetupOutcome]:
+        """Make the changes of each extension, in order, until one fails."""
+        outcomes = [SetupOutcome(each.target.extension) for each in surveys]
         pairs = list(zip(surveys, outcomes, strict=True))
         for result in await self._each(pairs, lambda pair: self._carry_out(*pair), done):
             if isinstance(result, Failed):
@@ -166,15 +166,15 @@ class Registrar:
         return wanted(self._installation, self.pbx, target.extension, target.settings)
 
     async def _completed(self, target: Target, settings: ExtensionSettings) -> ExtensionSettings:
-        """The settings with the kind and the events that nobody has said."""
+        """The settings with the kind and the events filled in."""
         kind = settings.kind or await self._kind(target)
         events = usual_events(kind) if settings.events is None else settings.events
         return replace(settings, kind=kind, events=events)
 
     async def _kind(self, target: Target) -> Kind:
-        """Presence knows phones and nothing else, QueueAgents queues; the rest is taken for an IVR.
+        """Ask the PBX: Presence knows only phones, QueueAgents only queues; the rest are IVRs.
 
-        (Nothing in the API tells a conference from it.)
+        The API does not tell a conference from an IVR.
         """
         number, user = target.extension, target.user
         if await _is_one(self._api.presence.list(number, user=user)):
@@ -183,12 +183,12 @@ class Registrar:
             return Kind.QUEUE
         return Kind.IVR
 
-    async def _carry_out(self, survey: Survey, outcome: Outcome) -> None:
+    async def _carry_out(self, survey: Survey, outcome: SetupOutcome) -> None:
         for change in survey.changes:
             await self._do(change, survey.target)
             outcome.done[change.action] += 1
 
-    async def _do(self, change: Change, target: Target) -> None:
+    async def _do(self, change: EventChange, target: Target) -> None:
         events, number, user = self._api.phone_call_events, target.extension, target.user
         there, want = change.registered, change.wanted
         if there is None and want is not None:
@@ -214,16 +214,16 @@ class Registrar:
         work: Callable[[T], Awaitable[R]],
         done: Callable[[], object],
     ) -> list[R | Failed[T]]:
-        """Do the work for each, several at once. One that fails stops no other.
+        """Do the work for each item, several at a time. A failure does not stop the others.
 
-        Unless it is hopeless: the PBX lets us in for none, or has answered none of the last ones.
+        Gives up if the PBX refuses us altogether, or has not answered any of the last requests.
         """
         results: list[R | Failed[T]] = [Failed(item, "") for item in items]
         waiting = iter(enumerate(items))
         hopeless = ""
         unanswered = 0
 
-        async def one_after_the_other() -> None:
+        async def work_on_items() -> None:
             nonlocal hopeless, unanswered
             for number, item in waiting:
                 if hopeless:
@@ -241,44 +241,44 @@ class Registrar:
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._at_once, len(items))):
-                group.create_task(one_after_the_other())
+                group.create_task(work_on_items())
         return results
 
 
 class ByHand:
-    """Stands in for the registrar of a PBX whose API is not spoken: there people register.
+    """The registrar of a PBX whose API Offhook does not speak: people register its events.
 
-    What is said of its extensions is kept all the same.
+    The settings of its extensions are stored all the same.
     """
 
     def __init__(self, pbx: str) -> None:
         self.pbx = pbx
 
     async def phones(self, user: str) -> list[str]:
-        """Raises `ConfigError`: only the API would tell."""
+        """Raise `ConfigError`: the phones are known only to the API."""
         raise ConfigError(f"--all: Offhook does not speak the API of {self.pbx}: name the phones")
 
     async def survey(
         self, targets: Sequence[Target], done: Callable[[], object] = lambda: None
     ) -> list[Survey | Failed[Target]]:
-        """There is nothing to do on the PBX."""
+        """Plan no changes."""
         return [Survey(target, ()) for target in targets]
 
     async def carry_out(
         self, surveys: Sequence[Survey], done: Callable[[], object] = lambda: None
-    ) -> list[Outcome]:
-        """And nothing is done."""
-        return [Outcome(each.target.extension) for each in surveys]
+    ) -> list[SetupOutcome]:
+        """Change nothing."""
+        return [SetupOutcome(each.target.extension) for each in surveys]
 
 
 @asynccontextmanager
 async def registrar(
     settings: Settings, pbx: str, *, at_once: int = AT_ONCE, adopt: bool = False
 ) -> AsyncIterator[Registrar | ByHand]:
-    """The registrar of a configured PBX; its connections are closed in the end.
+    """Open the registrar of a configured PBX, and close its connections at the end.
 
     Raises:
-        ConfigError: its settings cannot be used.
+        ConfigError: the PBX's settings are wrong.
     """
     if settings.pbx[pbx].host is None:
         yield ByHand(pbx)
@@ -288,7 +288,7 @@ async def registrar(
 
 
 async def _is_one(listing: AsyncIterable[object]) -> bool:
-    """Does the PBX list it, be it empty, or refuse the extension as one of another kind?"""
+    """Return whether the PBX lists the extension, and does not refuse it as one of another kind."""
     try:
         async for _ in listing:
             break
@@ -304,8 +304,8 @@ def _host(url: str | None) -> str:
         return "?"
 
 
-def _without_tokens(text: str, changes: Iterable[Change]) -> str:
-    """A PBX may quote the URL that it refuses."""
+def _without_tokens(text: str, changes: Iterable[EventChange]) -> str:
+    """Hide tokens: a PBX may quote the URL that it refuses."""
     for change in changes:
         if change.wanted is not None:
             text = text.replace(change.wanted.url.rpartition("/")[2], "***")

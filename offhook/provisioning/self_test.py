@@ -1,4 +1,4 @@
-"""Can the callback URLs be reached, and is it this installation that answers there?"""
+"""The self-test: whether callbacks that are sent to `public_url` reach this installation."""
 
 from offhook.callback_url import SELF_TEST, callback_url
 from offhook.errors import DeliveryError
@@ -8,11 +8,11 @@ from offhook.settings import Settings
 TIMEOUT = 10.0  # seconds
 
 
-async def in_the_way(settings: Settings) -> str | None:
-    """What keeps callbacks from arriving, as far as it can be told from here; None: nothing.
+async def reachability_problem(settings: Settings) -> str | None:
+    """Why callbacks cannot arrive, as seen from here; None if they can.
 
-    It calls a URL that is signed as a callback URL is, and of which no event comes. An extension
-    with a `*` is in it, which a proxy may spoil.
+    Requests a URL that is signed like a callback URL and makes no event. It contains an extension
+    with a `*`, because a proxy may garble one.
     """
     secret = settings.secret.get_secret_value()
     url = callback_url(settings.public_url, secret, SELF_TEST, "0000*000", SELF_TEST)
@@ -23,13 +23,13 @@ async def in_the_way(settings: Settings) -> str | None:
             health = f"{settings.public_url.rstrip('/')}/health/live"
             answer = await http.get(health, timeout=TIMEOUT)
     except DeliveryError as error:
-        return f"public_url: {error}: does `offhook serve` run, and does its proxy lead there?"
+        return f"public_url: {error}: is `offhook serve` running, and does its proxy lead there?"
     if _says(answer, "live"):
         return (
             "public_url: a receiver answers there, but with another secret: restart it with this "
             "configuration (or a proxy before it changes the paths)"
         )
-    return f"public_url: what answers there ({answer.status}) is no receiver"
+    return f"public_url: the server there (status {answer.status}) is not a receiver of Offhook"
 
 
 def _says(answer: Answer, status: str) -> bool:

@@ -13,7 +13,7 @@ from offhook.extensions import Extensions
 from offhook.provisioning.api import among
 from offhook.provisioning.files import to_toml
 from offhook.provisioning.registrar import AT_ONCE
-from offhook.provisioning.self_test import in_the_way
+from offhook.provisioning.self_test import reachability_problem
 from offhook.settings import Settings, load_settings
 from offhook_cli.options import Json, PbxName
 from offhook_cli.screen import counted, fail, note, print_json, print_table
@@ -114,7 +114,7 @@ def check(numbers: Numbers = None, pbx: PbxName = None, at_once: AtOnce = AT_ONC
                 Order(r, [here.wanted(n, each) for n, each in stored.items() if n[0] == name])
                 for name, r in here.registrars.items()
             )
-        obstacle = await in_the_way(settings)
+        obstacle = await reachability_problem(settings)
         if obstacle is None:
             typer.echo(f"Callbacks can arrive: {settings.public_url} answers with this secret.")
         else:

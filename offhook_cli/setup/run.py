@@ -18,8 +18,8 @@ from offhook.provisioning.plan import Action
 from offhook.provisioning.registrar import (
     ByHand,
     Failed,
-    Outcome,
     Registrar,
+    SetupOutcome,
     Survey,
     Target,
     registrar,
@@ -188,9 +188,9 @@ async def _survey(
 
 async def _carry_out(
     orders: Sequence[Order], to_do: Sequence[tuple[str, Survey]]
-) -> list[tuple[str, Outcome]]:
+) -> list[tuple[str, SetupOutcome]]:
     """Make the changes, PBX by PBX. Return the outcomes in the order of `to_do`."""
-    outcomes: list[tuple[str, Outcome]] = []
+    outcomes: list[tuple[str, SetupOutcome]] = []
     with _steps("Setting up", len(to_do)) as advance:
         for order in orders:
             mine = [survey for pbx, survey in to_do if pbx == order.pbx]
@@ -288,7 +288,7 @@ def _print_failures(failures: Iterable[tuple[str, Failed[str]]]) -> None:
         note(f"! {pbx} {_names(extensions)}: {error}")
 
 
-def _print_summary(outcomes: Sequence[tuple[str, Outcome]]) -> None:
+def _print_summary(outcomes: Sequence[tuple[str, SetupOutcome]]) -> None:
     rows = []
     for pbx in dict.fromkeys(pbx for pbx, _ in outcomes):
         mine = [outcome for name, outcome in outcomes if name == pbx]

@@ -170,11 +170,12 @@ def test_every_fault_of_a_table_is_reported_with_its_line(tmp_path: Path) -> Non
     with pytest.raises(ConfigError) as raised:
         read_csv(path)
     assert [problem.removeprefix(f"{path}, ") for problem in raised.value.problems] == [
-        "line 2: '210' is no extension: write it whole, such as 0003*210",
-        "line 3: ring is no event type: there are dial-in, dial-out, hangup, answer-in, answer-out",
-        "line 5: 0003*211 is there twice",
+        "line 2: '210' is not an extension: write the extended number, such as 0003*210",
+        "line 3: ring is not an event type: choose from dial-in, dial-out, hangup, answer-in, "
+        "answer-out",
+        "line 5: 0003*211 appears twice",
         "line 6: has more cells than columns: put quotes around a cell with commas",
-        "line 7: fax is no kind: there are phone, queue, ivr, conference",
+        "line 7: fax is not a kind of extension: choose from phone, queue, ivr, conference",
     ]
 
 

@@ -97,7 +97,7 @@ def test_one_of_several_pbxs_must_be_named(
     offhook: Offhook, pbx: Sandbox, configure: Configure
 ) -> None:
     configure(table("main", pbx) + table("other", pbx))
-    assert "which PBX?" in offhook("presence").stderr
+    assert "choose a PBX with --pbx" in offhook("presence").stderr
     assert offhook("presence", "--pbx", "other").exit_code == 0
     assert "no PBX is configured as 'third'" in offhook("presence", "--pbx", "third").stderr
 

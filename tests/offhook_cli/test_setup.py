@@ -364,17 +364,20 @@ def test_quoted_url_in_an_error_hides_the_token(
     ("arguments", "said"),
     [
         ([], "name extensions, or use --file, --all or --known"),
-        (["210"], "'210' is no extension: write it whole, such as 0003*210"),
+        (["210"], "'210' is not an extension: write the extended number, such as 0003*210"),
         (
             ["shwo"],
             "'shwo' is neither an extension, such as 0003*210, nor a command: show",
         ),
-        (["0003*210", "--events", "ring"], "ring is no event type: there are dial-in, dial-out,"),
+        (
+            ["0003*210", "--events", "ring"],
+            "ring is not an event type: choose from dial-in,",
+        ),
         (
             ["0003*210", "--handlers", "crn"],
             "no handler is configured as 'crn'; configured: crm, ch",
         ),
-        (["0003*210", "--pbx", "branch"], "no PBX is configured as 'branch': there are main"),
+        (["0003*210", "--pbx", "branch"], "no PBX is configured as 'branch'; configured: main"),
         (["0003*210", "--user", "jane"], "--user jane: must be @me, @viewer, @owner, or a user's"),
         (["--file", "missing.csv"], "missing.csv: cannot be read: No such file"),
         (["apply", "missing.toml"], "missing.toml: cannot be read: No such file"),
@@ -440,7 +443,7 @@ def test_equal_numbers_on_two_pbxs_are_kept_apart(
             HANDLERS + table("main", pbx.url) + table("branch", branch.url, **app),
             public_url=PUBLIC,
         )
-        assert "which PBX? Give --pbx: there are main, branch" in setup("0003*210").stderr
+        assert "choose a PBX with --pbx: main, branch" in setup("0003*210").stderr
         ok(setup("0003*210", "--pbx", "main", "--owner", "jane", "--yes"))
         ok(setup("0003*210", "--pbx", "branch", "--owner", "joe", "--events", "hangup", "--yes"))
         shown = json.loads(ok(setup("show", "--json")))
@@ -533,7 +536,7 @@ def test_all_faults_of_a_file_are_reported(setup: Setup, tmp_path: Path) -> None
     path.write_text('[other."0003*210"]\n')
     assert "no PBX is configured as 'other'" in setup("apply", str(path)).stderr
     path.write_text('[main."210"]\n')
-    assert "'210' is no extension" in setup("apply", str(path)).stderr
+    assert "'210' is not an extension" in setup("apply", str(path)).stderr
     path.write_text('[main."0003*210"]\nhandlers = ["crn"]\n')
     assert "no handler is configured as 'crn'" in setup("apply", str(path)).stderr
 
@@ -547,7 +550,7 @@ def test_check_finds_changes_on_the_pbx(
     async def nothing(settings: object) -> None:
         return None
 
-    monkeypatch.setattr("offhook_cli.setup.inspect.in_the_way", nothing)
+    monkeypatch.setattr("offhook_cli.setup.inspect.reachability_problem", nothing)
     ok(setup("0003*210", "0003*211", "--yes"))
     pbx.requests.clear()
     assert "2 extensions up to date." in ok(setup("check"))

@@ -1,4 +1,4 @@
-"""The planner, as a pure function: what is registered and what should be, to changes."""
+"""The plan: from registered and wanted phone call events to changes."""
 
 from collections import Counter
 from itertools import count
@@ -14,7 +14,7 @@ from offhook.event import CALLBACKS, EventType
 from offhook.extensions import ExtensionSettings
 from offhook.provisioning.plan import (
     Action,
-    Change,
+    EventChange,
     Installation,
     Wanted,
     note,
@@ -44,7 +44,7 @@ def registered(
     extension: str = EXTENSION,
     **fields: object,
 ) -> PhoneCallEvent:
-    """A phone call event as a PBX has it."""
+    """A phone call event on the PBX."""
     values = {
         "type": PbxEventType[EventType(event_type).name],
         "id": str(next(ids)),
@@ -61,18 +61,18 @@ def want(*event_types: str, method: str = "POST") -> list[Wanted]:
     return wanted(US, "main", EXTENSION, ExtensionSettings(events=events, method=method))
 
 
-def words(changes: list[Change]) -> list[str]:
+def words(changes: list[EventChange]) -> list[str]:
     return [
         " ".join([change.action, change.type.label, *change.differs, *_id(change)])
         for change in changes
     ]
 
 
-def _id(change: Change) -> list[str]:
+def _id(change: EventChange) -> list[str]:
     return [change.registered.id] if change.registered else []
 
 
-def test_what_is_missing_is_created_as_it_should_be() -> None:
+def test_a_missing_event_is_created() -> None:
     [change] = plan([], want("dial-in"))
     assert change.action is Action.CREATE
     assert change.wanted == Wanted(
@@ -106,7 +106,7 @@ def test_what_is_missing_is_created_as_it_should_be() -> None:
             ["update hangup method a", "delete hangup b"],
         ),
         ([registered("dial-in", id="a")], ["create hangup", "delete dial-in a"]),
-        # Registered for another type than the URL names: the type on the PBX is what happens.
+        # Its type differs from the one in the URL: the type on the PBX counts.
         (
             [registered("dial-in", id="a", type=PbxEventType.HANGUP)],
             ["update hangup url a"],
@@ -114,16 +114,16 @@ def test_what_is_missing_is_created_as_it_should_be() -> None:
         ([registered(id="a", url=registered().url.replace("*", "%2A"))], ["leave hangup a"]),  # type: ignore[union-attr]
     ],
 )
-def test_what_is_there_is_made_right(there: list[PhoneCallEvent], changes: list[str]) -> None:
+def test_a_registered_event_is_corrected(there: list[PhoneCallEvent], changes: list[str]) -> None:
     assert words(plan(there, want("hangup"))) == changes
 
 
-def test_nothing_wanted_is_everything_of_ours_deleted() -> None:
+def test_all_our_events_are_deleted_if_none_is_wanted() -> None:
     there = [registered(id="a"), registered("dial-in", id="b")]
     assert words(plan(there, [])) == ["delete hangup a", "delete dial-in b"]
 
 
-# Never from a counter: hypothesis must be able to make the same list once more.
+# Not from a counter: Hypothesis must be able to build the same list again.
 identifiers = st.integers(0, 10**9).map(str)
 events = st.builds(
     registered,
@@ -148,8 +148,8 @@ phone_call_events = st.lists(st.one_of(events, strangers), max_size=12, unique_b
 wishes = st.sets(st.sampled_from(CALLBACKS)).map(lambda types: want(*sorted(types)))
 
 
-def carried_out(changes: list[Change]) -> list[PhoneCallEvent]:
-    """What the PBX would have afterwards."""
+def carried_out(changes: list[EventChange]) -> list[PhoneCallEvent]:
+    """The events on the PBX after these changes."""
     there = []
     for change in changes:
         if change.action is Action.CREATE:
@@ -177,7 +177,7 @@ def carried_out(changes: list[Change]) -> list[PhoneCallEvent]:
 
 
 @given(phone_call_events, wishes)
-def test_whatever_is_there_becomes_what_is_wanted_and_stays_so(
+def test_a_plan_leads_to_the_wanted_events_and_the_next_plan_is_empty(
     there: list[PhoneCallEvent], wanted: list[Wanted]
 ) -> None:
     ours = [event for event in there if US.owns(event, "main", EXTENSION)]
@@ -207,7 +207,7 @@ def test_deleting_comes_last(there: list[PhoneCallEvent], wanted: list[Wanted]) 
         (registered(secret=PREVIOUS), True),
         (registered(base="https://old.example.com"), True),
         (registered(base="http://10.0.0.7:8080/deep/down"), True),
-        (registered(secret=FOREIGN), True),  # it leads here: the secret was changed
+        (registered(secret=FOREIGN), True),  # leads here: the secret was changed
         (registered(secret=FOREIGN, base=HERE.upper().replace("HTTPS", "https")), True),
         (registered(secret=FOREIGN, base="https://staging.example.com"), False),
         (registered(secret=FOREIGN, base=f"{HERE}.evil.example.com"), False),
@@ -217,26 +217,24 @@ def test_deleting_comes_last(there: list[PhoneCallEvent], wanted: list[Wanted]) 
         (registered(url=None), False),
     ],
 )
-def test_a_phone_call_event_is_ours_by_its_token_or_by_where_it_leads(
-    event: PhoneCallEvent, owned: bool
-) -> None:
+def test_an_event_is_ours_by_its_token_or_by_its_host(event: PhoneCallEvent, owned: bool) -> None:
     assert US.owns(event, "main", EXTENSION) is owned
 
 
-def test_what_another_installation_made_resembles_ours() -> None:
+def test_an_event_of_another_installation_resembles_ours() -> None:
     assert US.resembles(registered(secret=FOREIGN, base="https://x.org"), "main", EXTENSION)
     assert US.resembles(registered(url="https://x.org", note=note("main")), "main", EXTENSION)
     assert not US.resembles(registered(url="https://x.org", note="CRM"), "main", EXTENSION)
     assert not US.resembles(registered(pbx="branch", note=""), "main", EXTENSION)
 
 
-def test_a_phone_has_all_events_and_anything_else_its_begin_and_end() -> None:
+def test_phones_get_all_events_and_other_kinds_dial_in_and_hangup() -> None:
     assert usual_events(Kind.PHONE) == CALLBACKS
     for kind in set(Kind) - {Kind.PHONE}:
         assert usual_events(kind) == (EventType.DIAL_IN, EventType.HANGUP)
 
 
-def test_no_secret_and_no_url_is_in_what_is_shown_of_a_plan() -> None:
+def test_the_repr_of_a_plan_contains_no_secret_and_no_url() -> None:
     [change] = plan([registered(secret=PREVIOUS)], want("hangup"))
     shown = repr(change) + repr(US)
     assert "callback" not in shown

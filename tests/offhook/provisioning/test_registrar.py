@@ -1,7 +1,10 @@
-"""Many extensions at once: how many, and when to give up."""
+"""Many extensions at once: the limit, and giving up on a PBX that does not answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
 
 from offhook.extensions import ExtensionSettings
 from offhook.provisioning.plan import Action, Installation
@@ -16,73 +19,59 @@ NUMBERS = [f"0003*{number}" for number in range(100, 160)]
 TARGETS = [Target(number, ExtensionSettings(), "@me") for number in NUMBERS]
 
 
-def store() -> Store:
+@pytest.fixture
+def pbx() -> Iterator[Sandbox]:
     users = [User(3, "0003")]
     extensions = [Extension(number, 3) for number in NUMBERS]
-    return Store(Contents(users=users, extensions=extensions, tokens={"the-token": 3}))
+    store = Store(Contents(users=users, extensions=extensions, tokens={"the-token": 3}))
+    with sandbox(store) as running:
+        yield running
 
 
-def with_registrar(
-    pbx: Sandbox, go: Callable[[Registrar], Awaitable[None]], at_once: int = 8
-) -> None:
-    async def run() -> None:
-        async with UnifiedApi(pbx.url, BearerToken("the-token"), waits=()) as api:
-            await go(Registrar(api, US, "main", at_once=at_once))
-
-    asyncio.run(run())
+@asynccontextmanager
+async def registrar(pbx: Sandbox) -> AsyncIterator[Registrar]:
+    async with UnifiedApi(pbx.url, BearerToken("the-token"), waits=()) as api:
+        yield Registrar(api, US, "main", at_once=8)
 
 
-def test_no_more_at_once_than_it_may() -> None:
-    together, most = 0, 0
+async def test_no_more_extensions_at_once_than_allowed(pbx: Sandbox) -> None:
+    at_once, most, done = 0, 0, 0
 
-    async def go(registrar: Registrar) -> None:
-        async def work(item: int) -> int:
-            nonlocal together, most
-            together += 1
-            most = max(most, together)
-            await asyncio.sleep(0.001)
-            together -= 1
-            return item * 2
+    async def work(item: int) -> int:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.001)
+        at_once -= 1
+        return item * 2
 
-        done: list[None] = []
-        results = await registrar._each(range(50), work, lambda: done.append(None))
-        assert results == [n * 2 for n in range(50)]
-        assert len(done) == 50
+    def count() -> None:
+        nonlocal done
+        done += 1
 
-    with sandbox(store()) as pbx:
-        with_registrar(pbx, go)
-    assert most == 8
+    async with registrar(pbx) as each:
+        assert await each._each(range(50), work, count) == [n * 2 for n in range(50)]
+    assert (most, done) == (8, 50)
 
 
-def test_a_pbx_that_answers_none_is_not_asked_for_all() -> None:
-    async def go(registrar: Registrar) -> None:
-        results = await registrar.survey(TARGETS)
-        assert len(results) == len(TARGETS)
-        errors = [result.error for result in results if isinstance(result, Failed)]
-        assert len(errors) == len(TARGETS)
-        assert sum(error.startswith("not tried: ") for error in errors) >= len(TARGETS) - 16
-
-    with sandbox(store()) as pbx:
-        pbx.dies_after = 0
-        with_registrar(pbx, go)
+async def test_a_pbx_that_does_not_answer_is_given_up(pbx: Sandbox) -> None:
+    pbx.dies_after = 0
+    async with registrar(pbx) as each:
+        results = await each.survey(TARGETS)
+    errors = [result.error for result in results if isinstance(result, Failed)]
+    assert len(errors) == len(results) == len(TARGETS)
+    assert sum(error.startswith("not tried: ") for error in errors) >= len(TARGETS) - 16
 
 
-def test_what_a_dead_pbx_left_is_done_the_next_time() -> None:
-    made = 0
-
-    async def go(registrar: Registrar) -> None:
-        nonlocal made
-        surveys = [each for each in await registrar.survey(TARGETS) if isinstance(each, Survey)]
+async def test_a_setup_that_was_interrupted_is_completed_by_the_next(pbx: Sandbox) -> None:
+    async with registrar(pbx) as each:
+        surveys = [one for one in await each.survey(TARGETS) if isinstance(one, Survey)]
         pbx.dies_after = len(pbx.requests) + 77
-        outcomes = await registrar.carry_out(surveys)
-        made = sum(outcome.done[Action.CREATE] for outcome in outcomes)
+        outcomes = await each.carry_out(surveys)
         assert any(outcome.error is not None for outcome in outcomes)
-        assert made == 77
+        assert sum(outcome.done[Action.CREATE] for outcome in outcomes) == 77
         pbx.dies_after = None
-        surveys = [each for each in await registrar.survey(TARGETS) if isinstance(each, Survey)]
-        outcomes = await registrar.carry_out(surveys)
-        assert sum(outcome.done[Action.CREATE] for outcome in outcomes) == 5 * len(TARGETS) - made
-        assert all(len(pbx.store.events(number)) == 5 for number in NUMBERS)
-
-    with sandbox(store()) as pbx:
-        with_registrar(pbx, go)
+        surveys = [one for one in await each.survey(TARGETS) if isinstance(one, Survey)]
+        outcomes = await each.carry_out(surveys)
+        assert sum(outcome.done[Action.CREATE] for outcome in outcomes) == 5 * len(TARGETS) - 77
+    assert all(len(pbx.store.events(number)) == 5 for number in NUMBERS)

@@ -1,10 +1,8 @@
-"""The self-test: does a receiver with this secret answer at public_url?"""
-
-import asyncio
+"""The self-test: whether a receiver with our secret answers at public_url."""
 
 import pytest
 
-from offhook.provisioning.self_test import in_the_way
+from offhook.provisioning.self_test import reachability_problem
 from offhook.settings import Settings
 from offhook_cli.embedded_server import free_port
 from receiver.app import create_app
@@ -12,31 +10,31 @@ from tests.conftest import SECRET
 from tests.unifiedapi.serving import Reply, Script, serve
 
 
-def found(url: str, secret: str = SECRET) -> str | None:
-    return asyncio.run(in_the_way(Settings(secret=secret, public_url=url)))  # type: ignore[arg-type]
+async def problem(url: str, secret: str = SECRET) -> str | None:
+    return await reachability_problem(Settings(secret=secret, public_url=url))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("path", ["", "/"])
-def test_a_receiver_with_this_secret_answers(path: str, redis_url: str, tmp_path: object) -> None:
+async def test_a_receiver_must_have_our_secret(redis_url: str) -> None:
     settings = Settings(secret=SECRET, redis_url=redis_url)  # type: ignore[arg-type]
     with serve(create_app(settings)) as url:
-        assert found(url + path) is None
-        another = found(url + path, secret="another secret, forty characters long, too")
-        assert another is not None
-        assert "a receiver answers there, but with another secret" in another
+        for path in ("", "/"):
+            assert await problem(url + path) is None
+            other = await problem(url + path, secret="another secret, forty characters long, too")
+            assert other is not None
+            assert "a receiver answers there, but with another secret" in other
 
 
-def test_nobody_answers() -> None:
+async def test_a_closed_port_is_a_problem() -> None:
     port = free_port()
-    assert found(f"http://127.0.0.1:{port}") == (
-        f"public_url: no answer from 127.0.0.1:{port} (connection refused): does `offhook serve` "
-        "run, and does its proxy lead there?"
+    assert await problem(f"http://127.0.0.1:{port}") == (
+        f"public_url: no answer from 127.0.0.1:{port} (connection refused): is `offhook serve` "
+        "running, and does its proxy lead there?"
     )
 
 
 @pytest.mark.parametrize(
     "answer", [Reply(502), Reply(200, "Welcome!"), Reply(200, b"<html>"), Reply(301)]
 )
-def test_something_else_answers(answer: Reply) -> None:
+async def test_another_server_is_a_problem(answer: Reply) -> None:
     with serve(Script(answer)) as url:
-        assert "is no receiver" in str(found(url))
+        assert "is not a receiver of Offhook" in str(await problem(url))
