@@ -12,6 +12,8 @@ import msgspec
 
 Direction = Literal["in", "out", "internal"]
 
+CALL_LOG = "calls"  # the cursor whose events are folded into calls; no handler has this name
+
 
 class Kind(StrEnum):
     """The kind of an extension. When a queue or an IVR answers, no person has answered yet."""

@@ -15,8 +15,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from offhook.call import Direction
-from offhook.inbox import CALL_LOG
+from offhook.call import CALL_LOG, Direction
 from offhook.settings_faults import (
     EventTypes,
     PbxName,

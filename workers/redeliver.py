@@ -21,7 +21,7 @@ from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionSettings
 from offhook.handler_memory import RedisMemory
 from offhook.http import Http
-from offhook.inbox import Inbox, Lanes, feed
+from offhook.inbox import Inbox, ParkedLanes, feed
 from offhook.inbox.call_store import Calls
 from offhook.plugins import PluggedHandler, plug_handler
 from offhook.settings import Settings, load_settings
@@ -83,7 +83,7 @@ class Redelivery:
         self._names = names
         self._attempt = 0  # its number, once it has begun
         self._keys = event_keys(event, name, 0)
-        self._lanes = Lanes(inbox, name)
+        self._lanes = ParkedLanes(inbox, name)
 
     async def run(self) -> None:
         """Attempt it, unless it is done with, or the circuit is open.

@@ -21,7 +21,7 @@ from rq.serializers import JSONSerializer
 from offhook import queues
 from offhook.connection import connect, connect_rq
 from offhook.event import EventType
-from offhook.inbox import CALL_LOG, Inbox, Lanes
+from offhook.inbox import CALL_LOG, Inbox, ParkedLanes
 from offhook.inbox.call_store import Calls
 from offhook.logs import Outage
 from offhook.plugins import wanted_types
@@ -165,7 +165,7 @@ class Scheduler:
         """
         found: set[tuple[str, str]] = set()
         for name in names:
-            lanes = Lanes(self._inbox, name)
+            lanes = ParkedLanes(self._inbox, name)
             known = await asyncio.to_thread(queues.redeliveries, self._rq, name)
             for partition in self._partitions:
                 for lane, event_id in (await lanes.parked(partition)).items():

@@ -1,8 +1,9 @@
 """The inbox: the log of accepted events, and the position of each handler on it."""
 
+from offhook.call import CALL_LOG
 from offhook.inbox.cursor import Cursor, release_lease
-from offhook.inbox.entries import CALL_LOG, Batch, CursorState, Entry, partition_of
-from offhook.inbox.lanes import Lanes
+from offhook.inbox.entries import Batch, CursorState, Entry, partition_of
+from offhook.inbox.lanes import ParkedLanes
 from offhook.inbox.stream import BLOCK_MS, LEASE_MS, Durability, Inbox
 
 __all__ = [
@@ -15,7 +16,7 @@ __all__ = [
     "Durability",
     "Entry",
     "Inbox",
-    "Lanes",
+    "ParkedLanes",
     "partition_of",
     "release_lease",
 ]

@@ -13,13 +13,13 @@ from typing import Any
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
-from offhook.call import Call, Kind
+from offhook.call import CALL_LOG, Call, Kind
 from offhook.calls import CallState, fold, from_state, summarize, to_state
 from offhook.errors import LeaseLost, TemporaryError
 from offhook.event import CALLBACKS, CallEvent, EventType, from_stored, to_stored
 from offhook.inbox import keys
 from offhook.inbox.cursor import Cursor
-from offhook.inbox.entries import CALL_LOG, partition_of_call
+from offhook.inbox.entries import partition_of_call
 from offhook.inbox.positions import order_of, position_at, position_before
 from offhook.inbox.scripts import script
 from offhook.inbox.stream import WAKING_MS, Inbox

@@ -26,7 +26,6 @@ class Batch(msgspec.Struct, frozen=True):
     events: list[msgspec.Raw]
 
 
-CALL_LOG = "calls"  # the cursor whose events are folded into calls; no handler has this name
 MOST_PARTITIONS = 256  # the setting's maximum
 CIRCUIT_MS = 60_000  # longest wait between two probes of an open circuit
 

@@ -1,4 +1,4 @@
-"""`Lanes`: a handler's parked lanes, each the undelivered events of one call, in order.
+"""`ParkedLanes`: a handler's parked lanes, each the undelivered events of one call, in order.
 
 The first event of a parked lane waits for its redelivery, the others wait behind it.
 """
@@ -15,7 +15,7 @@ from offhook.inbox.scripts import script
 from offhook.inbox.stream import Inbox
 
 
-class Lanes:
+class ParkedLanes:
     """The parked lanes of one handler, and its circuit as a redelivery sees it."""
 
     def __init__(self, inbox: Inbox, handler: str) -> None:

@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 
 from offhook import queues
 from offhook.event import CallEvent, EventType
-from offhook.inbox import Inbox, Lanes
+from offhook.inbox import Inbox, ParkedLanes
 
 _AT_ONCE = 500  # jobs read in one request
 
@@ -109,7 +109,7 @@ async def retry(inbox: Inbox, rq: Redis, letter: DeadLetter) -> bool:
     """
     if not await asyncio.to_thread(queues.is_dead, rq, letter.handler, letter.event.id):
         return False
-    if await Lanes(inbox, letter.handler).rejoin(letter.event):
+    if await ParkedLanes(inbox, letter.handler).rejoin(letter.event):
         await asyncio.to_thread(queues.redeliver, rq, letter.handler, letter.event, delay=0)
         return True
     return await asyncio.to_thread(discard, rq, letter)

@@ -26,7 +26,7 @@ from offhook import CallEvent, Context, PermanentError, TemporaryError, queues
 from offhook.connection import connect
 from offhook.errors import LeaseLost
 from offhook.event import from_stored
-from offhook.inbox import Cursor, CursorState, Inbox, Lanes
+from offhook.inbox import Cursor, CursorState, Inbox, ParkedLanes
 from offhook.operations import dead_letters
 from offhook.plugins import plug_handler
 from offhook.settings import HandlerSettings, Settings
@@ -153,7 +153,7 @@ class Deliveries(RuleBasedStateMachine):
         """Each parked lane gets an attempt; when killed, it is counted and nothing else."""
 
         async def go(inbox: Inbox) -> None:
-            lanes = Lanes(inbox, "crm")
+            lanes = ParkedLanes(inbox, "crm")
             for lane in await lanes.parked(0):
                 one = await lanes.head(0, lane)
                 assert one is not None, f"lane {lane} is parked and empty"

@@ -13,7 +13,7 @@ from rq.serializers import JSONSerializer
 from offhook import CallEvent, ExtensionSettings, queues
 from offhook.connection import connect
 from offhook.extensions import Extensions
-from offhook.inbox import Cursor, Inbox, Lanes
+from offhook.inbox import Cursor, Inbox, ParkedLanes
 from offhook.plugins import plug_handler
 from offhook.settings import load_settings
 from offhook.testing import sample_event
@@ -168,7 +168,7 @@ def test_a_dead_letter_survives_a_kill_before_rq_has_noted_it(
 
     async def die_half_way(inbox: Inbox) -> None:
         queues.bury(bench.rq, "crm", one, attempt=6, error="no", trace="no")
-        await Lanes(inbox, "crm").advance(one, "dead")
+        await ParkedLanes(inbox, "crm").advance(one, "dead")
 
     bench.with_inbox(die_half_way)
     # What RQ does with the job of a killed process: it enqueues it again.

@@ -10,7 +10,7 @@ import pytest
 from offhook.connection import connect
 from offhook.errors import InboxUnavailable, LeaseLost
 from offhook.event import CallEvent
-from offhook.inbox import Cursor, Inbox, Lanes, keys, partition_of, quarantine
+from offhook.inbox import Cursor, Inbox, ParkedLanes, keys, partition_of, quarantine
 from tests.events import batch_of, event
 
 HANDLERS = ["crm", "log"]
@@ -138,7 +138,7 @@ async def test_a_process_that_lost_its_lease_changes_nothing(inbox: Inbox) -> No
 
 
 async def test_a_parked_lane_gives_its_events_back_in_order(inbox: Inbox) -> None:
-    cursor, lanes = await leased(inbox), Lanes(inbox, "crm")
+    cursor, lanes = await leased(inbox), ParkedLanes(inbox, "crm")
     sent = [event(n=n) for n in range(3)]
     await append(inbox, *sent)
     first, second, third = await cursor.read(10, 10)
@@ -168,7 +168,7 @@ async def test_a_server_without_memory_accepts_acknowledgements(inbox: Inbox) ->
     await inbox.redis.config_set("maxmemory", 1)
     try:
         await cursor.acknowledge([alone.position], 1)
-        assert await Lanes(inbox, "crm").advance(sent[1], "delivered") == sent[2]
+        assert await ParkedLanes(inbox, "crm").advance(sent[1], "delivered") == sent[2]
     finally:
         await inbox.redis.config_set("maxmemory", 0)
     state = await inbox.state("crm", 0)
@@ -176,7 +176,7 @@ async def test_a_server_without_memory_accepts_acknowledgements(inbox: Inbox) ->
 
 
 async def test_attempts_are_counted_for_the_event_that_a_lane_waits_for(inbox: Inbox) -> None:
-    cursor, lanes = await leased(inbox), Lanes(inbox, "crm")
+    cursor, lanes = await leased(inbox), ParkedLanes(inbox, "crm")
     await append(inbox, event(n=0), event(n=1))
     first, second = await cursor.read(10, 10)
     await cursor.park(first, 1)
@@ -195,7 +195,7 @@ async def test_parking_an_event_twice_does_not_duplicate_it(inbox: Inbox) -> Non
     [entry] = await cursor.read(10, 10)
     assert await cursor.park(entry, 1)
     assert await cursor.park(entry, 1)
-    assert await Lanes(inbox, "crm").advance(entry.event, "delivered") is None
+    assert await ParkedLanes(inbox, "crm").advance(entry.event, "delivered") is None
 
 
 async def test_a_cursor_is_behind_if_events_wait_and_no_dispatch_serves_it(inbox: Inbox) -> None:

@@ -13,7 +13,7 @@ from rq.serializers import JSONSerializer
 
 from offhook import CallEvent, EventType, queues
 from offhook.connection import connect
-from offhook.inbox import Inbox, Lanes
+from offhook.inbox import Inbox, ParkedLanes
 from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter, Filter
 from offhook.settings import load_settings
@@ -79,7 +79,7 @@ class Bench:
 
     def waiting(self) -> int:
         async def go(inbox: Inbox) -> int:
-            return len(await Lanes(inbox, "crm").parked(0))
+            return len(await ParkedLanes(inbox, "crm").parked(0))
 
         return self.with_inbox(go)
 
