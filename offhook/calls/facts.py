@@ -10,7 +10,7 @@ moment with a zone, or absent if unknown.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import astuple, replace
@@ -138,20 +138,20 @@ def _with(part: PartFacts, event: CallEvent, words: Words, kind: Kind | None) ->
     at, first = micros(event.occurred or event.received), part.first
     better = first is None or at < first
     if at == first:
-        better = _words_order(words) < _words_order(part.words)
+        better = _order(words) < _order(part.words)
     if event.type in _DIALS:
         dials = _added(dials, at)
     elif event.type in _ANSWERS:
         answers = _added(answers, at)
     elif event.type is EventType.HANGUP:
         hangup = Hangup(at, event.status, event.bridged, event.recording)
-        hangups = tuple(sorted({*hangups, hangup}, key=_hangup_order))
+        hangups = tuple(sorted({*hangups, hangup}, key=_order))
     elif event.type is EventType.CALL_RECORD:
         record = RecordFacts(at, _moment(event, "answered"), _moment(event, "ended"), event.status)
-        records = tuple(sorted({*records, record}, key=_record_order))
+        records = tuple(sorted({*records, record}, key=_order))
         better = first is None and record == records[0]  # a callback's words win
         if part.records[:1] == records[:1]:
-            better = better and _words_order(words) < _words_order(part.words)
+            better = better and _order(words) < _order(part.words)
     else:
         raise ValueError(f"{event.type} is neither a callback nor a call record")
     return PartFacts(
@@ -175,16 +175,9 @@ def part_order(part: PartFacts) -> tuple[str, str, str]:
     return part.extension, part.flow, part.id or ""
 
 
-def _words_order(words: Words) -> list[str]:
-    return [word or "" for word in astuple(words)]
-
-
-def _hangup_order(hangup: Hangup) -> tuple[int, str, str, str]:
-    return hangup.at, hangup.status or "", str(hangup.bridged), hangup.recording or ""
-
-
-def _record_order(record: RecordFacts) -> tuple[int, int, int, str]:
-    return record.began, record.answered or 0, record.ended or 0, record.status or ""
+def _order(fact: msgspec.Struct) -> list[tuple[bool, Any]]:
+    """The sort key of facts of one kind: unknown values come first."""
+    return [(value is not None, value) for value in astuple(fact)]
 
 
 def _moment(event: CallEvent, name: str) -> int | None:

@@ -46,14 +46,14 @@ class Installation:
         host; or a URL that leads to our receiver, even if the secret was changed since.
         """
         url = _names(event, pbx, extension)
-        return url is not None and (url.made_with(self.secrets) or self._is_here(url.base))
+        if url is None:
+            return False
+        here = self.public_url.rstrip("/").casefold()
+        return url.made_with(self.secrets) or url.base.rstrip("/").casefold() == here
 
     def resembles(self, event: PhoneCallEvent, pbx: str, extension: str) -> bool:
         """Return whether any installation created it, perhaps this one with other settings."""
         return _names(event, pbx, extension) is not None or event.note == note(pbx)
-
-    def _is_here(self, base: str) -> bool:
-        return base.rstrip("/").casefold() == self.public_url.rstrip("/").casefold()
 
 
 def _names(event: PhoneCallEvent, pbx: str, extension: str) -> CallbackUrl | None:

@@ -158,12 +158,10 @@ class Registrar:
             others += 1
             if alike:
                 strays.add(_host(event.url))
-        return Survey(target, tuple(plan(ours, self._wanted(target))), others, tuple(strays))
-
-    def _wanted(self, target: Target) -> list[Wanted]:
-        if target.settings is None:
-            return []
-        return wanted(self._installation, self.pbx, target.extension, target.settings)
+        want: list[Wanted] = []
+        if target.settings is not None:
+            want = wanted(self._installation, self.pbx, target.extension, target.settings)
+        return Survey(target, tuple(plan(ours, want)), others, tuple(strays))
 
     async def _completed(self, target: Target, settings: ExtensionSettings) -> ExtensionSettings:
         """The settings with the kind and the events filled in."""
