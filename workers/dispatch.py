@@ -24,7 +24,6 @@ from offhook.connection import connect, connect_rq
 from offhook.errors import CursorMoved, HandlerTimeout, PermanentError, TemporaryError
 from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionsCopy
-from offhook.handler_memory import RedisMemory
 from offhook.http import Http
 from offhook.inbox import BLOCK_MS, Cursor, Entry, Inbox, feed
 from offhook.inbox.call_store import Calls
@@ -38,6 +37,7 @@ from workers.delivery.caller_names import Names, naming
 from workers.delivery.circuit import Circuit
 from workers.delivery.lanes import Lane, Lanes
 from workers.delivery.lease import LeaseKeeper, taken
+from workers.delivery.redis_memory import RedisMemory
 
 log = logging.getLogger("offhook.dispatch")
 

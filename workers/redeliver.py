@@ -19,7 +19,6 @@ from offhook.connection import connect, connect_rq
 from offhook.errors import ConfigError, LeaseLost, PermanentError, TemporaryError
 from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionSettings
-from offhook.handler_memory import RedisMemory
 from offhook.http import Http
 from offhook.inbox import Inbox, ParkedLanes, feed
 from offhook.inbox.call_store import Calls
@@ -29,6 +28,7 @@ from workers import process
 from workers.delivery import circuit
 from workers.delivery.attempt import attempt_record, event_keys, sentence, wait_before
 from workers.delivery.caller_names import Names, naming
+from workers.delivery.redis_memory import RedisMemory
 
 log = logging.getLogger("offhook.redeliver")
 

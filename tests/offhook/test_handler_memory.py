@@ -8,7 +8,8 @@ import pytest
 
 from offhook import TemporaryError
 from offhook.connection import connect
-from offhook.handler_memory import LocalMemory, Memory, RedisMemory
+from offhook.handler_memory import LocalMemory, Memory
+from workers.delivery.redis_memory import RedisMemory
 
 
 @asynccontextmanager

@@ -22,7 +22,6 @@ from redis.exceptions import RedisError
 from offhook.call import Call, Direction, Party
 from offhook.errors import ConfigError
 from offhook.event import CallEvent
-from offhook.handler_memory import RedisMemory
 from offhook.http import Http
 from offhook.inbox import keys
 from offhook.phone_number import Number
@@ -30,6 +29,7 @@ from offhook.plugins import PluggedLookup, plug_lookup
 from offhook.settings import Settings
 from offhook.ttl_cache import TtlCache
 from workers.delivery.attempt import sentence
+from workers.delivery.redis_memory import RedisMemory
 
 log = logging.getLogger("offhook.names")
 

@@ -13,13 +13,14 @@ import pytest
 from offhook import Call, EventType, Leg, Party, PermanentError, TemporaryError
 from offhook.connection import connect
 from offhook.errors import ConfigError
-from offhook.handler_memory import LocalMemory, Memory, RedisMemory
+from offhook.handler_memory import LocalMemory, Memory
 from offhook.http import Http
 from offhook.plugins import PluggedHandler
 from offhook.settings import HandlerSettings
 from offhook.testing import configured, deliver, sample_call, sample_event
 from tests.offhook.sandbox import Sandbox, sandbox
 from unifiedapi.resources import AgentStatus
+from workers.delivery.redis_memory import RedisMemory
 from workers.handlers.agents import Agents
 
 QUEUE, OTHER = "0003*400", "0003*401"
