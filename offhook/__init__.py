@@ -12,27 +12,6 @@ if TYPE_CHECKING:
     from offhook.lookup import Lookup
     from offhook.phone_number import Number
 
-# Imported on first use, so that `offhook --help` starts quickly.
-_PLACES = {
-    "CALLBACKS": "offhook.event",
-    "CALLS": "offhook.event",
-    "Call": "offhook.call",
-    "CallEvent": "offhook.event",
-    "Context": "offhook.handler",
-    "EventType": "offhook.event",
-    "ExtensionSettings": "offhook.extensions",
-    "Gap": "offhook.call",
-    "Handler": "offhook.handler",
-    "Kind": "offhook.call",
-    "Leg": "offhook.call",
-    "Lookup": "offhook.lookup",
-    "Number": "offhook.phone_number",
-    "Outcome": "offhook.call",
-    "Party": "offhook.call",
-    "PermanentError": "offhook.errors",
-    "TemporaryError": "offhook.errors",
-}
-
 __all__ = [
     "CALLBACKS",
     "CALLS",
@@ -53,8 +32,15 @@ __all__ = [
     "TemporaryError",
 ]
 
+# Imported on first use, so that `offhook --help` starts quickly. In this order the first module
+# that has a name is the one that defines it.
+_MODULES = ("call", "errors", "event", "extensions", "phone_number", "handler", "lookup")
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    if name in __all__:
+        for module in _MODULES:
+            found = vars(import_module(f"offhook.{module}"))
+            if name in found:
+                return found[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -39,13 +39,8 @@ async def announce(
     for partition, its_events in by_partition.items():
         for number, at in enumerate(range(0, len(its_events), _AT_ONCE), 1):
             some = its_events[at : at + _AT_ONCE]
-            batch = Batch(
-                writer=writer,
-                number=number,
-                partition=partition,
-                marks=[event.id for event in some],
-                events=[msgspec.Raw(to_stored(event)) for event in some],
-            )
+            stored = [msgspec.Raw(to_stored(event)) for event in some]
+            batch = Batch(writer, number, partition, [event.id for event in some], stored)
             repeats, wake = await inbox.append(batch, cursors, window)
             appended += len(some) - len(repeats)
             for name in wake:

@@ -17,8 +17,8 @@ from offhook.inbox import Inbox
 from offhook.redis_url import read_sentinel_url
 from offhook.settings import Settings
 
-SOCKET_TIMEOUT = 5.0  # seconds; longer than any of our commands blocks (`offhook.inbox.BLOCK_MS`)
-_TIMEOUTS = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": 2.0}
+# Seconds; longer than any of our commands blocks (`offhook.inbox.BLOCK_MS`).
+_TIMEOUTS = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
 # Short, because the next Sentinel knows the same.
 _SENTINEL_TIMEOUTS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
 
@@ -48,28 +48,22 @@ def connect(url: str, tries: int = 3) -> redis.asyncio.Redis:
         "retry": AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), tries),
         "retry_on_error": [RedisConnectionError, RedisTimeoutError],
     }
-    client: redis.asyncio.Redis
-    if (at := read_sentinel_url(url)) is not None:
-        sentinels: Any = AsyncSentinel  # redis-py does not annotate it
-        client = sentinels(
-            at.sentinels, sentinel_kwargs=at.sentinel_options | _SENTINEL_TIMEOUTS
-        ).master_for(at.name, **at.options, **options)
-    else:
-        client = redis.asyncio.Redis.from_url(url, **options)
+    client: redis.asyncio.Redis = _client(url, redis.asyncio.Redis, AsyncSentinel, options)
     return client
 
 
 def connect_rq(url: str) -> redis.Redis:
     """A blocking client, for RQ and for the command line."""
-    client: redis.Redis
-    if (at := read_sentinel_url(url)) is not None:
-        sentinels: Any = Sentinel  # redis-py does not annotate it
-        client = sentinels(
-            at.sentinels, sentinel_kwargs=at.sentinel_options | _SENTINEL_TIMEOUTS
-        ).master_for(at.name, connection_class=_Managed, **at.options, **_TIMEOUTS)
-    else:
-        client = redis.Redis.from_url(url, **_TIMEOUTS)
+    client: redis.Redis = _client(url, redis.Redis, Sentinel, _TIMEOUTS, connection_class=_Managed)
     return client
+
+
+def _client(url: str, direct: Any, sentinel: Any, options: dict[str, Any], **managed: Any) -> Any:
+    at = read_sentinel_url(url)
+    if at is None:
+        return direct.from_url(url, **options)
+    sentinels = sentinel(at.sentinels, sentinel_kwargs=at.sentinel_options | _SENTINEL_TIMEOUTS)
+    return sentinels.master_for(at.name, **at.options, **options, **managed)
 
 
 class _Managed(SentinelManagedConnection):

@@ -68,10 +68,7 @@ class Context(msgspec.Struct, frozen=True, dict=True):
         return logging.LoggerAdapter(logging.getLogger(f"offhook.handler.{self.handler}"), keys)
 
     def check(self, answer: Answer) -> None:
-        """Return if the target accepted the request; otherwise raise the matching delivery error.
-
-        See `offhook.http.check`.
-        """
+        """Return if the status is 2xx; otherwise raise as `offhook.http.check` does."""
         check(answer)
 
 

@@ -80,20 +80,17 @@ class Number:
         if self._number is None:
             return tuple(dict.fromkeys((self.text, self.digits)))
         national = format_number(self._number, PhoneNumberFormat.NATIONAL)
-        return tuple(
-            dict.fromkeys(
-                (
-                    f"+{self.digits}",
-                    self.digits,
-                    f"00{self.digits}",
-                    format_number(self._number, PhoneNumberFormat.INTERNATIONAL),
-                    national,
-                    _digits(national),
-                    self.national,
-                    self.text,
-                )
-            )
+        forms = (
+            f"+{self.digits}",
+            self.digits,
+            f"00{self.digits}",
+            format_number(self._number, PhoneNumberFormat.INTERNATIONAL),
+            national,
+            _digits(national),
+            self.national,
+            self.text,
         )
+        return tuple(dict.fromkeys(forms))
 
     def is_same(self, stored: str) -> bool:
         """Return whether `stored` is this number, in whatever form."""

@@ -110,7 +110,7 @@ def redeliver(
     job = _job(target, handler, event, {"error": error})
     target.failed_job_registry.remove(job.id)
     if delay > 0:
-        target.schedule_job(job, _now() + timedelta(seconds=delay))
+        target.schedule_job(job, datetime.now(UTC) + timedelta(seconds=delay))
     else:
         target.enqueue_job(job)
 
@@ -126,7 +126,8 @@ def bury(
         trace: the stack trace.
     """
     target = queue(redeliver_queue(handler), redis)
-    job = _job(target, handler, event, {"attempt": attempt, "error": error, "died": _now_text()})
+    died = datetime.now(UTC).isoformat(timespec="seconds")
+    job = _job(target, handler, event, {"attempt": attempt, "error": error, "died": died})
     with redis.pipeline() as pipeline:
         job.set_status(JobStatus.FAILED, pipeline=pipeline)
         job.save(pipeline=pipeline)
@@ -217,11 +218,3 @@ def _job(target: Queue, handler: str, event: CallEvent, meta: dict[str, Any]) ->
         description=f"redeliver {event.type.value} of call {event.call} to {handler}",
         meta=meta,
     )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _now_text() -> str:
-    return _now().isoformat(timespec="seconds")

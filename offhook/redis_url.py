@@ -47,16 +47,12 @@ def read_sentinel_url(url: str) -> SentinelUrl | None:
     if not name or not hosts or "@" in hosts or not given.keys() <= known:
         raise ValueError("not of the form sentinel://HOST:PORT,HOST:PORT/NAME/DB?password=...")
     prefix = "sentinel_"
+    options = {key: given[key] for key in given if not key.startswith(prefix)}
     return SentinelUrl(
         sentinels=[_host_and_port(each) for each in hosts.split(",")],
         name=unquote(name),
-        options={"db": int(database or 0)}
-        | {key: value for key, value in given.items() if not key.startswith(prefix)},
-        sentinel_options={
-            key.removeprefix(prefix): value
-            for key, value in given.items()
-            if key.startswith(prefix)
-        },
+        options=options | {"db": int(database or 0)},
+        sentinel_options={k.removeprefix(prefix): given[k] for k in given if k not in options},
     )
 
 

@@ -82,10 +82,7 @@ class LookupSettings(BaseModel):
 
     use: str = Field(description="an installed lookup's name, or package.module:name")
     timeout: float = Field(
-        default=2.0,
-        gt=0,
-        le=10,
-        description="maximum seconds for an answer; after that the event goes on without a name",
+        default=2.0, gt=0, le=10, description="maximum seconds for an answer, or there is no name"
     )
     lifetime: float | None = Field(
         default=None,
@@ -127,12 +124,10 @@ class PbxSettings(BaseModel):
         default=None, description="instead of key and secret, a token; it is never renewed"
     )
     ca_file: Path | None = Field(
-        default=None,
-        description="the certificate authority to trust, as PEM; the well-known ones if not set",
+        default=None, description="PEM file of the CA to trust; the well-known ones if not set"
     )
     insecure: bool = Field(
-        default=False,
-        description="do not check the PBX's certificate, or sign in over plain http://",
+        default=False, description="skip certificate checks, or sign in over plain http://"
     )
     user: Annotated[
         str, like(r"@me|@viewer|@owner|[0-9]+", "@me, @owner, or a user's id in digits")
@@ -226,15 +221,13 @@ class Settings(BaseSettings):
         default=5.0,
         ge=0,
         le=86400,
-        description="seconds in which an identical callback counts as a repeat; 0: never",
+        description="seconds in which an identical callback is a repeat",
     )
     journal: Path = Field(
         default=Path("journal"), description="a folder for events that Redis cannot take yet"
     )
     journal_size: int = Field(
-        default=1_000_000_000,
-        ge=1_000_000,
-        description="maximum bytes of the journal of one receiver process",
+        default=1_000_000_000, ge=1_000_000, description="maximum bytes of a receiver's journal"
     )
     patience: float = Field(
         default=2.0, gt=0, description="seconds to wait for Redis before events go to the journal"
@@ -252,10 +245,7 @@ class Settings(BaseSettings):
         default=3.0, ge=0, le=60, description="seconds from the last hangup to the end of a call"
     )
     call_timeout: float = Field(
-        default=14400.0,
-        ge=60,
-        le=31_536_000,
-        description="seconds without an event after which an open call is closed",
+        default=14400.0, ge=60, le=31_536_000, description="seconds of silence that close a call"
     )
     daily_summary: (
         Annotated[
@@ -297,8 +287,7 @@ class Settings(BaseSettings):
         default_factory=dict, description="the handlers, one table each"
     )
     lookups: dict[PluginName, LookupSettings] = Field(
-        default_factory=dict,
-        description="sources of outside callers' names, one table each, asked in this order",
+        default_factory=dict, description="sources of callers' names, a table each, asked in order"
     )
     pbx: dict[PbxName, PbxSettings] = Field(
         default_factory=dict, description="the PBXs that `offhook setup` manages, one table each"

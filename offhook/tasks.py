@@ -1,7 +1,6 @@
 """Ending asyncio tasks: reliably, and after a time limit."""
 
 import asyncio
-from types import TracebackType
 from typing import Any
 
 
@@ -53,14 +52,11 @@ class Limit:
             loop.call_later(self._seconds, self._look)
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
-        _, cancelled = self._running.pop(task)
+        cancelled = self._running.pop(task)[1]
         if task in self._late:
             self._late.remove(task)
             # A task that was also cancelled from elsewhere must end.

@@ -13,6 +13,7 @@ what a handler remembers.
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -209,16 +210,8 @@ def context(
         call: the result of `context.call()`; a sample if not given.
         memory: the handler's memory; empty if not given.
     """
-    found = partial(_found, call or sample_call())
-    return Context(
-        "test",
-        attempt,
-        Http(),
-        event or sample_event("dial-in"),
-        extension,
-        found,
-        memory or LocalMemory(),
-    )
+    event, calls = event or sample_event(), partial(_found, call or sample_call())
+    return Context("test", attempt, Http(), event, extension, calls, memory or LocalMemory())
 
 
 def configured(handler: type[T], **options: Any) -> T:
@@ -332,19 +325,16 @@ def look_up(
         Exception: raised by the lookup. The workers would log it and go on without the name.
     """
     policy = LookupSettings(use="offhook.testing:look_up", timeout=timeout)
-    asked = PluggedLookup("test", policy, lookup)
     event = sample_event(caller=Party(number=number))
-    threads = ThreadPoolExecutor(1, "lookup")
 
     async def ask() -> str | None:
         async with Http() as http:
-            called = Number.read(number, region)
-            return await asked.ask(called, event, http=http, threads=threads, memory=memory)
+            with _thread() as threads:
+                return await PluggedLookup("test", policy, lookup).ask(
+                    Number.read(number, region), event, http=http, threads=threads, memory=memory
+                )
 
-    try:
-        return asyncio.run(ask())
-    finally:
-        threads.shutdown(wait=False)  # a thread that hangs cannot be stopped
+    return asyncio.run(ask())
 
 
 def _told(outcome: Outcome) -> Iterator[tuple[CallEvent, Call]]:
@@ -380,9 +370,8 @@ async def _deliver(
     call: Call | None,
     memory: Memory | None,
 ) -> None:
-    threads = ThreadPoolExecutor(1, "handler")
-    try:
-        async with Http() as http:
+    async with Http() as http:
+        with _thread() as threads:
             await handler.deliver(
                 event,
                 attempt=attempt,
@@ -392,5 +381,12 @@ async def _deliver(
                 calls=partial(_found, call or sample_call()),
                 memory=memory,
             )
+
+
+@contextmanager
+def _thread() -> Iterator[ThreadPoolExecutor]:
+    threads = ThreadPoolExecutor(1, "plugin")
+    try:
+        yield threads
     finally:
         threads.shutdown(wait=False)  # a thread that hangs cannot be stopped

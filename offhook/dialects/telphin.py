@@ -15,11 +15,7 @@ from unifiedapi.callback import known_parameters
 
 TELPHIN = "telphin"  # the dialect's name; in a callback URL it replaces the event type
 
-_TYPES = {
-    "dial-in": EventType.DIAL_IN,
-    "dial-out": EventType.DIAL_OUT,
-    "hangup": EventType.HANGUP,
-}
+_TYPES = {each.value: each for each in (EventType.DIAL_IN, EventType.DIAL_OUT, EventType.HANGUP)}
 _ANSWERS = {"in": EventType.ANSWER_IN, "out": EventType.ANSWER_OUT}
 _BRIDGED = {"yes": True, "no": False}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

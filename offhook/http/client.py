@@ -6,7 +6,6 @@ import ssl
 from collections.abc import Coroutine, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,8 +17,6 @@ from offhook.errors import PermanentError, TemporaryError
 from offhook.http.http1 import Answer, BrokenOff, Client, NotARequest
 from offhook.tasks import Limit, LimitExceeded
 from unifiedapi.retry_after import retry_after
-
-__all__ = ["Answer", "Http", "check", "is_private"]
 
 _HEADERS = {"User-Agent": "Offhook", "Accept": "*/*", "Accept-Encoding": "identity"}
 _CORRECT = "correct the handler's options"
@@ -113,12 +110,7 @@ class Http:
     async def __aenter__(self) -> "Http":
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 

@@ -13,27 +13,23 @@ def risks(redis: Redis, settings: Settings) -> list[str]:
     # INFO, because managed servers often forbid CONFIG.
     memory: Any = redis.info("memory")
     persistence: Any = redis.info("persistence")
+    server = f"the server {without_password(settings.redis_url)}"
     found = []
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         found.append(
-            f"{_server(settings)} deletes events when its memory is full "
+            f"{server} deletes events when its memory is full "
             f"(maxmemory-policy {policy}): set maxmemory-policy to noeviction"
         )
     if not persistence.get("aof_enabled", 1):
         found.append(
-            f"{_server(settings)} loses events when it restarts (appendonly no): "
-            "set appendonly to yes"
+            f"{server} loses events when it restarts (appendonly no): set appendonly to yes"
         )
     if settings.durability == "replica":
         replication: Any = redis.info("replication")
         if not replication.get("connected_slaves", 0):
             found.append(
-                f'{_server(settings)} has no replica, and durability is "replica": '
+                f'{server} has no replica, and durability is "replica": '
                 "every event goes to the journal until it has one"
             )
     return found
-
-
-def _server(settings: Settings) -> str:
-    return f"the server {without_password(settings.redis_url)}"

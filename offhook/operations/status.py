@@ -159,9 +159,5 @@ def _scheduler(rq: Redis, handlers: Sequence[str]) -> bool:
 
 
 def _abandoned(rq: Redis, handlers: Sequence[str]) -> dict[str, int]:
-    counts = {
-        name: dead_letters.count(rq, name)
-        for name in queues.with_redeliveries(rq)
-        if name not in handlers
-    }
-    return {name: count for name, count in counts.items() if count}
+    names = [name for name in queues.with_redeliveries(rq) if name not in handlers]
+    return {name: count for name in names if (count := dead_letters.count(rq, name))}

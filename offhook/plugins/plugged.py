@@ -26,10 +26,6 @@ LONGEST_NAME = 200  # characters
 Function = Callable[..., Awaitable[None] | None]  # a handler without options
 
 
-def _unknown(pbx: str, extension: str) -> ExtensionSettings:
-    return UNKNOWN
-
-
 @dataclass(frozen=True)
 class PluggedHandler:
     """A configured handler: its name, its policy, and what to call."""
@@ -45,13 +41,12 @@ class PluggedHandler:
         cls, name: str, settings: HandlerSettings, handler: Handler | Function
     ) -> "PluggedHandler":
         """Configure a handler that has its options, or a function."""
-        if isinstance(handler, Handler):
-            call, default = handler.handle, handler.events
-        else:
-            call, default = handler, CALLBACKS
-        events = frozenset(default if settings.events is None else settings.events)
+        call = handler.handle if isinstance(handler, Handler) else handler
+        events = (
+            getattr(handler, "events", CALLBACKS) if settings.events is None else settings.events
+        )
         is_async = inspect.iscoroutinefunction(call)
-        return cls(name, settings, _with_context(call), is_async, events)
+        return cls(name, settings, _with_context(call), is_async, frozenset(events))
 
     @cached_property
     def _limit(self) -> Limit:
@@ -63,7 +58,7 @@ class PluggedHandler:
         return re.compile("|".join(patterns)) if patterns else None
 
     def wants(
-        self, event: CallEvent, of: Callable[[str, str], ExtensionSettings] = _unknown
+        self, event: CallEvent, of: Callable[[str, str], ExtensionSettings] = lambda *_: UNKNOWN
     ) -> bool:
         """Return whether the handler's filter and the extensions' settings admit this event.
 

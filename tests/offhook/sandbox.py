@@ -1,4 +1,4 @@
-"""A sandbox PBX that listens, and that can be told to fail."""
+"""A sandbox PBX that can fail."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,8 +18,8 @@ class Sandbox:
     """The PBX.
 
     Attributes:
-        requests: method and path of each.
-        dies_after: the number of requests that it answers, then it breaks off every one.
+        requests: method and path of each request.
+        dies_after: number of requests to answer; every later response is cut off.
     """
 
     store: Store
@@ -32,7 +32,7 @@ class Sandbox:
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             if self.dies_after is not None and len(self.requests) >= self.dies_after:
-                # More is promised than comes: uvicorn closes the connection.
+                # Shorter than its Content-Length, so uvicorn closes the connection.
                 with suppress(RuntimeError):
                     await Response(b"{", 200, {"Content-Length": "100"})(scope, receive, send)
                 return
@@ -57,7 +57,7 @@ class Sandbox:
         return [str(event.url) for event in self.store.events(extension)]
 
     def add(self, extension: str, url: str, note: str = "") -> str:
-        """Register a phone call event as somebody else would; its id."""
+        """Register a phone call event as another application would, and return its id."""
         made = self.store.add_event(
             extension, type=EventType.HANGUP, method=EventMethod.GET, url=url, note=note
         )
@@ -66,7 +66,7 @@ class Sandbox:
 
 @contextmanager
 def sandbox(store: Store | None = None) -> Iterator[Sandbox]:
-    """Run one: the example PBX, unless it is told otherwise."""
+    """Run a sandbox PBX, by default the example."""
     made = Sandbox(store or Store.example())
     with serve(made.app()) as made.url:
         yield made

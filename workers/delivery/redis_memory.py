@@ -52,12 +52,11 @@ class RedisMemory(Memory):
         try:
             yield
         finally:
-            try:
-                await lock.release()
-            except LockError as error:
-                raise TemporaryError(f"held the lock {name!r} until it expired") from error
-            except RedisError as error:
-                raise TemporaryError(f"Redis does not answer: {error}") from error
+            async with _temporary():
+                try:
+                    await lock.release()
+                except LockError as error:
+                    raise TemporaryError(f"held the lock {name!r} until it expired") from error
 
     def _key(self, name: str) -> str:
         return keys.memory(self._handler, name)
