@@ -12,9 +12,9 @@ from offhook_cli.screen import fail
 
 # In the order a new user needs them.
 COMMANDS = {
-    "demo": "Watch calls arrive and be delivered, without any set-up.",
+    "demo": "Watch calls arrive and be delivered, without any setup.",
     "init": "Write a first configuration and a secret.",
-    "setup": "Register callbacks on the PBX; choose who gets the events.",
+    "setup": "Register callbacks on the PBX; choose their handlers.",
     "url": "Print the callback URLs of an extension.",
     "serve": "Run the receiver: accept the callbacks of the PBX.",
     "work": "Run the workers: deliver events to the handlers.",
@@ -30,7 +30,7 @@ COMMANDS = {
     "dead": "List, retry and discard dead letters.",
     "replay": "Redeliver past events to a handler.",
     "forget": "Delete the position of a handler no longer configured.",
-    "quarantine": "Inspect refused callbacks.",
+    "quarantine": "List, show and delete refused callbacks.",
 }
 
 

@@ -1,6 +1,6 @@
-"""A real Valkey server from a wheel, for demos: no set-up, append-only file on.
+"""A real Valkey server from a wheel, for demos: no setup, append-only file on.
 
-It runs in a session of its own, so that Ctrl-C in the terminal does not stop it before its clients.
+It runs in its own session, so that Ctrl-C in the terminal does not stop it before its clients.
 """
 
 import signal

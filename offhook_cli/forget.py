@@ -14,7 +14,9 @@ from offhook_cli.screen import confirm
 
 
 def forget(
-    handler: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
+    handler: Annotated[
+        str, typer.Argument(metavar="NAME", help="A handler that is no longer configured.")
+    ],
     yes: Yes = False,
 ) -> None:
     """Delete the position of a handler that is no longer configured.

@@ -95,7 +95,10 @@ def init(
     directory: Annotated[
         Path,
         typer.Option(
-            metavar="FOLDER", help="The folder to write to.", file_okay=False, show_default="here"
+            metavar="FOLDER",
+            help="The folder to write to.",
+            file_okay=False,
+            show_default="current folder",
         ),
     ] = Path(),
 ) -> None:

@@ -13,7 +13,7 @@ from offhook.settings import load_settings
 from offhook_cli.options import Json, Yes, group
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json
 
-quarantine = group("Inspect refused callbacks.")
+quarantine = group("List, show and delete refused callbacks.")
 
 
 @quarantine.command("list")

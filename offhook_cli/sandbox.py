@@ -152,7 +152,7 @@ def load(
     """Place many calls on a running sandbox PBX.
 
     \b
-    Example:
+    Examples:
       offhook sandbox load 1000 --rate 50 --speed 20
     """
     _control(url, "POST", "load", {"calls": calls, "rate": rate, **_placing(phones, speed, drop)})

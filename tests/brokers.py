@@ -1,8 +1,8 @@
-"""Real message brokers for the tests, each in a folder of its own: gone afterwards.
+"""Real message brokers for tests, each in a temporary folder.
 
-Mosquitto, NATS and RabbitMQ are Debian's. Of Kafka there is no package: `kafka` is the cluster
-that librdkafka, the client that Confluent maintains, carries for tests; it speaks Kafka's wire
-protocol on a real port, and keeps what it is given.
+Mosquitto, NATS and RabbitMQ are Debian packages. Kafka has none, so `kafka` runs the test cluster
+of librdkafka (the client that Confluent maintains): it speaks Kafka's wire protocol on a real port
+and stores messages.
 """
 
 import base64
@@ -27,16 +27,16 @@ import trustme
 from offhook_cli.embedded_server import free_port
 
 PASSWORD = "open-sesame-4711"
-LARGEST = 100_000  # bytes of a message, for all but Kafka
+LARGEST = 100_000  # maximum bytes per message, except for Kafka
 
 _RABBIT = (
-    "/usr/lib/rabbitmq/bin/rabbitmq-server"  # Debian's rabbitmq-server runs it as its own user
+    "/usr/lib/rabbitmq/bin/rabbitmq-server"  # Debian's rabbitmq-server switches to another user
 )
 
 
 @dataclass
 class Broker:
-    """A running broker; `kill` and `start` it to see what its clients do."""
+    """A broker. Tests `kill` and `start` it to see how clients react."""
 
     command: list[str]
     port: int
@@ -53,27 +53,27 @@ class Broker:
                 env={**os.environ, **self.environment},
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # RabbitMQ is a script that starts another
+                start_new_session=True,  # RabbitMQ is a script that starts other processes
             )
         until = time.monotonic() + 60
-        while not self._is_up():
+        while not self._is_listening():
             assert self.process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < until, (self.folder / "log").read_text()
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """End it without a word to its clients."""
+        """Kill the broker, so that its connections break."""
         if self.process is not None:
             self.signal(signal.SIGKILL)
             self.process.wait(20)
             self.process = None
 
     def signal(self, number: signal.Signals) -> None:
-        """SIGSTOP makes it a broker that accepts and never answers, SIGCONT a good one again."""
+        """Send a signal: after SIGSTOP the broker accepts and never answers, until SIGCONT."""
         assert self.process is not None
         os.killpg(self.process.pid, number)
 
-    def _is_up(self) -> bool:
+    def _is_listening(self) -> bool:
         if not self.port:
             return (self.folder / "port").exists()
         with socket.socket() as probe:
@@ -81,7 +81,7 @@ class Broker:
 
 
 def _installed(program: str, package: str) -> str:
-    """Where a program is. Without it a test says what to install; CI has installed it."""
+    """Return the path of a program. Without it the test is skipped, or fails in CI."""
     found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
     if found is not None:
         return found
@@ -93,7 +93,7 @@ def _installed(program: str, package: str) -> str:
 
 @contextmanager
 def mosquitto(folder: Path) -> Iterator[Broker]:
-    """MQTT. Its user `offhook` may do anything, but not with calls.secret."""
+    """Run an MQTT broker. Its user `offhook` may use any topic except calls.secret."""
     program = _installed("mosquitto", "mosquitto mosquitto-clients")
     port, tls_port = free_port(), free_port()
     _certify(folder)
@@ -118,7 +118,7 @@ def mosquitto(folder: Path) -> Iterator[Broker]:
 
 @contextmanager
 def nats(folder: Path, *, with_tls: bool = False) -> Iterator[Broker]:
-    """NATS with JetStream. Its user `offhook` may do anything, but not publish to calls.secret."""
+    """Run NATS with JetStream. Its user `offhook` may publish anywhere except to calls.secret."""
     program, port = _installed("nats-server", "nats-server"), free_port()
     _certify(folder)
     tls = f"tls {{ cert_file: {folder}/certificate.pem, key_file: {folder}/key.pem }}\n"
@@ -134,7 +134,7 @@ def nats(folder: Path, *, with_tls: bool = False) -> Iterator[Broker]:
 
 @contextmanager
 def rabbitmq(folder: Path) -> Iterator[Broker]:
-    """RabbitMQ. Its user `offhook` may do anything, but not write to the exchange `secret`."""
+    """Run RabbitMQ. Its user `offhook` may write to any exchange except `secret`."""
     _installed("rabbitmq-server", "rabbitmq-server")
     port, tls_port, dist, mapper = (free_port() for _ in range(4))
     _certify(folder)
@@ -159,7 +159,7 @@ def rabbitmq(folder: Path) -> Iterator[Broker]:
         "ERL_EPMD_PORT": str(mapper),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
     }
-    # Started here, so that it ends here: RabbitMQ's own would stay.
+    # An epmd started by RabbitMQ would keep running, so start one here.
     names = Broker(["epmd", "-port", str(mapper), "-address", "127.0.0.1"], mapper, folder)
     names.start()
     try:
@@ -169,7 +169,7 @@ def rabbitmq(folder: Path) -> Iterator[Broker]:
 
 
 def _definitions() -> dict[str, Any]:
-    # Its hash: https://www.rabbitmq.com/docs/passwords#computing-password-hash
+    # How the hash is computed: https://www.rabbitmq.com/docs/passwords#computing-password-hash
     salt = b"salt"
     hashed = base64.b64encode(salt + hashlib.sha256(salt + PASSWORD.encode()).digest())
     exchange = {"vhost": "/", "type": "topic", "durable": True, "auto_delete": False,
@@ -186,7 +186,7 @@ def _definitions() -> dict[str, Any]:
 
 @contextmanager
 def kafka(folder: Path) -> Iterator[Broker]:
-    """A cluster of one, that makes every topic it is asked for. It cannot start again."""
+    """Run a cluster of one node that creates topics on demand. It cannot be restarted."""
     broker = Broker([sys.executable, "-c", _KAFKA, str(folder / "port")], 0, folder)
     try:
         broker.start()
@@ -196,7 +196,7 @@ def kafka(folder: Path) -> Iterator[Broker]:
         broker.kill()
 
 
-# The cluster chooses its port itself, and lives as long as the client that it is made for.
+# The cluster chooses its own port, and lives as long as its client.
 _KAFKA = """
 import pathlib, signal, sys
 from confluent_kafka import Producer

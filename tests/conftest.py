@@ -1,4 +1,4 @@
-"""What tests share: one real server for the session, emptied before each test that uses it."""
+"""Fixtures for all tests: one Valkey server per session, emptied before each test that uses it."""
 
 import socket
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    """A real Valkey server with its append-only file on."""
+    """Run a real Valkey server with an append-only file."""
     running = ValkeyServer(
         port=free_port(),
         data_dir=tmp_path_factory.mktemp("valkey"),
@@ -36,14 +36,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def target() -> Iterator[HttpTarget]:
-    """A recording HTTP server."""
+    """Run an HTTP server that records requests."""
     with http_target() as running:
         yield running
 
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """What the names of this test lead to, as the DNS might say (not on uvloop)."""
+    """Return a table of host names and addresses that replaces DNS (not on uvloop)."""
     known: dict[str, list[str]] = {}
 
     def resolve(host: str, port: int, *_: object) -> list[tuple[object, ...]]:
@@ -64,7 +64,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
 @pytest.fixture
 def redis_url(server: ValkeyServer) -> str:
-    """The URL of an empty server."""
+    """Return the URL of an empty server."""
     with redis.Redis.from_url(server.connection_url) as client:
         client.flushall()
     return str(server.connection_url)
@@ -72,12 +72,12 @@ def redis_url(server: ValkeyServer) -> str:
 
 @pytest.fixture
 def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> "Configure":
-    """Write an `offhook.toml` that this process and its children read."""
+    """Return a writer of the `offhook.toml` that this process and its children read."""
     return Configure(tmp_path / "offhook.toml", monkeypatch, redis_url)
 
 
 class Configure:
-    """Call it with the text of the handlers' tables, and settings to go before them."""
+    """Writes `offhook.toml`: settings, then the text of its tables."""
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
         self.path = path

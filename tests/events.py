@@ -1,4 +1,4 @@
-"""Call events for tests, without the pains of making them."""
+"""Short ways to create call events for tests."""
 
 from itertools import count
 
@@ -20,7 +20,7 @@ def event(
     pbx: str = "main",
     flow: str = "IN",
 ) -> CallEvent:
-    """An event of a call; `n` tells it from the others of that call."""
+    """Create an event of a call; `n` distinguishes it from others of that call."""
     return read_event(
         pbx=pbx,
         extension=extension,
@@ -30,6 +30,6 @@ def event(
 
 
 def batch_of(*events: CallEvent, marks: list[str] | None = None) -> Batch:
-    """The events as a batch for partition 0, each its own mark unless told otherwise."""
+    """Put events into a batch for partition 0; each event id is its mark by default."""
     stored = [msgspec.Raw(to_stored(one)) for one in events]
     return Batch("tests", next(_numbers), 0, marks or [one.id for one in events], stored)

@@ -1,4 +1,4 @@
-"""The other side of a handler: a real HTTP server that records requests and answers as told."""
+"""The target of a handler: a real HTTP server that records requests and gives planned answers."""
 
 import json
 import socket
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recorded:
-    """A request as it came; the headers' names in lower case, the body's bytes untouched."""
+    """A request as received; header names are in lower case."""
 
     method: str
     path: str
@@ -27,7 +27,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Planned:
-    """An answer. `delay`: seconds before it; `drop`: none, the connection is cut instead."""
+    """A planned answer, after `delay` seconds. With `drop` the connection is closed instead."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Planned:
 
 
 class HttpTarget:
-    """Its address, what it was asked, and what it answers: the plans in turn, then 200."""
+    """A server that answers with its plans in turn, then with 200."""
 
     def __init__(self) -> None:
         self.requests: list[Recorded] = []
@@ -64,13 +64,13 @@ class HttpTarget:
                     self.send_header("Content-Length", str(len(plan.body)))
                     self.end_headers()
                     self.wfile.write(plan.body)
-                except OSError:  # who asked did not wait for it
+                except OSError:  # the client has closed the connection
                     self.close_connection = True
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
-                """The tests look at `requests`."""
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
+                """Log nothing: tests read `requests`."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
         self._server.daemon_threads = True
@@ -86,7 +86,7 @@ class HttpTarget:
         return f"http://127.0.0.1:{self.port}"
 
     def plan(self, status: int = 200, **rest: Any) -> None:
-        """Add an answer; the rest is that of `Planned`."""
+        """Plan an answer; `rest` are fields of `Planned`."""
         self.plans.append(Planned(status, **rest))
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ class HttpTarget:
 
 @contextmanager
 def http_target() -> Iterator[HttpTarget]:
-    """A target that runs."""
+    """Run a target."""
     target = HttpTarget()
     try:
         yield target

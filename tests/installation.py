@@ -1,4 +1,4 @@
-"""A whole installation for tests: a server, receivers and workers as processes of their own."""
+"""A whole installation for tests: a server, a receiver and workers, each in its own process."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ OFFHOOK = str(Path(sys.executable).parent / "offhook")
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    """Return when the condition holds; fail, saying `what`, when it does not in time."""
+    """Wait until the condition holds; fail, naming `what`, if it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -37,7 +37,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) 
 
 @dataclass
 class Outcome:
-    """What the callers of a load saw: for each call, the numbers of the events answered 200."""
+    """The result of a load: for each call, the numbers of the events answered 200."""
 
     accepted: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     refused: int = 0
@@ -48,7 +48,7 @@ class Outcome:
 
 
 class Installation:
-    """Started piece by piece; `running()` starts all of it, and stops what is left at the end."""
+    """Processes that tests can stop and restart one by one. Use `running()` to create one."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Installation:
             | dict(server_config or {}),
         )
         self.redis_url = str(settings.get("redis_url", ""))
-        if not self.redis_url:  # nobody else's is named
+        if not self.redis_url:  # no server was given
             self.redis.start()
             self.redis_url = self.redis.connection_url
         values = {"secret": SECRET, "redis_url": self.redis_url} | settings
@@ -94,7 +94,7 @@ class Installation:
         server_config: Mapping[str, object] | None = None,
         **settings: object,
     ) -> Iterator["Installation"]:
-        """All of it. Nothing is left behind, and a failing test shows what was logged."""
+        """Run everything, stop it at the end, and print the log for failing tests."""
         installation = cls(folder, handlers, server_config, **settings)
         try:
             wait_until(installation.is_ready, "the receiver is ready")
@@ -117,27 +117,27 @@ class Installation:
             return False
 
     def restart_redis(self) -> None:
-        """Kill the server and start it again, with what it had handed to the disk."""
+        """Terminate the server and start it again with its append-only file."""
         self.redis.terminate()
         self.redis.start()
 
     def work_horses(self) -> list[int]:
-        """The processes in which dispatches run: grandchildren of the crew."""
+        """Return the processes that run jobs: grandchildren of the supervisor."""
         return [pid for child in children(self.crew.pid) for pid in children(child)]
 
     def workers(self) -> list[int]:
-        """The processes that listen to queues, and the scheduler."""
+        """Return the processes that listen to queues, and the scheduler."""
         return children(self.crew.pid)
 
     def scheduler(self) -> int:
-        """The process that sends what is due: its name is in the locks that it holds."""
+        """Return the process that sends due redeliveries; its pid is in the locks that it holds."""
         with self.client() as client:
             locks = client.keys("rq:scheduler-lock:*")
             names = [client.get(lock) for lock in locks]
         return next(int(name.rpartition("-")[2]) for name in names if name)
 
     def server_pid(self) -> int:
-        """The process of the Redis server."""
+        """Return the process of the Redis server."""
         with self.client() as client:
             return int(client.info("server")["process_id"])
 
@@ -154,7 +154,7 @@ class Installation:
             self.redis.stop()
 
     def delivered(self, handler: str) -> list[tuple[str, str, int]]:
-        """What a recording handler got, in order: event id, call, number in the call."""
+        """Return what a recording handler got, in order: event id, call, number in the call."""
         path = self.output / handler
         if not path.exists():
             return []
@@ -162,19 +162,19 @@ class Installation:
         return [(i, call, int(n)) for i, call, n in (line.split() for line in lines)]
 
     def wait_for_all(self, outcome: Outcome, handlers: Sequence[str], seconds: float = 60) -> None:
-        """Return when each handler has got as many different events as were accepted."""
+        """Wait until each handler has got as many different events as were accepted."""
 
-        def all_there() -> bool:
+        def all_delivered() -> bool:
             return all(
                 len({i for i, _, _ in self.delivered(name)}) >= outcome.count for name in handlers
             )
 
-        wait_until(all_there, f"every handler has {outcome.count} events", seconds)
+        wait_until(all_delivered, f"every handler has {outcome.count} events", seconds)
 
     def load(
         self, events: int, *, per_call: int = 10, connections: int = 64, name: str = "call"
     ) -> Outcome:
-        """Send callbacks as fast as they are answered, the events of each call one by one."""
+        """Send callbacks as fast as they are answered; those of a call one after the other."""
         outcome = Outcome()
         asyncio.run(self._load(outcome, events // per_call, per_call, connections, name))
         return outcome
@@ -234,20 +234,20 @@ class Installation:
 
 
 def audit(outcome: Outcome, delivered: list[tuple[str, str, int]], *, repeats: bool) -> None:
-    """Compare what was answered 200 with what a handler got.
+    """Compare the events answered 200 with those that a handler got.
 
-    Nothing accepted is lost, nothing else came, each call is in order, and an event that came
-    twice has the same id.
+    No accepted event is lost, no other was delivered, each call is in order, and an event that was
+    delivered twice has the same id.
 
     Args:
-        repeats: may an event have come more than once?
+        repeats: whether an event may have been delivered more than once.
     """
     ids: dict[tuple[str, int], str] = {}
     order: dict[str, list[int]] = defaultdict(list)
     for event_id, call, n in delivered:
         if (call, n) in ids:
-            assert repeats, f"event {n} of {call} came twice"
-            assert ids[call, n] == event_id, f"event {n} of {call} came twice, as two events"
+            assert repeats, f"event {n} of {call} was delivered twice"
+            assert ids[call, n] == event_id, f"event {n} of {call} was delivered with two ids"
             continue
         ids[call, n] = event_id
         order[call].append(n)
@@ -261,6 +261,6 @@ def audit(outcome: Outcome, delivered: list[tuple[str, str, int]], *, repeats: b
 
 
 def children(pid: int) -> list[int]:
-    """The child processes of a process (Linux)."""
+    """Return the child processes of a process (Linux)."""
     path = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in path.read_text().split()] if path.exists() else []

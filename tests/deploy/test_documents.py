@@ -64,7 +64,8 @@ def test_log_lines_quoted_for_operators_exist(said: list[str]) -> None:
     page = (ROOT / "docs" / "operating.md").read_text()
     (alarms,) = re.findall(r"^- In the logs: (.*?)\.", page, re.MULTILINE | re.DOTALL)
     quoted = re.findall(r"`([^`]+)`", alarms) + re.findall(r"`([^`\n]*…[^`\n]*)`", prose_of(page))
-    assert len(quoted) > 4
+    quoted += re.findall(r"^… (.*): .* \[event=", page, re.MULTILINE)
+    assert len(quoted) > 5
     for message in quoted:
         assert_said(re.sub(r"\s+", " ", message), said)
 

@@ -17,6 +17,7 @@ import pytest
 from offhook_cli.embedded_server import free_port
 from tests.installation import ROOT, wait_until
 from tests.offhook_cli.conftest import Offhook
+from tests.offhook_cli.samples import samples
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
 PORTS = ("6379", "8080", "8091")  # the server, the receiver, the CRM
@@ -202,16 +203,6 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     opened.close()
 
 
-def commands(page: str) -> list[tuple[str, str]]:
-    """Return the commands of the console blocks, each with the output shown."""
-    found = []
-    for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            typed, shown = re.fullmatch(r"(.*\n(?:> .*\n)*)((?:.*\n)*)", part).groups()  # type: ignore[union-attr]
-            found.append((typed.replace("\n> ", "\n").rstrip("\n"), shown))
-    return found
-
-
 def listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -227,7 +218,7 @@ def test_tutorial_leads_to_a_delivered_event(tmp_path: Path, shell: Shell) -> No
     (tmp_path / "offhook").symlink_to(ROOT)
     [program] = re.findall(r"```python\n# crm\.py\n(.*?)```", page, re.DOTALL)
     (tmp_path / "crm.py").write_text(program)
-    for command, shown in commands(page):
+    for command, shown in samples(page):
         if command == "offhook status":
             wait_until(lambda: all(map(listening, ports.values())), "all servers listen")
         expected = re.compile(".*".join(map(re.escape, shown.strip().split("..."))), re.DOTALL)

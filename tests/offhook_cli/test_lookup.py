@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import Configure
 from tests.offhook_cli.conftest import Offhook
+from tests.offhook_cli.samples import lines, sample
 
 THREE = """
 [lookups.staff]
@@ -37,6 +38,8 @@ def test_each_lookup_is_shown_with_its_result(three: Configure, offhook: Offhook
     assert "customers csv Jane of Acme " in words
     assert "failed: did not answer within 0.1 s" in words
     assert result.exit_code == 1  # one failed
+    shown = sample("lookups.md", "offhook lookup +442079460100")
+    assert lines(shown)[0] == lines(result.stdout)[0] == "lookup use name took"
 
 
 def test_json_has_name_error_and_duration(three: Configure, offhook: Offhook) -> None:

@@ -11,6 +11,7 @@ from offhook_cli import reconcile as command
 from tests.conftest import Configure
 from tests.offhook.sandbox import sandbox
 from tests.offhook_cli.conftest import Offhook
+from tests.offhook_cli.samples import lines, sample
 from tests.workers.reconcile.reconciling import Bench, configuration, recovered_id
 from workers import fold_calls as calls_job
 from workers.reconcile.reconciliation import Reconciliation
@@ -45,6 +46,8 @@ def test_closed_and_recovered_calls_are_counted_and_listed(bench: Bench, offhook
     done = offhook(*RECONCILE, "--since", "2d")
     assert f"main/{recovered_id(lost)}" in done.stdout
     assert done.stdout.endswith("main: 3 calls on the PBX, 2 here; 1 closed, 1 recovered.\n")
+    shown = lines(sample("calls.md", "offhook calls reconcile --since 2d"))
+    assert (shown[0], shown[-1]) == (lines(done.stdout)[0], lines(done.stdout)[-1])
     bench.keep()
     again = offhook(*RECONCILE, "--since", "2d")
     assert again.stdout == "main: 3 calls on the PBX, 3 here; 0 closed, 0 recovered.\n"

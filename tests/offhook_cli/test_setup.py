@@ -17,6 +17,7 @@ from offhook.inbox.keys import EXTENSIONS
 from tests.conftest import SECRET, Configure
 from tests.offhook.sandbox import Sandbox, sandbox
 from tests.offhook_cli.conftest import Offhook
+from tests.offhook_cli.samples import sample
 from tests.unifiedapi.serving import serve
 from unifiedapi.client import UnifiedApi
 from unifiedapi.resources import EventMethod, EventStatus
@@ -95,6 +96,12 @@ def test_plan_is_shown_confirmed_and_registered(setup: Setup, pbx: Sandbox) -> N
         assert event.method is EventMethod.POST
         assert event.status is EventStatus.ENABLED
         assert event.note == "offhook:main"
+
+
+def test_setup_page_shows_the_output(setup: Setup) -> None:
+    printed = setup("0003*210", "0003*400", input="y\n").output.strip()
+    shown = sample("setup.md", "offhook setup '0003*210' '0003*400'").strip()
+    assert [line.rstrip() for line in printed.splitlines()] == shown.splitlines()
 
 
 def test_declining_changes_nothing(setup: Setup, pbx: Sandbox) -> None:
@@ -553,7 +560,7 @@ def test_check_finds_changes_on_the_pbx(
     monkeypatch.setattr("offhook_cli.setup.inspect.reachability_problem", nothing)
     ok(setup("0003*210", "0003*211", "--yes"))
     pbx.requests.clear()
-    assert "2 extensions up to date." in ok(setup("check"))
+    assert ok(setup("check")) == sample("setup.md", "offhook setup check")
     pbx.store.remove_events("0003*211", {pbx.store.events("0003*211")[0].id})
     result = setup("check")
     assert result.exit_code == 1
