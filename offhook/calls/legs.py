@@ -59,6 +59,11 @@ class FoldedLeg:
         began, ended = self.rang is None or self.rang <= at + slack, self.ended
         return began and (ended is None or at <= ended + slack)
 
+    def outside(self, at: int) -> int:
+        """Return the microseconds between this moment and the leg; 0 if it is within."""
+        before = 0 if self.rang is None else self.rang - at
+        return max(0, before, 0 if self.ended is None else at - self.ended)
+
     def calls(self, extension: str) -> bool:
         """Return whether the leg calls this extension, by its long or its short number."""
         words = self.part.words
@@ -146,7 +151,7 @@ def _put_answer(legs: list[FoldedLeg], part: PartFacts, answer: int) -> None:
         or [leg for leg in free if leg.spans(answer, 0)]
     )
     if likely:
-        leg = max(likely, key=lambda leg: (leg.spans(answer, 0), leg.begin))
+        leg = min(likely, key=lambda leg: (leg.outside(answer), -leg.begin))
         leg.answered = answer
     elif not any(leg.answered is not None for leg in around):  # else a repeat
         legs.append(FoldedLeg(part, answered=answer))
