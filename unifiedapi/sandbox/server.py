@@ -24,7 +24,7 @@ from starlette.types import Lifespan, Receive, Scope, Send
 from unifiedapi.sandbox.openapi import describe
 from unifiedapi.sandbox.refusal import Refused
 from unifiedapi.sandbox.services import answer
-from unifiedapi.sandbox.services.request import ApiRequest
+from unifiedapi.sandbox.services.api_request import ApiRequest
 from unifiedapi.sandbox.store import Store, User
 
 MAX_BODY = 65536  # bytes; not documented

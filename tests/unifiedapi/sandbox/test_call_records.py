@@ -25,7 +25,7 @@ from unifiedapi.sandbox.refusal import Refused
 from unifiedapi.sandbox.scenarios import Callback, Scenario, ScriptedCall, make_call
 from unifiedapi.sandbox.server import create_sandbox
 from unifiedapi.sandbox.services import answer
-from unifiedapi.sandbox.services.request import ApiRequest
+from unifiedapi.sandbox.services.api_request import ApiRequest
 from unifiedapi.sandbox.store import EXAMPLE, Contents, Store
 
 TOKEN = BearerToken("sandbox-token")

@@ -17,7 +17,7 @@ from unifiedapi.sandbox.pbx import Drop
 from unifiedapi.sandbox.scenarios import Callback, Scenario, make_call
 from unifiedapi.sandbox.scenarios import ScriptedCall as PlacedCall
 from unifiedapi.sandbox.services import answer
-from unifiedapi.sandbox.services.request import ApiRequest as Request
+from unifiedapi.sandbox.services.api_request import ApiRequest as Request
 from unifiedapi.sandbox.store import Store
 from workers.reconcile.matching import ENOUGH, SLACK, Recorded, events, match, read
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from unifiedapi.sandbox.refusal import Refused
 from unifiedapi.sandbox.services import cdr, phone_call_events, presence, queue_agents
-from unifiedapi.sandbox.services.request import ApiRequest
+from unifiedapi.sandbox.services.api_request import ApiRequest
 from unifiedapi.sandbox.store import Store
 
 

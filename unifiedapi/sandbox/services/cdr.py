@@ -8,7 +8,7 @@ from unifiedapi.resources import Disposition, Flow
 from unifiedapi.sandbox.call_records import RecordedLeg, StoredRecord
 from unifiedapi.sandbox.collection import RECORDS, Entry, Query, page_of, read_query, select
 from unifiedapi.sandbox.refusal import Refused
-from unifiedapi.sandbox.services.request import (
+from unifiedapi.sandbox.services.api_request import (
     ApiRequest,
     acting_user,
     manages,

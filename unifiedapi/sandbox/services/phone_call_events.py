@@ -9,7 +9,7 @@ import msgspec
 from unifiedapi.resources import EventMethod, EventStatus, EventType, PhoneCallEvent
 from unifiedapi.sandbox.collection import EVENTS, Entry
 from unifiedapi.sandbox.refusal import Refused
-from unifiedapi.sandbox.services.request import (
+from unifiedapi.sandbox.services.api_request import (
     ApiRequest,
     extension_of,
     matching,

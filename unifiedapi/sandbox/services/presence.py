@@ -2,7 +2,7 @@
 
 from unifiedapi.sandbox.collection import PRESENCE, Entry
 from unifiedapi.sandbox.refusal import Refused
-from unifiedapi.sandbox.services.request import (
+from unifiedapi.sandbox.services.api_request import (
     ApiRequest,
     acting_user,
     extension_of,

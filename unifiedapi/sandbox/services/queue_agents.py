@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from unifiedapi.resources import AgentStatus
 from unifiedapi.sandbox.collection import AGENTS, Entry
 from unifiedapi.sandbox.refusal import Refused
-from unifiedapi.sandbox.services.request import ApiRequest, extension_of, member
+from unifiedapi.sandbox.services.api_request import ApiRequest, extension_of, member
 from unifiedapi.sandbox.store import Agent, Extension, ExtensionKind, Store
 
 
