@@ -41,16 +41,16 @@ def work(
     handlers = handler or []
     _check(settings, handlers)
     logs.log_to_stderr()
-    beyond = supervisor.left_over(settings)
+    beyond = supervisor.leftover_partitions(settings)
     if beyond:
         log.warning(
             "`partitions` was lowered to %s; events still waiting in %s are delivered, too",
             settings.partitions,
             counted(len(beyond), "partition"),
         )
-    needed = supervisor.needed(settings, beyond)
-    names = supervisor.of_handlers(settings, handlers, beyond) if handlers else needed
-    members = supervisor.Crew(settings, names)
+    needed = supervisor.required_processes(settings, beyond)
+    names = supervisor.required_processes(settings, beyond, handlers)
+    members = supervisor.Supervisor(settings, names)
     log_risks(settings)
     _warn_unknown_pbxs(settings)
     note(_plan(names, needed))

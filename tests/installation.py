@@ -83,7 +83,7 @@ class Installation:
         self.log = folder / "log"
         self._processes: list[subprocess.Popen[bytes]] = []
         self.receiver = self.start_receiver()
-        self.crew = self.start_crew()
+        self.supervisor = self.start_supervisor()
 
     @classmethod
     @contextlib.contextmanager
@@ -106,7 +106,7 @@ class Installation:
     def start_receiver(self) -> subprocess.Popen[bytes]:
         return self._start("serve", "--port", str(self.port))
 
-    def start_crew(self) -> subprocess.Popen[bytes]:
+    def start_supervisor(self) -> subprocess.Popen[bytes]:
         return self._start("work")
 
     def is_ready(self) -> bool:
@@ -123,11 +123,11 @@ class Installation:
 
     def work_horses(self) -> list[int]:
         """Return the processes that run jobs: grandchildren of the supervisor."""
-        return [pid for child in children(self.crew.pid) for pid in children(child)]
+        return [pid for child in children(self.supervisor.pid) for pid in children(child)]
 
     def workers(self) -> list[int]:
         """Return the processes that listen to queues, and the scheduler."""
-        return children(self.crew.pid)
+        return children(self.supervisor.pid)
 
     def scheduler(self) -> int:
         """Return the process that sends due redeliveries; its pid is in the locks that it holds."""

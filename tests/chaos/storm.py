@@ -127,20 +127,20 @@ def kill_scheduler(offhook: Installation, dice: Random) -> None:
     _send(signal.SIGKILL, offhook.scheduler())
 
 
-def kill_crew(offhook: Installation, dice: Random) -> None:
-    offhook.crew.kill()
-    offhook.crew.wait()
-    offhook.crew = offhook.start_crew()
+def kill_supervisor(offhook: Installation, dice: Random) -> None:
+    offhook.supervisor.kill()
+    offhook.supervisor.wait()
+    offhook.supervisor = offhook.start_supervisor()
 
 
 def kill_everybody(offhook: Installation, dice: Random) -> None:
-    """The crew and all below it, as when a machine or a container ends."""
-    family = [*offhook.work_horses(), *offhook.workers(), offhook.crew.pid]
-    offhook.crew.send_signal(signal.SIGSTOP)  # it must not start others meanwhile
+    """The supervisor and all below it, as when a machine or a container ends."""
+    family = [*offhook.work_horses(), *offhook.workers(), offhook.supervisor.pid]
+    offhook.supervisor.send_signal(signal.SIGSTOP)  # it must not start others meanwhile
     for pid in family:
         _send(signal.SIGKILL, pid)
-    offhook.crew.wait()
-    offhook.crew = offhook.start_crew()
+    offhook.supervisor.wait()
+    offhook.supervisor = offhook.start_supervisor()
 
 
 def kill_server(offhook: Installation, dice: Random) -> None:
@@ -165,8 +165,8 @@ def stall_scheduler(offhook: Installation, dice: Random) -> None:
     _stall(offhook.scheduler(), dice)
 
 
-def stall_crew(offhook: Installation, dice: Random) -> None:
-    _stall(offhook.crew.pid, dice)
+def stall_supervisor(offhook: Installation, dice: Random) -> None:
+    _stall(offhook.supervisor.pid, dice)
 
 
 def stall_server(offhook: Installation, dice: Random) -> None:
@@ -194,14 +194,14 @@ FAULTS: dict[str, Fault] = {
         kill_worker,
         kill_all_workers,
         kill_scheduler,
-        kill_crew,
+        kill_supervisor,
         kill_everybody,
         kill_server,
         stall_receiver,
         stall_work_horse,
         stall_worker,
         stall_scheduler,
-        stall_crew,
+        stall_supervisor,
         stall_server,
         flush_scripts,
         kill_connections,

@@ -28,12 +28,12 @@ def test_a_full_server_refuses_nothing_and_is_emptied_again(tmp_path: Path) -> N
                 client.rpush("ballast", "x" * 100_000)  # so that some thousand events fill it
         warm = offhook.load(10, name="warm")
         offhook.wait_for_all(warm, NAMES)
-        offhook.crew.send_signal(signal.SIGTERM)  # nobody empties it now
-        offhook.crew.wait(30)
+        offhook.supervisor.send_signal(signal.SIGTERM)  # nobody empties it now
+        offhook.supervisor.wait(30)
         outcome = offhook.load(18_000)
         assert (outcome.count, outcome.refused) == (18_000, 0)
         assert _in_journal(offhook) > 200_000
-        offhook.crew = offhook.start_crew()
+        offhook.supervisor = offhook.start_supervisor()
         outcome.accepted |= warm.accepted
         offhook.wait_for_all(outcome, NAMES, seconds=120)
         for name in NAMES:

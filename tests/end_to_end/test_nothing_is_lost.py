@@ -70,9 +70,9 @@ def test_a_deploy_in_the_middle_loses_nothing(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
 
         def deploy() -> None:
-            offhook.crew.send_signal(signal.SIGTERM)
-            assert offhook.crew.wait(30) == 0
-            offhook.crew = offhook.start_crew()
+            offhook.supervisor.send_signal(signal.SIGTERM)
+            assert offhook.supervisor.wait(30) == 0
+            offhook.supervisor = offhook.start_supervisor()
 
         outcome = during(lambda: offhook.load(10_000), deploy, when=1.5)
         offhook.wait_for_all(outcome, NAMES)
@@ -87,9 +87,11 @@ def test_when_it_stops_no_process_is_left(tmp_path: Path) -> None:
         offhook.wait_for_all(outcome, NAMES)
         family = [*offhook.workers(), *offhook.work_horses()]
         assert len(family) > len(NAMES)
-        offhook.crew.kill()  # even so: the kernel tells the children
-        offhook.crew.wait()
-        wait_until(lambda: not any(map(_is_running, family)), "the crew's children have ended")
+        offhook.supervisor.kill()  # even so: the kernel tells the children
+        offhook.supervisor.wait()
+        wait_until(
+            lambda: not any(map(_is_running, family)), "the supervisor's children have ended"
+        )
 
 
 def _is_running(pid: int) -> bool:

@@ -182,7 +182,7 @@ def test_running_workers_report_a_configuration_that_became_faulty(
         event = sample_event()
         queues.wake(client, "crm", 0)
         queues.redeliver(client, "crm", event, delay=0)
-        because = "failed, it is tried again: handlers.crm.use: no handler is called 'no_such'"
+        because = "failed, will retry: handlers.crm.use: no handler is called 'no_such'"
         for job in ("dispatch crm/0", f"redeliver dial-in of call {event.call} to crm"):
             wait_until(lambda line=f"{job} {because}": line in log.read_text(), f"{job} says why")  # type: ignore[misc]
 

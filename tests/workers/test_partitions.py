@@ -37,14 +37,14 @@ def test_nothing_is_left_where_nobody_looks_any_more(
     with Installation.running(tmp_path, HANDLERS, partitions=before) as offhook:
         parked = offhook.load(8, per_call=2, name="parked")
         wait_until(lambda: _lanes(offhook) == 4, "some wait for a redelivery")
-        offhook.crew.send_signal(signal.SIGTERM)
-        assert offhook.crew.wait(30) == 0
+        offhook.supervisor.send_signal(signal.SIGTERM)
+        assert offhook.supervisor.wait(30) == 0
         unread = offhook.load(400, name="unread")
         offhook.receiver.send_signal(signal.SIGTERM)
         offhook.receiver.wait(30)
         config = offhook.folder / "offhook.toml"
         config.write_text(re.sub(r"partitions = \d", f"partitions = {after}", config.read_text()))
-        offhook.receiver, offhook.crew = offhook.start_receiver(), offhook.start_crew()
+        offhook.receiver, offhook.supervisor = offhook.start_receiver(), offhook.start_supervisor()
         wait_until(offhook.is_ready, "the receiver is ready again")
         later = offhook.load(100, name="later")
         outcome = Outcome()
@@ -97,11 +97,12 @@ def test_what_nobody_serves_is_told(
 
     bench = Bench(redis_url, Path())
     asyncio.run(go())
-    assert supervisor.left_over(load_settings()) == [5]
+    assert supervisor.leftover_partitions(load_settings()) == [5]
     told = [line for line in caplog.messages if "that nobody delivers" in line]
     assert len(told) == 1
     assert told[0].startswith(
         "partition 5, from before `partitions` was lowered, has events for crm"
     )
-    assert queues.dispatch_queue("crm", 5) in supervisor.needed(load_settings(), [5])
-    assert queues.dispatch_queue("crm", 5) in supervisor.of_handlers(load_settings(), ["crm"], [5])
+    for handlers in ([], ["crm"]):
+        processes = supervisor.required_processes(load_settings(), [5], handlers)
+        assert queues.dispatch_queue("crm", 5) in processes
