@@ -1,1 +1,1 @@
-"""The web process: takes callbacks, answers fast, does no work."""
+"""The web process that accepts callbacks. It stores each event, responds, and does nothing else."""

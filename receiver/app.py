@@ -1,4 +1,4 @@
-"""`create_app()`: the receiver's routes, which error is which status, start and stop."""
+"""`create_app()`: the receiver's routes, error responses, startup and shutdown."""
 
 import asyncio
 import gc
@@ -23,15 +23,15 @@ from offhook.tasks import end
 from receiver.callback import header
 from receiver.event_store import EventStore
 from receiver.group_commit import GroupCommit
-from receiver.request import NOT_FOUND, Callbacks, Exchange, error_body
+from receiver.request import NOT_FOUND, Callbacks, RequestCycle, error_body
 
 log = logging.getLogger("offhook.receiver")
 
-START_WAIT = 0.2  # seconds that the start waits for Redis, before it goes on with the journal
+START_WAIT = 0.2  # seconds to wait for Redis at startup before serving with the journal alone
 
 
 class Receiver:
-    """What the routes share. Built before the start, connected while the app runs."""
+    """What the routes share. Connects while the app runs, not when it is built."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -49,7 +49,7 @@ class Receiver:
 
 
 class CallbackEndpoint:
-    """The callback URL as an ASGI app: for servers that know nothing of an `Exchange`."""
+    """The callback URL as an ASGI app, for servers other than `BoundedHttp`."""
 
     def __init__(self, callbacks: Callbacks) -> None:
         self._callbacks = callbacks
@@ -58,36 +58,36 @@ class CallbackEndpoint:
         if scope["type"] != "http":
             await not_found(scope, receive, send)
             return
-        answered: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        response: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
 
-        def answer(exchange: Exchange, status: int, body: bytes) -> None:
-            if not answered.done():  # cancelled, when the server has given up on the client
-                answered.set_result((status, body))
+        def respond(cycle: RequestCycle, status: int, body: bytes) -> None:
+            if not response.done():  # cancelled when the server gives up on the client
+                response.set_result((status, body))
 
-        exchange = Exchange(
+        cycle = RequestCycle(
             self._callbacks,
             method=scope["method"],
             path=scope["path"],
             query=scope["query_string"],
             content_type=header(scope["headers"], b"content-type"),
-            answer=answer,
-            go_on=lambda: None,
+            respond=respond,
+            send_continue=lambda: None,
             keep_alive=True,
         )
-        exchange.begin()
+        cycle.begin()
         try:
             async with asyncio.timeout(self._callbacks.settings.read_timeout):
-                while exchange.more_body and not exchange.busy:
+                while cycle.more_body and not cycle.busy:
                     message = await receive()
-                    exchange.disconnected = message["type"] == "http.disconnect"
-                    exchange.body += message.get("body", b"")
-                    exchange.more_body = message.get("more_body", exchange.disconnected)
-                    exchange.set()
+                    cycle.disconnected = message["type"] == "http.disconnect"
+                    cycle.body += message.get("body", b"")
+                    cycle.more_body = message.get("more_body", cycle.disconnected)
+                    cycle.set()
         except TimeoutError:
-            exchange.too_late()
-        if not exchange.disconnected:
-            status, body = await answered
-            close = [] if exchange.keep_alive else [(b"connection", b"close")]
+            cycle.time_out()
+        if not cycle.disconnected:
+            status, body = await response
+            close = [] if cycle.keep_alive else [(b"connection", b"close")]
             allow = [(b"allow", b"GET, POST")] if status == 405 else []
             await _send_json(send, status, body, allow + close)
 
@@ -100,25 +100,24 @@ async def _send_json(send: Send, status: int, body: bytes, more: list[tuple[byte
 
 
 async def live(request: Request) -> Response:
-    """The process answers."""
+    """Report that the process responds."""
     return JSONResponse({"status": "live"})
 
 
 async def ready(request: Request) -> Response:
-    """Events can be taken: by the inbox or by the journal. If not, what is in the way."""
-    receiver: Receiver = request.app.state.receiver
-    store = receiver.store
-    if not store.takes_directly and store.fault:
-        problems = [f"redis: {store.trouble}", store.fault]
+    """Report whether the inbox or the journal accepts events, and if not, why."""
+    store: EventStore = request.app.state.receiver.store
+    if not store.takes_directly and store.journal_fault:
+        problems = [f"redis: {store.redis_fault}", store.journal_fault]
         return JSONResponse({"status": "not ready", "problems": problems}, status_code=503)
     notes = []
     if not store.takes_directly:
-        notes.append(f"redis: {store.trouble or 'connecting, or emptying the journal into it'}")
+        notes.append(f"redis: {store.redis_fault or 'connecting, or draining the journal'}")
     return JSONResponse({"status": "ready", "journal": store.journal_size, "notes": notes})
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """The answer for every URL that is none of ours."""
+    """Refuse a URL that no route matches."""
     if scope["type"] == "http":
         await _send_json(send, 404, NOT_FOUND, [(b"connection", b"close")])
     else:  # a web socket
@@ -126,7 +125,7 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def http_error(request: Request, error: Exception) -> Response:
-    """What Starlette refuses by itself, in the same form as our own refusals."""
+    """Give Starlette's own errors the same body as ours."""
     if not isinstance(error, HTTPException):
         raise error
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
@@ -136,7 +135,7 @@ async def http_error(request: Request, error: Exception) -> Response:
 
 
 class _NoSecrets(logging.Filter):
-    """Takes tokens and parameters out of the URLs that uvicorn logs, should it be told to."""
+    """Removes tokens and parameters from the URLs in uvicorn's access log, if that is enabled."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
@@ -173,7 +172,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         deadline = asyncio.get_running_loop().time() + START_WAIT
         while not receiver.store.takes_directly and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.01)
-        # What is there now stays: a collection that looked through it would hold up callbacks.
+        # Keep the collector from scanning these objects while callbacks wait.
         gc.collect()
         gc.freeze()
         try:

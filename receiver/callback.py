@@ -1,4 +1,4 @@
-"""`accept()`: the whole path of one callback, from the bytes of a request to a call event.
+"""`accept()`: from the bytes of a callback to a call event.
 
 VoipNow → **receive** (verify, parse, drop repeats, append, answer) → inbox
 """
@@ -19,13 +19,13 @@ from offhook.errors import RefusedCallback
 from offhook.event import CallEvent
 from offhook.settings import Settings
 
-_SHORT = 100  # characters of what is kept decoded
+_CACHED_LENGTH = 100  # characters; longer values are decoded without the cache
 _KEPT_OF_HEADER = 256  # characters
 _sorting = msgspec.json.Encoder(order="deterministic")
 
 
 class CallbackRequest(msgspec.Struct, frozen=True, gc=False):
-    """A callback as it arrived: the names in its URL, its query and its body. Not its token."""
+    """A callback as it arrived, without its token."""
 
     pbx: str
     extension: str
@@ -37,17 +37,17 @@ class CallbackRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 class NoSuchCallback(Exception):
-    """Not one of our URLs. Nobody learns why."""
+    """Not one of our URLs. The client does not learn why."""
 
 
 def verified(path: str, settings: Settings) -> tuple[str, str, str]:
-    """PBX, extension and event type of a callback URL that was made with our secret.
+    """Return the PBX, extension and event type of a callback URL.
 
     Args:
         path: decoded, from `PREFIX` on.
 
     Raises:
-        NoSuchCallback: it was made with neither our secret nor the previous one.
+        NoSuchCallback: the token matches neither our secret nor the previous one.
     """
     names = path.split("/")
     if len(names) != 6:
@@ -62,10 +62,10 @@ def verified(path: str, settings: Settings) -> tuple[str, str, str]:
 
 
 def accept(request: CallbackRequest, settings: Settings) -> CallEvent:
-    """The call event that a verified callback carries.
+    """Return the call event of a callback whose URL is verified.
 
     Raises:
-        RefusedCallback: it carries none, or breaks a limit.
+        RefusedCallback: it is not a call event, or exceeds a limit.
     """
     if request.method not in ("GET", "POST"):
         raise RefusedCallback(405, "method_not_allowed", "A callback is a GET or a POST.")
@@ -79,13 +79,13 @@ def accept(request: CallbackRequest, settings: Settings) -> CallEvent:
 
 
 def fingerprint(event: CallEvent) -> str:
-    """Equal for two callbacks that say exactly the same, in whatever order."""
+    """Return a digest that is equal for callbacks with equal parameters, in any order."""
     said = (event.pbx, event.extension, event.type, event.parameters)
     return hashlib.blake2b(_sorting.encode(said), digest_size=12).hexdigest()
 
 
 def _parameters(request: CallbackRequest, settings: Settings) -> dict[str, str]:
-    """Query and body together; of a name that comes twice the last wins, as in the PBX's PHP."""
+    """Merge query and body. The last value of a name wins, as in the PBX's PHP."""
     if len(request.query) > settings.max_body or len(request.body) > settings.max_body:
         raise RefusedCallback(
             413, "too_large", f"Query and body may have {settings.max_body} bytes each."
@@ -111,7 +111,7 @@ def _check_limits(pairs: list[tuple[str, str]], size: int, settings: Settings) -
     if len(pairs) > settings.max_parameters:
         raise _too_many(settings.max_parameters)
     longest = settings.max_parameter_length
-    if size <= longest:  # then no part of it is longer
+    if size <= longest:  # so every parameter is short enough
         return
     for name, value in pairs:
         if len(name) > longest or len(value) > longest:
@@ -125,10 +125,10 @@ def _too_many(most: int) -> RefusedCallback:
 
 
 def _urlencoded(data: bytes, most: int) -> list[tuple[str, str]]:
-    """Decode leniently: bad UTF-8 is replaced, empty pairs are passed over.
+    """Decode leniently: replace bad UTF-8 and skip empty pairs.
 
-    No document names the charset; a wrong one must not cost an event. Does what `parse_qsl` does,
-    in a quarter of its time: most names and values have nothing to decode.
+    VoipNow documents no charset, and a wrong one must not cost an event. Takes a quarter of the
+    time of `parse_qsl`, because most names and values have nothing to decode.
     """
     if data.count(b"&") >= most:
         raise _too_many(most)
@@ -143,11 +143,11 @@ def _urlencoded(data: bytes, most: int) -> list[tuple[str, str]]:
 def _unquoted(text: str) -> str:
     if "%" not in text:
         return text
-    return _known(text) if len(text) < _SHORT else unquote(text)
+    return _cached_unquote(text) if len(text) < _CACHED_LENGTH else unquote(text)
 
 
-# Most of what is encoded comes again and again: extensions, names of parameters, of people.
-_known = lru_cache(4096)(unquote)
+# Encoded values repeat: extensions, parameter names, people's names.
+_cached_unquote = lru_cache(4096)(unquote)
 
 
 def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
@@ -173,7 +173,7 @@ def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
         parser.finalize()
     except (FormParserError, ValueError) as error:
         raise RefusedCallback(400, "malformed_body", "The multipart body is malformed.") from error
-    if not complete:  # the parser does not mind that the last part is cut off
+    if not complete:  # the parser accepts a truncated last part
         raise RefusedCallback(400, "malformed_body", "The multipart body ends too early.")
     return pairs
 
@@ -185,10 +185,10 @@ def _text(value: bytes | None) -> str:
 def quarantined(
     request: CallbackRequest, refusal: RefusedCallback, most: int
 ) -> dict[str, str | bytes]:
-    """The refused callback as it is kept for a person to look at: everything but the token.
+    """Return the quarantine entry of a refused callback: everything but the token.
 
     Args:
-        most: bytes kept of the query, and of the body; the rest is cut off.
+        most: maximum bytes of the query, and of the body; the rest is cut off.
     """
     return {
         "code": refusal.code,
@@ -208,7 +208,7 @@ def _storable(text: str) -> str:
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
-    """The value of an HTTP header in an ASGI scope, or an empty string."""
+    """Return the value of a header in an ASGI scope, or an empty string."""
     for key, value in headers:
         if key == name:
             return value.decode("latin-1")

@@ -1,7 +1,7 @@
-"""The store: where an event is safe. The inbox; or the journal, while Redis cannot take events.
+"""The event store: the inbox, or the journal while Redis does not accept events.
 
-Once one batch has gone to the journal all later ones do, until the journal is drained: so the order
-stays, and a Redis that is away costs only the first batch its patience.
+After one batch has gone to the journal, all later ones do until the journal is drained. That keeps
+the order, and only the first batch waits for a Redis that is down.
 """
 
 import asyncio
@@ -24,29 +24,35 @@ from receiver.journal import left_behind, open_journals
 
 log = logging.getLogger("offhook.receiver")
 
-_TRY_EVERY = 0.5  # seconds between two looks for Redis
-_LOOK_EVERY = 10.0  # seconds between two looks for what a dead receiver left behind
-_MOST_MARKS = (
-    500_000  # about 100 MB; beyond that a repeat may pass for an event, while Redis is away
-)
+_RETRY_EVERY = 0.5  # seconds between attempts to reach Redis
+_TAKE_OVER_EVERY = 10.0  # seconds between searches for journals of dead receivers
+_MOST_MARKS = 500_000  # about 100 MB; beyond that, repeats go undetected while Redis is down
 
 
 class EventStore:
-    """Takes batches of events, whatever state Redis is in.
+    """Stores batches of events, whatever state Redis is in.
 
     Args:
         settings: the configuration.
         inbox: where events belong.
-        rq: a blocking client, to call workers with.
+        rq: a blocking client, to wake workers with.
+        take_over_every: seconds between searches for journals of dead receivers.
 
     Raises:
-        ConfigError: the journal's folder cannot be written.
+        ConfigError: the journal's folder is not writable.
     """
 
-    def __init__(self, settings: Settings, inbox: Inbox, rq: Redis) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        inbox: Inbox,
+        rq: Redis,
+        take_over_every: float = _TAKE_OVER_EVERY,
+    ) -> None:
         self._settings = settings
         self._inbox = inbox
         self._rq = rq
+        self._take_over_every = take_over_every
         self._cursors = list(settings.cursors)
         self._writer = new_event_id()
         self._numbers = [0] * inbox.partitions
@@ -56,32 +62,32 @@ class EventStore:
         *self._left_behind, self._journal = open_journals(
             self._folder, settings.journal_size, settings.patience
         )
-        # Who holds it may append to the journal, drain it, or change where events go.
-        self._turn = asyncio.Lock()
+        # Guards the journal and `takes_directly`.
+        self._journal_lock = asyncio.Lock()
         self._wakes: set[asyncio.Task[None]] = set()
-        self.takes_directly = False  # the inbox is there and the journal is empty
+        self.takes_directly = False  # Redis accepts events and the journal is empty
         self._behind = asyncio.Event()
         self._behind.set()
-        self.trouble = ""  # why Redis cannot take events
+        self.redis_fault = ""  # why Redis does not accept events
 
     @property
-    def fault(self) -> str | None:
-        """Why an event could not be stored at all, the last time that was so."""
+    def journal_fault(self) -> str | None:
+        """Why the journal does not accept events, or None."""
         return self._journal.fault
 
     @property
     def journal_size(self) -> int:
-        """The bytes of events that Redis does not have yet."""
+        """Bytes of events that are not in Redis yet."""
         return sum(journal.size for journal in (*self._left_behind, self._journal))
 
     async def put(self, partition: int, events: Sequence[tuple[str, bytes]]) -> set[int]:
         """Return when the events are safe. The caller awaits one put per partition at a time.
 
         Args:
-            events: pairs of a fingerprint, equal for what is a repeat, and the stored event.
+            events: pairs of a fingerprint, equal for repeats, and the stored event.
 
         Returns:
-            The indices of those that are repeats.
+            The indices of the repeats.
 
         Raises:
             InboxUnavailable: they are not safe.
@@ -95,44 +101,44 @@ class EventStore:
             events=[msgspec.Raw(stored) for _, stored in events],
         )
         if not self.takes_directly:
-            async with self._turn:
+            async with self._journal_lock:
                 if not self.takes_directly:  # still
-                    return await self._keep(batch)
+                    return await self._put_in_journal(batch)
         try:
-            return await self._append(batch)
+            return await self._put_in_inbox(batch)
         except InboxUnavailable as error:
-            async with self._turn:
-                self._turn_to_journal(error)
-                # Perhaps only the answer was lost: with the same number it is appended once.
-                return await self._keep(batch)
+            async with self._journal_lock:
+                self._switch_to_journal(error)
+                # If only the response was lost, the batch's number keeps it from being added twice.
+                return await self._put_in_journal(batch)
 
     async def run(self) -> None:
-        """Bring to the inbox what lies in a journal, whenever something does, until cancelled."""
+        """Move events from the journals to the inbox until cancelled."""
         while not asked_to_end():
             try:
                 if not self._left_behind:
-                    async with asyncio.timeout(_LOOK_EVERY):
+                    async with asyncio.timeout(self._take_over_every):
                         await self._behind.wait()
             except TimeoutError:
-                await self._look_for_left_behind()
+                await self._take_over()
                 continue
             try:
                 await self._catch_up()
-            except Exception as error:  # noqa: BLE001 - it is logged, and this must go on
-                self._say(error)
-                if self.fault:
+            except Exception as error:  # noqa: BLE001 - logged; this loop must go on
+                self._report(error)
+                if self.journal_fault:
                     await self._journal.probe()
-                await asyncio.sleep(_TRY_EVERY)
+                await asyncio.sleep(_RETRY_EVERY)
 
     async def close(self) -> None:
-        """Return when nothing is on its way any more. What is in the journal stays there."""
+        """Wait for pending wake-ups and close the journals. Their events stay on disk."""
         for task in list(self._wakes):
             await task
         for journal in (*self._left_behind, self._journal):
             journal.close()
 
-    async def _append(self, batch: Batch) -> set[int]:
-        fresh = self._journaled.fresh(batch.marks)  # of the others Redis does not know
+    async def _put_in_inbox(self, batch: Batch) -> set[int]:
+        fresh = self._journaled.fresh(batch.marks)  # Redis does not know the others
         repeats: set[int] = set()
         if fresh:
             repeats = await self._send(_only(batch, fresh), self._settings.duplicate_window)
@@ -140,22 +146,22 @@ class EventStore:
         self._appended.add(batch.marks[index] for index in taken)
         return set(range(len(batch.marks))) - set(taken)
 
-    async def _keep(self, batch: Batch) -> set[int]:
+    async def _put_in_journal(self, batch: Batch) -> set[int]:
         known = set(self._appended.fresh(batch.marks))
         fresh = [index for index in self._journaled.fresh(batch.marks) if index in known]
         if fresh:
             await self._journal.append(_only(batch, fresh))
-            # Not before: what was not kept is no repeat when it comes again.
+            # Only now: a callback that was not stored is no repeat when it is sent again.
             self._journaled.add(batch.marks[index] for index in fresh)
         return set(range(len(batch.marks))) - set(fresh)
 
-    async def _look_for_left_behind(self) -> None:
-        """Another receiver of this folder may be gone for good, with events in its journal."""
+    async def _take_over(self) -> None:
+        """Adopt the journals of receivers that died and will not restart."""
         limit, patience = self._settings.journal_size, self._settings.patience
         try:
             found = await asyncio.to_thread(left_behind, self._folder, limit, patience)
         except OSError as error:
-            log.error("the journals of other receivers cannot be looked for: %s", error.strerror)
+            log.error("cannot look for journals of dead receivers: %s", error.strerror)
             return
         for journal in found:
             log.warning("taking over %s bytes that a dead receiver left", journal.size)
@@ -164,7 +170,7 @@ class EventStore:
     async def _catch_up(self) -> None:
         async with asyncio.timeout(self._settings.patience):
             await self._inbox.redis.ping()
-        # A handler's cursor must be there before the first event that it should get.
+        # A handler's cursor must exist before the first event it should get.
         for name, start in self._settings.cursors.items():
             await self._inbox.ensure_cursor(name, start)
         waiting = self.journal_size
@@ -174,16 +180,16 @@ class EventStore:
                 self._left_behind.remove(oldest)
                 oldest.close()
         while not self.takes_directly:
-            async with self._turn:  # in turns with what comes in: that cannot outrun this
+            async with self._journal_lock:  # alternates with `put`, which so cannot outrun this
                 self.takes_directly = await self._journal.drain(self._drain)
                 if self.takes_directly:
                     self._behind.clear()
-        if self.trouble or waiting:
-            log.warning("Redis takes events again; %s bytes of the journal are in it", waiting)
-        self.trouble = ""
+        if self.redis_fault or waiting:
+            log.warning("Redis takes events again; moved %s bytes from the journal", waiting)
+        self.redis_fault = ""
 
     async def _drain(self, batch: Batch) -> None:
-        # Its repeats were left out when it came; now marks would tell nothing about when that was.
+        # Repeats were dropped when the batch was journaled; its marks would now expire too late.
         await self._send(batch, duplicate_window=0)
 
     async def _send(self, batch: Batch, duplicate_window: float) -> set[int]:
@@ -193,38 +199,37 @@ class EventStore:
                     batch, self._cursors, duplicate_window, self._settings.patience
                 )
         except TimeoutError as error:
-            raise InboxUnavailable("Redis did not answer in time") from error
+            raise InboxUnavailable("Redis did not respond in time") from error
         if wake:
             task = asyncio.create_task(self._wake(batch.partition, wake))
             self._wakes.add(task)
             task.add_done_callback(self._wakes.discard)
         return repeats
 
-    def _turn_to_journal(self, error: InboxUnavailable) -> None:
+    def _switch_to_journal(self, error: InboxUnavailable) -> None:
         self.takes_directly = False
         self._behind.set()
-        self._say(error)
+        self._report(error)
 
-    def _say(self, error: Exception) -> None:
-        """Log why, once for each reason."""
-        trouble = self._reason(error)
-        if trouble == self.trouble:
+    def _report(self, error: Exception) -> None:
+        """Log why Redis does not accept events, unless that was the last reason logged."""
+        reason = self._reason(error)
+        if reason == self.redis_fault:
             return
-        self.trouble = trouble
+        self.redis_fault = reason
         expected = isinstance(error, (InboxUnavailable, RedisError, OSError))
         log.error(
             "Redis does not take events: %s; events go to the journal until it does",
-            trouble,
+            reason,
             exc_info=None if expected else error,
         )
 
     def _reason(self, error: Exception) -> str:
-        wrapped = isinstance(error, InboxUnavailable) and error.__cause__
-        cause = wrapped or error
+        cause = (isinstance(error, InboxUnavailable) and error.__cause__) or error
         if isinstance(cause, AuthenticationError):
-            return "the server refuses the user name or password of `redis_url`"
+            return "the server rejects the user name or password in `redis_url`"
         if isinstance(cause, TimeoutError):
-            return f"the server did not answer within {self._settings.patience:g} s"
+            return f"the server did not respond within {self._settings.patience:g} s"
         return str(cause) or type(cause).__name__
 
     async def _wake(self, partition: int, handlers: list[str]) -> None:
@@ -232,8 +237,8 @@ class EventStore:
             for handler in handlers:
                 await asyncio.to_thread(queues.wake, self._rq, handler, partition)
         except Exception:
-            # The events are safe; the scheduler's sweep finds within seconds what is not awake.
-            log.exception("calling the workers failed; the sweep will")
+            # The events are safe, and the scheduler wakes idle cursors within seconds.
+            log.exception("cannot wake the workers; the scheduler will")
 
 
 def _only(batch: Batch, indices: Sequence[int]) -> Batch:
@@ -247,14 +252,14 @@ def _only(batch: Batch, indices: Sequence[int]) -> Batch:
 
 
 class _Recent:
-    """The marks of the last seconds, to tell repeats by when Redis cannot."""
+    """The marks of the last seconds, to detect repeats while Redis cannot."""
 
     def __init__(self, window: float) -> None:
         self._window = window
-        self._marks: OrderedDict[str, float] = OrderedDict()  # mark -> until when
+        self._marks: OrderedDict[str, float] = OrderedDict()  # mark -> when it expires
 
     def fresh(self, marks: Sequence[str]) -> list[int]:
-        """The indices of the marks that are no repeat: of one within the window, or before it."""
+        """Return the indices of the marks that repeat neither a recent one nor one before them."""
         if not self._window:
             return list(range(len(marks)))
         self._forget()
@@ -265,10 +270,10 @@ class _Recent:
         return list(first.values())
 
     def add(self, marks: Iterable[str]) -> None:
-        """These came now."""
+        """Remember marks from now on."""
         until = time.monotonic() + self._window
         for mark in marks:
-            self._marks.pop(mark, None)  # the newest are last
+            self._marks.pop(mark, None)  # so that the newest is last
             self._marks[mark] = until
         self._forget()
 

@@ -1,7 +1,7 @@
-"""Group commit: all events that wait for a partition are stored together, then all are answered.
+"""Group commit: events that wait for the same partition are stored in one batch.
 
-While one batch is on its way the next one gathers, so the batches grow with the load and a lone
-event waits for nobody.
+The next batch gathers while one is being stored, so batches grow with the load and a single event
+never waits.
 """
 
 import asyncio
@@ -14,11 +14,10 @@ from offhook.inbox import partition_of
 
 log = logging.getLogger("offhook.receiver")
 
-MAX_BATCH = 500  # events; one run of the script blocks Redis for about 5 ms at most
-
-# More than come while Redis has its patience. Those that wait longer wait for a disk, and most of
-# their callers have given up.
-MOST_WAITING = 50_000  # events of a partition
+MAX_BATCH = 500  # events; one run of the script blocks Redis for at most about 5 ms
+# Maximum events waiting in a partition: more than arrive before a Redis timeout. Past that, the
+# disk hangs and most clients have given up.
+MAX_WAITING = 50_000
 
 Put = Callable[[int, Sequence[tuple[str, bytes]]], Awaitable[set[int]]]
 Done = Callable[[bool | InboxUnavailable], None]
@@ -30,52 +29,34 @@ class GroupCommit:
 
     Args:
         put: stores a batch of one partition, pairs of a fingerprint and a stored event, and returns
-            which of it are repeats.
-        partitions: how many there are.
+            the indices of the repeats.
+        partitions: number of partitions.
+        max_waiting: maximum events waiting in a partition.
     """
 
-    def __init__(self, put: Put, partitions: int) -> None:
+    def __init__(self, put: Put, partitions: int, max_waiting: int = MAX_WAITING) -> None:
         self._put = put
+        self._max_waiting = max_waiting
         self._waiting: list[_Waiting] = [[] for _ in range(partitions)]
         self._running: list[asyncio.Task[None] | None] = [None] * partitions
 
     def submit(self, fingerprint: str, event: CallEvent, done: Done) -> None:
-        """Have the event stored.
+        """Store the event and call `done` with the outcome.
 
         Args:
-            done: called with True when it is; with False when it already was, and this is a
-                repeat; with the reason when it is not.
+            done: called with True when it is stored, False when it is a repeat, or the error.
         """
         partition = partition_of(event, len(self._waiting))
-        if len(self._waiting[partition]) >= MOST_WAITING:
-            done(InboxUnavailable(f"{MOST_WAITING} events wait to be stored already"))
+        if len(self._waiting[partition]) >= self._max_waiting:
+            done(InboxUnavailable(f"{self._max_waiting} events are already waiting to be stored"))
             return
-        # Encoded at once, while the processor has it in its cache: hundreds may wait.
+        # Encoded here, while the event is still in the CPU cache: hundreds may wait.
         self._waiting[partition].append((fingerprint, to_stored(event), done))
         if self._running[partition] is None:
             self._running[partition] = asyncio.create_task(self._run(partition))
 
-    async def append(self, fingerprint: str, event: CallEvent) -> bool:
-        """Return when the event is stored. False: it already was, this is a repeat.
-
-        Raises:
-            InboxUnavailable: it is not.
-        """
-        stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-        def done(outcome: bool | InboxUnavailable) -> None:
-            if stored.done():  # whoever asked has given up
-                return
-            if isinstance(outcome, InboxUnavailable):
-                stored.set_exception(outcome)
-            else:
-                stored.set_result(outcome)
-
-        self.submit(fingerprint, event, done)
-        return await stored
-
     async def close(self) -> None:
-        """Return when nothing is on its way any more."""
+        """Return when no batch is being stored."""
         for running in self._running:
             if running is not None:
                 await running
@@ -84,7 +65,7 @@ class GroupCommit:
         waiting = self._waiting[partition]
         try:
             while waiting:
-                await asyncio.sleep(0)  # whoever has been read meanwhile comes along
+                await asyncio.sleep(0)  # lets requests that were just read join the batch
                 batch = waiting[:MAX_BATCH]
                 del waiting[:MAX_BATCH]
                 await self._store(partition, batch)
@@ -96,7 +77,7 @@ class GroupCommit:
             repeats = await self._put(partition, [(mark, stored) for mark, stored, _ in batch])
         except Exception as error:
             if not isinstance(error, InboxUnavailable):
-                log.exception("storing events failed in a way nobody thought of")
+                log.exception("unexpected error while storing events")
                 error = InboxUnavailable(str(error))
             for _, _, done in batch:
                 _tell(done, error)
@@ -108,5 +89,5 @@ class GroupCommit:
 def _tell(done: Done, outcome: bool | InboxUnavailable) -> None:
     try:
         done(outcome)
-    except Exception:  # the others of the batch wait for their answers
-        log.exception("an answer could not be sent")
+    except Exception:  # must not keep the rest of the batch from its responses
+        log.exception("cannot send a response")

@@ -1,7 +1,7 @@
-"""The journal: the disk, when Redis cannot take events. Batches lie here, fsynced, until it can.
+"""The journal: batches of events, fsynced to disk while Redis does not accept them.
 
-A line is a batch: its checksum and its JSON. What a crash left unfinished at the end was never
-answered 200. A batch has the number that its first try had, so sending it twice appends it once.
+Each line is a batch: its checksum and its JSON. A line that a crash left incomplete was never
+answered 200. A batch keeps the number of its first attempt, so Redis appends it only once.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ log = logging.getLogger("offhook.receiver")
 
 _SUFFIX = ".journal"
 _NAME = re.compile("[0-9a-f]{32}")
-_UNLOCKED = ".new"  # not yet held: nobody may take it for one left behind
-_READ_AT_ONCE = 1 << 19  # bytes; several seconds' worth of callbacks, sent in well under one
+_UNLOCKED = ".new"  # suffix until it is locked, so that no other receiver takes it over
+_READ_AT_ONCE = 1 << 19  # bytes: several seconds of callbacks, sent in well under one second
 _PROBE = b"\0" * 4096
 
 _T = TypeVar("_T")
@@ -37,16 +37,16 @@ _decode = msgspec.json.Decoder(Batch).decode
 
 
 class Journal:
-    """One file of batches, held by one process: appended to, drained from the front, then emptied.
+    """One file of batches, locked by one process: drained from the front, truncated when empty.
 
     Args:
         path: the file.
-        limit: bytes that it may have.
-        patience: seconds that the disk has to answer; then it says that it waits, and goes on
-            waiting.
+        limit: maximum bytes.
+        patience: seconds before a write to a disk that does not respond is reported as a fault. It
+            keeps waiting after that.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process has locked it.
         OSError: it cannot be written.
     """
 
@@ -60,24 +60,19 @@ class Journal:
         except OSError:
             os.close(self._file)
             raise
-        self.size = os.fstat(self._file).st_size  # what lies behind it counts for nothing
+        self.size = os.fstat(self._file).st_size  # bytes beyond it are ignored
         self.fault: str | None = None  # why the last append failed, or what it waits for
         self._drained = 0
-        self._refused = 0  # bytes of the batch that found no room
-        # One thread does all that touches the file: nothing of it overlaps, and what is under way
-        # is finished before the file is closed, even when nobody waits for it any more.
+        self._refused = 0  # bytes of the last batch that was not written
+        # A single thread accesses the file, so operations do not overlap and are finished before
+        # the file is closed, even those whose caller was cancelled.
         self._thread = ThreadPoolExecutor(1, "journal")
 
-    @property
-    def is_empty(self) -> bool:
-        """Is there nothing that Redis does not have?"""
-        return self.size == 0
-
     async def append(self, batch: Batch) -> None:
-        """Return when the batch is on the disk. One at a time.
+        """Return when the batch is on disk. Not for concurrent use.
 
         Raises:
-            InboxUnavailable: it is not: the disk does not take it, or the journal is full.
+            InboxUnavailable: the disk failed or the journal is full.
         """
         line = _line(batch)
         try:
@@ -88,10 +83,10 @@ class Journal:
         self.fault = None
 
     async def drain(self, send: Callable[[Batch], Awaitable[None]]) -> bool:
-        """Send the next batches, in order. True: those were all, and the journal is empty.
+        """Send the next batches in order. Return whether the journal is now empty.
 
         Args:
-            send: raises when the batch was not taken; a later drain goes on with that one.
+            send: raises when it fails; the next drain resumes with that batch.
         """
         for line in await self._in_thread(self._read):
             batch = _parse(line)
@@ -103,8 +98,7 @@ class Journal:
         return await self._in_thread(self._clear)
 
     async def probe(self) -> None:
-        """After a fault: see whether the disk takes something again, and there is room for what
-        found none."""
+        """Clear the fault if the disk works again and has room for the batch that it refused."""
         try:
             await self._in_thread(self._try)
         except OSError as error:
@@ -113,9 +107,9 @@ class Journal:
             self.fault = None
 
     def close(self) -> None:
-        """Let go of the file, and of an empty one for good."""
+        """Close the file, and delete it if it is empty."""
         self._thread.shutdown()
-        if self.is_empty:
+        if not self.size:
             self.path.unlink(missing_ok=True)
         os.close(self._file)
 
@@ -123,12 +117,12 @@ class Journal:
         working = asyncio.get_running_loop().run_in_executor(self._thread, work)
         done, _ = await asyncio.wait([working], timeout=self._patience)
         if not done:
-            # It may still succeed, and its callers be answered; nobody else can be told so.
-            self.fault = f"the journal's disk has not answered for {self._patience:g} s"
-            log.error("%s: callbacks wait for it, and their callers may give up", self.fault)
+            # Keep waiting: the write may still succeed, and a failure now could not be undone.
+            self.fault = f"the journal's disk has not responded for {self._patience:g} s"
+            log.error("%s: callbacks wait for it, and their clients may give up", self.fault)
             await asyncio.wait([working])
             self.fault = None
-            log.warning("the journal's disk answers again")
+            log.warning("the journal's disk responds again")
         return await working
 
     def _append(self, line: bytes) -> None:
@@ -136,7 +130,7 @@ class Journal:
         self.size += len(line)
 
     def _write(self, data: bytes) -> None:
-        """Have the data on the disk, behind all that is there; or fail, and forget it."""
+        """Append the data and sync it to disk, or raise and leave the journal unchanged."""
         if self.size + len(data) > self._limit:
             raise _Full(self._limit)
         try:
@@ -145,7 +139,7 @@ class Journal:
                 written += os.pwrite(self._file, data[written:], self.size + written)
             os.fdatasync(self._file)
         except OSError:
-            with suppress(OSError):  # the next write is at the same place, in any case
+            with suppress(OSError):  # the next write overwrites it anyway
                 os.ftruncate(self._file, self.size)
             raise
 
@@ -156,7 +150,7 @@ class Journal:
         os.ftruncate(self._file, self.size)
 
     def _read(self) -> list[bytes]:
-        """The next whole lines; a part of one at the very end is what a crash left."""
+        """Return the next complete lines. Skip an incomplete one at the end, left by a crash."""
         if self._drained == self.size:
             return []
         data = b""
@@ -164,7 +158,7 @@ class Journal:
             start = self._drained + len(data)
             more = os.pread(self._file, min(_READ_AT_ONCE, self.size - start), start)
             if not more:
-                log.warning("%s ends with a batch that was never finished nor answered", self.path)
+                log.warning("%s ends with an incomplete batch, which was never accepted", self.path)
                 self._drained = self.size
                 return []
             data += more
@@ -177,8 +171,8 @@ class Journal:
         try:
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as f:
                 f.write(line)
-        except OSError as error:  # what it held is lost either way; the others must not wait
-            log.error("the damaged batch could not be kept: %s", error)
+        except OSError as error:  # its events are lost anyway; the others must not wait
+            log.error("cannot keep the damaged batch: %s", error)
 
     def _clear(self) -> bool:
         if self._drained < self.size:
@@ -196,7 +190,7 @@ class _Full(OSError):
 
 
 def left_behind(folder: Path, limit: int, patience: float = 2.0) -> list[Journal]:
-    """The journals of receivers that are gone, the oldest first.
+    """Return the non-empty journals of dead receivers, oldest first.
 
     Raises:
         OSError: the folder or a journal cannot be read or written.
@@ -206,19 +200,19 @@ def left_behind(folder: Path, limit: int, patience: float = 2.0) -> list[Journal
         try:
             journal = Journal(path, limit, patience)
         except BlockingIOError:
-            continue  # a living receiver's
-        if journal.is_empty:
-            journal.close()
-        else:
+            continue  # its receiver is running
+        if journal.size:
             journals.append(journal)
+        else:
+            journal.close()
     return journals
 
 
 def open_journals(folder: Path, limit: int, patience: float = 2.0) -> list[Journal]:
-    """The journals that dead receivers left behind, the oldest first, and at the end a new one.
+    """Return the journals of dead receivers, oldest first, and a new one as the last.
 
     Raises:
-        ConfigError: the folder cannot be written.
+        ConfigError: the folder is not writable.
     """
     try:
         if not folder.exists():
@@ -232,13 +226,13 @@ def open_journals(folder: Path, limit: int, patience: float = 2.0) -> list[Journ
     except OSError as error:
         raise ConfigError(
             f"journal: {error.filename or folder} cannot be written ({error.strerror}): "
-            "name a folder where events can be kept while Redis is away"
+            "name a folder where events can be kept while Redis is down"
         ) from error
     return [*journals, own]
 
 
 def _latest_name(folder: Path) -> str:
-    """A name that sorts behind all that are there, even if the clock was set back since."""
+    """Return a new name that sorts after the existing ones even if the clock was set back."""
     name = new_event_id()
     others = [path.stem for path in folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.stem)]
     latest = max(others, default="")
@@ -251,7 +245,7 @@ def _line(batch: Batch) -> bytes:
 
 
 def _parse(line: bytes) -> Batch | None:
-    """The batch, or None for a damaged one."""
+    """Return the batch, or None if the line is damaged."""
     checksum, _, data = line.rstrip(b"\n").partition(b" ")
     if checksum != b"%08x" % zlib.crc32(data):
         return None
@@ -268,7 +262,7 @@ def _fault(error: OSError) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Have the disk keep the names in it, too."""
+    """Sync the names of the folder's files to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""How uvicorn runs the receiver: no secret in its log, and no request that never ends."""
+"""How uvicorn runs the receiver: without secrets in its log, and with limits for each request."""
 
 import asyncio
 import re
@@ -16,15 +16,15 @@ from uvicorn.protocols.http.httptools_impl import (
 from offhook.callback_url import PREFIX
 from offhook.settings import Settings
 from receiver.callback import header
-from receiver.request import Callbacks, Exchange
+from receiver.request import Callbacks, RequestCycle
 
 _CALLBACKS = f"{PREFIX}/".encode()
-_BESIDE_THE_QUERY = 16_384  # bytes for the path and all headers
+_HEAD_WITHOUT_QUERY = 16_384  # maximum bytes of the path and all headers
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 def server_config(*, host: str, port: int, **more: Any) -> uvicorn.Config:
-    """What to give `uvicorn.Server`; `more` are settings of `uvicorn.Config`."""
+    """Return the configuration for `uvicorn.Server`; `more` goes to `uvicorn.Config`."""
     return uvicorn.Config(
         "receiver.app:create_app",
         factory=True,
@@ -33,20 +33,20 @@ def server_config(*, host: str, port: int, **more: Any) -> uvicorn.Config:
         loop="uvloop",
         http=BoundedHttp,
         log_config=None,
-        access_log=False,  # it would name the URL, and with it the token
+        access_log=False,  # would contain the URL, and with it the token
         server_header=False,
-        proxy_headers=False,  # nobody asks where a request came from
+        proxy_headers=False,  # the client's address is not used
         **more,
     )
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, which by itself waits for ever and keeps headers of any size.
+    """uvicorn's HTTP protocol, with a timeout and a limit for the size of the headers.
 
-    Nor does it take a URL with bytes that should have been percent-encoded. No document says that
-    a PBX encodes a caller's name, so they are encoded here.
+    It also accepts URLs with raw non-ASCII bytes and encodes them: VoipNow's documents do not say
+    that a PBX percent-encodes a caller's name.
 
-    Callbacks become an `Exchange`, all other requests go to the ASGI app.
+    A callback becomes a `RequestCycle`; all other requests go to the ASGI app.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -54,7 +54,7 @@ class BoundedHttp(HttpToolsProtocol):
         settings: Settings = self.app_state["settings"]
         self._callbacks: Callbacks = self.app_state["callbacks"]
         self._timeout = settings.read_timeout
-        self._most = settings.max_body + _BESIDE_THE_QUERY
+        self._most = settings.max_body + _HEAD_WITHOUT_QUERY
         self._in_request_line = True
         self._in_head = False
         self._in_body = False
@@ -63,7 +63,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(self._timeout, self._too_late)
+        self._deadline = self.loop.call_later(self._timeout, self._time_out)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -75,16 +75,15 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = False
         self._in_body = True
         if self.url.startswith(_CALLBACKS) and not self.parser.should_upgrade():
-            self._begin_exchange()
+            self._begin_callback()
         else:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if not isinstance(self.cycle, Exchange):
+        if not isinstance(self.cycle, RequestCycle):
             super().on_body(body)
         elif not self.cycle.busy:
-            # uvicorn would stop reading at 64 KiB, until somebody asks for what it has; an
-            # `Exchange` is told of all, and refuses what is too much.
+            # uvicorn would pause reading at 64 KiB; a `RequestCycle` enforces the limit itself.
             self.cycle.body += body
             self.cycle.set()
 
@@ -108,58 +107,58 @@ class BoundedHttp(HttpToolsProtocol):
             self._forget_deadline()
             return
         if self._deadline is None:
-            self._deadline = self.loop.call_later(self._timeout, self._too_late)
+            self._deadline = self.loop.call_later(self._timeout, self._time_out)
 
     def _waits_for_a_request(self) -> bool:
-        """Has none begun, and does uvicorn not wait for it either? Empty lines are not one."""
+        """Return whether no request has begun and uvicorn's keep-alive timeout does not run."""
         last: RequestResponseCycle | None = self.cycle
         return last is None or (last.response_complete and self.timeout_keep_alive_task is None)
 
-    def _begin_exchange(self) -> None:
+    def _begin_callback(self) -> None:
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
         earlier: RequestResponseCycle | None = self.cycle
-        exchange = Exchange(
+        cycle = RequestCycle(
             self._callbacks,
             method=self.parser.get_method().decode("ascii"),
             path=unquote(path) if "%" in path else path,
             query=url.query or b"",
             content_type=header(self.headers, b"content-type"),
-            answer=self._answer,
-            go_on=self._go_on if self.expect_100_continue else _already,
+            respond=self._respond,
+            send_continue=self._send_continue if self.expect_100_continue else lambda: None,
             keep_alive=self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
         )
-        self.cycle = exchange  # type: ignore[assignment]
+        self.cycle = cycle  # type: ignore[assignment]
         if earlier is None or earlier.response_complete:
-            exchange.begin()
-        else:  # as uvicorn does it: read on when those before are answered
+            cycle.begin()
+        else:  # as uvicorn does it: resume reading after the earlier responses
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        if isinstance(cycle, Exchange):
+        if isinstance(cycle, RequestCycle):
             cycle.begin()
         else:
             super()._start_asgi_task(cycle, app)
 
-    def _go_on(self) -> None:
+    def _send_continue(self) -> None:
         self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _answer(self, exchange: Exchange, status: int, body: bytes) -> None:
+    def _respond(self, cycle: RequestCycle, status: int, body: bytes) -> None:
         head = [STATUS_LINE[status]]
         for name, value in self.server_state.default_headers:
             head += (name, b": ", value, b"\r\n")
         head.append(b"content-length: %d\r\ncontent-type: application/json\r\n" % len(body))
         if status == 405:
             head.append(b"allow: GET, POST\r\n")
-        if not exchange.keep_alive:
+        if not cycle.keep_alive:
             head.append(b"connection: close\r\n")
         head.append(b"\r\n")
-        if exchange.method != "HEAD":
+        if cycle.method != "HEAD":
             head.append(body)
         self.transport.write(b"".join(head))
-        # Nobody gets another answer who does not read those that he has.
-        if not exchange.keep_alive or self.flow.write_paused:
+        # Close clients that do not read their responses.
+        if not cycle.keep_alive or self.flow.write_paused:
             self.transport.close()
         self.on_response_complete()
 
@@ -172,10 +171,10 @@ class BoundedHttp(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _too_late(self) -> None:
+    def _time_out(self) -> None:
         self._deadline = None
-        if self._in_body and isinstance(self.cycle, Exchange):
-            self.cycle.too_late()
+        if self._in_body and isinstance(self.cycle, RequestCycle):
+            self.cycle.time_out()
         elif self._in_head or self._in_body:
             self._refuse(b"408 Request Timeout", b"read_timeout")
         elif not self.transport.is_closing():
@@ -184,7 +183,7 @@ class BoundedHttp(HttpToolsProtocol):
     def _refuse(self, status: bytes, code: bytes) -> None:
         if self.transport.is_closing():
             return
-        # Whoever is asked for an answer before this one must give it first.
+        # Responses to earlier requests on the connection come first.
         last: RequestResponseCycle | None = self.cycle
         if self._in_body:
             free = not self.pipeline and not self.cycle.response_started
@@ -197,10 +196,6 @@ class BoundedHttp(HttpToolsProtocol):
                 b"connection: close\r\n\r\n%s" % (status, len(body), body)
             )
         self.transport.close()
-
-
-def _already() -> None:
-    """The client sends the body without being asked."""
 
 
 def _with_ascii_request_line(data: bytes) -> bytes:

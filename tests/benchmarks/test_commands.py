@@ -12,7 +12,7 @@ from offhook.settings import load_settings
 from receiver.group_commit import MAX_BATCH
 from tests.conftest import Configure
 from tests.events import event
-from tests.receiver.storing import storing, until
+from tests.receiver.storing import append, storing, until
 from workers import dispatch
 
 
@@ -30,9 +30,9 @@ async def test_events_accepted_together_share_one_round_trip(
 
     async with storing(redis_url) as (store, commit):
         await until(lambda: store.takes_directly)
-        await commit.append("first", event("first"))  # loads the script
+        await append(commit, "first", event("first"))  # loads the script
         before = commands(redis_url)
-        await asyncio.gather(*(commit.append(one.id, one) for one in sent))
+        await asyncio.gather(*(append(commit, one.id, one) for one in sent))
         ran = run_since(redis_url, before)
     assert ran["evalsha"] == 2
     assert ran["xadd"] == len(sent)

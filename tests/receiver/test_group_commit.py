@@ -1,19 +1,21 @@
-"""Group commit: one put for many, in order, and an answer of its own for each."""
+"""Group commit: one batch for many events, in order, and an outcome for each."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
 from offhook.errors import InboxUnavailable
 from offhook.event import CallEvent, from_stored
 from offhook.inbox import partition_of
-from receiver.group_commit import MAX_BATCH, GroupCommit
+from receiver.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
 from tests.events import event
+from tests.receiver.storing import append
 
 
 class Recorder:
-    """Keeps what it is given, and knows a repeat when it sees one."""
+    """Records the batches and detects repeats."""
 
     def __init__(self, partitions: int) -> None:
         self.stored: list[list[CallEvent]] = [[] for _ in range(partitions)]
@@ -43,152 +45,136 @@ class Recorder:
         return repeats
 
 
-def run(
-    story: Callable[[GroupCommit, Recorder], Awaitable[None]], partitions: int = 1
-) -> list[list[CallEvent]]:
-    """Tell the story; what was stored, by partition."""
-
-    async def main() -> list[list[CallEvent]]:
-        recorder = Recorder(partitions)
-        commit = GroupCommit(recorder.put, partitions)
-        await story(commit, recorder)
-        await commit.close()
-        return recorder.stored
-
-    return asyncio.run(main())
+@asynccontextmanager
+async def committing(
+    partitions: int = 1, max_waiting: int = MAX_WAITING
+) -> AsyncIterator[tuple[GroupCommit, Recorder]]:
+    recorder = Recorder(partitions)
+    commit = GroupCommit(recorder.put, partitions, max_waiting)
+    yield commit, recorder
+    await commit.close()
 
 
-def test_events_that_wait_together_are_put_together() -> None:
+async def test_waiting_events_are_stored_in_one_batch() -> None:
     sent = [event(f"call-{n % 7}", n) for n in range(200)]
 
-    async def story(commit: GroupCommit, recorder: Recorder) -> None:
+    async with committing() as (commit, recorder):
         recorder.hold = asyncio.Event()
-        first = asyncio.create_task(commit.append("first", sent[0]))
+        first = asyncio.create_task(append(commit, "first", sent[0]))
         await asyncio.sleep(0.01)
-        others = [asyncio.create_task(commit.append(one.id, one)) for one in sent[1:]]
+        others = [asyncio.create_task(append(commit, one.id, one)) for one in sent[1:]]
         await asyncio.sleep(0.01)
         assert not first.done()
         recorder.hold.set()
         assert await asyncio.gather(first, *others) == [True] * 200
         assert recorder.batches == [1, 199]
+    assert recorder.stored == [sent]
 
-    assert run(story) == [sent]
 
-
-def test_a_crowd_is_put_in_order_and_in_batches_of_bounded_size() -> None:
+async def test_batches_keep_order_and_have_a_maximum_size() -> None:
     sent = [event("call", n) for n in range(MAX_BATCH * 2 + 1)]
 
-    async def story(commit: GroupCommit, recorder: Recorder) -> None:
-        await asyncio.gather(*(commit.append(one.id, one) for one in sent))
+    async with committing() as (commit, recorder):
+        await asyncio.gather(*(append(commit, one.id, one) for one in sent))
         assert recorder.batches == [MAX_BATCH, MAX_BATCH, 1]
+    assert recorder.stored == [sent]
 
-    assert run(story) == [sent]
 
-
-def test_each_gets_its_own_answer() -> None:
+async def test_each_event_gets_its_own_outcome() -> None:
     sent = [event("call", n) for n in range(50)]
 
-    async def story(commit: GroupCommit, recorder: Recorder) -> None:
+    async with committing() as (commit, recorder):
         marks = [str(n // 2) for n in range(50)]
-        answers = await asyncio.gather(*map(commit.append, marks, sent))
+        answers = await asyncio.gather(
+            *(append(commit, *each) for each in zip(marks, sent, strict=True))
+        )
         assert answers == [True, False] * 25
         assert len(recorder.batches) == 1
+    assert recorder.stored == [sent[::2]]
 
-    assert run(story) == [sent[::2]]
 
-
-def test_a_batch_that_fails_is_accepted_for_none_and_the_next_one_is_taken() -> None:
-    async def story(commit: GroupCommit, recorder: Recorder) -> None:
+async def test_failed_batch_fails_all_its_events_but_not_the_next_batch() -> None:
+    async with committing() as (commit, recorder):
         recorder.error = InboxUnavailable("not now")
         failed = await asyncio.gather(
-            *(commit.append(str(n), event("call", n)) for n in range(20)), return_exceptions=True
+            *(append(commit, str(n), event("call", n)) for n in range(20)), return_exceptions=True
         )
         assert len(recorder.batches) == 1
         assert [type(answer) for answer in failed] == [InboxUnavailable] * 20
         recorder.error = None
-        assert await commit.append("0", event("call", 0)) is True
+        assert await append(commit, "0", event("call", 0)) is True
+    assert len(recorder.stored[0]) == 1
 
-    assert len(run(story)[0]) == 1
 
-
-def test_a_bug_in_storing_is_no_acceptance(caplog: pytest.LogCaptureFixture) -> None:
-    async def story(commit: GroupCommit, recorder: Recorder) -> None:
-        recorder.error = KeyError("who would have thought")
+async def test_unexpected_error_is_not_an_acceptance(caplog: pytest.LogCaptureFixture) -> None:
+    async with committing() as (commit, recorder):
+        recorder.error = KeyError("a bug")
         with pytest.raises(InboxUnavailable):
-            await commit.append("mark", event())
-
-    run(story)
-    assert "nobody thought of" in caplog.text
+            await append(commit, "mark", event())
+    assert "unexpected error while storing events" in caplog.text
 
 
-def test_a_caller_that_gave_up_disturbs_no_other() -> None:
-    async def story(commit: GroupCommit, recorder: Recorder) -> None:
+async def test_cancelled_request_does_not_affect_others() -> None:
+    async with committing() as (commit, recorder):
         recorder.hold = asyncio.Event()
-        impatient = asyncio.create_task(commit.append("a", event("call", 1)))
-        patient = asyncio.create_task(commit.append("b", event("call", 2)))
+        impatient = asyncio.create_task(append(commit, "a", event("call", 1)))
+        patient = asyncio.create_task(append(commit, "b", event("call", 2)))
         await asyncio.sleep(0.01)
         impatient.cancel()
         recorder.hold.set()
         assert await patient is True
+    assert len(recorder.stored[0]) == 2
 
-    assert len(run(story)[0]) == 2
 
+async def test_failed_response_does_not_affect_others(caplog: pytest.LogCaptureFixture) -> None:
+    async with committing() as (commit, recorder):
 
-def test_an_answer_that_cannot_be_sent_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    async def story(commit: GroupCommit, recorder: Recorder) -> None:
         def fail(outcome: object) -> None:
             raise OSError("the connection is gone")
 
         commit.submit("a", event("call", 1), fail)
         async with asyncio.timeout(10):
-            assert await commit.append("b", event("call", 2)) is True
+            assert await append(commit, "b", event("call", 2)) is True
+    assert len(recorder.stored[0]) == 2
+    assert "cannot send a response" in caplog.text
 
-    assert len(run(story)[0]) == 2
-    assert "could not be sent" in caplog.text
 
-
-def test_partitions_do_not_wait_for_each_other() -> None:
+async def test_partitions_do_not_wait_for_each_other() -> None:
     sent = [event(f"call-{n}") for n in range(40)]
 
-    async def story(commit: GroupCommit, recorder: Recorder) -> None:
+    async with committing(partitions=4) as (commit, recorder):
         recorder.hold = asyncio.Event()
-        sending = [asyncio.create_task(commit.append(one.id, one)) for one in sent]
+        sending = [asyncio.create_task(append(commit, one.id, one)) for one in sent]
         await asyncio.sleep(0.01)
         assert len(recorder.batches) == 4
         recorder.hold.set()
         assert all(await asyncio.gather(*sending))
-
-    stored = run(story, partitions=4)
     for partition in range(4):
         expected = [one for one in sent if partition_of(one, 4) == partition]
-        assert stored[partition] == expected
+        assert recorder.stored[partition] == expected
         assert expected
 
 
-def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("receiver.group_commit.MOST_WAITING", 3)
-
-    async def story(commit: GroupCommit, recorder: Recorder) -> None:
+async def test_number_of_waiting_events_is_limited() -> None:
+    async with committing(max_waiting=3) as (commit, recorder):
         recorder.hold = asyncio.Event()
-        first = asyncio.create_task(commit.append("first", event(n=9)))
-        await asyncio.sleep(0.01)  # it is on its way; those after it wait
-        waiting = [asyncio.create_task(commit.append(f"{n}", event(n=n))) for n in range(3)]
+        first = asyncio.create_task(append(commit, "first", event(n=9)))
+        await asyncio.sleep(0.01)  # it is being stored; later ones wait
+        waiting = [asyncio.create_task(append(commit, f"{n}", event(n=n))) for n in range(3)]
         await asyncio.sleep(0.01)
-        refused = pytest.raises(InboxUnavailable, match="3 events wait to be stored already")
+        refused = pytest.raises(InboxUnavailable, match="3 events are already waiting to be stored")
         async with asyncio.timeout(1):
             with refused:
-                await commit.append("one more", event(n=4))
+                await append(commit, "one more", event(n=4))
         recorder.hold.set()
         assert await asyncio.gather(first, *waiting) == [True] * 4
-        assert await commit.append("one more", event(n=4)) is True
-
-    run(story)
+        assert await append(commit, "one more", event(n=4)) is True
 
 
-def test_closing_waits_for_what_is_under_way() -> None:
-    async def story(commit: GroupCommit, recorder: Recorder) -> None:
+async def test_close_waits_for_running_batches() -> None:
+    async with committing() as (commit, recorder):
         recorder.hold = asyncio.Event()
-        appending = asyncio.create_task(commit.append("a", event()))
+        appending = asyncio.create_task(append(commit, "a", event()))
         await asyncio.sleep(0.01)
         closing = asyncio.create_task(commit.close())
         await asyncio.sleep(0.01)
@@ -196,5 +182,3 @@ def test_closing_waits_for_what_is_under_way() -> None:
         recorder.hold.set()
         await closing
         assert await appending is True
-
-    run(story)

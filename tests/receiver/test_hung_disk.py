@@ -25,7 +25,7 @@ os.fdatasync = fdatasync_that_hangs
 NO_REDIS = "redis://127.0.0.1:1/0"
 
 
-def test_callbacks_wait_and_the_operator_is_told(
+def test_callbacks_wait_for_a_hung_disk_and_the_operator_is_warned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(HANGING)
@@ -45,7 +45,7 @@ def test_callbacks_wait_and_the_operator_is_told(
             caller.start()
         wait_until(lambda: receiver.get("/health/ready").status == 503, "it is not ready", 5)
         assert 0.4 < time.monotonic() - began < 3
-        problem = "the journal's disk has not answered for 0.5 s"
+        problem = "the journal's disk has not responded for 0.5 s"
         assert problem in receiver.get("/health/ready").json["problems"]
         assert receiver.get("/health/live").status == 200
         time.sleep(0.5)
@@ -57,7 +57,7 @@ def test_callbacks_wait_and_the_operator_is_told(
             caller.join(10)
         assert {n: answer.status for n, answer in answers.items()} == {1: 200, 2: 200, 3: 200}
         assert receiver.get("/health/ready").status == 200
-        assert "the journal's disk answers again" in receiver.log.read_text()
+        assert "the journal's disk responds again" in receiver.log.read_text()
 
 
 def _call(receiver: RunningReceiver, n: int) -> Answer:

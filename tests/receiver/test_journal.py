@@ -1,4 +1,4 @@
-"""The journal's file: what was appended comes back, whole and in order, whatever happened."""
+"""The journal's file: batches come back complete and in order, whatever happens."""
 
 import asyncio
 import os
@@ -6,9 +6,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,11 +20,11 @@ LIMIT = 10_000_000
 
 
 class Refused(Exception):
-    """Says the one that batches are sent to."""
+    """The consumer refuses a batch."""
 
 
 class Taker:
-    """Takes batches, and refuses when it is told to."""
+    """Accepts the first `most` batches and refuses the rest."""
 
     def __init__(self) -> None:
         self.taken: list[Batch] = []
@@ -43,10 +41,6 @@ def batches(count: int, size: int = 10) -> list[Batch]:
     return [batch_of(event("Zoë\n" + "x" * size, n), event("b", n)) for n in range(count)]
 
 
-def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(story())
-
-
 async def drained(journal: Journal) -> list[Batch]:
     taker = Taker()
     while not await journal.drain(taker):
@@ -59,95 +53,83 @@ async def append_all(journal: Journal, some: list[Batch]) -> None:
         await journal.append(batch)
 
 
-def left_behind(folder: Path, some: list[Batch]) -> Path:
-    """A journal with these batches, whose process is gone."""
+async def left_behind(folder: Path, some: list[Batch]) -> Path:
+    """Return the path of a journal with these batches, as left by a dead process."""
     [journal] = open_journals(folder, LIMIT)
-    run(lambda: append_all(journal, some))
+    await append_all(journal, some)
     journal.close()
     return journal.path
 
 
-def test_batches_come_back_as_they_were_and_in_order(tmp_path: Path) -> None:
+async def test_batches_come_back_unchanged_and_in_order(tmp_path: Path) -> None:
     some = batches(3000, size=200)  # more than is read at a time
 
-    async def story() -> None:
-        [journal] = open_journals(tmp_path, LIMIT)
-        assert journal.is_empty
-        await append_all(journal, some)
-        assert journal.size == journal.path.stat().st_size > 1_000_000
-        assert await drained(journal) == some
-        assert (journal.is_empty, journal.path.stat().st_size) == (True, 0)
-        await append_all(journal, some[:2])
-        assert await drained(journal) == some[:2]
-        journal.close()
-
-    run(story)
+    [journal] = open_journals(tmp_path, LIMIT)
+    assert journal.size == 0
+    await append_all(journal, some)
+    assert journal.size == journal.path.stat().st_size > 1_000_000
+    assert await drained(journal) == some
+    assert journal.size == journal.path.stat().st_size == 0
+    await append_all(journal, some[:2])
+    assert await drained(journal) == some[:2]
+    journal.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_batch_that_was_not_taken_is_the_next_to_be_sent(tmp_path: Path) -> None:
+async def test_drain_resumes_with_the_refused_batch(tmp_path: Path) -> None:
     some = batches(5)
 
-    async def story() -> None:
-        [journal] = open_journals(tmp_path, LIMIT)
-        await append_all(journal, some)
-        taker = Taker()
-        for taker.most in (0, 2, 2, 4):
-            with pytest.raises(Refused):
-                await journal.drain(taker)
-        taker.most = 100
-        assert await journal.drain(taker)
-        assert taker.taken == some
-        journal.close()
-
-    run(story)
+    [journal] = open_journals(tmp_path, LIMIT)
+    await append_all(journal, some)
+    taker = Taker()
+    for taker.most in (0, 2, 2, 4):
+        with pytest.raises(Refused):
+            await journal.drain(taker)
+    taker.most = 100
+    assert await journal.drain(taker)
+    assert taker.taken == some
+    journal.close()
 
 
-def test_what_is_appended_during_a_drain_is_drained_too(tmp_path: Path) -> None:
+async def test_batches_appended_during_a_drain_are_drained(tmp_path: Path) -> None:
     some = batches(600, size=3000)
 
-    async def story() -> None:
-        [journal] = open_journals(tmp_path, LIMIT)
-        await journal.append(some[0])
-        appending = asyncio.create_task(append_all(journal, some[1:]))
-        taker = Taker()
-        while not appending.done():
-            await journal.drain(taker)
-        await appending
-        assert taker.taken, "it was not during a drain"
-        while not await journal.drain(taker):
-            pass
-        assert taker.taken == some
-        journal.close()
-
-    run(story)
+    [journal] = open_journals(tmp_path, LIMIT)
+    await journal.append(some[0])
+    appending = asyncio.create_task(append_all(journal, some[1:]))
+    taker = Taker()
+    while not appending.done():
+        await journal.drain(taker)
+    await appending
+    assert taker.taken, "it was not during a drain"
+    while not await journal.drain(taker):
+        pass
+    assert taker.taken == some
+    journal.close()
 
 
-def test_a_line_larger_than_what_is_read_at_a_time_is_read(tmp_path: Path) -> None:
+async def test_line_longer_than_one_read_is_drained(tmp_path: Path) -> None:
     some = [*batches(1), *batches(1, size=1_800_000), *batches(1)]
 
-    async def story() -> None:
-        [journal] = open_journals(tmp_path, LIMIT)
-        await append_all(journal, some)
-        assert await drained(journal) == some
-        journal.close()
-
-    run(story)
+    [journal] = open_journals(tmp_path, LIMIT)
+    await append_all(journal, some)
+    assert await drained(journal) == some
+    journal.close()
 
 
-def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
-    path = left_behind(tmp_path, batches(1))
+async def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
+    path = await left_behind(tmp_path, batches(1))
     assert path.stat().st_mode & 0o077 == 0
 
 
-# Left behind
+# Journals of dead receivers
 
 
-def test_what_a_dead_receiver_left_is_taken_over_the_oldest_first(tmp_path: Path) -> None:
+async def test_dead_receivers_journals_are_drained_oldest_first(tmp_path: Path) -> None:
     some = batches(6)
     for n in range(0, 6, 2):
         journals = open_journals(tmp_path, LIMIT)
-        run(lambda own=journals[-1], n=n: append_all(own, some[n : n + 2]))  # type: ignore[misc]
+        await append_all(journals[-1], some[n : n + 2])
         os.utime(journals[-1].path, (1000 - n, 1000 - n))  # the times of files tell nothing
         for journal in journals:
             journal.close()
@@ -155,44 +137,38 @@ def test_what_a_dead_receiver_left_is_taken_over_the_oldest_first(tmp_path: Path
     journals = open_journals(tmp_path, LIMIT)
     assert len(journals) == 4
 
-    async def story() -> None:
-        found = []
-        for journal in journals:
-            found += await drained(journal)
-            journal.close()
-        assert found == some
-
-    run(story)
+    found = []
+    for journal in journals:
+        found += await drained(journal)
+        journal.close()
+    assert found == some
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_oldest_comes_first_also_when_the_clock_was_set_back(
+async def test_oldest_journal_is_first_even_if_the_clock_was_set_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = batches(6)
-    (tmp_path / "zzz.journal").write_text("somebody else's, and no name of ours")
+    (tmp_path / "zzz.journal").write_text("another program's file")
     for n in range(0, 6, 2):
-        # Another process, which knows nothing of what the clock once was.
+        # As another process, which does not remember earlier times.
         monkeypatch.setattr("offhook.event._latest", 0)
         monkeypatch.setattr("time.time_ns", lambda n=n: (1_000_000 - n * 3600) * 10**9)
         journals = open_journals(tmp_path, LIMIT)
-        run(lambda own=journals[-1], n=n: append_all(own, some[n : n + 2]))  # type: ignore[misc]
+        await append_all(journals[-1], some[n : n + 2])
         for journal in journals:
             journal.close()
     *journals, own = open_journals(tmp_path, LIMIT)
 
-    async def story() -> None:
-        found = []
-        for journal in journals:
-            found += await drained(journal)
-            journal.close()
-        assert found == some
-        own.close()
-
-    run(story)
+    found = []
+    for journal in journals:
+        found += await drained(journal)
+        journal.close()
+    assert found == some
+    own.close()
 
 
-def test_a_living_receivers_journal_is_left_alone(tmp_path: Path) -> None:
+def test_journal_of_a_running_receiver_is_not_taken_over(tmp_path: Path) -> None:
     hold = """
 import asyncio, sys, pathlib
 from receiver.journal import open_journals
@@ -224,7 +200,7 @@ sys.stdin.read()
     own.close()
 
 
-def test_receivers_that_start_together_do_not_take_each_others_journal(tmp_path: Path) -> None:
+def test_receivers_starting_together_keep_their_own_journals(tmp_path: Path) -> None:
     start = """
 import sys, pathlib
 from receiver.journal import open_journals
@@ -252,7 +228,7 @@ print("fine")
     assert answers == [b"fine\n"] * 3
 
 
-def test_empty_ones_are_removed_at_once(tmp_path: Path) -> None:
+def test_empty_journals_are_deleted(tmp_path: Path) -> None:
     for name in ("1", "2", "3"):
         (tmp_path / f"{name}.journal").touch()
     [own] = open_journals(tmp_path, LIMIT)
@@ -261,51 +237,42 @@ def test_empty_ones_are_removed_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 5, 100])
-def test_a_batch_that_a_crash_left_unfinished_is_passed_over(tmp_path: Path, cut: int) -> None:
+async def test_incomplete_last_batch_is_skipped(tmp_path: Path, cut: int) -> None:
     some = batches(3)
-    path = left_behind(tmp_path, some)
+    path = await left_behind(tmp_path, some)
     os.truncate(path, path.stat().st_size - cut)
     [torn, own] = open_journals(tmp_path, LIMIT)
 
-    async def story() -> None:
-        assert await drained(torn) == some[:2]
-
-    run(story)
-    assert torn.is_empty
+    assert await drained(torn) == some[:2]
+    assert torn.size == 0
     torn.close()
     own.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_with_nothing_but_an_unfinished_batch_is_passed_over(tmp_path: Path) -> None:
+async def test_file_with_only_an_incomplete_batch_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "1.journal").write_bytes(b"\0" * 700_000)
     [torn, own] = open_journals(tmp_path, LIMIT)
 
-    async def story() -> None:
-        assert await drained(torn) == []
-
-    run(story)
+    assert await drained(torn) == []
     torn.close()
     own.close()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", [b"#", b"\n", b"\r"])
-def test_a_damaged_batch_is_kept_aside_and_holds_up_no_other(
+async def test_damaged_batch_is_kept_aside_and_the_rest_drained(
     tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     some = batches(3)
-    path = left_behind(tmp_path, some)
+    path = await left_behind(tmp_path, some)
     data = path.read_bytes()
     lines = data.splitlines(keepends=True)
     middle = len(lines[0]) + len(lines[1]) // 2
     path.write_bytes(data[:middle] + damage + data[middle + 1 :])
     [old, own] = open_journals(tmp_path, LIMIT)
 
-    async def story() -> None:
-        assert await drained(old) == [some[0], some[2]]
-
-    run(story)
+    assert await drained(old) == [some[0], some[2]]
     old.close()
     own.close()
     [kept] = tmp_path.iterdir()
@@ -320,68 +287,59 @@ def test_a_damaged_batch_is_kept_aside_and_holds_up_no_other(
     assert "is damaged" in caplog.text
 
 
-def test_what_is_whole_but_no_batch_holds_up_no_other(tmp_path: Path) -> None:
+async def test_valid_line_that_is_no_batch_is_skipped(tmp_path: Path) -> None:
     some = batches(1)
-    path = left_behind(tmp_path, some)
+    path = await left_behind(tmp_path, some)
     other = b'{"not":"a batch"}'
     path.write_bytes(b"%08x %s\n00000000 \n\n" % (zlib.crc32(other), other) + path.read_bytes())
     [old, own] = open_journals(tmp_path, LIMIT)
 
-    async def story() -> None:
-        assert await drained(old) == some
-
-    run(story)
+    assert await drained(old) == some
     old.close()
     own.close()
 
 
-# A disk that does not take it
+# The disk has a fault
 
 
-def test_beyond_its_limit_it_takes_nothing_and_after_the_drain_again(tmp_path: Path) -> None:
+async def test_full_journal_refuses_batches_until_drained(tmp_path: Path) -> None:
     some = batches(3, size=1000)
 
-    async def story() -> None:
-        [journal] = open_journals(tmp_path, 9000)
-        await journal.append(some[0])
-        with pytest.raises(InboxUnavailable, match="has reached its limit of 9000 bytes"):
-            await journal.append(batches(1, size=8000)[0])
-        await journal.probe()  # something smaller would find room
-        assert journal.fault == "the journal has reached its limit of 9000 bytes"
-        assert await drained(journal) == [some[0]]
-        assert journal.fault is None
-        await journal.append(some[1])
-        assert await drained(journal) == [some[1]]
-        journal.close()
-
-    run(story)
+    [journal] = open_journals(tmp_path, 9000)
+    await journal.append(some[0])
+    with pytest.raises(InboxUnavailable, match="has reached its limit of 9000 bytes"):
+        await journal.append(batches(1, size=8000)[0])
+    await journal.probe()  # there is room for a smaller batch
+    assert journal.fault == "the journal has reached its limit of 9000 bytes"
+    assert await drained(journal) == [some[0]]
+    assert journal.fault is None
+    await journal.append(some[1])
+    assert await drained(journal) == [some[1]]
+    journal.close()
 
 
-def test_a_write_that_fails_half_way_leaves_nothing_and_harms_nothing(tmp_path: Path) -> None:
+async def test_failed_write_leaves_the_journal_unchanged(tmp_path: Path) -> None:
     some = batches(4, size=2000)
 
-    async def story() -> None:
-        [journal] = open_journals(tmp_path, LIMIT)
-        await journal.append(some[0])
-        size = journal.path.stat().st_size
-        with files_may_have(size + 100):
-            for _ in range(2):
-                with pytest.raises(InboxUnavailable, match="cannot be written: File too large"):
-                    await journal.append(some[1])
-            assert journal.path.stat().st_size == journal.size == size
-            await journal.probe()
-            assert journal.fault == "the journal cannot be written: File too large"
+    [journal] = open_journals(tmp_path, LIMIT)
+    await journal.append(some[0])
+    size = journal.path.stat().st_size
+    with files_may_have(size + 100):
+        for _ in range(2):
+            with pytest.raises(InboxUnavailable, match="cannot be written: File too large"):
+                await journal.append(some[1])
+        assert journal.path.stat().st_size == journal.size == size
         await journal.probe()
-        assert journal.fault is None
-        assert journal.path.stat().st_size == size
-        await append_all(journal, some[2:])
-        assert await drained(journal) == [some[0], *some[2:]]
-        journal.close()
+        assert journal.fault == "the journal cannot be written: File too large"
+    await journal.probe()
+    assert journal.fault is None
+    assert journal.path.stat().st_size == size
+    await append_all(journal, some[2:])
+    assert await drained(journal) == [some[0], *some[2:]]
+    journal.close()
 
-    run(story)
 
-
-def test_what_could_not_be_cut_off_is_written_over(
+async def test_failed_write_that_cannot_be_truncated_is_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = batches(4, size=2000)
@@ -389,33 +347,30 @@ def test_what_could_not_be_cut_off_is_written_over(
     def broken(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    async def story() -> None:
-        [journal] = open_journals(tmp_path, LIMIT)
-        await journal.append(some[0])
-        with monkeypatch.context() as patch:  # a disk that fails so cannot be had
-            patch.setattr(os, "fdatasync", broken)
-            patch.setattr(os, "ftruncate", broken)
-            with pytest.raises(InboxUnavailable, match="Input/output error"):
-                await journal.append(some[1])
-        assert journal.path.stat().st_size > journal.size
-        await journal.append(batch_of(event("short")))
-        taken = await drained(journal)
-        assert [len(batch.events) for batch in taken] == [2, 1]
-        journal.close()
-
-    run(story)
-    assert list(tmp_path.iterdir()) == []  # nothing was taken for damaged
+    [journal] = open_journals(tmp_path, LIMIT)
+    await journal.append(some[0])
+    with monkeypatch.context() as patch:  # there is no way to make a real disk fail like this
+        patch.setattr(os, "fdatasync", broken)
+        patch.setattr(os, "ftruncate", broken)
+        with pytest.raises(InboxUnavailable, match="Input/output error"):
+            await journal.append(some[1])
+    assert journal.path.stat().st_size > journal.size
+    await journal.append(batch_of(event("short")))
+    taken = await drained(journal)
+    assert [len(batch.events) for batch in taken] == [2, 1]
+    journal.close()
+    assert list(tmp_path.iterdir()) == []  # no batch counts as damaged
 
 
 @pytest.mark.parametrize("place", ["file/journal", "file"])
-def test_a_folder_that_cannot_be_is_a_setting_to_correct(tmp_path: Path, place: str) -> None:
+def test_impossible_folder_is_a_configuration_error(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"^journal: .* cannot be written \(.+\): name a folder"):
         open_journals(tmp_path / place, LIMIT)
 
 
-def test_a_journal_that_is_closed_leaves_no_descriptor_open(tmp_path: Path) -> None:
-    left_behind(tmp_path, batches(1))
+async def test_closed_journal_leaves_no_open_descriptor(tmp_path: Path) -> None:
+    await left_behind(tmp_path, batches(1))
     before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
     for _ in range(3):
         for journal in open_journals(tmp_path, LIMIT):

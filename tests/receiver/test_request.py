@@ -40,7 +40,7 @@ def calls(redis_url: str) -> list[str]:
     return [from_stored(fields[b"e"]).call_id for _, fields in found]
 
 
-def test_requests_sent_together_are_answered_in_their_order(
+def test_pipelined_requests_are_answered_in_order(
     receiver: RunningReceiver, redis_url: str
 ) -> None:
     sent = [post(1), get("/health/live"), post(1), get(f"{url()}?no=call"), post(2)]
@@ -58,7 +58,7 @@ def test_requests_sent_together_are_answered_in_their_order(
     assert calls(redis_url) == ["1", "2"]
 
 
-def test_what_comes_after_a_url_that_is_not_ours_is_not_read(
+def test_requests_after_an_invalid_url_are_not_read(
     receiver: RunningReceiver, redis_url: str
 ) -> None:
     with receiver.connect() as connection:
@@ -68,7 +68,7 @@ def test_what_comes_after_a_url_that_is_not_ours_is_not_read(
     assert calls(redis_url) == ["1"]
 
 
-def test_a_client_that_asks_whether_to_go_on_is_told_to(receiver: RunningReceiver) -> None:
+def test_expect_100_continue_is_supported(receiver: RunningReceiver) -> None:
     head = post_head(url(), 8).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
     with receiver.connect() as connection:
         connection.sendall(head)
@@ -77,14 +77,12 @@ def test_a_client_that_asks_whether_to_go_on_is_told_to(receiver: RunningReceive
         assert read_answer(connection).json == {"status": "accepted"}
 
 
-def test_a_head_request_gets_no_body(receiver: RunningReceiver) -> None:
+def test_head_request_gets_no_body(receiver: RunningReceiver) -> None:
     answer = receiver.get(url(), method="HEAD")
     assert (answer.status, answer.body) == (405, b"")
 
 
-def test_a_body_that_comes_late_behind_another_callback_is_refused(
-    receiver: RunningReceiver, redis_url: str
-) -> None:
+def test_slow_pipelined_body_is_refused(receiver: RunningReceiver, redis_url: str) -> None:
     with receiver.connect() as connection:
         connection.sendall(post(1) + post(2)[:-5])
         answers = read_answer(connection).raw
@@ -93,9 +91,7 @@ def test_a_body_that_comes_late_behind_another_callback_is_refused(
     assert calls(redis_url) == ["1"]
 
 
-def test_a_connection_serves_callback_after_callback(
-    receiver: RunningReceiver, redis_url: str
-) -> None:
+def test_connection_is_reused_for_callbacks(receiver: RunningReceiver, redis_url: str) -> None:
     with receiver.connect() as connection:
         for number in range(5):
             connection.sendall(post(number))

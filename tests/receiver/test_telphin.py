@@ -95,7 +95,7 @@ def quarantine(store: redis.Redis) -> list[dict[bytes, bytes]]:
         ),
     ],
 )
-def test_the_callbacks_of_a_call_become_its_events(
+def test_callbacks_of_a_call_become_its_events(
     folder: str, told: list[str], receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     for name in names(folder):
@@ -116,7 +116,7 @@ def test_the_callbacks_of_a_call_become_its_events(
     assert not quarantine(store)
 
 
-def test_what_is_no_call_event_is_refused_and_kept(
+def test_callback_that_is_no_call_event_is_quarantined(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     answer = send(receiver, "telphin-message/1-message-in-210")
@@ -128,19 +128,19 @@ def test_what_is_no_call_event_is_refused_and_kept(
     assert not events(store)
 
 
-def test_without_a_call_id_it_is_refused_as_any_other(
+def test_callback_without_a_call_id_is_refused(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     answer = receiver.post(url(TELPHIN), b"EventType=hangup")
     assert (answer.status, answer.code) == (400, "missing_call_id")
 
 
-def test_the_token_of_one_event_type_is_not_one_for_all(receiver: RunningReceiver) -> None:
+def test_token_is_valid_for_one_event_type_only(receiver: RunningReceiver) -> None:
     path = url("hangup").replace("/hangup/", f"/{TELPHIN}/")
     assert receiver.post(path, b"CallID=1&EventType=hangup").status == 404
 
 
-def test_a_url_for_one_event_type_is_read_as_ever(
+def test_url_with_an_event_type_is_read_as_voipnow(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     receiver.post(url("hangup"), b"CallID=1&EventType=dial-in&SubCallID=2")
@@ -148,7 +148,7 @@ def test_a_url_for_one_event_type_is_read_as_ever(
     assert (event.type, event.leg) == ("hangup", None)
 
 
-def test_a_url_that_names_neither_type_nor_dialect_is_refused(
+def test_url_without_event_type_or_dialect_is_refused(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
     answer = receiver.post(url("ringme"), b"CallID=1&EventType=hangup&CallFlow=in")

@@ -543,7 +543,7 @@ def test_a_handler_that_blocks_the_event_loop_keeps_its_lease(bench: Bench) -> N
         with blocking.Redis.from_url(bench.url) as client:
             key = "offhook:{0}:awake:crm"
             client.pexpire(key, 2500)
-            time.sleep(2.0)  # a renewal is due every 1.5 s  # noqa: ASYNC251
+            time.sleep(2.0)  # a renewal is due every 1.5 s
             renewed.append(int(client.pttl(key)))
 
     bench.dispatch(handle)
