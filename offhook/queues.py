@@ -58,7 +58,7 @@ def wake(redis: Redis, handler: str, partition: int) -> None:
     if target.count:
         return
     target.enqueue(
-        "workers.fold_calls.calls" if handler == CALL_LOG else "workers.dispatch.dispatch",
+        "workers.fold_calls.fold_calls" if handler == CALL_LOG else "workers.dispatch.dispatch",
         handler,
         partition,
         job_timeout=-1,  # it ends when there is nothing left to do

@@ -96,8 +96,8 @@ def _rows(done: Reconciled, *, dry_run: bool) -> list[list[str]]:
         [
             f"{done.pbx}/{record.call_id}",
             local(record.began),
-            record.parts[0].source or "withheld",
-            record.parts[0].destination or "",
+            record.legs[0].source or "withheld",
+            record.legs[0].destination or "",
             f"{to_be}recovered",
         ]
         for record in done.recovered

@@ -1,1 +1,1 @@
-"""The RQ jobs: dispatch and redelivery, and the processes that run them."""
+"""The RQ jobs and the processes that run them."""

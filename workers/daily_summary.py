@@ -1,16 +1,15 @@
-"""`summary`: once a day, how the calls went; for whoever wants one message instead of many."""
+"""`daily_summary`: announces the calls of each day in one event."""
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
-from hashlib import blake2b
 from typing import Any
 
 from redis import Redis
 
 from offhook.announcements import announce
-from offhook.call import Call, Outcome, Party
+from offhook.call import Call, Outcome
 from offhook.calls import summarize
 from offhook.connection import connect, connect_rq
 from offhook.event import CallEvent, EventType
@@ -18,11 +17,12 @@ from offhook.inbox import Inbox, keys
 from offhook.inbox.call_store import Calls
 from offhook.settings import Settings, load_settings
 from workers import process
+from workers.own_events import own_event, stable_id
 
-MOST = 10  # missed calls that are named
+MAX_LISTED = 10  # missed calls that the text lists
 
 
-def summary() -> None:
+def daily_summary() -> None:
     """The RQ job."""
     process.die_with_parent()
     asyncio.run(_summarize(load_settings(), datetime.now().astimezone()))
@@ -34,17 +34,17 @@ async def _summarize(settings: Settings, now: datetime) -> None:
     redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
     try:
         inbox = Inbox(redis, settings.partitions, settings.durability)
-        await tell_day(settings, inbox, rq, now)
+        await announce_day(settings, inbox, rq, now)
     finally:
         await redis.aclose()
         rq.close()
 
 
-async def tell_day(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> None:
-    """Announce the day that has ended, if one has and it was not told.
+async def announce_day(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> None:
+    """Announce the day that has ended, unless it was announced before.
 
     Args:
-        now: with the zone whose days they are.
+        now: in the time zone of the days.
     """
     hour, minute = map(int, (settings.daily_summary or "00:00").split(":"))
     end = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
@@ -54,9 +54,9 @@ async def tell_day(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -
     day = end.date().isoformat()
     if last is not None and last.decode() >= day:
         return
-    if last is not None:  # the first one comes after a whole day
+    if last is not None:  # the first day may be incomplete
         events = [event async for event in _events(settings, inbox, end)]
-        # Told again after a crash it has the same id, and is a repeat.
+        # A crash may repeat this; the ids are the same, so the inbox drops the repeats.
         await announce(settings, inbox, rq, events, window=172_800)
     await inbox.redis.set(keys.DAILY_SUMMARY, day)
 
@@ -73,42 +73,36 @@ async def _events(settings: Settings, inbox: Inbox, end: datetime) -> AsyncItera
 
 
 def event_of(pbx: str, calls: Sequence[Call], end: datetime) -> CallEvent:
-    """What is told of a day: its numbers, and a text for people.
+    """Return the event for a day: its numbers, and a text for people.
 
     Args:
-        calls: those of the day, the newest first.
+        calls: the calls of the day, newest first.
         end: when the day ended.
     """
     outcomes = Counter(call.outcome for call in calls if call.outcome)
-    told = {"calls": str(len(calls))} | {str(each): str(outcomes[each]) for each in Outcome}
+    numbers = {"calls": str(len(calls))} | {str(each): str(outcomes[each]) for each in Outcome}
     for direction in ("in", "out", "internal"):
-        told[direction] = str(sum(call.direction == direction for call in calls))
+        numbers[direction] = str(sum(call.direction == direction for call in calls))
     day = end.date().isoformat()
-    name = blake2b(f"{pbx}/{day}".encode(), digest_size=10).hexdigest()
-    return CallEvent(
-        id=f"{int(end.timestamp() * 1000):012x}{name}",
-        pbx=pbx,
-        extension="",
-        type=EventType.DAILY_SUMMARY,
-        call_id=f"summary {day}",
-        direction=None,
-        caller=Party(),
-        called=Party(),
-        status=None,
+    return own_event(
+        stable_id(int(end.timestamp() * 1000), f"{pbx}/{day}"),
+        EventType.DAILY_SUMMARY,
+        pbx,
+        f"summary {day}",
+        numbers | {"day": day, "text": _text(calls, outcomes)},
         received=end,
-        parameters=told | {"day": day, "text": _text(calls, outcomes)},
     )
 
 
 def _text(calls: Sequence[Call], outcomes: Counter[Outcome]) -> str:
-    said = ", ".join(f"{outcomes[each]} {each}" for each in Outcome if outcomes[each])
-    lines = [f"{len(calls)} calls: {said}"]
-    open_ = [
+    numbers = ", ".join(f"{outcomes[each]} {each}" for each in Outcome if outcomes[each])
+    lines = [f"{len(calls)} calls: {numbers}"]
+    missed = [
         call for call in calls if call.direction == "in" and call.outcome is not Outcome.ANSWERED
     ]
-    lines += [_line(call) for call in open_[:MOST]]
-    if len(open_) > MOST:
-        lines.append(f"and {len(open_) - MOST} more")
+    lines += [_line(call) for call in missed[:MAX_LISTED]]
+    if len(missed) > MAX_LISTED:
+        lines.append(f"and {len(missed) - MAX_LISTED} more")
     return "\n".join(lines)
 
 

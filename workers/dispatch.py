@@ -1,4 +1,4 @@
-"""`dispatch`: serve one handler's cursor on one partition until it is quiet.
+"""`dispatch`: an RQ job that serves one handler's cursor on one partition until it is idle.
 
 inbox → **dispatch** (one cursor per handler, each call in order) → deliver
 """
@@ -33,7 +33,7 @@ from offhook.settings import Settings, load_settings
 from offhook.tasks import asked_to_end, end
 from workers import process
 from workers.delivery.attempt import attempt_record, event_keys, sentence, wait_before
-from workers.delivery.caller_names import Names, naming
+from workers.delivery.caller_names import CallerNames, naming
 from workers.delivery.circuit import Circuit
 from workers.delivery.lanes import Lane, Lanes
 from workers.delivery.lease import LeaseKeeper, taken
@@ -41,33 +41,33 @@ from workers.delivery.redis_memory import RedisMemory
 
 log = logging.getLogger("offhook.dispatch")
 
-QUIET = 5.0  # seconds without an event, then the job ends
-LONGEST = 3600.0  # seconds, then a fresh process goes on
+QUIET = 5.0  # seconds without an event before the job ends
+MAX_AGE = 3600.0  # seconds before a fresh process takes over
 READ_AT_ONCE = 500
-# Of a delivery: done with; the lane waits for a redelivery; it is tried again from here.
-Outcome = Literal["done", "parked", "kept"]
+MAX_READS = 3  # an event read more often killed its process each time: redeliver it separately
 
-MAX_READS = 3  # an event read more often was there each time the process died: it goes on its own
+# The delivery is finished; its lane waits for a redelivery; it stays in its lane and is retried.
+Outcome = Literal["done", "parked", "kept"]
 
 
 def dispatch(handler: str, partition: int) -> None:
     """The RQ job.
 
     Args:
-        handler: whose cursor to serve, by its name in the configuration.
-        partition: on which stream.
+        handler: its name in the configuration.
+        partition: the number of the partition.
     """
     process.die_with_parent()
     settings = load_settings()
     if handler not in settings.handlers:
-        log.warning("handler %s is not configured any more: nothing dispatched", handler)
+        log.warning("handler %s is no longer configured: nothing dispatched", handler)
         return
     plugged = plug_handler(handler, settings.handlers[handler])
     uvloop.run(serve_cursor(settings, plugged, partition))
 
 
 async def serve_cursor(settings: Settings, handler: PluggedHandler, partition: int) -> None:
-    """Take the lease of a handler's cursor and serve it until it is quiet."""
+    """Take the lease of a handler's cursor and serve it until it is idle."""
     redis, reading = connect(settings.redis_url, tries=10), connect(settings.redis_url, tries=0)
     rq = connect_rq(settings.redis_url)
     try:
@@ -90,7 +90,7 @@ async def serve_cursor(settings: Settings, handler: PluggedHandler, partition: i
 
 
 class Dispatch:
-    """One run of the job: reads ahead, delivers many calls at a time, acknowledges in batches."""
+    """One run of the job: reads ahead, delivers calls concurrently, acknowledges in batches."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Dispatch:
         reader: Cursor,
         rq: Redis,
         http: Http,
-        names: Names | None,
+        names: CallerNames | None,
     ) -> None:
         self._handler = handler
         self._inbox = inbox
@@ -117,14 +117,13 @@ class Dispatch:
         self._memory = RedisMemory(inbox.redis, handler.name)
         self._region = settings.region
         self._circuit = Circuit()
-        self._failures = 0  # what the server knows of it
+        self._failures = 0  # failures in a row, as Redis has it
         self._lanes = Lanes()
-        self._parked: set[str] = set()  # lanes known to wait for a redelivery
-        self._took_over = False  # what a dead dispatch left pending is taken in
-        # Read and not yet acknowledged; a position is here until the server knows it is done.
-        self._outstanding: set[bytes] = set()
-        self._tried: dict[bytes, int] = {}  # how often, what a probe has left where it was
-        self._most = max(1000, 2 * handler.policy.concurrency)
+        self._parked: set[str] = set()  # calls whose lane waits for a redelivery
+        self._took_over = False  # whether the pending entries of a dead dispatch are read
+        self._outstanding: set[bytes] = set()  # read, and not known to be acknowledged
+        self._tried: dict[bytes, int] = {}  # number of attempts at entries that were "kept"
+        self._max_outstanding = max(1000, 2 * handler.policy.concurrency)
         self._room = asyncio.Event()
         self._done: list[bytes] = []
         self._delivered = 0
@@ -135,14 +134,14 @@ class Dispatch:
         self._stop = asyncio.Event()
         self._hand_over = False
         self._watched = False
-        self._told: list[dict[str, Any]] = []
+        self._attempts: list[dict[str, Any]] = []  # records to publish
         loop = asyncio.get_running_loop()
         self._lease = LeaseKeeper(
             settings.redis_url, cursor, lambda: loop.call_soon_threadsafe(self._stop.set)
         )
 
     async def run(self) -> bool:
-        """Serve the cursor. True: another dispatch should go on at once."""
+        """Serve the cursor. Return whether another dispatch should take over at once."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
         await self._extensions.refresh()
         self._failures = await self._cursor.failures()
@@ -163,15 +162,14 @@ class Dispatch:
                 await self._cursor.rest(even_if_behind=True)
             return self._hand_over
         except BaseExceptionGroup as errors:
-            # One reason is enough; the others are what it caused.
-            raise errors.exceptions[0] from None
+            raise errors.exceptions[0] from None  # the others are its consequences
         finally:
             self._lease.stop()
 
     # Reading
 
     async def _read(self) -> None:
-        """Fill the lanes until it is quiet or time to stop."""
+        """Fill the lanes until the cursor is idle or it is time to stop."""
         self._parked = await self._cursor.parked()
         began = quiet_since = time.monotonic()
         recovered = False
@@ -186,7 +184,7 @@ class Dispatch:
                 recovered = False
                 continue
             except (RedisConnectionError, RedisTimeoutError) as error:
-                # What the server had already handed out is found again as pending.
+                # Entries in a lost response are pending, so `_recover` finds them.
                 self._lease.check()
                 outage.goes_on(error)
                 await asyncio.sleep(0.2)
@@ -200,25 +198,24 @@ class Dispatch:
                 return
             for entry in entries:
                 await self._take_in(entry)
-            if now - began > LONGEST:
+            if now - began > MAX_AGE:
                 self._stop_and_hand_over()
 
     async def _next(self) -> list[Entry]:
-        # A process that was stopped for long must not move a cursor that another one serves.
+        # A process that was suspended must not move a cursor that another one serves now.
         self._lease.check()
-        room = self._most - len(self._outstanding)
+        room = self._max_outstanding - len(self._outstanding)
         if room <= 0:
             self._room.clear()
             await self._or_stop(self._room.wait())
             return []
-        # Not broken off by a stop: the events of a dropped answer would lie unread until the next
-        # dispatch.
+        # Not cancelled by a stop: the entries of a dropped response would stay pending.
         return await self._reader.read(min(room, READ_AT_ONCE), BLOCK_MS // 4)
 
     async def _recover(self) -> None:
-        """Take in what a dead dispatch, or a lost answer, left pending."""
+        """Take in the entries that a dead dispatch or a lost response left pending."""
         after = b"0-0"
-        ours = set(self._outstanding)  # one may be acknowledged while its page is on the way
+        ours = set(self._outstanding)  # a copy: entries may be acknowledged during the reads
         await self._reader.locate()
         while True:
             try:
@@ -232,7 +229,7 @@ class Dispatch:
                 self._took_over = True
                 return
             if self._took_over:
-                # This process lives: what it reads once more says nothing about deaths.
+                # Do not count these reads: they follow from a lost response, not from a death.
                 await self._reader.forgive([entry.position for entry in page])
             reads = await self._reader.attempts(after, READ_AT_ONCE)
             for entry in page:
@@ -246,7 +243,7 @@ class Dispatch:
         event = entry.event
         if not self._handler.wants(event, self._extensions.get):
             self._finish(entry, delivered=False)
-        elif suspect and event.call not in self._lanes:  # nor before what is delivered here of it
+        elif suspect and event.call not in self._lanes:  # earlier events of the call come first
             await self._redeliver_alone(entry)
         elif event.call in self._parked and event.call not in self._lanes:
             if await self._cursor.park_behind(entry):
@@ -260,7 +257,7 @@ class Dispatch:
     # Delivering
 
     async def _run(self) -> None:
-        """Work on one lane after the other."""
+        """Work on one lane after another."""
         while not asked_to_end():
             lane = await self._lanes.take()
             if self._circuit.state != "closed":
@@ -278,7 +275,7 @@ class Dispatch:
             self._lanes.give_back(lane)
 
     async def _work_on(self, lane: Lane) -> None:
-        """Deliver what a lane holds, until it is empty, must wait, or the circuit is not closed."""
+        """Deliver a lane's entries until it is empty or parked, or the circuit is not closed."""
         while lane.entries:
             entry = lane.entries.popleft()
             outcome = await self._deliver(entry)
@@ -298,7 +295,7 @@ class Dispatch:
             return
 
     async def _deliver(self, entry: Entry) -> Outcome:
-        """Run the handler once."""
+        """Make one attempt."""
         event = entry.event
         if self._names is not None:
             event = await self._names.named(event)
@@ -316,24 +313,25 @@ class Dispatch:
                 memory=self._memory,
             )
         except PermanentError as error:
-            await self._record_success()  # the other side is there: it said no
-            self._tell(entry, attempt, called, "dead", error)
+            await self._record_success()  # the target works: it rejected the event
+            self._publish(entry, attempt, called, "dead", error)
             await self._bury(entry, attempt, error)
             return "done"
         except Exception as error:  # noqa: BLE001 - a handler may raise anything
-            self._tell(entry, attempt, called, "failed", error)
+            self._publish(entry, attempt, called, "failed", error)
             hung = isinstance(error, HandlerTimeout) and error.hung
             if hung:
-                self._stop_and_hand_over()  # its thread is lost: a fresh process has all of them
+                self._stop_and_hand_over()  # a hung thread is lost; a fresh process has all threads
             await self._record_failure()
             if isinstance(error, TemporaryError) and not hung and self._circuit.state != "closed":
-                # The other side is down: that is not the event's fault. Another call probes next.
+                # The target is down, which costs the event no attempt. The next probe may be
+                # another call's.
                 self._tried[entry.position] = attempt
-                await self._say_failed(entry, attempt, error)
+                await self._log_failed(entry, attempt, error)
                 return "kept"
             return await self._put_off(entry, attempt, error)
         await self._record_success()
-        self._tell(entry, attempt, called, "delivered", None)
+        self._publish(entry, attempt, called, "delivered", None)
         self._finish(entry, delivered=True)
         return "done"
 
@@ -343,27 +341,27 @@ class Dispatch:
         return call if self._names is None else await self._names.named_call(call, event)
 
     async def _put_off(self, entry: Entry, attempt: int, error: Exception) -> Outcome:
-        """Park the lane behind a redelivery of its own, unless there is no attempt left for one."""
+        """Park the lane and schedule a redelivery, or give up if there is no attempt left."""
         waits = self._handler.policy.retry
         if not waits:
             await self._bury(entry, attempt, error)
             return "done"
-        await self._say_failed(entry, attempt, error)
+        await self._log_failed(entry, attempt, error)
         await self._park(entry, 1, wait_before(waits[0], error), sentence(error))
         return "parked"
 
-    async def _say_failed(self, entry: Entry, attempt: int, error: Exception) -> None:
+    async def _log_failed(self, entry: Entry, attempt: int, error: Exception) -> None:
         log.warning(
-            "delivery failed, to be tried again: %s",
+            "delivery failed, will retry: %s",
             sentence(error),
             extra=event_keys(entry.event, self._handler.name, attempt),
         )
         await self._cursor.count("failed")
 
     async def _redeliver_alone(self, entry: Entry) -> None:
-        """Deliver what may have killed this process before in a process of its own."""
+        """Hand an event that may have killed this process to a separate process."""
         log.error(
-            "the process died %s times with this event in flight; it is delivered on its own",
+            "the process died %s times with this event in flight; a separate process delivers it",
             MAX_READS,
             extra=event_keys(entry.event, self._handler.name, 1),
         )
@@ -428,7 +426,7 @@ class Dispatch:
         self._something_done.set()
 
     def _forget(self, entry: Entry) -> None:
-        """It was acknowledged together with being parked."""
+        """Drop an entry that was acknowledged when it was parked."""
         self._outstanding.discard(entry.position)
         self._room.set()
 
@@ -441,31 +439,33 @@ class Dispatch:
     async def _flush(self) -> None:
         done, self._done = self._done, []
         delivered, self._delivered = self._delivered, 0
-        told, self._told = self._told, []
+        attempts, self._attempts = self._attempts, []
         if done:
             await self._cursor.acknowledge(done, delivered)
             self._outstanding.difference_update(done)
             self._room.set()
-        if told:
-            await feed.publish(self._inbox.redis, told)
+        if attempts:
+            await feed.publish(self._inbox.redis, attempts)
 
-    # Being watched, and stopping
+    # Watching and stopping
 
     async def _watch(self) -> None:
         while not asked_to_end():
             with suppress(RedisConnectionError, RedisTimeoutError):
                 self._watched = await feed.is_watched(self._inbox.redis)
                 await self._extensions.refresh()
-                # Lanes that a dead letter, sent again, has parked meanwhile.
+                # Redelivering a dead letter parks its lane.
                 self._parked |= await self._cursor.parked()
             await asyncio.sleep(1)
 
-    def _tell(
+    def _publish(
         self, entry: Entry, attempt: int, called: float, outcome: str, error: Exception | None
     ) -> None:
         if self._watched:
-            name = self._handler.name
-            self._told.append(attempt_record(name, entry.event, attempt, called, outcome, error))
+            record = attempt_record(
+                self._handler.name, entry.event, attempt, called, outcome, error
+            )
+            self._attempts.append(record)
             self._something_done.set()
 
     def _stop_and_hand_over(self) -> None:

@@ -1,6 +1,6 @@
-"""`calls`: put the events of each call together, and tell handlers of whole calls.
+"""`fold_calls`: an RQ job that folds events into calls and adds the events of whole calls.
 
-inbox → **calls** (one cursor of its own, each call in order) → inbox
+inbox → **fold_calls** (one cursor for all handlers, each call in order) → inbox
 """
 
 import asyncio
@@ -33,27 +33,27 @@ from workers.delivery.lease import LeaseKeeper, taken
 
 log = logging.getLogger("offhook.calls")
 
-QUIET = 5.0  # seconds without an event and without an open settle window, then the job ends
-LONGEST = 3600.0  # seconds, then a fresh process goes on
+QUIET = 5.0  # seconds without an event or an open settle window before the job ends
+MAX_AGE = 3600.0  # seconds before a fresh process takes over
 READ_AT_ONCE = 500
-SILENCE_EVERY = 20.0  # seconds: calls whose end never came, and those kept long enough
+SWEEP_EVERY = 20.0  # seconds between sweeps for calls without an end and calls past `keep_days`
 
 
-def calls(handler: str, partition: int) -> None:
+def fold_calls(handler: str, partition: int) -> None:
     """The RQ job.
 
     Args:
         handler: always `calls`, the name of the cursor.
-        partition: on which stream.
+        partition: the number of the partition.
     """
     process.die_with_parent()
-    os.nice(5)  # on a shared core the deliveries of what came in go first
+    os.nice(5)  # deliveries have priority on a shared core
     uvloop.run(keep_calls(load_settings(), partition))
 
 
 async def keep_calls(settings: Settings, partition: int) -> None:
-    """Take the lease of the cursor `calls` on a partition and serve it until it is quiet."""
-    # What is told must not be sent twice by a client: whether it was told is found out.
+    """Take the lease of the cursor `calls` on a partition and serve it until it is idle."""
+    # `once` never retries: a write that was repeated blindly could add its events twice.
     redis, once = connect(settings.redis_url, tries=10), connect(settings.redis_url, tries=0)
     rq = connect_rq(settings.redis_url)
     try:
@@ -73,7 +73,7 @@ async def keep_calls(settings: Settings, partition: int) -> None:
 
 
 class CallKeeper:
-    """One run of the job: folds events into calls, tells of calls, and ends them in time."""
+    """One run of the job: folds events into calls, announces changes, and closes calls in time."""
 
     def __init__(
         self,
@@ -90,10 +90,10 @@ class CallKeeper:
         self._reader = reader
         self._calls = calls
         self._rq = rq
-        # In this process's own time: a wall clock may jump.
+        # Monotonic times.
         self._windows: dict[str, float] = {}  # call -> when its settle window ends
-        self._ends: list[tuple[float, str]] = []  # a heap of the same, and of what was put off
-        self._look_at = self._silence_at = 0.0
+        self._ends: list[tuple[float, str]] = []  # the same as a heap, with outdated entries
+        self._refresh_at = self._sweep_at = 0.0
         self._stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._lease = LeaseKeeper(
@@ -101,7 +101,7 @@ class CallKeeper:
         )
 
     async def run(self) -> bool:
-        """Serve the cursor. True: another run should go on at once."""
+        """Serve the cursor. Return whether another run should take over at once."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
         try:
             hand_over = await self._serve()
@@ -123,12 +123,12 @@ class CallKeeper:
                 entries = await self._read()
                 await self._take_in(entries)
                 await self._end_windows()
-                await self._look()
+                await self._do_housekeeping()
             except CursorMoved:
                 recovered = False
                 continue
             except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError) as error:
-                # Whether the last step was made, what is pending and what is kept will tell.
+                # If the last step was made, `_recover` finds that out.
                 self._lease.check()
                 outage.goes_on(error)
                 await asyncio.sleep(0.2)
@@ -140,7 +140,7 @@ class CallKeeper:
                 quiet_since = now
             elif now - quiet_since > QUIET and await self._cursor.rest():
                 return False
-            if now - began > LONGEST:
+            if now - began > MAX_AGE:
                 return True
         return False
 
@@ -152,7 +152,7 @@ class CallKeeper:
         return await self._reader.read(READ_AT_ONCE, max(1, int(wait * 1000)))
 
     async def _recover(self) -> None:
-        """Find the settle windows that are open, and what was read and not folded."""
+        """Read the open settle windows, and take in the pending entries."""
         await self._extensions.refresh()
         now, wall = time.monotonic(), time.time()
         self._windows.clear()
@@ -166,7 +166,7 @@ class CallKeeper:
             after = page[-1].position
 
     async def _take_in(self, entries: Sequence[Entry]) -> None:
-        """Fold events into their calls, and tell what follows at once."""
+        """Fold events into their calls, and announce what follows at once."""
         if not entries:
             return
         folded = [entry for entry in entries if entry.event.type in FOLDED]
@@ -175,13 +175,12 @@ class CallKeeper:
         for entry in folded:
             self._fold(entry, kept)
         now = datetime.now(UTC)
-        changes = [self._told(each, now, None) for each in kept.values()]
+        changes = [self._change(each, now, None) for each in kept.values()]
         milliseconds = int(now.timestamp() * 1000)
         for change in changes:
             if over(change.kept.state):
                 change.settles = milliseconds + int(self._settings.settle * 1000)
-            # One that was closed too early goes on until then.
-            change.live = milliseconds
+            change.live = milliseconds  # also reopens a call that was closed too early
         await self._save(changes, [entry.position for entry in entries])
         end = time.monotonic() + self._settings.settle
         for change in changes:
@@ -197,38 +196,40 @@ class CallKeeper:
         try:
             state = fold(there.state if there else None, event, kind)
         except Exception:
-            # One event that we do not understand must not cost all calls.
-            log.exception("not put into its call", extra=event_keys(event, CALL_LOG, 1))
+            # A bug with one event must not hold up all calls.
+            log.exception(
+                "cannot fold an event into its call", extra=event_keys(event, CALL_LOG, 1)
+            )
             return
         if there and state is there.state:
             keys = event_keys(event, CALL_LOG, 1)
-            log.warning("not put into its call, which has too many events already", extra=keys)
+            log.warning("event left out of its call, which has too many events", extra=keys)
         first = there.first if there else position
         kept[event.call] = Kept(event.call, state, first, position)
 
     async def _end_windows(self) -> None:
-        """Tell of the calls whose settle window has ended."""
+        """Close the calls whose settle window has ended."""
         names = []
         now = time.monotonic()
         while self._ends and self._ends[0][0] <= now:
             ends, name = heappop(self._ends)
-            if self._windows.get(name) == ends:  # otherwise it was put off, or never mind
+            if self._windows.get(name) == ends:  # otherwise the entry is outdated
                 del self._windows[name]
                 names.append(name)
         await self._close(names, "hangup")
 
     async def _close(self, names: Sequence[str], closing: Closing) -> None:
-        """Close these calls, or correct what was told of those that are."""
+        """Close these calls, or announce corrections of those already closed."""
         partition = self._cursor.partition
         for at in range(0, len(names), READ_AT_ONCE):
             some = names[at : at + READ_AT_ONCE]
             kept = await self._calls.load(partition, some)
             await self._calls.drop(partition, [name for name in some if name not in kept])
             now = datetime.now(UTC)
-            changes = [self._told(each, now, closing) for each in kept.values()]
+            changes = [self._change(each, now, closing) for each in kept.values()]
             await self._save(changes, [])
 
-    def _told(self, kept: Kept, now: datetime, closing: Closing | None) -> CallChange:
+    def _change(self, kept: Kept, now: datetime, closing: Closing | None) -> CallChange:
         kept.state, events = tell(kept.state, self._settings.region, now, closing)
         return CallChange(kept, events)
 
@@ -245,16 +246,16 @@ class CallKeeper:
         self._windows[name] = ends
         heappush(self._ends, (ends, name))
 
-    async def _look(self) -> None:
-        """What is due now and then."""
+    async def _do_housekeeping(self) -> None:
+        """Refresh the extensions, close silent calls, and delete old ones, each when due."""
         now = time.monotonic()
-        if now < self._look_at:
+        if now < self._refresh_at:
             return
-        self._look_at = now + 1
+        self._refresh_at = now + 1
         await self._extensions.refresh()
-        if now < self._silence_at:
+        if now < self._sweep_at:
             return
-        self._silence_at = now + SILENCE_EVERY
+        self._sweep_at = now + SWEEP_EVERY
         partition, wall = self._cursor.partition, datetime.now(UTC)
         silent_since = wall - timedelta(seconds=self._settings.call_timeout)
         while names := await self._calls.silent(partition, silent_since):

@@ -1,34 +1,32 @@
-"""When an extension usually has calls, and whether it has fallen silent against its habit. Pure.
+"""Whether an extension is unusually silent. Pure functions.
 
-Of each of the last five workdays (Monday to Friday) it must have had so many calls in the hours
-that have passed since it was last heard. Whoever has few calls, or none on some days, has no habit
-that silence could break; nor has anybody on a weekend.
+It is when it has had no call today for some hours, and at least `CALLS` calls in the same hours of
+each of the last `DAYS` workdays (Monday to Friday). Weekends have no habit.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
-from hashlib import blake2b
+from datetime import date, datetime, timedelta, tzinfo
 
-from offhook.call import Party
 from offhook.event import CallEvent, EventType
+from workers.own_events import own_event, stable_id
 
-DAYS = 5  # workdays
-CALLS = 5  # on each of them, in the hours of the silence
-KEPT = timedelta(days=8)  # of calls, by the hour: five workdays and a weekend
+DAYS = 5
+CALLS = 5
+KEPT = timedelta(days=8)  # of calls by the hour: five workdays and a weekend
 _HOUR = 3600
 
-Hours = Mapping[int, int]  # hours since 1970 -> how many calls began in that hour, if any
+Hours = Mapping[int, int]  # hours since 1970 -> number of calls that began in that hour
 
 
 @dataclass(frozen=True)
 class Silence:
-    """A silence against the habit.
+    """An unusual silence.
 
     Attributes:
-        since: the hour from which on it is silent, today.
+        since: the first hour without a call, today.
         last_heard: the hour in which the last call began.
-        usual: the calls in the same hours of the last workdays, the latest first.
+        usual: number of calls in the same hours of the last workdays, latest first.
     """
 
     since: datetime
@@ -37,17 +35,17 @@ class Silence:
 
 
 def hour_of(moment: datetime) -> int:
-    """The hour of a moment, counted from 1970."""
+    """Return the hours since 1970."""
     return int(moment.timestamp()) // _HOUR
 
 
 def silence(calls: Hours, known_since: datetime, now: datetime, zone: tzinfo) -> Silence | None:
-    """Has it fallen silent today? Whole hours count: that which goes on does not.
+    """Return the silence of an extension if it is unusual. The current hour does not count.
 
     Args:
-        calls: of one extension.
-        known_since: from when on `calls` is complete.
-        zone: in which its days begin.
+        calls: the calls of the extension.
+        known_since: from when `calls` is complete.
+        zone: the time zone of its days.
     """
     today = now.astimezone(zone)
     heard = [hour for hour, count in calls.items() if count and hour <= hour_of(now)]
@@ -82,29 +80,19 @@ def _at(day: date, hour: int, zone: tzinfo) -> datetime:
 
 
 def event(pbx: str, extension: str, found: Silence, now: datetime) -> CallEvent:
-    """What is told of a silence: with the same id however often."""
-    return CallEvent(
-        id=_event_id(pbx, extension, found),
-        pbx=pbx,
-        extension=extension,
-        type=EventType.EXTENSION_SILENT,
-        call_id=f"extension {extension}",
-        direction=None,
-        caller=Party(),
-        called=Party(),
-        status=None,
-        received=now,
-        occurred=found.since.astimezone(UTC),
-        parameters={
+    """Return the event that announces a silence, with the same id each time."""
+    hour, type_ = hour_of(found.last_heard), EventType.EXTENSION_SILENT
+    return own_event(
+        stable_id(hour * _HOUR * 1000, f"{pbx}/{extension}/{type_}/{hour}"),
+        type_,
+        pbx,
+        f"extension {extension}",
+        {
             "last_heard": found.last_heard.isoformat(),
             "silent_since": found.since.isoformat(),
             "usual": ", ".join(map(str, found.usual)),
         },
+        extension=extension,
+        received=now,
+        occurred=found.since,
     )
-
-
-def _event_id(pbx: str, extension: str, found: Silence) -> str:
-    """Shaped as `new_event_id` shapes it; the same for the same silence."""
-    at = hour_of(found.last_heard)
-    name = f"{pbx}/{extension}/{EventType.EXTENSION_SILENT}/{at}".encode()
-    return f"{at * _HOUR * 1000:012x}{blake2b(name, digest_size=10).hexdigest()}"

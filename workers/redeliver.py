@@ -1,4 +1,4 @@
-"""`redeliver`: one failed delivery, again. Later events of its call wait until it is done with."""
+"""`redeliver`: an RQ job that repeats one failed delivery. Later events of its call wait for it."""
 
 import asyncio
 import logging
@@ -27,22 +27,22 @@ from offhook.settings import Settings, load_settings
 from workers import process
 from workers.delivery import circuit
 from workers.delivery.attempt import attempt_record, event_keys, sentence, wait_before
-from workers.delivery.caller_names import Names, naming
+from workers.delivery.caller_names import CallerNames, naming
 from workers.delivery.redis_memory import RedisMemory
 
 log = logging.getLogger("offhook.redeliver")
 
 
 def redeliver(handler: str, event: dict[str, Any]) -> None:
-    """The RQ job. Raises while the delivery fails: RQ repeats it, or keeps it as a dead letter.
+    """The RQ job. It raises if the delivery fails, and RQ retries it or keeps it as a dead letter.
 
     Args:
-        handler: which one, by its name in the configuration.
-        event: the event, as `CallEvent.as_dict()` gives it.
+        handler: its name in the configuration.
+        event: from `CallEvent.as_dict()`.
     """
     job = get_current_job()
     if job is None:
-        raise RuntimeError("redeliver runs as an RQ job only")
+        raise RuntimeError("redeliver only runs as an RQ job")
     process.die_with_parent()
     uvloop.run(_redeliver(load_settings(), job, handler, CallEvent.from_dict(event)))
 
@@ -60,7 +60,7 @@ async def _redeliver(settings: Settings, job: Job, name: str, event: CallEvent) 
 
 
 class Redelivery:
-    """One run of the job: at most one attempt, and what follows from how it ends."""
+    """One run of the job: at most one attempt, and its consequences."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Redelivery:
         name: str,
         event: CallEvent,
         extension: ExtensionSettings,
-        names: Names | None,
+        names: CallerNames | None,
     ) -> None:
         self._settings = settings
         self._inbox = inbox
@@ -81,24 +81,24 @@ class Redelivery:
         self._event = event
         self._extension = extension
         self._names = names
-        self._attempt = 0  # its number, once it has begun
+        self._attempt = 0  # the number of the attempt, 0 before it begins
         self._keys = event_keys(event, name, 0)
         self._lanes = ParkedLanes(inbox, name)
 
     async def run(self) -> None:
-        """Attempt it, unless it is done with, or the circuit is open.
+        """Make the attempt, unless the event is no longer parked or the circuit is open.
 
         Raises:
-            Exception: why it failed.
+            Exception: the delivery failed.
         """
         try:
             handler = self._handler()
         except ConfigError:
-            self._again(60.0)  # the event waits until the configuration is right again
+            self._retry_in(60.0)  # the event waits until the configuration is corrected
             raise
         open_for = await self._lanes.circuit_open_for(self._event)
         if open_for:
-            self._again(open_for)
+            self._retry_in(open_for)
             raise TemporaryError(f"{self._name}'s circuit is open")
         self._attempt = await self._lanes.begin_attempt(self._event)
         self._keys = event_keys(self._event, self._name, self._attempt)
@@ -112,7 +112,7 @@ class Redelivery:
             down = isinstance(error, TemporaryError) and await self._is_down()
             last = self._attempt > len(handler.policy.retry) and not down
             dead = isinstance(error, PermanentError) or last
-            await self._tell(called, "dead" if dead else "failed", error)
+            await self._publish(called, "dead" if dead else "failed", error)
             if dead:
                 await self._die(error)
             elif down:
@@ -123,7 +123,7 @@ class Redelivery:
                 await self._put_off(handler.policy.retry[self._attempt - 1], error)
             raise
         log.info("redelivered", extra=self._keys)
-        await self._tell(called, "delivered", None)
+        await self._publish(called, "delivered", None)
         await self._lanes.close_circuit(self._event)
         await self._advance("delivered")
 
@@ -150,7 +150,7 @@ class Redelivery:
             )
 
     async def _is_down(self) -> bool:
-        """Has the circuit opened, and not closed since? Then the event is not at fault."""
+        """Return whether the circuit is not closed, in which case the event is not at fault."""
         return await self._lanes.failures(self._event) >= circuit.CONSECUTIVE
 
     async def _call_of(self, event: CallEvent) -> Call:
@@ -161,26 +161,27 @@ class Redelivery:
         log.warning("redelivery failed: %s", sentence(error), extra=self._keys)
         await self._lanes.count(self._event, "failed")
         self._job.meta["error"] = sentence(error)
-        self._again(wait_before(seconds, error))
+        self._retry_in(wait_before(seconds, error))
 
-    async def _tell(self, called: float, outcome: str, error: Exception | None) -> None:
+    async def _publish(self, called: float, outcome: str, error: Exception | None) -> None:
         record = attempt_record(self._name, self._event, self._attempt, called, outcome, error)
         await feed.publish(self._inbox.redis, [record])
 
-    def _again(self, seconds: float) -> None:
-        """Have RQ repeat the job when it has raised: it waits by the first of these intervals."""
+    def _retry_in(self, seconds: float) -> None:
+        """Set the wait before RQ retries this job, once it has raised."""
         self._job.retry_intervals = [max(1, round(seconds))]
 
     async def _end(self) -> None:
-        """The lane does not wait for the event: it was delivered, or given up."""
+        """End without an attempt: the event was delivered before, or is a dead letter."""
         if await asyncio.to_thread(queues.is_dead, self._rq, self._name, self._event.id):
-            # The process was killed before RQ took note: without this the letter would be deleted.
+            # A worker was killed before RQ recorded it. If the job succeeded now, RQ would delete
+            # the dead letter.
             self._job.retries_left = 0
-            raise PermanentError("it was given up before")
-        log.info("already done with", extra=self._keys)
+            raise PermanentError("this delivery was already a dead letter")
+        log.info("already delivered", extra=self._keys)
 
     async def _die(self, error: Exception) -> None:
-        """Lay it among the dead letters, then let the lane go on."""
+        """Make the delivery a dead letter, then let its lane continue."""
         log.error("delivery is dead: %s", sentence(error), extra=self._keys)
         self._job.retries_left = 0
         self._job.meta |= {
@@ -203,6 +204,6 @@ class Redelivery:
         try:
             following = await self._lanes.advance(self._event, outcome)
         except LeaseLost:
-            return  # another run of this job was faster
+            return  # another run of this job has done it
         if following is not None:
             await asyncio.to_thread(queues.redeliver, self._rq, self._name, following, delay=0)

@@ -1,6 +1,6 @@
-"""The scheduler: sends redeliveries when they are due, and finds what nobody woke.
+"""The scheduler: enqueues what is due and repairs what dead processes left behind.
 
-One process of its own. All it does may be done twice, so several may run.
+It runs in a separate process. All its steps are idempotent, so several schedulers may run.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ from offhook.settings import Settings
 
 log = logging.getLogger("offhook.scheduler")
 
-EVERY = 1.0  # seconds: redeliveries that are due, cursors that nobody serves
-LANES_EVERY = 2.0  # seconds: parked lanes without a job
-TRIM_EVERY = 60.0  # seconds: events older than `keep_days`
-TIGHT = 0.8  # of the server's memory in use, then delivered events go before `keep_days`
-LOCKED_FOR = 5  # seconds after a scheduler's death until another one sends its redeliveries
-SET_BACK = 2.0  # seconds; a clock that loses less at once was not set back
+EVERY = 1.0  # seconds between rounds: due redeliveries, cursors that no worker serves
+LANES_EVERY = 2.0  # seconds between searches for parked lanes without a job
+TRIM_EVERY = 60.0  # seconds between deletions of events older than `keep_days`
+TIGHT = 0.8  # share of maxmemory in use from which delivered events are deleted early
+LOCKED_FOR = 5  # seconds after a scheduler's death until another one takes over its redeliveries
+SET_BACK = 2.0  # seconds; smaller jumps do not count as setting back the clock
 
 PHONES = {EventType.PHONE_REGISTERED, EventType.PHONE_UNREGISTERED}
 
-# What is done at its time: the job, seconds from one run to the next, and who needs it.
+# Scheduled jobs: the name, seconds between runs, and whether a configuration needs it.
 JOBS: tuple[tuple[str, float, Callable[[Settings], bool]], ...] = (
     ("workers.reconcile.job.reconcile", 3600.0, lambda settings: _has_api(settings)),
     (
@@ -49,11 +49,15 @@ JOBS: tuple[tuple[str, float, Callable[[Settings], bool]], ...] = (
         ),
     ),
     (
-        "workers.silence.listen",
+        "workers.silence.find_silent_extensions",
         3600.0,
         lambda settings: EventType.EXTENSION_SILENT in wanted_types(settings.handlers),
     ),
-    ("workers.daily_summary.summary", 60.0, lambda settings: settings.daily_summary is not None),
+    (
+        "workers.daily_summary.daily_summary",
+        60.0,
+        lambda settings: settings.daily_summary is not None,
+    ),
 )
 
 
@@ -88,13 +92,13 @@ async def _run(settings: Settings) -> None:
         try:
             await asyncio.to_thread(scheduler.release)
         except RedisError as error:
-            log.warning("the scheduler's locks run out by themselves: %s", error)
+            log.warning("cannot release the scheduler's locks, they will expire: %s", error)
         await redis.aclose()
         rq.close()
 
 
 class Scheduler:
-    """What is done now and then, for all handlers."""
+    """The periodic work for all handlers."""
 
     def __init__(self, settings: Settings, inbox: Inbox, rq: Redis) -> None:
         self._settings = settings
@@ -107,10 +111,10 @@ class Scheduler:
             serializer=JSONSerializer,
             name=f"offhook-{socket.gethostname()}-{os.getpid()}",
         )
-        # It would make a connection of its own, and not through Sentinels.
+        # Otherwise it opens its own connection, which ignores Sentinels.
         self._rq_scheduler._connection = rq  # type: ignore[assignment]
         self._lanes_at = self._trim_at = 0.0
-        self._beyond: list[int] = []  # partitions from when there were more of them
+        self._beyond: list[int] = []  # partitions from before `partitions` was lowered
         self._clock = _clock()
         self._suspects: set[tuple[str, str]] = set()
         self._calls = Calls(inbox)
@@ -120,7 +124,7 @@ class Scheduler:
         """Do what is due."""
         names = list(self._settings.handlers)
         cursors = list(self._settings.cursors)
-        # First of all: a server without room takes nothing of what follows.
+        # First, because a full server rejects the writes of the other steps.
         if await self._inbox.memory_used() > TIGHT:
             await self.make_room(cursors)
         for name, start in self._settings.cursors.items():
@@ -137,31 +141,31 @@ class Scheduler:
             self._trim_at = now + TRIM_EVERY
             self._beyond = await self._inbox.beyond()
             await self.trim(cursors)
-            await self.tell_unserved(cursors)
+            await self.report_unserved(cursors)
 
     @property
     def _partitions(self) -> list[int]:
         return [*range(self._settings.partitions), *self._beyond]
 
     async def wake_sleepers(self, names: Sequence[str]) -> None:
-        """Call a dispatch for every cursor that is behind and that none serves."""
+        """Wake a dispatch for every cursor that is behind and that no worker serves."""
         for name in names:
             for partition in self._partitions:
                 if await self._inbox.behind(name, partition):
                     await asyncio.to_thread(queues.wake, self._rq, name, partition)
 
     async def wake_calls(self) -> None:
-        """See to it that calls are ended, also when no event comes any more."""
+        """Have calls closed in time in partitions that get no events."""
         before = datetime.now(UTC) - timedelta(seconds=self._settings.call_timeout)
         for partition in range(self._settings.partitions):
             if await self._calls.neglected(partition, before):
                 await asyncio.to_thread(queues.wake, self._rq, CALL_LOG, partition)
 
     async def revive_lanes(self, names: Sequence[str]) -> None:
-        """Enqueue the redelivery of every parked lane that has none: its process died in between.
+        """Enqueue the redelivery of parked lanes that lost theirs when a process died.
 
-        A lane is suspected in one round and revived in the next, so that a redelivery on its way
-        is not doubled.
+        A lane without one must be found in two rounds, because its redelivery may be about to be
+        enqueued.
         """
         found: set[tuple[str, str]] = set()
         for name in names:
@@ -176,17 +180,17 @@ class Scheduler:
                         continue
                     event = await lanes.head(partition, lane)
                     if event is not None and event.id == event_id:
-                        log.warning("lane %s of %s is revived", lane, name)
+                        log.warning("lane %s of %s lost its redelivery, enqueued again", lane, name)
                         await asyncio.to_thread(queues.revive, self._rq, name, event)
         self._suspects = found
 
     async def trim(self, names: Sequence[str]) -> None:
-        """Forget delivered events older than `keep_days`, and all that `max_events` forbids."""
+        """Delete delivered events older than `keep_days`, and events beyond `max_events`."""
         before = datetime.now(UTC) - timedelta(days=self._settings.keep_days)
         for partition in self._partitions:
             forgotten = await self._inbox.trim(partition, before, names)
             if forgotten:
-                log.info("forgot %s delivered events of partition %s", forgotten, partition)
+                log.info("deleted %s delivered events from partition %s", forgotten, partition)
         if self._settings.max_events is None:
             return
         most = self._settings.max_events // self._settings.partitions
@@ -199,8 +203,8 @@ class Scheduler:
                     lost,
                 )
 
-    async def tell_unserved(self, names: Sequence[str]) -> None:
-        """Say which events of a partition from when there were more of them nobody delivers."""
+    async def report_unserved(self, names: Sequence[str]) -> None:
+        """Log the events of leftover partitions that no worker delivers."""
         for partition in self._beyond:
             for name in names:
                 queue = queues.queue(queues.dispatch_queue(name, partition), self._rq)
@@ -209,35 +213,35 @@ class Scheduler:
                 if not await asyncio.to_thread(Worker.count, queue=queue):
                     log.error(
                         "partition %s, from before `partitions` was lowered, has events for %s "
-                        "that nobody delivers: start `offhook work` again, it does",
+                        "that no worker delivers: restart `offhook work` to deliver them",
                         partition,
                         name,
                     )
 
     async def make_room(self, names: Sequence[str]) -> None:
-        """Forget all delivered events, so that the receiver need not turn to its journal."""
+        """Delete all delivered events, so that the receiver does not need its journal."""
         forgotten = 0
         for partition in self._partitions:
             forgotten += await self._inbox.trim(partition, None, names)
         if forgotten:
             log.warning(
                 "the server's memory is nearly full (maxmemory): "
-                "forgot %s delivered events before keep_days",
+                "deleted %s delivered events before keep_days",
                 forgotten,
             )
 
     def call_scheduled(self) -> None:
-        """Call the scheduled jobs that are due."""
+        """Enqueue the scheduled jobs that are due."""
         for job, every in self._jobs:
             queues.call_scheduled(self._rq, job, every)
 
     def release(self) -> None:
-        """Let another scheduler go on at once."""
+        """Release the locks, so that another scheduler can take over at once."""
         self._rq_scheduler.release_locks()  # type: ignore[no-untyped-call]
 
     def _enqueue_due(self) -> None:
-        # RQ's own loop would look only every ten minutes whether another scheduler has died, and
-        # its locks outlive it by a minute, or as long as the server's clock was set back.
+        # RQ's own loop looks for dead schedulers only every ten minutes, and their locks last for
+        # a minute, or longer if the server's clock was set back.
         ours = self._rq_scheduler.acquire_locks()  # type: ignore[no-untyped-call]
         names = {queues.redeliver_queue(name): name for name in self._settings.handlers}
         for queue_name in names:
@@ -246,16 +250,16 @@ class Scheduler:
         self._rq_scheduler.enqueue_scheduled_jobs()  # type: ignore[no-untyped-call]
 
     def _follow_clock(self, names: Sequence[str]) -> None:
-        """RQ schedules by the wall clock: when that was set back, what is due soon would wait."""
+        """Bring redeliveries forward if the wall clock, which RQ schedules by, was set back."""
         clock = _clock()
         back = self._clock - clock
         if back > SET_BACK:
-            log.warning("the clock was set back by %.0f s: redeliveries do not wait for it", back)
+            log.warning("the clock was set back by %.0f s: redeliveries moved forward", back)
             for name in names:
                 queues.bring_forward(self._rq, name, round(back))
         self._clock = clock
 
 
 def _clock() -> float:
-    """What changes only when the wall clock is set: seconds since 1970, when this machine began."""
+    """Return when this machine booted, in seconds since 1970: changes only if the clock is set."""
     return time.time() - time.monotonic()

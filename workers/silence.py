@@ -1,9 +1,8 @@
-"""`listen`: which extensions have fallen silent against their habit.
+"""`find_silent_extensions`: announces extensions that have unusually long had no call.
 
-offhook:habits          hash: `PBX/EXTENSION` -> its calls by the hour, of the last days;
-                        `since`, `until` -> from when, and up to when, all of them are in it
-offhook:habits:silent   hash: `PBX/EXTENSION` -> the last hour in which it was heard before it
-                        was told of
+offhook:habits          hash: `PBX/EXTENSION` -> its calls of the last days by the hour;
+                        `since`, `until` -> the time for which these are complete
+offhook:habits:silent   hash: `PBX/EXTENSION` -> the hour of its last call before it was announced
 """
 
 import asyncio
@@ -29,45 +28,45 @@ from workers.habits import KEPT, event, hour_of, silence
 
 log = logging.getLogger("offhook.silence")
 
-_AGAIN = timedelta(hours=2)  # calls are counted once more: some are known later than they began
-_REPEAT = 86_400.0  # seconds; a job that was killed tells again what it had told
+_OVERLAP = timedelta(hours=2)  # recounted each time, for calls that become known late
+_REPEAT = 86_400.0  # seconds in which a killed job may announce the same silence again
 
 _hours = msgspec.json.Decoder(dict[int, int]).decode
 
 
-def listen() -> None:
+def find_silent_extensions() -> None:
     """The RQ job."""
     process.die_with_parent()
     asyncio.run(listen_to_all(load_settings()))
 
 
 async def listen_to_all(settings: Settings) -> None:
-    """Count the calls since the last time, and tell of the extensions that are silent."""
+    """Count the calls since the last run, and announce silent extensions."""
     redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
     try:
         inbox = Inbox(redis, settings.partitions, settings.durability)
         await look(settings, inbox, rq, datetime.now(UTC))
     except (InboxUnavailable, RedisError) as error:
-        log.error("silent extensions not looked for, the next time they will: %s", error)
+        log.error("cannot look for silent extensions, will retry: %s", error)
     finally:
         await redis.aclose()
         rq.close()
 
 
 async def look(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> None:
-    """Look once.
+    """Look for silent extensions once.
 
     Raises:
-        RedisError: it is done the next time, and so with InboxUnavailable.
+        InboxUnavailable, RedisError: the next run does the same work.
     """
     redis, names = inbox.redis, set(await Extensions(inbox.redis).all())
     stored: Any = await redis.hgetall(keys.HABITS)
     kept_since = now - timedelta(days=settings.keep_days)
     since = _moment(stored.pop(b"since", None)) or _next_hour(kept_since)
     until = _moment(stored.pop(b"until", None)) or since
-    if until < kept_since:  # of the time in between nobody knows any more
+    if until < kept_since:  # the calls in between are deleted
         stored, since, until = {}, _next_hour(kept_since), _next_hour(kept_since)
-    begin = max(until - _AGAIN, since)
+    begin = max(until - _OVERLAP, since)
     habits = await _count(inbox, names, begin)
     for name in names:
         before = _hours(stored.get(_field(name).encode(), b"{}"))
@@ -82,7 +81,7 @@ async def look(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> No
         calls = habits[name]
         last = str(max(calls, default=0))
         if told.get(_field(name).encode()) == last.encode():
-            silent[_field(name)] = last  # until it is heard again
+            silent[_field(name)] = last  # until its next call
             continue
         found = silence(calls, since, now, _zone(settings, name[0]))
         if found is not None:
@@ -102,7 +101,7 @@ async def look(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> No
 
 
 async def _count(inbox: Inbox, names: set[Name], begin: datetime) -> dict[Name, Counter[int]]:
-    """The calls of these extensions since an hour began, by the hour."""
+    """Count the calls of these extensions by the hour, from the hour of `begin`."""
     first = hour_of(begin)
     found: defaultdict[Name, Counter[int]] = defaultdict(Counter)
     async for kept in Calls(inbox).since(datetime.fromtimestamp(first * 3600, UTC)):
@@ -114,7 +113,7 @@ async def _count(inbox: Inbox, names: set[Name], begin: datetime) -> dict[Name, 
 
 
 def _heard(kept: Kept) -> set[tuple[str, int]]:
-    """The extensions of which a callback came in a call: that of a record is no sign of life."""
+    """Return the extensions with callbacks in a call, and their hours. Records do not count."""
     return {
         (part.extension, part.first // 3_600_000_000)
         for part in kept.state.parts
@@ -123,7 +122,7 @@ def _heard(kept: Kept) -> set[tuple[str, int]]:
 
 
 def _zone(settings: Settings, pbx: str) -> tzinfo:
-    """The PBX's time zone; this machine's if it was not said."""
+    """Return the PBX's time zone, or this machine's if it is not configured."""
     configured = settings.pbx.get(pbx)
     here = datetime.now(UTC).astimezone().tzinfo or UTC
     return configured.tzinfo if configured and configured.zone else here

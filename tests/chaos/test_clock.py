@@ -54,7 +54,7 @@ def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WallClock:
     return WallClock(tmp_path, monkeypatch)
 
 
-def test_nobody_waits_for_a_clock_that_jumps(clock: WallClock, tmp_path: Path) -> None:
+def test_clock_jump_delays_nothing(clock: WallClock, tmp_path: Path) -> None:
     folder = tmp_path / "installation"
     folder.mkdir()
     with Installation.running(folder, HANDLERS) as offhook:

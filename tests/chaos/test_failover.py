@@ -110,7 +110,7 @@ def sentinels(tmp_path: Path) -> Iterator[Sentinels]:
     started.stop()
 
 
-def test_nothing_confirmed_by_a_replica_is_lost_in_a_failover(
+def test_failover_loses_no_event_confirmed_by_a_replica(
     sentinels: Sentinels, tmp_path: Path
 ) -> None:
     folder = tmp_path / "installation"

@@ -37,7 +37,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
             subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_is_told_and_costs_nothing_that_was_answered(
+def test_full_disk_is_reported_and_costs_no_accepted_event(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     disk = tmp_path / "disk"

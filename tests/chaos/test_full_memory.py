@@ -19,7 +19,7 @@ use = "tests.recorders:record"
 NAMES = ["first", "second"]
 
 
-def test_a_full_server_refuses_nothing_and_is_emptied_again(tmp_path: Path) -> None:
+def test_full_server_loses_nothing_and_is_emptied(tmp_path: Path) -> None:
     config = {"maxmemory": "32mb", "maxmemory-policy": "noeviction"}
     # Without marks, which expire sooner or later: then it is known how much room an event takes.
     with Installation.running(tmp_path, HANDLERS, config, duplicate_window=0) as offhook:
@@ -42,7 +42,7 @@ def test_a_full_server_refuses_nothing_and_is_emptied_again(tmp_path: Path) -> N
         assert "before keep_days" in offhook.log.read_text()
 
 
-def test_a_server_that_is_full_for_moments_stops_nobody(tmp_path: Path) -> None:
+def test_briefly_full_server_stops_no_worker(tmp_path: Path) -> None:
     """Each moment hits what the processes do just then: appending, acknowledging, RQ's books."""
     seed = int(time.time())
     print("seed", seed)

@@ -30,7 +30,7 @@ timeout = 90
 NAMES = ("crm", "chat", "mail")
 
 
-def test_the_next_attempt_comes_soon(tmp_path: Path) -> None:
+def test_killed_redelivery_is_retried_soon(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
         outcome = offhook.load(2, per_call=2)
         assert outcome.count == 2

@@ -15,7 +15,7 @@ retry = [1]
 """
 
 
-def test_redeliveries_go_on_when_the_scheduler_is_killed(tmp_path: Path) -> None:
+def test_redeliveries_continue_when_the_scheduler_is_killed(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
         callers = Callers(offhook.port, calls=3, per_call=3, pause=0.1)
         callers.start()

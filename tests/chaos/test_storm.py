@@ -34,12 +34,12 @@ def check(found: Round) -> None:
         pytest.fail(f"seed {found.seed}: {found.findings}\n{found.log[-20_000:]}")
 
 
-def test_nothing_is_lost_and_all_is_well_again_within_seconds(tmp_path: Path) -> None:
+def test_each_fault_loses_nothing_and_heals_within_seconds(tmp_path: Path) -> None:
     found = run_round(tmp_path, "the same every time", 0, FAULTS, **LOAD)
     check(found)
     slow = {s.kind: s.recovered for s in found.strikes if s.recovered > 10}
     assert not slow, "recovery took longer than 10 s"
 
 
-def test_nothing_is_lost_in_a_random_storm(tmp_path: Path) -> None:
+def test_random_faults_lose_nothing(tmp_path: Path) -> None:
     check(run_round(tmp_path, f"{random.randrange(10**6)}", 5, **LOAD))

@@ -28,7 +28,7 @@ def mine(folder: Path) -> dict[int, str]:
     return found
 
 
-def test_it_shows_events_and_deliveries_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_demo_shows_deliveries_and_leaves_nothing_behind(tmp_path: Path) -> None:
     done = subprocess.run(
         COMMAND,
         env=os.environ | {"TMPDIR": str(tmp_path), "COLUMNS": "160"},
@@ -57,7 +57,7 @@ def test_it_shows_events_and_deliveries_and_leaves_nothing_behind(tmp_path: Path
 
 
 @pytest.mark.parametrize("after", ["Starting the receiver", "Call 2 of 5", "Still running"])
-def test_ctrl_c_stops_all_of_it_at_any_time(tmp_path: Path, after: str) -> None:
+def test_ctrl_c_stops_the_demo_at_any_time(tmp_path: Path, after: str) -> None:
     output = tmp_path.parent / f"{tmp_path.name}.log"
     with output.open("wb") as log:
         demo = subprocess.Popen(

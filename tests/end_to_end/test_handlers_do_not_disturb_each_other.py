@@ -19,7 +19,7 @@ retry = [1]
 """
 
 
-def test_a_slow_and_a_broken_handler_leave_the_others_as_they_were(tmp_path: Path) -> None:
+def test_slow_and_broken_handlers_do_not_affect_others(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
         for turn in range(5):
             outcome = offhook.load(200, name=f"turn-{turn}")
@@ -42,7 +42,7 @@ def test_a_slow_and_a_broken_handler_leave_the_others_as_they_were(tmp_path: Pat
         assert offhook.delivered("broken") == []
 
 
-def test_an_event_that_kills_its_process_becomes_a_dead_letter_alone(tmp_path: Path) -> None:
+def test_event_that_kills_its_process_becomes_a_dead_letter_alone(tmp_path: Path) -> None:
     handlers = """
 [handlers.deadly]
 use = "tests.recorders:die_on_poison"

@@ -68,7 +68,7 @@ def recorded(offhook: Installation, handler: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_every_handler_gets_the_name_and_the_crm_one_question(tmp_path: Path) -> None:
+def test_handlers_share_one_lookup_of_the_crm(tmp_path: Path) -> None:
     crm = HubSpotSide()
     with standing(crm), http_target() as chat:
         crm.add_contact("Jane of Acme", "021 123 4567")
@@ -89,7 +89,7 @@ def test_every_handler_gets_the_name_and_the_crm_one_question(tmp_path: Path) ->
         assert crm.lines() == [crm.find]
 
 
-def test_lookups_that_hang_and_break_cost_no_event_and_no_time(tmp_path: Path) -> None:
+def test_hanging_and_broken_lookups_delay_no_event(tmp_path: Path) -> None:
     with http_target() as chat:
         tables = HANDLERS.format(port=chat.port) + BROKEN
         with Installation.running(tmp_path, tables, region="RO") as offhook:
@@ -103,6 +103,8 @@ def test_lookups_that_hang_and_break_cost_no_event_and_no_time(tmp_path: Path) -
             for name in ("raw", "later"):
                 assert recorded(offhook, name)[1]["caller"]["name"] == "WIRELESS CALLER"
             log = offhook.log.read_text()
-            assert "lookup slow failed, events go on without its names: did not answer" in log
-            assert "lookup broken failed, events go on without its names: ZeroDivisionError" in log
+            assert "lookup slow failed, events continue without its names: did not answer" in log
+            assert (
+                "lookup broken failed, events continue without its names: ZeroDivisionError" in log
+            )
             assert "211234567" not in log

@@ -40,7 +40,7 @@ def test_every_handler_gets_every_event_once_and_in_order(tmp_path: Path) -> Non
             audit(outcome, offhook.delivered(name), repeats=False)
 
 
-def test_nothing_is_lost_when_worker_processes_are_killed(tmp_path: Path) -> None:
+def test_killed_workers_lose_nothing(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
 
         def kill() -> None:
@@ -57,7 +57,7 @@ def test_nothing_is_lost_when_worker_processes_are_killed(tmp_path: Path) -> Non
             audit(outcome, offhook.delivered(name), repeats=True)
 
 
-def test_nothing_accepted_is_lost_when_redis_restarts(tmp_path: Path) -> None:
+def test_redis_restart_loses_no_accepted_event(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
         outcome = during(lambda: offhook.load(20_000), offhook.restart_redis, when=2)
         assert (outcome.count, outcome.refused) == (20_000, 0)
@@ -66,7 +66,7 @@ def test_nothing_accepted_is_lost_when_redis_restarts(tmp_path: Path) -> None:
             audit(outcome, offhook.delivered(name), repeats=True)
 
 
-def test_a_deploy_in_the_middle_loses_nothing(tmp_path: Path) -> None:
+def test_deploy_under_load_loses_nothing(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
 
         def deploy() -> None:
@@ -81,7 +81,7 @@ def test_a_deploy_in_the_middle_loses_nothing(tmp_path: Path) -> None:
             audit(outcome, offhook.delivered(name), repeats=False)
 
 
-def test_when_it_stops_no_process_is_left(tmp_path: Path) -> None:
+def test_killed_supervisor_leaves_no_process(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
         outcome = offhook.load(100)
         offhook.wait_for_all(outcome, NAMES)

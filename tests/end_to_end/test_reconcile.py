@@ -135,7 +135,7 @@ def test_calls_whose_callbacks_were_lost_are_closed_or_recovered_once(
             assert (call.outcome == "answered") is talked
 
 
-def test_the_job_is_called_and_begins(tmp_path: Path) -> None:
+def test_scheduler_starts_the_job(tmp_path: Path) -> None:
     with (
         serve(create_exchange(Store.example(), callbacks)) as pbx,
         Installation.running(tmp_path, HANDLERS.format(url=pbx)) as offhook,

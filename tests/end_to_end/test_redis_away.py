@@ -20,7 +20,7 @@ def journals(offhook: Installation) -> list[Path]:
     return [path for path in (offhook.folder / "journal").iterdir() if path.stat().st_size]
 
 
-def test_nothing_is_refused_while_redis_is_away(tmp_path: Path) -> None:
+def test_nothing_is_refused_while_redis_is_down(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
         outcomes: list[Outcome] = []
 
@@ -47,7 +47,7 @@ def test_nothing_is_refused_while_redis_is_away(tmp_path: Path) -> None:
         assert not journals(offhook)
 
 
-def test_a_receiver_killed_while_redis_is_away_loses_nothing(tmp_path: Path) -> None:
+def test_receiver_killed_while_redis_is_down_loses_nothing(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
         before = offhook.load(500, name="before")
         offhook.wait_for_all(before, NAMES)
@@ -85,7 +85,7 @@ def test_a_receiver_killed_while_redis_is_away_loses_nothing(tmp_path: Path) -> 
         wait_until(lambda: not journals(offhook), "the journals are empty")
 
 
-def test_an_outage_is_a_few_lines_in_the_log_of_the_workers(tmp_path: Path) -> None:
+def test_outage_is_a_few_lines_in_the_workers_log(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
         offhook.wait_for_all(offhook.load(100, name="before"), NAMES)
         offhook.redis.stop()

@@ -89,10 +89,11 @@ def test_missing_preconditions_are_one_sentence_each(
     bench: Bench, offhook: Offhook, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.place("answered")
-    monkeypatch.setattr("workers.reconcile.reconciliation._LOOKS", 0)
+    hurried = partial(Reconciliation, young=timedelta(), checks=0)
+    monkeypatch.setattr(command, "Reconciliation", hurried)
     result = offhook(*RECONCILE)
     assert result.exit_code == 1
-    assert "main: not every event is in its call yet" in result.stderr
+    assert "main: not all events are folded into calls yet" in result.stderr
     configure(configuration(bench.pbx).replace("zone = 'UTC'", ""))
     result = offhook(*RECONCILE)
     assert result.exit_code == 2

@@ -48,9 +48,7 @@ def run(url: str, test: Callable[[Inbox], Awaitable[None]]) -> None:
 
 
 @pytest.mark.parametrize("by", ["the next dispatch", "the sweep"])
-def test_the_lease_of_a_dead_dispatch_runs_out(
-    redis_url: str, client: blocking.Redis, by: str
-) -> None:
+def test_lease_of_a_dead_dispatch_expires(redis_url: str, client: blocking.Redis, by: str) -> None:
     client.set(AWAKE, "elsewhere/1/dead", px=HOUR * 1000 + LEASE_MS)
 
     async def test(inbox: Inbox) -> None:
@@ -63,7 +61,7 @@ def test_the_lease_of_a_dead_dispatch_runs_out(
     assert 0 < client.pttl(AWAKE) <= LEASE_MS
 
 
-def test_what_is_no_repeat_is_not_taken_for_one(redis_url: str, client: blocking.Redis) -> None:
+def test_expired_mark_is_not_a_repeat(redis_url: str, client: blocking.Redis) -> None:
     async def test(inbox: Inbox) -> None:
         for n in range(2):
             first, again = event("a", n), event("a", n)
@@ -85,7 +83,7 @@ def _age(client: blocking.Redis, mark: str, n: int) -> None:
     client.set(mark, made + back, px=left + back)
 
 
-def test_an_open_circuit_probes(bench: Bench, configure: Configure) -> None:
+def test_open_circuit_probes(bench: Bench, configure: Configure) -> None:
     configure(handler("record"))
     bench.park(event("a", 0))
     bench.rq.set("offhook:{0}:circuit:crm", "open", px=HOUR * 1000)
@@ -99,9 +97,7 @@ def test_an_open_circuit_probes(bench: Bench, configure: Configure) -> None:
     run(bench.url, test)
 
 
-def test_a_full_server_forgets_what_it_dates_into_the_future(
-    redis_url: str, client: blocking.Redis
-) -> None:
+def test_full_server_deletes_events_from_the_future(redis_url: str, client: blocking.Redis) -> None:
     for n in range(300):
         stored = to_stored(event("a", n))
         position = f"{int(time.time() + HOUR) * 1000}-{n + 1}"
@@ -119,7 +115,7 @@ def test_a_full_server_forgets_what_it_dates_into_the_future(
     run(redis_url, test)
 
 
-def test_the_locks_of_a_dead_scheduler_run_out(bench: Bench, configure: Configure) -> None:
+def test_locks_of_a_dead_scheduler_expire(bench: Bench, configure: Configure) -> None:
     configure(handler("record"))
     lock = RQScheduler.get_locking_key(queues.redeliver_queue("crm"))
     bench.rq.set(lock, "a dead one", ex=HOUR)
@@ -135,7 +131,7 @@ def test_the_locks_of_a_dead_scheduler_run_out(bench: Bench, configure: Configur
 # Ours: what is due, is due an hour too late
 
 
-def test_a_redelivery_comes_when_it_was_due(
+def test_redelivery_is_made_when_it_was_due(
     bench: Bench, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(handler("record"))
@@ -163,7 +159,7 @@ def test_a_redelivery_comes_when_it_was_due(
     assert bench.got() == ["0"]
 
 
-def test_a_clock_that_goes_a_little_slower_changes_nothing(
+def test_slow_clock_changes_nothing(
     bench: Bench, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(handler("record"))
@@ -189,7 +185,7 @@ def _due(bench: Bench) -> list[tuple[bytes, float]]:
     return list(found)
 
 
-def test_a_redelivery_whose_worker_died_does_not_seem_to_be_made(
+def test_redelivery_of_a_dead_worker_does_not_count_as_running(
     bench: Bench, configure: Configure
 ) -> None:
     configure(handler("record"))
@@ -204,7 +200,7 @@ def test_a_redelivery_whose_worker_died_does_not_seem_to_be_made(
 
 
 @pytest.mark.parametrize("left", [4, HOUR])
-def test_a_redelivery_under_way_is_known_by_its_sign_of_life(
+def test_running_redelivery_is_known_by_its_heartbeat(
     bench: Bench, configure: Configure, left: int
 ) -> None:
     configure(handler("record"))

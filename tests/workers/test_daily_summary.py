@@ -1,4 +1,4 @@
-"""The daily summary: once a day, of that day's calls."""
+"""The daily summary of calls."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from offhook.testing import sample_call
 from tests.conftest import SECRET
 from tests.workers.test_fold_calls import Bench, answered, missed
 from workers import fold_calls as module
-from workers.daily_summary import event_of, tell_day
+from workers.daily_summary import announce_day, event_of
 
 ZONE = ZoneInfo("Europe/Bucharest")
 END = datetime(2026, 11, 21, 18, tzinfo=ZONE)
 
 
-def test_it_has_the_numbers_of_the_day_and_a_text_for_people() -> None:
+def test_summary_has_numbers_and_a_text() -> None:
     calls: list[Call] = [
         sample_call("answered"),
         sample_call("missed"),
@@ -42,12 +42,12 @@ def test_it_has_the_numbers_of_the_day_and_a_text_for_people() -> None:
     assert CallEvent.from_dict(event.as_dict()) == event
 
 
-def test_of_many_missed_calls_the_first_are_named() -> None:
+def test_summary_lists_a_limited_number_of_missed_calls() -> None:
     text = event_of("main", [sample_call("missed")] * 13, END).parameters["text"].splitlines()
     assert (len(text), text[-1]) == (12, "and 3 more")
 
 
-def test_told_again_it_has_the_same_id() -> None:
+def test_summary_has_a_stable_id() -> None:
     calls = [sample_call()]
     assert event_of("main", calls, END).id == event_of("main", calls, END).id
     ids = {event_of(pbx, calls, END + timedelta(days=n)).id for pbx in "ab" for n in (0, 1)}
@@ -62,7 +62,7 @@ def bench(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made.redis.close()
 
 
-def test_each_day_is_told_once_beginning_with_a_whole_one(bench: Bench) -> None:
+def test_each_complete_day_is_announced_once(bench: Bench) -> None:
     settings = Settings(
         secret=SECRET,  # type: ignore[arg-type]
         redis_url=bench.url,
@@ -71,13 +71,13 @@ def test_each_day_is_told_once_beginning_with_a_whole_one(bench: Bench) -> None:
     bench.append(*answered("c1"), *missed("c2"))
     bench.keep()
     utc = datetime.now(UTC)
-    today = utc.astimezone(timezone(timedelta(hours=12 - utc.hour)))  # where it is noon
+    today = utc.astimezone(timezone(timedelta(hours=12 - utc.hour)))  # a zone where it is noon
 
     def tell(day: int, hour: int) -> list[str]:
         async def go() -> None:
             client, rq = connect(bench.url), blocking.Redis.from_url(bench.url)
             moment = today.replace(hour=hour, minute=0) + timedelta(days=day)
-            await tell_day(settings, Inbox(client, 1), rq, moment)
+            await announce_day(settings, Inbox(client, 1), rq, moment)
             await client.aclose()
             rq.close()
 
@@ -88,11 +88,11 @@ def test_each_day_is_told_once_beginning_with_a_whole_one(bench: Bench) -> None:
             if event.type == EventType.DAILY_SUMMARY
         ]
 
-    assert tell(-1, 13) == []  # yesterday's is not due
-    assert tell(-1, 15) == []  # and was not whole
+    assert tell(-1, 13) == []  # not due yet
+    assert tell(-1, 15) == []  # the first day is not complete
     assert tell(0, 13) == []
     assert tell(0, 14) == ["2"]
     assert tell(0, 20) == ["2"]
-    bench.redis.set("offhook:summary", "2026-01-01")  # as after a crash before it was noted
+    bench.redis.set("offhook:summary", "2026-01-01")  # as after a crash before it was recorded
     assert tell(0, 21) == ["2"]
-    assert tell(1, 14) == ["2"]  # there were none
+    assert tell(1, 14) == ["2"]  # a day without calls

@@ -129,7 +129,7 @@ def test_calls_overlap_and_each_keeps_its_order(bench: Bench) -> None:
     assert (bench.state().lag, bench.state().in_flight, bench.state().delivered) == (0, 0, 20)
 
 
-def test_no_more_calls_at_once_than_its_concurrency(bench: Bench) -> None:
+def test_concurrency_limits_the_calls_in_flight(bench: Bench) -> None:
     bench.append(*(event(f"call-{c}") for c in range(9)))
     together: list[int] = [0]
 
@@ -151,9 +151,7 @@ def test_no_more_calls_at_once_than_its_concurrency(bench: Bench) -> None:
         (["dial-in", "calls"], ["1", "6", "7"]),
     ],
 )
-def test_only_what_passes_the_filter_is_delivered(
-    types: list[str], passed: list[str], bench: Bench
-) -> None:
+def test_filters_select_the_events(types: list[str], passed: list[str], bench: Bench) -> None:
     bench.append(
         event("a", 1, extension="0003*210"),
         event("a", 2, extension="0003*310"),
@@ -174,7 +172,7 @@ def test_only_what_passes_the_filter_is_delivered(
     assert bench.state().in_flight == 0
 
 
-def test_a_failed_delivery_holds_back_its_call_and_no_other(bench: Bench) -> None:
+def test_failed_delivery_holds_up_only_its_call(bench: Bench) -> None:
     bench.append(event("a", 0), event("b", 0), event("a", 1), event("b", 1), event("a", 2))
     got: list[str] = []
 
@@ -195,7 +193,7 @@ def test_a_failed_delivery_holds_back_its_call_and_no_other(bench: Bench) -> Non
     assert (state.lanes, state.in_flight, state.failed) == (1, 0, 1)
 
 
-def test_later_events_of_a_parked_call_go_behind(bench: Bench) -> None:
+def test_later_events_of_a_parked_call_are_parked_behind(bench: Bench) -> None:
     bench.append(event("a", 0))
 
     async def fail(one: CallEvent, context: Context) -> None:
@@ -214,7 +212,7 @@ def test_later_events_of_a_parked_call_go_behind(bench: Bench) -> None:
         assert client.llen("offhook:{0}:lane:crm:main/a") == 2
 
 
-def test_a_permanent_failure_is_a_dead_letter_at_once_and_the_call_goes_on(bench: Bench) -> None:
+def test_permanent_error_is_a_dead_letter_at_once(bench: Bench) -> None:
     bench.append(event("a", 0), event("a", 1))
     got: list[str] = []
 
@@ -231,7 +229,7 @@ def test_a_permanent_failure_is_a_dead_letter_at_once_and_the_call_goes_on(bench
     assert (bench.state().dead, bench.state().lanes) == (1, 0)
 
 
-def test_a_bug_is_retried_with_its_type_and_text(bench: Bench) -> None:
+def test_bug_is_retried_and_recorded_with_its_type(bench: Bench) -> None:
     bench.append(event())
 
     async def handle(one: CallEvent, context: Context) -> None:
@@ -242,7 +240,7 @@ def test_a_bug_is_retried_with_its_type_and_text(bench: Bench) -> None:
     assert job.meta["error"] == "KeyError: 'contact'"
 
 
-def test_a_handler_that_is_cancelled_from_within_holds_up_its_call_only(bench: Bench) -> None:
+def test_handler_that_cancels_itself_holds_up_only_its_call(bench: Bench) -> None:
     bench.append(*(event(f"call-{n}") for n in range(4)), event("good"))
     got: list[str] = []
 
@@ -257,7 +255,7 @@ def test_a_handler_that_is_cancelled_from_within_holds_up_its_call_only(bench: B
     assert len(bench.jobs("scheduled_job_registry")) == 4
 
 
-def test_a_handler_without_retries_makes_dead_letters_only(bench: Bench) -> None:
+def test_handler_without_retries_makes_dead_letters(bench: Bench) -> None:
     bench.append(event())
 
     async def handle(one: CallEvent, context: Context) -> None:
@@ -268,7 +266,7 @@ def test_a_handler_without_retries_makes_dead_letters_only(bench: Bench) -> None
     assert bench.jobs("scheduled_job_registry") == []
 
 
-def test_a_slow_async_handler_is_cut_off_at_its_timeout(bench: Bench) -> None:
+def test_slow_async_handler_is_cancelled_at_its_timeout(bench: Bench) -> None:
     bench.append(event("a"), event("b"))
     got: list[str] = []
 
@@ -283,7 +281,7 @@ def test_a_slow_async_handler_is_cut_off_at_its_timeout(bench: Bench) -> None:
     assert job.meta["error"] == "did not finish within 0.1 s"
 
 
-def test_a_plain_function_runs_in_a_thread_and_blocks_nobody(bench: Bench) -> None:
+def test_plain_function_runs_in_a_thread(bench: Bench) -> None:
     bench.append(event("a"), event("b"))
     meet = threading.Barrier(2, timeout=5)  # both must be inside at the same time
 
@@ -294,7 +292,7 @@ def test_a_plain_function_runs_in_a_thread_and_blocks_nobody(bench: Bench) -> No
     assert bench.state().delivered == 2
 
 
-def test_after_a_hung_thread_a_fresh_dispatch_is_called(bench: Bench) -> None:
+def test_hung_thread_makes_a_fresh_dispatch_take_over(bench: Bench) -> None:
     bench.append(event("a"))
     release = threading.Event()
 
@@ -308,7 +306,7 @@ def test_after_a_hung_thread_a_fresh_dispatch_is_called(bench: Bench) -> None:
         assert client.llen("rq:queue:offhook.crm.0") == 1
 
 
-def test_what_a_dead_dispatch_left_is_delivered_first_and_in_order(bench: Bench) -> None:
+def test_pending_events_of_a_dead_dispatch_come_first(bench: Bench) -> None:
     bench.append(*(event("a", n) for n in range(3)))
     bench.leave_pending(2)
     bench.append(event("a", 3))
@@ -322,7 +320,7 @@ def test_what_a_dead_dispatch_left_is_delivered_first_and_in_order(bench: Bench)
     assert bench.state().in_flight == 0
 
 
-def test_what_was_forgotten_while_the_handler_was_not_configured_is_not_waited_for(
+def test_events_deleted_while_a_handler_was_not_configured_are_skipped(
     bench: Bench,
 ) -> None:
     bench.append(*(event(f"call-{n}") for n in range(3)))
@@ -345,7 +343,7 @@ def test_what_was_forgotten_while_the_handler_was_not_configured_is_not_waited_f
 
 
 @pytest.mark.parametrize("late", ["while it reads", "while it delivers"])
-def test_what_a_late_read_took_is_delivered_in_its_place(bench: Bench, late: str) -> None:
+def test_events_of_a_lost_response_keep_their_place(bench: Bench, late: str) -> None:
     """A read that was given up (its connection stood still, its dispatch lost the lease) can reach
     the server all the same, between two reads of the living dispatch."""
     bench.append(event("a", 0))
@@ -376,7 +374,7 @@ def test_what_a_late_read_took_is_delivered_in_its_place(bench: Bench, late: str
     assert (bench.state().lag, bench.state().in_flight) == (0, 0)
 
 
-def test_what_a_late_read_took_last_is_delivered_without_another_event(bench: Bench) -> None:
+def test_last_events_of_a_lost_response_are_delivered(bench: Bench) -> None:
     bench.append(event("a", 0))
     order: list[str] = []
 
@@ -397,7 +395,7 @@ def test_what_a_late_read_took_last_is_delivered_without_another_event(bench: Be
     assert (bench.state().lag, bench.state().in_flight) == (0, 0)
 
 
-def test_an_event_that_was_there_at_every_death_is_delivered_on_its_own(bench: Bench) -> None:
+def test_event_in_flight_at_every_death_gets_its_own_process(bench: Bench) -> None:
     unwanted = sample_event("call-started")
     bench.append(unwanted, event("poison", 0), event("good", 0))
     bench.leave_pending(2)
@@ -421,7 +419,7 @@ def test_an_event_that_was_there_at_every_death_is_delivered_on_its_own(bench: B
     assert [job.args[1]["call_id"] for job in waiting] == ["poison"]
 
 
-def test_sigterm_finishes_what_is_in_flight_and_leaves_the_rest_for_the_next(bench: Bench) -> None:
+def test_sigterm_finishes_deliveries_in_flight_only(bench: Bench) -> None:
     bench.append(*(event("a", n) for n in range(4)))
     got: list[str] = []
 
@@ -441,7 +439,7 @@ def test_sigterm_finishes_what_is_in_flight_and_leaves_the_rest_for_the_next(ben
     assert got == ["0", "1", "2", "3"]
 
 
-def test_an_open_circuit_makes_the_cursor_wait_and_no_job_per_event(bench: Bench) -> None:
+def test_open_circuit_holds_the_cursor_without_redeliveries(bench: Bench) -> None:
     bench.append(*(event(f"call-{n}") for n in range(100)))
     tried = 0
 
@@ -460,7 +458,7 @@ def test_an_open_circuit_makes_the_cursor_wait_and_no_job_per_event(bench: Bench
     assert state.in_flight + state.lag == 100 - parked
 
 
-def test_failures_are_counted_from_one_dispatch_to_the_next(bench: Bench) -> None:
+def test_failures_are_counted_across_dispatches(bench: Bench) -> None:
     async def handle(one: CallEvent, context: Context) -> None:
         raise TemporaryError("down")
 
@@ -475,7 +473,7 @@ def test_failures_are_counted_from_one_dispatch_to_the_next(bench: Bench) -> Non
     assert (bench.state().lanes, bench.state().in_flight) == (4, 1)
 
 
-def test_a_delivery_that_was_taken_ends_the_count_of_failures(bench: Bench) -> None:
+def test_successful_delivery_resets_the_count_of_failures(bench: Bench) -> None:
     async def handle(one: CallEvent, context: Context) -> None:
         if one.call_id != "good":
             raise TemporaryError("down")
@@ -487,7 +485,7 @@ def test_a_delivery_that_was_taken_ends_the_count_of_failures(bench: Bench) -> N
     assert bench.state().lanes == 8
 
 
-def test_an_outage_costs_no_event_that_came_in_it_an_attempt(
+def test_outage_costs_waiting_events_no_attempt(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "Circuit", lambda: Circuit(waits=(0.01,)))
@@ -518,7 +516,7 @@ def test_an_outage_costs_no_event_that_came_in_it_an_attempt(
     assert bench.state().circuit_open is None
 
 
-def test_calls_that_are_refused_for_their_own_sake_do_not_keep_the_circuit_open(
+def test_failures_of_single_calls_do_not_keep_the_circuit_open(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "Circuit", lambda: Circuit(waits=(0.01,)))
@@ -535,7 +533,7 @@ def test_calls_that_are_refused_for_their_own_sake_do_not_keep_the_circuit_open(
     assert (bench.state().lanes, bench.state().circuit_open) == (8, None)
 
 
-def test_a_handler_that_blocks_the_event_loop_keeps_its_lease(bench: Bench) -> None:
+def test_handler_that_blocks_the_event_loop_keeps_its_lease(bench: Bench) -> None:
     bench.append(event())
     renewed: list[int] = []
 
@@ -550,7 +548,7 @@ def test_a_handler_that_blocks_the_event_loop_keeps_its_lease(bench: Bench) -> N
     assert renewed[0] > 2500
 
 
-def test_a_second_dispatch_leaves_a_living_one_alone(
+def test_second_dispatch_gives_way_to_a_running_one(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "LEASE_MS", 100)  # how long it waits for the other to be dead
@@ -568,7 +566,7 @@ def test_a_second_dispatch_leaves_a_living_one_alone(
     assert bench.state().lag == 1
 
 
-def test_a_cursor_that_the_server_lost_is_made_again(bench: Bench) -> None:
+def test_lost_consumer_group_is_recreated(bench: Bench) -> None:
     bench.append(event())
     with blocking.Redis.from_url(bench.url) as client:
         client.xgroup_destroy("offhook:{0}:inbox", "crm")
@@ -581,7 +579,7 @@ def test_a_cursor_that_the_server_lost_is_made_again(bench: Bench) -> None:
     assert got == ["call-1"]
 
 
-def test_a_dispatch_that_cannot_acknowledge_ends_also_when_it_was_not_heard(
+def test_dispatch_that_cannot_acknowledge_ends(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On Python 3.11 a cancellation can get lost in `asyncio.wait_for`, with which redis-py sends:
@@ -613,7 +611,7 @@ def set_up(bench: Bench, extension: str, settings: ExtensionSettings) -> None:
     bench._with_inbox(go)
 
 
-def test_an_extension_says_which_handlers_get_its_events(bench: Bench) -> None:
+def test_extension_settings_select_its_handlers(bench: Bench) -> None:
     set_up(bench, "0003*211", ExtensionSettings(handlers=("chat",)))
     set_up(bench, "0003*212", ExtensionSettings(handlers=("chat", "crm"), owner="jane"))
     bench.append(*(event(f"call-{n}", extension=f"0003*{n}") for n in (210, 211, 212)))
@@ -627,7 +625,7 @@ def test_an_extension_says_which_handlers_get_its_events(bench: Bench) -> None:
     assert (bench.state().in_flight, bench.state().lag) == (0, 0)
 
 
-def test_a_running_dispatch_sees_within_seconds_what_setup_changed(
+def test_running_dispatch_notices_changed_extension_settings(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "QUIET", 3.0)
@@ -657,7 +655,7 @@ def with_lookups(bench: Bench, **lookups: dict[str, Any]) -> None:
     bench.settings = Settings(secret=SECRET, redis_url=bench.url, lookups=lookups)  # type: ignore[arg-type]
 
 
-def test_an_event_has_its_name_when_the_handler_gets_it(bench: Bench, tmp_path: Path) -> None:
+def test_handler_gets_the_event_with_its_name(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "contacts.csv").write_text("number,name\n+40 21 123 4567,Jane of Acme\n")
     with_lookups(bench, contacts={"use": "csv", "options": {"path": f"{tmp_path}/contacts.csv"}})
     sent = [sample_event("dial-in"), sample_event("call-started"), event("without-a-number")]
@@ -675,7 +673,7 @@ def test_an_event_has_its_name_when_the_handler_gets_it(bench: Bench, tmp_path: 
         assert delivered.parameters == one.parameters
 
 
-def test_what_waits_for_a_redelivery_is_as_the_pbx_sent_it(bench: Bench, tmp_path: Path) -> None:
+def test_parked_event_is_as_the_pbx_sent_it(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "contacts.csv").write_text("number,name\n+40 21 123 4567,Jane of Acme\n")
     with_lookups(bench, contacts={"use": "csv", "options": {"path": f"{tmp_path}/contacts.csv"}})
     sent = sample_event("dial-in")
@@ -690,7 +688,7 @@ def test_what_waits_for_a_redelivery_is_as_the_pbx_sent_it(bench: Bench, tmp_pat
     assert CallEvent.from_dict(job.args[1]) == sent
 
 
-def test_a_lookup_that_hangs_delays_its_event_by_its_timeout_and_no_other(bench: Bench) -> None:
+def test_hanging_lookup_delays_only_its_event(bench: Bench) -> None:
     with_lookups(bench, slow={"use": "tests.offhook.lookups:Slow", "timeout": 0.5})
     bench.append(sample_event("dial-in"), *(event(f"call-{n}") for n in range(5)))
     began, got = time.monotonic(), list[tuple[str, float]]()

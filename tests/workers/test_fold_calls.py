@@ -120,13 +120,13 @@ def bench(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made.redis.close()
 
 
-def test_a_call_that_expired_with_its_settle_window_open_is_dropped(bench: Bench) -> None:
+def test_expired_call_with_an_open_settle_window_is_dropped(bench: Bench) -> None:
     bench.redis.zadd("offhook:{0}:settling", {"main/gone": time.time() * 1000 - 10_000})
     bench.keep()
     assert bench.sizes() == (0, 0, 0)
 
 
-def test_a_call_is_told_of_in_its_lane(bench: Bench) -> None:
+def test_events_of_a_call_are_in_its_lane(bench: Bench) -> None:
     bench.append(*answered())
     bench.keep()
     assert bench.told() == ["call-started c1", "call-answered c1", "call-ended c1"]
@@ -139,7 +139,7 @@ def test_a_call_is_told_of_in_its_lane(bench: Bench) -> None:
     assert len(bench.told()) == 3
 
 
-def test_what_began_is_told_at_once_and_what_ended_after_the_window(bench: Bench) -> None:
+def test_start_is_announced_at_once_and_end_after_the_window(bench: Bench) -> None:
     bench.append(*missed())
     bench.keep()
     started, ended, missed_call = bench.events()[2:]
@@ -153,14 +153,14 @@ def test_what_began_is_told_at_once_and_what_ended_after_the_window(bench: Bench
     assert ended.summary == missed_call.summary
 
 
-def test_a_call_that_goes_on_is_not_ended(bench: Bench) -> None:
+def test_ongoing_call_is_not_closed(bench: Bench) -> None:
     bench.append(*answered()[:2])
     bench.keep()
     assert bench.told() == ["call-started c1", "call-answered c1"]
     assert bench.sizes() == (1, 1, 0)
 
 
-def test_a_call_whose_end_never_comes_is_closed(bench: Bench) -> None:
+def test_call_without_an_end_is_closed(bench: Bench) -> None:
     bench.append(*answered()[:2])
     bench.keep()
     bench.settings = bench.settings.model_copy(update={"call_timeout": 0.1})
@@ -174,7 +174,7 @@ def test_a_call_whose_end_never_comes_is_closed(bench: Bench) -> None:
     assert bench.sizes() == (1, 0, 0)
 
 
-def test_a_leg_that_came_too_late_corrects_what_was_told(bench: Bench) -> None:
+def test_late_leg_corrects_the_call(bench: Bench) -> None:
     bench.append(*missed())
     bench.keep()
     bench.append(
@@ -190,7 +190,7 @@ def test_a_leg_that_came_too_late_corrects_what_was_told(bench: Bench) -> None:
     assert corrected.summary.outcome == Outcome.ANSWERED
 
 
-def test_an_open_window_is_taken_over(bench: Bench) -> None:
+def test_open_settle_window_survives_a_restart(bench: Bench) -> None:
     bench.append(*missed())
 
     async def die_early() -> None:
@@ -210,7 +210,7 @@ async def _sigterm() -> None:
     await asyncio.sleep(0.05)
 
 
-def test_exactly_once_though_the_process_is_killed_again_and_again(bench: Bench) -> None:
+def test_call_events_are_exactly_once_when_the_process_is_killed(bench: Bench) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -262,7 +262,7 @@ class LosesAnswers(Proxy):
                 ours.sendall(answer)
 
 
-def test_exactly_once_though_answers_of_the_server_get_lost(bench: Bench) -> None:
+def test_call_events_are_exactly_once_when_responses_are_lost(bench: Bench) -> None:
     bench.append(*(each for n in range(5) for each in answered(f"c{n}")))
     port = int(bench.redis.get_connection_kwargs()["port"])
     with closing(LosesAnswers(port)) as proxy:
@@ -278,7 +278,7 @@ def test_exactly_once_though_answers_of_the_server_get_lost(bench: Bench) -> Non
     assert len(told) == 3 * 12
 
 
-def test_on_a_full_server_calls_wait_and_leave_room_for_everybody_else(bench: Bench) -> None:
+def test_calls_wait_on_a_full_server(bench: Bench) -> None:
     bench.append(*answered())
     used = int(bench.redis.info("memory")["used_memory"])
     bench.redis.config_set("maxmemory", int(used / 0.97))
@@ -293,7 +293,7 @@ def test_on_a_full_server_calls_wait_and_leave_room_for_everybody_else(bench: Be
     assert bench.told() == ["call-started c1", "call-answered c1", "call-ended c1"]
 
 
-def test_an_extension_s_kind_is_known(bench: Bench) -> None:
+def test_kind_of_an_extension_is_used(bench: Bench) -> None:
     async def go(inbox: Inbox) -> None:
         of_a_queue = {("main", "0003*400"): ExtensionSettings(kind=Kind.QUEUE)}
         await Extensions(inbox.redis).change(of_a_queue)
@@ -307,7 +307,7 @@ def test_an_extension_s_kind_is_known(bench: Bench) -> None:
     assert bench.told() == ["call-started c1", "call-ended c1", "missed-call c1"]
 
 
-def test_what_cannot_be_folded_costs_no_other_call(
+def test_event_that_cannot_be_folded_does_not_affect_other_calls(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
 
@@ -320,10 +320,10 @@ def test_what_cannot_be_folded_costs_no_other_call(
     bench.append(*missed("bad"), *missed("good"))
     bench.keep()
     assert bench.told() == ["call-started good", "call-ended good", "missed-call good"]
-    assert "not put into its call" in caplog.text
+    assert "cannot fold an event into its call" in caplog.text
 
 
-def test_one_call_id_for_many_calls_costs_no_other_call(
+def test_call_id_shared_by_many_calls_does_not_affect_others(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(facts, "MOST", 4)
@@ -331,10 +331,10 @@ def test_one_call_id_for_many_calls_costs_no_other_call(
     bench.keep()
     assert "call-ended c2" in bench.told()
     assert bench.told().count("call-ended check") == 1
-    assert caplog.text.count("not put into its call, which has too many events already") == 2
+    assert caplog.text.count("event left out of its call, which has too many events") == 2
 
 
-def test_a_handler_is_told_of_calls_and_can_ask_for_one(
+def test_handler_gets_call_events_and_can_ask_for_a_call(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "QUIET", 0.2)
@@ -358,7 +358,7 @@ def test_a_handler_is_told_of_calls_and_can_ask_for_one(
     ]
 
 
-def test_a_call_that_a_handler_asks_for_has_the_name_of_a_lookup(
+def test_call_for_a_handler_has_the_name_from_a_lookup(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "QUIET", 0.2)
@@ -380,7 +380,7 @@ def test_a_call_that_a_handler_asks_for_has_the_name_of_a_lookup(
     assert got == [("Jane of Acme", True, "Jane of Acme")] * 2
 
 
-def test_a_handler_that_is_quicker_than_the_fold_has_its_event_in_the_call(bench: Bench) -> None:
+def test_call_for_a_fast_handler_includes_its_event(bench: Bench) -> None:
     event = answered()[1]
 
     async def go(inbox: Inbox) -> None:
@@ -390,7 +390,7 @@ def test_a_handler_that_is_quicker_than_the_fold_has_its_event_in_the_call(bench
     bench.with_inbox(go)
 
 
-def test_the_scheduler_sees_to_it_that_calls_are_ended(bench: Bench) -> None:
+def test_scheduler_has_silent_calls_closed(bench: Bench) -> None:
     def is_called() -> int:
         return queues.queue(queues.dispatch_queue(CALL_LOG, 0), bench.redis).count
 

@@ -1,4 +1,4 @@
-"""Habits of extensions, and silence against them."""
+"""Whether the silence of an extension is unusual."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -16,7 +16,7 @@ FULL = dict.fromkeys(range(9, 17), 6)
 
 
 def weeks(per_hour: dict[int, int], today: dict[int, int], day: datetime) -> dict[int, int]:
-    """Calls by the hour: so on each workday of the three weeks before a day, and so on that."""
+    """Return calls by the hour, for the workdays of three weeks before `day`, and for `day`."""
     calls: dict[int, int] = {}
     for back in range(1, 22):
         other = day - timedelta(days=back)
@@ -28,21 +28,21 @@ def weeks(per_hour: dict[int, int], today: dict[int, int], day: datetime) -> dic
 @pytest.mark.parametrize(
     ("usually", "today", "at", "since"),
     [
-        (FULL, {}, 9, None),  # the hour goes on
+        (FULL, {}, 9, None),  # the current hour does not count
         (FULL, {}, 10, 0),
         (FULL, {}, 12, 0),
         (FULL, {9: 1, 10: 3}, 11, None),
-        (FULL, {9: 1, 10: 3}, 12, 11),  # silent since 11
-        (FULL, {9: 1, 10: 3, 14: 1}, 14, None),  # it was just heard
+        (FULL, {9: 1, 10: 3}, 12, 11),  # silent from 11
+        (FULL, {9: 1, 10: 3, 14: 1}, 14, None),  # a call just now
         (FULL, {9: 1, 10: 3}, 23, 11),
-        ({10: CALLS - 1}, {}, 23, None),  # too few to say
+        ({10: CALLS - 1}, {}, 23, None),  # too few calls
         ({10: CALLS - 1, 15: 1}, {}, 15, None),
         ({10: CALLS - 1, 15: 1}, {}, 16, 0),
         ({}, {}, 23, None),
         ({}, {9: 7}, 23, None),  # no habit
     ],
 )
-def test_silence(
+def test_silence_is_unusual_against_the_habit(
     usually: dict[int, int], today: dict[int, int], at: int, since: int | None
 ) -> None:
     found = silence(weeks(usually, today, MONDAY), LONG_AGO, MONDAY + timedelta(hours=at), UTC)
@@ -51,7 +51,7 @@ def test_silence(
     )
 
 
-def test_it_says_what_is_usual_and_when_it_was_heard_last() -> None:
+def test_silence_has_the_usual_numbers_and_the_last_call() -> None:
     calls = weeks(FULL, {9: 2}, MONDAY)
     thursday = MONDAY - timedelta(days=4)
     calls[hour_of(thursday + timedelta(hours=10))] = 8
@@ -73,29 +73,28 @@ def test_it_says_what_is_usual_and_when_it_was_heard_last() -> None:
     assert event("main", "0003*211", later, now).id != told.id
 
 
-@pytest.mark.parametrize("back", range(1, 8))
-def test_one_quiet_workday_in_five_and_there_is_no_habit(back: int) -> None:
-    day = MONDAY - timedelta(days=back)
-    calls = weeks(FULL, {}, MONDAY)
-    for hour in range(24):
-        calls.pop(hour_of(day + timedelta(hours=hour)), None)
-    found = silence(calls, LONG_AGO, MONDAY + timedelta(hours=12), UTC)
-    assert (found is None) is (day.weekday() < 5)
+def test_quiet_workday_breaks_the_habit() -> None:
+    for day in (MONDAY - timedelta(days=back) for back in range(1, 8)):
+        calls = weeks(FULL, {}, MONDAY)
+        for hour in range(24):
+            calls.pop(hour_of(day + timedelta(hours=hour)), None)
+        found = silence(calls, LONG_AGO, MONDAY + timedelta(hours=12), UTC)
+        assert (found is None) is (day.weekday() < 5)
 
 
-def test_on_a_weekend_nobody_has_to_be_heard() -> None:
+def test_silence_on_a_weekend_is_usual() -> None:
     for day in (MONDAY - timedelta(days=1), MONDAY - timedelta(days=2)):
         assert silence(weeks(FULL, {}, day), LONG_AGO, day + timedelta(hours=12), UTC) is None
 
 
-def test_it_takes_a_week_to_know() -> None:
+def test_habit_takes_a_week_to_learn() -> None:
     first = MONDAY - timedelta(days=7)
     calls, now = weeks(FULL, {}, MONDAY), MONDAY + timedelta(hours=12)
     assert silence(calls, first, now, UTC) is not None
     assert silence(calls, first + timedelta(hours=1), now, UTC) is None
 
 
-def test_days_begin_where_the_extension_is() -> None:
+def test_days_begin_in_the_zone_of_the_extension() -> None:
     tokyo = ZoneInfo("Asia/Tokyo")
     monday = datetime(2026, 11, 23, tzinfo=tokyo)  # Sunday 15:00 in UTC
     calls = weeks(FULL, {}, monday)
@@ -103,7 +102,7 @@ def test_days_begin_where_the_extension_is() -> None:
     found = silence(calls, LONG_AGO, now, tokyo)
     assert found is not None
     assert found.since == monday
-    assert silence(calls, LONG_AGO, now - timedelta(hours=4), UTC) is None  # a Sunday there
+    assert silence(calls, LONG_AGO, now - timedelta(hours=4), UTC) is None  # a Sunday in UTC
 
 
 @given(
@@ -111,7 +110,7 @@ def test_days_begin_where_the_extension_is() -> None:
     st.dictionaries(st.integers(0, 23), st.integers(1, 9)),
     st.integers(0, 23),
 )
-def test_whoever_is_told_of_was_usually_heard_in_these_hours(
+def test_announced_extension_usually_has_calls_in_these_hours(
     usually: dict[int, int], today: dict[int, int], at: int
 ) -> None:
     today = {hour: n for hour, n in today.items() if hour <= at}

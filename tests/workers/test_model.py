@@ -264,7 +264,9 @@ class Deliveries(RuleBasedStateMachine):
         return asyncio.run(run())
 
 
-def test_every_mixture_keeps_the_promises(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_promises_hold_for_any_sequence_of_steps(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dispatch, "QUIET", 0.0)
     monkeypatch.setattr(dispatch, "BLOCK_MS", 8)
     monkeypatch.setattr(circuit, "CONSECUTIVE", 1000)  # circuits only delay, and have their tests

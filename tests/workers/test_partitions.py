@@ -31,7 +31,7 @@ NAMES = ["first", "second"]
 
 
 @pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 4)])
-def test_nothing_is_left_where_nobody_looks_any_more(
+def test_events_are_delivered_when_partitions_change(
     tmp_path: Path, before: int, after: int
 ) -> None:
     with Installation.running(tmp_path, HANDLERS, partitions=before) as offhook:
@@ -64,7 +64,7 @@ def _lanes(offhook: Installation) -> int:
         return sum(client.hlen(key) for key in keys)
 
 
-def test_a_redelivery_finds_its_lane_when_there_are_more_partitions(
+def test_redelivery_finds_its_lane_after_partitions_are_raised(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configure: Configure
 ) -> None:
     monkeypatch.setenv("RECORDINGS", str(tmp_path))
@@ -77,7 +77,7 @@ def test_a_redelivery_finds_its_lane_when_there_are_more_partitions(
     assert bench.lanes() == 0
 
 
-def test_what_nobody_serves_is_told(
+def test_unserved_events_are_reported(
     redis_url: str, configure: Configure, caplog: pytest.LogCaptureFixture
 ) -> None:
     configure('[handlers.crm]\nuse = "console"\n', partitions=2)
@@ -98,7 +98,7 @@ def test_what_nobody_serves_is_told(
     bench = Bench(redis_url, Path())
     asyncio.run(go())
     assert supervisor.leftover_partitions(load_settings()) == [5]
-    told = [line for line in caplog.messages if "that nobody delivers" in line]
+    told = [line for line in caplog.messages if "that no worker delivers" in line]
     assert len(told) == 1
     assert told[0].startswith(
         "partition 5, from before `partitions` was lowered, has events for crm"

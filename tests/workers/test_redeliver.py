@@ -103,7 +103,7 @@ def handler(name: str, retry: str = "[1]") -> str:
     return f'[handlers.crm]\nuse = "tests.recorders:{name}"\nretry = {retry}\n'
 
 
-def test_a_lane_is_delivered_in_order_and_then_free(bench: Bench, configure: Configure) -> None:
+def test_lane_is_delivered_in_order_and_then_free(bench: Bench, configure: Configure) -> None:
     configure(handler("record"))
     bench.park(*(event("a", n) for n in range(4)))
     bench.work()
@@ -111,9 +111,7 @@ def test_a_lane_is_delivered_in_order_and_then_free(bench: Bench, configure: Con
     assert (bench.lanes(), bench.dead(), bench.scheduled()) == (0, [], [])
 
 
-def test_a_redelivery_that_fails_waits_its_turn_and_is_sent_again(
-    bench: Bench, configure: Configure
-) -> None:
+def test_failed_redelivery_is_retried_after_its_wait(bench: Bench, configure: Configure) -> None:
     configure(handler("fail_twice", "[1, 1, 1]"))
     bench.park(event("a", 0), event("a", 1))
     bench.work()  # the second attempt of the first event
@@ -127,9 +125,7 @@ def test_a_redelivery_that_fails_waits_its_turn_and_is_sent_again(
     assert bench.lanes() == 0
 
 
-def test_out_of_attempts_it_is_a_dead_letter_and_the_call_goes_on(
-    bench: Bench, configure: Configure
-) -> None:
+def test_last_failed_attempt_makes_a_dead_letter(bench: Bench, configure: Configure) -> None:
     configure(handler("refuse_the_first"))
     first = event("a", 0)
     bench.park(first, event("a", 1))
@@ -145,9 +141,7 @@ def test_out_of_attempts_it_is_a_dead_letter_and_the_call_goes_on(
     assert "PermanentError" in str(result.exc_string)
 
 
-def test_a_handler_that_always_fails_is_tried_as_often_as_it_says(
-    bench: Bench, configure: Configure
-) -> None:
+def test_failing_handler_gets_the_configured_attempts(bench: Bench, configure: Configure) -> None:
     configure(handler("always_raise", "[1, 1]"))
     bench.park(event("a", 0))
     bench.work()
@@ -159,7 +153,7 @@ def test_a_handler_that_always_fails_is_tried_as_often_as_it_says(
     assert bench.lanes() == 0
 
 
-def test_a_dead_letter_survives_a_kill_before_rq_has_noted_it(
+def test_dead_letter_survives_a_kill_before_rq_records_it(
     bench: Bench, configure: Configure
 ) -> None:
     configure(handler("record"))
@@ -181,7 +175,7 @@ def test_a_dead_letter_survives_a_kill_before_rq_has_noted_it(
     assert bench.got() == []
 
 
-def test_a_job_that_runs_twice_delivers_once(bench: Bench, configure: Configure) -> None:
+def test_job_that_runs_twice_delivers_once(bench: Bench, configure: Configure) -> None:
     configure(handler("record"))
     one = event("a", 0)
     bench.park(one)
@@ -191,7 +185,7 @@ def test_a_job_that_runs_twice_delivers_once(bench: Bench, configure: Configure)
     assert bench.got() == ["0"]
 
 
-def test_while_the_circuit_is_open_no_attempt_is_made(bench: Bench, configure: Configure) -> None:
+def test_open_circuit_prevents_attempts(bench: Bench, configure: Configure) -> None:
     configure(handler("record"))
     bench.park(event("a", 0))
     bench.rq.set("offhook:{0}:circuit:crm", "open", px=1500)
@@ -203,7 +197,7 @@ def test_while_the_circuit_is_open_no_attempt_is_made(bench: Bench, configure: C
     assert bench.got() == ["0"]
 
 
-def test_while_the_other_side_is_down_a_failed_attempt_does_not_count(
+def test_failed_attempt_does_not_count_while_the_target_is_down(
     bench: Bench, configure: Configure
 ) -> None:
     configure(handler("never_now", "[1]"))
@@ -221,7 +215,7 @@ def test_while_the_other_side_is_down_a_failed_attempt_does_not_count(
     assert len(bench.dead()) == 1
 
 
-def test_a_redelivery_that_is_taken_closes_the_circuit(bench: Bench, configure: Configure) -> None:
+def test_successful_redelivery_closes_the_circuit(bench: Bench, configure: Configure) -> None:
     configure(handler("record"))
     bench.park(event("a", 0))
     bench.rq.set("offhook:{0}:failing:crm", 5)
@@ -230,7 +224,7 @@ def test_a_redelivery_that_is_taken_closes_the_circuit(bench: Bench, configure: 
     assert bench.rq.exists("offhook:{0}:failing:crm", "offhook:{0}:circuit:crm") == 0
 
 
-def test_a_lane_whose_job_was_lost_is_revived(bench: Bench, configure: Configure) -> None:
+def test_lane_that_lost_its_job_gets_a_new_one(bench: Bench, configure: Configure) -> None:
     configure(handler("record"))
     bench.park(event("a", 0), enqueue=False)
     bench.schedule(rounds=1)  # suspected, perhaps its job is on its way
@@ -241,7 +235,7 @@ def test_a_lane_whose_job_was_lost_is_revived(bench: Bench, configure: Configure
     assert bench.got() == ["0"]
 
 
-def test_a_wrong_configuration_costs_no_event(bench: Bench, configure: Configure) -> None:
+def test_configuration_error_costs_no_event(bench: Bench, configure: Configure) -> None:
     configure('[handlers.crm]\nuse = "tests.recorders:no_such_function"\n')
     bench.park(event("a", 0))
     bench.work()
@@ -250,7 +244,7 @@ def test_a_wrong_configuration_costs_no_event(bench: Bench, configure: Configure
     assert bench.lanes() == 1
 
 
-def test_a_redelivery_knows_its_extension_and_asks_no_filter(
+def test_redelivery_has_the_extension_and_ignores_filters(
     bench: Bench, configure: Configure
 ) -> None:
     configure(handler("record_owner"))
@@ -266,7 +260,7 @@ def test_a_redelivery_knows_its_extension_and_asks_no_filter(
     assert bench.lanes() == 0
 
 
-def test_what_a_handler_remembers_is_there_in_dispatch_and_in_redelivery(
+def test_handler_memory_is_shared_by_dispatch_and_redelivery(
     bench: Bench, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(handler("remember"))
@@ -285,7 +279,7 @@ async def _append_one(inbox: Inbox) -> None:
     await inbox.append(batch_of(event("b", 2)), [], 60)
 
 
-def test_a_redelivery_gets_the_name_as_the_lookups_know_it(
+def test_redelivered_event_has_the_name_from_a_lookup(
     bench: Bench, configure: Configure, tmp_path: Path
 ) -> None:
     (tmp_path / "contacts.csv").write_text("number,name\n+40 21 123 4567,Jane of Acme\n")

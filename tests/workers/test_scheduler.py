@@ -1,6 +1,5 @@
 """The scheduler, when the server is fuller than it should ever be."""
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -22,25 +21,22 @@ def client(redis_url: str) -> Iterator[blocking.Redis]:
         client.config_set("maxmemory", 0)
 
 
-def test_it_makes_room_on_a_server_that_takes_nothing_any_more(
+async def test_scheduler_makes_room_on_a_full_server(
     redis_url: str, client: blocking.Redis, configure: Configure
 ) -> None:
     configure('[handlers.crm]\nuse = "console"\n')
 
-    async def go() -> None:
-        async with connect(redis_url) as redis:
-            inbox = Inbox(redis, 1)
-            for name in load_settings().cursors:
-                await inbox.ensure_cursor(name, "earliest")
-            await inbox.append(batch_of(*(event("a", n) for n in range(1000))), [], 0)
-            for name in load_settings().cursors:
-                cursor = Cursor(inbox, name, 0)
-                await cursor.take()
-                read = await cursor.read(900, 1)
-                await cursor.acknowledge([entry.position for entry in read], 900)
-            client.config_set("maxmemory", 1)
-            with pytest.raises(RedisError, match="maxmemory"):
-                await Scheduler(load_settings(), inbox, client).round()
-            assert 100 <= await inbox.length(0) < 300
-
-    asyncio.run(go())
+    async with connect(redis_url) as redis:
+        inbox = Inbox(redis, 1)
+        for name in load_settings().cursors:
+            await inbox.ensure_cursor(name, "earliest")
+        await inbox.append(batch_of(*(event("a", n) for n in range(1000))), [], 0)
+        for name in load_settings().cursors:
+            cursor = Cursor(inbox, name, 0)
+            await cursor.take()
+            read = await cursor.read(900, 1)
+            await cursor.acknowledge([entry.position for entry in read], 900)
+        client.config_set("maxmemory", 1)
+        with pytest.raises(RedisError, match="maxmemory"):
+            await Scheduler(load_settings(), inbox, client).round()
+        assert 100 <= await inbox.length(0) < 300

@@ -1,4 +1,4 @@
-"""The scheduled job that notices extensions which have fallen silent."""
+"""The scheduled job that announces silent extensions."""
 
 import asyncio
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from workers.scheduler import Scheduler
 
 NOW = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)
 DESK = "0003*210"
-JOB = "workers.silence.listen"
+JOB = "workers.silence.find_silent_extensions"
 SCREEN = "[handlers.screen]\nuse = 'console'\n"
 ZONE = "[pbx.main]\nhost = 'https://pbx'\ntoken = 'x'\nzone = 'UTC'\n"
 
@@ -58,7 +58,7 @@ class Bench:
         asyncio.run(calls_job.keep_calls(self.settings, 0))
 
     def look(self, now: datetime) -> list[CallEvent]:
-        """Look once, then: all silences that were told of by now."""
+        """Check once. Return all announced silences so far."""
         self.run(lambda inbox: silence.look(self.settings, inbox, self.redis, now))
         found: Any = self.redis.xrange("offhook:{0}:inbox")
         events = [from_stored(fields[b"e"]) for _, fields in found]
@@ -76,38 +76,38 @@ def bench(redis_url: str, configure: Configure, monkeypatch: pytest.MonkeyPatch)
 
 
 def last_workday() -> datetime:
-    """Noon of the last workday that is over."""
+    """Return noon of the last completed workday."""
     day = NOW.replace(hour=12) - timedelta(days=1)
     while day.weekday() >= 5:
         day -= timedelta(days=1)
     return day
 
 
-def test_a_silence_is_told_once_until_it_is_heard_again(bench: Bench) -> None:
+def test_silence_is_announced_once_until_the_next_call(bench: Bench) -> None:
     noon = last_workday()
     mornings = [noon - timedelta(days=back, hours=2) for back in range(1, 10)]
     bench.call(*(m + timedelta(seconds=n) for m in mornings for n in range(6)))
     [told] = bench.look(noon)
     assert (told.extension, told.parameters["usual"]) == (DESK, "6, 6, 6, 6, 6")
     assert bench.look(noon + timedelta(hours=1)) == [told]
-    bench.redis.delete("offhook:habits:silent")  # killed before it was written down
+    bench.redis.delete("offhook:habits:silent")  # as if killed before it was recorded
     assert bench.look(noon + timedelta(hours=1)) == [told]
     bench.call(noon + timedelta(hours=1, minutes=1))
     assert bench.look(noon + timedelta(hours=3)) == [told]
     assert not bench.redis.exists("offhook:habits:silent")
 
 
-def test_a_silence_that_lasts_is_not_told_again_days_later(bench: Bench) -> None:
+def test_lasting_silence_is_not_announced_again(bench: Bench) -> None:
     noon = last_workday()
     mornings = [noon - timedelta(days=back, hours=2) for back in range(1, 10)]
     bench.call(*(m + timedelta(seconds=n) for m in mornings for n in range(6)))
     [told] = bench.look(noon)
-    for mark in bench.redis.scan_iter("offhook:{0}:seen:*"):  # they live for a day
+    for mark in bench.redis.scan_iter("offhook:{0}:seen:*"):  # they expire after a day
         bench.redis.delete(mark)
     assert bench.look(noon + timedelta(hours=5)) == [told]
 
 
-def test_what_was_counted_stays_known_when_the_calls_are_kept_no_more(bench: Bench) -> None:
+def test_counts_outlive_deleted_calls(bench: Bench) -> None:
     noon = last_workday()
     mornings = [noon - timedelta(days=back, hours=2) for back in range(1, 10)]
     bench.call(*(m + timedelta(seconds=n) for m in mornings for n in range(6)))
@@ -116,7 +116,7 @@ def test_what_was_counted_stays_known_when_the_calls_are_kept_no_more(bench: Ben
     assert len(bench.look(noon)) == 1
 
 
-def test_calls_are_counted_once_however_often_it_looks(bench: Bench) -> None:
+def test_calls_are_counted_once(bench: Bench) -> None:
     noon = last_workday()
     mornings = [noon - timedelta(days=back, hours=2) for back in range(1, 10)]
     bench.call(*(m + timedelta(seconds=n) for m in mornings for n in range(3)))
@@ -126,7 +126,7 @@ def test_calls_are_counted_once_however_often_it_looks(bench: Bench) -> None:
     assert set(msgspec.json.decode(counted, type=dict[int, int]).values()) == {3}
 
 
-def test_a_call_that_is_known_later_than_it_began_counts(bench: Bench) -> None:
+def test_late_call_is_counted(bench: Bench) -> None:
     noon = last_workday()
     for minutes in (20, 10):
         bench.call(noon - timedelta(minutes=minutes))
@@ -135,16 +135,16 @@ def test_a_call_that_is_known_later_than_it_began_counts(bench: Bench) -> None:
     assert list(msgspec.json.decode(counted, type=dict[int, int]).values()) == [2]
 
 
-def test_of_what_was_before_a_long_break_nothing_is_known(bench: Bench) -> None:
+def test_counting_restarts_after_a_long_break(bench: Bench) -> None:
     noon = last_workday()
     bench.look(noon - timedelta(days=60))
     mornings = [noon - timedelta(days=back, hours=2) for back in range(1, 10)]
     bench.call(*(m + timedelta(seconds=n) for m in mornings for n in range(6)))
     bench.settings = bench.settings.model_copy(update={"keep_days": 3.0})
-    assert bench.look(noon) == []  # it is not a week
+    assert bench.look(noon) == []  # less than a week is known
 
 
-def test_it_is_looked_for_when_somebody_wants_to_know(bench: Bench, configure: Configure) -> None:
+def test_job_runs_only_if_a_handler_wants_its_event(bench: Bench, configure: Configure) -> None:
     async def turn() -> None:
         async with connect(bench.url) as client:
             await Scheduler(load_settings(), Inbox(client, 1), bench.redis).round()
@@ -157,5 +157,5 @@ def test_it_is_looked_for_when_somebody_wants_to_know(bench: Bench, configure: C
     configure(SCREEN + "events = ['extension-silent']\n")
     asyncio.run(turn())
     assert JOB in waiting()
-    silence.listen()
+    silence.find_silent_extensions()
     assert bench.redis.hexists("offhook:habits", "until")

@@ -1,4 +1,4 @@
-"""One attempt at a delivery: how long until the next one, what is logged, and what watchers see."""
+"""One attempt at a delivery: its backoff, its log keys, and its record for `offhook demo`."""
 
 import random
 import time
@@ -7,24 +7,26 @@ from typing import Any
 from offhook.errors import DeliveryError, TemporaryError
 from offhook.event import CallEvent
 
-LONGEST_WAIT = 86400.0  # seconds that a Retry-After may ask for
+MAX_WAIT = 86400.0  # seconds; limits Retry-After
 
 
 def wait_before(seconds: float, error: Exception) -> float:
-    """The seconds to wait before a redelivery: what the other side asked for, or `seconds` and a
-    little more, so that what failed together does not come back together."""
+    """Return the seconds to wait before a redelivery.
+
+    That is the target's Retry-After, or `seconds` with up to 20 % of jitter.
+    """
     if isinstance(error, TemporaryError) and error.retry_after is not None:
-        return min(max(1.0, error.retry_after), LONGEST_WAIT)
+        return min(max(1.0, error.retry_after), MAX_WAIT)
     return seconds * random.uniform(1.0, 1.2)
 
 
 def sentence(error: Exception) -> str:
-    """What an operator reads. A bug says its type, too."""
+    """Return the error's message; for a bug, with the type of the exception."""
     return str(error) if isinstance(error, DeliveryError) else f"{type(error).__name__}: {error}"
 
 
 def event_keys(event: CallEvent, handler: str, attempt: int) -> dict[str, Any]:
-    """The keys that every log line about a delivery carries."""
+    """Return the keys of every log line about a delivery."""
     return {
         "event": event.id,
         "call": event.call,
@@ -42,15 +44,14 @@ def attempt_record(
     outcome: str,
     error: Exception | None = None,
 ) -> dict[str, Any]:
-    """One attempt to deliver an event, just ended.
+    """Return a record for `Inbox.publish` of an attempt that has just ended.
+
+    In it, `waited` is the seconds from the event's acceptance to the start of the attempt, and
+    `took` the seconds of the attempt.
 
     Args:
-        called: when the handler was called, seconds since 1970.
-        outcome: `delivered`, `failed` (it will be tried again) or `dead`.
-
-    Returns:
-        A record for `Inbox.publish`; `waited` is the seconds from the event's acceptance to the
-        call of the handler, `took` those that the handler took.
+        called: when the attempt started, in seconds since 1970.
+        outcome: `delivered`, `failed` (to be retried) or `dead`.
     """
     return {
         "handler": handler,

@@ -1,10 +1,10 @@
-"""`Names`: who is calling, as the lookups know it, put into an event right before its delivery.
+"""`CallerNames`: adds the external party's name to an event right before its delivery.
 
-event → who is outside → **the first lookup that knows the number** → the event, with the name
+event → the external party → **the first lookup that knows the number** → the event with the name
 
-offhook:lookup:LOOKUP:name:NUMBER     the name that it gave, or nothing: it knows none. Expires
-offhook:lookup:LOOKUP:asking:NUMBER   set while one process asks it
-offhook:lookup:LOOKUP:failures        how often in a row it has failed. Expires: that is the pause
+offhook:lookup:LOOKUP:name:NUMBER     the name, or empty if the lookup knows none; expires
+offhook:lookup:LOOKUP:asking:NUMBER   set while one process asks the lookup
+offhook:lookup:LOOKUP:failures        consecutive failures; expires after the pause
 """
 
 import asyncio
@@ -33,42 +33,57 @@ from workers.delivery.redis_memory import RedisMemory
 
 log = logging.getLogger("offhook.names")
 
-UNKNOWN = 30.0  # seconds that it is remembered that nobody has a number: somebody may add it
-FAILED = 5.0  # seconds that an event's other handlers do not ask again what has just failed
-FAILURES = 3  # in a row, then the lookup is not asked
-PAUSE = 30.0  # seconds, since the last of them
-RECENT = 2.0  # seconds that a process does not look whether Redis says so still
-POLL = 0.02  # seconds from one look to the next at what another process is asking
+UNKNOWN_LIFETIME = 30.0  # seconds to cache that a number is unknown: it may be added any time
+FAILURE_LIFETIME = 5.0  # seconds to cache a failure, for the other handlers of the same event
+MAX_FAILURES = 3  # consecutive failures before the lookup is paused
+PAUSE = 30.0  # seconds from the last of these failures
+LOCAL_LIFETIME = 2.0  # seconds that a process caches a name before it asks Redis again
+POLL = 0.02  # seconds between checks for the result of another process
 LOG_EVERY = 60.0  # seconds
-THREADS = 4  # of one lookup
-LONGEST = 20  # digits of a number; E.164 has 15
+THREADS = 4  # for each lookup
+MAX_DIGITS = 20  # of a number; E.164 allows 15
 
 Side = Literal["caller", "called"]
 T = TypeVar("T", CallEvent, Call)
 
 
-class Names:
-    """Puts the names into events. None of it raises: an event goes on without a name."""
+class CallerNames:
+    """Adds names to events. Its methods never raise: without a name, the event is unchanged.
+
+    Args:
+        region: default region of the numbers.
+        unknown_lifetime: seconds to cache that a number is unknown.
+        pause: seconds for which a failing lookup is not asked.
+    """
 
     def __init__(
-        self, lookups: Sequence[PluggedLookup], redis: Redis, http: Http, region: str | None
+        self,
+        lookups: Sequence[PluggedLookup],
+        redis: Redis,
+        http: Http,
+        region: str | None,
+        *,
+        unknown_lifetime: float = UNKNOWN_LIFETIME,
+        pause: float = PAUSE,
     ) -> None:
-        self._lookups = [_Asked(lookup, redis, http) for lookup in lookups]
+        self._lookups = [
+            _CachedLookup(lookup, redis, http, unknown_lifetime, pause) for lookup in lookups
+        ]
         self._region = region
 
     async def named(self, event: CallEvent) -> CallEvent:
-        """The event with the name of who is outside, where a lookup knows it."""
+        """Return the event with the name of the external party if a lookup knows it."""
         call = event.summary
-        told = call or event
-        side = _outside(told.direction, told.caller, told.called)
-        name = side and await self._name_of(getattr(told, side), event)
+        subject = call or event
+        side = _external(subject.direction, subject.caller, subject.called)
+        name = side and await self._name_of(getattr(subject, side), event)
         if not (side and name):
             return event
         return replace(_with_name(event, side, name), summary=call and _with_name(call, side, name))
 
     async def named_call(self, call: Call, event: CallEvent) -> Call:
-        """The same for the call of an event that has been named."""
-        side = _outside(call.direction, call.caller, call.called)
+        """Return the call with the name of the external party; `event` already has its name."""
+        side = _external(call.direction, call.caller, call.called)
         if side is None:
             return call
         party: Party = getattr(call, side)
@@ -82,7 +97,7 @@ class Names:
 
     async def _name_of(self, party: Party, event: CallEvent) -> str | None:
         number = Number.read(party.number or "", self._region)
-        if number.is_nobodys or len(number.digits) > LONGEST:
+        if number.is_nobodys or len(number.digits) > MAX_DIGITS:
             return None
         for lookup in self._lookups:
             name = await lookup.name_of(number, event)
@@ -91,16 +106,16 @@ class Names:
         return None
 
     def close(self) -> None:
-        """End the threads that are idle; one that hangs cannot be stopped."""
+        """End the idle threads. A thread that hangs cannot be stopped."""
         for lookup in self._lookups:
             lookup.threads.shutdown(wait=False)
 
 
 @asynccontextmanager
-async def naming(settings: Settings, redis: Redis) -> AsyncIterator[Names | None]:
-    """The names that are configured; None when no lookup is.
+async def naming(settings: Settings, redis: Redis) -> AsyncIterator[CallerNames | None]:
+    """Open the configured lookups; yield None if there are none.
 
-    One that is configured wrongly since the workers started is left out, and the log says so.
+    A lookup that was misconfigured since the workers started is logged and left out.
     """
     lookups = []
     for name, table in settings.lookups.items():
@@ -113,15 +128,15 @@ async def naming(settings: Settings, redis: Redis) -> AsyncIterator[Names | None
         yield None
         return
     async with Http() as http:
-        names = Names(lookups, redis, http, settings.region)
+        names = CallerNames(lookups, redis, http, settings.region)
         try:
             yield names
         finally:
             names.close()
 
 
-def _outside(direction: Direction | None, caller: Party, called: Party) -> Side | None:
-    """Which side is outside the PBX; None: neither is. As the fold tells it of a whole call."""
+def _external(direction: Direction | None, caller: Party, called: Party) -> Side | None:
+    """Return which side is outside the PBX, if any, by the rules that calls are folded with."""
     if direction == "in" and (caller.extension is None or called.did is not None):
         return "caller"
     if direction == "out" and called.extension is None and "*" not in (called.number or ""):
@@ -129,61 +144,70 @@ def _outside(direction: Direction | None, caller: Party, called: Party) -> Side 
     return None
 
 
-def _with_name(told: T, side: Side, name: str) -> T:
-    return replace(told, **{side: replace(getattr(told, side), name=name)})
+def _with_name(subject: T, side: Side, name: str) -> T:
+    return replace(subject, **{side: replace(getattr(subject, side), name=name)})
 
 
-class _Asked:
-    """One lookup: what is remembered of its answers, and whether to ask it."""
+class _CachedLookup:
+    """One lookup, with its cache in Redis and its pause after failures."""
 
-    def __init__(self, lookup: PluggedLookup, redis: Redis, http: Http) -> None:
+    def __init__(
+        self,
+        lookup: PluggedLookup,
+        redis: Redis,
+        http: Http,
+        unknown_lifetime: float,
+        pause: float,
+    ) -> None:
         self.threads = ThreadPoolExecutor(THREADS, "lookup")
         self._lookup = lookup
         self._redis = redis
         self._http = http
+        self._unknown_lifetime = unknown_lifetime
+        self._pause = pause
         self._memory = RedisMemory(redis, f"lookups.{lookup.name}")
         self._failures_key = keys.lookup_failures(lookup.name)
-        self._recent = TtlCache[str, str](min(RECENT, lookup.lifetime))
-        self._failures = 0  # in a row, of one whose answers are not remembered
+        self._recent = TtlCache[str, str](min(LOCAL_LIFETIME, lookup.lifetime))
+        self._failures = 0  # in a row; only for a lookup without a cache
         self._paused_until = 0.0
         self._log_at = 0.0
 
     async def name_of(self, number: Number, event: CallEvent) -> str:
-        """The name; empty when it knows none, or does not say in time."""
+        """Return the name, or "" if the lookup knows none, fails, or is paused."""
         key = number.e164 or number.digits
         known = self._recent.get(key)
         if known is not None:
             return known
         if not self._lookup.lifetime:
-            return await self._unremembered(number, event)
+            return await self._uncached(number, event)
         try:
-            known = await self._remembered(key, number, event)
+            known = await self._cached(key, number, event)
         except RedisError as error:
-            self._complain(f"Redis does not answer: {error}", event)
+            self._log_failure(f"Redis does not answer: {error}", event)
             return ""
         self._recent.keep(key, known)
         return known
 
-    async def _remembered(self, key: str, number: Number, event: CallEvent) -> str:
-        """What Redis knows of it; if nothing, ask: one process does, the others wait for it."""
-        known = await self._known_or_ours(key)
+    async def _cached(self, key: str, number: Number, event: CallEvent) -> str:
+        """Return the name from Redis. If it has none, one process asks and the others wait."""
+        known = await self._known_or_claimed(key)
         if known is not None:
             return known
         name = await self._ask(number, event)
-        await self._keep(key, name)
+        await self._store(key, name)
         return name or ""
 
-    async def _known_or_ours(self, key: str) -> str | None:
-        """The answer, empty when nobody shall be asked; None: it is for us to ask now."""
+    async def _known_or_claimed(self, key: str) -> str | None:
+        """Return the name, "" if this process must not ask, or None if it must."""
         asking = keys.lookup_asking(self._lookup.name, key)
         patience = self._lookup.policy.timeout
         until = time.monotonic() + patience
         known = await self._known(key)
         while known is None and time.monotonic() < until:
-            # Who was killed while it asked is waited for no longer than it could have taken.
+            # The claim of a killed process expires once its request would have timed out.
             expiry = int(1000 * patience) + 500
             if await self._redis.set(asking, "", nx=True, px=expiry):
-                known = await self._known(key)  # by who asked right before
+                known = await self._known(key)  # another process may have stored it just now
                 if known is None:
                     return None
                 await self._redis.delete(asking)
@@ -193,65 +217,64 @@ class _Asked:
         return known or ""
 
     async def _known(self, key: str) -> str | None:
-        """The answer; empty when the lookup is left alone; None: there is none."""
-        found: Any = await self._redis.mget(
-            keys.lookup_name(self._lookup.name, key), self._failures_key
-        )
+        """Return the name from Redis, "" while the lookup is paused, or None."""
+        name_key = keys.lookup_name(self._lookup.name, key)
+        found: Any = await self._redis.mget(name_key, self._failures_key)
         if found[0] is not None:
             return str(found[0], "utf-8")
-        return "" if int(found[1] or 0) >= FAILURES else None
+        return "" if int(found[1] or 0) >= MAX_FAILURES else None
 
-    async def _keep(self, key: str, name: str | None) -> None:
-        """Have it known how the question ended."""
+    async def _store(self, key: str, name: str | None) -> None:
+        """Store the outcome for all processes and release the claim."""
         seconds = self._lookup.lifetime
         if not name:
-            seconds = min(seconds, FAILED if name is None else UNKNOWN)
+            seconds = min(seconds, FAILURE_LIFETIME if name is None else self._unknown_lifetime)
         name_key = keys.lookup_name(self._lookup.name, key)
         async with self._redis.pipeline(transaction=True) as together:
             together.set(name_key, name or "", px=max(1, int(1000 * seconds)))
             together.delete(keys.lookup_asking(self._lookup.name, key))
             if name is None:
                 together.incr(self._failures_key)
-                together.pexpire(self._failures_key, int(1000 * PAUSE))
+                together.pexpire(self._failures_key, int(1000 * self._pause))
             else:
                 together.delete(self._failures_key)
             await together.execute()
 
-    async def _unremembered(self, number: Number, event: CallEvent) -> str:
+    async def _uncached(self, number: Number, event: CallEvent) -> str:
         if time.monotonic() < self._paused_until:
             return ""
         name = await self._ask(number, event)
         self._failures = self._failures + 1 if name is None else 0
-        if self._failures == FAILURES:
-            self._failures, self._paused_until = 0, time.monotonic() + PAUSE
+        if self._failures == MAX_FAILURES:
+            self._failures, self._paused_until = 0, time.monotonic() + self._pause
         return name or ""
 
     async def _ask(self, number: Number, event: CallEvent) -> str | None:
-        """Ask it: the name, empty when it knows none, None when it failed."""
+        """Ask the lookup. Return the name, "" if it knows none, or None if it failed."""
         try:
             name = await self._lookup.ask(
                 number, event, http=self._http, threads=self.threads, memory=self._memory
             )
         except Exception as error:  # noqa: BLE001 - a lookup may raise anything
-            self._complain(_without(number, sentence(error)), event)
+            self._log_failure(_redacted(number, sentence(error)), event)
             return None
         return name or ""
 
-    def _complain(self, why: str, event: CallEvent) -> None:
-        """Say it, but not once for every event."""
+    def _log_failure(self, why: str, event: CallEvent) -> None:
+        """Log the failure, at most once every `LOG_EVERY` seconds."""
         if time.monotonic() < self._log_at:
             return
         self._log_at = time.monotonic() + LOG_EVERY
         log.warning(
-            "lookup %s failed, events go on without its names: %s",
+            "lookup %s failed, events continue without its names: %s",
             self._lookup.name,
             why,
             extra={"event": event.id, "call": event.call, "extension": event.extension},
         )
 
 
-def _without(number: Number, text: str) -> str:
-    """What the other side said, without the number: it is nobody's business in a log."""
+def _redacted(number: Number, text: str) -> str:
+    """Remove the number from an error message: phone numbers do not belong in logs."""
     for form in sorted({*number.forms, number.text}, key=len, reverse=True):
         text = text.replace(form, "…")
     return text

@@ -1,4 +1,4 @@
-"""Circuit: is the other side up? Opens when deliveries keep failing, so that nobody is hammered."""
+"""The circuit: stops deliveries to a target that keeps failing, and probes whether it recovered."""
 
 import asyncio
 import time
@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Literal
 
-CONSECUTIVE = 5  # failures in a row that open it
-RECENT = 20  # deliveries looked back on,
-MOSTLY = 0.8  # of which so many failing open it, too
-WAITS = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds until the first probe, the second, ...
+CONSECUTIVE = 5  # failures in a row that open the circuit
+RECENT = 20  # number of last deliveries to consider
+MOSTLY = 0.8  # share of failures among these that opens the circuit, too
+WAITS = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds until the 1st, 2nd, ... probe
 
 State = Literal["closed", "open", "half-open"]
 
 
 class Circuit:
-    """Closed: deliveries start. Open: none does. Half-open: one does, to probe.
+    """Closed: deliveries may start. Open: none may. Half-open: one may, as a probe.
 
     Args:
-        clock: seconds that never jump.
-        waits: seconds to stay open, for each opening in a row; the last one repeats.
+        clock: a monotonic clock, in seconds.
+        waits: seconds to stay open for each opening in a row; the last one repeats.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class Circuit:
         self.state: State = "closed"
 
     def resume(self, failures: int, seconds: float) -> None:
-        """Go on where the dispatch before has ended.
+        """Restore the state in which the previous dispatch left it.
 
         Args:
-            failures: its `failures`.
-            seconds: until the next probe, if it was open.
+            failures: `failures` of that circuit.
+            seconds: until its next probe, or 0.
         """
         self._recent.extend([False] * min(failures, CONSECUTIVE))
         if failures >= CONSECUTIVE or seconds:
@@ -47,13 +47,13 @@ class Circuit:
 
     @property
     def failures(self) -> int:
-        """How many deliveries have failed in a row; while it is not closed, enough to open it."""
+        """Failures in a row; at least `CONSECUTIVE` while the circuit is not closed."""
         if self.state != "closed":
             return CONSECUTIVE
         return len(list(takewhile(lambda ok: not ok, reversed(self._recent))))
 
     async def passage(self) -> None:
-        """Return when a delivery may start; its outcome must be recorded."""
+        """Return when a delivery may start. The caller must then `record` its outcome."""
         while self.state != "closed":
             wait = self._probe_at - self._clock()
             if self.state == "open" and wait <= 0:
@@ -67,11 +67,7 @@ class Circuit:
                 continue
 
     def record(self, *, ok: bool) -> float | None:
-        """Take note of how a delivery ended.
-
-        Returns:
-            The seconds that the circuit stays open, when this opened it.
-        """
+        """Record the outcome of a delivery. Return the seconds to stay open if this opened it."""
         self._recent.append(ok)
         if self.state == "half-open":
             if ok:
@@ -79,14 +75,14 @@ class Circuit:
                 return None
             return self.open()
         if self.state == "open" or ok:
-            return None  # a delivery that began before it opened
+            return None  # open: the delivery began before it opened
         last = list(self._recent)
         in_a_row = len(last) >= CONSECUTIVE and not any(last[-CONSECUTIVE:])
         mostly = len(last) == RECENT and last.count(False) >= RECENT * MOSTLY
         return self.open() if in_a_row or mostly else None
 
     def open(self, seconds: float | None = None) -> float:
-        """Open it, for the given seconds or for its next wait; return them."""
+        """Open the circuit for the given seconds or for the next wait. Return the seconds."""
         if seconds is None:
             seconds = self._waits[min(self._openings, len(self._waits) - 1)]
             self._openings += 1

@@ -1,4 +1,4 @@
-"""Lanes: the deliveries of one call to one handler, always in order. Different lanes overlap."""
+"""Lanes: the deliveries of one call to one handler, in order. Different lanes overlap."""
 
 import asyncio
 from collections import deque
@@ -7,7 +7,7 @@ from offhook.inbox import Entry
 
 
 class Lane:
-    """The entries of one call that wait for one handler. One runner at a time works on it."""
+    """The waiting entries of one call. One task at a time works on it."""
 
     __slots__ = ("call", "entries")
 
@@ -17,11 +17,7 @@ class Lane:
 
 
 class Lanes:
-    """All lanes of a cursor that have something to deliver.
-
-    A lane is handed out once, and again only after it was given back: so two runners never work
-    on the same call.
-    """
+    """The lanes of a cursor. `take` hands out a lane again only after `give_back`."""
 
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
@@ -34,7 +30,7 @@ class Lanes:
         return len(self._lanes)
 
     def add(self, entry: Entry) -> None:
-        """Put an entry at the end of its call's lane."""
+        """Append an entry to its call's lane."""
         call = entry.event.call
         lane = self._lanes.get(call)
         if lane is None:
@@ -43,11 +39,11 @@ class Lanes:
         lane.entries.append(entry)
 
     async def take(self) -> Lane:
-        """The next lane that nobody works on, when there is one."""
+        """Wait for a lane that no task works on."""
         return await self._ready.get()
 
     def give_back(self, lane: Lane) -> None:
-        """Its runner is done with it; it ends here unless entries came in the meantime."""
+        """Return a lane that was taken. It is removed unless it has new entries."""
         if lane.entries:
             self._ready.put_nowait(lane)
         else:

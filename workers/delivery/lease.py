@@ -1,4 +1,4 @@
-"""The lease: only one dispatch at a time serves a cursor, and a dead one loses it."""
+"""The lease: one process at a time serves a cursor, and a dead one loses it."""
 
 import asyncio
 import logging
@@ -15,11 +15,11 @@ from offhook.inbox import LEASE_MS, Cursor, Inbox
 log = logging.getLogger("offhook.dispatch")
 
 _RENEW_EVERY = 1.5  # seconds
-_SURE_FOR = LEASE_MS / 1000 * 0.8  # less than the server counts, for clocks that drift
+_SURE_FOR = LEASE_MS / 1000 * 0.8  # shorter than on the server, for clock drift
 
 
 async def taken(cursor: Cursor) -> bool:
-    """Take the lease; wait for that of a dead dispatch to run out. False: another one is alive."""
+    """Take the lease, if need be after a dead process's lease expires. Return whether it worked."""
     give_up = time.monotonic() + 2 * LEASE_MS / 1000
     while (left := await cursor.take()) > 0:
         if time.monotonic() > give_up:
@@ -29,13 +29,12 @@ async def taken(cursor: Cursor) -> bool:
 
 
 class LeaseKeeper:
-    """Renews a cursor's lease from a thread of its own: a handler that blocks the event loop must
-    not cost it.
+    """Renews a cursor's lease in a thread, so that a handler blocking the event loop keeps it.
 
     Args:
         redis_url: the server; the thread has its own connection.
         cursor: whose lease was just taken.
-        lost: called, in that thread, when somebody else has it.
+        lost: called in that thread when another process has the lease.
     """
 
     def __init__(self, redis_url: str, cursor: Cursor, lost: Callable[[], object]) -> None:
@@ -48,14 +47,14 @@ class LeaseKeeper:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise `LeaseLost` unless the lease is surely still ours."""
+        """Raise `LeaseLost` unless this process certainly holds the lease."""
         if time.monotonic() > self._sure_until:
             raise LeaseLost(
-                f"the lease of {self._cursor.handler}/{self._cursor.partition} could not be renewed"
+                f"cannot renew the lease of {self._cursor.handler}/{self._cursor.partition}"
             )
 
     def stop(self) -> None:
-        """End the thread. The lease runs out by itself unless it is given back."""
+        """End the thread. The lease expires unless the cursor releases it."""
         self._stop.set()
         self._thread.join(timeout=5)
 
@@ -80,7 +79,7 @@ class LeaseKeeper:
                         return
                     self._sure_until = asked + _SURE_FOR
                 except RedisError as error:
-                    log.warning("a lease could not be renewed, trying again: %s", error)
+                    log.warning("cannot renew a lease, will retry: %s", error)
                 await asyncio.to_thread(self._stop.wait, _RENEW_EVERY)
         finally:
             await redis.aclose()

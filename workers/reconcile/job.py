@@ -1,4 +1,4 @@
-"""`reconcile`: compare the PBXs' call records with the calls kept here, now and then."""
+"""`reconcile`: the hourly RQ job that compares the PBXs' call records with our calls."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ def reconcile() -> None:
 
 
 async def reconcile_all(settings: Settings) -> None:
-    """Reconcile every PBX whose API is spoken. One that does not answer is asked the next time."""
+    """Reconcile every PBX that has an API configured. A failed one is retried at the next run."""
     redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
     inbox = Inbox(redis, settings.partitions, settings.durability)
     try:
@@ -35,10 +35,10 @@ async def reconcile_all(settings: Settings) -> None:
                 async with open_api(settings, pbx) as api:
                     done = await Reconciliation(settings, pbx, api, inbox, rq).next()
             except ConfigError as error:
-                log.error("calls of %s cannot be compared: %s", pbx, error)
+                log.error("cannot compare the calls of %s: %s", pbx, error)
                 continue
             except (UnifiedApiError, OffhookError, RedisError) as error:
-                log.error("calls of %s not compared, the next time will: %s", pbx, sentence(error))
+                log.error("calls of %s not compared, will retry: %s", pbx, sentence(error))
                 continue
             if done is not None and (done.closed or done.recovered):
                 log.warning(

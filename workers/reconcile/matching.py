@@ -1,26 +1,26 @@
-"""The PBX's call records and the calls kept here: which is which, and what a record tells. Pure.
+"""Matching the PBX's call records to our calls, and the events of a record. Pure functions.
 
-No document says how the two are to be matched. A record is a call's when its `call_id` is the
-call's, or its `id` the `CallAPIID` of the call's callbacks (on VoipNow both are inferred). Else it
-is a call's that has an extension and the number on the other side in common with it, went the same
-way, and began while the record's call went on, give or take `SLACK`; of several, the nearest one.
+VoipNow documents no key for this. A record belongs to a call if its `call_id` is the call's id, or
+if its `id` is the `CallAPIID` of the call's callbacks; both are inferred from VoipNow. Otherwise it
+belongs to the nearest call in time that shares an extension and the external number, has the same
+direction, and began while the recorded call lasted, give or take `SLACK`.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
 
 from offhook.call import Call, Direction, Party
 from offhook.event import CallEvent, EventType
 from unifiedapi.callback import CallStatus
 from unifiedapi.resources import CallLeg, CallRecord, Disposition, Flow
+from workers.own_events import stable_id
 
-# A phone may ring for so long before the only callback that came, and clocks differ.
+# For clocks that differ, and for a phone that rang long before the only callback that arrived.
 SLACK = timedelta(minutes=2)
-ENOUGH = 5  # calls and records of which none is another's: that is no accident
-_SAME_DIGITS = 9  # of a number, from its end: what is before them is written or not
+ENOUGH = 5  # mismatches from which on they are no accident
+_SAME_DIGITS = 9  # compared from the end of a number: prefixes are optional
 
 _FLOWS: dict[Flow, Direction] = {
     Flow.INCOMING: "in",
@@ -37,12 +37,12 @@ _STATUSES = {
 
 
 @dataclass(frozen=True)
-class Part:
-    """What a record says of one extension's leg.
+class RecordedLeg:
+    """What a record says about one extension's leg.
 
     Attributes:
-        direction: `in` when the extension was called, `out` when it called.
-        source, destination: who called and who was called, as the record has them.
+        direction: `in` if the extension was called, `out` if it called.
+        source, destination: who called and who was called, as written in the record.
     """
 
     extension: str
@@ -56,53 +56,53 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A call as the PBX has recorded it: its legs of extensions that are set up here.
+class RecordedCall:
+    """A call as recorded by the PBX, with the legs of our extensions.
 
     Attributes:
-        id: the record's.
-        call_id: the call's id here, should it not be known here yet.
+        id: the id of the record.
+        call_id: our id for the call if we do not know it yet.
         began: when the call entered the PBX.
-        ended: when it was over, as far as the record says.
+        ended: when it ended, as far as the record says.
     """
 
     id: str
     call_id: str
     began: datetime
     ended: datetime
-    parts: tuple[Part, ...]
+    legs: tuple[RecordedLeg, ...]
 
     @property
     def directions(self) -> set[Direction]:
-        """Which ways its legs went; empty when it does not say."""
-        flows = [part.flow for part in self.parts]
+        """The directions of its legs; empty if the record does not say."""
+        flows = [leg.flow for leg in self.legs]
         return set() if None in flows else {_FLOWS[f] for f in flows if f in _FLOWS}
 
 
-def read(record: CallRecord, extensions: Mapping[str, datetime]) -> Recorded | None:
-    """What a record says of these extensions; None if it says nothing of them.
+def read(record: CallRecord, extensions: Mapping[str, datetime]) -> RecordedCall | None:
+    """Return what a record says about these extensions, or None if nothing.
 
     Args:
-        extensions: those that are set up, each with the moment from which on its calls count.
+        extensions: the extensions that are set up, and from when their calls count.
     """
     began = record.published or record.answered
     if began is None:
         return None
     own = [number for number, since in extensions.items() if since <= began]
-    parts = tuple(part for leg in record.legs for part in _parts(leg, own))
-    if not parts:
+    legs = tuple(recorded for leg in record.legs for recorded in _legs(leg, own))
+    if not legs:
         return None
-    ends = [moment for part in parts for moment in (part.answered, part.ended) if moment]
-    return Recorded(
+    ends = [moment for leg in legs for moment in (leg.answered, leg.ended) if moment]
+    return RecordedCall(
         id=record.id,
         call_id=record.call_id or f"record-{record.id}",
         began=began,
         ended=max([began, *ends]),
-        parts=parts,
+        legs=legs,
     )
 
 
-def _parts(leg: CallLeg, own: Sequence[str]) -> Iterator[Part]:
+def _legs(leg: CallLeg, own: Sequence[str]) -> Iterator[RecordedLeg]:
     source = leg.source[0] if leg.source else None
     destination = leg.destination[0] if leg.destination else None
     # A public number may look like a short extension.
@@ -117,7 +117,7 @@ def _parts(leg: CallLeg, own: Sequence[str]) -> Iterator[Part]:
         sides = [(mine, "out" if mine == calling and mine != called else "in")]
     for extension, direction in sides:
         if extension is not None:
-            yield Part(
+            yield RecordedLeg(
                 extension=extension,
                 direction=direction,
                 source=source,
@@ -130,7 +130,7 @@ def _parts(leg: CallLeg, own: Sequence[str]) -> Iterator[Part]:
 
 
 def _among(number: str | None, own: Sequence[str]) -> str | None:
-    """The extension that a number is, by its extended form, or by its short one if one has it."""
+    """Return the extension with this number, in its extended form or, if unambiguous, short."""
     if number in own:
         return number
     short = [each for each in own if each.rpartition("*")[2] == number]
@@ -139,27 +139,27 @@ def _among(number: str | None, own: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Matches:
-    """Which call kept here each record is about.
+    """The calls that the records belong to.
 
     Attributes:
-        calls: record id -> the call; two or more share an id of the PBX's in rare cases.
-        missing: the records of which there is no call.
-        doubt: why nothing should be concluded from that; None: there is no doubt.
+        calls: record id -> its call; rarely several, if they share an id of the PBX.
+        missing: the records without a call.
+        doubt: why these results cannot be trusted, or None.
     """
 
     calls: Mapping[str, tuple[Call, ...]]
-    missing: tuple[Recorded, ...]
+    missing: tuple[RecordedCall, ...]
     doubt: str | None
 
 
 def match(
-    records: Sequence[Recorded], calls: Sequence[Call], api_ids: Mapping[str, str]
+    records: Sequence[RecordedCall], calls: Sequence[Call], api_ids: Mapping[str, str]
 ) -> Matches:
-    """Find the call of each record. A call is that of one record only.
+    """Find the call of each record. A call belongs to one record only.
 
     Args:
-        calls: of the same PBX and the same time.
-        api_ids: call id -> the `CallAPIID` of its callbacks, where they had one.
+        calls: our calls on the same PBX at the same time.
+        api_ids: call id -> the `CallAPIID` of its callbacks, if they had one.
     """
     by_id: defaultdict[str, list[Call]] = defaultdict(list)
     for call in calls:
@@ -180,8 +180,8 @@ def match(
     return Matches(found, missing, _doubt(records, calls, sure, missing))
 
 
-def _nearest(records: Sequence[Recorded], calls: Sequence[Call]) -> Iterator[tuple[str, Call]]:
-    """Pairs of a record and its call, the nearest first, each but once."""
+def _nearest(records: Sequence[RecordedCall], calls: Sequence[Call]) -> Iterator[tuple[str, Call]]:
+    """Yield pairs of a record's id and its call, nearest first, each record and call once."""
     alike: defaultdict[tuple[str, str], list[Call]] = defaultdict(list)
     for call in calls:
         for extension in call.extensions:
@@ -189,7 +189,7 @@ def _nearest(records: Sequence[Recorded], calls: Sequence[Call]) -> Iterator[tup
                 alike[extension, number].append(call)
     pairs = []
     for record in records:
-        for pair in {(p.extension, n) for p in record.parts for n in _numbers(p)}:
+        for pair in {(leg.extension, n) for leg in record.legs for n in _numbers(leg)}:
             for call in alike.get(pair, ()):
                 away = _away(record, call)
                 if away is not None:
@@ -203,10 +203,11 @@ def _nearest(records: Sequence[Recorded], calls: Sequence[Call]) -> Iterator[tup
             yield record_id, call
 
 
-def _away(record: Recorded, call: Call) -> tuple[timedelta, timedelta] | None:
-    """How far the call began from the record's, first counted from its nearest moment; None: far.
+def _away(record: RecordedCall, call: Call) -> tuple[timedelta, timedelta] | None:
+    """Return how far apart a call and a record are, or None if they cannot belong together.
 
-    A call of which the first callbacks are lost began here when the next one came.
+    That is the time from the recorded call to our call's start, then the time between both starts:
+    our call starts late if its first callbacks were lost.
     """
     if record.directions and call.direction not in record.directions:
         return None
@@ -216,7 +217,7 @@ def _away(record: Recorded, call: Call) -> tuple[timedelta, timedelta] | None:
 
 
 def _others(call: Call) -> set[str]:
-    """The numbers of the other side, as one extension of the call sees it."""
+    """Return the numbers of the other party, as seen by an extension of the call."""
     if call.direction == "in":
         return {_key(call.caller.number)}
     if call.direction == "out":
@@ -225,94 +226,88 @@ def _others(call: Call) -> set[str]:
     return {_key(number) for p in parties for number in (p.number, p.extension) if number}
 
 
-def _numbers(part: Part) -> set[str]:
-    return {_key(part.source), _key(part.destination)}
+def _numbers(leg: RecordedLeg) -> set[str]:
+    return {_key(leg.source), _key(leg.destination)}
 
 
 def _key(number: str | None) -> str:
-    """What a number written in several ways has in common; nothing of a withheld one."""
+    """Return the part of a number that all ways to write it share; empty if it is withheld."""
     digits = "".join(filter(str.isdigit, (number or "").rpartition("*")[2]))
     return digits[-_SAME_DIGITS:]
 
 
 def _doubt(
-    records: Sequence[Recorded],
+    records: Sequence[RecordedCall],
     calls: Sequence[Call],
-    sure: Sequence[tuple[Recorded, Call]],
-    missing: Sequence[Recorded],
+    sure: Sequence[tuple[RecordedCall, Call]],
+    missing: Sequence[RecordedCall],
 ) -> str | None:
-    """Is it the clocks that differ, rather than calls that are missing?"""
+    """Return why the clocks rather than missing calls may explain the mismatches, or None."""
     pairs = [pair for pair in sure if not pair[1].recovered]
     apart = [pair for pair in pairs if _outside(*pair)]
     if len(apart) >= ENOUGH and len(apart) > len(pairs) / 2:
         record, call = apart[0]
         minutes = round((record.began - call.started) / timedelta(minutes=1))
-        return f"the PBX dates calls by {minutes:+} minutes: set its `zone`, or its clock, right"
-    # Of the latest calls there is no record yet.
+        return f"the PBX dates calls by {minutes:+} minutes: correct its `zone` or its clock"
+    # The latest calls have no record yet.
     last = max((record.began for record in records), default=None)
     old = [call for call in calls if last is None or call.started <= last + SLACK]
     numbers = {number for call in old for number in _others(call) if number}
-    known = [r for r in missing if numbers & {n for p in r.parts for n in _numbers(p)}]
+    known = [r for r in missing if numbers & {n for leg in r.legs for n in _numbers(leg)}]
     evidence = min(len(known), len(old)) if records else len(old)
     if len(missing) == len(records) and evidence >= ENOUGH:
         return (
-            "none of the PBX's records is of a call that is known here: is its `zone` right, and "
-            "may the API's user see the call records?"
+            "none of the PBX's records belongs to a known call: check its `zone`, and whether the "
+            "API's user may see the call records"
         )
     return None
 
 
-def _outside(record: Recorded, call: Call) -> bool:
+def _outside(record: RecordedCall, call: Call) -> bool:
     return max(record.began - call.started, call.started - record.ended) > SLACK
 
 
-def events(record: Recorded, pbx: str, call_id: str, now: datetime) -> list[CallEvent]:
-    """The `call-record` events that tell of a record: one for each leg, with the same ids always.
+def events(record: RecordedCall, pbx: str, call_id: str, now: datetime) -> list[CallEvent]:
+    """Return the `call-record` events of a record, one for each leg, with the same ids each time.
 
     Args:
-        call_id: of the call that it is about.
-        now: when they are told.
+        call_id: the id of the call that the record belongs to.
+        now: when the events are made.
     """
+    began = int(record.began.timestamp() * 1000)
     return [
         CallEvent(
-            id=_event_id(pbx, record, number),
+            id=stable_id(began, f"{pbx}/{record.id}/{number}"),
             pbx=pbx,
-            extension=part.extension,
+            extension=leg.extension,
             type=EventType.CALL_RECORD,
             call_id=call_id,
-            direction=part.direction,
-            caller=_caller(part),
-            called=_called(part),
-            status=None if part.disposition is None else _STATUSES.get(part.disposition),
+            direction=leg.direction,
+            caller=_caller(leg),
+            called=_called(leg),
+            status=None if leg.disposition is None else _STATUSES.get(leg.disposition),
             received=now,
             occurred=record.began.astimezone(UTC),
-            parameters={"record": record.id} | _moments(part),
+            parameters={"record": record.id} | _moments(leg),
         )
-        for number, part in enumerate(record.parts)
+        for number, leg in enumerate(record.legs)
     ]
 
 
-def _caller(part: Part) -> Party:
-    if part.direction == "out":
-        return Party(number=part.extension, extension=part.extension)
-    inside = part.flow is Flow.LOCAL
-    return Party(number=part.source or None, extension=part.source if inside else None)
+def _caller(leg: RecordedLeg) -> Party:
+    if leg.direction == "out":
+        return Party(number=leg.extension, extension=leg.extension)
+    inside = leg.flow is Flow.LOCAL
+    return Party(number=leg.source or None, extension=leg.source if inside else None)
 
 
-def _called(part: Part) -> Party:
-    if part.direction == "in":
-        return Party(number=part.destination, extension=part.extension)
-    inside = part.flow is Flow.LOCAL
-    return Party(number=part.destination, extension=part.destination if inside else None)
+def _called(leg: RecordedLeg) -> Party:
+    if leg.direction == "in":
+        return Party(number=leg.destination, extension=leg.extension)
+    inside = leg.flow is Flow.LOCAL
+    return Party(number=leg.destination, extension=leg.destination if inside else None)
 
 
-def _moments(part: Part) -> dict[str, str]:
-    moments = {"answered": part.answered, "ended": part.ended}
+def _moments(leg: RecordedLeg) -> dict[str, str]:
+    moments = {"answered": leg.answered, "ended": leg.ended}
     return {name: m.astimezone(UTC).isoformat() for name, m in moments.items() if m is not None}
-
-
-def _event_id(pbx: str, record: Recorded, number: int) -> str:
-    """Shaped as `new_event_id` shapes it; the same whenever the same thing is told."""
-    name = f"{pbx}/{record.id}/{number}".encode()
-    began = int(record.began.timestamp() * 1000)
-    return f"{began:012x}{blake2b(name, digest_size=10).hexdigest()}"

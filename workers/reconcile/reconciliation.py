@@ -1,12 +1,12 @@
-"""Reconciliation: the PBX's call records against the calls kept here.
+"""Reconciliation: compares the PBX's call records with our calls.
 
 PBX's records → **reconcile** (match, close, recover) → inbox
 
-Nothing of it needs to be undone when it is killed: a record has the same events always, the inbox
-takes each of them once, and folded twice they change nothing.
+It is idempotent, so it may be killed at any time: a record always has the same events, the inbox
+accepts each of them once, and folding them twice changes nothing.
 
-    offhook:reconciled:PBX   hash: `until` -> up to when the PBX's records were compared;
-                             EXTENSION -> from when on those of an extension count
+    offhook:reconciled:PBX   hash: `until` -> up to when the PBX's records are compared;
+                             EXTENSION -> from when its records count
 """
 
 import asyncio
@@ -29,27 +29,27 @@ from offhook.settings import Settings
 from unifiedapi.callback import known_parameters
 from unifiedapi.client import UnifiedApi
 from unifiedapi.resources import CallRecord
-from workers.reconcile.matching import SLACK, Matches, Recorded, events, match, read
+from workers.reconcile.matching import SLACK, Matches, RecordedCall, events, match, read
 
-YOUNG = timedelta(minutes=10)  # a record's callbacks may be on their way, or in a journal
-AGAIN = timedelta(hours=1)  # records are compared once more, for the sake of their neighbours
-LONGEST = timedelta(days=1)  # a call; its record is dated by when it began
-SLICE = timedelta(hours=1)  # records are asked for in slices of so much time
-REACHABLE = 9998  # records in an answer, beyond which the API does not reach
-_LOOKS = 30  # a second apart, whether all calls are put together
+YOUNG = timedelta(minutes=10)  # minimum age of a record: its callbacks may be in a journal
+OVERLAP = timedelta(hours=1)  # compared again each time, so that matching sees the neighbours
+MAX_CALL = timedelta(days=1)  # a record is dated by the start of its call
+SLICE = timedelta(hours=1)  # time span of one request for records
+REACHABLE = 9998  # the API returns no records beyond this number
+CHECKS = 30
 _UNTIL = "until"
 
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What came of it.
+    """The result of a reconciliation.
 
     Attributes:
-        since, until: which records were compared, by when they were made.
-        records: how many of these are of extensions that are set up here.
-        here: of how many of these there is a call here.
-        closed: the calls whose end a record told.
-        recovered: the calls of which only a record told, as it did.
+        since, until: the time span of the compared records, by when they were made.
+        records: number of records of our extensions.
+        here: number of these that belong to one of our calls.
+        closed: the calls whose end only a record told.
+        recovered: the records of calls without any callback.
     """
 
     pbx: str
@@ -58,7 +58,7 @@ class Reconciled:
     records: int
     here: int
     closed: tuple[Call, ...]
-    recovered: tuple[Recorded, ...]
+    recovered: tuple[RecordedCall, ...]
 
 
 class Reconciliation:
@@ -66,8 +66,9 @@ class Reconciliation:
 
     Args:
         pbx: its name in the configuration.
-        rq: a blocking client, to call workers with.
-        young: how old a record must be.
+        rq: a blocking client, to wake workers with.
+        young: minimum age of a record.
+        checks: how often to check, once a second, whether all events are folded into calls.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Reconciliation:
         inbox: Inbox,
         rq: Redis,
         young: timedelta = YOUNG,
+        checks: int = CHECKS,
     ) -> None:
         self.pbx = pbx
         self._settings = settings
@@ -85,19 +87,20 @@ class Reconciliation:
         self._inbox = inbox
         self._rq = rq
         self._young = young
+        self._checks = checks
         self._calls = Calls(inbox)
         self._key = keys.reconciled(pbx)
 
     async def next(self) -> Reconciled | None:
-        """Compare the records made since the last time; None the first time, which only begins.
+        """Compare the records made since the last run. The first run compares none, returns None.
 
-        An extension's calls count from the first time on that it was found to be set up.
+        An extension's calls count from the first run at which it is set up.
 
         Raises:
-            UnifiedApiError: the PBX does not tell; the next time it will be asked for all of it.
-            NotYet: not everything that was told is in its call yet.
-            ConfigError: the time zone of the PBX cannot be right.
-            InboxUnavailable: not everything is in the inbox.
+            UnifiedApiError: a request to the PBX failed; the next run repeats all of them.
+            NotYet: not all events are folded into calls yet.
+            ConfigError: the time zone of the PBX is wrong.
+            InboxUnavailable: not all events are in the inbox.
         """
         now = datetime.now(UTC)
         stored: Any = await self._inbox.redis.hgetall(self._key)
@@ -107,7 +110,7 @@ class Reconciliation:
         last = marks.get(_UNTIL)
         done = None
         if last is not None:
-            done = await self._compare(last - AGAIN, now - self._young, extensions)
+            done = await self._compare(last - OVERLAP, now - self._young, extensions)
         seen = {_UNTIL: now - self._young} | extensions
         async with self._inbox.redis.pipeline(transaction=True) as pipeline:
             pipeline.delete(self._key)
@@ -122,11 +125,11 @@ class Reconciliation:
         dry_run: bool = False,
         advance: Callable[[float], None] = lambda part: None,
     ) -> Reconciled:
-        """Compare the records made since then.
+        """Compare the records made since a time.
 
         Args:
-            dry_run: tell nobody.
-            advance: told how much of the records is there, from 0 to 1.
+            dry_run: add no events.
+            advance: called with the progress, from 0 to 1.
 
         Raises: as `next` does.
         """
@@ -152,53 +155,51 @@ class Reconciliation:
                 f"pbx.{self.pbx}.zone: is not set, and the PBX dates its call records in its local "
                 'time; set it, such as zone = "Europe/Berlin"'
             )
-        # Of a call that is kept no more one could not tell that it was known.
+        # Older calls are deleted, so their records would look like missing calls.
         kept_since = datetime.now(UTC) - timedelta(days=self._settings.keep_days) + SLACK
         since = max(since, kept_since)
         counting = {name: max(at, kept_since) for name, at in extensions.items()}
-        records: dict[str, Recorded] = {}
+        records: dict[str, RecordedCall] = {}
         at = since
         while at < until:
             end = min(at + SLICE, until)
             async for record in self._listed(at, end):
-                about = read(record, counting)
-                if about is not None:
-                    records[about.id] = about
+                recorded = read(record, counting)
+                if recorded is not None:
+                    records[recorded.id] = recorded
             at = end
             advance((at - since) / (until - since))
-        told = sorted(records.values(), key=lambda record: (record.began, record.id))
-        matches, open_ = await self._match(told, counting, since, until)
+        in_order = sorted(records.values(), key=lambda record: (record.began, record.id))
+        matches, open_ = await self._match(in_order, counting, since, until)
         closing = [
             (record, call)
-            for record in told
+            for record in in_order
             for call in matches.calls.get(record.id, ())
             if call.id in open_ and len(matches.calls[record.id]) == 1
         ]
-        if matches.doubt is not None and (closing or matches.missing or not told):
+        if matches.doubt is not None and (closing or matches.missing or not in_order):
             raise ConfigError(f"pbx.{self.pbx}: {matches.doubt}")
         if not dry_run:
             now, window = datetime.now(UTC), self._settings.keep_days * 86_400
-            telling = [(record, call.id) for record, call in closing]
-            telling += [(record, record.call_id) for record in matches.missing]
-            told_of = [events(each, self.pbx, call_id, now) for each, call_id in telling]
-            await announce(
-                self._settings, self._inbox, self._rq, chain.from_iterable(told_of), window=window
-            )
+            found = [(record, call.id) for record, call in closing]
+            found += [(record, record.call_id) for record in matches.missing]
+            new = chain.from_iterable(events(each, self.pbx, id_, now) for each, id_ in found)
+            await announce(self._settings, self._inbox, self._rq, new, window=window)
         return Reconciled(
             pbx=self.pbx,
             since=since,
             until=until,
-            records=len(told),
+            records=len(in_order),
             here=len(matches.calls),
             closed=tuple(call for _, call in closing),
             recovered=matches.missing,
         )
 
     async def _listed(self, since: datetime, until: datetime) -> AsyncIterator[CallRecord]:
-        """The records made in that time."""
+        """Yield the records made in a time span."""
         listing = self._api.call_records.list(
-            # Without a start date the PBX begins with the month.
-            start_date=since - LONGEST,
+            # The default is the start of the month.
+            start_date=since - MAX_CALL,
             save_start_date=since,
             save_end_date=until,
             sort_order="ascending",
@@ -215,12 +216,12 @@ class Reconciliation:
 
     async def _match(
         self,
-        records: Sequence[Recorded],
+        records: Sequence[RecordedCall],
         extensions: Container[str],
         since: datetime,
         until: datetime,
     ) -> tuple[Matches, set[str]]:
-        """Which call each record is about, and the ids of the calls whose end is not known."""
+        """Return the matches, and the ids of the calls whose end is unknown."""
         await self._wait_for_calls(until)
         first = min((record.began for record in records), default=since)
         kept = [
@@ -229,37 +230,37 @@ class Reconciliation:
             if each.state.pbx == self.pbx
             and any(part.extension in extensions for part in each.state.parts)
         ]
-        told = await self._calls.first_events(kept)
+        first_events = await self._calls.first_events(kept)
         api_ids = {
-            each.state.id: known_parameters(told[each.name].parameters).get("CallAPIID", "")
+            each.state.id: known_parameters(first_events[each.name].parameters).get("CallAPIID", "")
             for each in kept
-            if each.name in told
+            if each.name in first_events
         }
         calls = [summarize(each.state, self._settings.region) for each in kept]
-        if not records:  # then there should be no call that is over
+        if not records:  # then no call should have ended
             calls = [call for call in calls if call.ended and since <= call.ended <= until]
         matches = match(records, calls, {call: id_ for call, id_ in api_ids.items() if id_})
         return matches, {each.state.id for each in kept if _is_open(each)}
 
     async def _wait_for_calls(self, until: datetime) -> None:
-        """Return when all that came in before then is in its call: what is not, is not missing."""
+        """Return when all events accepted before `until` are folded, so that no call is missing."""
         server: Any = await self._inbox.redis.info("server")
         if server["uptime_in_seconds"] < self._young.total_seconds():
             raise NotYet(
-                "the Redis server has just been started: receivers may still have callbacks in "
-                f"their journals. Try again in {self._young.total_seconds() / 60:.0f} minutes"
+                "the Redis server was just started: receivers may still have callbacks in their "
+                f"journals. Try again in {self._young.total_seconds() / 60:.0f} minutes"
             )
-        for _ in range(_LOOKS):
+        for _ in range(self._checks):
             if await self._calls.caught_up(until):
                 return
             await asyncio.sleep(1)
         raise NotYet(
-            "not every event is in its call yet: are the workers running (`offhook work`)? "
-            "If they are, try again when they have caught up"
+            "not all events are folded into calls yet: start the workers (`offhook work`), or try "
+            "again when they have caught up"
         )
 
 
 def _is_open(kept: Kept) -> bool:
-    """Has nobody told how the call ended?"""
+    """Return whether neither a callback nor a record has ended the call."""
     state = kept.state
     return state.closed in (None, "silence") and not any(part.records for part in state.parts)

@@ -13,33 +13,27 @@ def entry(call: str, n: int) -> Entry:
     return Entry(str(n).encode(), n, one, to_stored(one))
 
 
-def test_a_lane_is_handed_out_to_one_runner_at_a_time() -> None:
-    async def test() -> None:
-        lanes = Lanes()
-        for n in range(2):
-            lanes.add(entry("a", n))
-        lanes.add(entry("b", 0))
-        first, second = await lanes.take(), await lanes.take()
-        assert {first.call, second.call} == {"main/a", "main/b"}
-        lanes.add(entry("a", 2))  # a third for a lane that is being worked on
-        third = asyncio.ensure_future(lanes.take())
-        await asyncio.sleep(0)
-        assert not third.done()
-        lanes.give_back(first)
-        assert (await third) is first
-        assert [e.event.parameters["n"] for e in first.entries] == ["0", "1", "2"]
-
-    asyncio.run(test())
+async def test_lane_is_handed_out_to_one_task_at_a_time() -> None:
+    lanes = Lanes()
+    for n in range(2):
+        lanes.add(entry("a", n))
+    lanes.add(entry("b", 0))
+    first, second = await lanes.take(), await lanes.take()
+    assert {first.call, second.call} == {"main/a", "main/b"}
+    lanes.add(entry("a", 2))  # a third for a lane that is being worked on
+    third = asyncio.ensure_future(lanes.take())
+    await asyncio.sleep(0)
+    assert not third.done()
+    lanes.give_back(first)
+    assert (await third) is first
+    assert [e.event.parameters["n"] for e in first.entries] == ["0", "1", "2"]
 
 
-def test_an_empty_lane_ends_when_it_is_given_back() -> None:
-    async def test() -> None:
-        lanes = Lanes()
-        lanes.add(entry("a", 0))
-        lane = await lanes.take()
-        lane.entries.clear()
-        lanes.give_back(lane)
-        assert len(lanes) == 0
-        assert "main/a" not in lanes
-
-    asyncio.run(test())
+async def test_empty_lane_is_removed_when_given_back() -> None:
+    lanes = Lanes()
+    lanes.add(entry("a", 0))
+    lane = await lanes.take()
+    lane.entries.clear()
+    lanes.give_back(lane)
+    assert len(lanes) == 0
+    assert "main/a" not in lanes

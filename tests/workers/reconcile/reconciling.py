@@ -1,4 +1,4 @@
-"""A sandbox PBX with call records over HTTP, and the calls of one server."""
+"""A sandbox PBX with call records, and a server with calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -36,7 +36,7 @@ R = TypeVar("R")
 
 
 class Bench:
-    """A sandbox PBX with call records, and the calls of one server, in this process."""
+    """A sandbox PBX with call records, and a server with calls."""
 
     def __init__(self, pbx: Sandbox, url: str) -> None:
         self.pbx = pbx
@@ -60,7 +60,7 @@ class Bench:
         ago: timedelta = HOUR,
         record: bool = True,
     ) -> PlacedCall:
-        """A call of a while ago: its record, and the callbacks that were not lost."""
+        """Add a past call: its record, and the callbacks that are not lost."""
         call = make_call(Scenario(scenario), Random(seed), PHONES)
         began = datetime.now(UTC) - ago
         if record:
@@ -82,7 +82,7 @@ class Bench:
         return call
 
     def keep(self) -> None:
-        """Put together what is in the inbox."""
+        """Fold the events in the inbox into calls."""
         asyncio.run(calls_job.keep_calls(self.settings, 0))
 
     def reconcile(
@@ -91,12 +91,13 @@ class Bench:
         *,
         dry_run: bool = False,
         young: timedelta = timedelta(),
+        checks: int = 30,
     ) -> Reconciled | None:
-        """By hand; as the job does it, if it is not said since when."""
+        """Compare the records since a time, or those that the job's next run would."""
 
         async def go(inbox: Inbox) -> Reconciled | None:
             async with open_api(self.settings, "main") as api:
-                work = Reconciliation(self.settings, "main", api, inbox, self.redis, young)
+                work = Reconciliation(self.settings, "main", api, inbox, self.redis, young, checks)
                 if since is None:
                     return await work.next()
                 return await work.since(datetime.now(UTC) - since, dry_run=dry_run)
@@ -108,7 +109,7 @@ class Bench:
         return [from_stored(fields[b"e"]) for _, fields in found]
 
     def told(self, call: str) -> list[str]:
-        """What was told of a call."""
+        """Return the types of the events announced about a call."""
         told = (e for e in self.events() if e.call_id == call and e.type not in FOLDED)
         return [event.type.value for event in told]
 
@@ -136,7 +137,7 @@ def recovered_id(call: PlacedCall) -> str:
 
 
 def configuration(pbx: Sandbox) -> str:
-    """The tables of that PBX, and of a handler."""
+    """Return the configuration of the PBX and of a handler."""
     return (
         f"[pbx.main]\nhost = '{pbx.url}'\ntoken = 'sandbox-token'\ninsecure = true\n"
         "zone = 'UTC'\n[handlers.screen]\nuse = 'console'\n"

@@ -1,4 +1,4 @@
-"""The scheduled job that compares the PBXs' records with the calls here."""
+"""The scheduled job that reconciles calls."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ BY_HAND = '[pbx.office]\ndialect = "telphin"\n'
 JOB = "workers.reconcile.job.reconcile"
 
 
-def test_a_pbx_that_is_away_is_told_and_keeps_no_other_back(
+def test_unreachable_pbx_is_logged_and_does_not_affect_others(
     configure: Configure,
     redis_url: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -40,13 +40,13 @@ def test_a_pbx_that_is_away_is_told_and_keeps_no_other_back(
         with caplog.at_level(logging.ERROR, "offhook"):
             asyncio.run(reconcile_all(load_settings()))
     [said] = caplog.messages
-    assert said.startswith("calls of away not compared, the next time will: ")
+    assert said.startswith("calls of away not compared, will retry: ")
     with blocking.Redis.from_url(redis_url) as redis:
         assert redis.exists("offhook:reconciled:main")
         assert redis.hgetall("offhook:reconciled:away") == {b"until": before.encode()}
 
 
-def test_what_only_the_operator_can_mend_is_not_said_to_mend_itself(
+def test_configuration_error_is_not_announced_as_a_retry(
     configure: Configure, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
@@ -56,14 +56,14 @@ def test_what_only_the_operator_can_mend_is_not_said_to_mend_itself(
         with caplog.at_level(logging.ERROR, "offhook"):
             asyncio.run(reconcile_all(load_settings()))
     [said] = caplog.messages
-    assert said.startswith("calls of main cannot be compared: pbx.main.zone: is not set, ")
+    assert said.startswith("cannot compare the calls of main: pbx.main.zone: is not set, ")
 
 
 def _without_repeats() -> dict[str, object]:
     return {**(client.UnifiedApi.__init__.__kwdefaults__ or {}), "waits": ()}
 
 
-def test_the_scheduler_calls_it_once_an_hour_if_there_is_a_pbx_to_ask(
+def test_scheduler_enqueues_the_job_hourly_if_a_pbx_has_an_api(
     configure: Configure, redis_url: str
 ) -> None:
     with blocking.Redis.from_url(redis_url) as redis, sandbox() as pbx:
@@ -81,7 +81,7 @@ def test_the_scheduler_calls_it_once_an_hour_if_there_is_a_pbx_to_ask(
         assert JOB not in asyncio.run(turn())
         configure(configuration(pbx))
         assert asyncio.run(turn()).count(JOB) == 1
-        redis.delete(f"offhook:scheduled:{JOB}")  # an hour has passed, and no worker came
+        redis.delete(f"offhook:scheduled:{JOB}")  # an hour passes without a worker
         assert asyncio.run(turn()).count(JOB) == 1
         worker = SimpleWorker([target], connection=redis, serializer=JSONSerializer)
         worker.work(burst=True, logging_level="CRITICAL")

@@ -1,4 +1,4 @@
-"""Records and calls: which is which, and what a record tells. All of it pure."""
+"""Matching of records and calls, and the events of a record."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from unifiedapi.sandbox.scenarios import ScriptedCall as PlacedCall
 from unifiedapi.sandbox.services import answer
 from unifiedapi.sandbox.services.api_request import ApiRequest as Request
 from unifiedapi.sandbox.store import Store
-from workers.reconcile.matching import ENOUGH, SLACK, Recorded, events, match, read
+from workers.reconcile.matching import ENOUGH, SLACK, RecordedCall, events, match, read
 
 BEGAN = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
 PHONES = ("0003*210", "0003*211", "0003*212", "0003*213")
@@ -32,7 +32,7 @@ def placed(scenario: str = "answered", seed: int = 1) -> PlacedCall:
 
 
 def recorded(call: PlacedCall, began: datetime = BEGAN) -> CallRecord:
-    """The record of a call, as the sandbox PBX answers with it."""
+    """Return the record of a call as the sandbox PBX reports it."""
     store = Store.example()
     store.add_record(record_of(call, began, began + timedelta(seconds=call.callbacks[-1].at)))
     start = (began - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%S")
@@ -41,7 +41,7 @@ def recorded(call: PlacedCall, began: datetime = BEGAN) -> CallRecord:
     return CallRecord.read(entry)
 
 
-def about(call: PlacedCall, began: datetime = BEGAN) -> Recorded:
+def about(call: PlacedCall, began: datetime = BEGAN) -> RecordedCall:
     found = read(recorded(call, began), SET_UP)
     assert found is not None
     return found
@@ -67,32 +67,33 @@ def call_of(told: Iterable[CallEvent], *, closed: bool = True) -> Call:
 
 
 def here(call: PlacedCall, began: datetime = BEGAN, drop: Drop = Drop.NONE) -> Call:
-    """The call as the callbacks that were not lost tell of it."""
+    """Return our call, made from the callbacks that were not lost."""
     told = [event(callback, began) for callback in call.callbacks if not drop.loses(callback)]
     return call_of(told, closed=drop is Drop.NONE)
 
 
-def found(records: Sequence[Recorded], calls: Sequence[Call]) -> dict[str, list[str]]:
+def found(records: Sequence[RecordedCall], calls: Sequence[Call]) -> dict[str, list[str]]:
     matches = match(records, calls, {})
     return {record: [call.id for call in theirs] for record, theirs in matches.calls.items()}
 
 
-# What a record tells
+# Events of a record
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("scenario", Scenario)
 @pytest.mark.parametrize("drop", [Drop.HANGUP, Drop.ALL])
-def test_a_record_tells_what_lost_callbacks_would_have_told(
-    scenario: Scenario, drop: Drop, seed: int
-) -> None:
-    call = placed(scenario, seed)
+def test_record_replaces_lost_callbacks(scenario: Scenario, drop: Drop) -> None:
+    for seed in range(3):
+        check_record_replaces_lost_callbacks(placed(scenario, seed), drop)
+
+
+def check_record_replaces_lost_callbacks(call: PlacedCall, drop: Drop) -> None:
     truth = here(call)
     left = [event(callback) for callback in call.callbacks if not drop.loses(callback)]
     told = call_of([*left, *events(about(call), "main", call.id, BEGAN)])
     assert told.direction == truth.direction
     assert told.answered_by == truth.answered_by
-    # The PBX's dispositions know no caller who gave up.
+    # The PBX has no disposition for a caller who gives up.
     gave_up = truth.outcome is Outcome.CANCELLED
     assert told.outcome == (Outcome.MISSED if gave_up else truth.outcome)
     assert told.extensions
@@ -103,12 +104,12 @@ def test_a_record_tells_what_lost_callbacks_would_have_told(
     assert told.talk_seconds == pytest.approx(truth.talk_seconds, abs=2.5)
     if truth.outcome is Outcome.ANSWERED:
         assert told.ring_seconds == pytest.approx(truth.ring_seconds, abs=1.1)
-    else:  # until when it rang, no record tells
+    else:  # a record does not say how long it rang
         assert told.ring_seconds is None
         assert not told.complete
 
 
-def test_the_events_of_a_record_are_the_same_whenever_they_are_told() -> None:
+def test_events_of_a_record_have_stable_ids() -> None:
     record = about(placed("ring-group"))
     first = events(record, "main", "c1", BEGAN)
     again = events(record, "main", "c1", BEGAN + timedelta(days=1))
@@ -124,7 +125,7 @@ def leg(**fields: Any) -> dict[str, Any]:
     return {"source": "442079460100", "destination": "0003*210", "flow": 8} | fields
 
 
-def read_legs(*legs: dict[str, Any], **fields: Any) -> Recorded | None:
+def read_legs(*legs: dict[str, Any], **fields: Any) -> RecordedCall | None:
     entry = {"id": "r1", "published": "2026-11-21T09:00:00Z", "phoneCallView": list(legs)} | fields
     since = datetime(2026, 11, 21, 9, tzinfo=UTC)
     return read(CallRecord.read(entry), {"0003*210": since, "0003*211": since})
@@ -135,10 +136,10 @@ def read_legs(*legs: dict[str, Any], **fields: Any) -> Recorded | None:
     [
         ({}, [("0003*210", "in")]),
         ({"destination": "210"}, [("0003*210", "in")]),
-        ({"destination": "0003*299"}, []),  # nobody's that was set up
+        ({"destination": "0003*299"}, []),  # not set up
         ({"extension": "0003*299"}, []),
         ({"source": "0003*210", "destination": "442079460100", "flow": 4}, [("0003*210", "out")]),
-        # A public number that looks like a short extension is none.
+        # A public number may look like a short extension.
         ({"source": "0003*210", "destination": "211", "flow": 4}, [("0003*210", "out")]),
         ({"source": "210", "destination": "0003*299"}, []),
         (
@@ -155,12 +156,14 @@ def read_legs(*legs: dict[str, Any], **fields: Any) -> Recorded | None:
         ),
     ],
 )
-def test_whose_leg_it_is(fields: dict[str, Any], parts: list[tuple[str, str]]) -> None:
+def test_leg_belongs_to_the_right_extension(
+    fields: dict[str, Any], parts: list[tuple[str, str]]
+) -> None:
     about = read_legs(leg(**fields))
-    assert [(p.extension, p.direction) for p in (about.parts if about else ())] == parts
+    assert [(p.extension, p.direction) for p in (about.legs if about else ())] == parts
 
 
-def test_of_a_short_number_that_two_extensions_have_nobody_knows_whose_it_is() -> None:
+def test_ambiguous_short_number_belongs_to_no_extension() -> None:
     record = CallRecord.read(
         {"id": "r", "published": "2026-11-21T09:00:00Z", "phoneCallView": [leg(destination="210")]}
     )
@@ -169,9 +172,9 @@ def test_of_a_short_number_that_two_extensions_have_nobody_knows_whose_it_is() -
     assert read(record, {"0003*210": since, "0004*211": since}) is not None
 
 
-def test_what_was_before_an_extension_was_set_up_does_not_count() -> None:
+def test_records_before_the_extension_was_set_up_do_not_count() -> None:
     assert read_legs(leg(), published="2026-11-21T08:59:59Z") is None
-    assert read_legs(leg(), published=None) is None  # nor what has no date
+    assert read_legs(leg(), published=None) is None  # nor do records without a date
 
 
 @pytest.mark.parametrize(
@@ -185,18 +188,18 @@ def test_what_was_before_an_extension_was_set_up_does_not_count() -> None:
         (5, Outcome.FAILED),
     ],
 )
-def test_dispositions(disposition: int, outcome: Outcome) -> None:
+def test_disposition_becomes_an_outcome(disposition: int, outcome: Outcome) -> None:
     about = read_legs(leg(disposition=disposition))
     assert about is not None
     assert call_of(events(about, "main", "c1", BEGAN)).outcome == outcome
 
 
-# Which is which
+# Matching
 
 
 @pytest.mark.parametrize("drop", [Drop.NONE, Drop.HANGUP])
 @pytest.mark.parametrize("scenario", Scenario)
-def test_a_record_finds_its_call(scenario: Scenario, drop: Drop) -> None:
+def test_record_matches_its_call(scenario: Scenario, drop: Drop) -> None:
     placed_calls = [placed(scenario, seed) for seed in range(20)]
     begins = [BEGAN + timedelta(minutes=n) for n in range(20)]
     records = [about(*each) for each in zip(placed_calls, begins, strict=True)]
@@ -205,22 +208,22 @@ def test_a_record_finds_its_call(scenario: Scenario, drop: Drop) -> None:
     assert found(records[::-1], calls) == expected
 
 
-def test_one_record_is_of_one_call() -> None:
-    """Somebody redials: of the second call no callback came."""
+def test_call_matches_one_record_only() -> None:
+    """A caller redials, and the callbacks of the second call are lost."""
     first = placed("busy")
     again = PlacedCall("again", first.scenario, first.callbacks)
     records = [about(first), about(again, BEGAN + timedelta(seconds=20))]
-    records[1] = Recorded("r2", "record-r2", *_rest(records[1]))
+    records[1] = RecordedCall("r2", "record-r2", *_rest(records[1]))
     matches = match(records, [here(first)], {})
     assert {r: c[0].id for r, c in matches.calls.items()} == {records[0].id: first.id}
     assert [record.id for record in matches.missing] == ["r2"]
 
 
-def _rest(record: Recorded) -> tuple[Any, ...]:
-    return record.began, record.ended, record.parts
+def _rest(record: RecordedCall) -> tuple[Any, ...]:
+    return record.began, record.ended, record.legs
 
 
-def test_the_nearest_call_is_taken() -> None:
+def test_record_matches_the_nearest_call() -> None:
     call = placed("missed")
     far, near = (here(PlacedCall(id_, call.scenario, call.callbacks), BEGAN + away) for id_, away in
                  [("far", timedelta(seconds=50)), ("near", timedelta(seconds=-5))])  # fmt: skip
@@ -238,19 +241,19 @@ def _named(call: Call, id_: str) -> Call:
         (timedelta(), True),
         (SLACK, True),
         (-SLACK, True),
-        (SLACK + timedelta(seconds=61), False),  # the record's call took a minute
+        (SLACK + timedelta(seconds=61), False),  # the recorded call took a minute
         (SLACK + timedelta(seconds=59), True),
         (-SLACK - timedelta(seconds=1), False),
     ],
 )
-def test_when_it_began(away: timedelta, known: bool) -> None:
+def test_call_must_begin_during_the_recorded_call(away: timedelta, known: bool) -> None:
     about = read_legs(leg(answered="2026-11-21T09:00:20Z", duration=40, disposition=0))
     assert about is not None
     call = _like(about, started=about.began + away)
     assert bool(found([about], [call])) is known
 
 
-def _like(about: Recorded, **fields: Any) -> Call:
+def _like(about: RecordedCall, **fields: Any) -> Call:
     call = call_of(events(about, "main", "c1", BEGAN))
     return Call(**{name: getattr(call, name) for name in call.__struct_fields__} | fields)
 
@@ -267,7 +270,7 @@ def _like(about: Recorded, **fields: Any) -> Call:
         ("", "+442079460100", False),
     ],
 )
-def test_numbers_are_written_in_several_ways(source: str, number: str, known: bool) -> None:
+def test_numbers_match_in_any_notation(source: str, number: str, known: bool) -> None:
     about = read_legs(leg(source=source))
     assert about is not None
     like = _like(about)
@@ -275,7 +278,7 @@ def test_numbers_are_written_in_several_ways(source: str, number: str, known: bo
     assert bool(found([about], [_like(about, caller=caller)])) is known
 
 
-def test_another_direction_or_extension_is_another_call() -> None:
+def test_direction_and_extension_must_match() -> None:
     about = read_legs(leg())
     assert about is not None
     assert found([about], [_like(about)])
@@ -285,7 +288,7 @@ def test_another_direction_or_extension_is_another_call() -> None:
     assert not found([about], [_like(elsewhere)])
 
 
-def test_an_id_says_more_than_numbers_and_time() -> None:
+def test_ids_take_precedence_over_numbers_and_time() -> None:
     about = read_legs(leg())
     assert about is not None
     late = _like(about, started=about.began + timedelta(minutes=9), id="late")
@@ -299,7 +302,7 @@ def test_an_id_says_more_than_numbers_and_time() -> None:
     assert (named.call_id, about.call_id) == ("late", "record-r1")
 
 
-def test_what_was_recovered_is_known() -> None:
+def test_recovered_call_matches_its_record() -> None:
     about = read_legs(leg())
     assert about is not None
     recovered = _like(about, id="record-r1", started=about.began - timedelta(hours=1))
@@ -309,27 +312,27 @@ def test_what_was_recovered_is_known() -> None:
 # Clocks
 
 
-def test_clocks_that_differ_are_doubted() -> None:
-    """The PBX's zone is wrong by an hour: nothing may be concluded from it."""
+def test_different_clocks_raise_a_doubt() -> None:
+    """The zone of the PBX is wrong by an hour."""
     placed_calls = [placed("answered", seed) for seed in range(ENOUGH)]
     calls = [here(call) for call in placed_calls]
     late = [about(call, BEGAN + timedelta(hours=1)) for call in placed_calls]
     doubt = match(late, calls, {}).doubt
     assert doubt is not None
-    assert "is its `zone` right" in doubt
+    assert "check its `zone`" in doubt
     api_ids = {call.id: record.id for call, record in zip(calls, late, strict=True)}
     matches = match(late, calls, api_ids)
     assert matches.missing == ()
     assert matches.doubt is not None
     assert "+60 minutes" in matches.doubt
-    assert match(late[1:], calls[1:], {}).doubt is None  # four: that may be an accident
+    assert match(late[1:], calls[1:], {}).doubt is None  # four may be an accident
     right = [about(call) for call in placed_calls]
     assert match(right, calls, {}).doubt is None
-    assert match(right, calls[:1], {}).doubt is None  # the others are missing, then
+    assert match(right, calls[:1], {}).doubt is None  # the other calls are missing
 
 
-def test_a_lost_hour_is_no_doubt() -> None:
-    """Nothing came for a while, from callers who called before: that is what records are for."""
+def test_outage_of_an_hour_raises_no_doubt() -> None:
+    """Callbacks of known callers were lost for an hour, which records are there to repair."""
     lost = [about(placed("answered", seed)) for seed in range(ENOUGH)]
     assert match(lost, [], {}).doubt is None
     callbacks_again = BEGAN + timedelta(hours=1)

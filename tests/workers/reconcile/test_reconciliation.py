@@ -1,4 +1,4 @@
-"""Reconciliation against a sandbox PBX over HTTP, and calls on a real server."""
+"""Reconciliation with a sandbox PBX over HTTP and a real server."""
 
 import asyncio
 from collections import Counter
@@ -55,7 +55,7 @@ def bench(redis_url: str, configure: Configure, monkeypatch: pytest.MonkeyPatch)
         made.redis.close()
 
 
-def test_what_is_missing_is_told_once_and_what_is_there_not_again(bench: Bench) -> None:
+def test_missing_calls_are_announced_once(bench: Bench) -> None:
     whole = bench.place("ring-group")
     endless = bench.place("transfer", "hangup", seed=2)
     lost = bench.place("missed", "all", seed=3)
@@ -88,10 +88,10 @@ def test_what_is_missing_is_told_once_and_what_is_there_not_again(bench: Bench) 
     assert max(Counter(event.id for event in bench.events()).values()) == 1
 
 
-def test_twice_before_the_calls_are_put_together_it_is_told_once(
+def test_repeated_run_before_folding_announces_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a job was killed after the append: what it had done is done again."""
+    """As after a job that was killed between the append and its record of it."""
     lost = bench.place("answered", "all")
     bench.keep()
     monkeypatch.setattr(Calls, "caught_up", _at_once)
@@ -103,14 +103,14 @@ def test_twice_before_the_calls_are_put_together_it_is_told_once(
 
 
 async def _now(work: Reconciliation, until: datetime) -> None:
-    """The server may have just been started."""
+    """Do not wait: the server of this test was just started."""
 
 
 async def _at_once(calls: Calls, until: datetime) -> bool:
     return True
 
 
-def test_a_record_that_comes_twice_all_the_same_changes_nothing(bench: Bench) -> None:
+def test_duplicate_record_event_changes_nothing(bench: Bench) -> None:
     bench.place("answered", "all")
     bench.keep()
     bench.reconcile()
@@ -122,7 +122,7 @@ def test_a_record_that_comes_twice_all_the_same_changes_nothing(bench: Bench) ->
     assert bench.events() == [record, *told, record]
 
 
-def test_a_dry_run_tells_nobody(bench: Bench) -> None:
+def test_dry_run_adds_no_events(bench: Bench) -> None:
     bench.place("answered", "all")
     bench.keep()
     done = bench.reconcile(dry_run=True)
@@ -131,7 +131,7 @@ def test_a_dry_run_tells_nobody(bench: Bench) -> None:
     assert bench.events() == []
 
 
-def test_what_a_record_has_told_is_not_closed_again_while_it_settles(bench: Bench) -> None:
+def test_call_that_settles_is_not_closed_again(bench: Bench) -> None:
     bench.place("answered", "hangup")
     bench.keep()
     bench.reconcile()
@@ -153,8 +153,8 @@ async def _stop(keeper: calls_job.CallKeeper) -> None:
     keeper._stop.set()
 
 
-def test_the_id_of_the_callbacks_is_known_here(bench: Bench) -> None:
-    """Neither numbers nor time agree."""
+def test_record_matches_by_the_callbacks_id(bench: Bench) -> None:
+    """Neither the numbers nor the times match."""
     call = bench.place("answered", record=False, ago=timedelta(minutes=20))
     over = datetime.now(UTC) - timedelta(minutes=40)
     callbacks = tuple(
@@ -169,9 +169,7 @@ def test_the_id_of_the_callbacks_is_known_here(bench: Bench) -> None:
     assert (done.records, done.here) == (1, 1)
 
 
-def test_a_call_that_silence_closed_is_corrected(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_call_closed_by_silence_is_corrected(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     call = bench.place("answered", "hangup")
     short = bench.settings
     bench.settings = short.model_copy(update={"call_timeout": 0.0})
@@ -184,7 +182,7 @@ def test_a_call_that_silence_closed_is_corrected(
     assert bench.calls()[call.id].talk_seconds
 
 
-def test_only_what_was_set_up_counts(bench: Bench) -> None:
+def test_only_extensions_that_are_set_up_count(bench: Bench) -> None:
     lost = bench.place("missed", "all")
     bench.run(
         lambda inbox: Extensions(inbox.redis).change(
@@ -206,14 +204,14 @@ def test_only_what_was_set_up_counts(bench: Bench) -> None:
 # The job
 
 
-def test_the_first_time_the_job_only_begins(bench: Bench) -> None:
+def test_first_run_compares_nothing(bench: Bench) -> None:
     bench.place("missed", "all")
     bench.keep()
     assert bench.reconcile(since=None) is None
     assert bench.events() == []
 
 
-def test_the_job_goes_on_where_it_was(bench: Bench) -> None:
+def test_next_run_continues_from_the_last(bench: Bench) -> None:
     bench.reconcile(since=None)
     lost = bench.place("missed", "all", ago=timedelta(seconds=50))
     _ago(bench, timedelta(hours=5))
@@ -225,17 +223,17 @@ def test_the_job_goes_on_where_it_was(bench: Bench) -> None:
     bench.keep()
     later = bench.reconcile(since=None)
     assert later is not None
-    assert later.since > done.until - 2 * module.AGAIN
+    assert later.since > done.until - 2 * module.OVERLAP
 
 
 def _ago(bench: Bench, ago: timedelta) -> None:
-    """As if the job had run then for the last time."""
+    """Pretend that the last run was this long ago."""
     at = (datetime.now(UTC) - ago).isoformat()
     names: Any = bench.redis.hkeys("offhook:reconciled:main")
     bench.redis.hset("offhook:reconciled:main", mapping=dict.fromkeys(names, at))
 
 
-def test_calls_from_before_an_extension_was_set_up_are_not_delivered(bench: Bench) -> None:
+def test_calls_before_the_extension_was_set_up_are_not_recovered(bench: Bench) -> None:
     call = make_call(Scenario.MISSED, Random(1), PHONES)
     [number] = {callback.extension for callback in call.callbacks}
     bench.run(lambda inbox: Extensions(inbox.redis).change({}, [("main", number)]))
@@ -251,12 +249,12 @@ def test_calls_from_before_an_extension_was_set_up_are_not_delivered(bench: Benc
     assert by_hand.records == 1
 
 
-def test_a_pbx_that_does_not_answer_is_asked_for_all_of_it_the_next_time(bench: Bench) -> None:
+def test_failed_run_is_repeated_in_full(bench: Bench) -> None:
     bench.reconcile(since=None)
     _ago(bench, timedelta(hours=5))
     lost = bench.place("missed", "all", ago=3 * HOUR)
     bench.keep()
-    bench.pbx.dies_after = len(bench.pbx.requests) + 2  # in the middle
+    bench.pbx.dies_after = len(bench.pbx.requests) + 2  # fails in the middle
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unifiedapi.client.WAITS", ())
         patch.setattr("unifiedapi.transport.WAITS", ())
@@ -269,10 +267,10 @@ def test_a_pbx_that_does_not_answer_is_asked_for_all_of_it_the_next_time(bench: 
     assert [record.call_id for record in done.recovered] == [recovered_id(lost)]
 
 
-# When to wait
+# Waiting
 
 
-def test_a_young_record_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_young_record_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reconciliation, "_wait_for_calls", _now)
     bench.place("missed", "all", ago=timedelta(minutes=5))
     bench.keep()
@@ -281,22 +279,18 @@ def test_a_young_record_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
     assert done.records == 0
 
 
-def test_calls_that_are_not_put_together_yet_are_not_missing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_LOOKS", 0)
+def test_events_not_folded_yet_postpone_the_comparison(bench: Bench) -> None:
     bench.place("answered")
-    with pytest.raises(NotYet, match="are the workers running"):
-        bench.reconcile()
+    with pytest.raises(NotYet, match="start the workers"):
+        bench.reconcile(checks=0)
     assert [e.type for e in bench.events()] == [T.DIAL_IN, T.ANSWER_IN, T.HANGUP]
-    monkeypatch.setattr(module, "_LOOKS", 1)
     bench.keep()
-    done = bench.reconcile()
+    done = bench.reconcile(checks=1)
     assert done is not None
     assert (done.records, done.here) == (1, 1)
 
 
-def test_what_was_read_and_is_in_no_call_yet_is_not_put_together(bench: Bench) -> None:
+def test_pending_events_count_as_not_folded(bench: Bench) -> None:
     bench.place("answered")
     later = datetime.now(UTC) + timedelta(seconds=1)
 
@@ -312,13 +306,13 @@ def test_what_was_read_and_is_in_no_call_yet_is_not_put_together(bench: Bench) -
     assert bench.run(go) == [False, True, False, True]
 
 
-def test_after_a_start_of_the_server_journals_come_first(bench: Bench) -> None:
+def test_server_restart_postpones_the_comparison(bench: Bench) -> None:
     bench.place("missed", "all", ago=timedelta(days=2))
-    with pytest.raises(NotYet, match="just been started"):
+    with pytest.raises(NotYet, match="was just started"):
         bench.reconcile(timedelta(days=3), young=timedelta(days=1))
 
 
-def test_of_calls_that_are_kept_no_more_nothing_is_told(bench: Bench) -> None:
+def test_records_of_deleted_calls_are_ignored(bench: Bench) -> None:
     bench.place("missed", "all", ago=timedelta(days=7, hours=1))
     now = datetime.now(UTC)
     long = make_call(Scenario.ANSWERED, Random(3), PHONES)
@@ -332,7 +326,7 @@ def test_of_calls_that_are_kept_no_more_nothing_is_told(bench: Bench) -> None:
     assert [record.call_id for record in done.recovered] == [recovered_id(kept)]
 
 
-def test_a_wrong_time_zone_is_noticed_and_nothing_is_told(bench: Bench) -> None:
+def test_wrong_time_zone_is_detected(bench: Bench) -> None:
     for seed in range(12):
         ago = HOUR + seed * timedelta(minutes=15)
         call = bench.place("answered", "hangup", seed=seed, ago=ago, record=False)
@@ -346,39 +340,39 @@ def test_a_wrong_time_zone_is_noticed_and_nothing_is_told(bench: Bench) -> None:
         bench.pbx.store.add_record(record_of(moved, began, began + timedelta(minutes=5)))
     bench.keep()
     before = bench.events()
-    with pytest.raises(ConfigError, match=r"pbx\.main: .*is its `zone` right"):
+    with pytest.raises(ConfigError, match=r"pbx\.main: .*check its `zone`"):
         bench.reconcile()
     assert bench.events() == before
 
 
-def test_a_pbx_that_has_no_record_of_any_call_is_doubted(bench: Bench) -> None:
+def test_pbx_without_any_matching_record_is_doubted(bench: Bench) -> None:
     bench.reconcile(since=None)
     _ago(bench, timedelta(hours=5))
     for seed in range(4):
         bench.place("answered", seed=seed, record=False)
     bench.keep()
-    assert bench.reconcile(since=None) is not None  # so few
+    assert bench.reconcile(since=None) is not None  # too few to doubt
     _ago(bench, timedelta(hours=5))
     bench.place("answered", seed=4, record=False)
     bench.keep()
-    with pytest.raises(ConfigError, match="may the API's user see the call records"):
+    with pytest.raises(ConfigError, match="API's user may see the call records"):
         bench.reconcile(since=None)
 
 
-def test_without_a_time_zone_nothing_is_compared(bench: Bench, configure: Configure) -> None:
+def test_missing_time_zone_is_a_configuration_error(bench: Bench, configure: Configure) -> None:
     configure(f"[pbx.main]\nhost = '{bench.pbx.url}'\ntoken = 'sandbox-token'\ninsecure = true\n")
     bench.settings = load_settings()
     with pytest.raises(ConfigError, match=r"pbx\.main\.zone: is not set"):
         bench.reconcile()
 
 
-def test_records_are_dated_in_the_pbx_s_zone(bench: Bench, configure: Configure) -> None:
+def test_records_are_dated_in_the_time_zone_of_the_pbx(bench: Bench, configure: Configure) -> None:
     bench.pbx.store.zone = ZoneInfo("Asia/Tokyo")
     bench.place("missed", "all")
     bench.keep()
     done = bench.reconcile(2 * HOUR)
     assert done is not None
-    assert done.records == 0  # asked for in UTC, it looks at another time
+    assert done.records == 0  # a request in UTC covers another time
     configure(
         f"[pbx.main]\nhost = '{bench.pbx.url}'\ntoken = 'sandbox-token'\ninsecure = true\n"
         "zone = 'Asia/Tokyo'\n"
@@ -389,7 +383,7 @@ def test_records_are_dated_in_the_pbx_s_zone(bench: Bench, configure: Configure)
     assert done.records == 1
 
 
-def test_more_records_than_an_answer_may_have_are_asked_for_in_parts(
+def test_large_numbers_of_records_are_requested_in_parts(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in range(12):
@@ -401,10 +395,10 @@ def test_more_records_than_an_answer_may_have_are_asked_for_in_parts(
     assert done.records == 12
 
 
-# Events of Offhook's own
+# Announcements
 
 
-def test_announcing_wakes_who_is_to_deliver(bench: Bench) -> None:
+def test_announcing_wakes_the_handlers(bench: Bench) -> None:
     lost = bench.place("missed", "all")
     bench.keep()
     bench.redis.delete("offhook:{0}:awake:screen", "offhook:{0}:awake:calls")
@@ -416,7 +410,7 @@ def test_announcing_wakes_who_is_to_deliver(bench: Bench) -> None:
     assert bench.told(recovered_id(lost))
 
 
-def test_announcing_many_is_in_order_and_each_is_there_once(bench: Bench) -> None:
+def test_announcing_many_events_keeps_order_and_drops_repeats(bench: Bench) -> None:
     many = [msgspec.structs.replace(_sample(f"call-{n % 7}"), id=f"{n:032x}") for n in range(1200)]
 
     async def go(inbox: Inbox) -> list[int]:
@@ -438,11 +432,11 @@ def _sample(call: str) -> CallEvent:
     return sample_event("extension-silent", call_id=call)
 
 
-def test_an_inbox_that_is_away_is_told(bench: Bench) -> None:
+def test_full_inbox_raises_inbox_unavailable(bench: Bench) -> None:
     bench.place("missed", "all")
     bench.keep()
     memory: Any = bench.redis.info("memory")
-    bench.redis.config_set("maxmemory", int(memory["used_memory"] * 1.05))  # quite full
+    bench.redis.config_set("maxmemory", int(memory["used_memory"] * 1.05))  # nearly full
     try:
         with pytest.raises(InboxUnavailable, match="did not take the events"):
             bench.reconcile()
