@@ -11,7 +11,7 @@ from redis import Redis
 from offhook.announcements import announce
 from offhook.call import Call, Outcome
 from offhook.calls import summarize
-from offhook.connection import connect, connect_rq
+from offhook.connection import opened
 from offhook.event import CallEvent, EventType
 from offhook.inbox import Inbox, keys
 from offhook.inbox.call_store import Calls
@@ -31,13 +31,8 @@ def daily_summary() -> None:
 async def _summarize(settings: Settings, now: datetime) -> None:
     if settings.daily_summary is None:
         return
-    redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
-    try:
-        inbox = Inbox(redis, settings.partitions, settings.durability)
+    async with opened(settings) as (inbox, rq):
         await announce_day(settings, inbox, rq, now)
-    finally:
-        await redis.aclose()
-        rq.close()
 
 
 async def announce_day(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> None:

@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offhook import queues
 from offhook.call import Call
-from offhook.connection import connect, connect_rq
+from offhook.connection import opened
 from offhook.errors import CursorMoved, HandlerTimeout, PermanentError, TemporaryError
 from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionsCopy
@@ -68,25 +68,18 @@ def dispatch(handler: str, partition: int) -> None:
 
 async def serve_cursor(settings: Settings, handler: PluggedHandler, partition: int) -> None:
     """Take the lease of a handler's cursor and serve it until it is idle."""
-    redis, reading = connect(settings.redis_url, tries=10), connect(settings.redis_url, tries=0)
-    rq = connect_rq(settings.redis_url)
-    try:
-        inbox = Inbox(redis, settings.partitions)
+    async with opened(settings, tries=10) as (inbox, rq), opened(settings, tries=0) as (once, _):
         cursor = Cursor(inbox, handler.name, partition)
-        reader = Cursor(Inbox(reading, settings.partitions), handler.name, partition, cursor.token)
+        reader = Cursor(once, handler.name, partition, cursor.token)
         if not await taken(cursor):
             return
-        async with Http() as http, naming(settings, redis) as names:
-            extensions = ExtensionsCopy(Extensions(redis))
+        async with Http() as http, naming(settings, inbox.redis) as names:
+            extensions = ExtensionsCopy(Extensions(inbox.redis))
             again = await Dispatch(
                 settings, handler, inbox, extensions, cursor, reader, rq, http, names
             ).run()
         if again:
             queues.wake(rq, handler.name, partition)
-    finally:
-        await redis.aclose()
-        await reading.aclose()
-        rq.close()
 
 
 class Dispatch:

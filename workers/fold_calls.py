@@ -20,10 +20,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offhook import queues
 from offhook.calls import Closing, fold, over, tell
-from offhook.connection import connect, connect_rq
+from offhook.connection import opened
 from offhook.errors import CursorMoved
 from offhook.extensions import Extensions, ExtensionsCopy
-from offhook.inbox import BLOCK_MS, CALL_LOG, Cursor, Entry, Inbox
+from offhook.inbox import BLOCK_MS, CALL_LOG, Cursor, Entry
 from offhook.inbox.call_store import FOLDED, CallChange, Calls, Kept
 from offhook.logs import Outage
 from offhook.settings import Settings, load_settings
@@ -54,22 +54,14 @@ def fold_calls(handler: str, partition: int) -> None:
 async def keep_calls(settings: Settings, partition: int) -> None:
     """Take the lease of the cursor `calls` on a partition and serve it until it is idle."""
     # `once` never retries: a write that was repeated blindly could add its events twice.
-    redis, once = connect(settings.redis_url, tries=10), connect(settings.redis_url, tries=0)
-    rq = connect_rq(settings.redis_url)
-    try:
-        inbox = Inbox(redis, settings.partitions)
+    async with opened(settings, tries=10) as (inbox, rq), opened(settings, tries=0) as (once, _):
         cursor = Cursor(inbox, CALL_LOG, partition)
-        inbox_once = Inbox(once, settings.partitions)
-        reader = Cursor(inbox_once, CALL_LOG, partition, cursor.token)
+        reader = Cursor(once, CALL_LOG, partition, cursor.token)
         if not await taken(cursor):
             return
-        extensions = ExtensionsCopy(Extensions(redis))
-        if await CallKeeper(settings, extensions, cursor, reader, Calls(inbox_once), rq).run():
+        extensions = ExtensionsCopy(Extensions(inbox.redis))
+        if await CallKeeper(settings, extensions, cursor, reader, Calls(once), rq).run():
             queues.wake(rq, CALL_LOG, partition)
-    finally:
-        await redis.aclose()
-        await once.aclose()
-        rq.close()
 
 
 class CallKeeper:

@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from offhook.announcements import announce
-from offhook.connection import connect, connect_rq
+from offhook.connection import opened
 from offhook.errors import OffhookError
 from offhook.event import CallEvent, EventType
 from offhook.extensions import Extensions
@@ -118,9 +118,7 @@ def watch_phones() -> None:
 
 async def watch_all(settings: Settings) -> None:
     """Check the phones of every PBX that has an API configured."""
-    redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
-    inbox = Inbox(redis, settings.partitions, settings.durability)
-    try:
+    async with opened(settings) as (inbox, rq):
         for pbx, configured in settings.pbx.items():
             if configured.host is None:
                 continue
@@ -129,9 +127,6 @@ async def watch_all(settings: Settings) -> None:
                     await watch(settings, pbx, api, inbox, rq)
             except (UnifiedApiError, OffhookError, RedisError) as error:
                 log.error("cannot check the phones of %s: %s", pbx, sentence(error))
-    finally:
-        await redis.aclose()
-        rq.close()
 
 
 async def watch(settings: Settings, pbx: str, api: UnifiedApi, inbox: Inbox, rq: Redis) -> None:

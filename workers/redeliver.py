@@ -15,7 +15,7 @@ from rq.job import Job
 
 from offhook import queues
 from offhook.call import Call
-from offhook.connection import connect, connect_rq
+from offhook.connection import opened
 from offhook.errors import ConfigError, LeaseLost, PermanentError, TemporaryError
 from offhook.event import CallEvent
 from offhook.extensions import Extensions, ExtensionSettings
@@ -48,15 +48,9 @@ def redeliver(handler: str, event: dict[str, Any]) -> None:
 
 
 async def _redeliver(settings: Settings, job: Job, name: str, event: CallEvent) -> None:
-    redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
-    try:
-        extension = await Extensions(redis).get(event.pbx, event.extension)
-        inbox = Inbox(redis, settings.partitions)
-        async with naming(settings, redis) as names:
-            await Redelivery(settings, inbox, rq, job, name, event, extension, names).run()
-    finally:
-        await redis.aclose()
-        rq.close()
+    async with opened(settings) as (inbox, rq), naming(settings, inbox.redis) as names:
+        extension = await Extensions(inbox.redis).get(event.pbx, event.extension)
+        await Redelivery(settings, inbox, rq, job, name, event, extension, names).run()
 
 
 class Redelivery:

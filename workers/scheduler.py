@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from redis import Redis
@@ -19,7 +20,7 @@ from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
 from offhook import queues
-from offhook.connection import connect, connect_rq
+from offhook.connection import opened
 from offhook.event import EventType
 from offhook.inbox import CALL_LOG, Inbox, ParkedLanes
 from offhook.inbox.call_store import Calls
@@ -74,27 +75,23 @@ async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
-    scheduler = Scheduler(settings, Inbox(redis, settings.partitions), rq)
-    outage = Outage(log, "Redis")
-    try:
-        while not stop.is_set():
-            try:
-                await scheduler.round()
-                outage.is_over()
-            except RedisError as error:
-                outage.goes_on(error)
-            try:
-                await asyncio.wait_for(stop.wait(), EVERY)
-            except TimeoutError:
-                continue
-    finally:
+    async with opened(settings) as (inbox, rq):
+        scheduler = Scheduler(settings, inbox, rq)
+        outage = Outage(log, "Redis")
         try:
-            await asyncio.to_thread(scheduler.release)
-        except RedisError as error:
-            log.warning("cannot release the scheduler's locks, they will expire: %s", error)
-        await redis.aclose()
-        rq.close()
+            while not stop.is_set():
+                try:
+                    await scheduler.round()
+                    outage.is_over()
+                except RedisError as error:
+                    outage.goes_on(error)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), EVERY)
+        finally:
+            try:
+                await asyncio.to_thread(scheduler.release)
+            except RedisError as error:
+                log.warning("cannot release the scheduler's locks, they will expire: %s", error)
 
 
 class Scheduler:

@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from offhook.announcements import announce
-from offhook.connection import connect, connect_rq
+from offhook.connection import opened
 from offhook.errors import InboxUnavailable
 from offhook.event import CallEvent
 from offhook.extensions import Extensions, Name
@@ -42,15 +42,11 @@ def find_silent_extensions() -> None:
 
 async def listen_to_all(settings: Settings) -> None:
     """Count the calls since the last run, and announce silent extensions."""
-    redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
     try:
-        inbox = Inbox(redis, settings.partitions, settings.durability)
-        await look(settings, inbox, rq, datetime.now(UTC))
+        async with opened(settings) as (inbox, rq):
+            await look(settings, inbox, rq, datetime.now(UTC))
     except (InboxUnavailable, RedisError) as error:
         log.error("cannot look for silent extensions, will retry: %s", error)
-    finally:
-        await redis.aclose()
-        rq.close()
 
 
 async def look(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> None:

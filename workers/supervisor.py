@@ -17,9 +17,9 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from offhook import queues
-from offhook.connection import connect
+from offhook.connection import opened
 from offhook.errors import ConfigError
-from offhook.inbox import CALL_LOG, Inbox
+from offhook.inbox import CALL_LOG
 from offhook.plugins import faults, plug_handler, plug_lookup
 from offhook.settings import Settings
 from workers import process, scheduler
@@ -67,8 +67,7 @@ def leftover_partitions(settings: Settings) -> list[int]:
 
 
 async def _leftover_partitions(settings: Settings) -> list[int]:
-    async with connect(settings.redis_url) as redis:
-        inbox = Inbox(redis, settings.partitions)
+    async with opened(settings) as (inbox, _):
         beyond = await inbox.beyond()
         return [p for p in beyond if await inbox.unfinished(settings.cursors, p)]
 

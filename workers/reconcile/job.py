@@ -5,9 +5,8 @@ import logging
 
 from redis.exceptions import RedisError
 
-from offhook.connection import connect, connect_rq
+from offhook.connection import opened
 from offhook.errors import ConfigError, OffhookError
-from offhook.inbox import Inbox
 from offhook.provisioning.api import open_api, sentence
 from offhook.settings import Settings, load_settings
 from unifiedapi.errors import UnifiedApiError
@@ -25,9 +24,7 @@ def reconcile() -> None:
 
 async def reconcile_all(settings: Settings) -> None:
     """Reconcile every PBX that has an API configured. A failed one is retried at the next run."""
-    redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
-    inbox = Inbox(redis, settings.partitions, settings.durability)
-    try:
+    async with opened(settings) as (inbox, rq):
         for pbx, configured in settings.pbx.items():
             if configured.host is None:
                 continue
@@ -49,6 +46,3 @@ async def reconcile_all(settings: Settings) -> None:
                     len(done.closed),
                     len(done.recovered),
                 )
-    finally:
-        await redis.aclose()
-        rq.close()
