@@ -1,7 +1,17 @@
-"""The house has floors: an import points down, never up and never sideways."""
+"""The layout of the product: floors, rooms, and one name for one thing.
+
+An import points down, also one that is written as a string. Job names are the exception: names
+cross a queue, code does not.
+"""
 
 import ast
-from collections.abc import Iterator
+import re
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,7 +21,7 @@ from offhook import testing
 
 ROOT = Path(__file__).parents[1]
 
-# What each package may import of ours, beside itself.
+# The packages that each package may import.
 BELOW = {
     "unifiedapi": set[str](),
     "offhook": {"unifiedapi"},
@@ -19,7 +29,7 @@ BELOW = {
     "workers": {"offhook", "unifiedapi"},
     "offhook_cli": {"offhook", "receiver", "unifiedapi", "workers"},
 }
-# What a plugin author may import, and so what a built-in handler may.
+# What plugins may import, and therefore built-in handlers.
 PUBLIC = {
     "offhook": set(offhook.__all__),
     "offhook.http": {"Answer", "is_private"},
@@ -29,6 +39,24 @@ PUBLIC = {
 
 # What built-in handlers share. It imports nothing of ours that a plugin may not.
 SHARED = {f"workers.handlers.{name}" for name in ("cloud_event", "templates", "time_zone")}
+# The modules that import by a name that is not in their source.
+BY_NAME = {
+    "offhook",  # its public names, from a table of module names
+    "offhook.plugins.finding",  # the plugins that the configuration names
+}
+# Module names that may be used twice.
+SAME_MODULE = {
+    "callback": "what the PBX sends, and how the receiver accepts it",
+    "client": "of the PBX's API, and of HTTP targets",
+    "errors": "unifiedapi is usable alone",
+    "sql": "a handler and a lookup, named as their entry points",
+}
+# Class names that may be used twice.
+SAME_CLASS = {"EventType": "the PBX's numbers, and our names for them"}
+MAX_ARROWS = 80  # between the rooms of offhook
+
+JOB = re.compile(r"workers(?:\.\w+)+\.\w+")
+A_MODULE = re.compile(rf"(?:{'|'.join(BELOW)})(?:\.\w+)+(?::\w+)?")
 
 
 def modules(folder: str) -> list[Path]:
@@ -37,9 +65,23 @@ def modules(folder: str) -> list[Path]:
     return found
 
 
-def imports(path: Path) -> Iterator[tuple[str, str]]:
-    """Each import of a file, inside functions too, as a module and a name in it (or nothing)."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def name_of(path: Path) -> str:
+    """Return the dotted name of a module."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for package in BELOW for path in modules(package)}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imports(path: Path, nodes: Iterable[ast.AST] | None = None) -> Iterator[tuple[str, str]]:
+    """Yield each import of a file, inside functions too, as a module and a name in it or ""."""
+    for node in ast.walk(tree(path)) if nodes is None else nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, ""
@@ -49,8 +91,60 @@ def imports(path: Path) -> Iterator[tuple[str, str]]:
                 yield node.module or "", alias.name
 
 
+def imported_modules(path: Path, nodes: Iterable[ast.AST] | None = None) -> set[str]:
+    """Return the product's modules that a file imports, resolved to the module of each name."""
+    found = set()
+    for module, name in imports(path, nodes):
+        for candidate in (f"{module}.{name}", module):
+            if candidate in MODULES:
+                found.add(candidate)
+                break
+    return found - {name_of(path)}
+
+
+def strings(path: Path) -> Iterator[str]:
+    """Yield each string of a file that is not a docstring."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree(path)):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in docstrings
+        ):
+            yield node.value
+
+
+def named_modules(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each string that names a module or something in it, with the module."""
+    for text in filter(A_MODULE.fullmatch, strings(path)):
+        module = text.partition(":")[0]
+        for candidate in (module, module.rpartition(".")[0]):
+            if candidate in MODULES and "." in candidate:
+                yield text, candidate
+                break
+
+
+def job_names() -> dict[str, str]:
+    """Return the job names in the product, with the module that has each."""
+    return {
+        text: module
+        for module, path in MODULES.items()
+        for text in strings(path)
+        if JOB.fullmatch(text) and text not in MODULES
+    }
+
+
+# Floors
+
+
 @pytest.mark.parametrize("package", BELOW)
-def test_an_import_points_down(package: str) -> None:
+def test_imports_point_down(package: str) -> None:
     for path in modules(package):
         for module, _ in imports(path):
             top = module.partition(".")[0]
@@ -59,24 +153,146 @@ def test_an_import_points_down(package: str) -> None:
             assert top != "tests", f"{path.relative_to(ROOT)} imports {module}"
 
 
+@pytest.mark.parametrize("package", BELOW)
+def test_module_names_in_strings_point_down(package: str) -> None:
+    jobs = job_names()
+    for path in modules(package):
+        for text, module in named_modules(path):
+            top = module.partition(".")[0]
+            if text not in jobs and top != package:
+                assert top in BELOW[package], f"{path.relative_to(ROOT)} names {text}"
+
+
+def test_job_names_are_functions() -> None:
+    jobs = job_names()
+    assert {"workers.dispatch.dispatch", "workers.redeliver.redeliver"} <= set(jobs)
+    for text, module in jobs.items():
+        place, _, function = text.rpartition(".")
+        assert place in MODULES, f"{module} names {text}"
+        assert callable(getattr(import_module(place), function, None)), f"{module} names {text}"
+
+
+def test_imports_by_name_are_literal_or_known() -> None:
+    for module, path in MODULES.items():
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.Call):
+                continue
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if called not in ("import_module", "__import__"):
+                continue
+            argument = node.args[0]
+            if isinstance(argument, ast.JoinedStr):
+                argument = argument.values[0]
+            if isinstance(argument, ast.Constant):
+                top = str(argument.value).partition(".")[0]
+                own = module.partition(".")[0]
+                assert top == own or top in BELOW[own] or top not in BELOW, f"{module}: {top}"
+            else:
+                assert module in BY_NAME, f"{module} imports by a name that no test can read"
+
+
+def test_entry_points_exist_on_their_floor() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    places = [(place, "workers") for group in project["entry-points"].values()
+              for place in group.values()]  # fmt: skip
+    places += [(place, "offhook_cli") for place in project["scripts"].values()]
+    assert len(places) > 20
+    for place, package in places:
+        module, _, name = place.partition(":")
+        assert module.partition(".")[0] == package
+        assert hasattr(import_module(module), name), place
+
+
 def test_every_package_has_a_floor() -> None:
     assert {path.parent.name for path in ROOT.glob("*/py.typed")} == set(BELOW)
 
 
-def own(path: Path) -> str:
-    """What the modules of a handler begin with: it may be a package."""
+def own_prefix(path: Path) -> str:
+    """Return the prefix of a handler's own modules, because it may be a package."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts[:3]) + "."
 
 
-def test_no_handler_imports_what_the_public_face_does_not_offer() -> None:
+def test_handlers_import_only_what_plugins_may() -> None:
     for path in modules("workers/handlers"):
         for module, name in imports(path):
             if module in SHARED:
                 continue
-            if module.partition(".")[0] not in BELOW or f"{module}.".startswith(own(path)):
+            if module.partition(".")[0] not in BELOW or f"{module}.".startswith(own_prefix(path)):
                 continue
             if module.startswith("unifiedapi.") and not module.startswith("unifiedapi.sandbox"):
-                continue  # usable alone, and so by a plugin
+                continue  # usable alone, and therefore by a plugin
             where = f"{path.relative_to(ROOT)} imports {name} from {module}"
             assert module in PUBLIC, where
             assert name in PUBLIC[module], where
+
+
+# Rooms
+
+
+def room(module: str) -> str:
+    """Return the room of a module: a module or folder directly in its package."""
+    return ".".join(module.split(".")[:2])
+
+
+def arrows() -> set[tuple[str, str]]:
+    """Return the pairs of different rooms of which the first imports the second."""
+    pairs = {(room(m), room(other)) for m, path in MODULES.items()
+             for other in imported_modules(path)}  # fmt: skip
+    return {(one, other) for one, other in pairs if one != other}
+
+
+def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    graph = {module: imported_modules(path, tree(path).body) for module, path in MODULES.items()}
+    assert circle(graph) == []
+
+
+def test_rooms_do_not_import_each_other_in_a_circle() -> None:
+    graph = defaultdict(set)
+    for one, other in arrows():
+        graph[one].add(other)
+    assert circle(graph) == []
+
+
+def test_rooms_of_offhook_have_few_arrows() -> None:
+    inside = [pair for pair in arrows() if all(each.split(".")[0] == "offhook" for each in pair)]
+    assert len(inside) <= MAX_ARROWS
+
+
+# One name, one thing
+
+
+def twice(names: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    places = defaultdict(list)
+    for name, place in names:
+        places[name].append(place)
+    return {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_modules_have_different_names() -> None:
+    names = (
+        (module.rpartition(".")[2], module)
+        for module in MODULES
+        # A module of the command line is named as its command.
+        if not module.startswith("offhook_cli.")
+    )
+    assert twice(names).keys() == SAME_MODULE.keys()
+
+
+def test_public_classes_have_different_names() -> None:
+    names = (
+        (node.name, module)
+        for module, path in MODULES.items()
+        for node in tree(path).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    found = twice(names)
+    assert {name: found[name] for name in found.keys() - SAME_CLASS.keys()} == {}
+    assert found.keys() == SAME_CLASS.keys()
