@@ -1,5 +1,5 @@
-/* A wall clock that a test sets: preloaded into a process, it moves what the process sees by the
-   seconds that the file WALL_CLOCK holds, at every moment anew. Monotonic clocks stay as they are. */
+/* A wall clock that tests move. Preloaded into a process, it adds the seconds in the file WALL_CLOCK
+   to the process's wall clock on each call. Monotonic clocks are unchanged. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-"""The handlers of a storm: they write down what they get, and when."""
+"""Handlers for a storm: they record what they get, and when."""
 
 import asyncio
 import os
@@ -10,13 +10,13 @@ from offhook import CallEvent, Context, TemporaryError
 
 
 def _a_moment() -> float:
-    """So that there is something to be killed in the middle of."""
+    """Last for a moment, so that a delivery can be killed in the middle."""
     return random.uniform(0, 0.03)
 
 
 def _write(event: CallEvent, context: Context) -> None:
     path = Path(os.environ["RECORDINGS"]) / context.handler
-    with path.open("a") as file:  # one short line in append mode is written in one piece
+    with path.open("a") as file:  # a short line in append mode is written atomically
         file.write(f"{event.id} {event.call_id} {event.parameters['n']} {time.time()}\n")
 
 
@@ -40,7 +40,7 @@ async def fail_at_random(event: CallEvent, context: Context) -> None:
 
 
 async def linger_when_redelivered(event: CallEvent, context: Context) -> None:
-    """The second attempt of a call's first event lasts, so that it can be killed; no other does."""
+    """Make only the second attempt of a call's first event last, so that it can be killed."""
     first = event.parameters["n"] == "0"
     if first and context.attempt == 1:
         raise TemporaryError("not now")
@@ -51,7 +51,7 @@ async def linger_when_redelivered(event: CallEvent, context: Context) -> None:
 
 
 async def fail_now_and_then(event: CallEvent, context: Context) -> None:
-    """Every fifth call waits once for a redelivery, and all that comes meanwhile behind it."""
+    """Park every fifth call for one redelivery, with all its later events behind it."""
     chosen = event.call_id.endswith(("0", "5"))
     if chosen and event.parameters["n"] == "0" and context.attempt == 1:
         raise TemporaryError("not now")

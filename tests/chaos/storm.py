@@ -45,21 +45,24 @@ timeout = 5
 retry = {[1] * 30}
 """
 NAMES = ("fast", "plain", "flaky")
-STEADY = ("fast", "plain")  # these never fail: when they get events again, all is well again
+STEADY = (
+    "fast",
+    "plain",
+)  # these never fail: their next event shows that the installation has recovered
 SECONDS_TO_DRAIN = 120.0
-Event = tuple[str, int]  # its call, its number in the call
-Delivery = tuple[str, str, int, float]  # id, call, number, when
+Event = tuple[str, int]  # call, number of the event in the call
+Delivery = tuple[str, str, int, float]  # id, call, number, time
 
 
-# The load
+# Load
 
 
 class Callers(threading.Thread):
-    """Calls that come and go, each sending its events one by one, as a PBX does: never again."""
+    """Calls that each send their events in turn, as a PBX does: without retries."""
 
     def __init__(self, port: int, *, calls: int = 12, per_call: int = 10, pause: float = 0.08):
         super().__init__(name="callers", daemon=True)
-        self.accepted: dict[Event, float] = {}  # answered 200, and when
+        self.accepted: dict[Event, float] = {}  # accepted events, and when
         self.sent = 0
         self.stopped = 0.0  # when
         self._base = f"http://127.0.0.1:{port}"
@@ -71,7 +74,7 @@ class Callers(threading.Thread):
         asyncio.run(self._run())
 
     def stop(self) -> None:
-        """Return when what is on its way is answered."""
+        """Return when the requests in flight have their responses."""
         self.stopped = time.time()
         self._enough.set()
         self.join()
@@ -88,14 +91,14 @@ class Callers(threading.Thread):
             for n in range(self._per_call):
                 self.sent += 1
                 form: dict[str, str | int] = {"CallID": call, "CallFlow": "IN", "n": n}
-                with suppress(aiohttp.ClientError, TimeoutError):  # not answered: not accepted
+                with suppress(aiohttp.ClientError, TimeoutError):  # no response: not accepted
                     async with session.post(url, data=form) as answer:
                         if answer.status == 200:
                             self.accepted[call, n] = time.time()
                 await asyncio.sleep(self._pause)
 
 
-# The faults: each returns when what it did is over, and only the mending is left
+# Faults: each returns when its effect is over and only the recovery remains
 
 
 def kill_receiver(offhook: Installation, dice: Random) -> None:
@@ -134,9 +137,9 @@ def kill_supervisor(offhook: Installation, dice: Random) -> None:
 
 
 def kill_everybody(offhook: Installation, dice: Random) -> None:
-    """The supervisor and all below it, as when a machine or a container ends."""
+    """Kill the supervisor and all processes below it, as when a machine or a container ends."""
     family = [*offhook.work_horses(), *offhook.workers(), offhook.supervisor.pid]
-    offhook.supervisor.send_signal(signal.SIGSTOP)  # it must not start others meanwhile
+    offhook.supervisor.send_signal(signal.SIGSTOP)  # it must not start new ones meanwhile
     for pid in family:
         _send(signal.SIGKILL, pid)
     offhook.supervisor.wait()
@@ -210,7 +213,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def _send(number: signal.Signals, pid: int) -> None:
-    with suppress(ProcessLookupError):  # it has just ended by itself
+    with suppress(ProcessLookupError):  # it has just ended
         os.kill(pid, number)
 
 
@@ -235,18 +238,18 @@ class NothingToStrike(Exception):
     """There is no such process at the moment."""
 
 
-# The audit
+# Audit
 
 
 @dataclass
 class Findings:
-    """What a handler got, compared with what was answered 200.
+    """What a handler got, compared with the accepted events.
 
     Attributes:
         lost: accepted, and never delivered.
-        disordered: delivered for the first time after a later one of its call.
-        renamed: delivered again under another id.
-        duplicates: how often an event was delivered again.
+        disordered: first delivered after a later event of their call.
+        renamed: delivered again with another id.
+        duplicates: number of repeated deliveries.
     """
 
     lost: list[Event] = field(default_factory=list)
@@ -256,14 +259,14 @@ class Findings:
 
     @property
     def faultless(self) -> bool:
-        """Is every promise kept?"""
+        """Return whether every promise is kept."""
         return not (self.lost or self.disordered or self.renamed)
 
 
 def audit(accepted: Mapping[Event, float], delivered: Sequence[Delivery]) -> Findings:
-    """Compare what was answered 200 with what one handler got.
+    """Compare the accepted events with those that one handler got.
 
-    What was not answered may have been delivered or not, at any place: its caller knows neither.
+    An event without a response may be delivered or not, at any place: its client does not know.
     """
     findings = Findings()
     ids: dict[Event, str] = {}
@@ -284,11 +287,11 @@ def audit(accepted: Mapping[Event, float], delivered: Sequence[Delivery]) -> Fin
     return findings
 
 
-# A round
+# Rounds
 
 
 def deliveries(offhook: Installation, handler: str) -> list[Delivery]:
-    """What a handler got so far, in order."""
+    """Return what a handler got so far, in order."""
     path = offhook.output / handler
     lines = path.read_text().splitlines() if path.exists() else []
     return [
@@ -298,7 +301,7 @@ def deliveries(offhook: Installation, handler: str) -> list[Delivery]:
 
 @dataclass
 class Strike:
-    """One fault. `recovered`: how long a steady handler got nothing after its end, at most."""
+    """One fault. `recovered`: the longest silence of a steady handler after its end, in seconds."""
 
     kind: str
     began: float = 0.0
@@ -308,7 +311,7 @@ class Strike:
 
 @dataclass
 class Round:
-    """What a round was, and what came of it."""
+    """The faults of a round and its results."""
 
     seed: str
     sent: int
@@ -319,11 +322,11 @@ class Round:
 
     @property
     def faultless(self) -> bool:
-        """Is every promise kept?"""
+        """Return whether every promise is kept."""
         return all(findings.faultless for findings in self.findings.values())
 
     def longest_recovery(self) -> Strike | None:
-        """The strike whose mending took longest."""
+        """Return the fault with the longest recovery."""
         return max(self.strikes, key=lambda strike: strike.recovered, default=None)
 
     def __str__(self) -> str:
@@ -350,13 +353,13 @@ def run_round(
     calls: int = 12,
     pause: float = 0.08,
 ) -> Round:
-    """Strike for so many seconds, let everything be delivered, and compare.
+    """Cause faults for some seconds, let all events be delivered, and compare.
 
     Args:
         folder: an empty one, for this round.
-        seed: of every choice that is made here.
-        faults: these, one after the other with a recovery in between; at random when not given.
-        calls: how many are going on at a time.
+        seed: of all random choices.
+        faults: these, one after another with a recovery in between; random ones if not given.
+        calls: number of concurrent calls.
         pause: seconds between two events of a call.
     """
     dice = Random(seed)
@@ -371,7 +374,7 @@ def run_round(
             else:
                 strikes = [_strike_and_recover(offhook, kind, dice) for kind in faults]
             ended = max((strike.ended for strike in strikes), default=0.0)
-            with suppress(AssertionError):  # the audit says it better
+            with suppress(AssertionError):  # the audit explains it better
                 wait_until(lambda: _all_got_some(offhook, ended), "recovered", SECONDS_TO_DRAIN)
         finally:
             callers.stop()
@@ -383,7 +386,7 @@ def run_round(
                 for name in NAMES
             )
 
-        with suppress(AssertionError):  # the audit says it better
+        with suppress(AssertionError):  # the audit explains it better
             wait_until(all_there, "everything is delivered", SECONDS_TO_DRAIN)
         delivered = {name: deliveries(offhook, name) for name in NAMES}
         for strike in strikes:
@@ -402,7 +405,7 @@ def _strike_at_random(offhook: Installation, dice: Random, seconds: float) -> li
         time.sleep(dice.uniform(0.1, 3))
         kinds = dice.sample(sorted(FAULTS), k=dice.choice([1, 1, 1, 2]))
         if len({kind.partition(" ")[2] for kind in kinds}) < len(kinds):
-            continue  # one process cannot be both killed and stopped
+            continue  # a process cannot be killed and stopped at once
         struck = [Strike(kind) for kind in kinds]
         fates = [Random(dice.random()) for _ in kinds]
         threads = [
@@ -418,7 +421,7 @@ def _strike_at_random(offhook: Installation, dice: Random, seconds: float) -> li
 
 
 def _strike(offhook: Installation, strike: Strike, dice: Random) -> None:
-    # Where it cannot be told whom to strike, the other fault of the pair was faster.
+    # If there is no process to choose, the other fault of the pair was faster.
     with suppress(NothingToStrike, StopIteration, redis.RedisError):
         strike.began = time.time()
         FAULTS[strike.kind](offhook, dice)
@@ -429,7 +432,7 @@ def _strike_and_recover(offhook: Installation, kind: str, dice: Random) -> Strik
     strike = Strike(kind, time.time())
     FAULTS[kind](offhook, dice)
     strike.ended = time.time()
-    time.sleep(1.5)  # a process that was told to end may deliver something yet
+    time.sleep(1.5)  # a stopping process may still deliver something
     now = time.time()
     wait_until(lambda: _all_got_some(offhook, now), f"recovered from {kind}", 60)
     return strike
@@ -443,7 +446,7 @@ def _all_got_some(offhook: Installation, since: float) -> bool:
 def _longest_silence(
     since: float, until: float, delivered: Mapping[str, Sequence[Delivery]]
 ) -> float:
-    """The load never pauses, so a silence of a handler is time that it was not served."""
+    """Measure how long a handler was silent. The load never pauses, so it was not served then."""
     longest = 0.0
     for name in STEADY:
         moments = [moment for *_, moment in delivered[name] if since < moment < until]
@@ -452,11 +455,11 @@ def _longest_silence(
     return longest
 
 
-# The command
+# Command line
 
 
 def main() -> int:
-    """Run rounds until told enough. Returns 1 when a promise was broken, at the first one."""
+    """Run rounds. Return 1 at the first broken promise."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.storm")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20, help="of faults in each round")

@@ -1,7 +1,7 @@
-"""The wall clock jumps, in every process at once, the server too: nobody waits for it.
+"""The wall clock jumps in all processes at once, also the server's, and delays nothing.
 
-Their clock is one that a few lines of C move (`clock.c`), so a C compiler is needed. What each part
-does about a clock that was set back is shown without one, too: `tests/workers/test_clock.py`.
+A few lines of C move the clock (`clock.c`), so a C compiler is needed.
+`tests/workers/test_clock.py` tests each part with a clock that is set back, without a compiler.
 """
 
 import shutil
@@ -26,11 +26,11 @@ use = "tests.chaos.handlers:fail_now_and_then"
 retry = [2]
 """
 NAMES = ("steady", "late")
-SOON = 30.0  # seconds on a busy machine, and not an hour
+SOON = 30.0  # seconds on a busy machine; less than an hour
 
 
 class WallClock:
-    """What the processes that are started from now on take for the time."""
+    """The time for all processes started from now on."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         library = folder / "clock.so"
@@ -42,7 +42,7 @@ class WallClock:
         monkeypatch.setenv("WALL_CLOCK", str(self._path))
 
     def move(self, seconds: int) -> None:
-        """Let it be so many seconds ahead of ours."""
+        """Set how many seconds the clock is ahead."""
         with self._path.open("r+b" if self._path.exists() else "wb") as file:
             file.write(struct.pack("l", seconds))
 
@@ -83,7 +83,7 @@ def test_clock_jump_delays_nothing(clock: WallClock, tmp_path: Path) -> None:
 
 
 def _all_go_on(offhook: Installation, accepted: Mapping[Event, float]) -> None:
-    """What came before the jump, and waits for a redelivery, and what comes from now on."""
+    """Check events parked before the jump, and events sent after it."""
     before = set(accepted)
     wait_until(lambda: len(accepted) > len(before) + 5, "callbacks are answered", SOON)
     wanted = set(accepted)

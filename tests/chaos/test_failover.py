@@ -1,4 +1,4 @@
-"""A primary, a replica and three Sentinels: the primary dies under load, the replica takes over."""
+"""Failover with three Sentinels: the primary dies under load and the replica takes over."""
 
 import subprocess
 import time
@@ -20,7 +20,7 @@ NAME = "inbox"
 
 
 class Sentinels:
-    """The five processes, on this machine."""
+    """The five processes on this machine."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -50,7 +50,7 @@ class Sentinels:
                 server.stop()
 
     def cut_off_replica(self) -> None:
-        """The replica hears nothing more from its primary."""
+        """Disconnect the replica from its primary."""
         with (
             redis.Redis(port=self.primary.port) as primary,
             redis.Redis(port=self.replica.port) as replica,
@@ -122,7 +122,7 @@ def test_failover_loses_no_event_confirmed_by_a_replica(
         callers.start()
         wait_until(lambda: len(deliveries(offhook, "fast")) > 50, "events are delivered")
         sentinels.cut_off_replica()
-        time.sleep(1)  # what the primary takes now, nobody else will ever have
+        time.sleep(1)  # nothing else has what the primary accepts from now on
         sentinels.primary.terminate()
         killed = time.time()
         with connect_rq(sentinels.url) as client:
@@ -134,10 +134,10 @@ def test_failover_loses_no_event_confirmed_by_a_replica(
 
             wait_until(replica_has_taken_over, "the replica is the primary")
         taken_over = time.time() - killed
-        time.sleep(2)  # no replica confirms anything now: the journal takes what comes
+        time.sleep(2)  # no replica confirms anything, so the journal takes the events
         with redis.Redis(port=sentinels.replica.port) as client:
             client.config_set("primaryauth", "")
-        sentinels.primary.start()  # and is made the replica of the other
+        sentinels.primary.start()  # and becomes the replica of the other
 
         def delivered_again() -> bool:
             return all(deliveries(offhook, name)[-1][3] > killed + taken_over for name in NAMES)

@@ -1,4 +1,4 @@
-"""The disk of the journal is full while Redis is away: 503, said loudly, and never a 200."""
+"""The journal's disk is full while Redis is down: 503 and an error in the log, but never a 200."""
 
 import json
 import subprocess
@@ -21,14 +21,14 @@ SIZE = 256 * 1024  # bytes
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """A file system of `SIZE` bytes; False where this user may not mount one."""
+    """Mount a file system of `SIZE` bytes. Return whether this user may."""
     folder.mkdir()
     options = f"size={SIZE}"
     mounting = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True
     )
     if mounting.returncode:
-        # What nobody reads, nobody knows: it is in the test's output, and in the warnings.
+        # Make it visible in the output and the warnings of the tests.
         print(f"no tmpfs: {mounting.stderr.strip()}; a limit on the size of files stands in for it")
     try:
         yield mounting.returncode == 0
@@ -53,8 +53,8 @@ def test_full_disk_is_reported_and_costs_no_accepted_event(
                 )
             offhook.redis.stop()
             outcome = offhook.load(2_000, name="while")
-            assert outcome.count > 0, "the disk took some"
-            assert outcome.refused > 500, "and not all"
+            assert outcome.count > 0, "the disk was full from the start"
+            assert outcome.refused > 500, "the disk never filled up"
             if is_real:
                 [journal] = (disk / "journal").iterdir()
                 assert SIZE * 0.8 < journal.stat().st_size <= SIZE
@@ -78,7 +78,7 @@ def test_full_disk_is_reported_and_costs_no_accepted_event(
 
 
 def _not_ready(offhook: Installation) -> list[str]:
-    """What the health check says is in the way."""
+    """Return the problems in the health check."""
     with pytest.raises(urllib.error.HTTPError, match="503") as refusal:
         urllib.request.urlopen(f"http://127.0.0.1:{offhook.port}/health/ready", timeout=5)
     with refusal.value as answer:

@@ -1,4 +1,4 @@
-"""`maxmemory` is reached: the journal takes what comes, and the workers can empty the inbox."""
+"""`maxmemory` is reached: the journal takes new events, and the workers can empty the inbox."""
 
 import json
 import random
@@ -21,14 +21,14 @@ NAMES = ["first", "second"]
 
 def test_full_server_loses_nothing_and_is_emptied(tmp_path: Path) -> None:
     config = {"maxmemory": "32mb", "maxmemory-policy": "noeviction"}
-    # Without marks, which expire sooner or later: then it is known how much room an event takes.
+    # Without marks, which expire at some time, so that the size of an event is known.
     with Installation.running(tmp_path, HANDLERS, config, duplicate_window=0) as offhook:
         with offhook.client() as client:
             while client.info("memory")["used_memory"] < 0.75 * 32 * 1024 * 1024:
-                client.rpush("ballast", "x" * 100_000)  # so that some thousand events fill it
+                client.rpush("ballast", "x" * 100_000)  # full after some thousand events
         warm = offhook.load(10, name="warm")
         offhook.wait_for_all(warm, NAMES)
-        offhook.supervisor.send_signal(signal.SIGTERM)  # nobody empties it now
+        offhook.supervisor.send_signal(signal.SIGTERM)  # no worker empties it now
         offhook.supervisor.wait(30)
         outcome = offhook.load(18_000)
         assert (outcome.count, outcome.refused) == (18_000, 0)
@@ -43,7 +43,7 @@ def test_full_server_loses_nothing_and_is_emptied(tmp_path: Path) -> None:
 
 
 def test_briefly_full_server_stops_no_worker(tmp_path: Path) -> None:
-    """Each moment hits what the processes do just then: appending, acknowledging, RQ's books."""
+    """Fill the server at random moments: during appends, acknowledgements, RQ's bookkeeping."""
     seed = int(time.time())
     print("seed", seed)
     chance = random.Random(seed)

@@ -1,4 +1,4 @@
-"""What redelivers is killed in the middle of an attempt: the next attempt comes within seconds."""
+"""Processes are killed during a redelivery, and the next attempt is made within seconds."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from offhook.connection import connect_rq
 from tests.chaos.storm import deliveries
 from tests.installation import Installation, children, wait_until
 
-# Of the first a work-horse is killed, of the second a worker, of the third both.
+# Kill a work-horse during the first, a worker during the second, and both during the third.
 HANDLERS = """
 [handlers.crm]
 use = "tests.chaos.handlers:linger_when_redelivered"
@@ -50,7 +50,7 @@ def test_killed_redelivery_is_retried_soon(tmp_path: Path) -> None:
             took[name] = time.monotonic() - killed
             assert [n for _, _, n, _ in deliveries(offhook, name)] == [0, 1]
         print(f"work-horse, worker, both killed: delivered within {took}")
-        # Not the minute after which RQ notices, and not the hour of `retry`.
+        # Not after the minute in which RQ notices, nor after the hour in `retry`.
         assert max(took.values()) < 25
 
 

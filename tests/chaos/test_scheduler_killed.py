@@ -1,4 +1,4 @@
-"""The scheduler is killed while redeliveries are due: the next one sends them within seconds."""
+"""The scheduler is killed while redeliveries are due; the next one sends them within seconds."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ def test_redeliveries_continue_when_the_scheduler_is_killed(tmp_path: Path) -> N
 
 
 def _redelivered(offhook: Installation, callers: Callers, since: float) -> list[float]:
-    """When calls were redelivered that began since then: only a scheduler can have sent these."""
+    """Return when the calls since then were redelivered. Only a scheduler can have sent these."""
     return [
         when
         for _, call, n, when in deliveries(offhook, "late")

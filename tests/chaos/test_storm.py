@@ -1,4 +1,4 @@
-"""A short storm: faults that are mended one by one, then a round of random ones."""
+"""A short storm: single faults with recovery, then a round of random ones."""
 
 import random
 from pathlib import Path
@@ -14,7 +14,7 @@ class Load(TypedDict):
     pause: float
 
 
-LOAD: Load = {"calls": 4, "pause": 0.15}  # so little that other tests beside it change nothing
+LOAD: Load = {"calls": 4, "pause": 0.15}  # small, so that it does not affect other tests
 FAULTS = [
     "kill all work horses",
     "kill all workers",

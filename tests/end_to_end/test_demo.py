@@ -1,4 +1,4 @@
-"""The demo, as a newcomer runs it."""
+"""The demo, as a new user runs it."""
 
 import os
 import re
@@ -16,7 +16,7 @@ COMMAND = [OFFHOOK, "demo", "--seed", "5"]
 
 
 def mine(folder: Path) -> dict[int, str]:
-    """The running processes that were started with this folder for temporary files."""
+    """Return the running processes that use this folder for temporary files."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -66,7 +66,7 @@ def test_ctrl_c_stops_the_demo_at_any_time(tmp_path: Path, after: str) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # Who runs the tests in the background may have it ignored.
+            # A shell may ignore SIGINT for tests in the background.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     wait_until(lambda: after in output.read_text(), f"{after!r} is shown", seconds=90)

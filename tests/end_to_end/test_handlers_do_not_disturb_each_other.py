@@ -1,4 +1,4 @@
-"""Handlers that sleep, block, fail or kill their process: the others see nothing of it."""
+"""Handlers that sleep, block, fail or kill their process do not affect the others."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_slow_and_broken_handlers_do_not_affect_others(tmp_path: Path) -> None:
             def has_all(turn: int = turn) -> bool:
                 return len(good("good")) >= 200 * (turn + 1)  # noqa: B023
 
-            # The good one is through with each turn while the slow ones have hardly begun it.
+            # The good handler finishes each turn before the slow ones have done much of it.
             wait_until(has_all, "the good handler has all events", seconds=8)
             assert before["sleeping"] <= 16 * (turn + 1)
             assert len(offhook.delivered("sleeping")) < 200

@@ -1,4 +1,4 @@
-"""A callback comes in, and every handler gets the name that the CRM knows."""
+"""Every handler gets the caller's name from the CRM."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from tests.installation import Installation, wait_until
 from tests.workers.handlers.crm.hubspot_side import HubSpotSide
 from tests.workers.handlers.crm.serving import standing
 
-# As VoipNow writes it: digits only, and the carrier's idea of a name.
+# As VoipNow sends it: digits only, and the carrier's name.
 CALLBACK = {
     "CallID": "1795289400.101",
     "CallerIDNum": "40211234567",

@@ -1,4 +1,4 @@
-"""20,000 callbacks at full speed, three handlers; undisturbed, and with the worst in the middle."""
+"""20,000 callbacks at full speed for three handlers, undisturbed and with faults in the middle."""
 
 import os
 import signal
@@ -77,7 +77,7 @@ def test_deploy_under_load_loses_nothing(tmp_path: Path) -> None:
         outcome = during(lambda: offhook.load(10_000), deploy, when=1.5)
         offhook.wait_for_all(outcome, NAMES)
         for name in NAMES:
-            # What was in flight at the warm shutdown was finished and acknowledged.
+            # The graceful stop finished and acknowledged the deliveries in flight.
             audit(outcome, offhook.delivered(name), repeats=False)
 
 
@@ -87,7 +87,7 @@ def test_killed_supervisor_leaves_no_process(tmp_path: Path) -> None:
         offhook.wait_for_all(outcome, NAMES)
         family = [*offhook.workers(), *offhook.work_horses()]
         assert len(family) > len(NAMES)
-        offhook.supervisor.kill()  # even so: the kernel tells the children
+        offhook.supervisor.kill()  # the kernel tells the children
         offhook.supervisor.wait()
         wait_until(
             lambda: not any(map(_is_running, family)), "the supervisor's children have ended"

@@ -1,4 +1,4 @@
-"""Callbacks are lost between the PBX and the receiver; at the end of the day nothing is missing."""
+"""Callbacks are lost between the PBX and the receiver, and reconciliation repairs their calls."""
 
 import asyncio
 import json
@@ -113,7 +113,7 @@ def test_calls_whose_callbacks_were_lost_are_closed_or_recovered_once(
             capture_output=True,
             text=True,
         )
-        # The server of this test has just been started, and there may be journals.
+        # The server of this test was just started, and there may be journals.
         assert "try again in 10 minutes" in report.stderr.lower()
         events = told()
     assert set(ended().values()) == {1}

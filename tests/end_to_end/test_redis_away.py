@@ -1,4 +1,4 @@
-"""Redis is away while callbacks come: none is refused, none is lost, each call stays in order."""
+"""Redis is down while callbacks arrive: none is refused or lost, and each call stays in order."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ NAMES = ["first", "second"]
 
 
 def journals(offhook: Installation) -> list[Path]:
-    """The journals with something in them."""
+    """Return the non-empty journals."""
     return [path for path in (offhook.folder / "journal").iterdir() if path.stat().st_size]
 
 
@@ -42,7 +42,7 @@ def test_nothing_is_refused_while_redis_is_down(tmp_path: Path) -> None:
         assert (outcome.count, outcome.refused) == (12_000, 0)
         offhook.wait_for_all(outcome, NAMES)
         for name in NAMES:
-            # What was being delivered when Redis went away may come again.
+            # Deliveries in flight when Redis went down may be repeated.
             audit(outcome, offhook.delivered(name), repeats=True)
         assert not journals(offhook)
 
@@ -73,7 +73,7 @@ def test_receiver_killed_while_redis_is_down_loses_nothing(tmp_path: Path) -> No
         offhook.wait_for_all(outcome, NAMES)
         for name in NAMES:
             delivered = offhook.delivered(name)
-            # Those whose answer the kill cut off were kept, too, though nobody knows.
+            # Events whose response the kill cut off are stored, too.
             unanswered = {
                 (call, n)
                 for _, call, n in delivered
@@ -89,7 +89,7 @@ def test_outage_is_a_few_lines_in_the_workers_log(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
         offhook.wait_for_all(offhook.load(100, name="before"), NAMES)
         offhook.redis.stop()
-        time.sleep(10)  # until RQ's workers give up and are started again
+        time.sleep(10)  # until RQ's workers give up and are restarted
         offhook.redis.start()
         after = offhook.load(100, name="after")
         offhook.wait_for_all(after, NAMES)

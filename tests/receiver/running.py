@@ -1,4 +1,4 @@
-"""A receiver as it runs in earnest: a process of its own, uvloop and httptools, real sockets."""
+"""A receiver as in production: a separate process with uvloop, httptools and real sockets."""
 
 import json
 import os
@@ -27,7 +27,7 @@ uvicorn.Server(server_config(host="", port=0)).run(sockets=[listening])
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one request, to the end of the connection."""
+    """The response to one request, up to the end of the connection."""
 
     raw: bytes
 
@@ -45,7 +45,7 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The word for programs of a refusal."""
+        """Return the refusal code."""
         error = self.json["error"]
         assert error["message"]
         return str(error["code"])
@@ -62,7 +62,7 @@ class RunningReceiver:
 
     Attributes:
         port: where it listens.
-        log: the file with all that it logged, debug lines too.
+        log: the file with its log, including debug lines.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -106,7 +106,7 @@ def post_head(
     content_type: str = "application/x-www-form-urlencoded",
     method: str = "POST",
 ) -> bytes:
-    """The request line and headers of a callback with a body."""
+    """Return the request line and headers of a callback with a body."""
     return (
         f"{method} {path} HTTP/1.1\r\nHost: pbx.test\r\nContent-Type: {content_type}\r\n"
         f"Content-Length: {length}\r\nConnection: close\r\n\r\n"
@@ -119,7 +119,7 @@ def read_answer(connection: socket.socket) -> Answer:
         while chunk := connection.recv(65536):
             chunks.append(chunk)
     except ConnectionResetError:
-        pass  # it did not read all that was sent
+        pass  # it did not read the whole request
     return Answer(b"".join(chunks))
 
 
@@ -129,7 +129,7 @@ def url(
     pbx: str = "main",
     secret: str = SECRET,
 ) -> str:
-    """The path of a callback URL that is one of ours."""
+    """Return the path of a valid callback URL."""
     return callback_url("", secret, pbx, extension, event_type)
 
 
@@ -137,7 +137,7 @@ def url(
 def running_receiver(
     redis_url: str, directory: Path, command: list[str] | None = None, **settings: object
 ) -> Iterator[RunningReceiver]:
-    """Start a receiver with these settings, given as its environment.
+    """Start a receiver with these settings in its environment.
 
     Args:
         command: what to start instead of `receiver.uvicorn_protocol`; gets no socket.
@@ -161,7 +161,7 @@ def running_receiver(
             pass_fds=[fd],
         )
         receiver = RunningReceiver(process, listening.getsockname()[1], log)
-        listening.close()  # the process has it: it alone says when nobody listens any more
+        listening.close()  # the process has it, so the port closes with the process
         try:
             yield receiver
         finally:

@@ -140,7 +140,7 @@ async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 @contextlib.contextmanager
 def files_may_have(size: int) -> Iterator[None]:
-    """What this process writes to a file beyond that many bytes fails, after a part of it."""
+    """Limit the size of files that this process writes; longer writes fail after a part."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -1,4 +1,4 @@
-"""The receiver over HTTP: a real process, real sockets, a real server behind it."""
+"""The receiver over HTTP: a real process, real sockets, and a real server."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def shared(server: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def receiver(shared: RunningReceiver, redis_url: str) -> RunningReceiver:
-    """A receiver on an empty server."""
+    """Return a receiver with an empty server."""
     return shared
 
 
@@ -81,7 +81,7 @@ def strict_shared(
 
 @pytest.fixture
 def strict(strict_shared: RunningReceiver, redis_url: str) -> RunningReceiver:
-    """A receiver with low limits, on an empty server."""
+    """Return a receiver with low limits and an empty server."""
     return strict_shared
 
 
@@ -104,11 +104,11 @@ def quarantine(store: redis.Redis) -> list[dict[bytes, bytes]]:
 def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.02)
 
 
-# What is taken
+# Accepted callbacks
 
 
 @pytest.mark.parametrize("event_type", CALLBACKS)
@@ -253,7 +253,7 @@ def test_without_a_window_nothing_is_a_repeat(strict: RunningReceiver, store: re
     assert len(events(store)) == 2
 
 
-# What is not there
+# URLs that do not exist
 
 
 def test_every_response_without_a_valid_token_is_identical(
@@ -315,7 +315,7 @@ def test_websocket_upgrade_is_refused(receiver: RunningReceiver, store: redis.Re
     assert events(store) == []
 
 
-# What is refused
+# Refused callbacks
 
 
 def test_refused_callback_is_quarantined_without_its_token(
@@ -574,7 +574,7 @@ def calls(server: Valkey) -> list[str]:
 
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """A server that may be hurt."""
+    """A server that may have faults."""
     server = Valkey(tmp_path_factory.mktemp("valkey"))
     yield server
     server.stop()
@@ -604,7 +604,7 @@ def test_callbacks_during_an_outage_reach_the_inbox_afterwards(
             assert ready.json["journal"] > 1000
             assert ready.json["notes"][0].startswith("redis: Error ")
             assert receiver.get("/health/live").status == 200
-            assert receiver.get(url()).code == "missing_call_id"  # refused, though it is not kept
+            assert receiver.get(url()).code == "missing_call_id"  # refused, but not quarantined
         eventually(lambda: receiver.get("/health/ready").json["notes"] == [])
         assert receiver.get(url(), b"CallID=30").status == 200
         assert sorted(map(int, calls(valkey))) == list(range(1, 31))
@@ -626,7 +626,7 @@ def test_receiver_started_before_redis_accepts_events(valkey: Valkey, tmp_path: 
         assert receiver.get(url(), b"CallID=2").status == 200
         with valkey.client() as client:
             waiting = [group["lag"] for group in client.xinfo_groups("offhook:{0}:inbox")]
-        assert waiting == [2, 2, 2]  # the first event reaches both handlers, and its call
+        assert waiting == [2, 2, 2]  # the first event reaches both handlers and its call
     finally:
         starting.__exit__(None, None, None)
 
@@ -671,7 +671,9 @@ def test_receiver_killed_with_journaled_events_loses_none(valkey: Valkey, tmp_pa
             with running_receiver(valkey.url, tmp_path, handlers=HANDLERS) as receiver:
                 first = turn * 1_000_000
                 send(receiver, range(first, first + 30))
-                killing = threading.Timer(0.3, receiver.process.kill)  # somewhere in what follows
+                killing = threading.Timer(
+                    0.3, receiver.process.kill
+                )  # at a random point of the next requests
                 killing.start()
                 send(receiver, range(first + 30, first + 900_000))
                 killing.join()
@@ -684,7 +686,7 @@ def test_receiver_killed_with_journaled_events_loses_none(valkey: Valkey, tmp_pa
         found = [int(event.parameters["n"]) for event in valkey.events()]
         receiver.stop()
     assert found == sorted(set(found))
-    # At each kill one may have been kept whose answer was not sent any more.
+    # Each kill may cut off the response to one stored event.
     assert set(accepted) <= set(found)
     assert len(found) <= len(accepted) + 3
     assert list((tmp_path / "journal").iterdir()) == []
@@ -732,7 +734,7 @@ def test_full_journal_is_reported(valkey: Valkey, tmp_path: Path) -> None:
         taken = statuses.index(503)
         assert taken > 5
         assert set(statuses[taken:]) == {503}
-        time.sleep(0.6)  # it has looked whether there is room again
+        time.sleep(0.6)  # it has checked whether there is room again
         assert receiver.get("/health/ready").json["problems"][1] == (
             "the journal has reached its limit of 1000000 bytes"
         )
@@ -791,7 +793,7 @@ def test_dispatches_do_not_pile_up_without_workers(
     for call in range(3):
         assert receiver.get(url(), b"CallID=%d" % call).status == 200
         eventually(lambda: store.llen("rq:queue:offhook.crm.0"))
-        store.delete("offhook:{0}:awake:crm")  # as it expires, when nobody has come
+        store.delete("offhook:{0}:awake:crm")  # as if it had expired without a worker
     time.sleep(0.5)
     assert store.llen("rq:queue:offhook.crm.0") == 1
 
@@ -859,7 +861,7 @@ def test_access_log_contains_no_token(
         found = re.search(r"http://127.0.0.1:(\d+)", other.log.read_text())
         assert found
         other.port = int(found[1])
-        # Beside uvicorn's own protocol the receiver works, too.
+        # The receiver also works with uvicorn's own protocol.
         assert other.get(url(), b"CallID=15550100").status == 200
         assert other.get("/health/live").status == 200
         other.stop()

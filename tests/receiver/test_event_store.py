@@ -467,7 +467,7 @@ async def test_interrupted_drain_resumes_without_repeats(
     for turn in range(1, 6):
         async with storing(valkey.url, duplicate_window=0) as (store, _):
             await until(lambda turn=turn: len(valkey.events()) > turn * 20)  # type: ignore[misc]
-            assert not store.takes_directly, "it was not broken off"
+            assert not store.takes_directly, "the drain was not interrupted"
     async with storing(valkey.url, duplicate_window=0) as (store, commit):
         await until(lambda: store.takes_directly)
     assert valkey.events() == sent

@@ -26,7 +26,7 @@ class Recorder:
         self._busy: set[int] = set()
 
     async def put(self, partition: int, events: Sequence[tuple[str, bytes]]) -> set[int]:
-        assert partition not in self._busy, "two puts at a time"
+        assert partition not in self._busy, "concurrent puts"
         self._busy.add(partition)
         self.batches.append(len(events))
         if self.hold:

@@ -1,4 +1,4 @@
-"""The journal's disk hangs while Redis is away, neither takes nor refuses: nobody is told 200."""
+"""The journal's disk hangs while Redis is down: no event is accepted that is not on disk."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ import pytest
 from tests.installation import wait_until
 from tests.receiver.running import Answer, RunningReceiver, running_receiver, url
 
-# Python imports it at its start, if it lies on the path.
+# Python imports this at startup if it is on the path.
 HANGING = """
 import os, pathlib, time
 hangs = pathlib.Path(__file__).with_name("hangs")
@@ -51,7 +51,7 @@ def test_callbacks_wait_for_a_hung_disk_and_the_operator_is_warned(
         time.sleep(0.5)
         log = receiver.log.read_text()
         assert log.count(f"{problem}: callbacks wait for it") == 1
-        assert not answers, "nothing is answered that is not on the disk"
+        assert not answers, "a response before the event was on disk"
         hangs.unlink()
         for caller in callers:
             caller.join(10)

@@ -62,7 +62,7 @@ async def left_behind(folder: Path, some: list[Batch]) -> Path:
 
 
 async def test_batches_come_back_unchanged_and_in_order(tmp_path: Path) -> None:
-    some = batches(3000, size=200)  # more than is read at a time
+    some = batches(3000, size=200)  # more than is read at once
 
     [journal] = open_journals(tmp_path, LIMIT)
     assert journal.size == 0
@@ -101,7 +101,7 @@ async def test_batches_appended_during_a_drain_are_drained(tmp_path: Path) -> No
     while not appending.done():
         await journal.drain(taker)
     await appending
-    assert taker.taken, "it was not during a drain"
+    assert taker.taken, "nothing was appended during a drain"
     while not await journal.drain(taker):
         pass
     assert taker.taken == some
@@ -130,10 +130,10 @@ async def test_dead_receivers_journals_are_drained_oldest_first(tmp_path: Path) 
     for n in range(0, 6, 2):
         journals = open_journals(tmp_path, LIMIT)
         await append_all(journals[-1], some[n : n + 2])
-        os.utime(journals[-1].path, (1000 - n, 1000 - n))  # the times of files tell nothing
+        os.utime(journals[-1].path, (1000 - n, 1000 - n))  # the times of the files do not matter
         for journal in journals:
             journal.close()
-        time.sleep(0.002)  # their names begin with milliseconds
+        time.sleep(0.002)  # names begin with milliseconds
     journals = open_journals(tmp_path, LIMIT)
     assert len(journals) == 4
 

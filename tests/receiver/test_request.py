@@ -1,4 +1,4 @@
-"""Callbacks and other requests share a connection: each is answered in its turn, as HTTP has it."""
+"""Callbacks and other requests share a connection, and their responses come in order."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ def receiver(redis_url: str, tmp_path: Path) -> Iterator[RunningReceiver]:
 
 
 def post(number: int, path: str | None = None, *more: bytes) -> bytes:
-    """A callback on a connection that stays."""
+    """Return a callback on a keep-alive connection."""
     body = FORM % number
     lines = [
         b"POST %s HTTP/1.1" % (path or url()).encode(),

@@ -1,4 +1,4 @@
-"""A receiver that a PBX of Telphin calls: the whole way from its requests into the inbox."""
+"""A receiver called by a Telphin PBX, from the requests to the inbox."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ def shared(server: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def receiver(shared: RunningReceiver, redis_url: str) -> RunningReceiver:
-    """A receiver on an empty server."""
+    """Return a receiver with an empty server."""
     return shared
 
 

@@ -1,4 +1,4 @@
-"""A handler that does as the model of a test says."""
+"""A handler with the outcomes that a test's model has planned."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""SIGTERM to the process of the tests, as whoever stops a worker sends it."""
+"""SIGTERM to the process of the tests, as if a supervisor stopped a worker."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def sigterm_after(seconds: float) -> Iterator[None]:
-    """Send it then, unless what is done here has ended, well or not."""
+    """Send it after this time, unless the block has ended."""
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     try:

@@ -1,8 +1,9 @@
-"""A clock that was set back by an hour, the server's or ours: nobody waits for it to come round."""
+"""The server's or our wall clock is set back by an hour: nothing waits for an hour."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,50 +34,45 @@ def client(redis_url: str) -> blocking.Redis:
     return blocking.Redis.from_url(redis_url)
 
 
-def run(url: str, test: Callable[[Inbox], Awaitable[None]]) -> None:
-    async def with_inbox() -> None:
-        client = connect(url)
+@asynccontextmanager
+async def opened_inbox(url: str) -> AsyncIterator[Inbox]:
+    async with connect(url) as client:
         inbox = Inbox(client, 1)
         await inbox.ensure_cursor("crm", "earliest")
-        await test(inbox)
-        await client.aclose()
-
-    asyncio.run(with_inbox())
+        yield inbox
 
 
-# The server's: what expires, expires an hour too late
+# The server's clock: keys expire an hour late
 
 
 @pytest.mark.parametrize("by", ["the next dispatch", "the sweep"])
-def test_lease_of_a_dead_dispatch_expires(redis_url: str, client: blocking.Redis, by: str) -> None:
+async def test_lease_of_a_dead_dispatch_expires(
+    redis_url: str, client: blocking.Redis, by: str
+) -> None:
     client.set(AWAKE, "elsewhere/1/dead", px=HOUR * 1000 + LEASE_MS)
 
-    async def test(inbox: Inbox) -> None:
+    async with opened_inbox(redis_url) as inbox:
         if by == "the sweep":
             assert not await inbox.behind("crm", 0)
         else:
             assert 0 < await Cursor(inbox, "crm", 0).take() <= LEASE_MS / 1000
-
-    run(redis_url, test)
     assert 0 < client.pttl(AWAKE) <= LEASE_MS
 
 
-def test_expired_mark_is_not_a_repeat(redis_url: str, client: blocking.Redis) -> None:
-    async def test(inbox: Inbox) -> None:
+async def test_expired_mark_is_not_a_repeat(redis_url: str, client: blocking.Redis) -> None:
+    async with opened_inbox(redis_url) as inbox:
         for n in range(2):
             first, again = event("a", n), event("a", n)
             mark = f"says {n}"
             assert (await inbox.append(batch_of(first, marks=[mark]), [], 5))[0] == set()
             assert (await inbox.append(batch_of(again, marks=[mark]), [], 5))[0] == {0}
             _age(client, f"offhook:{{0}}:seen:{mark}", n)
-            # The second in which they seem to have been made comes again: better once too often.
+            # Their time of creation passes again: better a duplicate than a loss.
             assert (await inbox.append(batch_of(again, marks=[mark]), [], 5))[0] == set()
-
-    run(redis_url, test)
 
 
 def _age(client: blocking.Redis, mark: str, n: int) -> None:
-    """Make of a mark what it is when the clock was set back by an hour, or by a day."""
+    """Change a mark as if the clock was set back by an hour, or by a day."""
     back = [HOUR, 24 * HOUR][n] * 1000
     made, left = int(client.get(mark) or 0), client.pttl(mark)
     assert abs(made - time.time() * 1000) < 2000
@@ -94,25 +90,25 @@ def test_open_circuit_probes(bench: Bench, configure: Configure) -> None:
         assert await Cursor(inbox, "crm", 0).circuit_open_for() == 0
         assert (await inbox.state("crm", 0)).circuit_open is None
 
-    run(bench.url, test)
+    bench.with_inbox(test)
 
 
-def test_full_server_deletes_events_from_the_future(redis_url: str, client: blocking.Redis) -> None:
+async def test_full_server_deletes_events_from_the_future(
+    redis_url: str, client: blocking.Redis
+) -> None:
     for n in range(300):
         stored = to_stored(event("a", n))
         position = f"{int(time.time() + HOUR) * 1000}-{n + 1}"
         client.xadd(STREAM, {"e": stored, "n": n + 1}, id=position)
 
-    async def test(inbox: Inbox) -> None:
+    async with opened_inbox(redis_url) as inbox:
         cursor = Cursor(inbox, "crm", 0)
         await cursor.take()
         read = await cursor.read(200, 1)
         await cursor.acknowledge([entry.position for entry in read], 200)
         assert await inbox.trim(0, datetime.now(UTC), ["crm"]) == 0
         assert await inbox.trim(0, None, ["crm"]) >= 100
-        assert await inbox.length(0) >= 100, "what the handler has not had stays"
-
-    run(redis_url, test)
+        assert await inbox.length(0) >= 100, "an undelivered event was deleted"
 
 
 def test_locks_of_a_dead_scheduler_expire(bench: Bench, configure: Configure) -> None:
@@ -125,10 +121,10 @@ def test_locks_of_a_dead_scheduler_expire(bench: Bench, configure: Configure) ->
     assert 0 < left <= module.LOCKED_FOR * 1000
     time.sleep(0.01)
     bench.schedule()
-    assert bench.rq.pttl(lock) < left, "who looks must not prolong it"
+    assert bench.rq.pttl(lock) < left, "a check extended the lock"
 
 
-# Ours: what is due, is due an hour too late
+# Our clock: due times are an hour late
 
 
 def test_redelivery_is_made_when_it_was_due(
@@ -137,15 +133,17 @@ def test_redelivery_is_made_when_it_was_due(
     configure(handler("record"))
     one = event("a", 0)
     bench.park(one, enqueue=False)
-    queues.redeliver(bench.rq, "crm", one, delay=HOUR + 5)  # by the clock as it is in a moment
+    queues.redeliver(
+        bench.rq, "crm", one, delay=HOUR + 5
+    )  # in the time after the clock is set back
     now = module._clock()
 
     async def go(inbox: Inbox) -> None:
         scheduler = Scheduler(load_settings(), inbox, bench.rq)
         await scheduler.round()
-        assert bench.scheduled(), "nothing was set back yet"
+        assert bench.scheduled(), "moved before the clock was set back"
         monkeypatch.setattr(module, "_clock", lambda: now - HOUR)
-        for _ in range(2):  # the second time nothing was set back any more
+        for _ in range(2):  # the clock is not set back again
             await scheduler.round()
             [(_, due)] = _due(bench)
             left = due - time.time()
@@ -193,7 +191,7 @@ def test_redelivery_of_a_dead_worker_does_not_count_as_running(
     bench.park(one, enqueue=False)
     job = queues.redelivery_id("crm", one.id)
     started = queues.queue(queues.redeliver_queue("crm"), bench.rq).started_job_registry.key
-    bench.rq.zadd(started, {f"{job}:dead": time.time() + HOUR})  # as its worker's clock had it
+    bench.rq.zadd(started, {f"{job}:dead": time.time() + HOUR})  # in the time of its worker
     bench.schedule(rounds=2)
     bench.work()
     assert bench.got() == ["0"]
@@ -209,7 +207,7 @@ def test_running_redelivery_is_known_by_its_heartbeat(
     bench.rq.zadd(started, {f"{job}:alive": time.time() - HOUR})  # its worker's clock is behind
     bench.rq.hset(f"rq:execution:{job}:alive", "id", "alive")
     bench.rq.expire(f"rq:execution:{job}:alive", left)
-    # One that is good for an hour was given before the server's clock was set back.
+    # A TTL of an hour is from before the server's clock was set back.
     assert queues.redeliveries(bench.rq, "crm") == ({job} if left == 4 else set())
 
 

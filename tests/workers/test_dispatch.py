@@ -1,4 +1,4 @@
-"""Dispatch on a real server: order per call, failures, filters, timeouts, stopping, taking over."""
+"""Dispatch with a real server: order, failures, filters, timeouts, stopping, taking over."""
 
 import asyncio
 import os
@@ -43,7 +43,7 @@ Handle = Callable[[CallEvent, Context], Awaitable[None] | None]
 
 
 class Bench:
-    """One handler on one server, dispatched in this process."""
+    """One handler and one server, with dispatch in this process."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -73,7 +73,7 @@ class Bench:
         return states[0]
 
     def leave_pending(self, count: int) -> None:
-        """Read events as a dispatch that is killed before it delivers them."""
+        """Read events like a dispatch that is killed before it delivers them."""
 
         async def go(inbox: Inbox) -> None:
             cursor = Cursor(inbox, "crm", 0)
@@ -283,7 +283,7 @@ def test_slow_async_handler_is_cancelled_at_its_timeout(bench: Bench) -> None:
 
 def test_plain_function_runs_in_a_thread(bench: Bench) -> None:
     bench.append(event("a"), event("b"))
-    meet = threading.Barrier(2, timeout=5)  # both must be inside at the same time
+    meet = threading.Barrier(2, timeout=5)  # both must run at the same time
 
     def handle(one: CallEvent, context: Context) -> None:
         meet.wait()
@@ -325,7 +325,9 @@ def test_events_deleted_while_a_handler_was_not_configured_are_skipped(
 ) -> None:
     bench.append(*(event(f"call-{n}") for n in range(3)))
     bench.leave_pending(2)
-    bench.redis.xtrim(STREAM, maxlen=0, approximate=False)  # as `Inbox.trim`, of whole hundreds
+    bench.redis.xtrim(
+        STREAM, maxlen=0, approximate=False
+    )  # as `Inbox.trim` does, in whole hundreds
 
     async def handle(one: CallEvent, context: Context) -> None:
         raise AssertionError("there is nothing to deliver")
@@ -344,13 +346,15 @@ def test_events_deleted_while_a_handler_was_not_configured_are_skipped(
 
 @pytest.mark.parametrize("late", ["while it reads", "while it delivers"])
 def test_events_of_a_lost_response_keep_their_place(bench: Bench, late: str) -> None:
-    """A read that was given up (its connection stood still, its dispatch lost the lease) can reach
-    the server all the same, between two reads of the living dispatch."""
+    """A read may reach the server after its client gave up, between other reads.
+
+    For example, its connection stalled and its dispatch lost the lease.
+    """
     bench.append(event("a", 0))
     order: list[str] = []
 
     def read_late() -> None:
-        with bench.redis.pipeline() as pipeline:  # in one step, or the living one is faster
+        with bench.redis.pipeline() as pipeline:  # atomically, or the running dispatch is faster
             for number, one in enumerate((event("a", 1), event("b", 1), event("a", 2)), 2):
                 pipeline.xadd(STREAM, {"e": to_stored(one), "n": number})
             pipeline.xreadgroup("crm", Cursor.CONSUMER, {STREAM: ">"}, count=2)
@@ -450,7 +454,7 @@ def test_open_circuit_holds_the_cursor_without_redeliveries(bench: Bench) -> Non
 
     with sigterm_after(1.0):
         bench.dispatch(handle, concurrency=2)
-    assert tried <= 7  # five in a row, and what was in flight beside them
+    assert tried <= 7  # five in a row, and those in flight meanwhile
     parked = len(bench.jobs("scheduled_job_registry"))
     assert parked <= 4  # those before the fifth
     state = bench.state()
@@ -462,7 +466,7 @@ def test_failures_are_counted_across_dispatches(bench: Bench) -> None:
     async def handle(one: CallEvent, context: Context) -> None:
         raise TemporaryError("down")
 
-    for n in range(4):  # with so little traffic that each event has a dispatch of its own
+    for n in range(4):  # with so little traffic that each event has a separate dispatch
         bench.append(event(f"call-{n}"))
         bench.dispatch(handle)
         assert bench.state().circuit_open is None
@@ -551,7 +555,7 @@ def test_handler_that_blocks_the_event_loop_keeps_its_lease(bench: Bench) -> Non
 def test_second_dispatch_gives_way_to_a_running_one(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LEASE_MS", 100)  # how long it waits for the other to be dead
+    monkeypatch.setattr(lease, "LEASE_MS", 100)  # how long it waits for the other's death
     bench.append(event())
 
     async def hold(inbox: Inbox) -> None:
@@ -582,8 +586,11 @@ def test_lost_consumer_group_is_recreated(bench: Bench) -> None:
 def test_dispatch_that_cannot_acknowledge_ends(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On Python 3.11 a cancellation can get lost in `asyncio.wait_for`, with which redis-py sends:
-    a dispatch that read on would hold the lease, and nobody would acknowledge what it delivers."""
+    """Keep a dispatch from reading on after a lost cancellation.
+
+    On Python 3.11 that can happen in `asyncio.wait_for`, which redis-py uses to send. The dispatch
+    would hold the lease without acknowledging its deliveries.
+    """
     read = Cursor.read
 
     async def deaf(cursor: Cursor, count: int, block_ms: int) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""Calls on a real server: told once, in order, in time, whatever dies in between."""
+"""Calls with a real server: events once, in order and in time, also when processes die."""
 
 import asyncio
 import multiprocessing
@@ -41,7 +41,7 @@ T = EventType
 
 
 def said(call: str, type_: EventType, status: str, extension: str = "0003*210") -> CallEvent:
-    """One callback of an incoming call."""
+    """Return one callback of an incoming call."""
     return read_event(
         pbx="main",
         extension=extension,
@@ -70,7 +70,7 @@ def missed(call: str = "c1") -> list[CallEvent]:
 
 
 class Bench:
-    """The calls of one server, put together in this process."""
+    """The calls of one server, folded in this process."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -93,11 +93,11 @@ class Bench:
         return [from_stored(fields[b"e"]) for _, fields in found]
 
     def told(self) -> list[str]:
-        """What was told of calls, in its order."""
+        """Return the events of whole calls, in order."""
         return [f"{e.type} {e.call_id}" for e in self.events() if e.type not in CALLBACKS]
 
     def sizes(self) -> tuple[int, int, int]:
-        """How many calls are listed, are live, and are settling."""
+        """Return the number of calls that are listed, live, and settling."""
         names = ("calls", "live", "settling")
         listed, live, settling = (int(self.redis.zcard(f"offhook:{{0}}:{n}")) for n in names)
         return listed, live, settling
@@ -135,7 +135,7 @@ def test_events_of_a_call_are_in_its_lane(bench: Bench) -> None:
     assert (ended.call, ended.extension) == ("main/c1", "0003*210")
     assert (ended.summary.outcome, ended.summary.complete) == (Outcome.ANSWERED, True)
     assert bench.sizes() == (1, 0, 0)
-    bench.keep()  # it has its own events to read, and nothing to tell of them
+    bench.keep()  # read like any event, and not folded
     assert len(bench.told()) == 3
 
 
@@ -227,7 +227,7 @@ def test_call_events_are_exactly_once_when_the_process_is_killed(bench: Bench) -
             kills += 1
             process.kill()
         process.join()
-        # Nobody waits for the lease of a process that is known to be dead.
+        # The lease of a process that is known to be dead.
         bench.redis.delete("offhook:{0}:awake:calls")
     assert kills
     bench.keep()
@@ -245,7 +245,7 @@ def test_call_events_are_exactly_once_when_the_process_is_killed(bench: Bench) -
 
 
 class LosesAnswers(Proxy):
-    """Between us and the server: loses every third answer to what tells of calls."""
+    """A proxy that loses every third response to a write of call events."""
 
     script = b""
     saves = 0
@@ -351,7 +351,7 @@ def test_handler_gets_call_events_and_can_ask_for_a_call(
     asyncio.run(dispatch.serve_cursor(bench.settings, PluggedHandler.of("crm", policy, handle), 0))
     desk = "0003*210"
     assert got == [
-        ("hangup", desk, True),  # as it is known by now
+        ("hangup", desk, True),  # as known at that time
         ("call-started", desk, False) if got[1][1] else ("call-started", None, False),
         ("call-answered", desk, False),
         ("call-ended", desk, True),

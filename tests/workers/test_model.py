@@ -1,7 +1,7 @@
-"""Any mixture of deliveries, failures, crashes, replays and retries, against a simple model.
+"""Any sequence of deliveries, failures, crashes, replays and retries, compared with a simple model.
 
-The model keeps, for each call, the events that are still due, in their order. An attempt must be
-for the first of them, or repeat what was done before and may not have been noted.
+For each call, the model keeps the events that are due, in order. An attempt must be for the first
+of them, or repeat an earlier attempt whose outcome may not be recorded.
 """
 
 import asyncio
@@ -61,12 +61,12 @@ class Deliveries(RuleBasedStateMachine):
         self.redis = blocking.Redis.from_url(self.url)
         self.redis.flushall()
         self.due: dict[str, list[str]] = defaultdict(list)  # call -> ids
-        self.done: set[str] = set()  # delivered or dead, and not due again
+        self.done: set[str] = set()  # delivered or dead, and no longer due
         self.plans: dict[str, list[str]] = {}  # id -> outcomes of its next attempts; then ok
         self.accepted: set[str] = set()
         self.delivered: set[str] = set()
-        self.steal_at: int | None = None  # after so many attempts the lease is somebody else's
-        self.violations: list[str] = []  # raised in a handler they would only be a failed attempt
+        self.steal_at: int | None = None  # attempts after which the lease is lost
+        self.violations: list[str] = []  # raised in a handler it would only be a failed attempt
         scripted.script.append(self.attempt)
 
     def teardown(self) -> None:
@@ -76,7 +76,7 @@ class Deliveries(RuleBasedStateMachine):
             scripted.script.pop()
             self.redis.close()
 
-    # What the handler does
+    # The handler
 
     def attempt(self, one: CallEvent, context: Context) -> None:
         call = one.call
@@ -103,7 +103,7 @@ class Deliveries(RuleBasedStateMachine):
             self.due[one.call].remove(one.id)
         self.done.add(one.id)
 
-    # What may happen
+    # Steps
 
     @initialize()
     def begin(self) -> None:
@@ -111,7 +111,7 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule(planned=strategies.lists(events_to_come, min_size=1, max_size=6))
     def accept(self, planned: list[tuple[str, list[str]]]) -> None:
-        """Events come, each with what will become of its deliveries."""
+        """Accept events, each with the planned outcomes of its attempts."""
         events = [event(call, n) for n, (call, _) in enumerate(planned)]
         self.with_inbox(lambda inbox: inbox.append(batch_of(*events), [], 60))
         for one, (_, plan) in zip(events, planned, strict=True):
@@ -121,13 +121,13 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule()
     def dispatch(self) -> None:
-        """A dispatch runs until it is quiet."""
+        """Run a dispatch until it is idle."""
         plugged = plug_handler("crm", self.settings.handlers["crm"])
         asyncio.run(dispatch.serve_cursor(self.settings, plugged, 0))
 
     @rule(after=strategies.integers(0, 4))
     def dispatch_that_loses_its_lease(self, after: int) -> None:
-        """It delivers, and cannot note it any more, as when it was killed then."""
+        """Deliver without recording it, as when the process is killed then."""
         self.steal_at = after
         try:
             self.dispatch()
@@ -137,7 +137,7 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule(count=strategies.integers(1, 5))
     def dispatch_killed_after_reading(self, count: int) -> None:
-        """It has read events, and is killed before it delivers one."""
+        """Read events without delivering one, as when the process is killed then."""
 
         async def go(inbox: Inbox) -> None:
             cursor = Cursor(inbox, "crm", 0)
@@ -150,7 +150,7 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule(killed=strategies.booleans())
     def redeliver(self, killed: bool) -> None:
-        """Each parked lane gets an attempt; when killed, it is counted and nothing else."""
+        """Make an attempt for each parked lane; a killed one only counts."""
 
         async def go(inbox: Inbox) -> None:
             lanes = ParkedLanes(inbox, "crm")
@@ -158,7 +158,7 @@ class Deliveries(RuleBasedStateMachine):
                 one = await lanes.head(0, lane)
                 assert one is not None, f"lane {lane} is parked and empty"
                 if killed:
-                    # The last attempt must be one that the handler sees, for the model's sake.
+                    # The last attempt must reach the handler, so that the model sees it.
                     made: Any = self.redis.hget("offhook:{0}:attempts:crm", lane)
                     if int(made or 0) < len(RETRY):
                         await lanes.begin_attempt(one)
@@ -170,26 +170,28 @@ class Deliveries(RuleBasedStateMachine):
     async def run_redelivery(self, one: CallEvent) -> None:
         target = queues.queue(queues.redeliver_queue("crm"), self.redis)
         job_id = queues.redelivery_id("crm", one.id)
-        assert job_id in queues.redeliveries(self.redis, "crm"), "a lane without a job"
+        assert job_id in queues.redeliveries(self.redis, "crm"), (
+            "a parked lane without a redelivery"
+        )
         job = target.fetch_job(job_id)
         assert job is not None
         try:
             await redeliver._redeliver(self.settings, job, "crm", one)
         except (TemporaryError, PermanentError):
-            return  # RQ repeats it, or it is a dead letter
+            return  # RQ retries it, or it is a dead letter
         job.delete()
 
     @precondition(lambda self: self.due and any(self.dead()))
     @rule(choice=strategies.integers(0, 100))
     def retry_a_dead_letter(self, choice: int) -> None:
-        """Somebody sends it again: it comes behind what its call waits for."""
+        """Retry a dead letter: it comes after the events that its call waits for."""
         letters = self.dead()
         letter = letters[choice % len(letters)]
         call = letter.event.call
         lane = self.lane(call)
         if letter.event.id in self.due[call] and letter.event.id not in lane:
-            # A replay brings it again, in its place. Sent as well it comes at once, before what the
-            # replay brings first: that is what was asked for, and no order to hold it against.
+            # A replay delivers it again, in its place. A retry delivers it before the replay's
+            # earlier events, as requested, so there is no order to check.
             return
         if self.with_inbox(lambda inbox: dead_letters.retry(inbox, self.redis, letter)):
             if letter.event.id in lane:
@@ -201,7 +203,7 @@ class Deliveries(RuleBasedStateMachine):
     @precondition(lambda self: self.accepted)
     @rule(back=strategies.integers(0, 100))
     def replay(self, back: int) -> None:
-        """The cursor is set back, when nothing is under way."""
+        """Set the cursor back while nothing is in flight."""
         state: CursorState = self.with_inbox(lambda inbox: inbox.state("crm", 0))
         if state.lanes or state.in_flight:
             return
@@ -217,7 +219,7 @@ class Deliveries(RuleBasedStateMachine):
                 self.due[one.call].append(one.id)
                 self.done.discard(one.id)
 
-    # What always holds
+    # Invariants
 
     @invariant()
     def each_attempt_was_due(self) -> None:
@@ -230,7 +232,7 @@ class Deliveries(RuleBasedStateMachine):
             assert lane == due[: len(lane)], f"lane {lane}, due {due}"
 
     def settle(self) -> None:
-        """With nothing in the way, everything due is delivered, or a dead letter."""
+        """Without faults, every due event is delivered or a dead letter."""
         for _ in range(30):
             self.dispatch()
             while self.redis.exists("offhook:{0}:parked:crm"):
@@ -244,7 +246,7 @@ class Deliveries(RuleBasedStateMachine):
         lost = self.accepted - self.delivered - {letter.event.id for letter in self.dead()}
         assert not lost, f"neither delivered nor dead: {lost}"
 
-    # Looking
+    # Helpers
 
     def dead(self) -> list[dead_letters.DeadLetter]:
         return dead_letters.find(self.redis)
@@ -269,7 +271,9 @@ def test_promises_hold_for_any_sequence_of_steps(
 ) -> None:
     monkeypatch.setattr(dispatch, "QUIET", 0.0)
     monkeypatch.setattr(dispatch, "BLOCK_MS", 8)
-    monkeypatch.setattr(circuit, "CONSECUTIVE", 1000)  # circuits only delay, and have their tests
+    monkeypatch.setattr(
+        circuit, "CONSECUTIVE", 1000
+    )  # circuits only delay, and have their own tests
     monkeypatch.setattr(circuit, "MOSTLY", 2.0)
     monkeypatch.setattr(Deliveries, "url", redis_url, raising=False)
     run_state_machine_as_test(

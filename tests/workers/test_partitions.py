@@ -1,5 +1,4 @@
-"""`partitions` is changed while events wait: those where nobody would look any more are delivered,
-too."""
+"""`partitions` is changed while events wait, and none is left behind."""
 
 import asyncio
 import logging
@@ -51,7 +50,7 @@ def test_events_are_delivered_when_partitions_change(
         for each in (parked, unread, later):
             assert each.refused == 0
             outcome.accepted |= each.accepted
-        assert _lanes(offhook) == 4, "they wait still"
+        assert _lanes(offhook) == 4, "the parked lanes are gone"
         offhook.wait_for_all(outcome, NAMES)
         for name in NAMES:
             audit(outcome, offhook.delivered(name), repeats=True)

@@ -1,4 +1,4 @@
-"""Redelivery by a real RQ worker on a real server: attempts, order per call, dead letters."""
+"""Redelivery by a real RQ worker with a real server: attempts, order per call, dead letters."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ QUEUE = queues.redeliver_queue("crm")
 
 
 class Bench:
-    """A parked lane of the handler `crm`, and what redelivers it."""
+    """A parked lane of the handler `crm`, and its redelivery."""
 
     def __init__(self, url: str, recordings: Path) -> None:
         self.url = url
@@ -42,7 +42,7 @@ class Bench:
         asyncio.run(run())
 
     def park(self, *events: CallEvent, enqueue: bool = True) -> None:
-        """The first of these failed once in dispatch; the others came behind it."""
+        """Park these as if the first had failed in dispatch."""
 
         async def go(inbox: Inbox) -> None:
             await inbox.ensure_cursor("crm", "now")
@@ -58,7 +58,7 @@ class Bench:
             queues.redeliver(self.rq, "crm", events[0], delay=0)
 
     def work(self) -> None:
-        """Run every job that is due now, and those that they enqueue."""
+        """Run all jobs that are due now, and those that they enqueue."""
         worker = SimpleWorker(
             [queues.queue(QUEUE, self.rq)], connection=self.rq, serializer=JSONSerializer
         )
@@ -114,7 +114,7 @@ def test_lane_is_delivered_in_order_and_then_free(bench: Bench, configure: Confi
 def test_failed_redelivery_is_retried_after_its_wait(bench: Bench, configure: Configure) -> None:
     configure(handler("fail_twice", "[1, 1, 1]"))
     bench.park(event("a", 0), event("a", 1))
-    bench.work()  # the second attempt of the first event
+    bench.work()  # the second attempt at the first event
     assert bench.got() == []
     assert len(bench.scheduled()) == 1
     for _ in range(4):
@@ -145,11 +145,11 @@ def test_failing_handler_gets_the_configured_attempts(bench: Bench, configure: C
     configure(handler("always_raise", "[1, 1]"))
     bench.park(event("a", 0))
     bench.work()
-    assert (len(bench.scheduled()), len(bench.dead())) == (1, 0)  # two attempts made
+    assert (len(bench.scheduled()), len(bench.dead())) == (1, 0)  # after two attempts
     time.sleep(1.3)
     bench.schedule()
     bench.work()
-    assert (len(bench.scheduled()), len(bench.dead())) == (0, 1)  # three
+    assert (len(bench.scheduled()), len(bench.dead())) == (0, 1)  # after three attempts
     assert bench.lanes() == 0
 
 
@@ -165,7 +165,7 @@ def test_dead_letter_survives_a_kill_before_rq_records_it(
         await ParkedLanes(inbox, "crm").advance(one, "dead")
 
     bench.with_inbox(die_half_way)
-    # What RQ does with the job of a killed process: it enqueues it again.
+    # RQ enqueues the job of a killed process again.
     queue = queues.queue(QUEUE, bench.rq)
     job = queue.fetch_job(queues.redelivery_id("crm", one.id))
     assert job is not None
@@ -203,11 +203,11 @@ def test_failed_attempt_does_not_count_while_the_target_is_down(
     configure(handler("never_now", "[1]"))
     bench.park(event("a", 0), event("a", 1))
     bench.rq.set("offhook:{0}:failing:crm", 5)  # and the circuit has just become half-open
-    bench.work()  # what would be the last attempt
+    bench.work()  # this would be the last attempt
     assert (bench.dead(), len(bench.scheduled())) == ([], 1)
     assert bench.rq.hgetall("offhook:{0}:attempts:crm") == {b"main/a": b"1"}
     assert 50_000 < bench.rq.pttl("offhook:{0}:circuit:crm") <= 60_000  # that was the probe
-    bench.rq.delete("offhook:{0}:failing:crm", "offhook:{0}:circuit:crm")  # it is back
+    bench.rq.delete("offhook:{0}:failing:crm", "offhook:{0}:circuit:crm")  # the target is back
     [job_id] = bench.scheduled()
     queues.queue(QUEUE, bench.rq).scheduled_job_registry.remove(job_id)
     bench.schedule(rounds=3)
@@ -227,7 +227,7 @@ def test_successful_redelivery_closes_the_circuit(bench: Bench, configure: Confi
 def test_lane_that_lost_its_job_gets_a_new_one(bench: Bench, configure: Configure) -> None:
     configure(handler("record"))
     bench.park(event("a", 0), enqueue=False)
-    bench.schedule(rounds=1)  # suspected, perhaps its job is on its way
+    bench.schedule(rounds=1)  # its job may be about to be enqueued
     bench.work()
     assert bench.got() == []
     bench.schedule(rounds=2)

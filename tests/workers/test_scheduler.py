@@ -1,4 +1,4 @@
-"""The scheduler, when the server is fuller than it should ever be."""
+"""The scheduler on a server that is full."""
 
 from collections.abc import Iterator
 

@@ -47,7 +47,7 @@ class Bench:
         asyncio.run(run())
 
     def call(self, *moments: datetime) -> None:
-        """A call at each of these moments."""
+        """Add a call at each of these times."""
         told = []
         for moment in moments:
             self._number += 1

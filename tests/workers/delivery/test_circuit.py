@@ -1,4 +1,4 @@
-"""Circuit: opens on failure, probes with one delivery, closes on success; time is given to it."""
+"""The circuit: opens on failures, probes with one delivery, closes on success."""
 
 import asyncio
 

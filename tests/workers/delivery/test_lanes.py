@@ -1,4 +1,4 @@
-"""Lanes: one runner per call, each call's entries in order."""
+"""Lanes: one task per call, and each call's entries in order."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def test_lane_is_handed_out_to_one_task_at_a_time() -> None:
     lanes.add(entry("b", 0))
     first, second = await lanes.take(), await lanes.take()
     assert {first.call, second.call} == {"main/a", "main/b"}
-    lanes.add(entry("a", 2))  # a third for a lane that is being worked on
+    lanes.add(entry("a", 2))  # a third entry for a lane in use
     third = asyncio.ensure_future(lanes.take())
     await asyncio.sleep(0)
     assert not third.done()
