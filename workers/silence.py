@@ -70,13 +70,13 @@ async def look(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> No
         habits[name].update(
             {hour: n for hour, n in before.items() if oldest <= hour < hour_of(begin)}
         )
-    told: Any = await redis.hgetall(keys.SILENT)
+    announced: Any = await redis.hgetall(keys.SILENT)
     silent: dict[Any, Any] = {}
     events: list[CallEvent] = []
     for name in names:
         calls = habits[name]
         last = str(max(calls, default=0))
-        if told.get(_field(name).encode()) == last.encode():
+        if announced.get(_field(name).encode()) == last.encode():
             silent[_field(name)] = last  # until its next call
             continue
         found = silence(calls, since, now, _zone(settings, name[0]))

@@ -95,10 +95,10 @@ def test_outage_is_a_few_lines_in_the_workers_log(tmp_path: Path) -> None:
         offhook.wait_for_all(after, NAMES)
         wait_until(
             lambda: "offhook.scheduler: Redis answers again" in offhook.log.read_text(),
-            "it is said that the outage is over",
+            "the end of the outage is logged",
         )
         said = offhook.log.read_text()
     assert "Redis does not answer" in said
-    assert "starting it again" in said
+    assert "restarting it" in said
     assert "Traceback" not in said
     assert len(said.splitlines()) < 60, said

@@ -37,7 +37,7 @@ _STATUSES = {
 
 
 @dataclass(frozen=True)
-class RecordedLeg:
+class ExtensionLeg:
     """What a record says about one extension's leg.
 
     Attributes:
@@ -70,7 +70,7 @@ class RecordedCall:
     call_id: str
     began: datetime
     ended: datetime
-    legs: tuple[RecordedLeg, ...]
+    legs: tuple[ExtensionLeg, ...]
 
     @property
     def directions(self) -> set[Direction]:
@@ -102,7 +102,7 @@ def read(record: CallRecord, extensions: Mapping[str, datetime]) -> RecordedCall
     )
 
 
-def _legs(leg: CallLeg, own: Sequence[str]) -> Iterator[RecordedLeg]:
+def _legs(leg: CallLeg, own: Sequence[str]) -> Iterator[ExtensionLeg]:
     source = leg.source[0] if leg.source else None
     destination = leg.destination[0] if leg.destination else None
     # A public number may look like a short extension.
@@ -117,7 +117,7 @@ def _legs(leg: CallLeg, own: Sequence[str]) -> Iterator[RecordedLeg]:
         sides = [(mine, "out" if mine == calling and mine != called else "in")]
     for extension, direction in sides:
         if extension is not None:
-            yield RecordedLeg(
+            yield ExtensionLeg(
                 extension=extension,
                 direction=direction,
                 source=source,
@@ -226,7 +226,7 @@ def _others(call: Call) -> set[str]:
     return {_key(number) for p in parties for number in (p.number, p.extension) if number}
 
 
-def _numbers(leg: RecordedLeg) -> set[str]:
+def _numbers(leg: ExtensionLeg) -> set[str]:
     return {_key(leg.source), _key(leg.destination)}
 
 
@@ -294,20 +294,20 @@ def events(record: RecordedCall, pbx: str, call_id: str, now: datetime) -> list[
     ]
 
 
-def _caller(leg: RecordedLeg) -> Party:
+def _caller(leg: ExtensionLeg) -> Party:
     if leg.direction == "out":
         return Party(number=leg.extension, extension=leg.extension)
     inside = leg.flow is Flow.LOCAL
     return Party(number=leg.source or None, extension=leg.source if inside else None)
 
 
-def _called(leg: RecordedLeg) -> Party:
+def _called(leg: ExtensionLeg) -> Party:
     if leg.direction == "in":
         return Party(number=leg.destination, extension=leg.extension)
     inside = leg.flow is Flow.LOCAL
     return Party(number=leg.destination, extension=leg.destination if inside else None)
 
 
-def _moments(leg: RecordedLeg) -> dict[str, str]:
+def _moments(leg: ExtensionLeg) -> dict[str, str]:
     moments = {"answered": leg.answered, "ended": leg.ended}
     return {name: m.astimezone(UTC).isoformat() for name, m in moments.items() if m is not None}
