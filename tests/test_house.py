@@ -49,6 +49,8 @@ SAME_MODULE = {
     "callback": "what the PBX sends, and how the receiver accepts it",
     "client": "of the PBX's API, and of HTTP targets",
     "errors": "unifiedapi is usable alone",
+    "lanes": "of a dispatch, and parked in Redis",
+    "services": "of the PBX's API: how a client calls them, and how the sandbox answers",
     "sql": "a handler and a lookup, named as their entry points",
 }
 # Class names that may be used twice.
