@@ -39,6 +39,7 @@ PUBLIC = {
 
 # What built-in handlers share. It imports nothing of ours that a plugin may not.
 SHARED = {f"workers.handlers.{name}" for name in ("cloud_event", "templates", "time_zone")}
+SQL = ("call_log", "database_url")  # what the handler and the lookup `sql` share
 # The modules that import by a name that is not in their source.
 BY_NAME = {
     "offhook",  # its public names, from a table of module names
@@ -214,10 +215,17 @@ def own_prefix(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts[:3]) + "."
 
 
-def test_handlers_import_only_what_plugins_may() -> None:
-    for path in modules("workers/handlers"):
+@pytest.mark.parametrize(
+    ("folder", "shared"),
+    [
+        ("workers/handlers", SHARED),
+        ("workers/lookups", SHARED | {f"workers.handlers.sql.{name}" for name in SQL}),
+    ],
+)
+def test_built_in_plugins_import_only_what_plugins_may(folder: str, shared: set[str]) -> None:
+    for path in modules(folder):
         for module, name in imports(path):
-            if module in SHARED:
+            if module in shared:
                 continue
             if module.partition(".")[0] not in BELOW or f"{module}.".startswith(own_prefix(path)):
                 continue
