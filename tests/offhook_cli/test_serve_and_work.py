@@ -95,7 +95,7 @@ def test_unusable_journal_folder_is_one_sentence(
     with running(log, *arguments) as process:
         assert process.wait(20) == 2
     output = log.read_text()
-    assert output.count("name a folder where events can be kept while Redis is away") == 1
+    assert output.count("name a folder where events can be kept while Redis is down") == 1
     assert "listens" not in output
     assert "Traceback" not in output
 
