@@ -7,6 +7,7 @@ from offhook.errors import RefusedCallback
 from offhook.event import CallEvent, EventType, new_event_id
 from unifiedapi.callback import known_parameters
 
+_TYPES = {event_type.value: event_type for event_type in EventType}  # faster than EventType(...)
 _FLOWS: dict[str, Direction] = {"IN": "in", "OUT": "out"}
 _DIRECTIONS: dict[EventType, Direction] = {
     EventType.DIAL_IN: "in",
@@ -37,7 +38,7 @@ def read_event(
     call_id = known.get("CallID")
     if call_id is None:
         raise RefusedCallback(400, "missing_call_id", "The callback has no CallID.")
-    event_type = EventType(type)
+    event_type = _TYPES[type]
     flow = known.get("CallFlow", "").upper()
     return CallEvent(
         id=new_event_id(),
