@@ -124,3 +124,15 @@ def test_links_within_the_project_work() -> None:
                 target = page.parent / file if file else page
                 assert target.exists(), f"{page.name}: {link}"
                 assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_source_files_that_pages_name_exist() -> None:
+    folders = "offhook|offhook_cli|receiver|workers|unifiedapi|tests|benchmarks|examples"
+    named = [
+        (page.name, path)
+        for page in PAGES
+        for path in re.findall(rf"`((?:{folders})/[\w/.-]+\.\w+)`", page.read_text())
+        if "NAME" not in path  # a placeholder
+    ]
+    assert len(named) > 20
+    assert [each for each in named if not (ROOT / each[1]).exists()] == []
