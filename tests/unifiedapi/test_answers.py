@@ -1,10 +1,12 @@
 """How the client reads responses: those in the documents, and unusual ones."""
 
+import logging
+
 import pytest
 
 from tests.unifiedapi.serving import Reply, Script, Server, read
 from unifiedapi.client import UnifiedApi
-from unifiedapi.errors import UnexpectedAnswer
+from unifiedapi.errors import ApiError, UnexpectedAnswer
 from unifiedapi.resources import (
     AgentStatus,
     EventMethod,
@@ -51,6 +53,41 @@ async def test_sample_is_read_and_its_missing_entry_requested(
         assert first.headers["content-type"] == "application/json"
         assert first.query == [("count", "4999"), ("startIndex", "0")]
         assert second.query == [("count", "4999"), ("startIndex", "1")]
+
+
+async def test_list_shorter_than_its_count_ends_with_a_warning(
+    server: Server, api: UnifiedApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    invalid = {"error": {"code": "startindex_invalid", "message": "no"}}
+    empty = {"startIndex": 1, "totalResults": 2, "entry": []}
+    for second in (Reply(204), Reply(200, empty), Reply(200, SAMPLE), Reply(400, invalid)):
+        caplog.clear()
+        server.app = Script(Reply(200, SAMPLE), second)
+        [presence] = await read(api.presence.list())
+        assert presence.extension == "0003*210"
+        assert caplog.record_tuples == [
+            (
+                "unifiedapi",
+                logging.WARNING,
+                "the PBX counts 2 entries, but sent 1: the list may be incomplete",
+            )
+        ]
+
+
+async def test_complete_list_gives_no_warning(
+    server: Server, api: UnifiedApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    for total in ({"totalResults": 1}, {}):
+        server.app = Script(Reply(200, {"entry": SAMPLE["entry"]} | total), Reply(204))
+        assert len(await read(api.presence.list())) == 1
+    assert caplog.records == []
+
+
+async def test_later_page_that_fails_is_an_error(server: Server, api: UnifiedApi) -> None:
+    for status in (401, 500):
+        server.app = Script(Reply(200, SAMPLE), Reply(status))
+        with pytest.raises(ApiError):
+            await read(api.presence.list())
 
 
 async def test_unknown_numbers_and_fields_are_kept(server: Server, api: UnifiedApi) -> None:

@@ -16,10 +16,16 @@ LIMIT = 5000  # count and startIndex must be below it
 
 Entry = dict[str, Any]
 
-_OPERATORS: dict[str, Callable[[str, Sequence[str]], bool]] = {
+
+def _starts(value: str, wanted: Sequence[str]) -> bool:
+    return value.startswith(wanted[0])
+
+
+OPERATORS: dict[str, Callable[[str, Sequence[str]], bool]] = {
     "equals": lambda value, wanted: value == wanted[0],
     "contains": lambda value, wanted: wanted[0] in value,
-    "startsWith": lambda value, wanted: value.startswith(wanted[0]),
+    "startsWith": _starts,
+    "starts with": _starts,  # v3
     "inArray": lambda value, wanted: value in wanted,
     "present": lambda value, wanted: value != "",
 }
@@ -80,7 +86,8 @@ def read_query(pairs: Iterable[tuple[str, str]], names: FieldNames) -> Query:
         Refused: a parameter is not valid.
     """
     single = dict(pairs := list(pairs))
-    fields = [name for value in _array(pairs, "fields") for name in value.split(",")]
+    # v3's example has a blank after the comma: `extension, id, answered`.
+    fields = [name.strip() for value in _array(pairs, "fields") for name in value.split(",")]
     if not names.fields.issuperset(fields):
         raise Refused("fields_invalid")
     count = _number(single.get("count", str(DEFAULT_COUNT)), 1, "count_invalid")
@@ -88,7 +95,7 @@ def read_query(pairs: Iterable[tuple[str, str]], names: FieldNames) -> Query:
     if by is not None and by not in names.filter_by:
         raise Refused("filterby_invalid")
     op = single.get("filterOp", "equals")
-    if op not in _OPERATORS:
+    if op not in OPERATORS:
         raise Refused("filterop_invalid")
     value = _array(pairs, "filterValue")
     if by is not None and op != "present" and not _fits(op, value):
@@ -117,7 +124,7 @@ def select(entries: Iterable[Entry], query: Query, names: FieldNames) -> list[En
     """Filter and sort the entries. If a field is a list, one value must match."""
     found = list(entries)
     if query.filter_by is not None:
-        keeps, by = _OPERATORS[query.filter_op], query.filter_by
+        keeps, by = OPERATORS[query.filter_op], query.filter_by
         found = [
             e for e in found if any(keeps(v, query.filter_value) for v in _texts(e.get(by, "")))
         ]

@@ -18,7 +18,15 @@ from unifiedapi.resources import (
     PresenceStatus,
     RegistrationStatus,
 )
-from unifiedapi.sandbox.collection import AGENTS, EVENTS, LIMIT, PRESENCE, RECORDS, FieldNames
+from unifiedapi.sandbox.collection import (
+    AGENTS,
+    EVENTS,
+    LIMIT,
+    OPERATORS,
+    PRESENCE,
+    RECORDS,
+    FieldNames,
+)
 from unifiedapi.sandbox.services.cdr import COUNTED, DATE, NUMBER
 from unifiedapi.sandbox.services.phone_call_events import KINDS, URL
 from unifiedapi.sandbox.store import ExtensionKind, Store
@@ -280,7 +288,7 @@ def _list(kind: str, names: FieldNames, wrapped: bool) -> Json:
         _query("count", {**number, "minimum": 1, "default": 20}),
         _query("startIndex", {**number, "minimum": 0, "default": 0}),
         _query("filterBy", {"enum": sorted(names.filter_by)}),
-        _query("filterOp", {"enum": ["equals", "contains", "startsWith", "inArray", "present"]}),
+        _query("filterOp", {"enum": list(OPERATORS)}),
         _query("filterValue", {"type": "string"}),
         {
             **_query(

@@ -16,7 +16,8 @@ _TEXTS = {
     "count_invalid": "count must be a number from 1 to 4999.",
     "startindex_invalid": "startIndex must be a number from 0 to 4999.",
     "filterby_invalid": "filterBy must be the name of a field that can be filtered by.",
-    "filterop_invalid": "filterOp must be equals, contains, startsWith, inArray or present.",
+    "filterop_invalid": "filterOp must be equals, contains, startsWith (starts with), "
+    "inArray or present.",
     "filtervalue_invalid": "filterValue must be a text, and an array only with inArray.",
     "sortorder_invalid": "sortOrder must be ascending, descending, asc or desc.",
     "pce_type_invalid": "The type must be 0, 1, 2, 3 or 4.",

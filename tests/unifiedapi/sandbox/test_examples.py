@@ -205,6 +205,19 @@ def test_event_is_updated_in_part_and_deleted(pbx: httpx.Client) -> None:
         assert pbx.delete(path).json()["error"]["code"] == "pce_id_invalid"
 
 
+def test_event_is_updated_and_deleted_by_its_id_alone(pbx: httpx.Client) -> None:
+    """As the overview pages print it: `/phoneCallEvents/phoneCallEventId`."""
+    other = pbx.post(EVENTS, json=NEW).json()
+    for slash in ("", "/"):
+        event = pbx.post(EVENTS, json=NEW | {"type": 4}).json()
+        path = f"{EVENTS}/{event['id']}{slash}"
+        changed = pbx.put(path, json={"note": "Another"}).json()
+        assert changed == event | {"note": "Another", "modified": changed["modified"]}
+        assert pbx.delete(path).json() == [{k: event[k] for k in ("id", "type", "links")}]
+        assert pbx.delete(path).json()["error"]["code"] == "pce_id_invalid"
+        assert pbx.get(EVENTS).json()["entry"] == [other]
+
+
 def test_deleting_all_events_answers_204_if_there_are_none(pbx: httpx.Client) -> None:
     for type_ in (0, 0, 2):
         pbx.post(EVENTS, json=NEW | {"type": type_})
@@ -264,6 +277,8 @@ INVALID: list[tuple[str, str, Any, str]] = [
     ("PUT", "/@me/0003*400/queue/agents/0003*210", b"{}", "status_invalid"),
     ("PUT", "/@me/0003*400/queue/agents/0003*299", b"{}", "qag_agent_invalid"),
     ("PUT", "/@me/0003*210/phoneCallEvents", b"{}", "request_not_implemented"),
+    ("PUT", "/@me/0003*210/phoneCallEvents/0", b"{}", "pce_id_invalid"),
+    ("DELETE", "/@me/0003*210/phoneCallEvents/none", None, "pce_id_invalid"),
     ("PATCH", "/@me/0003*210/presence", b"{}", "request_not_implemented"),
     ("GET", "/@me/0003*210", None, "request_not_implemented"),
     ("GET", "/@me/0003*210/phoneCallEvents/0/1/2", None, "request_not_implemented"),

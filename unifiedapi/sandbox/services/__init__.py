@@ -26,8 +26,9 @@ def answer(store: Store, request: ApiRequest) -> Any:
             return phone_call_events.create(store, request, user, number, types)
         case "GET", "extensions", user, number, "phoneCallEvents", *which if len(which) <= 2:
             return phone_call_events.list_(store, request, user, number, which)
-        case "PUT", "extensions", user, number, "phoneCallEvents", type_, id_:
-            return phone_call_events.update(store, request, user, number, [type_, id_])
+        # Only the overview pages have an id without a type here.
+        case "PUT", "extensions", user, number, "phoneCallEvents", *which if len(which) in (1, 2):
+            return phone_call_events.update(store, request, user, number, which)
         case "DELETE", "extensions", user, number, "phoneCallEvents", *which if len(which) <= 2:
             return phone_call_events.delete(store, request, user, number, which)
         # Presence Service (v5) shows this as a curl line with a body (from another page), which

@@ -30,6 +30,7 @@ URL = (
     r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
     r"([/?#]([A-Za-z0-9._~!$&'()*+,;=:@/?#\[\]-]|%[0-9A-Fa-f]{2})*)?$"
 )
+_TYPES = {str(int(each)) for each in EventType}
 _FIELDS: Mapping[str, Callable[[object], Any]] = {
     "method": partial(member, kind=EventMethod, code="pce_method_invalid"),
     "url": partial(matching, pattern=URL, code="pce_url_invalid"),
@@ -67,7 +68,7 @@ def update(
     store: Store, request: ApiRequest, user: str, number: str, which: Sequence[str]
 ) -> Entry:
     extension = extension_of(store, request, user, number, *KINDS)
-    [event] = _selected(store, extension, which)
+    [event] = _selected(store, extension, which, id_alone=len(which) == 1)
     body = request.json()
     if "type" in body and _type(body["type"]) != event.type:
         raise Refused("pce_type_invalid")
@@ -80,20 +81,27 @@ def delete(
     store: Store, request: ApiRequest, user: str, number: str, which: Sequence[str]
 ) -> list[Entry] | None:
     extension = extension_of(store, request, user, number, *KINDS)
-    events = _selected(store, extension, which)
+    id_alone = len(which) == 1 and which[0] not in _TYPES
+    events = _selected(store, extension, which, id_alone=id_alone)
     store.remove_events(extension.number, {event.id for event in events})
     entries = [_entry(request, user, extension, event) for event in events]
     return [{name: entry[name] for name in ("id", "type", "links")} for entry in entries] or None
 
 
-def _selected(store: Store, extension: Extension, which: Sequence[str]) -> list[PhoneCallEvent]:
-    """Return all events, those of one type, or the event with this type and id."""
+def _selected(
+    store: Store, extension: Extension, which: Sequence[str], *, id_alone: bool = False
+) -> list[PhoneCallEvent]:
+    """Return all events, those of one type, or the event with this type and id.
+
+    Args:
+        id_alone: `which` is an id without its type, as only the overview pages have it.
+    """
     events = store.events(extension.number)
-    if which:
+    if which and not id_alone:
         type_ = _type(which[0])
         events = [event for event in events if event.type == type_]
-    if len(which) == 2:
-        events = [event for event in events if event.id == which[1]]
+    if id_alone or len(which) == 2:
+        events = [event for event in events if event.id == which[-1]]
         if not events:
             raise Refused("pce_id_invalid")
     return events
