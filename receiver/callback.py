@@ -4,6 +4,7 @@ VoipNow → **receive** (verify, parse, drop repeats, append, answer) → inbox
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import unquote
@@ -21,6 +22,10 @@ from offhook.settings import Settings
 
 _CACHED_LENGTH = 100  # characters; longer values are decoded without the cache
 _KEPT_OF_HEADER = 256  # characters
+_FORMS = ("application/x-www-form-urlencoded", "", "text/plain")
+# PBXs were seen to send forms as application/json, text/html and */*. JSON, HTML and XML begin with
+# other characters.
+_BEGINS_LIKE_A_FORM = re.compile(rb"&*[\w.%+-]+=")
 _sorting = msgspec.json.Encoder(order="deterministic")
 
 
@@ -95,14 +100,10 @@ def _parameters(request: CallbackRequest, settings: Settings) -> dict[str, str]:
         kind = request.content_type.partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
             pairs += _multipart(request.content_type, request.body)
-        elif kind in ("application/x-www-form-urlencoded", "", "text/plain"):
+        elif kind in _FORMS or _BEGINS_LIKE_A_FORM.match(request.body):
             pairs += _urlencoded(request.body, settings.max_parameters)
         else:
-            raise RefusedCallback(
-                415,
-                "unsupported_media_type",
-                "The body must be application/x-www-form-urlencoded or multipart/form-data.",
-            )
+            raise RefusedCallback(415, "unsupported_media_type", "The body is not a form.")
     _check_limits(pairs, len(request.query) + len(request.body), settings)
     return dict(pairs)
 

@@ -1,9 +1,12 @@
 """Callbacks as a PBX sends them, from `payloads/FOLDER/NAME.http`: the bytes of an HTTP request.
 
 A folder has the callbacks of one call, numbered in order; each file in `odd/` has one peculiarity.
-The path names PBX, extension and event type like every callback URL, with TOKEN for the token. The
-files follow the PBX's documentation, because no recording of a VoipNow callback is public. Those in
-`telphin-*/` have the format of callbacks that users of Telphin recorded.
+The path names PBX, extension and event type like every callback URL, with TOKEN for the token.
+
+`odd/recorded-*` are two callbacks that a user of a VoipNow PBX recorded in 2015: names, order, case
+and empty values are as recorded; numbers and API ids are made up, and the requests around them are
+not known. We know of no other public recording, so the other files follow the PBX's documentation.
+Those in `telphin-*/` have the format of callbacks that users of Telphin recorded.
 """
 
 from dataclasses import dataclass

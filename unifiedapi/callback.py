@@ -2,7 +2,8 @@
 
 Sources: the VoipNow wiki's "Call Events" page and the 4PSA knowledge base's "How to integrate
 VoipNow with remote applications using Call Events". They disagree on one spelling and on the
-statuses of a hangup; both versions are accepted.
+statuses of a hangup; both versions are accepted. Two callbacks that a user of VoipNow recorded in
+2015 have `CallFlow` in lower case, some parameters that are empty, and others that are missing.
 """
 
 from collections.abc import Mapping

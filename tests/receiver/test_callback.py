@@ -22,6 +22,7 @@ from receiver.callback import (
     quarantined,
     verified,
 )
+from tests.callbacks import load, names
 from tests.conftest import SECRET
 
 FORM = "application/x-www-form-urlencoded"
@@ -139,6 +140,78 @@ def test_any_bytes_are_an_event_or_a_refusal(
 @pytest.mark.parametrize("content_type", ["", FORM, FORM.upper(), f"{FORM}; charset=utf-8"])
 def test_form_content_type_may_be_written_in_any_way(content_type: str) -> None:
     assert accept(callback(body=b"CallID=1", content_type=content_type), SETTINGS).call_id == "1"
+
+
+# Number and name of the caller, status and direction, where they are not the usual ones.
+USUAL = ("441614960123", "Ada Byron", "CALLING", "in")
+UNUSUAL = {
+    "bare-utf-8-name": ("441614960123", "Müller", "CALLING", "in"),
+    "empty-values": ("441614960123", None, "CALLING", "in"),
+    "latin-1-name-get": ("441614960123", "M\ufffdller", "CALLING", "in"),
+    "latin-1-name-post": ("441614960123", "M\ufffdller", "CALLING", "in"),
+    "name-twice": ("441614960123", "Grace Hopper", "CALLING", "in"),
+    "only-call-id": (None, None, None, "in"),
+    "recorded-dial-in": ("+447700900953", "447700900953", "CALLING", "in"),
+    "recorded-dial-out": ("11234*104", "104", "CALLING", "out"),
+    "telphin-dialect": ("74950000123", "74950000123", "CALLING", "in"),
+    "unknown-status": ("441614960123", "Ada Byron", "UNKNOWN", "in"),
+    "withheld-number-absent": (None, None, "CALLING", "in"),
+    "withheld-number-anonymous": ("anonymous", None, "CALLING", "in"),
+}
+
+
+def of_payload(name: str) -> CallbackRequest:
+    payload = load(name)
+    kind = payload.headers.get("content-type", "")
+    return CallbackRequest(*payload.names, payload.method, kind, payload.query, payload.body)
+
+
+@pytest.mark.parametrize("name", [name for name in names("odd") if name != "odd/no-call-id"])
+def test_odd_callback_is_an_event(name: str) -> None:
+    event = accept(of_payload(name), Settings(secret=SecretStr(SECRET)))
+    assert (event.caller.number, event.caller.name, event.status, event.direction) == UNUSUAL.get(
+        name.removeprefix("odd/"), USUAL
+    )
+
+
+def test_recorded_callbacks_of_2015_are_events() -> None:
+    settings = Settings(secret=SecretStr(SECRET))
+    dial_in, dial_out = (
+        accept(of_payload(f"odd/recorded-{name}"), settings) for name in ("dial-in", "dial-out")
+    )
+    assert (dial_in.type, dial_in.call_id) == (EventType.DIAL_IN, "1429413884.1298580")
+    assert dial_in.caller.extension is None  # sent, but empty
+    called = dial_in.called
+    assert (called.number, called.extension, called.did) == (None, "11234*104", "00046010")
+    assert (dial_out.type, dial_out.call_id) == (EventType.DIAL_OUT, "1429368433.1280855")
+    assert dial_out.caller.extension == "11234*104"
+    called = dial_out.called
+    assert (called.number, called.extension, called.did) == ("000460109", None, None)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/html; charset=utf-8", "*/*", "a"])
+def test_form_with_another_content_type_is_read(kind: str) -> None:
+    for body in (b"CallID=1", b"&CallID=1", b"Caller%49D+Num=1&CallID=1"):
+        assert accept(callback(body=body, content_type=kind), SETTINGS).call_id == "1"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"CallID": "1"}',
+        b'[{"url": "http://h/?a=1&CallID=1"}]',
+        b"<a href='/?a=1&CallID=1'>",
+        b'"a=1&CallID=1"',
+        b"\xff\xfe=1&CallID=1",
+        b" CallID=1",
+        b"CallID",
+        b"--x\r\nContent-Disposition: form-data; name=CallID",
+        b"\x00",
+    ],
+)
+def test_other_body_with_another_content_type_is_refused(body: bytes) -> None:
+    for kind in ("application/json", "text/html", "*/*"):
+        assert refusal(callback(body=body, content_type=kind)).code == "unsupported_media_type"
 
 
 def test_last_value_of_a_repeated_name_wins() -> None:
