@@ -75,6 +75,8 @@ class CallEvent(
             event about a whole call, the extension that answered, or the first that rang.
         status: the PBX's CallStatus, verbatim.
         parameters: every parameter as sent, unknown ones too.
+        undecoded: those that were not UTF-8, as sent: bytes, percent-encoded. In `parameters` they
+            are decoded as the setting `encoding` of the PBX says.
         leg, occurred, recording, bridged: only from some PBXs, otherwise None: the leg's id, the
             time on the PBX, the recording's id, and whether a queue or an IVR connected the call
             to a person.
@@ -97,6 +99,7 @@ class CallEvent(
     recording: str | None = None
     bridged: bool | None = None
     summary: Call | None = None
+    undecoded: dict[str, str] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The event as JSON values: the form that Redis stores and handlers send."""

@@ -17,6 +17,7 @@ from pydantic_settings import (
 
 from offhook.call import CALL_LOG, Direction
 from offhook.settings_faults import (
+    Encoding,
     EventTypes,
     PbxName,
     PluginName,
@@ -109,6 +110,13 @@ class PbxSettings(BaseModel):
         default="voipnow",
         description="the format of its callbacks: voipnow, or telphin (also for Ringme)",
     )
+    encoding: Encoding | None = Field(
+        default=None,
+        description=(
+            "the encoding of names that are not UTF-8, such as cp1251 or latin-1; "
+            "without it, what cannot be read of them is replaced"
+        ),
+    )
     host: (
         Annotated[
             str,
@@ -160,10 +168,13 @@ class PbxSettings(BaseModel):
 
     @model_validator(mode="after")
     def _one_way_in(self) -> "PbxSettings":
+        about_the_api = self.model_fields_set - {"dialect", "encoding"}
         if self.dialect == "telphin":
-            if needless := ", ".join(sorted(self.model_fields_set - {"dialect"})):
+            if needless := ", ".join(sorted(about_the_api)):
                 raise ValueError(f"Offhook does not speak the API of telphin: remove {needless}")
             return self
+        if self.encoding is not None and not about_the_api:
+            return self  # its URLs are registered by hand
         if self.host is None:
             raise ValueError("needs a host, such as https://pbx.example.com")
         app = (self.client_id, self.client_secret)

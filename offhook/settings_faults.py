@@ -139,6 +139,17 @@ def _zone(value: str) -> str:
     return value
 
 
+def _encoding(value: str) -> str:
+    plain = bytes(range(128)) + rb"\ud800"  # the last, because some of Python's codecs decode it
+    try:
+        if plain.decode(value) == plain.decode("ascii"):
+            return value
+    except (LookupError, ValueError):
+        pass
+    raise ValueError("must be an encoding that extends ASCII, such as cp1251 or latin-1")
+
+
+Encoding = Annotated[str, AfterValidator(_encoding)]
 EventTypes = Annotated[frozenset[EventType], BeforeValidator(_without_groups)]
 PluginName = Annotated[
     str, like(r"[a-z][a-z0-9_-]{0,39}", "named with lower-case letters, digits, - and _")

@@ -80,6 +80,7 @@ _VALUES: dict[str, Any] = {
     "extensions": ["0003*210", "0004*"],
     "direction": "in",
     "pbx": ["main"],
+    "encoding": "cp1251",
     "client_id": "the key from the PBX",
     "host": "https://pbx.example.com",
     "ca_file": "pbx-ca.pem",

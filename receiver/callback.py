@@ -5,23 +5,27 @@ VoipNow → **receive** (verify, parse, drop repeats, append, answer) → inbox
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from urllib.parse import unquote
+from urllib.parse import quote_from_bytes, unquote, unquote_to_bytes
 
 import msgspec
+from msgspec.structs import replace
 from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, parse_options_header
 
 from offhook.callback_url import is_valid
 from offhook.dialects import dialect
+from offhook.dialects.encoding import decode
 from offhook.errors import RefusedCallback
 from offhook.event import CallEvent
 from offhook.settings import Settings
 
 _CACHED_LENGTH = 100  # characters; longer values are decoded without the cache
 _KEPT_OF_HEADER = 256  # characters
+_REPLACEMENT = "\ufffd"  # for what is not UTF-8
+_MULTIPART = "multipart/form-data"
 _FORMS = ("application/x-www-form-urlencoded", "", "text/plain")
 # PBXs were seen to send forms as application/json, text/html and */*. JSON, HTML and XML begin with
 # other characters.
@@ -75,17 +79,21 @@ def accept(request: CallbackRequest, settings: Settings) -> CallEvent:
     if request.method not in ("GET", "POST"):
         raise RefusedCallback(405, "method_not_allowed", "A callback is a GET or a POST.")
     read_event = dialect(request.event_type)
-    return read_event(
+    parameters, undecoded = _parameters(request, settings), None
+    if _REPLACEMENT in "".join(parameters.values()):
+        parameters, undecoded = _decoded(request, settings)
+    event = read_event(
         pbx=request.pbx,
         extension=request.extension,
         type=request.event_type,
-        parameters=_parameters(request, settings),
+        parameters=parameters,
     )
+    return replace(event, undecoded=undecoded) if undecoded else event
 
 
 def fingerprint(event: CallEvent) -> str:
     """Return a digest that is equal for callbacks with equal parameters, in any order."""
-    said = (event.pbx, event.extension, event.type, event.parameters)
+    said = (event.pbx, event.extension, event.type, event.parameters, event.undecoded)
     return hashlib.blake2b(_sorting.encode(said), digest_size=12).hexdigest()
 
 
@@ -97,15 +105,58 @@ def _parameters(request: CallbackRequest, settings: Settings) -> dict[str, str]:
         )
     pairs = _urlencoded(request.query, settings.max_parameters) if request.query else []
     if request.method == "POST" and request.body:
-        kind = request.content_type.partition(";")[0].strip().lower()
-        if kind == "multipart/form-data":
-            pairs += _multipart(request.content_type, request.body)
+        kind = _kind(request)
+        if kind == _MULTIPART:
+            parts = _multipart(request.content_type, request.body)
+            pairs += [(decode(name, None), decode(value, None)) for name, value in parts]
         elif kind in _FORMS or _BEGINS_LIKE_A_FORM.match(request.body):
             pairs += _urlencoded(request.body, settings.max_parameters)
         else:
             raise RefusedCallback(415, "unsupported_media_type", "The body is not a form.")
     _check_limits(pairs, len(request.query) + len(request.body), settings)
     return dict(pairs)
+
+
+def _kind(request: CallbackRequest) -> str:
+    return request.content_type.partition(";")[0].strip().lower()
+
+
+def _decoded(request: CallbackRequest, settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
+    """Decode a request that is not UTF-8: return its parameters, and those to decode, as sent.
+
+    Slower than `_parameters`, which has checked the request.
+    """
+    pbx = settings.pbx.get(request.pbx)
+    encoding = pbx.encoding if pbx is not None else None
+    sent = {decode(name, encoding): value for name, value in _sent(request)}
+    parameters = {name: decode(value, encoding) for name, value in sent.items()}
+    _check_limits(list(parameters.items()), len(request.query) + len(request.body), settings)
+    undecoded = {
+        name: quote_from_bytes(value) for name, value in sent.items() if not _is_utf_8(value)
+    }
+    return parameters, undecoded
+
+
+def _sent(request: CallbackRequest) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the parameters as bytes, in order."""
+    forms = [request.query]
+    if request.method == "POST" and _kind(request) != _MULTIPART:
+        forms.append(request.body)
+    for form in forms:
+        for pair in form.replace(b"+", b" ").split(b"&"):
+            if pair:
+                name, _, value = pair.partition(b"=")
+                yield unquote_to_bytes(name), unquote_to_bytes(value)
+    if request.method == "POST" and _kind(request) == _MULTIPART:
+        yield from _multipart(request.content_type, request.body)
+
+
+def _is_utf_8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_limits(pairs: list[tuple[str, str]], size: int, settings: Settings) -> None:
@@ -151,12 +202,12 @@ def _unquoted(text: str) -> str:
 _cached_unquote = lru_cache(4096)(unquote)
 
 
-def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
+def _multipart(content_type: str, body: bytes) -> list[tuple[bytes, bytes]]:
+    pairs: list[tuple[bytes, bytes]] = []
     complete = False
 
     def on_field(field: Field) -> None:
-        pairs.append((_text(field.field_name), _text(field.value)))
+        pairs.append((field.field_name or b"", field.value or b""))
 
     def on_file(file: File) -> None:
         raise RefusedCallback(400, "malformed_body", "A callback carries no files.")
@@ -177,10 +228,6 @@ def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
     if not complete:  # the parser accepts a truncated last part
         raise RefusedCallback(400, "malformed_body", "The multipart body ends too early.")
     return pairs
-
-
-def _text(value: bytes | None) -> str:
-    return (value or b"").decode("utf-8", "replace")
 
 
 def quarantined(

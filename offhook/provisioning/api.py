@@ -49,6 +49,8 @@ async def open_api(settings: Settings, pbx: str) -> AsyncIterator[UnifiedApi]:
         ConfigError: the PBX's settings are wrong, or Offhook does not speak its API.
     """
     configured = settings.pbx[pbx]
+    if configured.host is None and configured.dialect == "voipnow":
+        raise ConfigError(f"pbx.{pbx}: has no host: set it, and client_id and client_secret_file")
     if configured.host is None:
         raise ConfigError(f"pbx.{pbx}: Offhook does not speak the API of {configured.dialect}")
     try:

@@ -238,6 +238,23 @@ def test_only_a_pbx_with_an_api_has_a_host(table: str, problem: str, write: Writ
     assert load_settings().pbx["office"].host is None
 
 
+def test_an_encoding_extends_ascii(write: Write) -> None:
+    for wrong in ("utf-16", "klingon", "hex", "utf-7", "raw_unicode_escape", "", "a\0b"):
+        with pytest.raises(ValueError, match="must be an encoding that extends ASCII"):
+            PbxSettings(encoding=wrong)
+    for right in ("cp1251", "latin-1", "koi8-r", "shift_jis"):
+        assert PbxSettings(encoding=right).encoding == right
+
+
+def test_a_pbx_whose_urls_are_registered_by_hand_may_have_an_encoding(write: Write) -> None:
+    for dialect in ("voipnow", "telphin"):
+        write(f"secret = {SECRET!r}\n[pbx.office]\ndialect = '{dialect}'\nencoding = 'cp1251'")
+        office = load_settings().pbx["office"]
+        assert (office.host, office.encoding) == (None, "cp1251")
+    write(f"secret = {SECRET!r}\n[pbx.office]\nencoding = 'cp1251'\nuser = '7'")
+    assert problems() == ["pbx.office: needs a host, such as https://pbx.example.com"]
+
+
 def test_a_pbxs_files_are_relative_to_the_configuration(write: Write) -> None:
     path = write(
         f"secret = {SECRET!r}\n{PBX}client_id = 'app'\nclient_secret_file = 'hush'\n"

@@ -1,7 +1,7 @@
 """`accept()`: from the bytes of a request to a call event, without a server."""
 
 import json
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote_from_bytes, urlencode
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from offhook.callback_url import callback_url
 from offhook.dialects.voipnow import read_event
 from offhook.errors import RefusedCallback
 from offhook.event import CallEvent, EventType, from_stored, to_stored
-from offhook.settings import Settings
+from offhook.settings import PbxSettings, Settings
 from receiver.callback import (
     CallbackRequest,
     NoSuchCallback,
@@ -140,6 +140,53 @@ def test_any_bytes_are_an_event_or_a_refusal(
 @pytest.mark.parametrize("content_type", ["", FORM, FORM.upper(), f"{FORM}; charset=utf-8"])
 def test_form_content_type_may_be_written_in_any_way(content_type: str) -> None:
     assert accept(callback(body=b"CallID=1", content_type=content_type), SETTINGS).call_id == "1"
+
+
+def test_name_that_is_not_utf_8_is_decoded_as_the_setting_says() -> None:
+    def read(request: CallbackRequest, encoding: str | None) -> CallEvent:
+        pbx = {} if encoding is None else {"main": PbxSettings(encoding=encoding)}
+        return accept(request, Settings(secret=SecretStr(SECRET), pbx=pbx))
+
+    name = "Лёша"
+    for encoding, said in (("cp1251", name), ("latin-1", "Ë¸øà"), (None, "\ufffd\u02f8\ufffd")):
+        raw = name.encode("cp1251")
+        form = b"CallID=1&CallerIDName=%s"
+        for request in (
+            callback(query=form % raw, method="GET"),
+            callback(query=form % quote_from_bytes(raw).encode(), method="GET"),
+            callback(body=form % raw),
+            callback(query=b"CallerIDName=old", body=form % quote_from_bytes(raw).encode()),
+            callback(
+                body=multipart({"CallID": "1", "CallerIDName": "*"}).replace(b"*", raw),
+                content_type="multipart/form-data; boundary=b0und",
+            ),
+        ):
+            event = read(request, encoding)
+            if encoding is not None:
+                assert event.caller.name == event.parameters["CallerIDName"] == said
+            assert "\ufffd" in str(event.caller.name) or encoding is not None
+            assert event.undecoded == {"CallerIDName": "%CB%B8%F8%E0"}
+            assert from_stored(to_stored(event)) == event
+
+
+def test_utf_8_is_read_as_such_whatever_the_setting() -> None:
+    settings = Settings(secret=SecretStr(SECRET), pbx={"main": PbxSettings(encoding="cp1251")})
+    said = b"CallID=1&CallerIDName=%D0%AF&Note=\xff"
+    event = accept(callback(query=said), settings)
+    assert (event.caller.name, event.parameters["Note"]) == ("Я", "я")
+    assert event.undecoded == {"Note": "%FF"}
+    assert accept(callback(query=b"CallID=1&CallerIDName=%D0%AF"), settings).undecoded is None
+    genuine = accept(callback(query="CallID=1&Note=\ufffd".encode()), settings)
+    assert (genuine.parameters["Note"], genuine.undecoded) == ("\ufffd", None)
+
+
+def test_different_bytes_that_cannot_be_read_are_no_repeat() -> None:
+    one, other = (
+        accept(callback(query=b"CallID=1&CallerIDName=M%s" % byte), SETTINGS)
+        for byte in (b"\xe4", b"\xfc")
+    )
+    assert one.parameters == other.parameters
+    assert fingerprint(one) != fingerprint(other)
 
 
 # Number and name of the caller, status and direction, where they are not the usual ones.

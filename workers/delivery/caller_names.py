@@ -10,7 +10,7 @@ offhook:lookup:LOOKUP:failures        consecutive failures; expires after the pa
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
@@ -20,13 +20,14 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from offhook.call import Call, Direction, Party
+from offhook.dialects.encoding import corrected
 from offhook.errors import ConfigError
 from offhook.event import CallEvent
 from offhook.http import Http
 from offhook.inbox import keys
 from offhook.phone_number import Number
 from offhook.plugins import PluggedLookup, plug_lookup
-from offhook.settings import Settings
+from offhook.settings import PbxSettings, Settings
 from offhook.ttl_cache import TtlCache
 from workers.delivery.attempt import sentence
 from workers.delivery.redis_memory import RedisMemory
@@ -52,6 +53,7 @@ class CallerNames:
 
     Args:
         region: default region of the numbers.
+        pbxs: the PBXs' settings, for names that are not UTF-8.
         unknown_lifetime: seconds to cache that a number is unknown.
         pause: seconds for which a failing lookup is not asked.
     """
@@ -63,6 +65,7 @@ class CallerNames:
         http: Http,
         region: str | None,
         *,
+        pbxs: Mapping[str, PbxSettings] | None = None,
         unknown_lifetime: float = UNKNOWN_LIFETIME,
         pause: float = PAUSE,
     ) -> None:
@@ -70,9 +73,14 @@ class CallerNames:
             _CachedLookup(lookup, redis, http, unknown_lifetime, pause) for lookup in lookups
         ]
         self._region = region
+        self._pbxs = pbxs or {}
 
     async def named(self, event: CallEvent) -> CallEvent:
-        """Return the event with the name of the external party if a lookup knows it."""
+        """Return the event with the name of the external party if a lookup knows it.
+
+        The PBX's own name is decoded as today's settings say, which may have been corrected.
+        """
+        event = corrected(event, self._pbxs)
         call = event.summary
         subject = call or event
         side = _external(subject.direction, subject.caller, subject.called)
@@ -113,7 +121,7 @@ class CallerNames:
 
 @asynccontextmanager
 async def naming(settings: Settings, redis: Redis) -> AsyncIterator[CallerNames | None]:
-    """Open the configured lookups; yield None if there are none.
+    """Open the configured lookups; yield None if nothing changes a name.
 
     A lookup that was misconfigured since the workers started is logged and left out.
     """
@@ -124,11 +132,11 @@ async def naming(settings: Settings, redis: Redis) -> AsyncIterator[CallerNames 
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything while it is imported
             problems = error.problems if isinstance(error, ConfigError) else [sentence(error)]
             log.error("lookup %s is left out: %s", name, "; ".join(problems))
-    if not lookups:
+    if not lookups and all(pbx.encoding is None for pbx in settings.pbx.values()):
         yield None
         return
     async with Http() as http:
-        names = CallerNames(lookups, redis, http, settings.region)
+        names = CallerNames(lookups, redis, http, settings.region, pbxs=settings.pbx)
         try:
             yield names
         finally:

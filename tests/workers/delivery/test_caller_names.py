@@ -426,6 +426,15 @@ async def test_without_lookups_there_are_no_names(configure: Configure) -> None:
     assert await configured(sample_event()) is None
 
 
+async def test_name_is_decoded_as_the_settings_say_now(configure: Configure) -> None:
+    event = sample_event(undecoded={"CallerIDName": "%CB%B8%F8%E0"})
+    configure(f'[pbx.{event.pbx}]\nencoding = "cp1251"\n')
+    named = await configured(event)
+    assert named is not None
+    assert named.caller.name == named.parameters["CallerIDName"] == "Лёша"
+    assert (named.id, named.caller.number) == (event.id, event.caller.number)
+
+
 async def test_misconfigured_lookup_is_left_out_and_costs_no_event(
     configure: Configure, caplog: pytest.LogCaptureFixture
 ) -> None:
