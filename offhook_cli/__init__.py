@@ -30,7 +30,7 @@ COMMANDS = {
     "dead": "List, retry and discard dead letters.",
     "replay": "Redeliver past events to a handler.",
     "forget": "Delete the position of a handler no longer configured.",
-    "quarantine": "List, show and delete refused callbacks.",
+    "quarantine": "List, show, deliver and delete refused callbacks.",
 }
 
 

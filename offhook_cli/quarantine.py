@@ -1,4 +1,4 @@
-"""`offhook quarantine`: inspect refused callbacks."""
+"""`offhook quarantine`: inspect refused callbacks, and deliver them after all."""
 
 import asyncio
 from datetime import datetime
@@ -7,13 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from offhook.connection import opened
+from offhook.errors import InboxUnavailable
 from offhook.inbox import quarantine as refused_callbacks
 from offhook.logs import printable
 from offhook.settings import load_settings
 from offhook_cli.options import Json, Yes, group
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json
+from receiver.quarantine_retry import Retried
+from receiver.quarantine_retry import retry as deliver
 
-quarantine = group("List, show and delete refused callbacks.")
+quarantine = group("List, show, deliver and delete refused callbacks.")
 
 
 @quarantine.command("list")
@@ -59,6 +62,47 @@ def show(
 
 
 @quarantine.command()
+def retry(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(help="Ids that `list` shows.", metavar="ID", show_default=False),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All refused callbacks.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Read refused callbacks again, and deliver their events.
+
+    Use it after you corrected the reason: a limit in the configuration, or a
+    version of Offhook. What is still refused stays in the quarantine. An
+    event is dated by when its callback came.
+
+    Exits with 1 if a callback is still refused.
+
+    \b
+    Examples:
+      offhook quarantine retry 1778000000000-0
+      offhook quarantine retry --all --yes
+    """
+    if bool(ids) is everything:
+        raise typer.BadParameter("choose refused callbacks by id, or all of them with --all")
+    kept = dict(reversed(_read()))
+    if unknown := [key for key in ids or () if key not in kept]:
+        fail(f"There is no refused callback {', '.join(unknown)}: see `offhook quarantine list`.")
+    chosen = kept if everything else {key: kept[key] for key in kept if key in (ids or ())}
+    if not chosen:
+        note("The quarantine is empty.")
+        return
+    confirm(f"Deliver {counted(len(chosen), 'refused callback')}?", yes=yes)
+    done = asyncio.run(_retry(chosen))
+    for key, message in done.refused.items():
+        note(f"{key} is still refused: {printable(message)}")
+    repeats = f", and dropped {counted(len(done.repeats), 'repeat')}" if done.repeats else ""
+    typer.echo(f"Delivered {counted(len(done.delivered), 'callback')}{repeats}.")
+    if done.refused:
+        raise typer.Exit(1)
+
+
+@quarantine.command()
 def clear(yes: Yes = False) -> None:
     """Delete all refused callbacks.
 
@@ -82,6 +126,15 @@ def _read() -> list[tuple[str, dict[str, bytes]]]:
             return await refused_callbacks.kept(inbox.redis)
 
     return asyncio.run(read())
+
+
+async def _retry(chosen: dict[str, dict[str, bytes]]) -> Retried:
+    settings = load_settings()
+    async with opened(settings) as (inbox, rq):
+        try:
+            return await deliver(settings, inbox, rq, chosen.items())
+        except InboxUnavailable as error:
+            fail(f"Not all of them were delivered, so they stay in the quarantine: {error}")
 
 
 async def _clear() -> None:

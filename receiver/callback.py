@@ -6,6 +6,7 @@ VoipNow → **receive** (verify, parse, drop repeats, append, answer) → inbox
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from functools import lru_cache
 from urllib.parse import quote_from_bytes, unquote, unquote_to_bytes
 
@@ -70,8 +71,13 @@ def verified(path: str, settings: Settings) -> tuple[str, str, str]:
     return pbx, extension, event_type
 
 
-def accept(request: CallbackRequest, settings: Settings) -> CallEvent:
+def accept(
+    request: CallbackRequest, settings: Settings, received: datetime | None = None
+) -> CallEvent:
     """Return the call event of a callback whose URL is verified.
+
+    Args:
+        received: now if not given.
 
     Raises:
         RefusedCallback: it is not a call event, or exceeds a limit.
@@ -87,6 +93,7 @@ def accept(request: CallbackRequest, settings: Settings) -> CallEvent:
         extension=request.extension,
         type=request.event_type,
         parameters=parameters,
+        received=received,
     )
     return replace(event, undecoded=undecoded) if undecoded else event
 
@@ -238,7 +245,7 @@ def quarantined(
     Args:
         most: maximum bytes of the query, and of the body; the rest is cut off.
     """
-    return {
+    kept: dict[str, str | bytes] = {
         "code": refusal.code,
         "message": refusal.message,
         "pbx": _storable(request.pbx),
@@ -249,6 +256,9 @@ def quarantined(
         "query": request.query[:most],
         "body": request.body[:most],
     }
+    if len(request.query) > most or len(request.body) > most:
+        kept["cut"] = "yes"
+    return kept
 
 
 def _storable(text: str) -> str:

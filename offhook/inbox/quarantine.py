@@ -1,5 +1,6 @@
-"""The quarantine: refused callbacks, kept for a person to look at."""
+"""The quarantine: refused callbacks, kept to be looked at, and delivered later."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -20,6 +21,12 @@ async def kept(redis: Redis) -> list[tuple[str, dict[str, bytes]]]:
         (id_.decode(), {name.decode(): value for name, value in refused.items()})
         for id_, refused in found
     ]
+
+
+async def remove(redis: Redis, ids: Sequence[str]) -> None:
+    """Delete refused callbacks."""
+    if ids:
+        await redis.xdel(QUARANTINE, *ids)
 
 
 async def length(redis: Redis) -> int:

@@ -15,7 +15,8 @@ WITH_EXAMPLES = (
     *("init", "url", "serve", "work", "lookup", "status", "replay"),
     *("setup", "setup show", "setup check", "setup export", "setup apply"),
     *("dead list", "dead show", "dead retry", "dead discard"),
-    *("quarantine list", "quarantine show", "quarantine clear", "handlers", "handlers show"),
+    *("quarantine list", "quarantine show", "quarantine retry", "quarantine clear"),
+    *("handlers", "handlers show"),
 )
 
 

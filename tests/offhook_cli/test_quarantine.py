@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+import redis
 
 from offhook.connection import connect
 from offhook.inbox import quarantine
@@ -31,6 +33,12 @@ def keep(url: str, *bodies: bytes) -> None:
                 await quarantine.keep(client, refused, 10)
 
     asyncio.run(run())
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +69,52 @@ def test_unknown_id_is_reported(redis_url: str, offhook: Offhook) -> None:
     result = offhook("quarantine", "show", "1-0")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "There is no refused callback 1-0" in result.stderr
+
+
+def test_retry_delivers_what_is_no_longer_refused(
+    redis_url: str, offhook: Offhook, store: redis.Redis
+) -> None:
+    keep(redis_url, b"CallID=1", b"first", b"CallID=2")
+    [second, first, _] = json.loads(offhook("quarantine", "list", "--json").stdout)
+    asked = offhook("quarantine", "retry", "--all", input="n\n")
+    assert asked.exit_code == 1
+    assert "Deliver 3 refused callbacks? [y/N]" in asked.stderr
+    assert not store.exists("offhook:{0}:inbox")
+    one = offhook("quarantine", "retry", second["id"], "--yes")
+    assert (one.exit_code, one.stdout) == (0, "Delivered 1 callback.\n")
+    rest = offhook("quarantine", "retry", "--all", "--yes")
+    assert (rest.exit_code, rest.stdout) == (1, "Delivered 1 callback.\n")
+    assert rest.stderr == f"{first['id']} is still refused: The callback has no CallID.\n"
+    assert store.xlen("offhook:{0}:inbox") == 2
+    assert json.loads(offhook("quarantine", "list", "--json").stdout) == [first]
+
+
+@pytest.mark.parametrize("arguments", [(), ("1-0", "--all")])
+def test_retry_needs_ids_or_all(offhook: Offhook, arguments: tuple[str, ...]) -> None:
+    result = offhook("quarantine", "retry", *arguments)
+    assert result.exit_code == 2
+    assert "by id, or all of them with --all" in result.stderr.replace("\n", " ")
+
+
+def test_retry_of_an_unknown_id_delivers_nothing(redis_url: str, offhook: Offhook) -> None:
+    keep(redis_url, b"CallID=1")
+    [kept] = json.loads(offhook("quarantine", "list", "--json").stdout)
+    result = offhook("quarantine", "retry", kept["id"], "1-0", "--yes")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "There is no refused callback 1-0" in result.stderr
+    assert offhook("quarantine", "clear", "--yes").stdout == "Deleted 1 refused callback.\n"
+    assert offhook("quarantine", "retry", "--all").stderr == "The quarantine is empty.\n"
+
+
+def test_retry_without_room_keeps_the_callbacks(
+    redis_url: str, offhook: Offhook, configure: Configure
+) -> None:
+    keep(redis_url, b"CallID=1")
+    configure(durability="replica", patience=0.1)
+    result = offhook("quarantine", "retry", "--all", "--yes")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "so they stay in the quarantine: no replica has had them" in result.stderr
+    assert len(json.loads(offhook("quarantine", "list", "--json").stdout)) == 1
 
 
 def test_clear_asks_and_deletes(redis_url: str, offhook: Offhook) -> None:

@@ -295,8 +295,10 @@ def test_parameter_limit_covers_query_and_body() -> None:
 def test_quarantine_entry_is_truncated() -> None:
     request = callback(query=b"q" * 5000, body=b"b" * 5000, content_type="t" * 5000)
     kept = quarantined(request, refusal(request), 1024)
-    assert (len(kept["query"]), len(kept["body"])) == (1024, 1024)
+    assert (len(kept["query"]), len(kept["body"]), kept["cut"]) == (1024, 1024, "yes")
     assert len(kept["content_type"]) < 1000
+    whole = callback(query=b"q" * 1024, body=b"b" * 1024)
+    assert "cut" not in quarantined(whole, refusal(request), 1024)
 
 
 def test_only_the_current_and_previous_secret_are_valid() -> None:
