@@ -1,16 +1,39 @@
 """`offhook agents`: show the agents of a queue; log one in or out, or pause one."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import typer
 
 from offhook.errors import ConfigError
 from offhook_cli.options import Json, PbxName, UserId
-from offhook_cli.pbx import in_words, pbx_api
+from offhook_cli.pbx_api import in_words, pbx_api
+from offhook_cli.pbx_list import (
+    Count,
+    Fields,
+    FilterBy,
+    FilterOpOption,
+    FilterValue,
+    SortOrderOption,
+    StartIndex,
+    list_options,
+    names,
+    read,
+)
 from offhook_cli.screen import note, print_json, print_table
+from unifiedapi.listing import ListOptions
 from unifiedapi.resources import AgentStatus, QueueAgent
+
+# The fields of the API: what we call each, and its value. The first ones are shown by default.
+_FIELDS: dict[str, tuple[str, Callable[[QueueAgent], str | None]]] = {
+    "agentNumber": ("agent", lambda agent: agent.agent_number),
+    "status": ("status", lambda agent: in_words(agent.status)),
+    "type": ("kind", lambda agent: agent.type),
+    "queue": ("queue", lambda agent: agent.queue),
+    "identifier": ("identifier", lambda agent: agent.identifier),
+}
+_DEFAULT = ("agentNumber", "status", "type")
 
 
 def agents(
@@ -28,30 +51,49 @@ def agents(
     ] = False,
     logout: Annotated[bool, typer.Option("--logout", help="Log the agent out.")] = False,
     pause: Annotated[bool, typer.Option("--pause", help="Pause the agent.")] = False,
+    count: Count = None,
+    start_index: StartIndex = 0,
+    filter_by: FilterBy = None,
+    filter_op: FilterOpOption = None,
+    filter_value: FilterValue = None,
+    fields: Fields = None,
+    sort_order: SortOrderOption = None,
     pbx: PbxName = None,
     user: UserId = None,
     as_json: Json = False,
 ) -> None:
     """Show the agents of a queue; log one in or out, or pause one.
 
+    The fields are agentNumber, status, type, queue and identifier. The PBX
+    sorts by status.
+
     \b
     Examples:
       offhook agents '0003*400'
       offhook agents '0003*400' '0003*210' --pause
+      offhook agents '0003*400' --filter-by status --filter-value 1
+      offhook agents '0003*400' --fields 'status, identifier' --json
     """
     status = _wanted(agent, login, logout, pause)
-    found = asyncio.run(_done(queue, agent, status, pbx, user))
+    options = list_options(
+        count=count,
+        start_index=start_index,
+        filter_by=filter_by,
+        filter_op=filter_op,
+        filter_value=filter_value,
+        fields=fields,
+        sort_order=sort_order,
+    )
+    found = asyncio.run(_done(queue, agent, status, pbx, user, options, count))
+    chosen = ["agentNumber", *names(fields)] if fields else _DEFAULT
+    shown = [_FIELDS[name] for name in dict.fromkeys(chosen) if name in _FIELDS]
     if as_json:
-        print_json([_as_dict(each) for each in found])
+        print_json([{title: value(each) for title, value in shown} for each in found])
     elif not found:
-        note("The queue has no agents.")
+        note("The PBX reports no agents.")
     else:
-        print_table(
-            "agent",
-            "status",
-            "kind",
-            rows=[[each.agent_number, in_words(each.status), each.type or "-"] for each in found],
-        )
+        titles = [title for title, _ in shown]
+        print_table(*titles, rows=[[value(each) or "-" for _, value in shown] for each in found])
 
 
 def _wanted(agent: str | None, login: bool, logout: bool, pause: bool) -> AgentStatus | None:
@@ -72,13 +114,15 @@ def _wanted(agent: str | None, login: bool, logout: bool, pause: bool) -> AgentS
 
 
 async def _done(
-    queue: str, agent: str | None, status: AgentStatus | None, pbx: str | None, user: str | None
+    queue: str,
+    agent: str | None,
+    status: AgentStatus | None,
+    pbx: str | None,
+    user: str | None,
+    options: ListOptions,
+    most: int | None,
 ) -> Sequence[QueueAgent]:
     async with pbx_api(pbx, user) as (api, user_id):
         if agent is not None and status is not None:
             await api.queue_agents.update(queue, agent, status, user=user_id)
-        return [each async for each in api.queue_agents.list(queue, agent, user=user_id)]
-
-
-def _as_dict(agent: QueueAgent) -> dict[str, Any]:
-    return {"agent": agent.agent_number, "status": in_words(agent.status), "kind": agent.type}
+        return await read(api.queue_agents.list(queue, agent, user=user_id, **options), most)

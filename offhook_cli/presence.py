@@ -6,63 +6,105 @@ from typing import Annotated, Any
 import typer
 
 from offhook_cli.options import Json, PbxName, UserId
-from offhook_cli.pbx import in_words, pbx_api
+from offhook_cli.pbx_api import in_words, pbx_api
+from offhook_cli.pbx_list import (
+    Count,
+    Fields,
+    FilterBy,
+    FilterOpOption,
+    FilterValue,
+    SortOrderOption,
+    StartIndex,
+    list_options,
+    names,
+    read,
+)
 from offhook_cli.screen import local, note, print_json, print_table
 from unifiedapi.resources import Presence
+
+_FIELDS = ("extension", "status", "registration")  # in the API
 
 
 def presence(
     extension: Annotated[
         str, typer.Argument(help="An extension, such as 0003*210; @self: all.", metavar="EXTENSION")
     ] = "@self",
+    count: Count = None,
+    start_index: StartIndex = 0,
+    filter_by: FilterBy = None,
+    filter_op: FilterOpOption = None,
+    filter_value: FilterValue = None,
+    fields: Fields = None,
+    sort_order: SortOrderOption = None,
     pbx: PbxName = None,
     user: UserId = None,
     as_json: Json = False,
 ) -> None:
     """Show which phones are registered, and their status.
 
+    The fields are extension, status and registration. The PBX filters only by
+    extension, and sorts by it.
+
     \b
     Examples:
       offhook presence
       offhook presence '0003*210' --json
+      offhook presence --filter-by extension --filter-op startsWith --filter-value '0003*2'
+      offhook presence --fields 'extension, status' --sort-order desc --count 10
     """
-    found = asyncio.run(_listed(extension, pbx, user))
+    options = list_options(
+        count=count,
+        start_index=start_index,
+        filter_by=filter_by,
+        filter_op=filter_op,
+        filter_value=filter_value,
+        fields=fields,
+        sort_order=sort_order,
+    )
+
+    async def listed() -> list[Presence]:
+        async with pbx_api(pbx, user) as (api, user_id):
+            return await read(api.presence.list(extension, user=user_id, **options), count)
+
+    found, shown = asyncio.run(listed()), names(fields) or _FIELDS
     if as_json:
-        print_json([_as_dict(each) for each in found])
+        print_json([_as_dict(each, shown) for each in found])
     elif not found:
         note("The PBX reports no phone terminals.")
     else:
+        columns = [["extension"], ["status"], ["phone", "registration", "until"]]
+        wanted = [n for n, name in enumerate(_FIELDS) if name in shown or name == "extension"]
         print_table(
-            "extension", "status", "phone", "registration", "until", rows=[*map(_row, found)]
+            *(title for n in wanted for title in columns[n]),
+            rows=[[cell for n in wanted for cell in _cells(each)[n]] for each in found],
         )
 
 
-async def _listed(extension: str, pbx: str | None, user: str | None) -> list[Presence]:
-    async with pbx_api(pbx, user) as (api, user_id):
-        return [each async for each in api.presence.list(extension, user=user_id)]
-
-
-def _row(presence: Presence) -> list[str]:
+def _cells(presence: Presence) -> list[list[str]]:
+    """Return the cells of each field."""
     phones = presence.registration
     return [
-        presence.extension,
-        in_words(presence.status),
-        "\n".join(phone.agent or "-" for phone in phones) or "-",
-        "\n".join(in_words(phone.registration) for phone in phones) or "-",
-        "\n".join(local(phone.expire) if phone.expire else "-" for phone in phones) or "-",
+        [presence.extension],
+        [in_words(presence.status)],
+        [
+            "\n".join(phone.agent or "-" for phone in phones) or "-",
+            "\n".join(in_words(phone.registration) for phone in phones) or "-",
+            "\n".join(local(phone.expire) if phone.expire else "-" for phone in phones) or "-",
+        ],
     ]
 
 
-def _as_dict(presence: Presence) -> dict[str, Any]:
-    return {
-        "extension": presence.extension,
-        "status": in_words(presence.status),
-        "phones": [
+def _as_dict(presence: Presence, shown: list[str] | tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {"extension": presence.extension}
+    if "status" in shown:
+        found["status"] = in_words(presence.status)
+    if "registration" in shown:
+        found["phones"] = [
             {
                 "agent": phone.agent,
                 "registration": in_words(phone.registration),
                 "expire": phone.expire,
             }
             for phone in presence.registration
-        ],
-    }
+        ]
+    return found

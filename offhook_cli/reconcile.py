@@ -11,7 +11,7 @@ from offhook.errors import InboxUnavailable, NotYet
 from offhook.provisioning.api import among, open_api, sentence
 from offhook.settings import Settings, load_settings
 from offhook_cli.options import Json, since_option
-from offhook_cli.pbx import warn_insecure
+from offhook_cli.pbx_api import warn_insecure
 from offhook_cli.screen import counted, fail, local, note, print_json, print_table, progress
 from unifiedapi.errors import UnifiedApiError
 from workers.reconcile.reconciliation import Reconciled, Reconciliation

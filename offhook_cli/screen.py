@@ -32,8 +32,12 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print JSON in ASCII: a caller's name may contain any character."""
-    typer.echo(json.dumps(value, indent=2, default=str))
+    """Print JSON in ASCII: a caller's name may contain any character. Times are ISO 8601."""
+    typer.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def print_table(*columns: str, rows: list[list[str]], right: Sequence[str] = ()) -> None:

@@ -25,7 +25,7 @@ from offhook.provisioning.registrar import (
     registrar,
 )
 from offhook.settings import Settings
-from offhook_cli.pbx import warn_insecure
+from offhook_cli.pbx_api import warn_insecure
 from offhook_cli.screen import confirm, counted, fail, note, print_table, progress
 from unifiedapi.errors import UnifiedApiError
 

@@ -16,7 +16,8 @@ WITH_EXAMPLES = (
     *("setup", "setup show", "setup check", "setup export", "setup apply"),
     *("dead list", "dead show", "dead retry", "dead discard"),
     *("quarantine list", "quarantine show", "quarantine retry", "quarantine clear"),
-    *("handlers", "handlers show"),
+    *("handlers", "handlers show", "presence", "agents"),
+    *(f"pbx events {name}" for name in ("list", "create", "change", "delete")),
 )
 
 
@@ -41,8 +42,9 @@ def test_help_of_a_group_lists_its_commands_with_whole_sentences(
     offhook: Offhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    for group in ("sandbox", "setup", "handlers", "calls", "dead", "quarantine"):
-        shown = offhook(group, "--help").stdout
+    groups = ("sandbox", "setup", "handlers", "calls", "dead", "quarantine", "pbx", "pbx events")
+    for group in groups:
+        shown = offhook(*group.split(), "--help").stdout
         assert "completion" not in shown
         assert not re.search(r"^  \w.*\.\.\.$", shown, re.MULTILINE), group
 

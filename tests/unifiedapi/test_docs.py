@@ -52,7 +52,7 @@ def test_programs_run(
 def test_command_starts_a_sandbox() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    [command] = blocks("sh")
+    command, _ = blocks("sh")
     words = shlex.split(command.replace("8090", str(port)))
     assert words[0] == "python"
     process = subprocess.Popen([sys.executable, *words[1:], "--log-level", "critical"])
