@@ -186,3 +186,7 @@ def test_unsupported_api_is_reported(offhook: Offhook, configure: Configure) -> 
     result = offhook("presence")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "pbx.office: Offhook does not speak the API of telphin\n"
+    configure('[pbx.office]\nencoding = "cp1251"\n')
+    result = offhook("presence")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("pbx.office: has no host: set it, ")

@@ -4,11 +4,13 @@ import asyncio
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import redis
 
 from offhook.connection import connect
+from offhook.event import from_stored
 from offhook.inbox import quarantine
 from tests.conftest import Configure
 from tests.offhook_cli.conftest import Offhook
@@ -87,6 +89,15 @@ def test_retry_delivers_what_is_no_longer_refused(
     assert rest.stderr == f"{first['id']} is still refused: The callback has no CallID.\n"
     assert store.xlen("offhook:{0}:inbox") == 2
     assert json.loads(offhook("quarantine", "list", "--json").stdout) == [first]
+
+
+def test_retry_keeps_the_order_of_a_call(
+    redis_url: str, offhook: Offhook, store: redis.Redis
+) -> None:
+    keep(redis_url, b"CallID=1&n=1", b"CallID=1&n=2")
+    assert offhook("quarantine", "retry", "--all", "--yes").exit_code == 0
+    found: Any = store.xrange("offhook:{0}:inbox")
+    assert [from_stored(fields[b"e"]).parameters["n"] for _, fields in found] == ["1", "2"]
 
 
 @pytest.mark.parametrize("arguments", [(), ("1-0", "--all")])

@@ -28,6 +28,7 @@ from tests.conftest import SECRET
 FORM = "application/x-www-form-urlencoded"
 OTHER = "another secret, longer than it needs to be"
 SETTINGS = Settings(secret=SecretStr(SECRET), max_body=1024, max_parameters=10)
+CYRILLIC = SETTINGS.model_copy(update={"pbx": {"main": PbxSettings(encoding="cp1251")}})
 TEXTS = st.dictionaries(st.text(), st.text(), max_size=6)
 
 
@@ -105,6 +106,8 @@ PIECES = st.lists(
     st.sampled_from(
         [
             b"--0",
+            b"\xff",
+            b"CallID=1&",
             b"--",
             b"\r\n",
             b"Content-Disposition: form-data",
@@ -120,13 +123,19 @@ PIECES = st.lists(
 ).map(b"".join)
 
 
-@given(st.binary() | PIECES, st.binary() | PIECES, KINDS | st.text(), st.sampled_from("PG"))
+@given(
+    st.binary() | PIECES,
+    st.binary() | PIECES,
+    KINDS | st.text(),
+    st.sampled_from("PG"),
+    st.sampled_from([SETTINGS, CYRILLIC]),
+)
 def test_any_bytes_are_an_event_or_a_refusal(
-    query: bytes, body: bytes, content_type: str, method: str
+    query: bytes, body: bytes, content_type: str, method: str, settings: Settings
 ) -> None:
     request = callback(query, body, content_type, {"P": "POST", "G": "GET"}[method])
     try:
-        event = accept(request, SETTINGS)
+        event = accept(request, settings)
     except RefusedCallback as error:
         refused = error
     else:
@@ -170,13 +179,12 @@ def test_name_that_is_not_utf_8_is_decoded_as_the_setting_says() -> None:
 
 
 def test_utf_8_is_read_as_such_whatever_the_setting() -> None:
-    settings = Settings(secret=SecretStr(SECRET), pbx={"main": PbxSettings(encoding="cp1251")})
     said = b"CallID=1&CallerIDName=%D0%AF&Note=\xff"
-    event = accept(callback(query=said), settings)
+    event = accept(callback(query=said), CYRILLIC)
     assert (event.caller.name, event.parameters["Note"]) == ("Я", "я")
     assert event.undecoded == {"Note": "%FF"}
-    assert accept(callback(query=b"CallID=1&CallerIDName=%D0%AF"), settings).undecoded is None
-    genuine = accept(callback(query="CallID=1&Note=\ufffd".encode()), settings)
+    assert accept(callback(query=b"CallID=1&CallerIDName=%D0%AF"), CYRILLIC).undecoded is None
+    genuine = accept(callback(query="CallID=1&Note=\ufffd".encode()), CYRILLIC)
     assert (genuine.parameters["Note"], genuine.undecoded) == ("\ufffd", None)
 
 
