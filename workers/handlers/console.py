@@ -14,8 +14,13 @@ class Console(Handler):
         caller = event.caller.number or event.caller.extension or "unknown"
         called = event.called.number or event.called.extension or "unknown"
         status = f" ({event.status})" if event.status else ""
-        sys.stdout.write(
+        line = (
             f"{event.received:%H:%M:%S} {event.type:<10} {event.extension}"
-            f"  {caller} → {called}{status}  call {event.call_id}\n"
+            f"  {caller} → {called}{status}  call {event.call_id}"
         )
+        # A caller's name may hold line breaks, and sequences that control a terminal.
+        sys.stdout.write(
+            "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+        )
+        sys.stdout.write("\n")
         sys.stdout.flush()

@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Annotated, Any, ClassVar
 from zoneinfo import ZoneInfo
 
-from apprise import Apprise, AppriseAsset, AppriseResult, NotifyFormat
+from apprise import Apprise, AppriseAsset, AppriseResult, NotifyBase, NotifyFormat
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 
 from offhook import (
@@ -25,7 +26,7 @@ from offhook import (
     TemporaryError,
 )
 from offhook.testing import sample_call, sample_event, sample_events
-from workers.handlers.templates import fill
+from workers.handlers.templates import Escape, fill
 from workers.handlers.time_zone import TimeZone
 
 RING = 5  # seconds from one ring to the next, in most of Europe
@@ -33,6 +34,15 @@ RING = 5  # seconds from one ring to the next, in most of Europe
 _HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 # Apprise does not report why a target failed, but its log has the status.
 _STATUS = re.compile(r"\berror=(\d{3})\b")
+# These render Markdown in what Apprise considers plain text, which it therefore does not escape.
+_MARKDOWN = ("discord", "fluxer", "mmost", "mmosts")
+_MARKUP = re.compile(r"[\\`*_{}\[\]()<>#|~]")
+# Where an invisible space undoes a mention, a URL, or a domain name.
+_ACTIVE = re.compile(
+    r"(?<=@)|(?<=<)(?=[!#/]|users)|(?<=:)(?=//)|(?<=[^\W\d])(?=\.\w)|(?<=\w)(?=\.[^\W\d])"
+)
+_INVISIBLE = "\N{ZERO WIDTH SPACE}"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 
 def _lines(value: Any) -> Any:
@@ -131,24 +141,41 @@ class Notify(Handler):
         if self._is_quiet(event.received):
             return
         call = await context.call() if event.summary or event.type in CALLBACKS else None
-        title, body = self._text(event, call)
-        if not body:
-            return
         # New objects each time: Apprise lets each wait seconds between two messages.
-        with await _apprise(self.urls).async_notify(
+        targets = [_target(url) for url in self.urls]
+        sent = [self._send(target, event, call) for target in targets]
+        failed = [each for each in await asyncio.gather(*sent) if each]
+        if failed:
+            raise TemporaryError(
+                f"{len(failed)} of {len(targets)} targets did not accept the notification: "
+                f"{', '.join(failed)}; see the worker's log"
+            )
+
+    async def _send(self, target: NotifyBase, event: CallEvent, call: Call | None) -> str | None:
+        """Notify one target. Return its name, with the status, if that failed."""
+        title, body = self._text(event, call, target)
+        if not body:
+            return None
+        with await _apprise(target).async_notify(
             title=title, body=body, body_format=NotifyFormat.TEXT
         ) as result:
-            if not result:
-                raise TemporaryError(_sentence(result))
+            return None if result else _failure(result)
 
     def preview(self, event: CallEvent) -> str:
         """Return the notification that an event would send."""
         title, body = self._text(event, event.summary or sample_call())
         return f"{title}\n{body}" if body else "(nothing to send: the text is empty)"
 
-    def _text(self, event: CallEvent, call: Call | None) -> tuple[str, str]:
-        title = " ".join(_fill("title", self.title, event, call).split())
-        return title, _fill("body", self.body, event, call).strip()
+    def _text(
+        self, event: CallEvent, call: Call | None, target: NotifyBase | None = None
+    ) -> tuple[str, str]:
+        """The title and the body, escaped for a target."""
+        markdown = target is not None and _is_markdown(target)
+        title = _fill("title", self.title, event, call, markdown=markdown)
+        if target is not None and target.resolve_format(NotifyFormat.TEXT) != NotifyFormat.TEXT:
+            markdown = False  # Apprise escapes the body
+        body = _fill("body", self.body, event, call, markdown=markdown)
+        return " ".join(title.split()), body.strip()
 
     async def _is_wanted(self, event: CallEvent, context: Context) -> bool:
         """Return whether to notify of a call that has started. Waits for `rings`."""
@@ -172,20 +199,51 @@ class Notify(Handler):
         return begin <= now < end if begin <= end else now >= begin or now < end
 
 
-def _apprise(urls: list[SecretStr]) -> Apprise:
-    apprise = Apprise(asset=AppriseAsset(app_id="Offhook", app_desc="Offhook", app_url=""))
-    for url in urls:
-        apprise.add(url.get_secret_value())
+def _asset() -> AppriseAsset:
+    return AppriseAsset(app_id="Offhook", app_desc="Offhook", app_url="")
+
+
+def _target(url: SecretStr) -> NotifyBase:
+    target = Apprise.instantiate(url.get_secret_value(), asset=_asset())
+    assert isinstance(target, NotifyBase)  # noqa: S101 - the URL was checked
+    return target
+
+
+def _apprise(target: NotifyBase) -> Apprise:
+    apprise = Apprise(asset=target.asset)
+    apprise.add(target)
     return apprise
 
 
-def _fill(option: str, template: str, event: CallEvent, call: Call | None) -> str:
+def _is_markdown(target: NotifyBase) -> bool:
+    return not {target.protocol, target.secure_protocol}.isdisjoint(_MARKDOWN)
+
+
+def _fill(
+    option: str, template: str, event: CallEvent, call: Call | None, *, markdown: bool = False
+) -> str:
     names = {"caller": _name(event.caller), "called": _name(event.called)}
-    return fill(option, template, _text, event=event, call=call, **names)
+    lines = event.type is EventType.DAILY_SUMMARY
+    return fill(option, template, _ESCAPES[markdown, lines], event=event, call=call, **names)
 
 
-def _text(value: Any) -> Any:
-    return "" if value is None else value
+def _escape(value: Any, *, markdown: bool, lines: bool) -> str:
+    """Escape a value so that it is plain text in every service.
+
+    Args:
+        lines: it is our own text, and may have several lines.
+    """
+    text = "" if value is None else str(value)
+    text = "\n".join(_CONTROL.sub(" ", each) for each in (text.split("\n") if lines else [text]))
+    text = _ACTIVE.sub(_INVISIBLE, text)
+    return _MARKUP.sub(r"\\\g<0>", text) if markdown else text
+
+
+_ESCAPES: dict[tuple[bool, bool], Escape] = {
+    (markdown, lines): partial(_escape, markdown=markdown, lines=lines)
+    for markdown in (False, True)
+    for lines in (False, True)
+}
 
 
 def _name(party: Party) -> str:
@@ -193,14 +251,8 @@ def _name(party: Party) -> str:
     return f"{party.name} ({number})" if party.name else number
 
 
-def _sentence(result: AppriseResult) -> str:
-    """Name the services that failed, without their URLs."""
-    failed = [target for target in result.results if not target]
-    named = []
-    for target in failed:
-        statuses = [found[1] for entry in target.logs() if (found := _STATUS.search(str(entry)))]
-        named.append(f"{target.name} ({statuses[-1]})" if statuses else target.name)
-    return (
-        f"{len(failed)} of {len(result.results)} targets did not accept the notification: "
-        f"{', '.join(named)}; see the worker's log"
-    )
+def _failure(result: AppriseResult) -> str:
+    """Name the service that failed, without its URL."""
+    target = result.results[0]
+    statuses = [found[1] for entry in target.logs() if (found := _STATUS.search(str(entry)))]
+    return f"{target.name} ({statuses[-1]})" if statuses else str(target.name)

@@ -5,8 +5,10 @@ import re
 from base64 import b64decode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from html import escape as in_markup
+from html.parser import HTMLParser
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 import msgspec
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
@@ -18,12 +20,16 @@ from offhook import CallEvent, Context, Handler, PermanentError
 from offhook.http import is_private
 from offhook.testing import sample_events
 from workers.handlers.cloud_event import attributes
-from workers.handlers.templates import fill
+from workers.handlers.templates import Escape, fill, in_json
 
 _encode = msgspec.json.encode
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = re.compile(r"(webhook-.*|ce-.*|content-type|content-length|host)", re.IGNORECASE)
+# What XML does not allow, however it is escaped.
+_CONTROL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Texts that a caller might choose to end a string, to begin a value, or to add an attribute.
+_HOSTILE = ("x", '"', "'", "\\", "\n", "1", "null", "[]", '"},{"', "x y=z", "</x><y>", "<!--")
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(; ?[\w-]+=[\w.-]+)*", re.ASCII)
 
 
@@ -69,6 +75,7 @@ def _check_body(value: str | None, others: ValidationInfo) -> str | None:
     if value is None or "content_type" not in others.data:
         return value
     problem: PermanentError | None = None
+    fits = False
     for group in ("raw", "calls", "extensions"):
         for event in sample_events(group):
             try:
@@ -76,8 +83,27 @@ def _check_body(value: str | None, others: ValidationInfo) -> str | None:
             except PermanentError as error:
                 problem = problem or error
             else:
-                return value
-    raise ValueError(f"fits no event type: {problem}")
+                fits = True
+                _check_hostile(value, event, others.data["content_type"])
+    if not fits:
+        raise ValueError(f"fits no event type: {problem}")
+    return value
+
+
+def _check_hostile(template: str, event: CallEvent, content_type: str) -> None:
+    """Check that no text which a caller chooses can change the structure of the body."""
+    plain: Any = None
+    for text in _HOSTILE:
+        try:
+            structure = _structure(_render(template, event, content_type, text), content_type)
+        except ValueError:
+            structure = None
+        plain = structure if plain is None else plain
+        if structure is None or structure != plain:
+            raise ValueError(
+                f"a caller could change the body, with a text such as {text!r}: put the {{{{ }}}} "
+                "in quotes, or in JSON pass the value through | tojson"
+            )
 
 
 def _check_private(value: bool, others: ValidationInfo) -> bool:
@@ -179,13 +205,43 @@ class Webhook(Handler):
 
 
 def _is_json(content_type: str) -> bool:
-    media_type = content_type.partition(";")[0].strip()
-    return media_type == "application/json" or media_type.endswith("+json")
+    return _kind(content_type) == "json"
+
+
+def _kind(content_type: str) -> str | None:
+    """The syntax of a media type; None if values need no escaping in it."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == "application/json" or media_type.endswith("+json"):
+        return "json"
+    if media_type in ("application/xml", "text/xml", "text/html") or media_type.endswith("+xml"):
+        return "markup"
+    return "form" if media_type == "application/x-www-form-urlencoded" else None
+
+
+def _in_markup(value: Any) -> str:
+    """Escape a value for XML and HTML, which know no other control characters than these."""
+    return in_markup(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", _text(value)))
+
+
+def _in_form(value: Any) -> str:
+    return quote_plus(_text(value), errors="replace")
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+_ESCAPES: dict[str | None, Escape] = {
+    "json": in_json,
+    "markup": _in_markup,
+    "form": _in_form,
+    None: str,
+}
 
 
 def _fill(template: str, event: CallEvent, content_type: str) -> str:
     """Render the body. Raises PermanentError when the event does not fit the template."""
-    text = fill("body", template, event=event, call=event.summary)
+    text = _render(template, event, content_type)
     if _is_json(content_type):
         try:
             json.loads(text)
@@ -194,3 +250,40 @@ def _fill(template: str, event: CallEvent, content_type: str) -> str:
                 f"the template in body does not give JSON ({error}): pass values through | tojson"
             ) from error
     return text
+
+
+def _render(template: str, event: CallEvent, content_type: str, stand_in: str | None = None) -> str:
+    escape = _ESCAPES[_kind(content_type)]
+    return fill("body", template, escape, stand_in, event=event, call=event.summary)
+
+
+def _structure(text: str, content_type: str) -> Any:
+    """A body without its texts; only JSON and markup have a structure that needs a check.
+
+    Raises:
+        ValueError: it is not valid JSON.
+    """
+    match _kind(content_type):
+        case "json":
+            return _types(json.loads(text, object_pairs_hook=list))
+        case "markup":
+            parser = _Tags()
+            parser.feed(text)
+            return parser.found
+    return ()
+
+
+def _types(value: Any) -> Any:
+    """The types of a JSON value, whose objects are lists of pairs."""
+    return [_types(item) for item in value] if isinstance(value, list | tuple) else type(value)
+
+
+class _Tags(HTMLParser):
+    """The tags of a text in XML or HTML, each with the names of its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, ...]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, *(name for name, _ in attrs)))

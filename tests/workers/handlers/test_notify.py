@@ -2,6 +2,7 @@
 
 import email
 import email.policy
+import json
 import logging
 import socket
 import time
@@ -15,6 +16,7 @@ from typing import Any, cast
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
+from apprise.plugins.discord import NotifyDiscord
 
 from offhook import Call, EventType, Party, PermanentError, TemporaryError
 from offhook.errors import ConfigError
@@ -94,8 +96,8 @@ def test_markup_in_a_callers_name_stays_text(mailbox: Mailbox) -> None:
 
 def test_a_title_is_one_line(mailbox: Mailbox) -> None:
     handler = configured(Notify, urls=[mailbox.url], title="{{ event.caller.name }}")
-    deliver(handler, sample_event(caller=Party(name="Jane\r\nBcc: all@example.com")))
-    assert mailbox.mails[0]["Subject"] == "Jane Bcc: all@example.com"
+    deliver(handler, sample_event(caller=Party(name="Jane\r\nBcc: all")))
+    assert mailbox.mails[0]["Subject"] == "Jane Bcc: all"
     assert mailbox.mails[0]["Bcc"] is None
 
 
@@ -103,6 +105,59 @@ def test_a_title_is_one_line_for_every_service(target: HttpTarget) -> None:
     handler = configured(Notify, urls=json_url(target), title=" {{ event.caller.name }}\n!")
     deliver(handler, sample_event(caller=Party(name="Jane\r\n\tDoe")))
     assert target.requests[0].json()["title"] == "Jane Doe !"
+
+
+HOSTILE = (
+    "@everyone @all <@123> <@&4> <!channel> <users/all> https://evil.example/x www.evil.example "
+    "evil.example [Pay](x) *b* _i_ ~~s~~ `c` ||p|| > q # h\n# big\x1b[2J"
+)
+
+
+def chats(target: HttpTarget, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """URLs of the target as a chat service, by the name of the service."""
+    token = "abcdefghijklmnopqrstuvwxyz"
+    monkeypatch.setattr(NotifyDiscord, "notify_url", target.url)
+    return {
+        "Mattermost": f"mmost://127.0.0.1:{target.port}/{token}",
+        "Discord": f"discord://1234567890/{token}",
+        "Discord with embeds": f"discord://1234567890/{token}?format=markdown",
+    }
+
+
+def test_a_callers_name_mentions_nobody_and_formats_nothing_in_a_chat(
+    target: HttpTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for service, url in chats(target, monkeypatch).items():
+        for template in ({"body": "{{ caller }}"}, {"title": "{{ caller }}"}):
+            target.requests.clear()
+            handler = configured(Notify, urls=[url], **template)
+            deliver(handler, sample_event(caller=Party(name=HOSTILE, number="1")))
+            sent = json.dumps(target.requests[0].json(), ensure_ascii=False)
+            assert "evil" in sent, service
+            for mention in ("@everyone", "@all", "<@1", "<@&", "<!c", "<users"):
+                assert mention not in sent.replace("\\\\", ""), (service, mention)
+            for link in ("https://evil", "www.evil", "evil.ex"):
+                assert link not in sent.replace("\\\\", ""), (service, link)
+            for mark in ("[Pay", "*b*", "_i_", "~~s", "`c", "||p", "# h", "\\n# big"):
+                assert f" {mark}" not in sent, (service, mark)
+            assert "allow_mentions" not in sent
+
+
+def test_the_operators_own_markup_and_mentions_stay(
+    target: HttpTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "@here *{{ event.type }}* https://crm.example.com/?q={{ event.caller.number }} {{ '*' }}"
+    url = chats(target, monkeypatch)["Mattermost"]
+    deliver(configured(Notify, urls=[url], title="", body=body), sample_event())
+    sent = target.requests[0].json()["text"]
+    assert sent == "@here *dial-in* https://crm.example.com/?q=+40211234567 \\*"
+
+
+def test_a_summary_keeps_its_lines(target: HttpTarget) -> None:
+    text = "2 calls: 2 missed\n10:00 Jane\x1b[2J: missed\n11:00 +40211234567: missed"
+    event = sample_event("daily-summary", parameters={"text": text})
+    deliver(configured(Notify, urls=json_url(target)), event)
+    assert target.requests[0].json()["message"] == text.replace("\x1b", " ")
 
 
 def test_an_empty_text_sends_nothing(target: HttpTarget) -> None:

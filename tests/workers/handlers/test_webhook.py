@@ -1,9 +1,13 @@
 """The webhook handler against a real HTTP server, checked with the standards' own libraries."""
 
 import base64
+import json
 import os
 import time
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qs
+from xml.etree import ElementTree
 
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
@@ -182,6 +186,8 @@ def test_a_server_that_does_not_speak_tls_is_temporary(target: HttpTarget) -> No
         ({"body": "{{ event.colour | tojson }}"}, "body"),
         ({"body": "{{ event.as_dict | tojson }}"}, "body"),
         ({"body": "{{ event.type }}"}, "body"),
+        ({"body": '{"id": {{ event.call_id }}}'}, "body"),
+        ({"body": "<call id={{ event.call_id }}/>", "content_type": "text/xml"}, "body"),
         ({"private_networks": "maybe"}, "private_networks"),
         ({"headers": {"webhook-id": "hush"}}, "headers"),
         ({"headers": {"Content-Type": "hush"}}, "headers"),
@@ -236,6 +242,71 @@ def test_a_body_need_not_be_json(target: HttpTarget) -> None:
     assert request.body == b"<call>1795289400.101</call>"
 
 
+HOSTILE = '"}, {"admin": 1, "x": "\\ &admin=1 <admin/> \x07 \n\' {{ 7 * 7 }}'
+
+
+def read_xml(body: bytes) -> tuple[str | None, int]:
+    root = ElementTree.fromstring(body)  # noqa: S314 - made by the test
+    return root.text, len(root.attrib)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "read"),
+    [
+        (
+            "application/json",
+            '{"name": "{{ event.caller.name }}", "vip": {{ event.bridged }}, "n": {{ 2 + 2 }}}',
+            lambda body: (json.loads(body)["name"], len(json.loads(body))),
+        ),
+        (
+            "application/x-www-form-urlencoded",
+            "name={{ event.caller.name }}&vip={{ event.bridged }}&n={{ 2 + 2 }}",
+            lambda body: (
+                parse_qs(body.decode(), keep_blank_values=True)["name"][0],
+                len(parse_qs(body.decode(), keep_blank_values=True)),
+            ),
+        ),
+        (
+            "text/xml; charset=utf-8",
+            '<call name="{{ event.caller.name }}" vip="" n="4">{{ event.caller.name }}</call>',
+            read_xml,
+        ),
+    ],
+)
+def test_a_callers_name_stays_a_value_of_the_body(
+    target: HttpTarget, content_type: str, body: str, read: Callable[[bytes], tuple[str, int]]
+) -> None:
+    handler = webhook(url=target.url, body=body, content_type=content_type)
+    for name in ("Jane", '"', HOSTILE):
+        deliver(handler, sample_event("hangup", caller=Party(name=name)))
+        expected = name.replace("\x07", "\ufffd") if "xml" in content_type else name
+        assert read(target.requests[-1].body) == (expected, 3)
+
+
+def test_a_template_escapes_a_value_once(target: HttpTarget) -> None:
+    name = sample_event(caller=Party(name='A "B" & C'))
+    for body, sent in (
+        ('{"n": {{ event.caller.name | tojson }}}', '{"n": "A \\"B\\" & C"}'),
+        ('{"n": "{{ event.caller.name | e }}"}', '{"n": "A \\"B\\" & C"}'),
+        ('{"n": {{ "a & b" | tojson }}, "m": "{{ "a & b" }}"}', '{"n": "a & b", "m": "a & b"}'),
+        (
+            '{% macro party(p) %}{"n": "{{ p.name }}"}{% endmacro %}{{ party(event.caller) }}',
+            '{"n": "A \\"B\\" & C"}',
+        ),
+        ('{% set n %}"{{ event.caller.name }}"{% endset %}[{{ n }}]', '["A \\"B\\" & C"]'),
+    ):
+        deliver(webhook(url=target.url, body=body), name)
+        assert target.requests[-1].body.decode().replace(":", ": ").replace(":  ", ": ") == sent
+    form = webhook(
+        url=target.url,
+        body="event={{ event.caller | tojson }}",
+        content_type="application/x-www-form-urlencoded",
+    )
+    deliver(form, name)
+    sent = parse_qs(target.requests[-1].body.decode())["event"][0]
+    assert json.loads(sent)["name"] == 'A "B" & C'
+
+
 @pytest.mark.parametrize("mode", ["structured", "binary"])
 @pytest.mark.parametrize(
     ("body", "content_type", "data"),
@@ -260,7 +331,7 @@ def test_an_event_that_does_not_fit_the_template_is_permanent(target: HttpTarget
     handler = webhook(url=target.url, body='{"outcome": {{ call.outcome | tojson }}}')
     with pytest.raises(PermanentError, match="does not fit the template in body"):
         deliver(handler, sample_event("hangup"))
-    handler = webhook(url=target.url, body='{"name": "{{ event.caller.name }}"}')
+    handler = webhook(url=target.url, body='{"name": "{{ event.caller.name | safe }}"}')
     with pytest.raises(PermanentError, match="does not give JSON"):
         deliver(handler, sample_event("hangup", caller=Party(name='"')))
     assert target.requests == []
