@@ -121,7 +121,7 @@ def init(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _write(secret, f"{secrets.token_urlsafe(48)}\n", mode=0o600)
-        _write(config, configuration(), mode=0o644)
+        _write(config, configuration(), mode=0o600)
     except OSError as error:
         fail(f"cannot write {error.filename}: {error.strerror}")
     typer.echo(_what_now(config, secret))

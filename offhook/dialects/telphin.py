@@ -19,6 +19,7 @@ _TYPES = {each.value: each for each in (EventType.DIAL_IN, EventType.DIAL_OUT, E
 _ANSWERS = {"in": EventType.ANSWER_IN, "out": EventType.ANSWER_OUT}
 _BRIDGED = {"yes": True, "no": False}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_AHEAD = timedelta(days=1)  # by which a PBX's clock may be ahead of ours
 
 
 def read_event(
@@ -53,7 +54,7 @@ def read_event(
         ),
         called=replace(event.called, extension=_without_domain(event.called.extension)),
         leg=known.get("SubCallID"),
-        occurred=_moment(known.get("EventTime", "")),
+        occurred=_moment(known.get("EventTime", ""), event.received),
         recording=known.get("RecID"),
         bridged=_BRIDGED.get(known.get("Bridged", "").lower()),
     )
@@ -77,9 +78,10 @@ def _without_domain(extension: str | None) -> str | None:
     return extension and extension.partition("@")[0]
 
 
-def _moment(microseconds: str) -> datetime | None:
-    """The moment so long after 1970; None if that cannot be read, since nothing depends on it."""
+def _moment(microseconds: str, received: datetime) -> datetime | None:
+    """The moment so long after 1970; None if it cannot be right, since nothing depends on it."""
     try:
-        return _EPOCH + timedelta(microseconds=int(microseconds))
+        moment = _EPOCH + timedelta(microseconds=int(microseconds))
     except (ValueError, OverflowError):
         return None
+    return moment if _EPOCH <= moment <= received + _AHEAD else None

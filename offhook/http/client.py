@@ -129,7 +129,12 @@ def check(answer: Answer) -> None:
     raise PermanentError(message)
 
 
-_PROTOCOLS = IPv4Network("192.0.0.0/24")  # not private in some Python versions
+# Not private in some Python versions, or to Python at all.
+_SPECIAL = (
+    IPv4Network("192.0.0.0/24"),  # protocol assignments
+    IPv4Network("192.88.99.0/24"),  # the nearest 6to4 relay, RFC 7526
+    IPv4Network("168.63.129.16/32"),  # Azure's host: DNS, and credentials of the machine
+)
 
 
 def is_private(host: str) -> bool:
@@ -150,7 +155,7 @@ def is_private(host: str) -> bool:
             return is_private(str(meant))
         if address.is_site_local:
             return True
-    if address in _PROTOCOLS:
+    if any(address in network for network in _SPECIAL):
         return True
     return not address.is_global or address.is_multicast or address.is_reserved
 

@@ -6,7 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from offhook.dialects import telphin
 from tests.conftest import Configure
+from tests.events import batch_of
 from tests.offhook.sandbox import sandbox
 from tests.offhook_cli.conftest import Offhook
 from tests.workers.reconcile.reconciling import Bench, configuration
@@ -110,3 +112,22 @@ def test_unknown_call_is_reported(placed: dict[str, PlacedCall], offhook: Offhoo
     result = offhook("call", "main/nonsense")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "offhook calls --since" in result.stderr
+
+
+def test_calls_of_a_pbx_with_an_impossible_clock_are_shown(bench: Bench, offhook: Offhook) -> None:
+    for number, time in enumerate(("253402300799999999", "-62135596800000000"), start=1):
+        event = telphin.read_event(
+            pbx="main",
+            extension="0003*210",
+            parameters={
+                "CallID": f"impossible-{number}",
+                "EventType": "dial-in",
+                "CallFlow": "in",
+                "EventTime": time,
+            },
+        )
+        bench.run(lambda inbox, event=event: inbox.append(batch_of(event), [], 0))  # type: ignore[misc]
+    bench.keep()
+    assert listed(offhook) == ["impossible-2", "impossible-1"]
+    assert "impossible-1" in offhook("calls").stdout
+    assert offhook("call", "main/impossible-1").exit_code == 0

@@ -35,7 +35,8 @@ def test_written_configuration_has_all_defaults(offhook: Offhook, folder: Path) 
 def test_secret_is_long_and_private(offhook: Offhook, folder: Path) -> None:
     offhook("init")
     path = folder / "offhook.secret"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for each in (path, folder / "offhook.toml"):  # options may be secrets
+        assert stat.S_IMODE(each.stat().st_mode) == 0o600
     assert load_settings().secret.get_secret_value() == path.read_text().strip()
     assert len(path.read_text().strip()) >= 43
 

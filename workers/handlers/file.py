@@ -7,6 +7,7 @@ import mmap
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -95,8 +96,10 @@ class File(Handler):
                     return False
                 full = self._is_over(file, len(line))
             if full:
-                self._put_away()
+                mode = self._put_away()
             with self._opened() as file:
+                if full:  # readable for those who could read the last one
+                    os.fchmod(file.fileno(), mode)
                 new = _size(file) == 0
                 _write(file, (self._header + line) if new else line)
                 os.fsync(file.fileno())
@@ -107,12 +110,12 @@ class File(Handler):
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Allow one writer at a time, of all threads and processes."""
-        with self._beside("lock").open("ab") as lock:
+        with FileIO(self._beside("lock"), "ab", opener=_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _opened(self) -> FileIO:
-        return self.path.open("a+b", buffering=0)
+        return FileIO(self.path, "a+b", opener=_private)
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(f".{self.path.name}.{suffix}")
@@ -132,9 +135,8 @@ class File(Handler):
         torn = file.readall().rpartition(b"\n")[2]
         # Kept, because an editor may have written it.
         aside = self.path.with_name(f"{self.path.name}.torn")
-        with aside.open("ab") as rest:
+        with FileIO(aside, "ab", opener=_private) as rest:
             rest.write(torn + b"\n")
-            rest.flush()
             os.fsync(rest.fileno())
         file.truncate(size - len(torn))
         context.log.warning("the last line of %s was incomplete: moved to %s", self.path, aside)
@@ -153,13 +155,19 @@ class File(Handler):
 
     # Finished files
 
-    def _put_away(self) -> None:
-        """Rename the file to the time of its last line, so that names sort by time."""
-        moment = _moment(self.path.stat().st_mtime)
+    def _put_away(self) -> int:
+        """Rename the file to the time of its last line, so that names sort by time.
+
+        Returns:
+            Its mode.
+        """
+        status = self.path.stat()
+        moment = _moment(status.st_mtime)
         while (kept := self._kept_as(moment)).exists() or _compressed(kept).exists():
             moment += timedelta(microseconds=1)
         self.path.rename(kept)
         _sync(self.path.parent)
+        return stat.S_IMODE(status.st_mode)
 
     def _kept_as(self, moment: datetime) -> Path:
         return self.path.with_stem(f"{self.path.stem}-{moment:%Y%m%d-%H%M%S-%f}")
@@ -167,7 +175,7 @@ class File(Handler):
     def _tidy(self, context: Context) -> None:
         """Compress and delete finished files. The next finished file retries what fails."""
         try:
-            with self._beside("tidy").open("ab") as lock:
+            with FileIO(self._beside("tidy"), "ab", opener=_private) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 kept = self._kept()
                 for path in kept[: -self.keep] if self.keep else []:
@@ -187,6 +195,11 @@ class File(Handler):
             r"(\.gz)?"
         )
         return sorted(path for path in self.path.parent.iterdir() if name.fullmatch(path.name))
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file. A new one is for its owner only: it has names and numbers."""
+    return os.open(path, flags, 0o600)
 
 
 def _size(file: FileIO) -> int:
@@ -234,7 +247,8 @@ def _compressed(path: Path) -> Path:
 def _compress(path: Path) -> None:
     part = path.with_name(f".{path.name}.gz.part")
     try:
-        with path.open("rb") as source, part.open("wb") as target:
+        with path.open("rb") as source, open(part, "wb", opener=_private) as target:
+            shutil.copymode(path, part)
             with gzip.open(target, "wb") as compressing:
                 shutil.copyfileobj(source, compressing, LOOK_BACK)
             target.flush()

@@ -1,6 +1,6 @@
 """Telphin's dialect: the same call events from other parameters."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl
 
 import pytest
@@ -108,9 +108,23 @@ def test_after_a_transfer_the_caller_is_still_the_outside_number() -> None:
     assert read_parameters(going_out).caller.number == "0003*210"
 
 
-@pytest.mark.parametrize("time", ["", "soon", "9" * 30, "9" * 5000, "1.5"])
-def test_an_event_with_an_invalid_time_is_kept(time: str) -> None:
+@pytest.mark.parametrize(
+    "time",
+    [
+        *("", "soon", "9" * 30, "9" * 5000, "1.5"),
+        "253402300799999999",  # the last microsecond of the year 9999
+        "-62135596800000000",  # the first of the year 1
+        "4102444800000000",  # 2100
+    ],
+)
+def test_an_event_with_an_impossible_time_is_kept_without_it(time: str) -> None:
     assert read_parameters(said("hangup", EventTime=time)).occurred is None
+
+
+def test_a_pbx_may_be_a_little_ahead() -> None:
+    soon = int((datetime.now(UTC) + timedelta(hours=20)).timestamp())
+    event = read_parameters(said("hangup", EventTime=str(soon * 1_000_000)))
+    assert event.occurred == datetime.fromtimestamp(soon, UTC)
 
 
 @given(

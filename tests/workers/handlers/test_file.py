@@ -58,6 +58,27 @@ def test_an_event_is_a_line(path: Path) -> None:
     assert lines == [event.as_dict() for event in events]
 
 
+def test_files_are_for_their_owner_only(path: Path) -> None:
+    file = configured(File, path=path, keep=5)
+    deliver(file, sample_event())
+    with path.open("ab") as torn:
+        torn.write(b"torn")
+    deliver(file, sample_event())
+    yesterday(path)
+    deliver(file, sample_event())
+    assert len(finished(path)) == 1
+    assert {each.stat().st_mode & 0o777 for each in path.parent.iterdir()} == {0o600}
+
+
+def test_the_next_file_can_be_read_by_those_who_could_read_the_last(path: Path) -> None:
+    file = configured(File, path=path)
+    deliver(file, sample_event())
+    path.chmod(0o640)
+    yesterday(path)
+    deliver(file, sample_event())
+    assert [each.stat().st_mode & 0o777 for each in (path, *finished(path))] == [0o640, 0o640]
+
+
 def test_csv_has_a_header_once_and_a_row_for_every_event(path: Path) -> None:
     file = configured(File, path=path, format="csv")
     ended, raw = sample_event("call-ended"), sample_event("hangup")

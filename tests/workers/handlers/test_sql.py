@@ -144,6 +144,13 @@ def test_sqlite_writes_ahead_and_keeps_the_time_zone(tmp_path: Path) -> None:
     assert seconds == int(event.received.timestamp())
 
 
+def test_a_sqlite_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    deliver(handler(f"sqlite:///{tmp_path}/calls.db"), sample_event())
+    modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
+    assert modes["calls.db"] == 0o600
+    assert set(modes.values()) == {0o600}
+
+
 def test_a_locked_sqlite_file_is_temporary(tmp_path: Path) -> None:
     sql = handler(f"sqlite:///{tmp_path}/calls.db", Impatient)
     deliver(sql, sample_event())

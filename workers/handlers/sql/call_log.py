@@ -1,5 +1,8 @@
 """`CallLog`: the connections to the database of a call log, and writing to it."""
 
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -118,11 +121,20 @@ def _engine(url: URL, lock_timeout: float) -> Engine:
             connect_args={"timeout": lock_timeout},
             **arguments,
         )
+        listen(engine, "do_connect", _private)
         listen(engine, "connect", _write_ahead)
         return engine
     if url.get_backend_name() == "postgresql" and "connect_timeout" not in url.query:
         arguments["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT}
     return create_engine(url, pool_size=4, max_overflow=12, pool_pre_ping=True, **arguments)
+
+
+def _private(_: object, __: object, arguments: Sequence[Any], options: dict[str, Any]) -> None:
+    """Create a SQLite database for its owner only: it has names and numbers."""
+    if options.get("uri"):
+        return
+    with suppress(OSError):  # SQLite says it better
+        os.close(os.open(arguments[0], os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _write_ahead(connection: Any, _: object) -> None:
