@@ -11,7 +11,11 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.sentinel import Sentinel, SentinelManagedConnection
+from redis.sentinel import (
+    Sentinel,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 
 from offhook.inbox import Inbox
 from offhook.redis_url import read_sentinel_url
@@ -32,7 +36,7 @@ async def opened(settings: Settings, tries: int = 3) -> AsyncIterator[tuple[Inbo
     """
     async with connect(settings.redis_url, tries) as client:
         with connect_rq(settings.redis_url) as rq:
-            yield Inbox(client, settings.partitions, settings.durability), rq
+            yield Inbox(client, settings.partitions, settings.durability, settings.replicas), rq
 
 
 def connect(url: str, tries: int = 3) -> redis.asyncio.Redis:
@@ -54,16 +58,18 @@ def connect(url: str, tries: int = 3) -> redis.asyncio.Redis:
 
 def connect_rq(url: str) -> redis.Redis:
     """A blocking client, for RQ and for the command line."""
-    client: redis.Redis = _client(url, redis.Redis, Sentinel, _TIMEOUTS, connection_class=_Managed)
+    client: redis.Redis = _client(url, redis.Redis, Sentinel, _TIMEOUTS)
     return client
 
 
-def _client(url: str, direct: Any, sentinel: Any, options: dict[str, Any], **managed: Any) -> Any:
+def _client(url: str, direct: Any, sentinel: Any, options: dict[str, Any]) -> Any:
     at = read_sentinel_url(url)
     if at is None:
         return direct.from_url(url, **options)
+    if sentinel is Sentinel:
+        options = options | {"connection_class": _ManagedTls if at.options.get("ssl") else _Managed}
     sentinels = sentinel(at.sentinels, sentinel_kwargs=at.sentinel_options | _SENTINEL_TIMEOUTS)
-    return sentinels.master_for(at.name, **at.options, **options, **managed)
+    return sentinels.master_for(at.name, **at.options, **options)
 
 
 class _Managed(SentinelManagedConnection):
@@ -83,3 +89,7 @@ class _Managed(SentinelManagedConnection):
         return super().read_response(
             disable_decoding, disconnect_on_error=disconnect_on_error, **options
         )
+
+
+class _ManagedTls(_Managed, SentinelManagedSSLConnection):
+    """The same, with TLS."""

@@ -6,10 +6,17 @@ from urllib.parse import parse_qs, unquote
 
 from redis.asyncio.connection import parse_url
 
+_SCHEMES = {"sentinel://": False, "sentinels://": True}  # whether to use TLS
+_ACCOUNTS = {"username", "password", "sentinel_username", "sentinel_password"}
+_TLS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}  # redis-py's names, as with rediss://
+
 
 @dataclass(frozen=True)
 class SentinelUrl:
-    """`sentinel://HOST:PORT,HOST:PORT/NAME/DB?password=...&sentinel_password=...`, parsed."""
+    """`sentinel://HOST:PORT,HOST:PORT/NAME/DB?password=...&sentinel_password=...`, parsed.
+
+    Options are those of redis-py. With `sentinels://`, they ask for TLS, to the Sentinels as well.
+    """
 
     sentinels: list[tuple[str, int]]
     name: str
@@ -36,23 +43,30 @@ def read_sentinel_url(url: str) -> SentinelUrl | None:
     Raises:
         ValueError: the URL is malformed.
     """
-    if not url.startswith("sentinel://"):
+    scheme, slashes, rest = url.partition("://")
+    tls = _SCHEMES.get(scheme + slashes)
+    if tls is None:
         return None
     # By hand: urllib refuses brackets after the first of several hosts.
-    location, _, query = url.removeprefix("sentinel://").partition("?")
+    location, _, query = rest.partition("?")
     hosts, _, path = location.partition("/")
     name, _, database = path.strip("/").partition("/")
     given = {key: values[-1] for key, values in parse_qs(query).items()}
-    known = {"username", "password", "sentinel_username", "sentinel_password"}
+    known = _ACCOUNTS | _TLS if tls else _ACCOUNTS
     if not name or not hosts or "@" in hosts or not given.keys() <= known:
         raise ValueError("not of the form sentinel://HOST:PORT,HOST:PORT/NAME/DB?password=...")
-    prefix = "sentinel_"
-    options = {key: given[key] for key in given if not key.startswith(prefix)}
+    of_sentinels = {key for key in given if key.startswith("sentinel_")}
+    secured: dict[str, Any] = {key: given[key] for key in given.keys() & _TLS}
+    if tls:
+        secured["ssl"] = True
     return SentinelUrl(
         sentinels=[_host_and_port(each) for each in hosts.split(",")],
         name=unquote(name),
-        options=options | {"db": int(database or 0)},
-        sentinel_options={k.removeprefix(prefix): given[k] for k in given if k not in options},
+        options={key: given[key] for key in given.keys() - of_sentinels}
+        | secured
+        | {"db": int(database or 0)},
+        sentinel_options={key.removeprefix("sentinel_"): given[key] for key in of_sentinels}
+        | secured,
     )
 
 

@@ -212,14 +212,24 @@ class Settings(BaseSettings):
         repr=False,
         description=(
             "the Redis or Valkey server, or the Sentinels that know it: "
-            "sentinel://HOST:PORT,HOST:PORT/NAME/DB?password=..."
+            "sentinel://HOST:PORT,HOST:PORT/NAME/DB?password=...; "
+            "with TLS, rediss:// or sentinels://"
         ),
     )
     durability: Literal["server", "disk", "replica"] = Field(
         default="server",
         description=(
             "where an event must be before it is answered 200: in the server's memory (written to "
-            "its disk as its appendfsync says), on its disk, or on a replica, too"
+            "its disk as its appendfsync says), on its disk, or on its replicas, too"
+        ),
+    )
+    replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description=(
+            "with durability replica, the number of replicas that must have an event: all that "
+            "the server has, or a failover to one of the others loses it; must be set"
         ),
     )
     partitions: int = Field(
@@ -334,6 +344,15 @@ class Settings(BaseSettings):
         """The cursors of the inbox, of the handlers and our own, and where a new one begins."""
         starts: dict[str, Start] = {name: each.start for name, each in self.handlers.items()}
         return starts | {CALL_LOG: "now"}
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> "Settings":
+        if self.durability == "replica" and self.replicas is None:
+            raise ValueError(
+                'replicas: durability "replica" needs it; set it to the number of replicas that '
+                "the server has"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_reserved_name(self) -> "Settings":

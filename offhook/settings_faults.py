@@ -117,8 +117,10 @@ def _without_groups(value: Any) -> Any:
 
 
 def _redis_url(value: str) -> str:
-    if not value.startswith(("redis://", "rediss://", "unix://", "sentinel://")):
-        raise ValueError("must begin with redis://, rediss://, unix:// or sentinel://")
+    if not value.startswith(("redis://", "rediss://", "unix://", "sentinel://", "sentinels://")):
+        raise ValueError(
+            "must begin with redis://, rediss://, unix://, sentinel:// or sentinels://"
+        )
     try:
         check_url(value)
     except ValueError:

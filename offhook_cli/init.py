@@ -86,6 +86,7 @@ _VALUES: dict[str, Any] = {
     "ca_file": "pbx-ca.pem",
     "lifetime": 300,
     "max_events": 1_000_000,
+    "replicas": 1,
     "region": "GB",
     "zone": "Europe/Bucharest",
     "daily_summary": "18:00",

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 
 from offhook.connection import connect_rq
 from offhook.errors import ConfigError
-from offhook.operations.server_risks import risks
+from offhook.operations.server_risks import risks, unseen
 from offhook.settings import Settings
 
 log = logging.getLogger("offhook")
@@ -19,6 +19,8 @@ def log_risks(settings: Settings) -> None:
     with suppress(RedisError), connect_rq(settings.redis_url) as redis:
         for risk in risks(redis, settings):
             log.warning(risk)
+        for sentence in unseen(redis):
+            log.info(sentence)
 
 
 def bound(host: str, port: int) -> socket.socket:

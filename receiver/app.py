@@ -37,7 +37,7 @@ class Receiver:
         self.settings = settings
         self.redis = connect(settings.redis_url)
         self.rq = connect_rq(settings.redis_url)
-        self.inbox = Inbox(self.redis, settings.partitions, settings.durability)
+        self.inbox = Inbox(self.redis, settings.partitions, settings.durability, settings.replicas)
         self.store = EventStore(settings, self.inbox, self.rq)
         self.commit = GroupCommit(self.store.put, settings.partitions)
         self.callbacks = Callbacks(settings, self.commit, self.inbox)

@@ -33,12 +33,20 @@ class Inbox:
         redis: a client that returns bytes.
         partitions: number of streams that the events are spread over.
         durability: where an appended event must be, as in the settings.
+        replicas: how many replicas must have it, with `durability` "replica".
     """
 
-    def __init__(self, redis: Redis, partitions: int, durability: Durability = "server") -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        partitions: int,
+        durability: Durability = "server",
+        replicas: int | None = None,
+    ) -> None:
         self.redis = redis
         self.partitions = partitions
         self._durability = durability
+        self._replicas = replicas or 1
         self._check_memory_at = 0.0
         self._append: AsyncScript = redis.register_script(script("append"))
         self._behind: AsyncScript = redis.register_script(script("behind"))
@@ -99,7 +107,7 @@ class Inbox:
             if self._durability == "disk":
                 pipeline.execute_command("WAITAOF", 1, 0, milliseconds)
             else:
-                pipeline.execute_command("WAIT", 1, milliseconds)
+                pipeline.execute_command("WAIT", self._replicas, milliseconds)
             appended, confirmed = await pipeline.execute(raise_on_error=False)
         if isinstance(appended, NoScriptError):
             await self.redis.script_load(script("append"))
@@ -110,8 +118,10 @@ class Inbox:
         if self._durability == "disk":
             if not confirmed[0]:
                 raise InboxUnavailable(f"its disk has not had them within {milliseconds} ms")
-        elif not confirmed:
-            raise InboxUnavailable(f"no replica has had them within {milliseconds} ms")
+        elif confirmed < self._replicas:
+            raise InboxUnavailable(
+                f"{confirmed} of {self._replicas} replicas have had them within {milliseconds} ms"
+            )
         repeats, wake = appended
         return repeats, wake
 

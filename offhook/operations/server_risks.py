@@ -3,18 +3,27 @@
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from offhook.redis_url import without_password
 from offhook.settings import Settings
 
+OLDEST = (7, 2)  # the first version of Redis, and of Valkey, with WAITAOF
+
 
 def risks(redis: Redis, settings: Settings) -> list[str]:
     """A sentence for each setting that can lose events, with the right value."""
-    # INFO, because managed servers often forbid CONFIG.
+    # INFO where it says enough, because managed servers often forbid CONFIG.
+    about: Any = redis.info("server")
     memory: Any = redis.info("memory")
     persistence: Any = redis.info("persistence")
     server = f"the server {without_password(settings.redis_url)}"
     found = []
+    version = about.get("redis_version", "")
+    if is_too_old(version):
+        found.append(
+            f"{server} is version {version}: install {'.'.join(map(str, OLDEST))} or newer"
+        )
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         found.append(
@@ -25,11 +34,50 @@ def risks(redis: Redis, settings: Settings) -> list[str]:
         found.append(
             f"{server} loses events when it restarts (appendonly no): set appendonly to yes"
         )
-    if settings.durability == "replica":
+    synced = _appendfsync(redis)
+    if synced == "no":
+        found.append(
+            f"{server} loses events when its machine fails (appendfsync no): "
+            "set appendfsync to always, or to everysec if the last second may be lost"
+        )
+    if settings.durability == "replica" and settings.replicas:
         replication: Any = redis.info("replication")
-        if not replication.get("connected_slaves", 0):
+        connected = replication.get("connected_slaves", 0)
+        if connected < settings.replicas:
             found.append(
-                f'{server} has no replica, and durability is "replica": '
-                "every event goes to the journal until it has one"
+                f"{server} has {connected} of the {settings.replicas} replicas that must have an "
+                "event (replicas): every event goes to the journal until it has them all"
+            )
+        elif connected > settings.replicas:
+            found.append(
+                f"{server} has {connected} replicas, and only {settings.replicas} of them must "
+                "have an event: a failover to another one loses events; "
+                f"set replicas to {connected}"
             )
     return found
+
+
+def unseen(redis: Redis) -> list[str]:
+    """A sentence for each setting that matters and that the server does not show."""
+    if _appendfsync(redis) is None:
+        return [
+            "the server does not let Offhook read its appendfsync: "
+            "make sure that it is always, or everysec"
+        ]
+    return []
+
+
+def is_too_old(version: str) -> bool:
+    """Return whether a version such as 7.0.15 is older than we need; Valkey says 7.2.4."""
+    numbers = version.split(".")[:2]
+    return all(map(str.isdigit, numbers)) and tuple(map(int, numbers)) < OLDEST
+
+
+def _appendfsync(redis: Redis) -> str | None:
+    """When the server syncs its append-only file; None if it does not say. INFO never does."""
+    try:
+        found: Any = redis.config_get("appendfsync")
+    except ResponseError:  # forbidden by an ACL, or no such command
+        return None
+    synced: str | None = found.get("appendfsync")
+    return synced

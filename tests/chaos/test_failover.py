@@ -116,7 +116,7 @@ def test_failover_loses_no_event_confirmed_by_a_replica(
     folder = tmp_path / "installation"
     folder.mkdir()
     with Installation.running(
-        folder, HANDLERS, redis_url=sentinels.url, durability="replica"
+        folder, HANDLERS, redis_url=sentinels.url, durability="replica", replicas=1
     ) as offhook:
         callers = Callers(offhook.port, calls=4, pause=0.1)
         callers.start()

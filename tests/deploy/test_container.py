@@ -40,7 +40,8 @@ def test_variables_set_by_deploy_files_are_settings() -> None:
     files = [DEPLOY / "Dockerfile", DEPLOY / "compose.yaml", *(DEPLOY / "systemd").iterdir()]
     for path in files:
         for name in re.findall(r"OFFHOOK_([A-Z_]+)[=:]", path.read_text()):
-            assert name == "CONFIG" or name.lower() in Settings.model_fields, path.name
+            setting = name.removesuffix("_FILE").lower()
+            assert setting == "config" or setting in Settings.model_fields, path.name
 
 
 def test_values_of_env_example_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:

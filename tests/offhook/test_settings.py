@@ -105,6 +105,7 @@ def test_all_faults_are_reported_with_their_names(write: Write) -> None:
         ("public_url = 'offhook.example.com'", "must be a URL such as https://offhook.example.com"),
         ("redis_url = 'localhost:6379'", "must begin with redis://"),
         ("durability = 'safe'", "must be 'server', 'disk' or 'replica'"),
+        ("durability = 'replica'", 'durability "replica" needs it; set it to the number of'),
         ("partitions = 'two'", "must be a whole number"),
         ("partitions = 0", "must be 1 or more"),
         ("read_timeout = 4000", "must be 3600 or less"),

