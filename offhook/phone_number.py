@@ -102,6 +102,21 @@ class Number:
         found = _parsed(stored, home)
         return found is not None and _full(found) == self.e164
 
+    def is_in(self, text: str) -> bool:
+        """Return whether the number occurs in a text, in any of its forms. The country is known."""
+        return self._occurrence.search(text) is not None
+
+    @cached_property
+    def _occurrence(self) -> re.Pattern[str]:
+        number = self._number
+        assert number is not None  # noqa: S101
+        code = str(number.country_code)
+        forms = {_digits(form) for form in self.forms}
+        forms |= {f"011{self.digits}", f"{code}0{self.national}"}  # from the US; as in +44 (0)20
+        written = "|".join("[ ()./-]{0,3}".join(form) for form in sorted(forms))
+        # Not within a longer number, an id, or a number with a fraction.
+        return re.compile(rf"(?<![0-9A-Za-z])(?<![0-9]\.)(?:{written})(?![0-9A-Za-z]|\.[0-9])")
+
     @cached_property
     def _number(self) -> PhoneNumber | None:
         return parse(self.e164) if self.e164 else None

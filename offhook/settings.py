@@ -304,6 +304,12 @@ class Settings(BaseSettings):
     quarantine_size: int = Field(
         default=1000, ge=0, description="number of refused callbacks to keep for inspection"
     )
+    quarantine_days: float = Field(
+        default=30.0, gt=0, le=36_500, description="days to keep refused callbacks"
+    )
+    dead_letter_days: float = Field(
+        default=90.0, gt=0, le=36_500, description="days to keep dead letters, then delete them"
+    )
     handlers: dict[PluginName, HandlerSettings] = Field(
         default_factory=dict, description="the handlers, one table each"
     )

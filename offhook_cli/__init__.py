@@ -31,6 +31,7 @@ COMMANDS = {
     "dead": "List, retry and discard dead letters.",
     "replay": "Redeliver past events to a handler.",
     "forget": "Delete the position of a handler no longer configured.",
+    "erase": "Delete the calls of a phone number, everywhere.",
     "quarantine": "List, show, deliver and delete refused callbacks.",
 }
 

@@ -59,6 +59,7 @@ JOBS: tuple[tuple[str, float, Callable[[Settings], bool]], ...] = (
         60.0,
         lambda settings: settings.daily_summary is not None,
     ),
+    ("workers.retention.delete_expired", 3600.0, lambda settings: True),
 )
 
 

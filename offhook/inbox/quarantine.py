@@ -1,6 +1,7 @@
 """The quarantine: refused callbacks, kept to be looked at, and delivered later."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from redis.asyncio import Redis
@@ -27,6 +28,12 @@ async def remove(redis: Redis, ids: Sequence[str]) -> None:
     """Delete refused callbacks."""
     if ids:
         await redis.xdel(QUARANTINE, *ids)
+
+
+async def trim(redis: Redis, before: datetime) -> int:
+    """Delete the callbacks that were refused before then. Returns how many."""
+    position = int(before.timestamp() * 1000)
+    return int(await redis.xtrim(QUARANTINE, minid=position, approximate=False))
 
 
 async def length(redis: Redis) -> int:

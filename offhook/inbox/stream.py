@@ -247,17 +247,29 @@ class Inbox:
             How many events were forgotten.
         """
         stream = keys.inbox(partition)
-        oldest = (int(before.timestamp() * 1000) if before else 1 << 62, 0)
-        groups = await self._groups(stream)
-        for group in (groups[name.encode()] for name in handlers if name.encode() in groups):
-            position = group["last-delivered-id"]
-            if group["pending"]:
-                pending = await self.redis.xpending(stream, group["name"])
-                # None: all were acknowledged since.
-                position = min(position, pending["min"] or position, key=order_of)
-            oldest = min(oldest, order_of(position))
+        oldest = await self.undelivered_from(partition, handlers)
+        if before:
+            oldest = min(oldest, (int(before.timestamp() * 1000), 0))
         minid = f"{oldest[0]}-{oldest[1]}"
         return int(await self.redis.xtrim(stream, minid=minid, approximate=True))
+
+    async def undelivered_from(self, partition: int, handlers: Iterable[str]) -> tuple[int, int]:
+        """The position before which each of the handlers has got every event.
+
+        Args:
+            handlers: the configured ones; cursors of others hold nothing back.
+        """
+        stream = keys.inbox(partition)
+        oldest = (1 << 62, 0)
+        groups = await self._groups(stream)
+        for group in (groups[name.encode()] for name in handlers if name.encode() in groups):
+            milliseconds, number = order_of(group["last-delivered-id"])
+            oldest = min(oldest, (milliseconds, number + 1))
+            if group["pending"]:
+                pending = await self.redis.xpending(stream, group["name"])
+                if pending["min"]:  # else all were acknowledged since
+                    oldest = min(oldest, order_of(pending["min"]))
+        return oldest
 
     async def cut(self, partition: int, most: int, handlers: Iterable[str]) -> Counter[str]:
         """Forget the oldest events beyond `most`, even those that a cursor has not delivered.

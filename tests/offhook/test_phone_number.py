@@ -82,3 +82,26 @@ def test_hidden_and_short_numbers_are_nobodys() -> None:
     for text in ("", "anonymous", "112", "2345"):
         assert Number.read(text, "RO").is_nobodys
     assert not JANE.is_nobodys
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("+40211234567", "0040211234567", "40211234567", "0211234567", "021 123 4567"),
+        *("+40 (0)21 123-45-67", "01140211234567", "sip:+40211234567@pbx", "211234567"),
+    ],
+)
+def test_a_number_is_found_in_a_text_in_any_form(form: str) -> None:
+    for text in (form, f'{{"number":"{form}"}}', f"a,{form},b", f"Jane ({form}): missed"):
+        assert JANE.is_in(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("+40211234568", "+33211234567", "+402112345678", "9940211234567", "21123456", ""),
+        *("211234567.101", "1.211234567", "a211234567", "211234567f", "2112345670"),
+    ],
+)
+def test_a_longer_number_or_an_id_is_not_the_number(text: str) -> None:
+    assert not JANE.is_in(text)

@@ -9,7 +9,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import FileIO, StringIO
@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from pydantic import AfterValidator, Field
 
-from offhook import CallEvent, Context, EventType, Handler, TemporaryError
+from offhook import CallEvent, Context, EventType, Handler, Number, TemporaryError
 
 LOOK_BACK = 1_000_000  # bytes at the end of a file that are searched for a repeated event
 
@@ -81,6 +81,18 @@ class File(Handler):
             ) from error
         if full:
             self._tidy(context)
+
+    def erase(self, number: Number) -> int:
+        """Delete the lines that have the number, in finished files too. Returns how many.
+
+        Raises:
+            OSError: a file cannot be read or written.
+        """
+        with self._locked(), FileIO(self._beside("tidy"), "ab", opener=_private) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            torn = self.path.with_name(f"{self.path.name}.torn")
+            files = [path for path in (*self._kept(), self.path, torn) if path.exists()]
+            return sum(_erase(path, number) for path in files)
 
     def _append(self, id: str, line: bytes, context: Context) -> bool:  # noqa: A002
         """Append a line, unless the file has it. Return whether that started a new file.
@@ -258,6 +270,31 @@ def _compress(path: Path) -> None:
     finally:
         part.unlink(missing_ok=True)
     path.unlink()
+
+
+def _erase(path: Path, number: Number) -> int:
+    """Delete the lines of a file that have the number."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    part = path.with_name(f".{path.name}.part")
+    erased = 0
+    try:
+        with opened(path, "rb") as source, open(part, "wb", opener=_private) as target:
+            packed = path.suffix == ".gz"
+            with gzip.open(target, "wb") if packed else nullcontext(target) as lines:
+                for line in source:
+                    if number.is_in(line.decode("utf-8", "replace")):
+                        erased += 1
+                    else:
+                        lines.write(line)
+            target.flush()
+            os.fsync(target.fileno())
+        if erased:
+            shutil.copystat(path, part)  # the time of its last line, too
+            part.rename(path)
+            _sync(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+    return erased
 
 
 def _moment(timestamp: float) -> datetime:

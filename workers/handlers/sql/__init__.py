@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, SecretStr
 
-from offhook import CALLBACKS, CALLS, CallEvent, Context, EventType, Handler
+from offhook import CALLBACKS, CALLS, CallEvent, Context, EventType, Handler, Number
 from workers.handlers.sql.call_log import CallLog
 from workers.handlers.sql.database_url import DatabaseUrl, readable
 
@@ -38,6 +38,16 @@ class Sql(Handler):
         with _starting:
             log = self._log
         log.add(event)
+
+    def erase(self, number: Number) -> int:
+        """Delete the calls of a number with their legs and events. Returns how many rows.
+
+        Raises:
+            TemporaryError: the database did not delete all of them.
+        """
+        with _starting:
+            log = self._log
+        return log.erase(number)
 
     @cached_property
     def _log(self) -> CallLog:

@@ -6,12 +6,23 @@ from contextlib import suppress
 from threading import Lock
 from typing import Any
 
-from sqlalchemy import URL, Engine, Insert, Table, create_engine, delete, insert, select, update
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Insert,
+    Table,
+    create_engine,
+    delete,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.event import listen
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from offhook import Call, CallEvent, PermanentError, TemporaryError
+from offhook import Call, CallEvent, Number, PermanentError, TemporaryError
 from workers.handlers.sql.migrations import NotOurs, prepare
 from workers.handlers.sql.tables import call_row, event_row, leg_rows, tables
 
@@ -60,6 +71,43 @@ class CallLog:
         except SQLAlchemyError as error:
             self._prepared = False  # a table may have been dropped
             raise self._not_written(error) from error
+
+    def erase(self, number: Number) -> int:
+        """Delete the calls of a number with their legs and events. Returns how many rows.
+
+        Raises:
+            TemporaryError: the database did not delete all of them.
+        """
+        try:
+            self._prepare()
+            with self.engine.begin() as connection:
+                if self.engine.dialect.name == "sqlite":  # or the file keeps what was in the rows
+                    connection.exec_driver_sql("PRAGMA secure_delete = ON")
+                erased = self._erase(connection, number)
+            if self.engine.dialect.name == "sqlite":
+                with self.engine.connect() as connection:
+                    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        except (NotOurs, SQLAlchemyError) as error:
+            raise TemporaryError(f"{self._where} erased nothing: {first_line(error)}") from error
+        return erased
+
+    def _erase(self, connection: Connection, number: Number) -> int:
+        tables = (self.tables.legs, self.tables.events, self.tables.calls)
+        found: set[tuple[str, str]] = set()
+        for table in tables[1:]:
+            for column in table.columns:
+                if not column.name.endswith(("_number", "_e164", "_did")):
+                    continue
+                written = connection.execute(select(column).distinct()).scalars()
+                for value in [each for each in written if each and number.is_in(each)]:
+                    rows = select(table.c.pbx, table.c.call_id).where(column == value)
+                    found |= {(pbx, call) for pbx, call in connection.execute(rows)}
+        erased = 0
+        for pbx, call in found:
+            for table in tables:
+                this = (table.c.pbx == pbx, table.c.call_id == call)
+                erased += connection.execute(delete(table).where(*this)).rowcount
+        return erased
 
     def _prepare(self) -> None:
         if self._prepared:

@@ -1,0 +1,195 @@
+"""Erasure: delete from Redis what belongs to the calls of a phone number.
+
+Entries of the inbox are deleted, not replaced, and only those that every handler has got: no event
+is lost to a handler, and no position changes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_plus
+
+import msgspec
+from redis import Redis
+
+from offhook.inbox import Inbox, ParkedLanes, keys, quarantine
+from offhook.inbox.positions import order_of
+from offhook.operations import dead_letters
+from offhook.settings import Settings
+
+_PAGE = 1000
+
+
+@dataclass
+class Erased:
+    """How much was erased, and what must wait.
+
+    Attributes:
+        events: entries of the inbox.
+        remembered: names from lookups, and values that handlers remember.
+        waiting: names of the calls that are kept for now: they go on, a handler has not had all
+            their events, or an event waits for its redelivery.
+    """
+
+    events: int = 0
+    calls: int = 0
+    dead_letters: int = 0
+    quarantine: int = 0
+    remembered: int = 0
+    waiting: tuple[str, ...] = ()
+
+
+class _Name(msgspec.Struct):
+    """The part of a stored event that every version has."""
+
+    pbx: str
+    call_id: str
+
+
+_name = msgspec.json.Decoder(_Name).decode
+
+
+async def erase(
+    inbox: Inbox,
+    rq: Redis,
+    settings: Settings,
+    is_in: Callable[[str], bool],
+    advance: Callable[[float], None] = lambda _: None,
+) -> Erased:
+    """Erase all calls of a number, except those that are still being delivered.
+
+    Args:
+        is_in: whether the number occurs in a text.
+        advance: called with the share of the inbox that was searched, from 0 to 1.
+    """
+    return await _Erasure(inbox, rq, settings, is_in, advance).run()
+
+
+class _Erasure:
+    def __init__(
+        self,
+        inbox: Inbox,
+        rq: Redis,
+        settings: Settings,
+        is_in: Callable[[str], bool],
+        advance: Callable[[float], None],
+    ) -> None:
+        self._inbox = inbox
+        self._redis = inbox.redis
+        self._rq = rq
+        self._settings = settings
+        self._is_in = is_in
+        self._advance = advance
+        self._searched = 0
+        self._total = 1
+
+    async def run(self) -> Erased:
+        erased = Erased()
+        partitions = [*range(self._inbox.partitions), *await self._inbox.beyond()]
+        self._total = 2 * sum([await self._inbox.length(each) for each in partitions]) or 1
+        letters = await asyncio.to_thread(self._dead_letters)
+        calls = {letter.event.call for letter in letters}
+        for partition in partitions:
+            calls |= await self._stored_calls(partition)
+            async for _, call, mentions in self._entries(partition):
+                if mentions:
+                    calls.add(call)
+        waiting: set[str] = set()
+        for partition in partitions:
+            waiting |= calls & await self._unfinished(partition)
+        for partition in partitions:
+            erased.events += await self._erase_events(partition, calls, waiting)
+        for partition in partitions:
+            erased.calls += await self._erase_calls(partition, calls - waiting)
+        for letter in letters:
+            erased.dead_letters += await asyncio.to_thread(dead_letters.discard, self._rq, letter)
+        erased.quarantine = await self._erase_quarantine()
+        erased.remembered = await self._erase_remembered()
+        erased.waiting = tuple(sorted(waiting))
+        return erased
+
+    def _dead_letters(self) -> Sequence[dead_letters.DeadLetter]:
+        found = dead_letters.find(self._rq)
+        return [each for each in found if self._mentions(msgspec.json.encode(each.event))]
+
+    async def _stored_calls(self, partition: int) -> set[str]:
+        """The calls of the number that are in the store."""
+        names: Any = await self._redis.zrange(keys.calls(partition), 0, -1)
+        found: set[str] = set()
+        for at in range(0, len(names), _PAGE):
+            page = [name.decode() for name in names[at : at + _PAGE]]
+            states: Any = await self._redis.mget([keys.call(partition, name) for name in page])
+            kept = zip(page, states, strict=True)
+            found |= {name for name, state in kept if state and self._mentions(state)}
+        return found
+
+    async def _unfinished(self, partition: int) -> set[str]:
+        """The calls that go on, or with an event that waits for its redelivery or its handler."""
+        names: set[str] = set()
+        for key in (keys.live(partition), keys.settling(partition)):
+            members: Any = await self._redis.zrange(key, 0, -1)
+            names |= {name.decode() for name in members}
+        for handler in await self._inbox.cursors() | set(self._settings.cursors):
+            names |= set(await ParkedLanes(self._inbox, handler).parked(partition))
+        return names
+
+    async def _erase_events(self, partition: int, calls: set[str], waiting: set[str]) -> int:
+        """Delete the events of the calls, and add to `waiting` those that a handler has not had."""
+        undelivered = await self._inbox.undelivered_from(partition, self._settings.cursors)
+        positions: dict[str, list[bytes]] = {}
+        async for position, call, mentions in self._entries(partition):
+            if call in calls or mentions:
+                positions.setdefault(call, []).append(position)
+                if order_of(position) >= undelivered:
+                    waiting.add(call)
+        doomed = [each for call in positions.keys() - waiting for each in positions[call]]
+        for at in range(0, len(doomed), _PAGE):
+            await self._redis.xdel(keys.inbox(partition), *doomed[at : at + _PAGE])
+        return len(doomed)
+
+    async def _erase_calls(self, partition: int, calls: set[str]) -> int:
+        if not calls:
+            return 0
+        erased = int(await self._redis.delete(*(keys.call(partition, call) for call in calls)))
+        await self._redis.zrem(keys.calls(partition), *calls)
+        return erased
+
+    async def _erase_quarantine(self) -> int:
+        found = [
+            key
+            for key, refused in await quarantine.kept(self._redis)
+            if any(self._mentions(value) for value in refused.values())
+        ]
+        if found:
+            await quarantine.remove(self._redis, found)
+        return len(found)
+
+    async def _erase_remembered(self) -> int:
+        """Delete names by number that lookups gave, and what handlers remember of the number."""
+        erased = 0
+        for pattern in (keys.memory("*", "*"), keys.lookup_name("*", "*")):
+            async for key in self._redis.scan_iter(pattern, count=_PAGE):
+                value = await self._redis.get(key)
+                if self._mentions(key.replace(b":", b" ")) or (value and self._mentions(value)):
+                    erased += await self._redis.delete(key)
+        return erased
+
+    async def _entries(self, partition: int) -> AsyncIterator[tuple[bytes, str, bool]]:
+        """Position and call of each event of a partition, and whether it mentions the number."""
+        start = "-"
+        while True:
+            page: Any = await self._redis.xrange(keys.inbox(partition), min=start, count=_PAGE)
+            for position, fields in page:
+                stored = fields[b"e"]
+                name = _name(stored)
+                yield position, f"{name.pbx}/{name.call_id}", self._mentions(stored)
+            self._searched += len(page)
+            self._advance(min(1.0, self._searched / self._total))
+            if len(page) < _PAGE:
+                return
+            start = f"({page[-1][0].decode()}"
+
+    def _mentions(self, stored: bytes | str) -> bool:
+        text = stored if isinstance(stored, str) else stored.decode("utf-8", "replace")
+        return self._is_in(text) or ("%" in text and self._is_in(unquote_plus(text)))

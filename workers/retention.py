@@ -1,0 +1,60 @@
+"""The RQ job that deletes dead letters and refused callbacks that were kept for long enough."""
+
+import asyncio
+import logging
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from offhook.connection import opened
+from offhook.inbox import quarantine
+from offhook.operations import dead_letters
+from offhook.settings import Settings, load_settings
+from workers import process
+
+log = logging.getLogger("offhook.retention")
+
+
+def delete_expired() -> None:
+    """The RQ job."""
+    process.die_with_parent()
+    asyncio.run(_delete_expired(load_settings()))
+
+
+async def _delete_expired(settings: Settings) -> None:
+    now = datetime.now(UTC)
+    try:
+        async with opened(settings) as (inbox, rq):
+            refused = await quarantine.trim(
+                inbox.redis, now - timedelta(days=settings.quarantine_days)
+            )
+            dead = await asyncio.to_thread(
+                _discard, rq, now - timedelta(days=settings.dead_letter_days)
+            )
+    except RedisError as error:
+        log.error("cannot delete what has expired, will retry: %s", error)
+        return
+    if refused:
+        log.info(
+            "deleted %s refused callbacks older than quarantine_days (%g)",
+            refused,
+            settings.quarantine_days,
+        )
+    for handler, count in dead.items():
+        log.warning(
+            "deleted %s dead letters of %s older than dead_letter_days (%g)",
+            count,
+            handler,
+            settings.dead_letter_days,
+        )
+
+
+def _discard(rq: Redis, before: datetime) -> Counter[str]:
+    """Delete the dead letters that died before then. Returns how many of each handler."""
+    deleted: Counter[str] = Counter()
+    for letter in dead_letters.find(rq):
+        if letter.died < before and dead_letters.discard(rq, letter):
+            deleted[letter.handler] += 1
+    return deleted
