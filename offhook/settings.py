@@ -343,6 +343,8 @@ class Settings(BaseSettings):
             path = os.environ.get(f"OFFHOOK_{name.upper()}_FILE")
             if path:
                 values[f"{name}_file"] = path
+                if f"OFFHOOK_{name.upper()}" not in os.environ:
+                    values.pop(name, None)  # from the file offhook.toml, which it overrides
         return _read_files(values, cls.model_fields)
 
     @property

@@ -156,6 +156,17 @@ def test_a_secret_may_be_in_a_file(write: Write, monkeypatch: pytest.MonkeyPatch
     assert "secret_file: cannot read" in problem
 
 
+def test_a_file_that_the_environment_names_takes_precedence_over_the_configuration(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(f"secret = {SECRET!r}\nredis_url = 'redis://one:1/0'")
+    (path.parent / "url").write_text("redis://two:2/0\n")
+    monkeypatch.setenv("OFFHOOK_REDIS_URL_FILE", "url")
+    assert load_settings().redis_url == "redis://two:2/0"
+    monkeypatch.setenv("OFFHOOK_REDIS_URL", "redis://three:3/0")
+    assert load_settings().redis_url == "redis://three:3/0"
+
+
 def test_a_file_that_is_not_toml_is_refused(write: Write) -> None:
     path = write("secret = ")
     [problem] = problems()
