@@ -104,18 +104,20 @@ class Number:
 
     def is_in(self, text: str) -> bool:
         """Return whether the number occurs in a text, in any of its forms. The country is known."""
-        return self._occurrence.search(text) is not None
+        ending, whole = self._occurrence
+        return ending.search(text) is not None and whole.search(text) is not None
 
     @cached_property
-    def _occurrence(self) -> re.Pattern[str]:
+    def _occurrence(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
+        """The last digits, which most texts lack and are found fast, and the number in any form."""
         number = self._number
         assert number is not None  # noqa: S101
-        code = str(number.country_code)
         forms = {_digits(form) for form in self.forms}
-        forms |= {f"011{self.digits}", f"{code}0{self.national}"}  # from the US; as in +44 (0)20
-        written = "|".join("[ ()./-]{0,3}".join(form) for form in sorted(forms))
+        forms |= {f"011{self.digits}", f"{number.country_code}0{self.national}"}  # +44 (0)20
+        written = "|".join(map(_spaced, sorted(forms)))
         # Not within a longer number, an id, or a number with a fraction.
-        return re.compile(rf"(?<![0-9A-Za-z])(?<![0-9]\.)(?:{written})(?![0-9A-Za-z]|\.[0-9])")
+        whole = rf"(?<![0-9A-Za-z])(?<![0-9]\.)(?:{written})(?![0-9A-Za-z]|\.[0-9])"
+        return re.compile(_spaced(self.digits[-4:])), re.compile(whole)
 
     @cached_property
     def _number(self) -> PhoneNumber | None:
@@ -159,3 +161,8 @@ def _full(number: PhoneNumber) -> str:
 
 def _digits(text: str) -> str:
     return re.sub(r"[^0-9]", "", text)
+
+
+def _spaced(digits: str) -> str:
+    """A pattern of these digits with the characters that people put between them."""
+    return "[ ()./-]{0,3}".join(digits)

@@ -1,5 +1,6 @@
 """The users that deploy/redis-users.sh makes for the Redis server, and TLS in front of it."""
 
+import hashlib
 import shutil
 import subprocess
 import time
@@ -130,6 +131,30 @@ def test_offhooks_user_cannot_reach_other_data_or_the_server(users: Users) -> No
             client.eval("return redis.call('get', 'other')", 0)
         settings = Settings(secret=SECRET, redis_url=users.url.read_text().strip())  # type: ignore[arg-type]
         assert risks(client, settings) == unseen(client) == []
+
+
+def test_a_password_is_replaced_while_both_are_valid(users: Users) -> None:
+    old = users.passwords["offhook"]
+
+    def works(password: str) -> bool:
+        with redis.Redis(port=users.port, username="offhook", password=password) as client:
+            with suppress(redis.AuthenticationError):
+                return bool(client.ping())
+            return False
+
+    def load(acl: str) -> None:
+        users.acl.write_text(acl)
+        with users.client("admin") as admin:
+            admin.acl_load()
+
+    before = users.acl.read_text()
+    hashes = [f"#{hashlib.sha256(each.encode()).hexdigest()}" for each in (old, "new")]
+    load(before.replace(hashes[0], " ".join(hashes)))
+    assert works(old)
+    assert works("new")
+    load(before.replace(*hashes))
+    assert not works(old)
+    assert works("new")
 
 
 def commands(offhook: Installation) -> None:
