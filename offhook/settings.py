@@ -228,8 +228,8 @@ class Settings(BaseSettings):
         ge=1,
         le=100,
         description=(
-            "with durability replica, the number of replicas that must have an event: all that "
-            "the server has, or a failover to one of the others loses it; must be set"
+            "with durability replica, how many replicas must have an event: all of them, or a "
+            "failover to one of the others loses it"
         ),
     )
     partitions: int = Field(
@@ -354,18 +354,14 @@ class Settings(BaseSettings):
         return starts | {CALL_LOG: "now"}
 
     @model_validator(mode="after")
-    def _check_replicas(self) -> "Settings":
+    def _check(self) -> "Settings":
+        if CALL_LOG in self.handlers:
+            raise ValueError(f"handlers.{CALL_LOG}: this name is reserved; choose another one")
         if self.durability == "replica" and self.replicas is None:
             raise ValueError(
                 'replicas: durability "replica" needs it; set it to the number of replicas that '
                 "the server has"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_reserved_name(self) -> "Settings":
-        if CALL_LOG in self.handlers:
-            raise ValueError(f"handlers.{CALL_LOG}: this name is reserved; choose another one")
         return self
 
 

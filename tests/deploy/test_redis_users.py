@@ -152,7 +152,7 @@ def test_a_password_is_replaced_while_both_are_valid(users: Users) -> None:
     load(before.replace(hashes[0], " ".join(hashes)))
     assert works(old)
     assert works("new")
-    load(before.replace(*hashes))
+    load(before.replace(hashes[0], hashes[1]))
     assert not works(old)
     assert works("new")
 
