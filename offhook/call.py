@@ -36,12 +36,15 @@ class Outcome(StrEnum):
 
 
 class Gap(StrEnum):
-    """What is unknown about a call because a callback is missing."""
+    """What is unknown about a call, usually because a callback is missing."""
 
     DIAL = "dial"  # a leg without its dial-in or dial-out: when it began to ring
     ANSWER = "answer"  # an answered leg without its answer: when the conversation began
     HANGUP = "hangup"  # a leg without its hangup: when and how it ended
     STATUS = "status"  # a hangup that does not say how the leg ended
+    KIND = "kind"  # an extension of unknown kind answered: a person, or an IVR
+    DIRECTION = "direction"  # a short number that may be an extension: whether it is internal
+    EVENTS = "events"  # more events than a call may have
     LATE = "late"  # an event came after the call counted as ended
 
 
@@ -59,7 +62,8 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     """One extension's part in a call.
 
     Attributes:
-        kind: None if unknown; then the extension counts as a phone.
+        kind: None if unknown; then the extension counts as a phone, unless the call shows that it
+            is not.
         direction: `in` if the extension was called, `out` if it called.
         rang, answered, ended: None if it did not happen or no callback reported it.
         status: how it ended: the PBX's CallStatus, verbatim.
@@ -94,6 +98,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
             the call was answered and the times are unknown.
         outcome: None while the call goes on.
         gaps: what is unknown; empty if all callbacks came.
+        left_out: number of its events that are not in it, because it had too many.
         closed_by: what ended it: the last `hangup`, `silence` (no end came) or the PBX's call
             `records`.
         recovered: its callbacks never came; all is from the PBX's call records.
@@ -117,6 +122,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     closed_by: Literal["hangup", "silence", "records"] | None = None
     recovered: bool = False
     recording: str | None = None
+    left_out: int = 0
     legs: tuple[Leg, ...] = ()
 
     @property

@@ -77,9 +77,9 @@ class CallEvent(
         parameters: every parameter as sent, unknown ones too.
         undecoded: those that were not UTF-8, as sent: bytes, percent-encoded. In `parameters` they
             are decoded as the setting `encoding` of the PBX says.
-        leg, occurred, recording, bridged: only from some PBXs, otherwise None: the leg's id, the
-            time on the PBX, the recording's id, and whether a queue or an IVR connected the call
-            to a person.
+        leg, occurred, recording, bridged, talked: only from some PBXs, otherwise None: the leg's
+            id, the time on the PBX, the recording's id, whether a queue or an IVR connected the
+            call to a person, and the microseconds of talk (in a hangup).
         summary: the call, in an event about a whole call.
     """
 
@@ -98,6 +98,7 @@ class CallEvent(
     occurred: datetime | None = None
     recording: str | None = None
     bridged: bool | None = None
+    talked: int | None = None
     summary: Call | None = None
     undecoded: dict[str, str] | None = None
 

@@ -109,6 +109,10 @@ class ExtensionsCopy:
         """The settings of one extension; `UNKNOWN` if it was not set up."""
         return self._copy.get((pbx, extension), UNKNOWN)
 
+    def __contains__(self, name: object) -> bool:
+        """Return whether an extension, named by PBX and number, was set up."""
+        return name in self._copy
+
 
 def _field(pbx: str, extension: str) -> str:
     return f"{pbx}/{extension}"

@@ -265,6 +265,15 @@ class Settings(BaseSettings):
     settle: float = Field(
         default=3.0, ge=0, le=60, description="seconds from the last hangup to the end of a call"
     )
+    settle_unanswered: float = Field(
+        default=60.0,
+        ge=0,
+        le=3600,
+        description=(
+            "seconds from the last hangup to the end of a call that nobody answered, unless its "
+            "caller is known to have gone: a phone may still ring whose dial was lost"
+        ),
+    )
     call_timeout: float = Field(
         default=14400.0, ge=60, le=31_536_000, description="seconds of silence that close a call"
     )

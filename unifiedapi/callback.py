@@ -29,6 +29,7 @@ TELPHIN_PARAMETERS = (
     "SubCallID",  # one leg of the call
     "EventTime",  # microseconds since 1970
     "RecID",  # the recording, in a hangup
+    "Duration",  # microseconds of talk, in a hangup
     "Bridged",  # yes, no: in a hangup of a queue or an IVR, whether it was answered after entering
     "RemoteNumber",  # after a transfer, the number outside
 )

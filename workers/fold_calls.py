@@ -13,13 +13,25 @@ from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 
 import uvloop
+from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offhook import queues
-from offhook.calls import Closing, fold, over, tell
+from offhook.call import Kind
+from offhook.calls import (
+    CallState,
+    Closing,
+    fold,
+    goes_on,
+    name_of_latest,
+    settles_after,
+    tell,
+    used_again,
+    with_extensions,
+)
 from offhook.connection import opened
 from offhook.errors import CursorMoved
 from offhook.extensions import Extensions, ExtensionsCopy
@@ -147,10 +159,11 @@ class CallKeeper:
         """Read the open settle windows, and take in the pending entries."""
         await self._extensions.refresh()
         now, wall = time.monotonic(), time.time()
+        longest = max(self._settings.settle, self._settings.settle_unanswered)
         self._windows.clear()
         self._ends.clear()
         for name, ends in (await self._calls.settling(self._cursor.partition)).items():
-            self._open(name, now + min(max(0.0, ends / 1000 - wall), self._settings.settle))
+            self._open(name, now + min(max(0.0, ends / 1000 - wall), longest))
         await self._reader.locate()
         after = b"0-0"
         while page := await self._reader.read_pending(after, READ_AT_ONCE):
@@ -163,29 +176,42 @@ class CallKeeper:
             return
         folded = [entry for entry in entries if entry.event.type in FOLDED]
         names = list(dict.fromkeys(entry.event.call for entry in folded))
-        kept = await self._calls.load(self._cursor.partition, names)
+        kept = await self._calls.load_with_latest(self._cursor.partition, names)
+        changed: dict[str, Closing | None] = {}  # the calls to save, and what ends them
         for entry in folded:
-            self._fold(entry, kept)
-        now = datetime.now(UTC)
-        changes = [self._change(each, now, None) for each in kept.values()]
-        milliseconds = int(now.timestamp() * 1000)
-        for change in changes:
-            if over(change.kept.state):
-                change.settles = milliseconds + int(self._settings.settle * 1000)
-            change.live = milliseconds  # also reopens a call that was closed too early
+            self._fold(entry, kept, changed)
+        now, wall = datetime.now(UTC), int(time.time() * 1000)
+        changes = [self._change(kept[name], now, closing) for name, closing in changed.items()]
+        windows: dict[str, float | None] = {}
+        for change, closing in zip(changes, changed.values(), strict=True):
+            wait = None if closing else self._settles_after(change.kept.state)
+            windows[change.kept.name] = wait
+            change.settles = None if wait is None else wall + int(wait * 1000)
+            # Also reopens a call that was closed too early.
+            change.live = None if closing else wall
         await self._save(changes, [entry.position for entry in entries])
-        end = time.monotonic() + self._settings.settle
-        for change in changes:
-            if change.settles is None:
-                self._windows.pop(change.kept.name, None)
+        end = time.monotonic()
+        for name, wait in windows.items():
+            if wait is None:
+                self._windows.pop(name, None)
             else:
-                self._open(change.kept.name, end)
+                self._open(name, end + wait)
 
-    def _fold(self, entry: Entry, kept: dict[str, Kept]) -> None:
-        event, position = entry.event, entry.position.decode()
-        there = kept.get(event.call)
+    def _fold(
+        self, entry: Entry, kept: dict[str, Kept], changed: dict[str, Closing | None]
+    ) -> None:
+        position = entry.position.decode()
+        event = with_extensions(entry.event, self._extensions)
+        first = kept.get(event.call)
+        name = name_of_latest(event.call, first.state) if first else event.call
+        there = kept.get(name)
         kind = self._extensions.get(event.pbx, event.extension).kind
         try:
+            if first and there and used_again(there.state, event, self._settings.settle):
+                first.state = replace(first.state, again=first.state.again + 1)
+                changed |= {first.name: "hangup", name: "hangup"}
+                name, there = name_of_latest(event.call, first.state), None
+                event = replace(event, call_id=name.partition("/")[2])
             state = fold(there.state if there else None, event, kind)
         except Exception:
             # A bug with one event must not hold up all calls.
@@ -193,11 +219,18 @@ class CallKeeper:
                 "cannot fold an event into its call", extra=event_keys(event, CALL_LOG, 1)
             )
             return
-        if there and state is there.state:
+        if there and state.left_out > there.state.left_out:
             keys = event_keys(event, CALL_LOG, 1)
             log.warning("event left out of its call, which has too many events", extra=keys)
-        first = there.first if there else position
-        kept[event.call] = Kept(event.call, state, first, position)
+        kept[name] = Kept(name, state, there.first if there else position, position)
+        changed[name] = None
+
+    def _settles_after(self, state: CallState) -> float | None:
+        def kind_of(extension: str) -> Kind | None:
+            return self._extensions.get(state.pbx, extension).kind
+
+        settings = self._settings
+        return settles_after(state, settings.settle, settings.settle_unanswered, kind_of)
 
     async def _end_windows(self) -> None:
         """Close the calls whose settle window has ended."""
@@ -218,8 +251,17 @@ class CallKeeper:
             kept = await self._calls.load(partition, some)
             await self._calls.drop(partition, [name for name in some if name not in kept])
             now = datetime.now(UTC)
-            changes = [self._change(each, now, closing) for each in kept.values()]
+            changes = []
+            for each in kept.values():
+                if closing == "silence" and self._goes_on(each.state, now):
+                    changes.append(CallChange(each, [], live=int(now.timestamp() * 1000)))
+                else:
+                    changes.append(self._change(each, now, closing))
             await self._save(changes, [])
+
+    def _goes_on(self, state: CallState, now: datetime) -> bool:
+        pbx = self._settings.pbx.get(state.pbx)
+        return goes_on(state, now, records=pbx is not None and pbx.host is not None)
 
     def _change(self, kept: Kept, now: datetime, closing: Closing | None) -> CallChange:
         kept.state, events = tell(kept.state, self._settings.region, now, closing)

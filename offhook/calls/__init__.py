@@ -1,8 +1,22 @@
-"""Events folded into calls: first facts, then legs, a summary, and the events about the call."""
+"""Events folded into calls: first facts, then legs and roles, a summary, and the call's events."""
 
+from offhook.calls.closing import goes_on, name_of_latest, settles_after, used_again
 from offhook.calls.facts import CallState, Closing, fold, from_state, to_state
-from offhook.calls.legs import over
+from offhook.calls.inside import with_extensions
 from offhook.calls.story import tell
 from offhook.calls.summary import summarize
 
-__all__ = ["CallState", "Closing", "fold", "from_state", "over", "summarize", "tell", "to_state"]
+__all__ = [
+    "CallState",
+    "Closing",
+    "fold",
+    "from_state",
+    "goes_on",
+    "name_of_latest",
+    "settles_after",
+    "summarize",
+    "tell",
+    "to_state",
+    "used_again",
+    "with_extensions",
+]

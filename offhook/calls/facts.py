@@ -9,8 +9,10 @@ NOANSWER, `occurred` when the leg began, and the parameters `answered` and `ende
 moment with a zone, or absent if unknown.
 """
 
+from bisect import insort
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec.structs import astuple, replace
@@ -20,8 +22,10 @@ from offhook.event import CallEvent, EventType
 
 Closing = Literal["hangup", "silence", "records"]
 
-MOST = 1000  # facts of a part, and parts of a call: more means that many calls share one CallID
+MOST = 400  # facts of a call: with more, putting them together would delay other calls
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+T = TypeVar("T")
 
 _DIALS = (EventType.DIAL_IN, EventType.DIAL_OUT)
 _ANSWERS = (EventType.ANSWER_IN, EventType.ANSWER_OUT)
@@ -39,10 +43,13 @@ class Words(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Hangup(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`talked`: microseconds of talk, if the PBX says so."""
+
     at: int
     status: str | None
     bridged: bool | None
     recording: str | None
+    talked: int | None = None
 
 
 class RecordFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -76,6 +83,13 @@ class PartFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
         hangups = (self.hangups[0].at,) if self.hangups else ()
         return min((*self.dials[:1], *self.answers[:1], *hangups), default=None)
 
+    @property
+    def last(self) -> int:
+        """The moment of the last fact."""
+        ends = [hangup.at for hangup in self.hangups[-1:]]
+        ends += [record.ended or record.began for record in self.records]
+        return max((*self.dials[-1:], *self.answers[-1:], *ends))
+
 
 class CallState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The facts of a call, and which events about it have been made.
@@ -85,6 +99,8 @@ class CallState(msgspec.Struct, frozen=True, array_like=True, gc=False):
         closed: what ended the call, once call-ended has been made.
         told: digest of the last summary in call-ended or call-corrected.
         corrections: number of call-corrected events.
+        again: number of later calls with the same CallID. They have states of their own.
+        left_out: number of events beyond `MOST`.
     """
 
     pbx: str
@@ -95,6 +111,13 @@ class CallState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     closed: Closing | None = None
     told: str | None = None
     corrections: int = 0
+    again: int = 0
+    left_out: int = 0
+
+    @property
+    def last(self) -> int:
+        """The moment of the last fact."""
+        return max(part.last for part in self.parts)
 
 
 to_state = msgspec.json.Encoder().encode
@@ -104,7 +127,7 @@ from_state = msgspec.json.Decoder(CallState).decode
 def fold(state: CallState | None, event: CallEvent, kind: Kind | None = None) -> CallState:
     """Add the facts of an event. Idempotent: an event that is in the state already adds nothing.
 
-    Beyond `MOST` facts the state no longer grows: a monitoring check may use one CallID forever.
+    Events beyond `MOST` facts are only counted: a monitoring check may use one CallID forever.
 
     Args:
         state: None before the first event of the call.
@@ -117,20 +140,27 @@ def fold(state: CallState | None, event: CallEvent, kind: Kind | None = None) ->
     if state is None:
         state = CallState(event.pbx, event.call_id)
     extension, caller, called = event.extension, event.caller, event.called
-    flow = event.direction or ("out" if caller.extension == extension else "in")
+    flow = flow_of(event)
     peer = called.extension if flow == "out" else caller.extension
     words = Words(caller.number, caller.name, peer, called.number, called.did)
-    parts = state.parts
+    parts = list(state.parts)
     for index, part in enumerate(parts):
         if part.extension == extension and part.flow == flow and part.id == event.leg:
-            if part.facts >= MOST:
+            parts[index] = _with(part, event, words, kind)
+            if parts[index] == part:
                 return state
-            changed = _with(part, event, words, kind)
-            return replace(state, parts=(*parts[:index], changed, *parts[index + 1 :]))
-    if len(parts) >= MOST:
-        return state
-    part = _with(PartFacts(extension, flow, event.leg, kind, words), event, words, kind)
-    return replace(state, parts=tuple(sorted((*parts, part), key=part_order)))
+            break
+    else:
+        new = PartFacts(extension, flow, event.leg, kind, words)
+        insort(parts, _with(new, event, words, kind), key=part_order)
+    if sum(part.facts for part in parts) > MOST:
+        return replace(state, left_out=state.left_out + 1)
+    return replace(state, parts=tuple(parts))
+
+
+def flow_of(event: CallEvent) -> Direction:
+    """Return whether the event's extension was called or calls."""
+    return event.direction or ("out" if event.caller.extension == event.extension else "in")
 
 
 def _with(part: PartFacts, event: CallEvent, words: Words, kind: Kind | None) -> PartFacts:
@@ -138,20 +168,20 @@ def _with(part: PartFacts, event: CallEvent, words: Words, kind: Kind | None) ->
     at, first = micros(event.occurred or event.received), part.first
     better = first is None or at < first
     if at == first:
-        better = _order(words) < _order(part.words)
+        better = _known_first(words) < _known_first(part.words)
     if event.type in _DIALS:
-        dials = _added(dials, at)
+        dials = _added(dials, at, int)
     elif event.type in _ANSWERS:
-        answers = _added(answers, at)
+        answers = _added(answers, at, int)
     elif event.type is EventType.HANGUP:
-        hangup = Hangup(at, event.status, event.bridged, event.recording)
-        hangups = tuple(sorted({*hangups, hangup}, key=_order))
+        hangup = Hangup(at, event.status, event.bridged, event.recording, event.talked)
+        hangups = _added(hangups, hangup, _order)
     elif event.type is EventType.CALL_RECORD:
         record = RecordFacts(at, _moment(event, "answered"), _moment(event, "ended"), event.status)
-        records = tuple(sorted({*records, record}, key=_order))
+        records = _added(records, record, _order)
         better = first is None and record == records[0]  # a callback's words win
         if part.records[:1] == records[:1]:
-            better = better and _order(words) < _order(part.words)
+            better = better and _known_first(words) < _known_first(part.words)
     else:
         raise ValueError(f"{event.type} is neither a callback nor a call record")
     return PartFacts(
@@ -167,8 +197,12 @@ def _with(part: PartFacts, event: CallEvent, words: Words, kind: Kind | None) ->
     )
 
 
-def _added(moments: tuple[int, ...], at: int) -> tuple[int, ...]:
-    return moments if at in moments else tuple(sorted((*moments, at)))
+def _added(facts: tuple[T, ...], fact: T, key: Callable[[T], Any]) -> tuple[T, ...]:
+    if fact in facts:
+        return facts
+    added = list(facts)
+    insort(added, fact, key=key)
+    return tuple(added)
 
 
 def part_order(part: PartFacts) -> tuple[str, str, str]:
@@ -178,6 +212,11 @@ def part_order(part: PartFacts) -> tuple[str, str, str]:
 def _order(fact: msgspec.Struct) -> list[tuple[bool, Any]]:
     """The sort key of facts of one kind: unknown values come first."""
     return [(value is not None, value) for value in astuple(fact)]
+
+
+def _known_first(words: Words) -> list[tuple[bool, Any]]:
+    """The sort key of words: known values come first."""
+    return [(value is None, value) for value in astuple(words)]
 
 
 def _moment(event: CallEvent, name: str) -> int | None:

@@ -7,8 +7,9 @@ import msgspec
 from msgspec.structs import replace
 
 from offhook.call import Call, Outcome
+from offhook.calls.closing import surely_unanswered
 from offhook.calls.facts import CallState, Closing, micros
-from offhook.calls.legs import find_legs
+from offhook.calls.roles import find_legs
 from offhook.calls.summary import summarize
 from offhook.event import CallEvent, EventType
 
@@ -46,7 +47,9 @@ def _close(
     if closing == "hangup" and any(leg.recorded for leg in find_legs(state)):
         closing = "records"
     # Changes of what closed it, of the corrections or of the region are no reason to correct it.
-    alike = summarize(replace(state, closed="hangup", corrections=0), None)
+    # Nor is another event beyond the first one that the call has no room for.
+    left_out = min(1, state.left_out)
+    alike = summarize(replace(state, closed="hangup", corrections=0, left_out=left_out), None)
     digest = blake2b(msgspec.json.encode(alike), digest_size=8).hexdigest()
     if digest == state.told:
         return state, []
@@ -59,7 +62,8 @@ def _close(
         closed = replace(closed, answered=True)
         told.append((EventType.CALL_ANSWERED, summarize(state, region)))
     told.append((EventType.CALL_ENDED, call))
-    if call.outcome is not Outcome.ANSWERED and call.direction != "out":
+    missed = call.outcome is not Outcome.ANSWERED and call.direction != "out"
+    if missed and surely_unanswered(state):
         told.append((EventType.MISSED_CALL, call))
     return closed, told
 

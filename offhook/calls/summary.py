@@ -5,7 +5,9 @@ from datetime import datetime, timedelta
 
 from offhook.call import Call, Direction, Gap, Kind, Leg, Outcome, Party
 from offhook.calls.facts import EPOCH, CallState
-from offhook.calls.legs import UNANSWERED, FoldedLeg, find_legs
+from offhook.calls.inside import is_short
+from offhook.calls.legs import UNANSWERED, FoldedLeg, short
+from offhook.calls.roles import find_legs
 from offhook.phone_number import e164
 
 
@@ -15,43 +17,67 @@ def summarize(state: CallState, region: str | None) -> Call:
     Args:
         region: the country whose numbers are dialled without a country code, such as GB.
     """
-    legs = find_legs(state)
+    all_legs = find_legs(state)
+    legs = [leg for leg in all_legs if not leg.stray]
     closed = state.closed is not None
-    root = _root(legs)
-    direction = _direction(root, legs)
-    rooms = [leg.part.extension for leg in legs if leg.waits and leg.part.flow == "in"]
-    # A queue answers its caller at once; that does not count as a person.
-    talkers = [leg for leg in legs if not leg.waits and not any(leg.calls(room) for room in rooms)]
+    root = find_root(legs)
+    direction = find_direction(root, legs)
+    talkers = find_talkers(legs)
     answered = [leg for leg in talkers if leg.was_answered]
+    people = [leg for leg in answered if not _is_of_unknown_kind(leg)] or answered
     bridged = not answered and any(leg.bridged for leg in legs)
-    first = _first_answered(answered, direction)
-    started = legs[0].begin
+    first = _first_answered(people, direction)
     ended = max(at for leg in legs for at in (leg.rang, leg.answered, leg.ended) if at is not None)
     caller, called = _parties(direction, root, legs, region)
-    gaps = {gap for leg in legs for gap in _gaps(leg, closed=closed)}
-    if bridged:
-        gaps.add(Gap.ANSWER)
-    if state.corrections:
-        gaps.add(Gap.LATE)
+    gaps = {gap for leg in all_legs for gap in _gaps(leg, closed=closed)}
+    gaps |= {Gap.ANSWER} if bridged else set()
+    gaps |= {Gap.KIND} if any(map(_is_of_unknown_kind, answered)) else set()
+    gaps |= {Gap.DIRECTION} if direction != "internal" and _may_be_internal(root) else set()
+    gaps |= {Gap.EVENTS} if state.left_out else set()
+    gaps |= {Gap.LATE} if state.corrections else set()
     return Call(
         id=state.id,
         pbx=state.pbx,
         direction=direction,
         caller=caller,
         called=called,
-        started=EPOCH + timedelta(microseconds=started),
+        started=EPOCH + timedelta(microseconds=legs[0].begin),
         answered=_datetime(first.answered) if first else None,
         ended=_datetime(ended) if closed else None,
         answered_by=_answered_by(first, direction, called),
         ring_seconds=_ring(legs, first, ended, answered=bool(first or bridged), closed=closed),
-        talk_seconds=None if bridged else _talk(answered, closed=closed),
+        talk_seconds=None if bridged else _talk(people, closed=closed),
         outcome=_outcome(legs, talkers, answered=bool(first or bridged)) if closed else None,
         gaps=tuple(gap for gap in Gap if gap in gaps),
         closed_by=state.closed,
         recovered=all(part.first is None for part in state.parts),
         recording=next((leg.recording for leg in legs if leg.recording), None),
-        legs=tuple(map(_public, legs)),
+        left_out=state.left_out,
+        legs=tuple(map(_public, all_legs)),
     )
+
+
+def find_talkers(legs: Iterable[FoldedLeg]) -> list[FoldedLeg]:
+    """The legs in which an answer is a person's, or that of the number outside.
+
+    A queue answers its caller at once; that does not count as a person.
+    """
+    rooms = {leg.part.extension for leg in legs if leg.room and leg.part.flow == "in"}
+    numbers = rooms | {short(room) for room in rooms}
+    return [
+        leg
+        for leg in legs
+        if not leg.room
+        and not (
+            leg.part.flow == "out"
+            and (leg.part.words.peer in rooms or leg.part.words.called in numbers)
+        )
+    ]
+
+
+def _is_of_unknown_kind(leg: FoldedLeg) -> bool:
+    """Return whether it may be an IVR. A PBX whose legs have ids reports `Bridged` for those."""
+    return leg.part.kind is None and leg.part.id is None and leg.part.flow == "in"
 
 
 def _public(leg: FoldedLeg) -> Leg:
@@ -68,7 +94,7 @@ def _public(leg: FoldedLeg) -> Leg:
     )
 
 
-def _root(legs: Sequence[FoldedLeg]) -> FoldedLeg:
+def find_root(legs: Sequence[FoldedLeg]) -> FoldedLeg:
     """The leg that began the call: it knows best who called whom."""
     called = {leg.part.extension for leg in legs if leg.part.flow == "in"}
 
@@ -81,7 +107,7 @@ def _root(legs: Sequence[FoldedLeg]) -> FoldedLeg:
     return min(legs, key=rank)
 
 
-def _direction(root: FoldedLeg, legs: Sequence[FoldedLeg]) -> Direction:
+def find_direction(root: FoldedLeg, legs: Sequence[FoldedLeg]) -> Direction:
     words = root.part.words
     if root.part.flow == "in":
         return "internal" if words.peer and not words.did else "in"
@@ -91,6 +117,13 @@ def _direction(root: FoldedLeg, legs: Sequence[FoldedLeg]) -> Direction:
         or any(root.calls(leg.part.extension) for leg in legs)
     )
     return "internal" if inside else "out"
+
+
+def _may_be_internal(root: FoldedLeg) -> bool:
+    """Return whether the other side is a short number that no callback names as an extension."""
+    words = root.part.words
+    number = words.called if root.part.flow == "out" else words.caller
+    return words.did is None and is_short(number)
 
 
 def _parties(
@@ -117,11 +150,14 @@ def _parties(
 def _first_answered(answered: Sequence[FoldedLeg], direction: Direction) -> FoldedLeg | None:
     if direction == "internal":  # prefer the called party
         answered = [leg for leg in answered if leg.part.flow == "in"] or answered
-    return min(
-        answered,
-        key=lambda leg: leg.begin if leg.answered is None else leg.answered,
-        default=None,
-    )
+
+    def moment(leg: FoldedLeg) -> int:
+        """The answer, or the latest moment at which it can have been."""
+        if leg.answered is not None:
+            return leg.answered
+        return leg.begin if leg.ended is None else leg.ended
+
+    return min(answered, key=lambda leg: (moment(leg), leg.begin), default=None)
 
 
 def _answered_by(first: FoldedLeg | None, direction: Direction, called: Party) -> str | None:
@@ -137,12 +173,18 @@ def _gaps(leg: FoldedLeg, *, closed: bool) -> Iterable[Gap]:
         yield Gap.DIAL
     if leg.ended is None and (closed or leg.replaced):
         yield Gap.HANGUP
-    if leg.waits:
+    if leg.room or leg.stray or leg.elsewhere:
         return
-    if leg.status == "ANSWER" and leg.answered is None:
+    if leg.was_answered and leg.answered is None:
         yield Gap.ANSWER
-    if leg.ended is not None and not leg.was_answered and leg.status not in UNANSWERED:
+    if has_unknown_end(leg):
         yield Gap.STATUS
+
+
+def has_unknown_end(leg: FoldedLeg) -> bool:
+    """Return whether its hangup does not say whether it was answered."""
+    answered = leg.was_answered or leg.elsewhere
+    return leg.ended is not None and not answered and leg.status not in UNANSWERED
 
 
 def _ring(
@@ -155,7 +197,8 @@ def _ring(
     else:
         known = all(leg.ended is not None or leg.replaced for leg in legs)
         until = ended if known else None
-    if until is None or legs[0].rang is None:
+    # A room without its dial was called before the phones that it called, perhaps long before.
+    if until is None or legs[0].rang is None or any(leg.room and leg.rang is None for leg in legs):
         return None
     return (until - legs[0].begin) / 1e6
 

@@ -57,6 +57,7 @@ def read_event(
         occurred=_moment(known.get("EventTime", ""), event.received),
         recording=known.get("RecID"),
         bridged=_BRIDGED.get(known.get("Bridged", "").lower()),
+        talked=_talked(known.get("Duration", "")),
     )
 
 
@@ -85,3 +86,9 @@ def _moment(microseconds: str, received: datetime) -> datetime | None:
     except (ValueError, OverflowError):
         return None
     return moment if _EPOCH <= moment <= received + _AHEAD else None
+
+
+def _talked(microseconds: str) -> int | None:
+    """The microseconds of talk; None if that cannot be read, or is longer than a year."""
+    digits = microseconds.strip()
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 14 else None

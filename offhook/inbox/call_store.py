@@ -14,7 +14,15 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from offhook.call import CALL_LOG, Call, Kind
-from offhook.calls import CallState, fold, from_state, summarize, to_state
+from offhook.calls import (
+    CallState,
+    fold,
+    from_state,
+    name_of_latest,
+    summarize,
+    to_state,
+    used_again,
+)
 from offhook.errors import LeaseLost, TemporaryError
 from offhook.event import CALLBACKS, CallEvent, EventType, from_stored, to_stored
 from offhook.inbox import keys
@@ -33,7 +41,7 @@ class Kept:
     """One call in the store.
 
     Attributes:
-        name: `PBX/CALLID`.
+        name: `PBX/CALLID`; `PBX/CALLID~2` for the second call with this CallID, and so on.
         first, last: positions in the inbox of the first and the last event folded into it.
     """
 
@@ -80,6 +88,12 @@ class Calls:
             for name, value in zip(names, found, strict=True)
             if value is not None
         }
+
+    async def load_with_latest(self, partition: int, names: Sequence[str]) -> dict[str, Kept]:
+        """The calls of these names, and the latest call of each CallID that is used again."""
+        kept = await self.load(partition, names)
+        latest = [name_of_latest(name, each.state) for name, each in kept.items()]
+        return kept | await self.load(partition, [name for name in latest if name not in kept])
 
     async def save(
         self,
@@ -190,13 +204,20 @@ class Calls:
         Raises:
             TemporaryError: Redis does not answer.
         """
+        partition = partition_of_call(event.call, self._inbox.partitions)
         try:
-            kept = await self.get(event.call)
+            kept = await self.load_with_latest(partition, [event.call])
         except RedisError as error:
             raise TemporaryError(f"cannot read the call from Redis: {error}") from error
+        state = kept[event.call].state if event.call in kept else None
         if event.summary is not None:
-            return summarize(kept.state, region) if kept else event.summary
-        return summarize(fold(kept.state if kept else None, event, kind), region)
+            return summarize(state, region) if state else event.summary
+        latest = kept.get(name_of_latest(event.call, state)) if state else None
+        if latest and _began(latest.state) <= _ms(event.occurred or event.received):
+            state = latest.state
+        if state and used_again(state, event):
+            state = None
+        return summarize(fold(state, event, kind), region)
 
     async def since(self, began: datetime) -> AsyncIterator[Kept]:
         """The calls that began since then, newest first."""
@@ -251,9 +272,10 @@ class Calls:
         stream = keys.inbox(partition_of_call(kept.name, self._inbox.partitions))
         found: list[CallEvent] = []
         start = kept.first
+        names = (kept.name, kept.name.rpartition("~")[0])  # its records, and its callbacks
         while True:
             page: Any = await self._redis.xrange(stream, min=start, count=_PAGE)
-            found += [e for e in map(_event, page) if e.call == kept.name and e.type in FOLDED]
+            found += [e for e in map(_event, page) if e.call in names and e.type in FOLDED]
             if len(page) < _PAGE or order_of(page[-1][0]) > order_of(kept.last):
                 return found
             start = f"({page[-1][0].decode()}"

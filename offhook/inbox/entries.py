@@ -65,8 +65,12 @@ def partition_of(event: CallEvent, partitions: int) -> int:
 
 
 def partition_of_call(name: str, partitions: int) -> int:
-    """The partition of a call, by its name, `PBX/CALLID`."""
-    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % partitions
+    """The partition of a call, by its name, `PBX/CALLID`.
+
+    `PBX/CALLID~2`, a second call with this CallID, is in the same partition.
+    """
+    first = name.partition("~")[0]
+    return zlib.crc32(first.encode("utf-8", "surrogatepass")) % partitions
 
 
 def circuit_seconds(milliseconds: int) -> float:
