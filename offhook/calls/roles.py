@@ -89,7 +89,7 @@ def _is_room(leg: FoldedLeg, passed: _Passed) -> bool:
     return any(
         other.part.flow == "in"
         and other.rang is not None
-        and leg.rang <= other.rang
+        and leg.rang - DISORDER <= other.rang
         and (end := other.ended if other.answered is None else other.answered) is not None
         and (leg.ended is None or leg.ended > end + DISORDER)
         for other in passed.get(part.extension, ())
@@ -130,6 +130,6 @@ def _was_forwarded(leg: FoldedLeg, other: FoldedLeg) -> bool:
         and other.answered is not None
         and leg.rang is not None
         and leg.ended is not None
-        and leg.rang <= other.begin <= other.answered <= leg.ended
+        and leg.rang - DISORDER <= other.begin <= other.answered <= leg.ended
         and tail(other.part.words.caller) == tail(leg.part.words.caller)
     )

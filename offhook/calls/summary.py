@@ -10,6 +10,8 @@ from offhook.calls.legs import UNANSWERED, FoldedLeg, short
 from offhook.calls.roles import find_legs
 from offhook.phone_number import e164
 
+_AT_ONCE = 1_000_000  # microseconds
+
 
 def summarize(state: CallState, region: str | None) -> Call:
     """Return the call as it is known now, with its outcome if it is closed.
@@ -24,14 +26,14 @@ def summarize(state: CallState, region: str | None) -> Call:
     direction = find_direction(root, legs)
     talkers = find_talkers(legs)
     answered = [leg for leg in talkers if leg.was_answered]
-    people = [leg for leg in answered if not _is_of_unknown_kind(leg)] or answered
+    people = [leg for leg in answered if not _may_be_ivr(leg)] or answered
     bridged = not answered and any(leg.bridged for leg in legs)
     first = _first_answered(people, direction)
     ended = max(at for leg in legs for at in (leg.rang, leg.answered, leg.ended) if at is not None)
     caller, called = _parties(direction, root, legs, region)
     gaps = {gap for leg in all_legs for gap in _gaps(leg, closed=closed)}
     gaps |= {Gap.ANSWER} if bridged else set()
-    gaps |= {Gap.KIND} if any(map(_is_of_unknown_kind, answered)) else set()
+    gaps |= {Gap.KIND} if any(map(_may_be_ivr, answered)) else set()
     gaps |= {Gap.DIRECTION} if direction != "internal" and _may_be_internal(root) else set()
     gaps |= {Gap.EVENTS} if state.left_out else set()
     gaps |= {Gap.LATE} if state.corrections else set()
@@ -75,9 +77,15 @@ def find_talkers(legs: Iterable[FoldedLeg]) -> list[FoldedLeg]:
     ]
 
 
-def _is_of_unknown_kind(leg: FoldedLeg) -> bool:
-    """Return whether it may be an IVR. A PBX whose legs have ids reports `Bridged` for those."""
-    return leg.part.kind is None and leg.part.id is None and leg.part.flow == "in"
+def _may_be_ivr(leg: FoldedLeg) -> bool:
+    """Return whether an answered leg of unknown kind may be that of an IVR.
+
+    An IVR answers at once, which takes a person longer. A PBX whose legs have ids reports `Bridged`
+    for its IVRs.
+    """
+    if leg.part.kind is not None or leg.part.id is not None or leg.part.flow == "out":
+        return False
+    return leg.answered is None or leg.rang is None or leg.answered - leg.rang < _AT_ONCE
 
 
 def _public(leg: FoldedLeg) -> Leg:
@@ -151,13 +159,13 @@ def _first_answered(answered: Sequence[FoldedLeg], direction: Direction) -> Fold
     if direction == "internal":  # prefer the called party
         answered = [leg for leg in answered if leg.part.flow == "in"] or answered
 
-    def moment(leg: FoldedLeg) -> int:
-        """The answer, or the latest moment at which it can have been."""
-        if leg.answered is not None:
-            return leg.answered
-        return leg.begin if leg.ended is None else leg.ended
+    def order(leg: FoldedLeg) -> tuple[bool, int, int]:
+        """The answer, or the latest moment at which it can have been; a lone hangup comes last."""
+        moments = (leg.answered, leg.ended, leg.begin)
+        latest = next(at for at in moments if at is not None)
+        return leg.answered is None and leg.rang is None, latest, leg.begin
 
-    return min(answered, key=lambda leg: (moment(leg), leg.begin), default=None)
+    return min(answered, key=order, default=None)
 
 
 def _answered_by(first: FoldedLeg | None, direction: Direction, called: Party) -> str | None:

@@ -47,6 +47,7 @@ secret = "{secret}"
 public_url = "{receiver}"
 redis_url = "{redis}"
 settle = 0.5                    # a call ends this long after the last hangup; the demo is fast
+settle_unanswered = 0.5
 
 [pbx.demo]
 host = "{pbx}"

@@ -75,9 +75,14 @@ class Bench:
     def __init__(self, url: str) -> None:
         self.url = url
         plain = Settings(secret=SECRET, redis_url=url)  # type: ignore[arg-type]
-        self.settings = plain.model_copy(update={"settle": 0.2})
+        self.settings = plain.model_copy(update={"settle": 0.2, "settle_unanswered": 0.2})
         self.redis = blocking.Redis.from_url(url)
         self.with_inbox(lambda inbox: inbox.ensure_cursor(CALL_LOG, "now"))
+        self.set_up(Kind.PHONE, "0003*210", "0003*211")
+
+    def set_up(self, kind: Kind, *extensions: str) -> None:
+        settings = {("main", each): ExtensionSettings(kind=kind) for each in extensions}
+        self.with_inbox(lambda inbox: Extensions(inbox.redis).change(settings))
 
     def append(self, *events: CallEvent) -> None:
         async def go(inbox: Inbox) -> None:
@@ -294,11 +299,7 @@ def test_calls_wait_on_a_full_server(bench: Bench) -> None:
 
 
 def test_kind_of_an_extension_is_used(bench: Bench) -> None:
-    async def go(inbox: Inbox) -> None:
-        of_a_queue = {("main", "0003*400"): ExtensionSettings(kind=Kind.QUEUE)}
-        await Extensions(inbox.redis).change(of_a_queue)
-
-    bench.with_inbox(go)
+    bench.set_up(Kind.QUEUE, "0003*400")
     bench.append(
         said("c1", T.DIAL_IN, "CALLING", "0003*400"),
         said("c1", T.HANGUP, "ANSWER", "0003*400"),

@@ -33,7 +33,9 @@ class Bench:
     def __init__(self, url: str) -> None:
         self.url = url
         self.redis = blocking.Redis.from_url(url)
-        self.settings = load_settings().model_copy(update={"keep_days": 30.0, "settle": 0.0})
+        self.settings = load_settings().model_copy(
+            update={"keep_days": 30.0, "settle": 0.0, "settle_unanswered": 0.0}
+        )
         self._number = 0
         self.run(lambda inbox: inbox.ensure_cursor(CALL_LOG, "now"))
         names = {("main", DESK): ExtensionSettings()}

@@ -4,6 +4,8 @@ A callback is a line: seconds since the call began, extension, event type, and t
 that the PBX sends. A leg is also a line: extension, direction, the seconds at which it rang, was
 answered and ended (`-` for a moment that did not occur or is unknown), its status, and its id.
 
+`scenarios/*.stories` has more calls in a shorter form: see `stories`.
+
 Each call is also played with callbacks that are reordered, repeated or missing.
 """
 
@@ -24,10 +26,12 @@ from msgspec.structs import replace
 from offhook.call import Call, Gap, Kind, Leg, Outcome
 from offhook.dialects import dialect
 from offhook.event import CallEvent, EventType, new_event_id
-from tests.offhook.calls.folding import BEGAN, play, verdict
+from tests.offhook.calls.folding import BEGAN, calls, play, verdict
+from tests.offhook.calls.stories import Story, is_incomplete, stories, verdicts
 
 _FOLDER = Path(__file__).parent / "scenarios"
 NAMES = sorted(file.stem for file in _FOLDER.glob("*.toml"))
+STORIES = {story.name: story for story in stories(_FOLDER)}
 
 
 @dataclass(frozen=True)
@@ -123,13 +127,24 @@ def case(name: str, **what: object) -> Iterator[None]:
         raise
 
 
+_ANSWERS = (EventType.ANSWER_IN, EventType.ANSWER_OUT)
+Scenarios = dict[str, Scenario | Story]
+
+
 @pytest.fixture(scope="module")
-def scenarios() -> dict[str, Scenario]:
-    return {name: load(name) for name in NAMES}
+def scenarios() -> Scenarios:
+    return STORIES | {name: load(name) for name in NAMES}
 
 
 def test_there_are_enough_scenarios() -> None:
     assert len(NAMES) >= 50
+    assert len(STORIES) >= 60
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_story_has_the_right_verdict(name: str) -> None:
+    story = STORIES[name]
+    assert verdicts(story.play(story.callbacks)) == story.verdicts
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,8 +155,11 @@ def test_a_call_is_described_as_it_happened(name: str) -> None:
     assert [each.type for each in told] == scenario.events
 
 
-def test_an_event_that_is_read_twice_changes_nothing(scenarios: dict[str, Scenario]) -> None:
+def test_an_event_that_is_read_twice_changes_nothing(scenarios: Scenarios) -> None:
     for name, scenario in scenarios.items():
+        whole = scenario.play(scenario.callbacks)
+        if len(calls(whole)) > 1:
+            continue  # a repeat of a callback of an earlier call counts to the latest one
         at_once = [each for each in scenario.callbacks for _ in range(2)]
         last = max(each.received for each in scenario.callbacks)
         for later in (timedelta(seconds=1), timedelta(minutes=1)):
@@ -150,24 +168,26 @@ def test_an_event_that_is_read_twice_changes_nothing(scenarios: dict[str, Scenar
                 again = [replace(each, occurred=each.occurred or each.received) for each in at_once]
                 again += [replace(each, received=last + later) for each in again]
                 told = scenario.play(again)
-                assert plain(verdict(told)) == expected(scenario)
-                assert [each.type for each in told] == scenario.events
+                assert plain(verdict(told)) == plain(verdict(whole))
+                assert verdicts(told) == verdicts(whole)
+                assert [each.type for each in told] == [each.type for each in whole]
 
 
-def test_reordered_callbacks_make_the_same_call(scenarios: dict[str, Scenario]) -> None:
+def test_reordered_callbacks_make_the_same_call(scenarios: Scenarios) -> None:
     for name, scenario in scenarios.items():
-        whole = verdict(scenario.play(scenario.callbacks))
-        for seed in range(25):
+        whole = scenario.play(scenario.callbacks)
+        for seed in range(15):
             with case(name, seed=seed):
                 rng = Random(f"{name} {seed}")
                 told = scenario.play(
                     [_later(each, rng.uniform(0, 1)) for each in scenario.callbacks]
                 )
-                assert [each.type for each in told] == scenario.events
-                assert_alike(verdict(told), whole)
+                assert sorted(each.type for each in told) == sorted(each.type for each in whole)
+                for call, truth in zip(_calls(told), _calls(whole), strict=True):
+                    assert_alike(call, truth)
 
 
-def test_a_call_with_a_repeated_callback_is_right_or_marked(scenarios: dict[str, Scenario]) -> None:
+def test_a_call_with_a_repeated_callback_is_right_or_marked(scenarios: Scenarios) -> None:
     # The receiver drops a repeat unless it comes after the duplicate window.
     for name, scenario in scenarios.items():
         whole = verdict(scenario.play(scenario.callbacks))
@@ -183,32 +203,65 @@ def test_a_call_with_a_repeated_callback_is_right_or_marked(scenarios: dict[str,
 
 @pytest.mark.parametrize("reordered", [False, True])
 def test_a_call_with_a_missing_callback_is_right_or_marked(
-    scenarios: dict[str, Scenario], *, reordered: bool
+    scenarios: Scenarios, *, reordered: bool
 ) -> None:
     for name, scenario in scenarios.items():
         rng = Random(name)
-        whole = verdict(scenario.play(scenario.callbacks))
+        whole = _calls(scenario.play(scenario.callbacks))
         for lost in _with_others(scenario.callbacks):
             rest = [each for each in scenario.callbacks if each is not lost]
             if reordered:
                 rest = [_later(each, rng.uniform(0, 1)) for each in rest]
             with case(name, missing=lost.type, extension=lost.extension):
-                call = verdict(scenario.play(rest))
-                if call.complete:
-                    assert_alike(call, whole)
+                for call in _calls(scenario.play(rest)):
+                    if not is_incomplete(call):
+                        assert_alike(call, _nearest(call, whole))
                 # Two callbacks report an answer: the answer itself, and the hangup.
-                witnesses = "unknown-status" not in name and "conference" not in name
-                if whole.complete and whole.outcome is Outcome.ANSWERED and witnesses:
-                    assert call.outcome is Outcome.ANSWERED
+                witnesses = any(each.type in _ANSWERS for each in scenario.callbacks)
+                witnesses &= "unknown-status" not in name and "conference" not in name
+                if len(whole) == 1 and whole[0].complete and witnesses:
+                    answered = whole[0].outcome is Outcome.ANSWERED
+                    assert answered <= (call.outcome is Outcome.ANSWERED)
 
 
-def test_a_call_with_a_missing_hangup_is_marked(scenarios: dict[str, Scenario]) -> None:
+@pytest.mark.parametrize("reordered", [False, True])
+def test_no_call_is_falsely_told_as_missed_because_a_callback_is_missing(
+    scenarios: Scenarios, *, reordered: bool
+) -> None:
+    for name, scenario in scenarios.items():
+        rng = Random(name)
+        missed = _missed(scenario.play(scenario.callbacks))
+        for lost in scenario.callbacks:
+            rest = [each for each in scenario.callbacks if each is not lost]
+            if reordered:
+                rest = [_later(each, rng.uniform(0, 1)) for each in rest]
+            # Where a callback is missing already, this would be the second one.
+            if rest and not name.startswith("lost-"):
+                with case(name, missing=lost.type, extension=lost.extension):
+                    assert not _missed(scenario.play(rest)) - missed
+
+
+def test_a_call_with_a_missing_hangup_is_marked(scenarios: Scenarios) -> None:
     for name, scenario in scenarios.items():
         for lost in _with_others(scenario.callbacks):
             if lost.type is EventType.HANGUP:
                 with case(name, extension=lost.extension):
                     rest = [each for each in scenario.callbacks if each is not lost]
-                    assert Gap.HANGUP in verdict(scenario.play(rest)).gaps
+                    assert any(Gap.HANGUP in call.gaps for call in _calls(scenario.play(rest)))
+
+
+def _calls(told: list[CallEvent]) -> list[Call]:
+    """The calls of a CallID, each as it is known at the end."""
+    return [verdict(events) for events in calls(told).values()]
+
+
+def _missed(told: list[CallEvent]) -> Counter[str | None]:
+    """How many calls of each caller were told as missed."""
+    return Counter(each.caller.number for each in told if each.type is EventType.MISSED_CALL)
+
+
+def _nearest(call: Call, whole: list[Call]) -> Call:
+    return min(whole, key=lambda each: abs(each.started - call.started))
 
 
 def _with_others(callbacks: list[CallEvent]) -> list[CallEvent]:
@@ -229,7 +282,8 @@ def assert_alike(call: Call, other: Call) -> None:
     for field in ("direction", "outcome", "answered_by", "gaps", "closed_by", "recording"):
         assert getattr(call, field) == getattr(other, field), field
     assert call.caller == other.caller
-    first = {leg.extension for leg in other.legs if _close(leg.rang, other.legs[0].rang)}
+    began = other.legs[0].rang
+    first = {leg.extension for leg in other.legs if not leg.rang or _close(leg.rang, began)}
     assert call.called.extension in {other.called.extension, *first}
     assert replace(call.called, extension=None) == replace(other.called, extension=None)
     for field in ("started", "answered", "ended"):
@@ -246,7 +300,7 @@ def assert_alike(call: Call, other: Call) -> None:
 
 
 def _alike(leg: Leg, other: Leg) -> bool:
-    plays = leg.kind in (Kind.QUEUE, Kind.IVR)
+    plays = leg.kind in (Kind.QUEUE, Kind.IVR, None)
     return (
         (leg.extension, leg.direction, leg.status, leg.id)
         == (other.extension, other.direction, other.status, other.id)

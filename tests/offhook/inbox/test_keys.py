@@ -93,6 +93,7 @@ def test_a_running_installation_has_no_other_keys(tmp_path: Path) -> None:
             tmp_path,
             CONFIGURATION.format(url=pbx),
             settle=0.5,
+            settle_unanswered=0.5,
             daily_summary=datetime.now().astimezone().strftime("%H:%M"),
         ) as offhook,
         offhook.client() as redis,

@@ -42,7 +42,7 @@ class Bench:
         self.pbx = pbx
         self.url = url
         self.redis = blocking.Redis.from_url(url)
-        self.settings = load_settings().model_copy(update={"settle": 0.1})
+        self.settings = load_settings().model_copy(update={"settle": 0.1, "settle_unanswered": 0.1})
         self.run(lambda inbox: inbox.ensure_cursor(CALL_LOG, "now"))
         self.set_up(*PHONES, QUEUE)
 

@@ -135,7 +135,7 @@ def test_call_that_settles_is_not_closed_again(bench: Bench) -> None:
     bench.place("answered", "hangup")
     bench.keep()
     bench.reconcile()
-    bench.settings = bench.settings.model_copy(update={"settle": 60.0})
+    bench.settings = bench.settings.model_copy(update={"settle": 60.0, "settle_unanswered": 60.0})
 
     async def fold_only() -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -172,11 +172,12 @@ def test_record_matches_by_the_callbacks_id(bench: Bench) -> None:
 def test_call_closed_by_silence_is_corrected(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     call = bench.place("answered", "hangup")
     short = bench.settings
-    bench.settings = short.model_copy(update={"call_timeout": 0.0})
+    without_records = {"call_timeout": 0.0, "pbx": {}}
+    bench.settings = short.model_copy(update=without_records)
     bench.keep()
     assert bench.calls()[call.id].closed_by == "silence"
-    bench.reconcile()
     bench.settings = short
+    bench.reconcile()
     bench.keep()
     assert bench.told(call.id)[-2:] == ["call-ended", "call-corrected"]
     assert bench.calls()[call.id].talk_seconds
