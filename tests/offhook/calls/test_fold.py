@@ -497,6 +497,40 @@ def test_a_state_survives_a_round_trip_to_redis() -> None:
     assert from_state(to_state(line.state)) == line.state
 
 
+# States that Offhook stored before it counted events that are left out.
+OLD_LIVE = (
+    b'["main","1795289400.101",[["0003*210","in",null,"phone",["+40211234567","Jane Doe",null,null,'
+    b'"+40318100210"],[1795251600000000],[1795251608000000],[],[]],["0003*211","in",null,"phone",'
+    b'["+40211234567","Jane Doe",null,null,"+40318100210"],[1795251600100000],[],'
+    b'[[1795251608100000,"NOANSWER",null,null]],[]]],true,true,null,null,0]'
+)
+OLD_CLOSED = (
+    b'["main","1795289400.101",[["0003*210","in",null,"phone",["+40211234567","Jane Doe",null,null,'
+    b'"+40318100210"],[1795251600000000],[],[[1795251625000000,"NOANSWER",false,"r1"]],[]]],'
+    b'true,false,"hangup","58cc5bb235daf207",0]'
+)
+OLD_RECORDED = (
+    b'["main","1795289400.101",[["0003*210","in",null,"phone",["+40211234567","Jane Doe",null,null,'
+    b'"+40318100210"],[1795251600000000],[1795251608000000],[],[[1795251600000000,1795251608000000,'
+    b'1795251653000000,"ANSWER"]]]],true,true,"records","49aa3e18375efc13",0]'
+)
+
+
+def test_a_call_that_an_earlier_version_stored_goes_on() -> None:
+    state = fold(from_state(OLD_LIVE), hangup(53, "ANSWER"), Kind.PHONE)
+    state, told = tell(state, None, at(56), "hangup")
+    assert [event.type for event in told] == ["call-ended"]
+    call = verdict(told)
+    assert (call.outcome, call.answered_by, call.gaps) == (Outcome.ANSWERED, PHONE, ())
+    assert (call.ring_seconds, call.talk_seconds) == (8, 45)
+
+
+@pytest.mark.parametrize("stored", [OLD_CLOSED, OLD_RECORDED])
+def test_a_call_that_an_earlier_version_closed_is_not_corrected(stored: bytes) -> None:
+    state = from_state(stored)
+    assert tell(state, None, at(9999), "hangup") == (state, [])
+
+
 def test_the_order_of_two_callbacks_at_the_same_moment_does_not_matter() -> None:
     one = said("dial-in", 0, caller=Party(number="1"))
     other = said("answer-in", 0, caller=Party(number="2"))
