@@ -14,8 +14,8 @@ from unifiedapi.resources import EventMethod, EventStatus, PhoneCallEvent
 from unifiedapi.resources import EventType as PbxEventType
 
 
-def usual_events(kind: Kind) -> tuple[EventType, ...]:
-    """The default events of an extension of this kind.
+def usual_events(kind: Kind | None) -> tuple[EventType, ...]:
+    """The default events of an extension of this kind; None: it is neither a phone nor a queue.
 
     All events of a phone; of the other kinds, when a call begins and ends: the phones behind them
     report who answered.

@@ -43,7 +43,8 @@ class Target:
     """An extension, and how it should be set up.
 
     Attributes:
-        settings: None to remove all our events. A missing kind is looked up on the PBX.
+        settings: None to remove all our events. A missing kind is looked up on the PBX, and
+            stays missing if the PBX does not say it.
         user: the user whose extension it is, for the API.
     """
 
@@ -57,7 +58,7 @@ class Survey:
     """The phone call events of one extension, and what to change.
 
     Attributes:
-        target: with kind and events in its settings.
+        target: with the kind, if the PBX says it, and the events in its settings.
         others: number of phone call events that are not ours.
         strays: hosts of those among them that another installation of Offhook created.
     """
@@ -71,6 +72,12 @@ class Survey:
     def is_right(self) -> bool:
         """Return whether nothing has to change on the PBX."""
         return all(change.action is Action.LEAVE for change in self.changes)
+
+    @property
+    def has_unknown_kind(self) -> bool:
+        """Return whether the PBX was asked for the kind and did not say it."""
+        settings = self.target.settings
+        return settings is not None and settings.kind is None
 
 
 @dataclass
@@ -169,17 +176,17 @@ class Registrar:
         events = usual_events(kind) if settings.events is None else settings.events
         return replace(settings, kind=kind, events=events)
 
-    async def _kind(self, target: Target) -> Kind:
-        """Ask the PBX: Presence knows only phones, QueueAgents only queues; the rest are IVRs.
+    async def _kind(self, target: Target) -> Kind | None:
+        """Ask the PBX: Presence knows only phones, QueueAgents only queues.
 
-        The API does not tell a conference from an IVR.
+        None for the rest: the API does not tell a conference from an IVR.
         """
         number, user = target.extension, target.user
         if await _is_one(self._api.presence.list(number, user=user)):
             return Kind.PHONE
         if await _is_one(self._api.queue_agents.list(number, user=user)):
             return Kind.QUEUE
-        return Kind.IVR
+        return None
 
     async def _carry_out(self, survey: Survey, outcome: SetupOutcome) -> None:
         for change in survey.changes:

@@ -111,8 +111,10 @@ def check(numbers: Numbers = None, pbx: PbxName = None, at_once: AtOnce = AT_ONC
             problems.extend(f"{number} is not set up" for number in named - {n for _, n in stored})
             problems.extend(_stale(settings, stored))
             right = await check_drift(
-                Order(r, [here.wanted(n, each) for n, each in stored.items() if n[0] == name])
-                for name, r in here.registrars.items()
+                [
+                    Order(r, [here.wanted(n, each) for n, each in stored.items() if n[0] == name])
+                    for name, r in here.registrars.items()
+                ]
             )
         obstacle = await reachability_problem(settings)
         if obstacle is None:

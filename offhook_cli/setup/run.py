@@ -108,6 +108,7 @@ async def run(here: Site, orders: Sequence[Order], *, yes: bool, only_plan: bool
     ]
     _print_plan([(pbx, survey, _in_words(here, pbx, survey)) for pbx, survey in to_do])
     _print_others(surveys)
+    _print_unknown_kinds(orders, surveys)
     _print_failures(failures)
     for order in orders:
         if isinstance(order.registrar, ByHand) and order.targets:
@@ -152,12 +153,13 @@ async def run(here: Site, orders: Sequence[Order], *, yes: bool, only_plan: bool
     return not failures and not failed
 
 
-async def check_drift(orders: Iterable[Order]) -> bool:
+async def check_drift(orders: Sequence[Order]) -> bool:
     """Print where PBXs differ from the settings. Return whether none does."""
-    surveys, failures = await _survey(list(orders))
+    surveys, failures = await _survey(orders)
     wrong = [(pbx, survey) for pbx, survey in surveys if not survey.is_right]
     _print_plan([(pbx, survey, _on_pbx(survey)) for pbx, survey in wrong])
     _print_others(surveys)
+    _print_unknown_kinds(orders, surveys)
     _print_failures(failures)
     if wrong:
         note(
@@ -277,6 +279,19 @@ def _print_others(surveys: Iterable[tuple[str, Survey]]) -> None:
             f"! {counted(strays[host], 'extension')}: phone call events of another Offhook "
             f"installation, at {host}. If that was this one under a former secret, use --adopt"
         )
+
+
+def _print_unknown_kinds(orders: Iterable[Order], surveys: Iterable[tuple[str, Survey]]) -> None:
+    """Name the extensions whose kind the PBXs do not say. A PBX without API access is not asked."""
+    asked = {order.pbx for order in orders if isinstance(order.registrar, Registrar)}
+    for pbx in sorted(asked):
+        unknown = [s.target.extension for name, s in surveys if name == pbx and s.has_unknown_kind]
+        if unknown:
+            note(
+                f"! {pbx} {_names(unknown)}: neither a phone nor a queue, and the PBX does not say "
+                "more: give --kind ivr or --kind conference. Until then, calls that end there "
+                "count as answered, with the gap `kind`"
+            )
 
 
 def _print_failures(failures: Iterable[tuple[str, Failed[str]]]) -> None:

@@ -135,16 +135,29 @@ def asked_for_the_kind(pbx: Sandbox) -> bool:
 
 
 def test_kind_is_detected_once_and_selects_the_events(setup: Setup, pbx: Sandbox) -> None:
-    numbers = ("0003*210", "0003*400", "0003*500", "0003*600")
-    assert "kind: queue" in ok(setup(*numbers, "--yes"))
+    assert "kind: queue" in ok(setup("0003*210", "0003*400", "--yes"))
     assert pbx.types("0003*210") == ALL
-    for number in ("0003*400", "0003*500", "0003*600"):
-        assert pbx.types(number) == CAME_AND_LEFT
-    assert list(kinds(setup).values()) == ["phone", "queue", "ivr", "ivr"]
+    assert pbx.types("0003*400") == CAME_AND_LEFT
+    assert kinds(setup) == {"0003*210": "phone", "0003*400": "queue"}
     pbx.requests.clear()
     ok(setup("--known", "--owner", "jane", "--yes"))
     ok(setup("--known", "--remove", "--yes"))
     assert not asked_for_the_kind(pbx)
+
+
+def test_kind_that_the_pbx_does_not_say_is_not_guessed(setup: Setup, pbx: Sandbox) -> None:
+    said = "neither a phone nor a queue, and the PBX does not say more"
+    printed = setup("0003*210", "0003*500", "0003*600", "--yes")
+    assert printed.exit_code == 0
+    assert f"! main 0003*500, 0003*600: {said}" in " ".join(printed.stderr.split())
+    assert kinds(setup) == {"0003*210": "phone", "0003*500": None, "0003*600": None}
+    for number in ("0003*500", "0003*600"):
+        assert pbx.types(number) == CAME_AND_LEFT
+    assert f"! main 0003*500, 0003*600: {said}" in " ".join(setup("check").stderr.split())
+    ok(setup("0003*500", "--kind", "ivr", "--yes"))
+    ok(setup("0003*600", "--kind", "conference", "--yes"))
+    assert said not in " ".join(setup("check").stderr.split())
+    assert kinds(setup) == {"0003*210": "phone", "0003*500": "ivr", "0003*600": "conference"}
 
 
 def test_kind_option_is_kept(setup: Setup, pbx: Sandbox) -> None:
