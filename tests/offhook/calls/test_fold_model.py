@@ -122,7 +122,8 @@ def stories(draw: st.DrawFn) -> Story:
     elif how == "pauses":
         taken = queue_that_is_not_set_up(draw, story)
     elif how == "forward":
-        taken = forward(draw, story)
+        forward(draw, story)
+        return story
     else:
         taken = group(draw, story, at, None if at == 0 else IVR)
     if taken:
@@ -170,26 +171,22 @@ def queue_that_is_not_set_up(draw: st.DrawFn, story: Story) -> tuple[str, int] |
     return None
 
 
-def forward(draw: st.DrawFn, story: Story) -> tuple[str, int] | None:
+def forward(draw: st.DrawFn, story: Story) -> None:
     """A phone is forwarded to a phone outside; its own leg ends, or goes on to the end."""
     leaves = draw(tenths(1, 200))
     ring = leaves + draw(tenths(1, 300))
+    over = ring + draw(tenths(10, 600))
     answered, stays = draw(st.booleans()), draw(st.booleans())
-    own, out = (
-        from_outside(PHONES[0], OUTSIDE),
-        Leg(
-            PHONES[0],
-            "OUT",
-            {**OUTSIDE, "CallerExtension": PHONES[0], "CalledNumber": "447700900123"},
-        ),
-    )
-    over = answer_and_leave(draw, story, out, leaves, ring) if answered else ring
-    if not answered:
+    to = {"CallerExtension": PHONES[0], "CalledNumber": "447700900123"}
+    out = Leg(PHONES[0], "OUT", {**OUTSIDE, **to})
+    if answered:
+        story.leg(out, leaves, ring, over)
+        story.talk(PHONES[0], ring, over)
+    else:
         story.leg(out, leaves, None, over)
         story.outcome = Outcome.MISSED
-    own_status = CallStatus.ANSWER if answered and stays else CallStatus.NOANSWER
-    story.leg(own, 0, None, over if stays else leaves, own_status)
-    return None
+    status = CallStatus.ANSWER if answered and stays else CallStatus.NOANSWER
+    story.leg(from_outside(PHONES[0], OUTSIDE), 0, None, over if stays else leaves, status)
 
 
 def conference(draw: st.DrawFn, story: Story) -> Story:
