@@ -28,7 +28,7 @@ from offhook.event import CALLBACKS, CallEvent, EventType, from_stored, to_store
 from offhook.inbox import keys
 from offhook.inbox.cursor import Cursor
 from offhook.inbox.entries import partition_of_call
-from offhook.inbox.positions import order_of, position_at, position_before
+from offhook.inbox.positions import position_at, position_before
 from offhook.inbox.scripts import script
 from offhook.inbox.stream import WAKING_MS, Inbox
 
@@ -274,9 +274,9 @@ class Calls:
         start = kept.first
         names = (kept.name, kept.name.rpartition("~")[0])  # its records, and its callbacks
         while True:
-            page: Any = await self._redis.xrange(stream, min=start, count=_PAGE)
+            page: Any = await self._redis.xrange(stream, start, kept.last, _PAGE)
             found += [e for e in map(_event, page) if e.call in names and e.type in FOLDED]
-            if len(page) < _PAGE or order_of(page[-1][0]) > order_of(kept.last):
+            if len(page) < _PAGE:
                 return found
             start = f"({page[-1][0].decode()}"
 

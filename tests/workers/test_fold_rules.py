@@ -1,0 +1,137 @@
+"""The rules of `offhook.calls` as the worker applies them: how long to wait, and used CallIDs."""
+
+import time
+from datetime import timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from offhook import CallEvent, EventType, Kind, Party
+from offhook.inbox import Inbox
+from offhook.inbox.call_store import Calls
+from offhook.settings import PbxSettings
+from tests.workers.test_fold_calls import Bench, answered, bench, missed, said
+
+__all__ = ["bench"]  # a fixture
+
+T = EventType
+BOB = Party(number="+447700900123")
+
+
+def by_bob(events: list[CallEvent]) -> list[CallEvent]:
+    return [replace(event, caller=BOB) for event in events]
+
+
+def later(events: list[CallEvent], seconds: float) -> list[CallEvent]:
+    return [
+        replace(event, received=event.received + timedelta(seconds=seconds)) for event in events
+    ]
+
+
+def test_second_caller_with_a_used_call_id_is_a_call_of_its_own(bench: Bench) -> None:
+    bench.append(*answered())
+    bench.keep()
+    first = bench.redis.get("offhook:{0}:call:main/c1")
+    bench.append(*by_bob(missed()))
+    bench.keep()
+    bench.append(*later(missed(), 100))
+    bench.keep()
+    assert bench.told() == [
+        "call-started c1",
+        "call-answered c1",
+        "call-ended c1",
+        "call-started c1~2",
+        "call-ended c1~2",
+        "missed-call c1~2",
+        "call-started c1~3",
+        "call-ended c1~3",
+        "missed-call c1~3",
+    ]
+    assert bench.sizes() == (3, 0, 0)
+    assert first is not None
+
+    async def go(inbox: Inbox) -> None:
+        calls = Calls(inbox)
+        kept = [await calls.get(name) for name in ("main/c1", "main/c1~2", "main/c1~3")]
+        callers = [each.state.parts[0].words.caller for each in kept if each]
+        assert callers == ["+442079460100", BOB.number, "+442079460100"]
+        for each, types in zip(kept, (answered(), missed(), missed()), strict=True):
+            assert each is not None
+            found = await calls.events(each)
+            assert [event.type for event in found] == [event.type for event in types]
+
+    bench.with_inbox(go)
+
+
+def test_call_of_an_event_with_a_used_call_id_is_the_right_one(bench: Bench) -> None:
+    first, second = answered(), later(by_bob(missed()), 60)
+    bench.append(*first)
+    bench.keep()
+
+    async def before(inbox: Inbox) -> None:  # it is not in the call log yet
+        call = await Calls(inbox).of(second[0], Kind.PHONE, None)
+        assert (call.caller.number, len(call.legs)) == (BOB.number, 1)
+
+    async def after(inbox: Inbox) -> None:
+        calls = Calls(inbox)
+        assert (await calls.of(first[0], Kind.PHONE, None)).caller.number == "+442079460100"
+        assert (await calls.of(second[1], Kind.PHONE, None)).caller.number == BOB.number
+
+    bench.with_inbox(before)
+    bench.append(*second)
+    bench.keep()
+    bench.with_inbox(after)
+
+
+def test_call_ids_used_again_at_once_are_told_in_order(bench: Bench) -> None:
+    bench.append(*missed(), *later(by_bob(missed()), 30))  # in one read, within the window
+    bench.keep()
+    assert bench.told() == [
+        "call-started c1",
+        "call-ended c1",
+        "missed-call c1",
+        "call-started c1~2",
+        "call-ended c1~2",
+        "missed-call c1~2",
+    ]
+
+
+def test_unanswered_call_waits_longer_unless_its_caller_gave_up(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update={"settle_unanswered": 1.5})
+    cancelled = [said("c2", T.DIAL_IN, "CALLING"), said("c2", T.HANGUP, "CANCEL")]
+    bench.append(*missed("c1"), *cancelled)
+    began = time.monotonic()
+    bench.keep()
+    assert time.monotonic() - began > 1.5
+    ends = [call for call in bench.told() if call.startswith("call-ended")]
+    assert ends == ["call-ended c2", "call-ended c1"]
+
+
+def test_caller_who_may_wait_in_a_queue_is_not_told_as_missed(bench: Bench) -> None:
+    def rings(extension: str) -> list[CallEvent]:
+        queue = Party(number="+442079460100", extension="0003*400")
+        offered = said("c1", T.DIAL_IN, "CALLING", extension)
+        refused = said("c1", T.HANGUP, "NOANSWER", extension)
+        return [replace(each, caller=queue) for each in (offered, refused)]
+
+    bench.append(*rings("0003*210"))
+    bench.keep()
+    assert bench.told() == ["call-started c1"]
+    assert bench.sizes() == (1, 1, 0)
+    bench.settings = bench.settings.model_copy(update={"call_timeout": 0.0})
+    bench.keep()
+    assert bench.told() == ["call-started c1", "call-ended c1", "missed-call c1"]
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_silent_call_goes_on_if_the_records_would_report_its_end(
+    bench: Bench, *, records: bool
+) -> None:
+    pbx = PbxSettings(host="https://pbx.example.com", token="token")  # type: ignore[arg-type]
+    known = {"main": pbx} if records else {}
+    bench.settings = bench.settings.model_copy(update={"call_timeout": 0.0, "pbx": known})
+    bench.append(*answered()[:2])
+    bench.keep()
+    ends = [] if records else ["call-ended c1"]
+    assert bench.told() == ["call-started c1", "call-answered c1", *ends]
+    assert bench.sizes() == (1, 1 if records else 0, 0)
