@@ -270,7 +270,7 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description=(
-            "seconds from the last hangup to the end of a call that nobody answered, unless its "
+            "seconds from the last hangup to the end of a call that was not answered, unless its "
             "caller is known to have gone: a phone may still ring whose dial was lost"
         ),
     )

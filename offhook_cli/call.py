@@ -22,6 +22,9 @@ _GAPS = {
     Gap.ANSWER: "when the call was answered",
     Gap.HANGUP: "when a leg ended",
     Gap.STATUS: "how a leg ended",
+    Gap.KIND: "whether a person or an IVR answered",
+    Gap.DIRECTION: "whether the number is an extension",
+    Gap.EVENTS: "all that came after its first events: there were too many",
     Gap.LATE: "whether this is all: a callback came after the end",
 }
 

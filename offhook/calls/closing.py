@@ -80,7 +80,7 @@ def surely_unanswered(state: CallState) -> bool:
 def used_again(state: CallState, event: CallEvent, settle: float = inf) -> bool:
     """Return whether an event begins another call with the same CallID.
 
-    It does if the call has ended, and somebody else calls or a day has passed.
+    It does if the call has ended, and another party calls or a day has passed.
 
     Args:
         settle: see `settles_after`; if not given, only a closed call counts as ended.

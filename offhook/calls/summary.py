@@ -128,7 +128,7 @@ def find_direction(root: FoldedLeg, legs: Sequence[FoldedLeg]) -> Direction:
 
 
 def _may_be_internal(root: FoldedLeg) -> bool:
-    """Return whether the other side is a short number that no callback names as an extension."""
+    """Return whether it was called by or calls a short number that may be an extension."""
     words = root.part.words
     number = words.called if root.part.flow == "out" else words.caller
     return words.did is None and is_short(number)

@@ -453,7 +453,7 @@ def test_a_call_with_a_used_call_id_is_a_call_of_its_own(
     ]
     together = calls(play([*first.events, *later], KINDS))
     apart = [play(events, KINDS) for events in (first.events, later)]
-    # Whoever may still wait in a queue does not when the CallID is used again.
+    # A caller who may still wait in a queue does not when the CallID is used again.
     assert [replace(verdict(told), id="1", closed_by=None) for told in together.values()] == [
         replace(verdict(told), closed_by=None) for told in apart
     ]
