@@ -1,6 +1,7 @@
 """The settings of each extension from `offhook setup`, in Redis.
 
-    offhook:extensions   hash: `PBX/EXTENSION` -> JSON; `version` -> number of changes
+    offhook:extensions   hash: `PBX/EXTENSION` -> JSON; `version` -> number of changes;
+                         `phones PBX` -> JSON list of the phones that the PBX's presence lists
 
 One key, so that a copy is read together with its version.
 """
@@ -14,12 +15,13 @@ import msgspec
 from redis.asyncio import Redis
 
 from offhook.call import Kind
-from offhook.event import EventType
+from offhook.event import CALLBACKS, EventType
 from offhook.inbox.keys import EXTENSIONS
 
 log = logging.getLogger("offhook.extensions")
 
-_VERSION = b"version"  # a field without a `/`: no extension has this name
+_VERSION = b"version"  # a field without a `/`, as `phones PBX` is: no extension has this name
+_PHONES = "phones "
 
 Name = tuple[str, str]  # PBX and extension
 
@@ -45,6 +47,11 @@ class ExtensionSettings:
     method: str = "POST"
     kind: Kind | None = None
     user: str | None = None
+
+    @property
+    def has_all_events(self) -> bool:
+        """Return whether all event types are registered."""
+        return self.events is not None and set(CALLBACKS) <= set(self.events)
 
 
 UNKNOWN = ExtensionSettings()
@@ -83,6 +90,27 @@ class Extensions:
             pipeline.hincrby(EXTENSIONS, _VERSION.decode(), 1)
             await pipeline.execute()
 
+    async def add_phones(self, pbx: str, numbers: Iterable[str]) -> None:
+        """Remember phones that a PBX has, whether they are set up or not."""
+        known = {number for name, number in await self.phones() if name == pbx}
+        if known.issuperset(numbers := set(numbers)):
+            return
+        listed = msgspec.json.encode(sorted(known | numbers))
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hset(EXTENSIONS, _PHONES + pbx, listed)
+            pipeline.hincrby(EXTENSIONS, _VERSION.decode(), 1)
+            await pipeline.execute()
+
+    async def phones(self) -> set[Name]:
+        """The phones that the PBXs have listed."""
+        stored: Any = await self._redis.hgetall(EXTENSIONS)
+        return {
+            (field.decode().removeprefix(_PHONES), number)
+            for field, value in stored.items()
+            if field.startswith(_PHONES.encode()) and b"/" not in field
+            for number in msgspec.json.decode(value, type=list[str])
+        }
+
     async def version(self) -> bytes | None:
         """A value that differs after every change."""
         version: Any = await self._redis.hget(EXTENSIONS, _VERSION.decode())
@@ -96,6 +124,7 @@ class ExtensionsCopy:
         self._extensions = extensions
         self._version: bytes | None = None
         self._copy: dict[Name, ExtensionSettings] = {}
+        self._phones: set[Name] = set()
 
     async def refresh(self) -> None:
         """Read the settings again if they have changed."""
@@ -103,6 +132,7 @@ class ExtensionsCopy:
         if version != self._version:
             # A change after the version was read is read again next time.
             self._copy = await self._extensions.all()
+            self._phones = await self._extensions.phones()
             self._version = version
 
     def get(self, pbx: str, extension: str) -> ExtensionSettings:
@@ -110,8 +140,8 @@ class ExtensionsCopy:
         return self._copy.get((pbx, extension), UNKNOWN)
 
     def __contains__(self, name: object) -> bool:
-        """Return whether an extension, named by PBX and number, was set up."""
-        return name in self._copy
+        """Return whether an extension, named by PBX and number, is known to exist."""
+        return name in self._copy or name in self._phones
 
 
 def _field(pbx: str, extension: str) -> str:
@@ -121,9 +151,9 @@ def _field(pbx: str, extension: str) -> str:
 def _read(stored: Any) -> dict[Name, ExtensionSettings]:
     found = {}
     for field, value in sorted(stored.items()):
-        if field == _VERSION:
+        pbx, slash, extension = field.decode().partition("/")
+        if not slash:
             continue
-        pbx, _, extension = field.decode().partition("/")
         try:
             found[pbx, extension] = _decode(value)
         except msgspec.MsgspecError as error:

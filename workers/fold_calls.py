@@ -205,14 +205,19 @@ class CallKeeper:
         first = kept.get(event.call)
         name = name_of_latest(event.call, first.state) if first else event.call
         there = kept.get(name)
-        kind = self._extensions.get(event.pbx, event.extension).kind
+        settings = self._extensions.get(event.pbx, event.extension)
         try:
             if first and there and used_again(there.state, event, self._settings.settle):
                 first.state = replace(first.state, again=first.state.again + 1)
                 changed |= {first.name: "hangup", name: "hangup"}
                 name, there = name_of_latest(event.call, first.state), None
                 event = replace(event, call_id=name.partition("/")[2])
-            state = fold(there.state if there else None, event, kind)
+            state = fold(
+                there.state if there else None,
+                event,
+                settings.kind,
+                all_events=settings.has_all_events,
+            )
         except Exception:
             # A bug with one event must not hold up all calls.
             log.exception(

@@ -1,6 +1,7 @@
 """`watch_phones`: announces when an extension's phones register or unregister.
 
-One API request per PBX lists all phones. A change counts when two checks in a row see it, because
+One API request per PBX lists all phones. They are kept, so that a short number that one of them
+dials is recognized as an extension. A change counts when two checks in a row see it, because
 phones lose their registration for a moment now and then.
 
 offhook:phones:PBX   hash: EXTENSION -> a `RegistrationState`; expires
@@ -136,7 +137,8 @@ async def watch(settings: Settings, pbx: str, api: UnifiedApi, inbox: Inbox, rq:
         UnifiedApiError: the PBX does not list its phones.
         InboxUnavailable: the next check announces the same changes.
     """
-    mine = {number for name, number in await Extensions(inbox.redis).all() if name == pbx}
+    extensions = Extensions(inbox.redis)
+    mine = {number for name, number in await extensions.all() if name == pbx}
     if not mine:
         return
     key = keys.phones(pbx)
@@ -145,8 +147,10 @@ async def watch(settings: Settings, pbx: str, api: UnifiedApi, inbox: Inbox, rq:
     now = datetime.now(UTC)
     known = {number: before[number] for number in mine & before.keys()}
     events: list[CallEvent] = []
+    listed: list[str] = []
     async for presence in api.presence.list(user=settings.pbx[pbx].user):
         number = presence.extension
+        listed.append(number)
         if number not in mine:
             continue
         state, event = check(before.get(number), presence, pbx, now)
@@ -154,6 +158,7 @@ async def watch(settings: Settings, pbx: str, api: UnifiedApi, inbox: Inbox, rq:
             known[number] = state
         if event is not None:
             events.append(event)
+    await extensions.add_phones(pbx, listed)
     await announce(settings, inbox, rq, events, window=_REPEAT)
     async with inbox.redis.pipeline(transaction=True) as pipeline:
         pipeline.delete(key)

@@ -58,13 +58,13 @@ def settles_after(
 
 
 def goes_on(state: CallState, now: datetime, *, records: bool) -> bool:
-    """Return whether a call without an end goes on after `call_timeout` seconds of silence.
+    """Return whether a call with an open leg goes on after `call_timeout` seconds of silence.
 
     Args:
         records: whether the PBX's records are compared with the calls. They report the end of a
             call, so a call that they do not contain has not ended.
     """
-    return records and micros(now) - state.last < DAY
+    return records and micros(now) - state.last < DAY and not over(state)
 
 
 def surely_unanswered(state: CallState) -> bool:

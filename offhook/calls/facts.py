@@ -60,17 +60,23 @@ class RecordFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class PartFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The facts of one extension's legs in one direction, or of one leg with an id. Sorted."""
+    """The facts of one extension's legs in one direction, or of one leg with an id. Sorted.
+
+    Attributes:
+        words: from the first callback.
+        all_events: whether all event types are registered on the extension.
+    """
 
     extension: str
     flow: Direction
     id: str | None
     kind: Kind | None
-    words: Words  # from the first callback
+    words: Words
     dials: tuple[int, ...] = ()
     answers: tuple[int, ...] = ()
     hangups: tuple[Hangup, ...] = ()
     records: tuple[RecordFacts, ...] = ()
+    all_events: bool = False
 
     @property
     def facts(self) -> int:
@@ -124,7 +130,13 @@ to_state = msgspec.json.Encoder().encode
 from_state = msgspec.json.Decoder(CallState).decode
 
 
-def fold(state: CallState | None, event: CallEvent, kind: Kind | None = None) -> CallState:
+def fold(
+    state: CallState | None,
+    event: CallEvent,
+    kind: Kind | None = None,
+    *,
+    all_events: bool = False,
+) -> CallState:
     """Add the facts of an event. Idempotent: an event that is in the state already adds nothing.
 
     Events beyond `MOST` facts are only counted: a monitoring check may use one CallID forever.
@@ -133,6 +145,7 @@ def fold(state: CallState | None, event: CallEvent, kind: Kind | None = None) ->
         state: None before the first event of the call.
         event: a callback or a call record.
         kind: the kind of the event's extension, if known.
+        all_events: whether all event types are known to be registered on that extension.
 
     Raises:
         ValueError: the event is neither.
@@ -146,13 +159,13 @@ def fold(state: CallState | None, event: CallEvent, kind: Kind | None = None) ->
     parts = list(state.parts)
     for index, part in enumerate(parts):
         if part.extension == extension and part.flow == flow and part.id == event.leg:
-            parts[index] = _with(part, event, words, kind)
+            parts[index] = _with(part, event, words, kind, all_events=all_events)
             if parts[index] == part:
                 return state
             break
     else:
         new = PartFacts(extension, flow, event.leg, kind, words)
-        insort(parts, _with(new, event, words, kind), key=part_order)
+        insort(parts, _with(new, event, words, kind, all_events=all_events), key=part_order)
     if sum(part.facts for part in parts) > MOST:
         return replace(state, left_out=state.left_out + 1)
     return replace(state, parts=tuple(parts))
@@ -163,7 +176,9 @@ def flow_of(event: CallEvent) -> Direction:
     return event.direction or ("out" if event.caller.extension == event.extension else "in")
 
 
-def _with(part: PartFacts, event: CallEvent, words: Words, kind: Kind | None) -> PartFacts:
+def _with(
+    part: PartFacts, event: CallEvent, words: Words, kind: Kind | None, *, all_events: bool
+) -> PartFacts:
     dials, answers, hangups, records = part.dials, part.answers, part.hangups, part.records
     at, first = micros(event.occurred or event.received), part.first
     better = first is None or at < first
@@ -194,6 +209,7 @@ def _with(part: PartFacts, event: CallEvent, words: Words, kind: Kind | None) ->
         answers,
         hangups,
         records,
+        all_events or part.all_events,
     )
 
 

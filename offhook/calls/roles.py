@@ -59,7 +59,9 @@ def parties(words: Words) -> set[str]:
 def _find_strays(legs: Sequence[FoldedLeg]) -> None:
     """Mark hangups of extensions that have nothing else to do with the call.
 
-    Anyone with the callback URL of any extension can send one, if they guess the CallID.
+    Anyone with the callback URL of any extension can send one, if they guess the CallID. If only
+    hangups are registered, one that names the caller is part of the call; if all events are, it is
+    not: then its dial and its answer would both be lost.
     """
     sure, named = set[str](), set[str]()
     for leg in legs:
@@ -70,7 +72,8 @@ def _find_strays(legs: Sequence[FoldedLeg]) -> None:
     for leg in legs if sure else ():
         words, own = leg.part.words, leg.part.extension
         origin = tail(words.caller) or words.peer
-        leg.stray = known.isdisjoint((own, short(own), origin))
+        if own not in sure:
+            leg.stray = leg.part.all_events or known.isdisjoint((own, short(own), origin))
 
 
 def _is_room(leg: FoldedLeg, passed: _Passed) -> bool:

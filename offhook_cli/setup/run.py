@@ -134,6 +134,7 @@ async def run(here: Site, orders: Sequence[Order], *, yes: bool, only_plan: bool
             if survey.target.settings is not None
         }
     )
+    await _keep_phones(here, orders, to_do)
     outcomes = await _carry_out(orders, to_do)
     await here.extensions.change(
         {},
@@ -199,6 +200,20 @@ async def _carry_out(
             done = await order.registrar.carry_out(mine, advance)
             outcomes += [(order.pbx, outcome) for outcome in done]
     return outcomes
+
+
+async def _keep_phones(
+    here: Site, orders: Iterable[Order], to_do: Iterable[tuple[str, Survey]]
+) -> None:
+    """Store which phones the PBXs have: a short number that is dialled may be one of them."""
+    users = {(pbx, survey.target.user) for pbx, survey in to_do if survey.target.settings}
+    for order in orders:
+        for user in sorted(user for pbx, user in users if pbx == order.pbx):
+            if isinstance(order.registrar, Registrar):
+                try:
+                    await here.extensions.add_phones(order.pbx, await order.registrar.phones(user))
+                except UnifiedApiError as error:
+                    note(f"! {order.pbx}: its phones cannot be listed: {sentence(error)}")
 
 
 @contextmanager

@@ -78,6 +78,23 @@ async def test_a_copy_reads_the_settings_only_after_a_change(redis: Redis) -> No
     assert copy.get("main", "0003*210") == UNKNOWN
 
 
+async def test_phones_of_a_pbx_are_known_without_settings(redis: Redis) -> None:
+    extensions = Extensions(redis)
+    await extensions.add_phones("main", ["0003*211", "0003*210"])
+    version = await extensions.version()
+    await extensions.add_phones("main", ["0003*210", "0003*211"])
+    assert await extensions.version() == version
+    copy = ExtensionsCopy(extensions)
+    await copy.refresh()
+    assert ("main", "0003*211") in copy
+    assert ("other", "0003*211") not in copy
+    assert await extensions.all() == {}
+    await extensions.add_phones("main", ["0003*212"])
+    await copy.refresh()
+    assert ("main", "0003*211") in copy
+    assert ("main", "0003*212") in copy
+
+
 async def test_an_empty_change_writes_nothing(redis: Redis) -> None:
     await Extensions(redis).change({}, [])
     assert not await redis.exists(EXTENSIONS)

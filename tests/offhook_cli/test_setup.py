@@ -1,5 +1,6 @@
 """`offhook setup` against a sandbox PBX on a real port."""
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -12,7 +13,9 @@ from redis import Redis
 from typer.testing import Result
 
 from offhook.callback_url import callback_url
+from offhook.connection import connect
 from offhook.event import CALLBACKS
+from offhook.extensions import Extensions, ExtensionsCopy
 from offhook.inbox.keys import EXTENSIONS
 from tests.conftest import SECRET, Configure
 from tests.offhook.sandbox import Sandbox, sandbox
@@ -131,7 +134,8 @@ def kinds(setup: Setup) -> dict[str, str | None]:
 
 
 def asked_for_the_kind(pbx: Sandbox) -> bool:
-    return any("/presence" in path or "/queue/" in path for _, path in pbx.requests)
+    asked = ("*", "/presence"), ("*", "/queue/")  # of one extension, not the list of all phones
+    return any(all(part in path for part in parts) for _, path in pbx.requests for parts in asked)
 
 
 def test_kind_is_detected_once_and_selects_the_events(setup: Setup, pbx: Sandbox) -> None:
@@ -158,6 +162,21 @@ def test_kind_that_the_pbx_does_not_say_is_not_guessed(setup: Setup, pbx: Sandbo
     ok(setup("0003*600", "--kind", "conference", "--yes"))
     assert said not in " ".join(setup("check").stderr.split())
     assert kinds(setup) == {"0003*210": "phone", "0003*500": "ivr", "0003*600": "conference"}
+
+
+def test_phones_of_the_pbx_are_kept_even_if_they_are_not_set_up(
+    setup: Setup, redis_url: str
+) -> None:
+    ok(setup("0003*400", "--yes"))
+
+    async def known() -> list[bool]:
+        async with connect(redis_url) as client:
+            copy = ExtensionsCopy(Extensions(client))
+            await copy.refresh()
+            return [("main", each) in copy for each in ("0003*210", "0003*400", "0003*299")]
+
+    assert asyncio.run(known()) == [True, True, False]
+    assert list(kinds(setup)) == ["0003*400"]
 
 
 def test_kind_option_is_kept(setup: Setup, pbx: Sandbox) -> None:

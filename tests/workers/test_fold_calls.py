@@ -312,10 +312,10 @@ def test_event_that_cannot_be_folded_does_not_affect_other_calls(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
 
-    def broken(state: Any, event: CallEvent, kind: Any) -> Any:
+    def broken(state: Any, event: CallEvent, *known: Any, **more: Any) -> Any:
         if event.call_id == "bad":
             raise ZeroDivisionError
-        return fold(state, event, kind)
+        return fold(state, event, *known, **more)
 
     monkeypatch.setattr(module, "fold", broken)
     bench.append(*missed("bad"), *missed("good"))

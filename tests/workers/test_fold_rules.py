@@ -6,7 +6,9 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from offhook import CallEvent, EventType, Kind, Party
+from offhook import CallEvent, EventType, ExtensionSettings, Gap, Kind, Party
+from offhook.event import CALLBACKS
+from offhook.extensions import Extensions
 from offhook.inbox import Inbox
 from offhook.inbox.call_store import Calls
 from offhook.settings import PbxSettings
@@ -135,3 +137,34 @@ def test_silent_call_goes_on_if_the_records_would_report_its_end(
     ends = [] if records else ["call-ended c1"]
     assert bench.told() == ["call-started c1", "call-answered c1", *ends]
     assert bench.sizes() == (1, 1 if records else 0, 0)
+
+
+def test_hangup_of_an_extension_that_would_have_sent_more_decides_nothing(bench: Bench) -> None:
+    registered = {("main", "0003*211"): ExtensionSettings(kind=Kind.PHONE, events=CALLBACKS)}
+    bench.with_inbox(lambda inbox: Extensions(inbox.redis).change(registered))
+    bench.append(*missed(), said("c1", T.HANGUP, "ANSWER", "0003*211"))
+    bench.keep()
+    assert bench.told() == ["call-started c1", "call-ended c1", "missed-call c1"]
+    call = bench.events()[-1].summary
+    assert call is not None
+    assert call.gaps == (Gap.DIAL,)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_short_number_of_a_phone_that_the_pbx_lists_is_internal(
+    bench: Bench, *, listed: bool
+) -> None:
+    phones = ["0003*210", "0003*299"] if listed else ["0003*210"]
+    bench.with_inbox(lambda inbox: Extensions(inbox.redis).add_phones("main", phones))
+    types = ((T.DIAL_OUT, "CALLING"), (T.ANSWER_OUT, "ANSWER"), (T.HANGUP, "ANSWER"))
+    sides = {
+        "direction": "out",
+        "caller": Party(number="210", extension="0003*210"),
+        "called": Party(number="299"),
+    }
+    bench.append(*(replace(said("c1", type_, status), **sides) for type_, status in types))
+    bench.keep()
+    call = bench.events()[-1].summary
+    assert call is not None
+    assert call.direction == ("internal" if listed else "out")
+    assert call.gaps == (() if listed else (Gap.DIRECTION,))

@@ -185,6 +185,14 @@ def test_one_request_lists_all_phones(watch: Watch) -> None:
     assert len(watch.pbx.requests) == 1
 
 
+def test_all_phones_that_the_pbx_lists_are_kept(watch: Watch) -> None:
+    watch.set_up(DESK)
+    watch.check()
+    listed = str(watch.redis.hget("offhook:extensions", "phones main"))
+    assert DESK in listed
+    assert OTHER in listed
+
+
 def test_only_extensions_that_are_set_up_are_watched(watch: Watch) -> None:
     watch.set_up(DESK, pbx="elsewhere")
     watch.check()

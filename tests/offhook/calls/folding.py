@@ -1,6 +1,6 @@
 """Calls folded as the workers do it, with a clock that only the test moves."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
@@ -33,16 +33,23 @@ class Line:
     Args:
         kinds: the extensions that are set up, and their kinds.
         records: whether the PBX's records are compared with the calls.
+        all_events: the extensions on which all event types are known to be registered.
     """
 
     def __init__(
-        self, kinds: Mapping[str, Kind], region: str | None = "GB", *, records: bool = False
+        self,
+        kinds: Mapping[str, Kind],
+        region: str | None = "GB",
+        *,
+        records: bool = False,
+        all_events: Set[str] = frozenset(),
     ) -> None:
         self.told: list[CallEvent] = []
         self.states: dict[str, CallState] = {}
         self._kinds = kinds
         self._region = region
         self._records = records
+        self._all_events = all_events
         self._due: dict[str, tuple[datetime, Closing]] = {}
 
     @property
@@ -63,7 +70,9 @@ class Line:
             name = name_of_latest(event.call_id, self.states[event.call_id])
             event = replace(event, call_id=name)
         kind = self._kinds.get(event.extension)
-        state = self.states[name] = fold(self.states.get(name), event, kind)
+        state = self.states[name] = fold(
+            self.states.get(name), event, kind, all_events=event.extension in self._all_events
+        )
         self._tell(name, event.received, None)
         wait = settles_after(
             state, SETTLE.total_seconds(), UNANSWERED.total_seconds(), self._kinds.get
@@ -101,9 +110,10 @@ def play(
     region: str | None = "GB",
     *,
     records: bool = False,
+    all_events: Set[str] = frozenset(),
 ) -> list[CallEvent]:
     """The events about a call, from its events in the order in which they were received."""
-    line = Line(kinds, region, records=records)
+    line = Line(kinds, region, records=records, all_events=all_events)
     for event in sorted(events, key=lambda event: event.received):
         line.take(event)
     line.end()

@@ -18,8 +18,9 @@ type, and, unless an earlier line of this leg says so, who is called:
 
 `= ` begins the verdict; a story has one for each call. `without` lists gaps. These begin with
 `where`: `400 is a queue`, `600 is unknown` (an extension in a callback is a phone unless said
-otherwise), `211 is a phone` (set up, without a callback), `records are compared`, `the PBX is
-telphin` (then `leg a`, `talked 45` and `bridged yes` may follow a status).
+otherwise), `211 is a phone` (set up, without a callback), `299 sends all` (all event types are
+registered on it), `records are compared`, `the PBX is telphin` (then `leg a`, `talked 45` and
+`bridged yes` may follow a status).
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,7 @@ class Story:
     callbacks: list[CallEvent] = field(default_factory=list)
     kinds: dict[str, Kind] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
+    send_all: set[str] = field(default_factory=set)
     records: bool = False
     telphin: bool = False
     region: str = "GB"
@@ -61,7 +63,7 @@ class Story:
     def play(self, callbacks: Sequence[CallEvent]) -> list[CallEvent]:
         phones = {each.extension: Kind.PHONE for each in self.callbacks}
         kinds = {k: v for k, v in (phones | self.kinds).items() if k not in self.unknown}
-        return play(callbacks, kinds, self.region, records=self.records)
+        return play(callbacks, kinds, self.region, records=self.records, all_events=self.send_all)
 
     def read(self, line: str) -> None:
         """Read an indented line of the story."""
@@ -78,6 +80,8 @@ class Story:
             self.records = True
         elif words == ["the", "PBX", "is", "telphin"]:
             self.telphin = True
+        elif words[1:] == ["sends", "all"]:
+            self.send_all.add(extended(words[0]))
         elif words[-1] == "unknown":
             self.unknown.add(extended(words[0]))
         else:

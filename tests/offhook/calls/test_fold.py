@@ -399,6 +399,20 @@ def test_moments_of_a_leg_are_in_order_even_if_its_callbacks_were_not() -> None:
     assert verdict(line.told).complete
 
 
+@pytest.mark.parametrize("all_events", [False, True])
+def test_a_lone_hangup_that_names_the_caller_counts_unless_more_would_have_come(
+    *, all_events: bool
+) -> None:
+    state = fold(fold(None, said("dial-in", 0), Kind.PHONE), hangup(7, "NOANSWER"))
+    lone = hangup(47, "ANSWER", SECOND)
+    state = fold(state, lone, Kind.PHONE, all_events=all_events)
+    call = summarize(replace(state, closed="hangup"), None)
+    assert call.outcome is (Outcome.MISSED if all_events else Outcome.ANSWERED)
+    assert call.answered_by == (None if all_events else SECOND)
+    assert Gap.DIAL in call.gaps
+    assert len(call.legs) == 2
+
+
 def test_a_hangup_without_a_direction_belongs_to_the_caller() -> None:
     out: dict[str, Any] = {
         "caller": Party(extension=PHONE),
