@@ -63,16 +63,18 @@ def _find_strays(legs: Sequence[FoldedLeg]) -> None:
     hangups are registered, one that names the caller is part of the call; if all events are, it is
     not: then its dial and its answer would both be lost.
     """
-    sure, named = set[str](), set[str]()
+    lone, sure = list[FoldedLeg](), list[FoldedLeg]()
     for leg in legs:
-        if leg.part.dials or leg.part.answers or leg.part.records:
-            sure.add(leg.part.extension)
-            named |= parties(leg.part.words)
-    known = sure | named
-    for leg in legs if sure else ():
+        part = leg.part
+        (sure if part.dials or part.answers or part.records else lone).append(leg)
+    if not lone or not sure:
+        return
+    known = {leg.part.extension for leg in sure}.union(*(parties(leg.part.words) for leg in sure))
+    present = {leg.part.extension for leg in sure}
+    for leg in lone:
         words, own = leg.part.words, leg.part.extension
         origin = tail(words.caller) or words.peer
-        if own not in sure:
+        if own not in present:
             leg.stray = leg.part.all_events or known.isdisjoint((own, short(own), origin))
 
 
@@ -101,6 +103,8 @@ def _is_room(leg: FoldedLeg, passed: _Passed) -> bool:
 
 def _find_answered_elsewhere(legs: Sequence[FoldedLeg], passed: _Passed) -> None:
     answered = [leg for leg in legs if leg.was_answered and not leg.room and not leg.stray]
+    if all(leg.answered is not None for leg in answered):
+        return
     rang = sorted((leg for leg in answered if leg.rang is not None), key=lambda leg: leg.rang or 0)
     begins = [leg.rang or 0 for leg in rang]
     for leg in answered:
