@@ -117,6 +117,7 @@ class Client:
         self._room = room
         self._connections: set[_Connection] = set()
         self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
 
     async def request(
         self,
@@ -150,6 +151,8 @@ class Client:
         if connection.reusable:
             connection.idle_until = loop.time() + self._idle_for
             idle.append(connection)
+            if self._sweeping is None:
+                self._sweeping = loop.call_later(self._idle_for, self._sweep, loop)
         else:
             connection.close()
         return answer
@@ -159,6 +162,18 @@ class Client:
         for connection in self._connections:
             connection.close()
         self._idle.clear()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close connections that were idle for too long, even if their servers would keep them."""
+        now = loop.time()
+        for idle in self._idle.values():
+            while idle and idle[0].idle_until <= now:  # the oldest comes first
+                idle.pop(0).close()
+        again = any(self._idle.values())
+        self._sweeping = loop.call_later(self._idle_for, self._sweep, loop) if again else None
 
     def _bytes(
         self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None

@@ -264,6 +264,14 @@ async def test_a_connection_idle_for_too_long_is_not_reused() -> None:
         assert server.connections == 2
 
 
+async def test_connections_idle_for_too_long_are_closed() -> None:
+    async with wire() as server, client(idle=0.05) as http:
+        await asyncio.gather(*(http.request("POST", server.url) for _ in range(10)))
+        assert server.open == 10
+        while server.open:  # without another request
+            await asyncio.sleep(0.01)
+
+
 async def test_a_request_to_a_closing_server_is_not_retried() -> None:
     async with wire(OK, b"", closes=2) as server, client() as http:
         await http.request("POST", server.url)
