@@ -21,7 +21,10 @@ from multidict import CIMultiDict
 from yarl import URL
 
 MAX_ANSWER = 1_000_000  # maximum bytes of a response body
-_MAX_HEAD = 65_536  # approximate maximum bytes of status line and headers
+MAX_IN_PROGRESS = 32_000_000  # maximum bytes of all incomplete responses of a process
+_MAX_BESIDE = 65_536  # maximum bytes beside the body: status lines, headers, chunks, trailers
+_HEADER = 200  # bytes of memory that a header takes beyond its text
+_CHUNK = 16  # bytes that each chunk may take beside its data
 _NEXT_ADDRESS = 0.25  # seconds until the next address is tried in parallel (RFC 8305)
 
 SocketFactory = Callable[[tuple[Any, ...]], socket.socket]
@@ -41,8 +44,15 @@ class Answer:
         return self.body.decode(errors="replace")
 
     def json(self) -> Any:
-        """The body as JSON. Raises `ValueError` if it is not JSON."""
-        return loads(self.body)
+        """The body as JSON. Raises `ValueError` if it is not JSON, or was cut off."""
+        try:
+            return loads(self.body)
+        except RecursionError:
+            raise ValueError("the response is nested too deeply") from None
+        except ValueError as error:
+            if len(self.body) < MAX_ANSWER:
+                raise
+            raise ValueError(f"the response has more than {MAX_ANSWER} bytes") from error
 
 
 class NotARequest(ValueError):
@@ -51,6 +61,32 @@ class NotARequest(ValueError):
 
 class BrokenOff(ConnectionAbortedError):
     """The connection was closed before the response was complete, or it is not HTTP."""
+
+
+class Room:
+    """Bounds the memory of incomplete responses: above the limit it breaks off the largest.
+
+    So a server that sends much cannot keep out servers that send little.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._total = 0
+        self._sizes: dict[_Connection, int] = {}
+
+    def hold(self, connection: "_Connection", size: int) -> None:
+        """Count the bytes that an incomplete response has now."""
+        self._total += size - self._sizes.get(connection, 0)
+        self._sizes[connection] = size
+        while self._total > self._limit:
+            largest = max(self._sizes, key=self._sizes.__getitem__)
+            largest.break_off(f"incomplete responses exceed {self._limit} bytes, its most of all")
+
+    def release(self, connection: "_Connection") -> None:
+        self._total -= self._sizes.pop(connection, 0)
+
+
+_room = Room(MAX_IN_PROGRESS)  # one for the process
 
 
 class Client:
@@ -64,6 +100,7 @@ class Client:
             after five seconds, and a request sent at that moment is lost.
         socket_factory: makes the socket for an address of `getaddrinfo`, right before connecting,
             or raises `OSError` if connecting is not allowed.
+        room: by default the process has one for all clients.
     """
 
     def __init__(
@@ -72,12 +109,15 @@ class Client:
         *,
         idle: float = 4.0,
         socket_factory: SocketFactory | None = None,
+        room: Room = _room,
     ) -> None:
         self._headers = {name.lower(): value for name, value in headers.items()}
         self._idle_for = idle
         self._socket_factory = socket_factory
+        self._room = room
         self._connections: set[_Connection] = set()
         self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
 
     async def request(
         self,
@@ -91,7 +131,7 @@ class Client:
 
         Raises:
             NotARequest: it is not an HTTP URL, or a header has more than one line.
-            BrokenOff: the response was incomplete.
+            BrokenOff: the response was incomplete, or exceeded a limit.
             OSError: connecting failed; includes `ssl.SSLError` and `socket.gaierror`.
         """
         host, port = url.raw_host, url.port
@@ -111,6 +151,8 @@ class Client:
         if connection.reusable:
             connection.idle_until = loop.time() + self._idle_for
             idle.append(connection)
+            if self._sweeping is None:
+                self._sweeping = loop.call_later(self._idle_for, self._sweep, loop)
         else:
             connection.close()
         return answer
@@ -120,6 +162,18 @@ class Client:
         for connection in self._connections:
             connection.close()
         self._idle.clear()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close connections that were idle for too long, even if their servers would keep them."""
+        now = loop.time()
+        for idle in self._idle.values():
+            while idle and idle[0].idle_until <= now:  # the oldest comes first
+                idle.pop(0).close()
+        again = any(self._idle.values())
+        self._sweeping = loop.call_later(self._idle_for, self._sweep, loop) if again else None
 
     def _bytes(
         self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None
@@ -154,7 +208,7 @@ class Client:
         except RuntimeError as error:  # uvloop raises this for some errors
             raise ConnectionError(str(error)) from error
         _, connection = await loop.create_connection(
-            lambda: _Connection(loop, self._connections),
+            lambda: _Connection(loop, self._connections, self._room),
             sock=connected,
             ssl=_trust() if tls else None,
             server_hostname=host.rstrip(".") if tls else None,
@@ -192,11 +246,16 @@ class _Connection(asyncio.Protocol):
         idle_until: the loop's time after which it is not reused.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, open_ones: set["_Connection"]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, open_ones: set["_Connection"], room: Room
+    ) -> None:
         self._loop = loop
         self._open_ones = open_ones
+        self._room = room
         self._parser = httptools.HttpResponseParser(self)
-        self._answer: asyncio.Future[Answer] | None = None
+        self._headers: CIMultiDict[str] = CIMultiDict()
+        self._body = bytearray()
+        self._answer: asyncio.Future[Answer] | None = None  # until the response is complete
         self._in_head = True
         self.reusable = False
         self.idle_until = 0.0
@@ -208,16 +267,17 @@ class _Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close at once: pending data is of no use."""
         self._transport.abort()
+        self._forget()
 
     def ask(self, request: bytes, *, bodiless: bool) -> asyncio.Future[Answer]:
         """Send a request. The future is the response, or raises `BrokenOff`."""
-        self._answer = self._loop.create_future()
+        answer = self._answer = self._loop.create_future()
         self._bodiless = bodiless
         self._in_head = True
-        self._head_size = 0
+        self._head_size = self._beside = 0
         self.reusable = False
         self._transport.write(request)
-        return self._answer
+        return answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
@@ -227,25 +287,27 @@ class _Connection(asyncio.Protocol):
         if self._answer is None or self._answer.done():  # without a request
             self.close()
             return
+        self._beside += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._break_off("its response is not HTTP")
+            self.break_off("its response is not HTTP")
             return
-        if self._in_head:
-            self._head_size += len(data)
-            if self._head_size > _MAX_HEAD:
-                self._break_off("its headers have no end")
+        if self._answer is None:
+            return
+        if self._beside > _MAX_BESIDE or self._head_size > _MAX_BESIDE:
+            self.break_off("its headers, chunk sizes or trailers are too long")
+        else:
+            self._room.hold(self, self._head_size + self._beside + len(self._body))
 
     def on_message_begin(self) -> None:
-        self._headers: CIMultiDict[str] = CIMultiDict()
-        self._body: list[bytes] = []
-        self._size = 0
+        self._headers = CIMultiDict()
         self.reusable = False  # in case this is a second response
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # not a trailer
             self._headers.add(name.decode(errors="replace"), value.decode(errors="replace"))
+            self._head_size += len(name) + len(value) + _HEADER
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
@@ -255,10 +317,15 @@ class _Connection(asyncio.Protocol):
         if self._bodiless:
             self._finish()
 
+    def on_chunk_header(self) -> None:
+        self._beside = max(0, self._beside - _CHUNK)
+
     def on_body(self, body: bytes) -> None:
-        self._body.append(body)
-        self._size += len(body)
-        if self._size >= MAX_ANSWER:
+        if self._answer is None:  # finished
+            return
+        self._beside = max(0, self._beside - len(body))
+        self._body += body
+        if len(self._body) >= MAX_ANSWER:
             self._finish()
 
     def on_message_complete(self) -> None:
@@ -271,22 +338,31 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is None and not self._in_head and self._ends_with_the_connection():
             self._finish()
-        self._break_off("it closed the connection", exc)
+        self.break_off("it closed the connection", exc)
         self._open_ones.discard(self)
 
-    def _ends_with_the_connection(self) -> bool:
-        return "content-length" not in self._headers and "transfer-encoding" not in self._headers
-
-    def _finish(self) -> bool:
-        if self._answer is None or self._answer.done():
-            return False
-        body = b"".join(self._body)[:MAX_ANSWER]
-        self._answer.set_result(Answer(self._status, self._headers, body))
-        return True
-
-    def _break_off(self, reason: str, cause: Exception | None = None) -> None:
+    def break_off(self, reason: str, cause: Exception | None = None) -> None:
+        """Close the connection. If its response is incomplete, the request fails."""
         self.close()
         if self._answer is not None and not self._answer.done():
             error = BrokenOff(reason)
             error.__cause__ = cause
             self._answer.set_exception(error)
+
+    def _ends_with_the_connection(self) -> bool:
+        return "content-length" not in self._headers and "transfer-encoding" not in self._headers
+
+    def _finish(self) -> bool:
+        answer, self._answer = self._answer, None
+        if answer is None or answer.done():
+            return False
+        body = bytes(memoryview(self._body)[:MAX_ANSWER])
+        answer.set_result(Answer(self._status, self._headers, body))
+        self._forget()
+        return True
+
+    def _forget(self) -> None:
+        """Keep nothing of the response: the connection may stay idle for long."""
+        self._room.release(self)
+        self._headers = CIMultiDict()
+        self._body = bytearray()

@@ -204,7 +204,7 @@ async def test_a_response_that_is_not_http_is_an_error() -> None:
 
 async def test_endless_headers_are_an_error() -> None:
     endless = (b"HTTP/1.1 200 OK\r\n", *[b"X-Filler: " + b"x" * 1000 + b"\r\n"] * 100)
-    await expect_broken_off(wire(endless), "no end")
+    await expect_broken_off(wire(endless), "too long")
 
 
 async def test_only_the_beginning_of_a_large_body_is_kept() -> None:
@@ -262,6 +262,14 @@ async def test_a_connection_idle_for_too_long_is_not_reused() -> None:
         await asyncio.sleep(0.06)
         await http.request("POST", server.url)
         assert server.connections == 2
+
+
+async def test_connections_idle_for_too_long_are_closed() -> None:
+    async with wire() as server, client(idle=0.05) as http:
+        await asyncio.gather(*(http.request("POST", server.url) for _ in range(10)))
+        assert server.open == 10
+        while server.open:  # without another request
+            await asyncio.sleep(0.01)
 
 
 async def test_a_request_to_a_closing_server_is_not_retried() -> None:
