@@ -16,7 +16,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-crm brokers chaos check format lock setup clean STALE
+.PHONY: help demo test test-crm brokers chaos fuzz check format lock setup clean STALE
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,14 @@ SEED    ?= $(shell date +%s)
 chaos: $(READY)  ## kill, stop and disconnect processes at random: make chaos ROUNDS=20
 	@$(BIN)/python -m tests.chaos.storm --rounds $(ROUNDS) --seconds $(SECONDS) --seed $(SEED)
 
+MINUTES ?= 10
+fuzz: $(VENV)/.fuzz  ## try hostile inputs, guided by coverage: make fuzz MINUTES=60
+	@$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
+
+# The fuzzer is large, and only `make fuzz` needs it. 3.1 has no wheel for Python 3.11.
+$(VENV)/.fuzz: requirements/fuzz.txt $(READY)
+	@$(PIP) --quiet --require-hashes --requirement $< && touch $@
+
 check: $(READY)  ## check format, lint, types, and locked packages for known vulnerabilities
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -95,6 +103,7 @@ lock: $(READY)  ## lock the packages of pyproject.toml, keeping locked versions 
 	@$(LOCK) --python-version 3.11 --extra all --extra dev --output-file requirements/dev.txt pyproject.toml
 	@$(LOCK) --python-version 3.11 $(LOCKED) $(PRODUCTION) --output-file requirements/production.txt pyproject.toml
 	@echo hatchling | $(LOCK) --python-version 3.11 $(LOCKED) --output-file requirements/build.txt -
+	@echo 'atheris<3.1' | $(LOCK) --python-version 3.11 --output-file requirements/fuzz.txt -
 	@$(LOCK) --python-version 3.11 --output-file tests/real_crm/tryton.txt tests/real_crm/tryton.in
 	@$(LOCK) --python-version 3.12 --output-file tests/real_crm/bottlecrm.txt tests/real_crm/bottlecrm.in
 
@@ -102,7 +111,7 @@ setup: $(READY)  ## create or update the virtual environment (other commands do 
 
 clean:  ## remove the virtual environments and caches
 	@if [ ! -e $(VENV) ] || [ -e $(VENV)/pyvenv.cfg ] || [ -e $(BEGUN) ]; then rm -rf $(VENV); fi
-	rm -rf $(CRMS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(CRMS) .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 

@@ -251,7 +251,7 @@ def _parse(line: bytes) -> Batch | None:
         return None
     try:
         return _decode(data)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # msgspec raises more than its DecodeError
         return None
 
 

@@ -66,6 +66,7 @@ def test_make_alone_lists_the_commands() -> None:
         "test-crm",
         "brokers",
         "chaos",
+        "fuzz",
         "check",
         "format",
         "lock",
