@@ -7,6 +7,7 @@ is written into `tests/fuzz/corpus/`, so `make test` fails until the defect is f
 import argparse
 import gc
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -160,7 +161,10 @@ def _fuzz(name: str, seconds: float) -> None:
         count += 1
         if time.monotonic() > next_told:
             next_told = time.monotonic() + 1
-            print(f"inputs {count}", flush=True)
+            try:
+                print(f"inputs {count}", flush=True)
+            except BrokenPipeError:  # the parent process was killed
+                os._exit(1)
         target.run(data)
 
     atheris.Setup(
