@@ -1,6 +1,7 @@
 """Every error that Offhook raises on purpose: one class per decision the program makes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 
 class OffhookError(Exception):
@@ -17,6 +18,17 @@ class ConfigError(OffhookError):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+
+class BrokenPlugin(ConfigError):
+    """A plugin's own code fails when it is loaded: the other plugins can run without it."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown word: the known word that it resembles, if any."""
+    by_lower_case = {each.lower(): each for each in known}
+    close = get_close_matches(word.lower(), by_lower_case, n=1, cutoff=0.7)
+    return f"; did you mean {by_lower_case[close[0]]!r}?" if close else ""
 
 
 class RefusedCallback(OffhookError):

@@ -1,5 +1,6 @@
 """URLs of Redis servers, and of Sentinels that know where the server is."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -25,9 +26,29 @@ class SentinelUrl:
 
 
 def check_url(url: str) -> None:
-    """Raise `ValueError` if the URL is malformed."""
-    if read_sentinel_url(url) is None:
-        parse_url(url)
+    """Check a URL.
+
+    Raises:
+        ValueError: what is wrong with it, without quoting it: it may have a password.
+    """
+    scheme, _, rest = url.partition("://")
+    path = rest.partition("?")[0].partition("/")[2].strip("/")
+    database = path.partition("/")[2] if scheme in ("sentinel", "sentinels") else path
+    if scheme in ("redis", "rediss") and re.search("[/?#].*[@#]", rest):
+        raise ValueError(_MALFORMED)
+    if scheme != "unix" and database and not re.fullmatch("[0-9]+", database):
+        raise ValueError("must end in the number of a database, such as /0")
+    try:
+        if read_sentinel_url(url) is None:
+            parse_url(url)
+    except ValueError:
+        raise ValueError(_MALFORMED) from None
+
+
+_MALFORMED = (
+    "is not a valid Redis URL; is the password percent-encoded? "
+    "(%40 for @, %2F for /, %23 for #, %3A for :, %3F for ?)"
+)
 
 
 def without_password(url: str) -> str:

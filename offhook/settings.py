@@ -1,13 +1,15 @@
 """The configuration: read once when a process starts, from a file and the environment."""
 
 import os
+import tomllib
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,14 +21,17 @@ from offhook.call import CALL_LOG, Direction
 from offhook.settings_faults import (
     Encoding,
     EventTypes,
+    HandlerName,
     PbxName,
     PluginName,
     RedisUrl,
+    Region,
     Secret,
     Zone,
     check_file,
     config_error,
     like,
+    read_secret,
 )
 
 DEFAULT_FILE = "offhook.toml"
@@ -162,21 +167,26 @@ class PbxSettings(BaseModel):
         if not isinstance(values, dict):
             return values
         values = _read_files(values, cls.model_fields)
+        # The environment can only empty a setting of the file, not remove it.
+        values = {name: value for name, value in values.items() if value != ""}
         if isinstance(values.get("ca_file"), str | Path):
-            values["ca_file"] = config_path().parent / values["ca_file"]
+            values["ca_file"] = config_folder() / values["ca_file"]
         return values
 
     @model_validator(mode="after")
     def _one_way_in(self) -> "PbxSettings":
-        about_the_api = self.model_fields_set - {"dialect", "encoding"}
-        if self.dialect == "telphin":
-            if needless := ", ".join(sorted(about_the_api)):
-                raise ValueError(f"Offhook does not speak the API of telphin: remove {needless}")
-            return self
-        if self.encoding is not None and not about_the_api:
-            return self  # its URLs are registered by hand
+        given = sorted(self.model_fields_set - {"dialect", "encoding"})
+        if self.dialect == "telphin" and given:
+            raise ValueError(
+                f"Offhook does not speak the API of telphin: remove {', '.join(given)}"
+            )
+        if not given:
+            return self  # its callback URLs are registered by hand
         if self.host is None:
-            raise ValueError("needs a host, such as https://pbx.example.com")
+            raise ValueError(
+                "needs a host, such as https://pbx.example.com; "
+                f"without access to its API, remove {', '.join(given)}"
+            )
         app = (self.client_id, self.client_secret)
         if (self.token is None) == (app == (None, None)):
             raise ValueError("needs either client_id and client_secret, or a token")
@@ -253,9 +263,7 @@ class Settings(BaseSettings):
     patience: float = Field(
         default=2.0, gt=0, description="seconds to wait for Redis before events go to the journal"
     )
-    region: (
-        Annotated[str, like(r"[A-Z]{2}", "a country's two letters, in capitals, such as GB")] | None
-    ) = Field(
+    region: Region | None = Field(
         default=None,
         description=(
             "the country whose numbers are dialled without a prefix, such as GB; "
@@ -319,7 +327,7 @@ class Settings(BaseSettings):
     dead_letter_days: float = Field(
         default=90.0, gt=0, le=36_500, description="days to keep dead letters, then delete them"
     )
-    handlers: dict[PluginName, HandlerSettings] = Field(
+    handlers: dict[HandlerName, HandlerSettings] = Field(
         default_factory=dict, description="the handlers, one table each"
     )
     lookups: dict[PluginName, LookupSettings] = Field(
@@ -364,8 +372,6 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":
-        if CALL_LOG in self.handlers:
-            raise ValueError(f"handlers.{CALL_LOG}: this name is reserved; choose another one")
         if self.durability == "replica" and self.replicas is None:
             raise ValueError(
                 'replicas: durability "replica" needs it; set it to the number of replicas that '
@@ -379,6 +385,11 @@ def config_path() -> Path:
     return Path(os.environ.get("OFFHOOK_CONFIG") or DEFAULT_FILE)
 
 
+def config_folder() -> Path:
+    """The folder of the configuration file, where its relative paths start."""
+    return config_path().parent.absolute()
+
+
 def load_settings() -> Settings:
     """Read the configuration.
 
@@ -389,20 +400,53 @@ def load_settings() -> Settings:
     check_file(path)
     try:
         return Settings()  # type: ignore[call-arg]  # the fields come from file and environment
-    except ValueError as error:
-        raise config_error(error, path) from error
+    except ValidationError as error:
+        raise config_error(error, path, _NAMES) from error
+
+
+_TABLES: dict[str, type[BaseModel]] = {
+    "handlers": HandlerSettings,
+    "lookups": LookupSettings,
+    "pbx": PbxSettings,
+}
+_NAMES = {"": [*Settings.model_fields]} | {
+    kind: [*table.model_fields] for kind, table in _TABLES.items()
+}
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def sound_tables() -> tuple[dict[str, HandlerSettings], dict[str, LookupSettings]]:
+    """The tables of handlers and lookups in the file, whatever is wrong with other settings.
+
+    A table with a fault has only its `use` and its `options`.
+    """
+    try:
+        content = tomllib.loads(config_path().read_text("utf-8"))
+    except (OSError, ValueError):
+        content = {}
+    return _sound(content.get("handlers"), HandlerSettings), _sound(
+        content.get("lookups"), LookupSettings
+    )
+
+
+def _sound(tables: Any, model: type[T]) -> dict[str, T]:
+    sound = {}
+    for name, table in tables.items() if isinstance(tables, dict) else ():
+        try:
+            sound[name] = model.model_validate(table)
+        except ValidationError:
+            with suppress(ValidationError, AttributeError):
+                plugin = {key: table[key] for key in table.keys() & {"use", "options"}}
+                sound[name] = model.model_validate(plugin)
+    return sound
 
 
 def _read_files(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Replace each `NAME_file` by `NAME`, read from that file."""
     values = dict(values)
     for name in names:
-        key = f"{name}_file"
-        path = values.pop(key, None)
-        if path and name not in values:
-            location = config_path().parent / path
-            try:
-                values[name] = location.read_text().strip()
-            except OSError as error:
-                raise ValueError(f"{key}: cannot read {location}: {error.strerror}") from error
+        path = values.pop(f"{name}_file", None)
+        if path is not None and name not in values:
+            values[name] = read_secret(path, config_folder())
     return values

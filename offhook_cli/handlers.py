@@ -8,20 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from offhook.errors import ConfigError
+from offhook.errors import ConfigError, did_you_mean
 from offhook.event import GROUPS, EventType
 from offhook.logs import printable
 from offhook.plugins import (
+    check_all,
     event_types,
-    faults,
     installed,
     load_handler,
     load_lookup,
-    plug_handler,
-    plug_lookup,
     with_options,
 )
-from offhook.settings import HandlerSettings, LookupSettings, load_settings
+from offhook.settings import HandlerSettings, LookupSettings, load_settings, sound_tables
 from offhook.testing import sample_event
 from offhook_cli import handlers_new
 from offhook_cli.options import Json
@@ -94,7 +92,7 @@ def show(
     if name not in {*points, *knowing}:
         fail(
             f"{name!r} is not installed; handlers: {', '.join(points)}; "
-            f"lookups: {', '.join(knowing)}"
+            f"lookups: {', '.join(knowing)}{did_you_mean(name, {*points, *knowing})}"
         )
     found = []
     if name in points:
@@ -126,7 +124,10 @@ def preview(
     """
     configured = load_settings().handlers
     if name not in configured:
-        fail(f"no handler is configured as {name!r}; configured: {', '.join(configured) or 'none'}")
+        fail(
+            f"no handler is configured as {name!r}; configured: "
+            f"{', '.join(configured) or 'none'}{did_you_mean(name, configured)}"
+        )
     settings = configured[name]
     target = load_handler(settings.use)
     if not hasattr(target, "preview") or not isinstance(target, type):
@@ -185,18 +186,13 @@ Then add it to offhook.toml and restart `offhook work`:
 
 def _configured() -> tuple[dict[str, HandlerSettings], dict[str, LookupSettings], list[str]]:
     """Return the configured handlers and lookups, and all problems of the configuration."""
+    plugins = check_all()
+    problems = [*plugins.problems, *plugins.broken.values(), *plugins.warnings]
     try:
         settings = load_settings()
-    except ConfigError as error:
-        return {}, {}, error.problems
-    problems = faults(plug_handler, settings.handlers) + faults(_check_lookup, settings.lookups)
+    except ConfigError:
+        return *sound_tables(), problems
     return settings.handlers, settings.lookups, problems
-
-
-def _check_lookup(name: str, settings: LookupSettings) -> None:
-    problem = plug_lookup(name, settings).lookup.problem()
-    if problem:
-        raise ConfigError(f"lookups.{name}: {problem}")
 
 
 def _policy(settings: HandlerSettings | LookupSettings) -> dict[str, Any]:

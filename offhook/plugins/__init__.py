@@ -1,8 +1,8 @@
 """Plugins: finds, configures and calls the handlers and lookups that `offhook.toml` names."""
 
+from offhook.plugins.checking import Plugins, check_all, faults, load_checked, plug_all
 from offhook.plugins.finding import (
     event_types,
-    faults,
     installed,
     load_handler,
     load_lookup,
@@ -17,11 +17,15 @@ __all__ = [
     "Function",
     "PluggedHandler",
     "PluggedLookup",
+    "Plugins",
+    "check_all",
     "event_types",
     "faults",
     "installed",
+    "load_checked",
     "load_handler",
     "load_lookup",
+    "plug_all",
     "plug_handler",
     "plug_lookup",
     "wanted_types",

@@ -8,20 +8,20 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from offhook.errors import ConfigError
+from offhook.errors import BrokenPlugin, ConfigError, did_you_mean
 from offhook.event import CALLBACKS, EventType
 from offhook.handler import Handler
 from offhook.lookup import Lookup
+from offhook.plugins.own_code import place, plugin_code
 from offhook.plugins.plugged import Function, PluggedHandler, PluggedLookup
-from offhook.settings import HandlerSettings, LookupSettings, config_path
-from offhook.settings_faults import what_is_wrong
+from offhook.settings import HandlerSettings, LookupSettings, config_folder
+from offhook.settings_faults import Unreadable, read_secret, unknown_types, what_is_wrong
 
 T = TypeVar("T")
-Table = TypeVar("Table")
 Kind = Literal["handlers", "lookups"]
 
 
@@ -60,43 +60,66 @@ def load_lookup(use: str) -> type[Lookup]:
 
 def _load(use: str, kind: Kind) -> Any:
     points = installed(kind)
+    module, colon, attribute = use.partition(":")
+    if use in points:
+        module, attribute = points[use].module, points[use].attr
+    elif not colon:
+        raise ConfigError(
+            f"no {kind[:-1]} is called {use!r}: installed are {', '.join(points)}; "
+            f"write your own as package.module:name{did_you_mean(use, points)}"
+        )
     try:
-        if use in points:
-            return points[use].load()
-        module, colon, attribute = use.partition(":")
-        if not colon:
+        with plugin_code(repr(use)):
+            found = _import(module)
+    except BrokenPlugin as error:
+        if isinstance(error.__cause__, ImportError):
+            raise _not_importable(use, module, points.get(use), error.__cause__) from error
+        raise
+    for name in attribute.split("."):
+        if not hasattr(found, name):
             raise ConfigError(
-                f"no {kind[:-1]} is called {use!r}: installed are {', '.join(points)}; "
-                "write your own as package.module:name"
+                f"{use!r} cannot be loaded: {module} has no {name!r}"
+                + did_you_mean(name, [each for each in vars(found) if not each.startswith("_")])
             )
-        found = _import(module)
-        for name in attribute.split("."):
-            found = getattr(found, name)
-    except ImportError as error:
-        hint = f": install it with pip install 'offhook[{use}]'" if use in points else ""
-        raise ConfigError(f"{use!r} cannot be imported: {error}{hint}") from error
-    except AttributeError as error:
-        raise ConfigError(f"{use!r} cannot be loaded: {error}") from error
+        found = getattr(found, name)
     return found
 
 
 def _import(module: str) -> Any:
     """Import a module from the configuration's folder, or from wherever Python finds it."""
-    folder = str(config_path().parent.absolute())
+    folder = str(config_folder())
     if folder not in sys.path:
         sys.path.append(folder)
     return import_module(module)
 
 
+def _not_importable(
+    use: str, module: str, point: EntryPoint | None, error: ImportError
+) -> ConfigError:
+    if point is not None and point.dist is not None and point.dist.name == "offhook":
+        return ConfigError(
+            f"{use!r} cannot be imported: {error}: install it with pip install 'offhook[{use}]'"
+        )
+    said = f"{use!r} cannot be imported: {error}{place(error)}"
+    if error.name and f"{module}.".startswith(f"{error.name}."):
+        file = f"{module.partition('.')[0]}.py"
+        return ConfigError(f"{said}: put {file} into {config_folder()}, or install its package")
+    return BrokenPlugin(f"{said}: install what it needs into Offhook's environment")
+
+
 def _concrete(found: Any, base: type, use: str) -> Any:
-    if (
+    if not (
         inspect.isclass(found)
         and issubclass(found, base)
         and is_dataclass(found)
         and not inspect.isabstract(found)
     ):
-        return found
-    raise ConfigError(f"{use!r} must be a dataclass that inherits from offhook.{base.__name__}")
+        raise ConfigError(f"{use!r} must be a dataclass that inherits from offhook.{base.__name__}")
+    events = getattr(found, "events", CALLBACKS)
+    wrong = "it must be a tuple" if isinstance(events, str) else unknown_types(events)
+    if wrong:
+        raise ConfigError(f"{use!r} cannot be loaded: {found.__name__}.events: {wrong}")
+    return found
 
 
 def plug_handler(name: str, settings: HandlerSettings) -> PluggedHandler:
@@ -106,7 +129,8 @@ def plug_handler(name: str, settings: HandlerSettings) -> PluggedHandler:
         ConfigError: every fault of the table, each with its key.
     """
     handler: Handler | Function = _configured(load_handler, settings, f"handlers.{name}")
-    return PluggedHandler.of(name, settings, handler)
+    with plugin_code(f"handlers.{name}: {settings.use!r}"):
+        return PluggedHandler.of(name, settings, handler)
 
 
 def plug_lookup(name: str, settings: LookupSettings) -> PluggedLookup:
@@ -120,7 +144,7 @@ def _configured(
     try:
         target = load(table.use)
     except ConfigError as error:
-        raise ConfigError([f"{where}.use: {problem}" for problem in error.problems]) from error
+        raise type(error)([f"{where}.use: {problem}" for problem in error.problems]) from error
     if inspect.isclass(target):
         return with_options(target, table.options, f"{where}.options")
     if table.options:
@@ -133,49 +157,47 @@ def _configured(
 def with_options(target: type[T], options: Mapping[str, Any], where: str) -> T:
     """Build a plugin from its options in the configuration.
 
+    A relative path among them starts at the configuration's folder.
+
     Raises:
         ConfigError: every wrong option, its name after `where`.
+        BrokenPlugin: the plugin's own code fails.
     """
-    try:
-        return TypeAdapter(target).validate_python(_read_files(options, target, where))
-    except ValidationError as error:
-        raise ConfigError(
-            [
-                f"{'.'.join([where, *map(str, fault['loc'])])}: {what_is_wrong(fault)}"
-                for fault in error.errors(include_input=False, include_url=False)
-            ]
-        ) from error
+    with plugin_code(where):
+        given = _read_options(options, target)
+        try:
+            return TypeAdapter(target).validate_python(given, context={"folder": config_folder()})
+        except ValidationError as error:
+            known = getattr(target, "__dataclass_fields__", {})
+            faults = error.errors(include_url=False)
+            # The cause may quote a secret.
+            raise ConfigError([_option_fault(each, known, where) for each in faults]) from None
 
 
-def _read_files(options: Mapping[str, Any], target: type, where: str) -> dict[str, Any]:
-    """Replace each option `NAME_file` by `NAME` with that file's content: for secrets."""
+def _option_fault(fault: Any, known: Mapping[str, Any], where: str) -> str:
+    name = ".".join([where, *map(str, fault["loc"])])
+    if isinstance(fault["input"], Unreadable):
+        return f"{name}{fault['input'].why}"
+    hint = ""
+    if fault["type"] == "unexpected_keyword_argument":
+        hint = did_you_mean(str(fault["loc"][-1]), known)
+    return f"{name}: {what_is_wrong(fault)}{hint}"
+
+
+def _read_options(options: Mapping[str, Any], target: type) -> dict[str, Any]:
+    """Replace each option `NAME_file` by `NAME` with that file's content; complete paths."""
     fields = getattr(target, "__dataclass_fields__", {})
+    hints = get_type_hints(target)
     read: dict[str, Any] = {}
     for key, value in options.items():
         name = key.removesuffix("_file")
-        if key in fields or name not in fields or name == key:
+        if key not in fields and name in fields and name != key:
+            read[name] = read_secret(value, config_folder())
+        elif isinstance(value, str) and Path in (hints.get(key), *get_args(hints.get(key))):
+            read[key] = config_folder() / value if value else Unreadable("is empty", "")
+        else:
             read[key] = value
-            continue
-        try:
-            read[name] = Path(value).read_text().strip()
-        except OSError as error:
-            raise ConfigError(f"{where}.{key}: cannot be read: {error.strerror}") from error
     return read
-
-
-def faults(plug: Callable[[str, Table], object], tables: Mapping[str, Table]) -> list[str]:
-    """What is wrong with these tables of the configuration: a sentence each, with its key.
-
-    Args:
-        plug: takes a table's name and the table; raises ConfigError.
-    """
-    problems = []
-    for name, table in tables.items():
-        try:
-            plug(name, table)
-        except ConfigError as error:
-            problems += error.problems
-    return problems
 
 
 def event_types(settings: HandlerSettings) -> frozenset[EventType]:

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from offhook.errors import ConfigError
+from offhook.errors import ConfigError, did_you_mean
 from offhook.settings import PbxSettings, Settings
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import ApiError, InvalidRequest, OAuthError
@@ -32,11 +32,13 @@ def among(settings: Settings, name: str | None) -> list[str]:
     if not settings.pbx:
         raise ConfigError(
             "no PBX is configured: add a table [pbx.main] with host, client_id and "
-            "client_secret_file to the configuration"
+            "client_secret_file to the configuration, or an empty one if you register its "
+            "callback URLs by hand"
         )
     if name is not None and name not in settings.pbx:
         raise ConfigError(
             f"no PBX is configured as {name!r}; configured: {', '.join(settings.pbx)}"
+            + did_you_mean(name, settings.pbx)
         )
     return list(settings.pbx) if name is None else [name]
 
@@ -52,7 +54,10 @@ async def open_api(settings: Settings, pbx: str) -> AsyncIterator[UnifiedApi]:
     if configured.host is None and configured.dialect == "voipnow":
         raise ConfigError(f"pbx.{pbx}: has no host: set it, and client_id and client_secret_file")
     if configured.host is None:
-        raise ConfigError(f"pbx.{pbx}: Offhook does not speak the API of {configured.dialect}")
+        why = "it has no host"
+        if configured.dialect != "voipnow":
+            why = f"Offhook does not speak the API of {configured.dialect}"
+        raise ConfigError(f"pbx.{pbx}: there is no access to its API: {why}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InsecureConnection)  # commands report it themselves

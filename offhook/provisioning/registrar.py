@@ -251,7 +251,7 @@ class Registrar:
 
 
 class ByHand:
-    """The registrar of a PBX whose API Offhook does not speak: people register its events.
+    """The registrar of a PBX whose API Offhook cannot use: people register its events.
 
     The settings of its extensions are stored all the same.
     """
@@ -261,7 +261,9 @@ class ByHand:
 
     async def phones(self, user: str) -> list[str]:
         """Raise `ConfigError`: the phones are known only to the API."""
-        raise ConfigError(f"--all: Offhook does not speak the API of {self.pbx}: name the phones")
+        raise ConfigError(
+            f"--all: there is no access to the API of the PBX {self.pbx}: name the phones"
+        )
 
     async def survey(
         self, targets: Sequence[Target], done: Callable[[], object] = lambda: None

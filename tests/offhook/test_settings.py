@@ -110,7 +110,7 @@ def test_all_faults_are_reported_with_their_names(write: Write) -> None:
         ("partitions = 0", "must be 1 or more"),
         ("read_timeout = 4000", "must be 3600 or less"),
         ("keep_days = 0", "must be more than 0"),
-        ("region = 'Germany'", "must be a country's two letters, in capitals, such as GB"),
+        ("region = 'Germany'", "'Germany' is not the code of a country: write its two letters"),
         ("daily_summary = '6pm'", "must be a time of day, such as 18:00"),
         ("handlers.crm = 'webhook'", "must be a table"),
         ("handlers.crm.concurrency = 1", "is not set, and must be"),
@@ -170,7 +170,7 @@ def test_a_file_that_the_environment_names_takes_precedence_over_the_configurati
 def test_a_file_that_is_not_toml_is_refused(write: Write) -> None:
     path = write("secret = ")
     [problem] = problems()
-    assert problem.startswith(f"{path}: ")
+    assert problem.startswith(f"{path}, at its end: is not TOML: ")
 
 
 def test_a_handlers_name_can_be_part_of_a_queues_name(write: Write) -> None:
@@ -220,7 +220,7 @@ PBX = "[pbx.main]\nhost = 'https://pbx.example.com'\n"
         ("client_id = 'x'\ntoken = 'y'", "pbx.main: needs either"),
         ("client_id = 'x'", "pbx.main: client_id and client_secret belong together"),
         ("client_secret = 'x'", "pbx.main: client_id and client_secret belong together"),
-        ("token_file = 'missing'", "pbx.main: token_file: cannot read"),
+        ("token_file = 'missing'", "pbx.main.token_file: cannot read"),
         ("token = 'x'\nuser = 'jane'", "pbx.main.user: "),
         ("token = 'x'\nhots = 'jane'", "pbx.main.hots: there is no such setting"),
     ],

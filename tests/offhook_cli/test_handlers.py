@@ -166,11 +166,13 @@ use = "json:dumps"
     )
     result = offhook("handlers")
     assert result.exit_code == 1
-    file, option, unknown, mine = result.stderr.splitlines()
+    option, unknown, mine, file = result.stderr.splitlines()
     assert file == (
         f"! lookups.staff: {folder}/staff.csv cannot be read: No such file or directory"
     )
-    assert option == "! lookups.crm.options.tokken: there is no such option"
+    assert option == (
+        "! lookups.crm.options.tokken: there is no such option; did you mean 'token'?"
+    )
     assert unknown.startswith(
         "! lookups.phonebook.use: no lookup is called 'webhook': installed are bottlecrm, csv, "
     )
@@ -185,7 +187,7 @@ def test_faults_of_handlers_name_the_key(configure: Configure, offhook: Offhook)
     assert result.exit_code == 1
     first, second, third = result.stderr.splitlines()
     assert first.startswith("! handlers.crm.options.url: ")
-    assert second == "! handlers.crm.options.urll: there is no such option"
+    assert second == ("! handlers.crm.options.urll: there is no such option; did you mean 'url'?")
     assert third.startswith("! handlers.chat.use: no handler is called 'sms': installed are ")
     as_json = offhook("handlers", "--json")
     assert as_json.exit_code == 1

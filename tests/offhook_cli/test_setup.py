@@ -503,13 +503,12 @@ def test_equal_numbers_on_two_pbxs_are_kept_apart(
 
 # A PBX without UnifiedAPI
 
-OFFICE = '[pbx.office]\ndialect = "telphin"\n'
 
-
-def test_extensions_of_another_dialect_are_stored_without_registering(
-    setup: Setup, pbx: Sandbox, configure: Configure
+@pytest.mark.parametrize("office", ['[pbx.office]\ndialect = "telphin"\n', "[pbx.office]\n"])
+def test_extensions_of_a_pbx_without_an_api_are_stored_without_registering(
+    office: str, setup: Setup, pbx: Sandbox, configure: Configure
 ) -> None:
-    configure(HANDLERS + table("main", pbx.url) + OFFICE, public_url=PUBLIC)
+    configure(HANDLERS + table("main", pbx.url) + office, public_url=PUBLIC)
     by_hand = "register the URLs that `offhook url office EXTENSION` prints on the PBX by hand"
     for arguments in (["7*1"], ["7*4", "--kind", "queue", "--owner", "jane"]):
         result = setup(*arguments, "--pbx", "office", "--yes")

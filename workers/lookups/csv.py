@@ -100,8 +100,9 @@ class _Book:
             except OSError as error:
                 raise TemporaryError(f"{self._path} cannot be read: {error.strerror}") from error
             except UnicodeDecodeError as error:
+                line = error.object.count(b"\n", 0, error.start) + 1
                 raise TemporaryError(
-                    f"{self._path} is not UTF-8: save it as CSV UTF-8 (byte {error.start})"
+                    f"{self._path}, line {line}: is not UTF-8: save it as CSV UTF-8"
                 ) from error
             except csv.Error as error:
                 raise TemporaryError(f"{self._path} is not CSV: {error}") from error

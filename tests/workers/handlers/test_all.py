@@ -43,7 +43,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "client_id": None,
         "client_secret": None,
         "token": "hush",
-        "ca_file": Path("pbx.pem"),
+        "ca_file": Path("/etc/offhook/pbx.pem"),
         "user": "@me",
     },
     "bottlecrm": CRM_OPTIONS
@@ -55,7 +55,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "console": {},
     "file": {
-        "path": Path("calls.csv"),
+        "path": Path(__file__).with_name("calls.csv"),
         "format": "csv",
         "daily": False,
         "megabytes": 5.0,
@@ -92,7 +92,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "version": "67.0",
         "base_url": "https://acme.my.salesforce.com",
     },
-    "sql": {"url": "sqlite:///calls.db", "prefix": "support_"},
+    "sql": {"url": "sqlite:////var/lib/offhook/calls.db", "prefix": "support_"},
     "stream": {
         "url": "nats://offhook:hush@bus.example.com",
         "topic": "calls.{{ event.type }}",
@@ -173,6 +173,8 @@ def plain(value: Any) -> Any:
     match value:
         case SecretStr():
             return value.get_secret_value()
+        case Path():
+            return str(value)
         case list():
             return [plain(item) for item in value]
         case dict():
@@ -190,7 +192,9 @@ def test_options_survive_a_round_trip(name: str) -> None:
     cls = handler_class(name)
     assert set(OPTIONS[name]) == {field.name for field in fields(cls)}  # type: ignore[arg-type]
     made = configured(cls, **OPTIONS[name])
-    assert {option: plain(getattr(made, option)) for option in OPTIONS[name]} == OPTIONS[name]
+    assert {option: plain(getattr(made, option)) for option in OPTIONS[name]} == plain(
+        OPTIONS[name]
+    )
     assert configured(cls, **{o: plain(getattr(made, o)) for o in OPTIONS[name]}) == made
 
 

@@ -29,8 +29,8 @@ class TokenFile:
         clock: seconds since 1970.
     """
 
-    def __init__(self, folder: str, whose: str, clock: Callable[[], float] = time.time) -> None:
-        self._path = Path(folder) / f"{sha256(whose.encode()).hexdigest()[:32]}.json"
+    def __init__(self, folder: Path, whose: str, clock: Callable[[], float] = time.time) -> None:
+        self._path = folder / f"{sha256(whose.encode()).hexdigest()[:32]}.json"
         self._clock = clock
 
     async def access(

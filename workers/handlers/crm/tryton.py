@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 from zoneinfo import ZoneInfo
 
@@ -45,9 +46,9 @@ class Tryton(Crm):
         str, Field(pattern="^[^:]+$", description="the login of a user who may change parties")
     ]
     password: Annotated[SecretStr, Field(description="that user's password")]
-    tokens: Annotated[
-        str, Field(min_length=1, description="the folder where the workers share a session")
-    ] = "tokens"
+    tokens: Annotated[Path, Field(description="the folder where the workers share a session")] = (
+        Path("tokens")
+    )
     unknown_party: Annotated[
         str,
         Field(min_length=1, description="the name or code of the party for unknown numbers"),

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 
@@ -56,8 +57,8 @@ class Zoho(SearchedCrm):
     client_secret: Annotated[SecretStr, Field(description="the client's secret")]
     refresh_token: Annotated[SecretStr, Field(description="the client's refresh token")]
     tokens: Annotated[
-        str, Field(min_length=1, description="the folder where the workers share access tokens")
-    ] = "tokens"
+        Path, Field(description="the folder where the workers share access tokens")
+    ] = Path("tokens")
     call_field: Annotated[
         FieldName,
         Field(description="the external field of calls that identifies a call; create it once"),

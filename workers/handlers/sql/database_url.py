@@ -1,8 +1,9 @@
 """`DatabaseUrl`: an option with the URL of a database."""
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, SecretStr, ValidationInfo
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -15,7 +16,7 @@ def readable(url: SecretStr) -> URL:
     return parsed
 
 
-def _check(value: SecretStr) -> SecretStr:
+def _check(value: SecretStr, info: ValidationInfo) -> SecretStr:
     try:
         url = readable(value)
         dialect = url.get_dialect()
@@ -33,6 +34,11 @@ def _check(value: SecretStr) -> SecretStr:
         raise ValueError("names an asyncio driver: use another one, such as postgresql+psycopg")
     if url.get_backend_name() == "sqlite" and (url.database or ":memory:") == ":memory:":
         raise ValueError("is a database in memory, which ends with its process: name a file")
+    if url.get_backend_name() == "sqlite" and not str(url.database).startswith("file:"):
+        folder = (info.context or {}).get("folder", Path())  # of the configuration
+        return SecretStr(
+            url.set(database=str(folder / str(url.database))).render_as_string(hide_password=False)
+        )
     return value
 
 

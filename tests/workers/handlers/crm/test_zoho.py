@@ -357,7 +357,7 @@ def test_an_error_names_a_folder_without_write_access(zoho: ZohoSide) -> None:
 
 async def test_a_saved_token_is_used_until_shortly_before_it_expires(tmp_path: Path) -> None:
     moment, given = [1000.0], []
-    file = TokenFile(str(tmp_path), "jane", clock=lambda: moment[0])
+    file = TokenFile(tmp_path, "jane", clock=lambda: moment[0])
 
     async def new() -> Access:
         given.append(moment[0])
