@@ -124,16 +124,9 @@ def _about_redis(error: Exception) -> str | None:
     """Describe a Redis error and how to fix it; None for any other error."""
     from redis import exceptions
 
-    from offhook.redis_url import without_password
-    from offhook.settings import load_settings
-
     if not isinstance(error, exceptions.RedisError):
         return None
-    server = f"Redis at {without_password(load_settings().redis_url)}"
-    if isinstance(error, exceptions.AuthenticationError):
-        return f"{server} rejected the password in redis_url"
-    if isinstance(error, exceptions.BusyLoadingError):
-        return f"{server} is still loading its data: try again in a moment"
-    if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError)):
-        return f"{server} does not answer: start it, or set redis_url"
-    return f"{server} says: {error}"
+    from offhook.operations.server_check import about
+    from offhook.settings import load_settings
+
+    return about(error, load_settings())

@@ -13,7 +13,7 @@ from offhook import logs
 from offhook.settings import Settings, config_path, load_settings
 from offhook_cli.options import Host, Port
 from offhook_cli.screen import note
-from offhook_cli.server import bound, log_risks
+from offhook_cli.server import bound, check_server
 from receiver.journal import open_journals
 from receiver.uvicorn_protocol import server_config
 
@@ -48,7 +48,7 @@ def serve(
     )
     config.log_config = logs.CONFIG  # for the processes that uvicorn starts
     listening = bound(host, port)
-    log_risks(settings)
+    check_server(settings)
     with suppress(KeyboardInterrupt):  # uvicorn raises it when it has stopped
         _run(config, settings, listening)
 

@@ -2,25 +2,39 @@
 
 import logging
 import socket
-from contextlib import suppress
 
 from redis.exceptions import RedisError
 
 from offhook.connection import connect_rq
 from offhook.errors import ConfigError
-from offhook.operations.server_risks import risks, unseen
+from offhook.operations.server_check import about, check, is_lasting, too_old
+from offhook.operations.server_risks import unseen
 from offhook.settings import Settings
 
 log = logging.getLogger("offhook")
 
 
-def log_risks(settings: Settings) -> None:
-    """Log the settings of the Redis server that can lose events, if it answers."""
-    with suppress(RedisError), connect_rq(settings.redis_url) as redis:
-        for risk in risks(redis, settings):
-            log.warning(risk)
-        for sentence in unseen(redis):
-            log.info(sentence)
+def check_server(settings: Settings, *, stop: bool = False) -> None:
+    """Log why the Redis server cannot be used, or may lose events.
+
+    Args:
+        stop: stop if waiting cannot help: a wrong password, a server that is too old, ...
+
+    Raises:
+        ConfigError: what is wrong, if `stop`.
+    """
+    try:
+        with connect_rq(settings.redis_url) as redis:
+            if stop and (sentence := too_old(redis, settings)):
+                raise ConfigError(sentence)
+            for sentence in check(redis, settings):
+                log.warning(sentence)
+            for sentence in unseen(redis):
+                log.info(sentence)
+    except RedisError as error:
+        if stop and is_lasting(error):
+            raise ConfigError(about(error, settings)) from error
+        log.error(about(error, settings))
 
 
 def bound(host: str, port: int) -> socket.socket:

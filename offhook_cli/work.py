@@ -10,7 +10,7 @@ from offhook import logs
 from offhook.errors import ConfigError
 from offhook.settings import Settings, config_path, load_settings
 from offhook_cli.screen import counted, note
-from offhook_cli.server import log_risks
+from offhook_cli.server import check_server
 from workers import supervisor
 
 log = logging.getLogger("offhook")
@@ -51,7 +51,7 @@ def work(
     needed = supervisor.required_processes(settings, beyond)
     names = supervisor.required_processes(settings, beyond, handlers)
     members = supervisor.Supervisor(settings, names)
-    log_risks(settings)
+    check_server(settings, stop=True)
     _warn_unknown_pbxs(settings)
     note(_plan(names, needed))
     members.run()

@@ -12,7 +12,7 @@ from rq.scheduler import RQScheduler
 from offhook import queues
 from offhook.inbox import CALL_LOG, Inbox, quarantine
 from offhook.operations import dead_letters
-from offhook.operations.server_risks import risks
+from offhook.operations.server_check import check
 from offhook.settings import Settings
 
 
@@ -51,7 +51,7 @@ class Status:
         abandoned: number of dead letters of each handler that is no longer configured.
         leftover: handlers that are no longer configured but still have a cursor.
         refused: callbacks in quarantine.
-        risks: settings of the Redis server that put events at risk, a sentence each.
+        risks: why the Redis server cannot be used or may lose events, a sentence each.
     """
 
     handlers: list[HandlerStatus]
@@ -115,7 +115,7 @@ async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
         abandoned=await asyncio.to_thread(_abandoned, rq, handlers),
         leftover=sorted(await inbox.cursors() - set(settings.cursors)),
         refused=await quarantine.length(inbox.redis),
-        risks=await asyncio.to_thread(risks, rq, settings),
+        risks=await asyncio.to_thread(check, rq, settings),
     )
 
 

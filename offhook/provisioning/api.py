@@ -54,10 +54,9 @@ async def open_api(settings: Settings, pbx: str) -> AsyncIterator[UnifiedApi]:
     if configured.host is None and configured.dialect == "voipnow":
         raise ConfigError(f"pbx.{pbx}: has no host: set it, and client_id and client_secret_file")
     if configured.host is None:
-        why = "it has no host"
-        if configured.dialect != "voipnow":
-            why = f"Offhook does not speak the API of {configured.dialect}"
-        raise ConfigError(f"pbx.{pbx}: there is no access to its API: {why}")
+        if configured.dialect == "voipnow":
+            raise ConfigError(f"pbx.{pbx}: has no host: add it, and how to sign in to the API")
+        raise ConfigError(f"pbx.{pbx}: Offhook does not speak the API of {configured.dialect}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InsecureConnection)  # commands report it themselves

@@ -167,7 +167,9 @@ def test_workers_do_not_start_with_a_faulty_handler(configure: Configure, tmp_pa
     answer = subprocess.run([OFFHOOK, "work"], capture_output=True, text=True, check=False)
     assert answer.returncode == 2
     assert re.search(
-        r"^handlers\.crm\.options\.urll: there is no such option$", answer.stderr, re.M
+        r"^handlers\.crm\.options\.urll: there is no such option; did you mean 'url'\?$",
+        answer.stderr,
+        re.M,
     )
 
 
