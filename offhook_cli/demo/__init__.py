@@ -4,13 +4,11 @@ import asyncio
 import contextlib
 import os
 import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 from typing import Annotated
@@ -23,12 +21,13 @@ from rq import Worker
 from offhook import queues
 from offhook.connection import connect, connect_rq
 from offhook.errors import ConfigError, OffhookError
-from offhook.inbox import CALL_LOG, Inbox, feed
+from offhook.inbox import CALL_LOG, Inbox
 from offhook.inbox.call_store import Calls
-from offhook.tasks import end
 from offhook_cli.demo.show import Show
 from offhook_cli.demo.target import OtherSystems
 from offhook_cli.embedded_server import EmbeddedServer, free_port
+from offhook_cli.live import watched
+from offhook_cli.local_processes import process, temporary_folder, until_answers, write_pbx
 from unifiedapi.sandbox.scenarios import Scenario
 
 HANDLERS = ("call-log", "crm", "alerts")
@@ -40,7 +39,6 @@ STORY = {
     Scenario.RING_GROUP: "Three phones ring; one answers.",
 }
 SPEED = 20.0  # a call of a minute lasts three seconds
-_STOP_WITHIN = 30.0  # seconds
 
 _CONFIG = """\
 secret = "{secret}"
@@ -76,30 +74,7 @@ title = "Missed call"
 body = "{{{{ caller }}}} called {{{{ event.extension }}}}: {{{{ call.outcome }}}}"
 """
 
-# A PBX with three phones and an app that may use its API.
-_PBX = """\
-[[users]]
-id = 1
-organization = "0003"
-level = "organization"
-
-[[apps]]
-id = "offhook"
-secret = "{pbx_secret}"
-user = 1
-
-[[extensions]]
-number = "0003*210"
-user = 1
-
-[[extensions]]
-number = "0003*211"
-user = 1
-
-[[extensions]]
-number = "0003*212"
-user = 1
-"""
+PHONES = ("0003*210", "0003*211", "0003*212")
 # What an installer does; the second command shows that GET works, too.
 _SETUP = (
     ("setup", "--all", "--yes"),
@@ -128,7 +103,7 @@ def demo(
     """
     console = Console(highlight=False)
     try:
-        with _folder() as folder:
+        with temporary_folder("offhook-demo-") as folder:
             asyncio.run(_demo(Show(console), folder, keep=keep, seed=seed))
     except KeyboardInterrupt:
         console.print("\nStopped; nothing is left behind.")
@@ -142,27 +117,13 @@ def demo(
         raise typer.Exit(1) from error
 
 
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    """Make a folder for the demo's files. Keep it only if the demo failed."""
-    folder = Path(tempfile.mkdtemp(prefix="offhook-demo-"))
-    try:
-        yield folder
-    except OffhookError:
-        raise
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
-    shutil.rmtree(folder)
-
-
 async def _demo(show: Show, folder: Path, *, keep: bool, seed: int | None) -> None:
     key = f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
-    pbx_secret = secrets.token_urlsafe(32)
     receiver, pbx = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     show.step("a Valkey server, append-only file on")
     with EmbeddedServer(folder / "valkey") as server, OtherSystems(key) as others:
         config = folder / "offhook.toml"
+        pbx_secret = write_pbx(folder / "pbx.toml", PHONES)
         config.write_text(
             _CONFIG.format(
                 secret=secrets.token_urlsafe(32),
@@ -176,7 +137,6 @@ async def _demo(show: Show, folder: Path, *, keep: bool, seed: int | None) -> No
                 alerts=f"{others.url.replace('http', 'json')}/alerts",
             )
         )
-        (folder / "pbx.toml").write_text(_PBX.format(pbx_secret=pbx_secret))
         async with (
             _sandbox(show, config, pbx),
             _offhook(show, config, receiver, server.url),
@@ -199,7 +159,7 @@ async def _sandbox(show: Show, config: Path, pbx: str) -> AsyncIterator[None]:
     port = pbx.rpartition(":")[2]
     pbx_file = str(config.with_name("pbx.toml"))
     with _process(config, "sandbox", "start", "--port", port, "--file", pbx_file) as running:
-        await _until_answers(f"{pbx}/sandbox/tally", running, "the sandbox PBX", config.parent)
+        await until_answers(f"{pbx}/sandbox/tally", running, "the sandbox PBX", config.parent)
         yield
 
 
@@ -209,48 +169,18 @@ async def _offhook(show: Show, config: Path, receiver: str, redis_url: str) -> A
     port = receiver.rpartition(":")[2]
     show.step("the receiver")
     with _process(config, "serve", "--port", port) as web:
-        await _until_answers(f"{receiver}/health/ready", web, "the receiver", config.parent)
+        await until_answers(f"{receiver}/health/ready", web, "the receiver", config.parent)
         show.step("the workers")
         with _process(config, "work") as work:
             await _until_listening(redis_url, work, config.parent)
             yield
 
 
-@contextlib.contextmanager
-def _process(config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def _process(
+    config: Path, *arguments: str
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     log = config.parent / f"{arguments[0]}.log"
-    with log.open("wb") as output:
-        running = subprocess.Popen(
-            [sys.executable, "-m", "offhook_cli", *arguments],
-            env=os.environ | {"OFFHOOK_CONFIG": str(config)},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for us: workers stop before their server
-        )
-        try:
-            yield running
-        finally:
-            running.terminate()
-            try:
-                running.wait(_STOP_WITHIN)
-            except subprocess.TimeoutExpired:
-                running.kill()
-                running.wait()
-
-
-async def _until_answers(
-    url: str, process: subprocess.Popen[bytes], what: str, folder: Path
-) -> None:
-    deadline = time.monotonic() + 20
-    async with httpx.AsyncClient() as client:
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                if (await client.get(url)).is_success:
-                    return
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise OffhookError(f"{what} did not start: see the logs in {folder}")
-            await asyncio.sleep(0.1)
+    return process(log, *arguments, environment={"OFFHOOK_CONFIG": str(config)})
 
 
 async def _until_listening(redis_url: str, work: subprocess.Popen[bytes], folder: Path) -> None:
@@ -271,25 +201,8 @@ async def _until_listening(redis_url: str, work: subprocess.Popen[bytes], folder
 @contextlib.asynccontextmanager
 async def _watched(show: Show, redis_url: str) -> AsyncIterator[Inbox]:
     """Show every event and delivery while in this context."""
-    redis = connect(redis_url)
-    inbox = Inbox(redis, partitions=1)
-
-    async def events() -> None:
-        async for event in feed.watch_events(redis, partitions=1):
-            show.event(event)
-
-    async def deliveries() -> None:
-        async for attempt in feed.watch_deliveries(redis):
-            show.attempt(attempt)
-
-    watching = [asyncio.create_task(events()), asyncio.create_task(deliveries())]
-    while not await feed.is_watched(redis):
-        await asyncio.sleep(0.02)
-    try:
-        yield inbox
-    finally:
-        await end(*watching)
-        await redis.aclose()
+    async with connect(redis_url) as redis, watched(redis, 1, show.event, show.attempt):
+        yield Inbox(redis, partitions=1)
 
 
 async def _set_up(show: Show, config: Path) -> None:

@@ -7,24 +7,16 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from offhook.call import Party
 from offhook.event import CALLBACKS, CALLS, CallEvent
 from offhook_cli.demo.target import OtherSystems
-
-_MARKS = {
-    "delivered": "[green]✓[/]",
-    "failed": "[yellow]↻[/]",
-    "dead": "[red]✗[/]",
-}
+from offhook_cli.live import Lines, ms
 
 
 def _command() -> str:
@@ -39,82 +31,48 @@ def _command() -> str:
 OFFHOOK = _command()
 
 
-class Show:
+class Show(Lines):
     """Prints events and deliveries, and counts them."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        # In a terminal, lines break between words; in a file, never.
-        self._print = partial(console.print, soft_wrap=not console.is_terminal)
+        super().__init__(console)
         self._events: Counter[str] = Counter()
         self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
         self._waited: dict[str, list[float]] = defaultdict(list)
 
     def step(self, what: str) -> None:
-        self._print(f"Starting {what}")
+        self.print(f"Starting {what}")
 
     def command(self, arguments: Sequence[str]) -> None:
-        self._print(f"\n[bold]$ offhook {shlex.join(arguments)}[/]")
+        self.print(f"\n[bold]$ offhook {shlex.join(arguments)}[/]")
 
     def output(self, text: str) -> None:
         for line in filter(str.strip, text.splitlines()):
-            self._print(f"  {line.rstrip()}", markup=False)
+            self.print(f"  {line.rstrip()}", markup=False)
 
     @property
     def width(self) -> int | None:
         """Columns for the output of a command; None in a file: no limit."""
-        return self._console.width - 2 if self._console.is_terminal else None
-
-    def _line(self, head: str, rest: Text) -> None:
-        """Print a line. If it is too long, `rest` wraps next to `head`."""
-        if not self._console.is_terminal:
-            self._print(Text.from_markup(head) + rest)
-            return
-        grid = Table.grid()
-        grid.add_column(no_wrap=True)
-        grid.add_column(overflow="fold")
-        grid.add_row(Text.from_markup(head), rest)
-        self._print(grid)
-
-    def legend(self) -> None:
-        self._print(
-            "\n[dim]● an event from the PBX   ◆ an event about the whole call\n"
-            "✓ delivered               ↻ failed, will be retried[/]"
-        )
+        return self.console.width - 2 if self.console.is_terminal else None
 
     def call(self, number: int, of: int, story: str) -> None:
-        self._print(f"\n[bold]Call {number} of {of}: {story}[/]")
+        self.print(f"\n[bold]Call {number} of {of}: {story}[/]")
 
     def event(self, event: CallEvent) -> None:
         self._events[event.type] += 1
-        mark = "●" if event.type in CALLBACKS else "◆"
-        status = event.status or (event.summary and event.summary.outcome) or ""
-        self._line(
-            f"  [cyan]{mark}[/] {event.received.astimezone():%H:%M:%S.%f}"[:-3]
-            + f"  [cyan]{event.type:<13}[/] {event.extension}  [dim]{status:<8}[/]  ",
-            Text(f"{_party(event.caller)} → {_party(event.called)}"),
-        )
+        super().event(event)
 
     def attempt(self, attempt: dict[str, Any]) -> None:
         handler, outcome = attempt["handler"], attempt["outcome"]
         self._outcomes[handler][outcome] += 1
-        what = f"{attempt['type']:<13} {attempt['extension']}"
-        if outcome == "delivered":
-            if attempt["attempt"] == 1:
-                self._waited[handler].append(attempt["waited"])
-                how = f"after {_ms(attempt['waited'])}, took {_ms(attempt['took'])}"
-            else:
-                how = f"at attempt {attempt['attempt']}"
-        else:
-            how = f"{attempt['error']}; later events of this call wait"
-        self._line(
-            f"      {_MARKS[outcome]} [bold]{handler:<9}[/] {what}  ", Text(how, style="dim")
-        )
+        if outcome == "delivered" and attempt["attempt"] == 1:
+            self._waited[handler].append(attempt["waited"])
+        super().attempt(attempt)
 
     def summary(self, database: Path, others: OtherSystems) -> None:
         raw = {each: count for each, count in self._events.items() if each in CALLBACKS}
         derived = {each: count for each, count in self._events.items() if each in CALLS}
-        self._print(
+        self.print(
             f"\n[bold]{sum(raw.values())} events accepted[/]: {_counted(raw)}.\n"
             f"{sum(derived.values())} events about whole calls: {_counted(derived)}.\n"
         )
@@ -127,11 +85,11 @@ class Show:
             table.add_row(
                 handler,
                 *(str(outcomes[outcome]) for outcome in ("delivered", "failed", "dead")),
-                _ms(median(waited)) if waited else "-",
-                _ms(_p99(waited)) if waited else "-",
+                ms(median(waited)) if waited else "-",
+                ms(_p99(waited)) if waited else "-",
             )
-        self._print(table)
-        self._print(
+        self.print(table)
+        self.print(
             "[dim]Times from accepting an event to calling the handler. The first event of a "
             "handler starts its worker, and events behind a redelivery wait for it.[/]\n"
         )
@@ -140,17 +98,17 @@ class Show:
                 connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
                 for table in ("events", "calls", "legs")
             )
-        self._print(f"The database has {events} events, {calls} calls and {legs} legs.")
-        self._print(
+        self.print(f"The database has {events} events, {calls} calls and {legs} legs.")
+        self.print(
             f"The CRM has {len(others.webhooks)} webhooks and verified every signature. "
             "It was busy once: that webhook was sent again, before the call's later ones."
         )
-        self._print(f"{len(others.alerts)} alerts, one for each missed call:")
+        self.print(f"{len(others.alerts)} alerts, one for each missed call:")
         for alert in others.alerts:
-            self._print(f"  {alert}", markup=False)
+            self.print(f"  {alert}", markup=False)
 
     def kept(self, receiver: str, pbx: str, config: Path, folder: Path) -> None:
-        self._print(
+        self.print(
             f"\n[bold]Still running[/]: the receiver (try {receiver}/health/ready),\n"
             f"and the PBX at {pbx}.\n"
             "In another terminal, with this demo's configuration:\n"
@@ -165,7 +123,7 @@ class Show:
         )
 
     def next_steps(self) -> None:
-        self._print(
+        self.print(
             "\n[bold]What to try next[/]\n"
             f"  {OFFHOOK} demo --keep     keep it running and look around\n"
             f"  {OFFHOOK} init            write your own configuration\n"
@@ -176,16 +134,6 @@ class Show:
 
 def _counted(events: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(events.items()))
-
-
-def _party(party: Party) -> str:
-    number = party.number or party.extension or "unknown"
-    return f"{number} ({party.name})" if party.name else number
-
-
-def _ms(seconds: float) -> str:
-    milliseconds = seconds * 1000
-    return f"{milliseconds:.1f} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"
 
 
 def _p99(values: list[float]) -> float:
