@@ -1,5 +1,6 @@
 """The command line. Each command is a module of the same name."""
 
+import re
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -7,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from offhook.errors import ConfigError
-from offhook_cli.screen import fail
+from offhook.errors import ConfigError, did_you_mean
+from offhook_cli.screen import fail, write_in_any_encoding
 
 # In the order a new user needs them.
 COMMANDS = {
@@ -41,18 +42,16 @@ COMMANDS = {
 class Commands(TyperGroup):
     """Imports a command only when it runs, so that `offhook --help` stays fast."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
-        """Return a command's name and help, without importing it."""
-        if cmd_name not in COMMANDS:
-            return None
-        return TyperCommand(cmd_name, help=COMMANDS[cmd_name], rich_markup_mode=None)
+    def __init__(self, **attrs: Any) -> None:
+        attrs["commands"] = {
+            name: TyperCommand(name, help=sentence, rich_markup_mode=None)
+            for name, sentence in COMMANDS.items()
+        }
+        super().__init__(**attrs)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name, _, rest = super().resolve_command(ctx, args)
-        return name, _load(str(name)), rest
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and _load(str(name)), rest  # None while a shell completes it
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Print an expected error as one sentence, without a traceback."""
@@ -60,6 +59,9 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except ConfigError as error:
             fail("\n".join(error.problems), code=2)
+        except typer.BadParameter as error:
+            error.message = _plain(error.message)
+            raise
         except Exception as error:
             sentence = _about_redis(error)
             if sentence is None:
@@ -70,7 +72,6 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -111,7 +112,27 @@ def _offhook(
 
 def main() -> None:
     """The entry point."""
+    write_in_any_encoding()
     app(prog_name="offhook")
+
+
+# Messages of pydantic, which typer uses, in the words of our own.
+_PLAIN = {
+    r"Value error, ": "",
+    r"Input should be greater than or equal to (\S+)": r"must be \1 or more",
+    r"Input should be less than or equal to (\S+)": r"must be \1 or less",
+    r"Input should be a valid integer.*": "must be a whole number",
+    r"Input should be a valid number.*": "must be a number",
+}
+
+
+def _plain(message: str) -> str:
+    """A message about the value of an option, in plain words."""
+    for pattern, words in _PLAIN.items():
+        message = re.sub(pattern, words, message)
+    if found := re.fullmatch(r"'(.*)' is not one of (.*)\.", message):
+        message = message[:-1] + did_you_mean(found[1], re.findall("'([^']+)'", found[2]))
+    return message
 
 
 def _load(name: str) -> Any:

@@ -1,6 +1,7 @@
 """`offhook calls`: list calls, newest first."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Annotated
@@ -13,9 +14,9 @@ from offhook.connection import opened
 from offhook.errors import ConfigError
 from offhook.inbox.call_store import Calls
 from offhook.settings import load_settings
-from offhook_cli.options import Json, since_option
+from offhook_cli.options import Json, moment, since_option
 from offhook_cli.reconcile import reconcile
-from offhook_cli.screen import counted, local, note, print_json, print_table
+from offhook_cli.screen import counted, local, note, print_json, print_table, progress
 
 calls = typer.Typer(add_completion=False, rich_markup_mode=None)
 calls.command()(reconcile)
@@ -40,6 +41,15 @@ def _calls(
         datetime | None,
         since_option("Only calls that began", "1d"),
     ] = None,
+    before: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=moment,
+            metavar="TIME",
+            show_default=False,
+            help="Only calls that began before this time, written as for --since.",
+        ),
+    ] = None,
     most: Annotated[
         int, typer.Option("--most", "-n", min=1, metavar="N", help="Maximum number of calls.")
     ] = 50,
@@ -56,21 +66,25 @@ def _calls(
       offhook calls --outcome missed --since 8h
       offhook calls --number 7700900168
       offhook calls --live --extension '0003*210'
+      offhook calls --since 7d --before 2026-05-01T14:00 --most 200
     """
     if context.invoked_subcommand:
         return
     if number is not None and not _digits(number):
         raise ConfigError(f"--number: {number!r} contains no digit")
     settings = load_settings()
-    began = since or datetime.now(UTC) - timedelta(days=1)
+    now = datetime.now(UTC)
+    began = since or now - timedelta(days=1)
 
-    async def find() -> list[Call]:
+    async def find(advance: Callable[[float], None]) -> list[Call]:
         found: list[Call] = []
         async with opened(settings) as (inbox, _):
             async for kept in Calls(inbox).since(began):
                 call = summarize(kept.state, settings.region)
+                advance((now - call.started) / (now - began))
                 if (
-                    (not live or call.closed_by is None)
+                    (before is None or call.started < before)
+                    and (not live or call.closed_by is None)
                     and outcome in (None, call.outcome)
                     and (extension is None or extension in call.extensions)
                     and (number is None or _has(call, number))
@@ -80,7 +94,8 @@ def _calls(
                         break
         return found
 
-    found = asyncio.run(find())
+    with progress("Reading calls", 1.0) as advance:
+        found = asyncio.run(find(advance))
     shown = found[:most]
     if as_json:
         print_json([call.as_dict() for call in shown])
@@ -93,7 +108,10 @@ def _calls(
             right=("rang", "talked"),
         )
     if len(found) > most:
-        note(f"More than {counted(most, 'call')} match: raise --most, or narrow the search.")
+        note(
+            f"More than {counted(most, 'call')} match. "
+            f"The next ones: --before {shown[-1].started.isoformat()}"
+        )
 
 
 def _has(call: Call, number: str) -> bool:

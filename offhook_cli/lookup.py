@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from offhook.plugins import PluggedLookup, plug_lookup
 from offhook.settings import config_path, load_settings
 from offhook.testing import sample_event
 from offhook_cli.options import Json
-from offhook_cli.screen import fail, print_json, print_table
+from offhook_cli.screen import fail, print_json, print_table, progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,8 @@ def lookup(
     if asked.is_nobodys:
         fail(f"{number} is not an external number; lookups are not asked about it")
     lookups = [plug_lookup(name, table) for name, table in settings.lookups.items()]
-    answers = asyncio.run(_ask(lookups, asked))
+    with progress("Asking lookups", len(lookups)) as advance:
+        answers = asyncio.run(_ask(lookups, asked, advance))
     name = next((each.name for each in answers if each.name), None)
     if as_json:
         print_json(
@@ -75,12 +76,15 @@ def lookup(
         raise typer.Exit(1)
 
 
-async def _ask(lookups: Sequence[PluggedLookup], number: Number) -> list[LookupResult]:
+async def _ask(
+    lookups: Sequence[PluggedLookup], number: Number, advance: Callable[[float], None]
+) -> list[LookupResult]:
     event = sample_event(caller=Party(number=number.text))
     threads = ThreadPoolExecutor(1, "lookup")
     answers = []
     async with Http() as http:
-        for each in lookups:
+        for done, each in enumerate(lookups):
+            advance(done)
             name, why, began = None, None, time.perf_counter()
             try:
                 name = await each.ask(number, event, http=http, threads=threads)

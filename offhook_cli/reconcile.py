@@ -30,7 +30,7 @@ def reconcile(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show what would be closed and recovered; change nothing."),
+        typer.Option("--dry-run", help="Show the changes without making them."),
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -1,7 +1,10 @@
 """Output of the commands: results go to standard output, everything else to standard error."""
 
+import codecs
+import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,6 +15,37 @@ import typer
 from offhook.logs import printable
 
 _PIPE_WIDTH = 10_000  # columns: enough that no row of a table breaks
+
+
+# What a terminal that is not UTF-8 may lack, and what it shows instead.
+_PLAIN = {
+    "●": "*",
+    "◆": "#",
+    "✓": "+",
+    "↻": "~",
+    "✗": "x",
+    "→": "->",
+    "×": "x",
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "▶": ">",
+}
+
+
+def write_in_any_encoding() -> None:
+    """Let the output survive a terminal that is not UTF-8: write what it lacks in ASCII."""
+    codecs.register_error("offhook", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="offhook")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character, "?") for character in lacking), error.end
 
 
 def note(message: str) -> None:
@@ -129,7 +163,7 @@ def _widths(needed: list[int], wanted: list[int], room: int) -> list[int]:
 
 @contextmanager
 def progress(what: str, total: float, unit: str = "") -> Iterator[Callable[[float], None]]:
-    """Show a progress bar on standard error, if that is a terminal.
+    """Show a progress bar and the time left on standard error, if that is a terminal.
 
     Args:
         total: the amount of work; 1.0 shows percents instead of counts.
@@ -146,6 +180,7 @@ def progress(what: str, total: float, unit: str = "") -> Iterator[Callable[[floa
         TaskProgressColumn,
         TextColumn,
         TimeElapsedColumn,
+        TimeRemainingColumn,
     )
 
     console = Console(stderr=True)
@@ -155,6 +190,8 @@ def progress(what: str, total: float, unit: str = "") -> Iterator[Callable[[floa
         TaskProgressColumn() if total == 1.0 else MofNCompleteColumn(),
         TextColumn(unit),
         TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
     )
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal

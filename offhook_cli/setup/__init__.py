@@ -41,7 +41,7 @@ class _WithDefault(TyperGroup):
 setup = typer.Typer(cls=_WithDefault, add_completion=False, rich_markup_mode=None)
 
 
-OnlyPlan = Annotated[bool, typer.Option("--plan", help="Show the changes without making them.")]
+OnlyPlan = Annotated[bool, typer.Option("--dry-run", help="Show the changes without making them.")]
 Adopt = Annotated[
     bool,
     typer.Option(
@@ -144,7 +144,7 @@ def extensions(
       offhook setup '0003*210' '0003*211'
       offhook setup '0003*210' --handlers crm,notify --owner jane --label 'Front desk'
       offhook setup '0003*400' --kind queue
-      offhook setup --file extensions.csv --plan
+      offhook setup --file extensions.csv --dry-run
       offhook setup --known --yes       (after the secret or public_url has changed)
       offhook setup '0003*210' --remove
     """
@@ -213,7 +213,7 @@ def apply(
 
     \b
     Examples:
-      offhook setup apply extensions.toml --plan
+      offhook setup apply extensions.toml --dry-run
       offhook setup apply extensions.toml --prune --yes
     """
     settings = load_settings()

@@ -114,7 +114,7 @@ def test_declining_changes_nothing(setup: Setup, pbx: Sandbox) -> None:
 
 
 def test_plan_option_changes_nothing(setup: Setup, pbx: Sandbox) -> None:
-    assert "create" in ok(setup("0003*210", "--plan", "--owner", "jane"))
+    assert "create" in ok(setup("0003*210", "--dry-run", "--owner", "jane"))
     assert not pbx.changes()
     assert json.loads(ok(setup("show", "--json"))) == []
 
@@ -329,7 +329,7 @@ def test_new_secret_or_host_updates_the_urls(
     host = "https://new.example.com"
     if adopt:  # both at once, so the old URLs cannot be recognized as ours
         configure(HANDLERS + table("main", pbx.url), public_url=host, secret=new)
-        result = setup("0003*210", "--plan")
+        result = setup("0003*210", "--dry-run")
         assert "create" in ok(result)
         assert "--adopt" in result.stderr
         assert "update url of" in ok(setup("--known", "--adopt", "--yes"))
