@@ -3,10 +3,12 @@
 It runs in its own session, so that Ctrl-C in the terminal does not stop it before its clients.
 """
 
+import random
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +53,16 @@ class EmbeddedServer:
 
 
 def free_port() -> int:
-    """Return a TCP port that is free at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port that is free at the moment.
+
+    It is below the range from which Linux takes the ports of outgoing connections, so that none
+    takes it before the server does.
+    """
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 _NOT_INSTALLED = 3

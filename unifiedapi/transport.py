@@ -263,4 +263,5 @@ def _trust(ca_file: str | Path | None, unverified: bool) -> ssl.SSLContext | boo
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:  # includes ssl.SSLError
-        raise InvalidRequest(f"ca_file: cannot use {ca_file}: {error}") from error
+        reason = "it is not a PEM file" if isinstance(error, ssl.SSLError) else error.strerror
+        raise InvalidRequest(f"ca_file: cannot use {ca_file}: {reason}") from error

@@ -7,7 +7,14 @@ from contextlib import asynccontextmanager
 from offhook.errors import ConfigError, did_you_mean
 from offhook.settings import PbxSettings, Settings
 from unifiedapi.client import UnifiedApi
-from unifiedapi.errors import ApiError, InvalidRequest, OAuthError
+from unifiedapi.errors import (
+    ApiError,
+    InvalidRequest,
+    NoAnswer,
+    NotTrusted,
+    OAuthError,
+    UnexpectedAnswer,
+)
 from unifiedapi.oauth import BearerToken, ClientCredentials
 from unifiedapi.transport import InsecureConnection
 
@@ -75,11 +82,21 @@ async def open_api(settings: Settings, pbx: str) -> AsyncIterator[UnifiedApi]:
 
 def sentence(error: Exception) -> str:
     """The error as a sentence for an operator."""
+    said, hint = str(error), ""
     if isinstance(error, OAuthError):
-        return f"the PBX gives no token: {error}"
-    if isinstance(error, ApiError):
-        return f"the PBX refuses: {error}"
-    return str(error)
+        said, hint = f"the PBX gives no token: {said}", "check client_id and client_secret"
+    elif isinstance(error, UnexpectedAnswer):
+        said, hint = f"the response is not one of UnifiedAPI: {said}", "check host"
+    elif isinstance(error, NotTrusted):
+        return said
+    elif isinstance(error, NoAnswer):
+        hint = "" if error.sent else "check host, the network and the firewall"
+    elif isinstance(error, ApiError):
+        said = f"the PBX refuses: {said}"
+        hint = {401: "check the token and its user", 404: "check host"}.get(error.status, "")
+        hint = "try again later" if error.status >= 500 else hint
+        hint = "" if error.code and error.status not in (401, 403) else hint
+    return f"{said.removesuffix('.')}: {hint}" if hint else said
 
 
 def _auth(settings: PbxSettings) -> BearerToken | ClientCredentials:
