@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,7 +29,6 @@ from offhook.call import CALL_LOG, Direction
 from offhook.settings_faults import (
     Encoding,
     EventTypes,
-    HandlerName,
     PbxName,
     PluginName,
     RedisUrl,
@@ -37,6 +44,15 @@ from offhook.settings_faults import (
 DEFAULT_FILE = "offhook.toml"
 
 Start = Literal["now", "earliest"]
+
+
+def _not_reserved(name: str) -> str:
+    if name == CALL_LOG:
+        raise ValueError("this name is reserved; choose another one")
+    return name
+
+
+HandlerName = Annotated[PluginName, AfterValidator(_not_reserved)]
 
 
 class HandlerSettings(BaseModel):
@@ -168,7 +184,9 @@ class PbxSettings(BaseModel):
             return values
         values = _read_files(values, cls.model_fields)
         # The environment can only empty a setting of the file, not remove it.
-        values = {name: value for name, value in values.items() if value != ""}
+        for name in ("token", "ca_file"):
+            if values.get(name) == "":
+                del values[name]
         if isinstance(values.get("ca_file"), str | Path):
             values["ca_file"] = config_folder() / values["ca_file"]
         return values

@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from offhook.call import CALL_LOG
 from offhook.errors import ConfigError, did_you_mean
 from offhook.event import GROUPS, EventType
 from offhook.redis_url import check_url
@@ -264,18 +263,11 @@ def _region(value: str) -> str:
     raise ValueError(f"{value!r} is not the code of a country: write {right}")
 
 
-def _not_reserved(name: str) -> str:
-    if name == CALL_LOG:
-        raise ValueError("this name is reserved; choose another one")
-    return name
-
-
 Encoding = Annotated[str, AfterValidator(_encoding)]
 EventTypes = Annotated[frozenset[EventType], BeforeValidator(_without_groups)]
 PluginName = Annotated[
     str, like(r"[a-z][a-z0-9_-]{0,39}", "named with lower-case letters, digits, - and _")
 ]
-HandlerName = Annotated[PluginName, AfterValidator(_not_reserved)]
 PbxName = Annotated[
     str, like(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", "named with letters, digits, - and _")
 ]

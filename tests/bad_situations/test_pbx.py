@@ -65,7 +65,7 @@ SITUATIONS = {
     ('host = "https://x"\ntoken = "x"\nca_file = "offhook.toml"', "presence"): (
         "pbx.main: ca_file: cannot use HERE/offhook.toml: it is not a PEM file"
     ),
-    ("", "presence"): "pbx.main: has no host: add it, and how to sign in to the API",
+    ("", "presence"): "pbx.main: has no host: set it, and client_id and client_secret_file",
     ('dialect = "telphin"', "presence"): "pbx.main: Offhook does not speak the API of telphin",
     (APP, "presence 0003*999"): NO_SUCH_EXTENSION,
     (APP, "presence --user 99"): (

@@ -264,7 +264,8 @@ def test_a_pbx_whose_urls_are_registered_by_hand_may_have_an_encoding(write: Wri
         office = load_settings().pbx["office"]
         assert (office.host, office.encoding) == (None, "cp1251")
     write(f"secret = {SECRET!r}\n[pbx.office]\nencoding = 'cp1251'\nuser = '7'")
-    assert problems() == ["pbx.office: needs a host, such as https://pbx.example.com"]
+    [problem] = problems()
+    assert problem.startswith("pbx.office: needs a host, such as https://pbx.example.com; ")
 
 
 def test_a_pbxs_files_are_relative_to_the_configuration(write: Write) -> None:
