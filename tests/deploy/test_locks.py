@@ -61,13 +61,18 @@ def test_production_lock_satisfies_pyproject() -> None:
     satisfies(REQUIREMENTS / "production.txt", named(extras))
 
 
+def test_demo_lock_satisfies_pyproject() -> None:
+    satisfies(REQUIREMENTS / "demo.txt", named(["demo"]))
+    satisfies(REQUIREMENTS / "demo.txt", map(Requirement, ["hatchling", "editables"]))
+
+
 def test_build_lock_satisfies_pyproject() -> None:
     satisfies(REQUIREMENTS / "build.txt", map(Requirement, PYPROJECT["build-system"]["requires"]))
 
 
-def test_production_and_build_use_the_tested_versions() -> None:
+def test_other_locks_use_the_tested_versions() -> None:
     tested = locked(REQUIREMENTS / "dev.txt")
-    for name in ("production.txt", "build.txt"):
+    for name in ("production.txt", "build.txt", "demo.txt"):
         for package, pinned in locked(REQUIREMENTS / name).items():
             # Some packages are only for a Python or system that dev.txt does not cover.
             assert pinned <= tested.get(package, pinned), f"{name} has {package} {pinned}"

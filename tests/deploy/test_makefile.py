@@ -15,7 +15,7 @@ FAKE_PYTHON = """#!/bin/sh
 if [ "$1 $2" = "-m venv" ]; then
     mkdir -p "$3/bin" && touch "$3/pyvenv.cfg" && cp "$0" "$3/bin/python"
 elif [ "$1 $2" = "-m pip" ]; then
-    echo "pip install" && [ ! -e {failing} ]
+    echo "pip install $*" && [ ! -e {failing} ]
 else
     exec {python} "$@"
 fi
@@ -88,6 +88,21 @@ def test_setup_prints_its_steps_and_runs_once(tmp_path: Path, interpreter: Path)
     ]
     assert "pip install" not in make("setup", where, f"PYTHON={interpreter}").stdout
     assert "pip install" not in make("setup", where).stdout
+
+
+def test_demo_installs_only_what_it_needs(tmp_path: Path, interpreter: Path) -> None:
+    venv = tmp_path / "venv"
+    where = [f"VENV={venv}", f"PYTHON={interpreter}"]
+    first = make("demo", *where)
+    assert "requirements/demo.txt" in first.stdout
+    assert "requirements/dev.txt" not in first.stdout
+    assert (venv / ".demo").exists()
+    assert "pip install" not in make("demo", *where).stdout
+    setup = make("setup", *where)
+    assert "requirements/dev.txt" in setup.stdout
+    assert "recreating" not in setup.stdout
+    (venv / ".demo").unlink()
+    assert "pip install" not in make("demo", *where).stdout  # `make setup` has installed it all
 
 
 def test_interrupted_setup_starts_over(tmp_path: Path, interpreter: Path, failing: Path) -> None:
