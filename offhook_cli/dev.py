@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
 import tomllib
@@ -87,7 +88,7 @@ def dev(
     try:
         with temporary_folder("offhook-dev-") as folder:
             asyncio.run(_dev(Lines(console), folder, phones, reload=reload))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("\nStopped.")
     except OffhookError as error:
         if isinstance(error, ConfigError):
@@ -97,6 +98,7 @@ def dev(
 
 
 async def _dev(lines: Lines, folder: Path, phones: list[str], *, reload: bool) -> None:
+    _stop_on_signals()
     with EmbeddedServer(folder / "valkey") as server:
         receiver, pbx = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
         own = config_path().exists()
@@ -135,6 +137,14 @@ async def _dev(lines: Lines, folder: Path, phones: list[str], *, reload: bool) -
                 lines.print(_running(folder, pbx, server.url, own=own), soft_wrap=True)
                 lines.legend()
                 await watching()
+
+
+def _stop_on_signals() -> None:
+    """End like after Ctrl-C, with all processes."""
+    running = asyncio.current_task()
+    assert running is not None  # noqa: S101
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
 
 
 def _sandbox_table(pbx: str, secret: str) -> dict[str, object]:
