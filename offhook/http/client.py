@@ -1,9 +1,11 @@
 """The HTTP client of handlers: pooled connections, and errors that say whether to retry."""
 
 import os
+import re
 import socket
 import ssl
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
@@ -24,6 +26,10 @@ _CORRECT = "correct the handler's options"
 # 408, 425, 429: a later request may succeed. 401: credentials can be corrected while the event
 # waits. Any other 4xx means that this request can never succeed.
 _TEMPORARY = {401, 408, 425, 429}
+
+_START = 200  # characters of a response that an error quotes
+# Phone numbers, and words as long as a token.
+_PRIVATE = re.compile(r"\+?[0-9][0-9 ().-]{4,}[0-9]|[A-Za-z0-9+/=_.~-]{24,}")
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
 
@@ -87,20 +93,25 @@ class Http:
             raise PermanentError(f"not a URL: {_CORRECT}") from None
         try:
             with self._within(timeout):
-                return await self._clients[public].request(
+                answer = await self._clients[public].request(
                     method.upper(), where, headers=headers, body=data
                 )
+            return answer if 200 <= answer.status < 300 else replace(answer, host=_host(url))
         except NotARequest as error:
             raise PermanentError(f"{error}: {_CORRECT}") from error
         except LimitExceeded as error:
-            raise TemporaryError(f"{_host(url)} did not answer within {timeout:g} s") from error
+            raise TemporaryError(
+                f"{_host(url)} did not answer within {timeout:g} s: "
+                "it hangs, or needs a longer timeout"
+            ) from error
         except _PrivateNetwork as error:
             raise TemporaryError(
                 f"{_host(url)} leads to this machine or into a private network: "
                 "set private_networks = true in the handler's options if that is meant"
             ) from error
         except OSError as error:
-            raise TemporaryError(f"no answer from {_host(url)} ({_reason(error)})") from error
+            said = f"no answer from {_host(url)} ({_reason(error)}){_hint(error)}"
+            raise TemporaryError(said) from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -117,13 +128,21 @@ class Http:
 def check(answer: Answer) -> None:
     """Return if the status is 2xx; otherwise raise the matching delivery error.
 
+    The message has the host, but not the rest of the URL, and the start of the body without what
+    may be a number or a secret.
+
     Raises:
         TemporaryError: 401, 408, 425, 429 and 5xx, with the seconds of `Retry-After`, if any.
         PermanentError: any other status.
     """
     if 200 <= answer.status < 300:
         return
+    start = _PRIVATE.sub(
+        "***", " ".join(answer.body[: 4 * _START].decode(errors="replace").split())
+    )
     message = f"answered {answer.status}"
+    message += f" ({answer.host})" if answer.host else ""
+    message += f": {start[:_START]}{'...' if len(start) > _START else ''}" if start else ""
     if answer.status in _TEMPORARY or answer.status >= 500:
         raise TemporaryError(message, retry_after(answer.headers))
     raise PermanentError(message)
@@ -186,6 +205,19 @@ def _reason(error: OSError) -> str:
     if type(error) is OSError:  # each address failed for a different reason
         return "none of its addresses can be connected to"
     return type(error).__name__
+
+
+def _hint(error: OSError) -> str:
+    """What to do about the reason for a missing response."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ": to trust your own CA, name its file in SSL_CERT_FILE in the workers' environment"
+    if isinstance(error, socket.gaierror):
+        return ": check the host in the handler's options, and DNS"
+    if isinstance(error, ssl.SSLError):
+        return ": check the port, and whether it speaks https://"
+    if isinstance(error, ConnectionRefusedError):
+        return ": start the target, or check the host and port in the handler's options"
+    return ""
 
 
 def _host(url: str) -> str:

@@ -37,6 +37,7 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    host: str = ""  # of the URL; set if the status is not 2xx
 
     @property
     def text(self) -> str:
