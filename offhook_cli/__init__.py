@@ -1,6 +1,7 @@
 """The command line. Each command is a module of the same name."""
 
 import re
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -150,7 +151,13 @@ def _about_redis(error: Exception) -> str | None:
 
     if not isinstance(error, exceptions.RedisError):
         return None
-    from offhook.operations.server_check import about
+    from offhook.connection import connect_rq
+    from offhook.operations.server_check import about, too_old
     from offhook.settings import load_settings
 
-    return about(error, load_settings())
+    settings = load_settings()
+    sentence = ""
+    if isinstance(error, exceptions.ResponseError):  # an old server refuses what it does not know
+        with suppress(exceptions.RedisError), connect_rq(settings.redis_url) as redis:
+            sentence = too_old(redis, settings)
+    return sentence or about(error, settings)

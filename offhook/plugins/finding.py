@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import is_dataclass
 from functools import cache
 from importlib import import_module
@@ -212,5 +213,9 @@ def event_types(settings: HandlerSettings) -> frozenset[EventType]:
 
 
 def wanted_types(handlers: Mapping[str, HandlerSettings]) -> frozenset[EventType]:
-    """The event types that at least one of these handlers gets."""
-    return frozenset().union(*map(event_types, handlers.values()))
+    """The event types that at least one of these handlers gets; a broken plugin gets none."""
+    wanted: frozenset[EventType] = frozenset()
+    for each in handlers.values():
+        with suppress(BrokenPlugin):
+            wanted |= event_types(each)
+    return wanted

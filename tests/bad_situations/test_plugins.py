@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from offhook.plugins import plug_all
+from offhook.plugins import plug_all, wanted_types
 from offhook.settings import load_settings
 from tests.bad_situations.conftest import Check
 from tests.offhook_cli.conftest import Offhook
@@ -124,6 +124,15 @@ def test_a_wrong_plugin_is_a_wrong_setting(text: str, check: Check, folder: Path
     name = module(folder, text)
     assert shown(check(f"[handlers.crm]\nuse = '{name}:Crm'\n"), name) == [WRONG[text]]
     assert plug_all(load_settings().handlers, {}).problems
+
+
+def test_a_broken_plugin_asks_for_no_events(check: Check, folder: Path) -> None:
+    name = module(folder, "1 / 0\n")
+    check(
+        f"[handlers.crm]\nuse = '{name}:Crm'\n"
+        "[handlers.screen]\nuse = 'console'\nevents = ['hangup']\n"
+    )
+    assert wanted_types(load_settings().handlers) == {"hangup"}
 
 
 def test_a_missing_module_says_where_to_put_it(check: Check) -> None:

@@ -124,6 +124,19 @@ def test_a_server_that_cannot_be_used_is_one_sentence(
         assert caplog.messages[0] == sentence.replace("URL", url)
 
 
+def test_an_error_of_an_old_server_is_about_its_age(configure: Configure, offhook: Offhook) -> None:
+    def answer(command: bytes) -> bytes:
+        if b"INFO\r\n$" in command or b"HELLO" in command or b"CLIENT" in command:
+            return old(command)
+        return b"-ERR wrong number of arguments for 'expire' command\r\n"
+
+    with pretending(answer) as url:
+        configure(HANDLER, redis_url=url)
+        result = offhook("calls")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == PRETENDED["too old"][2].replace("URL", url) + "\n"
+
+
 UNREACHABLE = {
     "redis://user:hunter2@127.0.0.1:1/0": (
         "Redis at redis://***@127.0.0.1:1/0 does not answer: start it, or set redis_url"
