@@ -176,7 +176,7 @@ Install it next to Offhook, run its tests, and check that Offhook finds it:
   pytest {name}
   offhook handlers show {name}
 
-Then add it to offhook.toml and restart `offhook work`:
+Then add it to offhook.toml, and watch it with `offhook dev --reload`:
   [handlers.{name}]
   use = "{name}"
   [handlers.{name}.options]

@@ -194,8 +194,12 @@ def _what_now(config: Path, secret: Path) -> str:
 Wrote {config}: all settings, and a handler that prints every event.
 Wrote {secret}: the secret that signs the callback URLs. Back it up and keep it private.
 
-Next, with a Redis or Valkey server running ({Settings.model_fields["redis_url"].default}):
+To try it, with a server and a sandbox PBX of its own:
 {export}
+  offhook dev
+
+For real, with a Redis or Valkey server running ({Settings.model_fields["redis_url"].default}):
+
   offhook serve       receive callbacks
   offhook work        deliver events, in a second terminal
   offhook simulate    place simulated calls, in a third
