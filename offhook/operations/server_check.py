@@ -4,11 +4,11 @@ from typing import Any
 
 from redis import Redis, exceptions
 
-from offhook.operations.server_risks import risks
+from offhook.operations.server_risks import OLDEST, is_too_old, risks
 from offhook.redis_url import without_password
 from offhook.settings import Settings
 
-OLDEST = 7  # major version of Redis; Valkey reports the Redis that it replaces
+_INSTALL = f"install Redis or Valkey {'.'.join(map(str, OLDEST))}, or newer"
 _PASSING = (exceptions.ReadOnlyError, exceptions.OutOfMemoryError)  # ResponseErrors, too
 
 
@@ -38,12 +38,9 @@ def too_old(redis: Redis, settings: Settings) -> str:
     """Why the server's version cannot be used; empty if it can."""
     info: Any = redis.info("server")
     version = str(info.get("redis_version", ""))
-    if not version.partition(".")[0].isdigit() or int(version.partition(".")[0]) >= OLDEST:
+    if not is_too_old(version):
         return ""
-    return (
-        f"{_name(settings)} has version {version}, which is too old: "
-        "install Redis 7 or Valkey 7.2, or newer"
-    )
+    return f"{_name(settings)} has version {version}, which is too old: {_INSTALL}"
 
 
 def is_lasting(error: exceptions.RedisError) -> bool:
@@ -87,7 +84,7 @@ def about(error: exceptions.RedisError, settings: Settings) -> str:
         case exceptions.ConnectionError() | exceptions.TimeoutError():
             return f"{server} does not answer: {_unreachable(said, settings.redis_url)}"
     if "unknown command `HELLO`" in said:
-        return f"{server} is too old: install Redis 7 or Valkey 7.2, or newer"
+        return f"{server} is too old: {_INSTALL}"
     if "DB index" in said:
         return (
             f"{server} has no database of this number: set redis_url to one that exists, such as /0"

@@ -14,16 +14,10 @@ OLDEST = (7, 2)  # the first version of Redis, and of Valkey, with WAITAOF
 def risks(redis: Redis, settings: Settings) -> list[str]:
     """A sentence for each setting that can lose events, with the right value."""
     # INFO where it says enough, because managed servers often forbid CONFIG.
-    about: Any = redis.info("server")
     memory: Any = redis.info("memory")
     persistence: Any = redis.info("persistence")
     server = f"the server {without_password(settings.redis_url)}"
     found = []
-    version = about.get("redis_version", "")
-    if is_too_old(version):
-        found.append(
-            f"{server} is version {version}: install {'.'.join(map(str, OLDEST))} or newer"
-        )
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         found.append(

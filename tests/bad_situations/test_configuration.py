@@ -62,7 +62,7 @@ SETTINGS = {
     "daily_summary = '6pm'": "daily_summary: must be a time of day, such as 18:00 or 07:30",
     # The URL of the server
     "redis_url = 'localhost:6379'": (
-        "redis_url: must begin with redis://, rediss://, unix:// or sentinel://"
+        "redis_url: must begin with redis://, rediss://, unix://, sentinel:// or sentinels://"
     ),
     "redis_url = 'redis://:p@ss#word@host:6379/0'": NOT_A_URL,
     "redis_url = 'redis://:pa/ss@host:6379/0'": NOT_A_URL,

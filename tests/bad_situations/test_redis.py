@@ -64,8 +64,7 @@ PRETENDED = {
     "too old": (
         old,
         "stops",
-        "Redis at URL has version 6.2.14, which is too old: "
-        "install Redis 7 or Valkey 7.2, or newer",
+        "Redis at URL has version 6.2.14, which is too old: install Redis or Valkey 7.2, or newer",
     ),
     "loading": (
         loading,
@@ -91,7 +90,7 @@ PRETENDED = {
     "much too old": (
         refusing(b"ERR unknown command `HELLO`, with args beginning with: `3`"),
         "stops",
-        "Redis at URL is too old: install Redis 7 or Valkey 7.2, or newer",
+        "Redis at URL is too old: install Redis or Valkey 7.2, or newer",
     ),
     "another error": (
         refusing(b"ERR something else"),
