@@ -8,7 +8,8 @@ import typer
 
 from offhook import logs
 from offhook.errors import ConfigError
-from offhook.settings import Settings, config_path, load_settings
+from offhook.plugins import load_checked
+from offhook.settings import Settings, config_path
 from offhook_cli.screen import counted, note
 from offhook_cli.server import check_server
 from workers import supervisor
@@ -37,7 +38,7 @@ def work(
       offhook work
       offhook work --handler crm --handler chat
     """
-    settings = load_settings()
+    settings = load_checked()
     handlers = handler or []
     _check(settings, handlers)
     logs.log_to_stderr()

@@ -168,3 +168,20 @@ def test_handlers_lists_a_broken_plugin(check: Check, folder: Path, offhook: Off
         f"({folder}/{name}.py, line 2)\n"
     )
     assert "console" in result.stdout
+
+
+def test_work_reports_every_fault_at_once(check: Check, folder: Path, offhook: Offhook) -> None:
+    name = module(folder, "Crm = 5\n")
+    check(
+        f"region = 'UK'\n[handlers.crm]\nuse = '{name}:Crm'\n"
+        "[lookups.staff]\nuse = 'csv'\ntimeout = 99\noptions.pth = 'x'\n"
+    )
+    result = offhook("work")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert [line.partition(": ")[0] for line in result.stderr.splitlines()] == [
+        "region",
+        "lookups.staff.timeout",
+        "handlers.crm.use",
+        "lookups.staff.options.path",
+        "lookups.staff.options.pth",
+    ]
