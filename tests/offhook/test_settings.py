@@ -289,6 +289,14 @@ def test_a_pbx_may_come_from_the_environment(write: Write, monkeypatch: pytest.M
     assert token.get_secret_value() == "hunter2"
 
 
+def test_the_environment_can_empty_a_token(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(f"secret = {SECRET!r}\n{PBX}token_file = 'missing'\nca_file = 'missing'\n")
+    for name, value in {"TOKEN": "", "CA_FILE": "", "CLIENT_ID": "a", "CLIENT_SECRET": "b"}.items():
+        monkeypatch.setenv(f"OFFHOOK_PBX__MAIN__{name}", value)
+    main = load_settings().pbx["main"]
+    assert (main.token, main.ca_file, main.client_id) == (None, None, "a")
+
+
 def test_a_pbxs_name_can_be_part_of_a_url(write: Write) -> None:
     for name in ("a b", "", "a/b", "-a", "x" * 41):
         table = PBX.replace("main", f"'{name}'")

@@ -65,6 +65,7 @@ def test_calls_of_the_last_day_are_listed_newest_first(
         (("--live",), ["live"]),
         (("--since", "150m"), ["live", "missed"]),
         (("--most", "1"), ["live"]),
+        (("--before", "1h"), ["missed", "answered"]),
         (("--extension", "0003*999"), []),
     ],
 )
@@ -92,7 +93,9 @@ def test_number_without_digits_is_refused(configure: Configure, offhook: Offhook
 
 
 def test_truncated_list_is_reported(placed: dict[str, PlacedCall], offhook: Offhook) -> None:
-    assert "More than 2 calls match" in offhook("calls", "--most", "2").stderr
+    more = offhook("calls", "--most", "2").stderr
+    assert "More than 2 calls match" in more
+    assert listed(offhook, *more.split()[-2:]) == [placed["answered"].id]  # the next page
     assert offhook("calls", "--most", "3").stderr == ""
 
 
