@@ -97,7 +97,7 @@ format: $(READY)  ## format the code and apply the linter's fixes
 # uv keeps the versions already locked. Lock files contain no index URL and no local path.
 LOCK = $(BIN)/uv pip compile --quiet --no-config --universal --generate-hashes \
   --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
-# The other lock files take their versions from dev.txt.
+# production.txt, demo.txt and build.txt take their versions from dev.txt.
 LOCKED := --constraint requirements/dev.txt
 PRODUCTION := --extra sql --extra postgresql --extra notify --extra webhook
 
