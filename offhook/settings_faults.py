@@ -181,9 +181,12 @@ def like(pattern: str, description: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _long_enough(value: SecretStr) -> SecretStr:
-    if len(value.get_secret_value()) < 32:
+def _hard_to_guess(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if len(text) < 32:
         raise ValueError("is shorter than 32 characters; `offhook init` makes a good one")
+    if len(set(text)) < 8 or text in f"{text}{text}"[1:-1]:
+        raise ValueError("is a repetition of a few characters; `offhook init` makes a good one")
     return value
 
 
@@ -273,5 +276,5 @@ PbxName = Annotated[
 ]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Region = Annotated[str, AfterValidator(_region)]
-Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
+Secret = Annotated[SecretStr, AfterValidator(_hard_to_guess)]
 Zone = Annotated[str, AfterValidator(_zone)]

@@ -178,8 +178,9 @@ class Journal:
         if self._drained < self.size:
             return False
         os.ftruncate(self._file, 0)
-        os.fsync(self._file)
+        # Before the sync, which may fail: an append must never leave a gap at the front.
         self.size = self._drained = 0
+        os.fsync(self._file)
         self.fault = None
         return True
 

