@@ -336,6 +336,12 @@ class Settings(BaseSettings):
     read_timeout: float = Field(
         default=10.0, gt=0, le=3600, description="maximum seconds for a callback to arrive"
     )
+    idle_timeout: float = Field(
+        default=130.0,
+        gt=0,
+        le=3600,
+        description="seconds that an idle connection stays open; more than a proxy keeps it",
+    )
     quarantine_size: int = Field(
         default=1000, ge=0, description="number of refused callbacks to keep for inspection"
     )

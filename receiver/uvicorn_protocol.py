@@ -54,11 +54,12 @@ class BoundedHttp(HttpToolsProtocol):
         settings: Settings = self.app_state["settings"]
         self._callbacks: Callbacks = self.app_state["callbacks"]
         self._timeout = settings.read_timeout
+        self.timeout_keep_alive = settings.idle_timeout  # type: ignore[assignment]
         self._most = settings.max_body + _HEAD_WITHOUT_QUERY
         self._in_request_line = True
         self._in_head = False
         self._in_body = False
-        self._size = 0
+        self._size = 0  # bytes of this request that are not its body
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -71,15 +72,18 @@ class BoundedHttp(HttpToolsProtocol):
         self._size = 0
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # see `_ignore_upgrade`
         self._in_request_line = False
         self._in_head = False
         self._in_body = True
-        if self.url.startswith(_CALLBACKS) and not self.parser.should_upgrade():
+        if self.url.startswith(_CALLBACKS):
             self._begin_callback()
         else:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._size -= len(body)
         if not isinstance(self.cycle, RequestCycle):
             super().on_body(body)
         elif not self.cycle.busy:
@@ -88,6 +92,8 @@ class BoundedHttp(HttpToolsProtocol):
             self.cycle.set()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._in_request_line = True
         self._in_body = False
         super().on_message_complete()
@@ -97,17 +103,40 @@ class BoundedHttp(HttpToolsProtocol):
             if not data.isascii():
                 data = _with_ascii_request_line(data)
             self._in_request_line = b"\n" not in data
-        super().data_received(data)
-        if self._in_head:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        if self._in_head or self._in_body:
             self._size += len(data)
-            if self._size > self._most:
+            if self._size > self._most:  # headers, chunk extensions or trailers
                 self._refuse(b"431 Request Header Fields Too Large", b"too_large")
                 return
-        elif not self._in_body and not self._waits_for_a_request():
+        elif not self._waits_for_a_request():
             self._forget_deadline()
             return
         if self._deadline is None:
             self._deadline = self.loop.call_later(self._timeout, self._time_out)
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Parse the request again without `Upgrade`, which a server may ignore (RFC 9110, 7.8).
+
+        httptools expects no body after it, so a POST would lose its parameters.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        head = [b"%s %s HTTP/%s\r\n" % (method, self.url, version)]
+        head += [b"%s: %s\r\n" % each for each in self.headers if each[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"".join([*head, b"\r\n", rest]))
 
     def _waits_for_a_request(self) -> bool:
         """Return whether no request has begun and uvicorn's keep-alive timeout does not run."""

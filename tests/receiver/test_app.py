@@ -1,5 +1,6 @@
 """The receiver over HTTP: a real process, real sockets, and a real server."""
 
+import contextlib
 import json
 import re
 import resource
@@ -506,6 +507,73 @@ def test_endless_headers_are_refused(strict: RunningReceiver) -> None:
         connection.sendall(b"GET / HTTP/1.1\r\n" + b"A: bbbbbbbbbbbbb\r\n" * 2000)
         answer = read_answer(connection)
     assert answer.status == 431
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (url(), b"0\r\n" + b"A: bbbbbbbbbbbbb\r\n" * 10_000),  # trailers
+        (url(), b"8\r\nCallID=1\r\n0\r\n" + b"A: bbbbbbbbbbbbb\r\n" * 10_000),
+        (url(), b"1;" + b"e" * 200_000),  # a chunk extension
+        (url(), b"1;eeeeeeeeeeeeeeeeeeeeee\r\nx\r\n" * 6000),
+        ("/health/live", b"0\r\n" + b"A: bbbbbbbbbbbbb\r\n" * 10_000),
+    ],
+)
+def test_endless_bytes_that_are_not_body_are_refused(
+    receiver: RunningReceiver, store: redis.Redis, path: str, more: bytes
+) -> None:
+    with receiver.connect(timeout=5) as connection:  # less than `read_timeout`
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        )
+        with contextlib.suppress(OSError):  # closed before all is sent
+            for start in range(0, len(more), 1000):
+                connection.sendall(more[start : start + 1000])
+        answer = read_answer(connection)
+    assert b"HTTP/1.1 431 " in answer.raw or path == "/health/live"  # which answers earlier
+    assert events(store) == []
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("body", [b"CallID=1", b"4\r\nCall\r\n4\r\nID=1\r\n0\r\n\r\n"])
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket", "TLS/1.0, h2c"])
+def test_upgrade_is_ignored_and_costs_no_body(
+    receiver: RunningReceiver, store: redis.Redis, method: str, body: bytes, upgrade: str
+) -> None:
+    chunked = body.startswith(b"4")
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+    head = (
+        f"{method} {url()}?CallID=0 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        f"Upgrade: {upgrade}\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n{length}\r\n\r\n"
+    ).encode()
+    with receiver.connect() as connection:
+        connection.sendall(head + body[:3])
+        connection.sendall(body[3:] + f"GET {url()}?CallID=2 HTTP/1.1\r\nHost: x\r\n".encode())
+        connection.sendall(b"Connection: close\r\n\r\n")
+        answers = read_answer(connection).raw
+    assert answers.count(b"HTTP/1.1 200 ") == 2
+    assert [event.call_id for event in events(store)] == ["1" if method == "POST" else "0", "2"]
+
+
+def test_connect_is_refused(receiver: RunningReceiver) -> None:
+    for head in (b"CONNECT x:443", b"CONNECT " + url().encode()):
+        answer = receiver.exchange(head + b" HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\n\r\nhello")
+        assert answer.raw.startswith(b"HTTP/1.1 400 ")
+
+
+def test_idle_connection_stays_open_for_the_idle_timeout(
+    redis_url: str, store: redis.Redis, tmp_path: Path
+) -> None:
+    with running_receiver(redis_url, tmp_path, idle_timeout=0.8, read_timeout=0.2) as receiver:
+        began = time.monotonic()
+        with receiver.connect(timeout=3) as connection:
+            for n in range(2):
+                connection.sendall(f"GET {url()}?CallID={n} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+                time.sleep(0.5)
+            assert connection.recv(1000) == b""
+        assert time.monotonic() - began > 1.2
+    assert len(events(store)) == 2
 
 
 def test_read_timeout_does_not_close_keep_alive_connections(strict: RunningReceiver) -> None:
