@@ -65,8 +65,8 @@ INSTALL = echo "Installing the packages of $< into $(@D), once (about a minute)"
   $(1) -m venv $(@D) && \
   $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $< && touch $@
 
-BROKERS := mosquitto mosquitto-clients nats-server rabbitmq-server
-brokers:  ## install the message brokers that some tests need (Debian, Ubuntu; as root)
+BROKERS := mosquitto mosquitto-clients nats-server nginx rabbitmq-server
+brokers:  ## install the brokers and the proxy that some tests need (Debian, Ubuntu; as root)
 	@dpkg -s $(BROKERS) >/dev/null 2>&1 || { apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(BROKERS); }
 

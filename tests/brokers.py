@@ -80,12 +80,12 @@ class Broker:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
-def _installed(program: str, package: str) -> str:
+def installed(program: str, package: str) -> str:
     """Return the path of a program. Without it the test is skipped, or fails in CI."""
     found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
     if found is not None:
         return found
-    message = f"needs a real broker: make brokers (or apt-get install {package})"
+    message = f"needs a real server: make brokers (or apt-get install {package})"
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
@@ -94,7 +94,7 @@ def _installed(program: str, package: str) -> str:
 @contextmanager
 def mosquitto(folder: Path) -> Iterator[Broker]:
     """Run an MQTT broker. Its user `offhook` may use any topic except calls.secret."""
-    program = _installed("mosquitto", "mosquitto mosquitto-clients")
+    program = installed("mosquitto", "mosquitto mosquitto-clients")
     port, tls_port = free_port(), free_port()
     _certify(folder)
     subprocess.run(
@@ -113,13 +113,13 @@ def mosquitto(folder: Path) -> Iterator[Broker]:
         f"certfile {folder}/certificate.pem\n"
         f"keyfile {folder}/key.pem\n"
     )
-    yield from _running(Broker([program, "-c", str(folder / "conf")], port, folder, tls_port))
+    yield from running(Broker([program, "-c", str(folder / "conf")], port, folder, tls_port))
 
 
 @contextmanager
 def nats(folder: Path, *, with_tls: bool = False) -> Iterator[Broker]:
     """Run NATS with JetStream. Its user `offhook` may publish anywhere except to calls.secret."""
-    program, port = _installed("nats-server", "nats-server"), free_port()
+    program, port = installed("nats-server", "nats-server"), free_port()
     _certify(folder)
     tls = f"tls {{ cert_file: {folder}/certificate.pem, key_file: {folder}/key.pem }}\n"
     (folder / "conf").write_text(
@@ -129,13 +129,13 @@ def nats(folder: Path, *, with_tls: bool = False) -> Iterator[Broker]:
         '  permissions: { publish: { deny: ["calls.secret"] } } }] }\n' + (tls if with_tls else "")
     )
     command = [program, "-c", str(folder / "conf")]
-    yield from _running(Broker(command, port, folder, port if with_tls else 0))
+    yield from running(Broker(command, port, folder, port if with_tls else 0))
 
 
 @contextmanager
 def rabbitmq(folder: Path) -> Iterator[Broker]:
     """Run RabbitMQ. Its user `offhook` may write to any exchange except `secret`."""
-    _installed("rabbitmq-server", "rabbitmq-server")
+    installed("rabbitmq-server", "rabbitmq-server")
     port, tls_port, dist, mapper = (free_port() for _ in range(4))
     _certify(folder)
     (folder / "rabbitmq.conf").write_text(
@@ -163,7 +163,7 @@ def rabbitmq(folder: Path) -> Iterator[Broker]:
     names = Broker(["epmd", "-port", str(mapper), "-address", "127.0.0.1"], mapper, folder)
     names.start()
     try:
-        yield from _running(Broker([_RABBIT], port, folder, tls_port, environment))
+        yield from running(Broker([_RABBIT], port, folder, tls_port, environment))
     finally:
         names.kill()
 
@@ -216,7 +216,7 @@ def _certify(folder: Path) -> None:
         part.write_to_path(str(folder / "certificate.pem"), append=True)
 
 
-def _running(broker: Broker) -> Iterator[Broker]:
+def running(broker: Broker) -> Iterator[Broker]:
     try:
         broker.start()
         yield broker
