@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, tzinfo
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
@@ -14,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     ValidationError,
     model_validator,
@@ -336,6 +338,26 @@ class Settings(BaseSettings):
     read_timeout: float = Field(
         default=10.0, gt=0, le=3600, description="maximum seconds for a callback to arrive"
     )
+    url_rate: float = Field(
+        default=100.0,
+        gt=0,
+        description="maximum callbacks per second of one URL; 30 seconds' worth may come at once",
+    )
+    source_rate: float = Field(
+        default=1000.0,
+        gt=0,
+        description="maximum requests per second of one address that is no proxy; as `url_rate`",
+    )
+    proxies: list[IPvAnyNetwork] = Field(
+        default=[IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")],
+        description="addresses of your proxies, whose X-Forwarded-For is believed",
+    )
+    allowed_addresses: list[IPvAnyNetwork] | None = Field(
+        default=None, description="the only addresses that may call; all if not set"
+    )
+    revoked: Path = Field(
+        default=Path("revoked.json"), description="the file in which `offhook url revoke` writes"
+    )
     idle_timeout: float = Field(
         default=130.0,
         gt=0,
@@ -387,6 +409,11 @@ class Settings(BaseSettings):
                 if f"OFFHOOK_{name.upper()}" not in os.environ:
                     values.pop(name, None)  # from the file offhook.toml, which it overrides
         return _read_files(values, cls.model_fields)
+
+    @property
+    def revoked_file(self) -> Path:
+        """The file of revoked callback URLs."""
+        return config_path().parent / self.revoked
 
     @property
     def cursors(self) -> dict[str, Start]:

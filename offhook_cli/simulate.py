@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from offhook.callback_url import callback_url
+from offhook.callback_url import callback_url, revoked_urls
 from offhook.errors import ConfigError
 from offhook.http.callbacks import callbacks
 from offhook.settings import load_settings
@@ -152,10 +152,18 @@ def _registrations(
     """Register every event type on each extension, with the URLs that `offhook setup` uses."""
     settings = load_settings()
     secret = settings.secret.get_secret_value()
+    revoked = revoked_urls(settings.revoked_file)
     methods = cycle(_METHODS[method])
     return {
         (extension, event_type): Registration(
-            callback_url(url or settings.public_url, secret, pbx, extension, event_type.label),
+            callback_url(
+                url or settings.public_url,
+                secret,
+                pbx,
+                extension,
+                event_type.label,
+                revoked.version(pbx, extension, event_type.label),
+            ),
             next(methods),
         )
         for extension, event_type in product(extensions, EventType)

@@ -6,7 +6,13 @@ from enum import StrEnum
 from urllib.parse import unquote
 
 from offhook.call import Kind
-from offhook.callback_url import CallbackUrl, callback_url, read_callback_url
+from offhook.callback_url import (
+    CallbackUrl,
+    RevokedUrls,
+    callback_url,
+    read_callback_url,
+    revoked_urls,
+)
 from offhook.event import CALLBACKS, EventType
 from offhook.extensions import ExtensionSettings
 from offhook.settings import Settings
@@ -33,11 +39,13 @@ class Installation:
 
     public_url: str
     secrets: Sequence[str] = field(repr=False)
+    revoked: RevokedUrls = field(default_factory=RevokedUrls)
 
     @classmethod
     def of(cls, settings: Settings) -> "Installation":
         secrets = [settings.secret, settings.previous_secret]
-        return cls(settings.public_url, [s.get_secret_value() for s in secrets if s is not None])
+        known = [s.get_secret_value() for s in secrets if s is not None]
+        return cls(settings.public_url, known, revoked_urls(settings.revoked_file))
 
     def owns(self, event: PhoneCallEvent, pbx: str, extension: str) -> bool:
         """Return whether this installation created the event, for this extension.
@@ -84,7 +92,14 @@ def wanted(
     return [
         Wanted(
             PbxEventType[event_type.name],
-            callback_url(installation.public_url, secret, pbx, extension, event_type.value),
+            callback_url(
+                installation.public_url,
+                secret,
+                pbx,
+                extension,
+                event_type.value,
+                installation.revoked.version(pbx, extension, event_type.value),
+            ),
             EventMethod[settings.method],
             note(pbx),
         )

@@ -1,13 +1,23 @@
 """Callback URLs and their tokens."""
 
 import re
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from offhook.callback_url import callback_url, is_valid, make_token, read_callback_url
+from offhook.callback_url import (
+    RevokedUrls,
+    callback_url,
+    is_valid,
+    make_token,
+    read_callback_url,
+    revoke,
+    revoked_urls,
+    token_version,
+)
 from offhook.errors import ConfigError
 from tests.conftest import SECRET
 
@@ -105,3 +115,73 @@ def test_a_callback_url_can_be_parsed(pbx: str, extension: str, kind: str, base:
 def test_any_other_url_is_not_a_callback_url(url: str) -> None:
     assert read_callback_url(url) is None
     assert read_callback_url(f"https://x/callback/main/1*2/hangup/{url[:23]}") is None
+
+
+# Versions
+
+
+def test_a_token_is_valid_for_its_own_version_only() -> None:
+    first, second, third = (make_token(SECRET, *NAMED, version) for version in range(3))
+    assert [token_version(token) for token in (first, second, third)] == [0, 1, 2]
+    for token in (first, second, third):
+        assert is_valid([OTHER, SECRET], token, *NAMED)
+        assert not is_valid([OTHER], token, *NAMED)
+    digest = second.partition(".")[0]
+    for wrong in (
+        digest,
+        f"{digest}.2",
+        f"{first}.1",
+        f"{digest}.01",
+        f"{digest}.1.1",
+        f"{digest}.",
+    ):
+        assert not is_valid([SECRET], wrong, *NAMED)
+
+
+def test_a_version_cannot_be_forged_with_a_name() -> None:
+    pbx, extension, kind = NAMED
+    digest = make_token(SECRET, *NAMED, 1).partition(".")[0]
+    for names in (
+        (f"{pbx}\0{extension}", kind, "1"),
+        (pbx, f"{extension}\0{kind}", "1"),
+        (pbx, extension, f"{kind}\x001"),
+    ):
+        assert make_token(SECRET, *names) == digest
+        assert not is_valid([SECRET], digest, *names)
+
+
+def test_a_url_with_a_version_can_be_parsed() -> None:
+    url = callback_url("https://x.example", SECRET, *NAMED, 12)
+    read = read_callback_url(url)
+    assert read is not None
+    assert (read.pbx, read.extension, read.event_type) == NAMED
+    assert token_version(read.token) == 12
+    assert read.made_with([SECRET])
+    assert read_callback_url(f"{url}.3") is None
+
+
+def test_revoked_urls_are_kept_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "revoked.json"
+    assert revoked_urls(path) == RevokedUrls()
+    revoke(path, [NAMED])
+    revoke(path, [NAMED, ("main", "0003*211", "hangup")])
+    again = revoked_urls(path)
+    assert again.version(*NAMED) == 2
+    assert again.version("main", "0003*211", "hangup") == 1
+    assert again.version("main", "0003*210", "hangup") == 0
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"main/1*2/hangup": "1"}', '{"a": true}', "\xff"])
+def test_a_damaged_file_of_revoked_urls_is_an_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "revoked.json"
+    path.write_text(text, "latin-1")
+    with pytest.raises(ConfigError, match=r"^revoked: .*revoked\.json is damaged: "):
+        revoke(path, [NAMED])
+    assert path.read_text("latin-1") == text
+
+
+def test_a_file_of_revoked_urls_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^revoked: cannot write .*: No such file or directory"):
+        revoke(tmp_path / "missing" / "revoked.json", [NAMED])

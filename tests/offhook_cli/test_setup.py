@@ -319,6 +319,19 @@ def test_registration_disabled_on_the_pbx_is_enabled(setup: Setup, pbx: Sandbox)
 # Secret and host
 
 
+def test_revoked_urls_are_replaced(setup: Setup, pbx: Sandbox, offhook: Offhook) -> None:
+    ok(setup("0003*210", "--yes"))
+    ids = [event.id for event in pbx.store.events("0003*210")]
+    ok(offhook("url", "revoke", "main", "0003*210", "--event", "hangup", "--yes"))
+    assert "update url of hangup" in ok(setup("--known", "--yes"))
+    assert [event.id for event in pbx.store.events("0003*210")] == ids
+    assert set(pbx.urls("0003*210")) == {
+        callback_url(PUBLIC, SECRET, "main", "0003*210", each, int(each == "hangup"))
+        for each in CALLBACKS
+    }
+    assert "Nothing to do" in ok(setup("--known", "--yes"))
+
+
 @pytest.mark.parametrize("adopt", [False, True])
 def test_new_secret_or_host_updates_the_urls(
     adopt: bool, setup: Setup, pbx: Sandbox, configure: Configure
