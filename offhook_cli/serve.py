@@ -10,6 +10,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from offhook import logs
+from offhook.callback_url import revoked_urls
 from offhook.settings import Settings, config_path, load_settings
 from offhook_cli.options import Host, Port
 from offhook_cli.screen import note
@@ -39,6 +40,7 @@ def serve(
       offhook serve --host 0.0.0.0 --port 8080 --processes 2
     """
     settings = load_settings()
+    revoked_urls(settings.revoked_file)  # uvicorn would restart a process that cannot read it
     logs.log_to_stderr()
     config = server_config(
         host=host,

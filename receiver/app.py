@@ -21,9 +21,12 @@ from offhook.inbox import Inbox
 from offhook.settings import Settings, load_settings
 from offhook.tasks import end
 from receiver.callback import header
+from receiver.connections import Connections
 from receiver.event_store import EventStore
 from receiver.group_commit import GroupCommit
+from receiver.refusals import Refusals
 from receiver.request import NOT_FOUND, Callbacks, RequestCycle, error_body
+from receiver.watch import Watch
 
 log = logging.getLogger("offhook.receiver")
 
@@ -40,7 +43,12 @@ class Receiver:
         self.inbox = Inbox(self.redis, settings.partitions, settings.durability, settings.replicas)
         self.store = EventStore(settings, self.inbox, self.rq)
         self.commit = GroupCommit(self.store.put, settings.partitions)
-        self.callbacks = Callbacks(settings, self.commit, self.inbox)
+        self.refusals = Refusals()
+        self.callbacks = Callbacks(settings, self.commit, self.inbox, self.refusals)
+        self.connections = Connections(settings.proxies, settings.source_rate, self.refusals)
+        self.watch = Watch(
+            settings, self.inbox, self.store, self.callbacks, self.refusals, self.connections
+        )
 
     async def close(self) -> None:
         await self.store.close()
@@ -64,15 +72,18 @@ class CallbackEndpoint:
             if not response.done():  # cancelled when the server gives up on the client
                 response.set_result((status, body))
 
+        peer = scope["client"][0] if scope.get("client") else ""
+        address = self._callbacks.address(peer, scope["headers"])
         cycle = RequestCycle(
             self._callbacks,
             method=scope["method"],
-            path=scope["path"],
+            path=scope["path"] if self._callbacks.allows(address) else "",
             query=scope["query_string"],
             content_type=header(scope["headers"], b"content-type"),
             respond=respond,
             send_continue=lambda: None,
             keep_alive=True,
+            address=lambda: address,
         )
         cycle.begin()
         try:
@@ -107,12 +118,14 @@ async def live(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """Report whether the inbox or the journal accepts events, and if not, why."""
     store: EventStore = request.app.state.receiver.store
+    refusals: Refusals = request.app.state.receiver.refusals
     if not store.takes_directly and store.journal_fault:
         problems = [f"redis: {store.redis_fault}", store.journal_fault]
         return JSONResponse({"status": "not ready", "problems": problems}, status_code=503)
     notes = []
     if not store.takes_directly:
         notes.append(f"redis: {store.redis_fault or 'connecting, or draining the journal'}")
+    notes += refusals.notes()
     return JSONResponse({"status": "ready", "journal": store.journal_size, "notes": notes})
 
 
@@ -169,6 +182,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         storing = asyncio.create_task(receiver.store.run())
+        watching = asyncio.create_task(receiver.watch.run())
         deadline = asyncio.get_running_loop().time() + START_WAIT
         while not receiver.store.takes_directly and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.01)
@@ -176,10 +190,15 @@ def create_app(settings: Settings | None = None) -> Starlette:
         gc.collect()
         gc.freeze()
         try:
-            yield {"settings": receiver.settings, "callbacks": receiver.callbacks}
+            yield {
+                "settings": receiver.settings,
+                "callbacks": receiver.callbacks,
+                "connections": receiver.connections,
+            }
         finally:
             await receiver.callbacks.close()
             await receiver.commit.close()
+            await end(watching)
             await end(storing)
             await receiver.close()
 

@@ -5,16 +5,17 @@ It uses no ASGI scope and no task per callback, which doubles the throughput of 
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 
 import msgspec
 from redis.exceptions import RedisError
 
-from offhook.callback_url import SELF_TEST
-from offhook.errors import InboxUnavailable, RefusedCallback
+from offhook.callback_url import SELF_TEST, revoked_urls, token_version
+from offhook.errors import ConfigError, InboxUnavailable, RefusedCallback
 from offhook.inbox import Inbox, quarantine
+from offhook.inbox.refused import Cause
 from offhook.settings import Settings
 from receiver.callback import (
     CallbackRequest,
@@ -24,7 +25,10 @@ from receiver.callback import (
     quarantined,
     verified,
 )
+from receiver.connections import Source, client_address, is_in
 from receiver.group_commit import GroupCommit
+from receiver.limits import KnownUrl, Shares
+from receiver.refusals import Refusals
 
 log = logging.getLogger("offhook.receiver")
 
@@ -34,13 +38,49 @@ CACHED_PATHS = 65_536  # about 20 MB
 class Callbacks:
     """What all request cycles share."""
 
-    def __init__(self, settings: Settings, commit: GroupCommit, inbox: Inbox) -> None:
+    def __init__(
+        self, settings: Settings, commit: GroupCommit, inbox: Inbox, refusals: Refusals
+    ) -> None:
         self.settings = settings
         self.commit = commit
+        self.refusals = refusals
+        self.shares = Shares()
         self._inbox = inbox
         self._keeping: set[asyncio.Task[None]] = set()
+        self._revoked, self._revoked_at = revoked_urls(settings.revoked_file), _changed(settings)
         # Safe: the path includes the token, and invalid ones raise, so they are not cached.
-        self.verified = lru_cache(CACHED_PATHS)(partial(verified, settings=settings))
+        self.known = lru_cache(CACHED_PATHS)(self._known)
+
+    def _known(self, path: str) -> KnownUrl:
+        pbx, extension, event_type = verified(path, self.settings)
+        lowest = self._revoked.version(pbx, extension, event_type)
+        if token_version(path.rpartition("/")[2]) < lowest:
+            raise NoSuchCallback
+        share = self.shares.of(pbx, extension)
+        return KnownUrl(pbx, extension, event_type, self.settings.url_rate, share)
+
+    def address(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """Return the address that a request came from."""
+        return client_address(peer, headers, self.settings.proxies)
+
+    def allows(self, address: str) -> bool:
+        """Return whether callbacks may come from this address. If not, they get a 404."""
+        allowed = self.settings.allowed_addresses
+        if allowed is None or is_in(address, allowed):
+            return True
+        self.refusals.count(Cause.ADDRESS, address)
+        return False
+
+    async def look_at_revoked(self) -> None:
+        """Read which URLs are revoked, if that has changed."""
+        changed = await asyncio.to_thread(_changed, self.settings)  # a disk may hang
+        if changed != self._revoked_at:
+            self._revoked_at = changed
+            try:
+                self._revoked = await asyncio.to_thread(revoked_urls, self.settings.revoked_file)
+            except ConfigError as error:
+                log.error("%s; the URLs revoked before stay revoked", error)
+            self.known.cache_clear()
 
     def quarantine(
         self, request: CallbackRequest, refusal: RefusedCallback, then: Callable[[], None]
@@ -73,6 +113,15 @@ class Callbacks:
             log.error("cannot quarantine a refused callback: %s", reason)
 
 
+def _changed(settings: Settings) -> tuple[int, int] | None:
+    """Return what differs once the file of revoked URLs was written again."""
+    try:
+        found = settings.revoked_file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 class RequestCycle:
     """One callback. Has the interface of uvicorn's `RequestResponseCycle`.
 
@@ -80,17 +129,24 @@ class RequestCycle:
         respond: sends status and body (JSON). Called at most once, and not after a disconnect.
         send_continue: called when the body is wanted.
         keep_alive: the connection may be used again.
+        address: of the client, for the log.
+        source: whose rate is limited; None for a proxy.
+        prove: called if the token is valid.
     """
 
     __slots__ = (
+        "_address",
         "_begun",
         "_callbacks",
         "_content_type",
         "_path",
+        "_prove",
         "_query",
         "_respond",
         "_send_continue",
+        "_source",
         "_timed_out",
+        "_url",
         "body",
         "busy",
         "disconnected",
@@ -113,6 +169,9 @@ class RequestCycle:
         respond: Callable[["RequestCycle", int, bytes], None],
         send_continue: Callable[[], None],
         keep_alive: bool,
+        address: Callable[[], str],
+        source: Source | None = None,
+        prove: Callable[[], None] | None = None,
     ) -> None:
         self._callbacks = callbacks
         self._path = path
@@ -120,6 +179,9 @@ class RequestCycle:
         self._content_type = content_type
         self._respond = respond
         self._send_continue = send_continue
+        self._address = address
+        self._source = source
+        self._prove = prove
         self._begun = self._timed_out = False
         self.busy = False  # the rest of the request is not needed
         self.method = method
@@ -133,12 +195,23 @@ class RequestCycle:
     def begin(self) -> None:
         """Process the request: earlier ones on the connection have their responses."""
         self._begun = True
+        callbacks = self._callbacks
+        if self._source is not None and not self._source.bucket.take():
+            self._too_many(Cause.SOURCE_RATE)
+            return
         try:
-            _, _, event_type = self._callbacks.verified(self._path)
+            self._url = url = callbacks.known(self._path)
         except NoSuchCallback:
+            if self._path.count("/") == 5:  # otherwise it is no callback URL at all
+                callbacks.refusals.count(Cause.WRONG_TOKEN, self._address())
             self._answer(404, NOT_FOUND)
             return
-        if event_type == SELF_TEST:
+        if self._prove is not None:
+            self._prove()
+        if not url.bucket.take():
+            self._too_many(Cause.URL_RATE)
+            return
+        if url.event_type == SELF_TEST:
             self._answer(200, SELF_TESTED)
             return
         if self.more_body:
@@ -171,11 +244,22 @@ class RequestCycle:
         self.set()
 
     def _request(self) -> CallbackRequest:
-        names = self._callbacks.verified(self._path)
-        body = bytes(self.body)
-        return CallbackRequest(*names, self.method, self._content_type, self._query, body)
+        url, body = self._url, bytes(self.body)
+        return CallbackRequest(
+            url.pbx,
+            url.extension,
+            url.event_type,
+            self.method,
+            self._content_type,
+            self._query,
+            body,
+        )
 
     def _accept(self) -> None:
+        size = len(self._query) + len(self.body)
+        if not self._callbacks.shares.take(self._url.share, size):
+            self._too_many(Cause.SHARE)
+            return
         try:
             event = accept(self._request(), self._callbacks.settings)
         except RefusedCallback as refusal:
@@ -198,6 +282,11 @@ class RequestCycle:
         answer = partial(self._answer, refusal.status, error_body(refusal.code, refusal.message))
         self._callbacks.quarantine(self._request(), refusal, answer)
 
+    def _too_many(self, cause: Cause) -> None:
+        url = cause != Cause.SOURCE_RATE and f"{self._url.pbx}/{self._url.extension}"
+        self._callbacks.refusals.count(cause, url or self._address())
+        self._answer(429, TOO_MANY)
+
     def _answer(self, status: int, body: bytes) -> None:
         self.busy = True
         if self.disconnected or self.response_complete:
@@ -217,6 +306,7 @@ ACCEPTED = b'{"status":"accepted"}'
 REPEATED = b'{"status":"repeated"}'
 SELF_TESTED = b'{"status":"self-test"}'  # the secret is right; this is not an event
 NOT_FOUND = error_body("not_found", "There is nothing here.")
+TOO_MANY = error_body("too_many", "There were too many of these; it was not accepted.")
 
 # Close the connection after these instead of waiting for the rest of the request.
-_CLOSING = frozenset({404, 408, 413})
+_CLOSING = frozenset({404, 408, 413, 429})

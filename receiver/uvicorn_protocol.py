@@ -16,15 +16,23 @@ from uvicorn.protocols.http.httptools_impl import (
 from offhook.callback_url import PREFIX
 from offhook.settings import Settings
 from receiver.callback import header
+from receiver.connections import Connections, Source, backlog, raise_descriptor_limit
 from receiver.request import Callbacks, RequestCycle
 
 _CALLBACKS = f"{PREFIX}/".encode()
 _HEAD_WITHOUT_QUERY = 16_384  # maximum bytes of the path and all headers
+_SLICE = 4096  # bytes; a usual callback has fewer
+_MOST_HEADERS = 100
+_MOST_PIPELINED = 20  # requests that wait for the responses to earlier ones
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 def server_config(*, host: str, port: int, **more: Any) -> uvicorn.Config:
-    """Return the configuration for `uvicorn.Server`; `more` goes to `uvicorn.Config`."""
+    """Return the configuration for `uvicorn.Server`; `more` goes to `uvicorn.Config`.
+
+    Raises this process's limit of descriptors, which its children inherit.
+    """
+    raise_descriptor_limit()
     return uvicorn.Config(
         "receiver.app:create_app",
         factory=True,
@@ -35,7 +43,8 @@ def server_config(*, host: str, port: int, **more: Any) -> uvicorn.Config:
         log_config=None,
         access_log=False,  # would contain the URL, and with it the token
         server_header=False,
-        proxy_headers=False,  # the client's address is not used
+        proxy_headers=False,  # see `client_address`
+        backlog=backlog(),
         **more,
     )
 
@@ -53,6 +62,12 @@ class BoundedHttp(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         settings: Settings = self.app_state["settings"]
         self._callbacks: Callbacks = self.app_state["callbacks"]
+        self._all: Connections = self.app_state["connections"]
+        self._restricted = settings.allowed_addresses is not None
+        self._peer = ""
+        self.source: Source | None = None
+        self._proven = False
+        self._address = self._client_address  # bound once, not for each callback
         self._timeout = settings.read_timeout
         self.timeout_keep_alive = settings.idle_timeout  # type: ignore[assignment]
         self._most = settings.max_body + _HEAD_WITHOUT_QUERY
@@ -64,6 +79,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client is not None:
+            self._peer = self.client[0]
+        self._all.opened(self, self._peer)
         self._deadline = self.loop.call_later(self._timeout, self._time_out)
 
     def on_message_begin(self) -> None:
@@ -74,6 +92,9 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return  # see `_ignore_upgrade`
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            self.transport.close()
+            raise ConnectionAbortedError  # stops the parser
         self._in_request_line = False
         self._in_head = False
         self._in_body = True
@@ -92,13 +113,23 @@ class BoundedHttp(HttpToolsProtocol):
             self.cycle.set()
 
     def on_message_complete(self) -> None:
-        if self.parser.should_upgrade():
-            return
+        if self._in_head:
+            return  # see `_ignore_upgrade`
         self._in_request_line = True
         self._in_body = False
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
+        if len(data) <= _SLICE:
+            self._receive(data)
+            return
+        # A read may be 256 KB: stop when enough of it is bad, or others would wait for the rest.
+        for start in range(0, len(data), _SLICE):
+            self._receive(data[start : start + _SLICE])
+            if self.transport.is_closing():
+                return
+
+    def _receive(self, data: bytes) -> None:
         if self._in_request_line:
             if not data.isascii():
                 data = _with_ascii_request_line(data)
@@ -110,11 +141,13 @@ class BoundedHttp(HttpToolsProtocol):
             self._ignore_upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+            if not self.transport.is_closing():
+                self.send_400_response("Invalid HTTP request received.")
             return
         if self._in_head or self._in_body:
             self._size += len(data)
-            if self._size > self._most:  # headers, chunk extensions or trailers
+            # Headers, chunk extensions, trailers.
+            if self._size > self._most or len(self.headers) > _MOST_HEADERS:
                 self._refuse(b"431 Request Header Fields Too Large", b"too_large")
                 return
         elif not self._waits_for_a_request():
@@ -146,6 +179,8 @@ class BoundedHttp(HttpToolsProtocol):
     def _begin_callback(self) -> None:
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
+        if self._restricted and not self._callbacks.allows(self._address()):
+            path = ""
         earlier: RequestResponseCycle | None = self.cycle
         cycle = RequestCycle(
             self._callbacks,
@@ -156,6 +191,9 @@ class BoundedHttp(HttpToolsProtocol):
             respond=self._respond,
             send_continue=self._send_continue if self.expect_100_continue else lambda: None,
             keep_alive=self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
+            address=self._address,
+            source=self.source,
+            prove=None if self._proven else self._prove,
         )
         self.cycle = cycle  # type: ignore[assignment]
         if earlier is None or earlier.response_complete:
@@ -163,6 +201,23 @@ class BoundedHttp(HttpToolsProtocol):
         else:  # as uvicorn does it: resume reading after the earlier responses
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+
+    def _client_address(self) -> str:
+        return self._callbacks.address(self._peer, self.headers)
+
+    def _prove(self) -> None:
+        self._proven = True
+        self._all.prove(self)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request."""
+        last: RequestResponseCycle | None = self.cycle
+        return last is None or last.response_complete
+
+    def abort(self) -> None:
+        """Close it at once."""
+        self.transport.abort()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if isinstance(cycle, RequestCycle):
@@ -174,6 +229,8 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _respond(self, cycle: RequestCycle, status: int, body: bytes) -> None:
+        if self.transport.is_closing():
+            return
         head = [STATUS_LINE[status]]
         for name, value in self.server_state.default_headers:
             head += (name, b": ", value, b"\r\n")
@@ -192,6 +249,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._all.closed(self)
         self._forget_deadline()
         super().connection_lost(exc)
 

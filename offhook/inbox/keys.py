@@ -4,6 +4,7 @@ Keys of a partition share a hash tag, so that partitions can be spread over a cl
 """
 
 QUARANTINE = "offhook:quarantine"
+REFUSED = "offhook:refused"
 DELIVERIES = "offhook:deliveries"
 EXTENSIONS = "offhook:extensions"
 HABITS = "offhook:habits"

@@ -135,12 +135,17 @@ def url(
 
 @contextmanager
 def running_receiver(
-    redis_url: str, directory: Path, command: list[str] | None = None, **settings: object
+    redis_url: str,
+    directory: Path,
+    command: list[str] | None = None,
+    descriptors: int | None = None,
+    **settings: object,
 ) -> Iterator[RunningReceiver]:
     """Start a receiver with these settings in its environment.
 
     Args:
         command: what to start instead of `receiver.uvicorn_protocol`; gets no socket.
+        descriptors: the limit of open files and sockets, which it cannot raise.
     """
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("OFFHOOK_")
@@ -153,8 +158,10 @@ def running_receiver(
     log = directory / f"receiver-{time.monotonic_ns()}.log"
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listening, log.open("wb") as output:
         fd = listening.fileno()
+        limit = f"ulimit -n {descriptors};" if descriptors else ""
+        arguments = command or [sys.executable, "-c", _RUN, str(fd)]
         process = subprocess.Popen(
-            command or [sys.executable, "-c", _RUN, str(fd)],
+            ["/bin/sh", "-c", f'{limit} exec "$@"', "sh", *arguments],
             env=environment,
             stderr=output,
             stdout=output,

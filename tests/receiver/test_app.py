@@ -191,6 +191,17 @@ def test_pipelined_requests_are_all_accepted(receiver: RunningReceiver, store: r
     assert [event.call_id for event in events(store)] == [str(n) for n in range(20)]
 
 
+def test_connection_with_too_many_pipelined_requests_is_closed(
+    receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    request = f"GET {url()}?CallID=%d HTTP/1.1\r\nHost: x\r\n\r\n"
+    with receiver.connect(timeout=5) as connection:
+        with contextlib.suppress(OSError):
+            connection.sendall("".join(request % n for n in range(3000)).encode())
+        read_answer(connection)  # raises TimeoutError if it is not closed
+    assert len(events(store)) < 2000
+
+
 def test_body_after_a_pipelined_head_is_unchanged(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
@@ -630,9 +641,10 @@ def test_no_bytes_cause_a_server_error(
 # Health
 
 
-def test_health_reports_live_and_ready(receiver: RunningReceiver) -> None:
-    assert receiver.get("/health/live").json == {"status": "live"}
-    answer = receiver.get("/health/ready")
+def test_health_reports_live_and_ready(redis_url: str, tmp_path: Path) -> None:
+    with running_receiver(redis_url, tmp_path) as receiver:
+        assert receiver.get("/health/live").json == {"status": "live"}
+        answer = receiver.get("/health/ready")
     assert (answer.status, answer.json) == (200, {"status": "ready", "journal": 0, "notes": []})
 
 

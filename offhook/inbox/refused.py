@@ -1,0 +1,51 @@
+"""How many callbacks and connections the receivers refused, by cause; for `offhook status`."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from redis.asyncio import Redis
+
+from offhook.inbox.keys import REFUSED
+
+_KEEP = 24 * 3600  # seconds from the first one
+
+
+class Cause(StrEnum):
+    """Why a receiver refused something without keeping it in the quarantine."""
+
+    WRONG_TOKEN = "wrong_token"  # noqa: S105 - no token
+    ADDRESS = "address"
+    URL_RATE = "url_rate"
+    SOURCE_RATE = "source_rate"
+    SHARE = "share"
+    CONNECTIONS = "connections"
+
+
+SENTENCES: Mapping[str, str] = {
+    Cause.WRONG_TOKEN: "callbacks with a wrong token: was the secret changed, or a URL revoked?",
+    Cause.ADDRESS: "callbacks from addresses that are not in `allowed_addresses`",
+    Cause.URL_RATE: "callbacks above the `url_rate` of their URL",
+    Cause.SOURCE_RATE: "requests above the `source_rate` of their address",
+    Cause.SHARE: "callbacks of an extension that has used up its share of the inbox or journal",
+    Cause.CONNECTIONS: "connections, because too many were open",
+}
+
+
+async def add(redis: Redis, counts: Mapping[str, int]) -> None:
+    """Add to the counts of the day."""
+    async with redis.pipeline() as pipeline:
+        for cause, count in counts.items():
+            pipeline.hincrby(REFUSED, cause, count)
+        pipeline.expire(REFUSED, _KEEP, nx=True)
+        await pipeline.execute()
+
+
+async def sentences(redis: Redis) -> list[str]:
+    """What receivers have refused since at most a day, a sentence for each cause."""
+    counts: Any = await redis.hgetall(REFUSED)
+    return [
+        f"refused: {int(count)} {SENTENCES[name]}"
+        for cause, count in sorted(counts.items())
+        if (name := cause.decode()) in SENTENCES
+    ]

@@ -1,0 +1,68 @@
+"""`Refusals`: counts what was not accepted, by cause, so that a flood is one log line a minute."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from offhook.inbox.refused import SENTENCES, Cause
+
+log = logging.getLogger("offhook.receiver")
+
+_NOTE_FOR = 600.0  # seconds after the last one in which `/health/ready` mentions it
+
+
+class Refusals:
+    """What this process has refused since it started.
+
+    Args:
+        log_every: seconds from one log line about a cause to the next.
+    """
+
+    def __init__(self, log_every: float = 60.0) -> None:
+        self._log_every = log_every
+        self._total = Counter[str]()
+        self._logged = Counter[str]()
+        self._stored = Counter[str]()
+        self._latest: dict[str, tuple[float, str]] = {}  # when, and of whom
+        self._log_at: dict[str, float] = {}
+
+    def count(self, cause: Cause, who: str) -> None:
+        """Count one.
+
+        Args:
+            who: an address or an extension, for the log.
+        """
+        now = time.monotonic()
+        self._total[cause] += 1
+        self._latest[cause] = now, who
+        if now >= self._log_at.get(cause, 0.0):
+            self._log(cause, now)
+
+    def log_the_rest(self) -> None:
+        """Log what was counted since the last lines, if their minute is over."""
+        now = time.monotonic()
+        for cause, total in self._total.items():
+            if total > self._logged[cause] and now >= self._log_at[cause]:
+                self._log(cause, now)
+
+    def notes(self) -> Iterator[str]:
+        """Yield a sentence for each cause of the last minutes."""
+        now = time.monotonic()
+        for cause, total in self._total.items():
+            if now - self._latest[cause][0] < _NOTE_FOR:
+                yield f"refused since the start: {total} {SENTENCES[cause]}"
+
+    def unstored(self) -> dict[str, int]:
+        """Return what was counted since the last `stored`, by cause."""
+        return dict(self._total - self._stored)
+
+    def stored(self, counts: Mapping[str, int]) -> None:
+        """Remember that these counts are stored."""
+        self._stored.update(counts)
+
+    def _log(self, cause: str, now: float) -> None:
+        count = self._total[cause] - self._logged[cause]
+        self._logged[cause] = self._total[cause]
+        self._log_at[cause] = now + self._log_every
+        log.warning("refused: %s %s (last: %s)", count, SENTENCES[cause], self._latest[cause][1])

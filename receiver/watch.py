@@ -1,0 +1,85 @@
+"""`Watch`: what the receiver looks at once a second, besides callbacks."""
+
+import asyncio
+import logging
+
+from redis.exceptions import RedisError
+
+from offhook.inbox import Inbox, refused
+from offhook.settings import Settings
+from receiver.connections import Connections
+from receiver.event_store import EventStore
+from receiver.refusals import Refusals
+from receiver.request import Callbacks
+
+log = logging.getLogger("offhook.receiver")
+
+_EVERY = 1.0  # seconds
+_HALVE_EVERY = 3600  # rounds: an extension's share is what it took in the last hours
+_SCARCE_INBOX = 0.7  # of `maxmemory`; at 0.9 the inbox refuses all events
+_SCARCE_JOURNAL = 0.25  # of `journal_size`
+# Less work than to parse all of INFO here.
+_MEMORY = """
+local info = redis.call('INFO', 'memory')
+return {tonumber(info:match('used_memory:(%d+)')), tonumber(info:match('maxmemory:(%d+)'))}
+"""
+
+
+class Watch:
+    """Measures the room that is left, logs and stores refusals, and looks for revoked URLs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        inbox: Inbox,
+        store: EventStore,
+        callbacks: Callbacks,
+        refusals: Refusals,
+        connections: Connections,
+    ) -> None:
+        self._settings = settings
+        self._redis = inbox.redis
+        self._store = store
+        self._callbacks = callbacks
+        self._refusals = refusals
+        self._connections = connections
+        self._rounds = 0
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                await self._look()
+            except Exception:  # the receiver must go on without it
+                log.exception("unexpected error in the receiver's watch")
+            await asyncio.sleep(_EVERY)
+
+    async def _look(self) -> None:
+        self._rounds += 1
+        self._refusals.log_the_rest()
+        self._connections.forget_sources()
+        shares = self._callbacks.shares
+        if self._rounds % _HALVE_EVERY == 0:
+            shares.halve()
+        size = self._settings.journal_size
+        journal = _share(self._store.journal_size, size, _SCARCE_JOURNAL)
+        shares.limit = min(filter(None, (journal, await self._inbox_share())), default=None)
+        await self._callbacks.look_at_revoked()
+
+    async def _inbox_share(self) -> float | None:
+        if not self._store.takes_directly:
+            return None
+        try:
+            async with asyncio.timeout(self._settings.patience):
+                if counts := self._refusals.unstored():
+                    await refused.add(self._redis, counts)
+                    self._refusals.stored(counts)
+                used, most = await self._redis.eval(_MEMORY, 0)
+        except (RedisError, OSError):
+            return None  # the event store reports it
+        return _share(used, most, _SCARCE_INBOX)
+
+
+def _share(used: int, size: int, scarce: float) -> float | None:
+    """Return the bytes that one extension may take of a store; None while it has room."""
+    return size / 10 if used >= size * scarce > 0 else None
