@@ -5,6 +5,7 @@ the names before it, so verification needs no database. Once a URL was revoked, 
 next one ends in its version (`.1`), which the HMAC covers.
 """
 
+import fcntl
 import hashlib
 import hmac
 import json
@@ -140,16 +141,24 @@ def revoke(path: Path, urls: Iterable[tuple[str, str, str]]) -> RevokedUrls:
     Raises:
         ConfigError: the file cannot be read or written.
     """
-    revoked = revoked_urls(path)
-    versions = revoked.versions | {"/".join(url): revoked.version(*url) + 1 for url in urls}
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
+        folder = os.open(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigError(f"revoked: cannot write {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # two commands must not undo each other's work
+        revoked = revoked_urls(path)
+        versions = revoked.versions | {"/".join(url): revoked.version(*url) + 1 for url in urls}
+        new = path.with_name(f"{path.name}.new")
         with new.open("w") as file:
             file.write(json.dumps(versions, ensure_ascii=False, indent=1) + "\n")
             file.flush()
             os.fsync(file.fileno())
         new.chmod(0o644)  # the receiver may run as another user; there is no secret in it
         new.replace(path)
+        os.fsync(folder)
     except OSError as error:
         raise ConfigError(f"revoked: cannot write {path}: {error.strerror}") from error
+    finally:
+        os.close(folder)
     return RevokedUrls(versions)

@@ -15,7 +15,7 @@ Network = IPv4Network | IPv6Network
 
 _MOST = 10_000  # an idle connection takes about 10 KB
 _RESERVED = 128  # descriptors for everything else: Redis, the journal, modules
-_WANTED = 65_536
+WANTED = 65_536
 _LOOK_AT = 100
 
 
@@ -111,7 +111,7 @@ class Connections:
                 del self._sources[name]
 
     def _source(self, peer: str) -> Source | None:
-        # Whoever has one IPv6 address has 2**64 of them.
+        # One IPv6 client usually has 2**64 addresses.
         name = str(ip_network(f"{peer}/64", strict=False)) if ":" in peer else peer
         source = self._sources.get(name)
         if source is None and peer and not is_in(peer, self._proxies):
@@ -154,7 +154,7 @@ def client_address(
 def descriptors() -> int:
     """Return how many files and sockets this process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _WANTED if soft == resource.RLIM_INFINITY else soft
+    return WANTED if soft == resource.RLIM_INFINITY else soft
 
 
 def backlog() -> int:
@@ -165,7 +165,7 @@ def backlog() -> int:
 def raise_descriptor_limit() -> None:
     """Raise the soft limit of descriptors as far as the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _WANTED if hard == resource.RLIM_INFINITY else min(_WANTED, hard)
+    wanted = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(OSError, ValueError):  # a sandbox may forbid it
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

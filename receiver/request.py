@@ -47,7 +47,8 @@ class Callbacks:
         self.shares = Shares()
         self._inbox = inbox
         self._keeping: set[asyncio.Task[None]] = set()
-        self._revoked, self._revoked_at = revoked_urls(settings.revoked_file), _changed(settings)
+        self._revoked_at = _changed(settings)  # before it is read, so that no change is missed
+        self._revoked = revoked_urls(settings.revoked_file)
         # Safe: the path includes the token, and invalid ones raise, so they are not cached.
         self.known = lru_cache(CACHED_PATHS)(self._known)
 

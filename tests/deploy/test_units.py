@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from offhook.settings import HandlerSettings
+from receiver.connections import WANTED
 
 UNITS = sorted((Path(__file__).parents[2] / "deploy" / "systemd").glob("*.service"))
 
@@ -63,3 +64,8 @@ def test_worker_may_finish_its_deliveries_before_it_is_killed() -> None:
     assert int(found[1]) > longest + 10  # the supervisor's own timeout
     # Only the main process gets the signal: it stops its children in order.
     assert "\nKillMode=mixed\n" in text
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_unit_allows_as_many_connections_as_the_receiver_wants(unit: Path) -> None:
+    assert re.findall(r"^LimitNOFILE=(\d+)$", unit.read_text(), re.MULTILINE) == [str(WANTED)]

@@ -1,6 +1,7 @@
 """Callback URLs and their tokens."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -171,6 +172,13 @@ def test_revoked_urls_are_kept_in_a_file(tmp_path: Path) -> None:
     assert again.version("main", "0003*210", "hangup") == 0
     assert path.stat().st_mode & 0o777 == 0o644
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_urls_revoked_at_the_same_time_are_all_revoked(tmp_path: Path) -> None:
+    path = tmp_path / "revoked.json"
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda n: revoke(path, [("main", f"0003*{n % 4}", "hangup")]), range(80)))
+    assert revoked_urls(path).versions == {f"main/0003*{n}/hangup": 20 for n in range(4)}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"main/1*2/hangup": "1"}', '{"a": true}', "\xff"])

@@ -113,7 +113,7 @@ class Honest:
             self.refused.append(answer.partition(b"\r\n")[0].decode() or "closed")
 
     async def during(self, attack: Awaitable[None], rate: float) -> None:
-        """Make callbacks, so many a second, until the attack is over."""
+        """Make this many callbacks a second until the attack is over."""
         attacking = asyncio.ensure_future(attack)
         async with asyncio.TaskGroup() as group:
             while not attacking.done():

@@ -576,6 +576,7 @@ def test_idle_connection_stays_open_for_the_idle_timeout(
     redis_url: str, store: redis.Redis, tmp_path: Path
 ) -> None:
     with running_receiver(redis_url, tmp_path, idle_timeout=0.8, read_timeout=0.2) as receiver:
+        assert receiver.get("/health/live").status == 200
         began = time.monotonic()
         with receiver.connect(timeout=3) as connection:
             for n in range(2):

@@ -11,7 +11,7 @@ from offhook.event import from_stored
 from tests.receiver.hostile import ATTACKS, Honest, idle, through_one_url, without_a_token
 from tests.receiver.running import RunningReceiver, running_receiver
 
-DESCRIPTORS = 512
+DESCRIPTORS = 1024
 RATE = 20  # callbacks per second of one URL
 
 
@@ -26,7 +26,7 @@ def receiver(
         read_timeout=1,
         url_rate=RATE,
         source_rate=10_000,
-        proxies="[]",
+        proxies='["127.0.0.1"]',  # where the honest callers come from
         quarantine_size=100,
     ) as running:
         assert running.get("/health/live").status == 200

@@ -33,6 +33,7 @@ NOT_A_KEY = {"offhook/provisioning/plan.py"}  # the note of a phone call event o
 RARE = {
     "offhook:deliveries",
     "offhook:habits:silent",
+    "offhook:refused",
     "offhook:lookup:LOOKUP:asking:NUMBER",
     "offhook:memory:HANDLER:NAME:lock",
 }
