@@ -17,7 +17,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-crm brokers chaos fuzz check format lock setup clean STALE
+.PHONY: help demo test test-crm brokers chaos fuzz simulate check format lock setup clean STALE
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,14 @@ fuzz: $(VENV)/.fuzz  ## try hostile inputs, guided by coverage: make fuzz MINUTE
 # The fuzzer is large, and only `make fuzz` needs it. 3.1 has no wheel for Python 3.11.
 $(VENV)/.fuzz: requirements/fuzz.txt $(READY)
 	@$(PIP) --quiet --require-hashes --requirement $< && touch $@
+
+SEARCH  := $(BIN)/python -m tests.simulation
+# Half of the time seeds, half of it two crashes in each scenario; two searches at a time.
+simulate: $(READY)  ## search for defects in simulations with faults: make simulate MINUTES=60
+	@{ for part in 1/2 2/2; do echo "--first $(SEED) --count 1000000 --part $$part --seconds $$(( $(MINUTES) * 30 ))"; done; \
+	  for scenario in deliver redeliver behind two journal; do \
+	    echo "--scenario $$scenario --pairs --seconds $$(( $(MINUTES) * 12 ))"; done; \
+	} | xargs -P 2 -L 1 $(SEARCH)
 
 check: $(READY)  ## check format, lint, types, and locked packages for known vulnerabilities
 	@$(BIN)/ruff format --check .

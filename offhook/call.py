@@ -12,7 +12,7 @@ import msgspec
 
 Direction = Literal["in", "out", "internal"]
 
-CALL_LOG = "calls"  # the cursor whose events are folded into calls; no handler has this name
+CALL_LOG = "calls"  # reserved for folding events into calls; no handler has this name
 
 
 class Kind(StrEnum):

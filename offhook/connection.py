@@ -43,7 +43,7 @@ def connect(url: str, tries: int = 3) -> redis.asyncio.Redis:
     """An asyncio client that retries through a short outage: any command may be sent twice.
 
     Args:
-        tries: number of retries, up to half a second apart. 0 for reads from a cursor, where a
+        tries: number of retries, up to half a second apart. 0 for commands that block, where a
             lost response must be noticed.
     """
     options: dict[str, Any] = {

@@ -52,11 +52,11 @@ class InboxUnavailable(OffhookError):
 
 
 class LeaseLost(OffhookError):
-    """Another dispatch serves this cursor now; this one must leave it alone."""
+    """Another process serves this partition now; this one must leave it alone."""
 
 
-class CursorMoved(OffhookError):
-    """A cursor was moved by another process: pending events come before all unread ones."""
+class FoldMoved(OffhookError):
+    """The calls were folded further than this process knows: read again what is stored."""
 
 
 class NotYet(OffhookError):

@@ -126,14 +126,16 @@ class ExtensionsCopy:
         self._copy: dict[Name, ExtensionSettings] = {}
         self._phones: set[Name] = set()
 
-    async def refresh(self) -> None:
-        """Read the settings again if they have changed."""
+    async def refresh(self) -> bool:
+        """Read the settings again if they have changed. Return whether they have."""
         version = await self._extensions.version()
-        if version != self._version:
-            # A change after the version was read is read again next time.
-            self._copy = await self._extensions.all()
-            self._phones = await self._extensions.phones()
-            self._version = version
+        if version == self._version:
+            return False
+        # A change after the version was read is read again next time.
+        self._copy = await self._extensions.all()
+        self._phones = await self._extensions.phones()
+        self._version = version
+        return True
 
     def get(self, pbx: str, extension: str) -> ExtensionSettings:
         """The settings of one extension; `UNKNOWN` if it was not set up."""

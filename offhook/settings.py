@@ -89,6 +89,15 @@ class HandlerSettings(BaseModel):
         default=[10, 60, 300, 1800, 7200],
         description="seconds to wait before each redelivery; after the last one: dead letter",
     )
+    process: Annotated[
+        str, like(r"shared|own|[A-Za-z0-9_-]+", "shared, own, or a name of letters and digits")
+    ] = Field(
+        default="shared",
+        description=(
+            "where the handler runs: shared with others, in a process of its own, or with those "
+            "that name the same"
+        ),
+    )
     start: Start = Field(
         default="now", description="begin with new events (now) or with all still kept (earliest)"
     )
@@ -97,6 +106,10 @@ class HandlerSettings(BaseModel):
         repr=False,
         description="the handler's own options; NAME_file reads one from a file",
     )
+
+    def pool_of(self, name: str) -> str:
+        """The pool of processes that serves the handler of this name; empty: the shared one."""
+        return {"shared": "", "own": name}.get(self.process, self.process)
 
 
 class LookupSettings(BaseModel):
@@ -263,10 +276,21 @@ class Settings(BaseSettings):
         ),
     )
     partitions: int = Field(
-        default=1,
+        default=16,
         ge=1,
         le=256,
-        description="streams of the inbox; with more, a handler uses more cores",
+        description="streams of the inbox, spread over processes and machines",
+    )
+    processes: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="processes that serve the handlers on this machine; one per core if not set",
+    )
+    max_memory: int = Field(
+        default=1_000_000_000,
+        ge=100_000_000,
+        description="bytes of a serving process; beyond it the handler that took most is moved",
     )
     duplicate_window: float = Field(
         default=5.0,
@@ -416,10 +440,9 @@ class Settings(BaseSettings):
         return config_path().parent / self.revoked
 
     @property
-    def cursors(self) -> dict[str, Start]:
-        """The cursors of the inbox, of the handlers and our own, and where a new one begins."""
-        starts: dict[str, Start] = {name: each.start for name, each in self.handlers.items()}
-        return starts | {CALL_LOG: "now"}
+    def starts(self) -> dict[str, Start]:
+        """The handlers, and where each begins."""
+        return {name: each.start for name, each in self.handlers.items()}
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":

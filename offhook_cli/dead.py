@@ -1,17 +1,17 @@
 """`offhook dead`: list, retry and discard dead letters."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Annotated
 
 import typer
-from redis import Redis
 
+from offhook import queues
 from offhook.connection import connect_rq, opened
-from offhook.errors import DeliveryError
+from offhook.errors import ConfigError, DeliveryError
 from offhook.event import EventType
-from offhook.inbox import Inbox
 from offhook.logs import printable
 from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter, Filter
@@ -49,6 +49,9 @@ def list_(
     extension: Extension = None,
     event_type: Type = None,
     since: Since = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Print at most this many.", metavar="NUMBER")
+    ] = 1000,
     as_json: Json = False,
 ) -> None:
     """List dead letters, in the order in which their events arrived.
@@ -57,9 +60,10 @@ def list_(
     Examples:
       offhook dead list
       offhook dead list --handler crm --since 2h
+      offhook dead list --limit 10
     """
-    with connect_rq(load_settings().redis_url) as rq:
-        found = dead_letters.find(rq, Filter(handler, call, extension, event_type, since))
+    found = _found(Filter(handler, call, extension, event_type, since), limit + 1)
+    more, found = found[limit:], found[:limit]
     if as_json:
         print_json([letter.as_dict() for letter in found])
     elif not found:
@@ -67,6 +71,8 @@ def list_(
     else:
         for letter in found:
             typer.echo("\n".join(map(printable, _lines(letter))))
+    if more:
+        note(f"More than {limit}: choose with --limit or a filter.")
 
 
 @dead.command()
@@ -83,7 +89,7 @@ def show(
       offhook dead show crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
     """
     with connect_rq(load_settings().redis_url) as rq:
-        [letter] = _by_id(dead_letters.find(rq), [letter_id])
+        [letter] = _by_id(list(dead_letters.find(rq)), [letter_id])
         trace = dead_letters.traceback(rq, letter)
     if as_json:
         print_json(letter.as_dict() | {"traceback": trace})
@@ -120,7 +126,7 @@ def retry(
     if gone:
         fail(f"{', '.join(sorted(gone))}: no longer configured, so nothing can be delivered.")
     confirm(f"Retry {counted(len(letters), 'dead letter')}?", yes=yes)
-    done = asyncio.run(_for_each(letters, dead_letters.retry))
+    done = asyncio.run(_retry(letters))
     typer.echo(f"Retried {counted(done, 'dead letter')}.")
 
 
@@ -144,7 +150,8 @@ def discard(
     """
     letters = _chosen(ids, Filter(handler, call, extension, event_type, since), everything)
     confirm(f"Delete {counted(len(letters), 'dead letter')} for good?", yes=yes)
-    done = asyncio.run(_for_each(letters, _discard))
+    with progress("", len(letters)) as advance, connect_rq(load_settings().redis_url) as rq:
+        done = dead_letters.discard(rq, letters, advance)
     typer.echo(f"Deleted {counted(done, 'dead letter')}.")
 
 
@@ -154,14 +161,33 @@ def _chosen(ids: Sequence[str] | None, wanted: Filter, everything: bool) -> list
         raise typer.BadParameter("choose dead letters by id, by a filter, or with --all")
     if ids and (everything or wanted != Filter()):
         raise typer.BadParameter("use either ids or filters, not both")
-    with connect_rq(load_settings().redis_url) as rq:
-        found = dead_letters.find(rq, wanted)
+    found = _found(wanted)
     if ids:
         return _by_id(found, ids)
     if not found:
         note("No dead letters.")
         raise typer.Exit
     return found
+
+
+def _found(wanted: Filter, most: int | None = None) -> list[DeadLetter]:
+    """Return the first dead letters that match a filter."""
+    settings = load_settings()
+    with connect_rq(settings.redis_url) as rq:
+        names = {*settings.handlers, *queues.with_dead_letters(rq)}
+        if wanted.handler is not None and wanted.handler not in names:
+            raise ConfigError(
+                f"there is no handler {wanted.handler!r}; "
+                f"known: {', '.join(sorted(names)) or 'none'}"
+            )
+        with progress(
+            "Reading dead letters", most or sum(dead_letters.counts(rq, [*names]).values())
+        ) as advance:
+            found = []
+            for letter in islice(dead_letters.find(rq, wanted), most):
+                found.append(letter)
+                advance(len(found))
+            return found
 
 
 def _by_id(found: Sequence[DeadLetter], ids: Sequence[str]) -> list[DeadLetter]:
@@ -171,21 +197,10 @@ def _by_id(found: Sequence[DeadLetter], ids: Sequence[str]) -> list[DeadLetter]:
     return [letter for letter in found if letter.id in ids]
 
 
-async def _for_each(
-    letters: Sequence[DeadLetter], act: Callable[[Inbox, Redis, DeadLetter], Awaitable[bool]]
-) -> int:
-    """Return the number of dead letters changed. One may be gone already."""
-    done = 0
+async def _retry(letters: Sequence[DeadLetter]) -> int:
     with progress("", len(letters)) as advance:
         async with opened(load_settings()) as (inbox, rq):
-            for number, letter in enumerate(letters, start=1):
-                done += await act(inbox, rq, letter)
-                advance(number)
-    return done
-
-
-async def _discard(inbox: Inbox, rq: Redis, letter: DeadLetter) -> bool:
-    return dead_letters.discard(rq, letter)
+            return await dead_letters.retry(inbox, rq, letters, advance)
 
 
 def _lines(letter: DeadLetter) -> list[str]:

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from offhook import queues
 from offhook.connection import opened
 from offhook.errors import ConfigError
 from offhook.settings import config_path, load_settings
@@ -36,16 +35,15 @@ def forget(
         )
 
     async def run() -> None:
-        async with opened(settings) as (inbox, rq):
-            cursors = sorted(await inbox.cursors() - set(settings.cursors))
-            if handler not in cursors:
+        async with opened(settings) as (inbox, _):
+            left = sorted(await inbox.known() - settings.handlers.keys())
+            if handler not in left:
                 raise ConfigError(
                     f"{handler} has no position; handlers that are no longer configured and "
-                    f"still have one: {', '.join(cursors) or 'none'}"
+                    f"still have one: {', '.join(left) or 'none'}"
                 )
             confirm(f"{handler} will never get its undelivered events. Continue?", yes=yes)
             await inbox.forget(handler)
-            queues.forget(rq, handler, settings.partitions)
             typer.echo(f"Deleted the position of {handler}.")
 
     asyncio.run(run())

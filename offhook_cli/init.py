@@ -87,6 +87,7 @@ _VALUES: dict[str, Any] = {
     "lifetime": 300,
     "max_events": 1_000_000,
     "replicas": 1,
+    "processes": 2,
     "allowed_addresses": ["203.0.113.9", "2001:db8::/64"],
     "region": "GB",
     "zone": "Europe/Bucharest",

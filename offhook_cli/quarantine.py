@@ -130,9 +130,9 @@ def _read() -> list[tuple[str, dict[str, bytes]]]:
 
 async def _retry(chosen: dict[str, dict[str, bytes]]) -> Retried:
     settings = load_settings()
-    async with opened(settings) as (inbox, rq):
+    async with opened(settings) as (inbox, _):
         try:
-            return await deliver(settings, inbox, rq, chosen.items())
+            return await deliver(settings, inbox, chosen.items())
         except InboxUnavailable as error:
             fail(f"Not all of them were delivered, so they stay in the quarantine: {error}")
 

@@ -67,13 +67,13 @@ async def _done(
     settings: Settings, names: list[str], since: datetime, *, dry_run: bool
 ) -> list[Reconciled]:
     done = []
-    async with opened(settings) as (inbox, rq):
+    async with opened(settings) as (inbox, _):
         for name in names:
             warn_insecure(settings, name)
             try:
                 async with open_api(settings, name) as api:
                     with progress(f"Reading the records of {name}", 1.0) as advance:
-                        work = Reconciliation(settings, name, api, inbox, rq)
+                        work = Reconciliation(settings, name, api, inbox)
                         done.append(await work.since(since, dry_run=dry_run, advance=advance))
             except (UnifiedApiError, NotYet, InboxUnavailable) as error:
                 fail(f"{name}: {sentence(error)}")

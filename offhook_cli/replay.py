@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from offhook import queues
 from offhook.connection import opened
 from offhook.errors import ConfigError
 from offhook.settings import load_settings
@@ -47,7 +46,7 @@ def replay(
         )
 
     async def run() -> None:
-        async with opened(settings) as (inbox, rq):
+        async with opened(settings) as (inbox, _):
             count, first = await inbox.read_since(handler, since)
             if first is None:
                 note(f"{handler} has not read any event since {local(since)}.")
@@ -59,8 +58,6 @@ def replay(
                 yes=yes,
             )
             count = await inbox.set_back(handler, since)
-            for partition in range(settings.partitions):
-                queues.wake(rq, handler, partition)
             typer.echo(f"{handler} will read {counted(count, 'event')} again.")
 
     asyncio.run(run())

@@ -10,7 +10,7 @@ import typer
 
 from offhook_cli.options import Host, Json, Port, group
 from offhook_cli.screen import fail, note, print_json
-from offhook_cli.server import bound
+from offhook_cli.startup import bound
 from unifiedapi.sandbox.pbx import Drop
 from unifiedapi.sandbox.scenarios import Scenario
 

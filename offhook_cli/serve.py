@@ -14,7 +14,7 @@ from offhook.callback_url import revoked_urls
 from offhook.settings import Settings, config_path, load_settings
 from offhook_cli.options import Host, Port
 from offhook_cli.screen import note
-from offhook_cli.server import bound, check_server
+from offhook_cli.startup import bound, check_server
 from receiver.journal import open_journals
 from receiver.uvicorn_protocol import server_config
 

@@ -35,6 +35,7 @@ def status(
       failed     failed attempts that were retried
       dead       dead letters: out of attempts, see `offhook dead`
       circuit    closed: delivering; open: the target is down
+      process    where it runs, if not all handlers share their processes
 
     A line that begins with ! is a problem (`problems` in JSON). Exits with 1
     if Redis does not answer.
@@ -79,8 +80,13 @@ def _watch(as_json: bool) -> None:
 
 
 def _rendered(status: Status) -> RenderableType:
-    columns = ("handler", "lag", "in flight", "waiting", "delivered", "failed", "dead", "circuit")
-    table = Rows(columns, [_row(handler) for handler in status.handlers], right=columns[1:-1])
+    columns = ["handler", "lag", "in flight", "waiting", "delivered", "failed", "dead", "circuit"]
+    rows = [_row(handler) for handler in status.handlers]
+    processes = ["own" if each.apart else each.process for each in status.handlers]
+    if set(processes) - {"shared"}:
+        columns.append("process")
+        rows = [[*row, process] for row, process in zip(rows, processes, strict=True)]
+    table = Rows(columns, rows, right=columns[1:7])
     lines = [_inbox(status), _workers(status)]
     problems = [Text(f"! {problem}", style="yellow") for problem in status.problems]
     return Group(*([table] if status.handlers else []), *map(Text, lines), *problems)
@@ -100,9 +106,8 @@ def _row(handler: HandlerStatus) -> list[str]:
 
 
 def _inbox(status: Status) -> str:
-    each = ", ".join(str(length) for length in status.partitions)
-    partitions = f" ({each} by partition)" if len(status.partitions) > 1 else ""
-    return f"inbox: {counted(sum(status.partitions), 'event')} kept{partitions}"
+    kept = counted(sum(status.partitions), "event")
+    return f"inbox: {kept} kept in {counted(len(status.partitions), 'partition')}"
 
 
 def _workers(status: Status) -> str:

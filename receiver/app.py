@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from offhook.callback_url import PREFIX
-from offhook.connection import connect, connect_rq
+from offhook.connection import connect
 from offhook.inbox import Inbox
 from offhook.settings import Settings, load_settings
 from offhook.tasks import end
@@ -39,9 +39,8 @@ class Receiver:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.redis = connect(settings.redis_url)
-        self.rq = connect_rq(settings.redis_url)
         self.inbox = Inbox(self.redis, settings.partitions, settings.durability, settings.replicas)
-        self.store = EventStore(settings, self.inbox, self.rq)
+        self.store = EventStore(settings, self.inbox)
         self.commit = GroupCommit(self.store.put, settings.partitions)
         self.refusals = Refusals()
         self.callbacks = Callbacks(settings, self.commit, self.inbox, self.refusals)
@@ -53,7 +52,6 @@ class Receiver:
     async def close(self) -> None:
         await self.store.close()
         await self.redis.aclose()
-        self.rq.close()
 
 
 class CallbackEndpoint:

@@ -11,10 +11,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 import msgspec
-from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
-from offhook import queues
 from offhook.errors import InboxUnavailable
 from offhook.event import new_event_id
 from offhook.inbox import Batch, Inbox
@@ -35,7 +33,6 @@ class EventStore:
     Args:
         settings: the configuration.
         inbox: where events belong.
-        rq: a blocking client, to wake workers with.
         take_over_every: seconds between searches for journals of dead receivers.
 
     Raises:
@@ -46,14 +43,11 @@ class EventStore:
         self,
         settings: Settings,
         inbox: Inbox,
-        rq: Redis,
         take_over_every: float = _TAKE_OVER_EVERY,
     ) -> None:
         self._settings = settings
         self._inbox = inbox
-        self._rq = rq
         self._take_over_every = take_over_every
-        self._cursors = list(settings.cursors)
         self._writer = new_event_id()
         self._numbers = [0] * inbox.partitions
         self._appended = _Recent(settings.duplicate_window)
@@ -64,7 +58,6 @@ class EventStore:
         )
         # Guards the journal and `takes_directly`.
         self._journal_lock = asyncio.Lock()
-        self._wakes: set[asyncio.Task[None]] = set()
         self.takes_directly = False  # Redis accepts events and the journal is empty
         self._behind = asyncio.Event()
         self._behind.set()
@@ -131,9 +124,7 @@ class EventStore:
                 await asyncio.sleep(_RETRY_EVERY)
 
     async def close(self) -> None:
-        """Wait for pending wake-ups and close the journals. Their events stay on disk."""
-        for task in list(self._wakes):
-            await task
+        """Close the journals. Their events stay on disk."""
         for journal in (*self._left_behind, self._journal):
             journal.close()
 
@@ -170,9 +161,8 @@ class EventStore:
     async def _catch_up(self) -> None:
         async with asyncio.timeout(self._settings.patience):
             await self._inbox.redis.ping()
-        # A handler's cursor must exist before the first event it should get.
-        for name, start in self._settings.cursors.items():
-            await self._inbox.ensure_cursor(name, start)
+        # A handler must have a position before the first event it should get.
+        await self._inbox.register(self._settings.starts)
         waiting = self.journal_size
         while self._left_behind:
             oldest = self._left_behind[0]
@@ -195,16 +185,9 @@ class EventStore:
     async def _send(self, batch: Batch, duplicate_window: float) -> set[int]:
         try:
             async with asyncio.timeout(self._settings.patience):
-                repeats, wake = await self._inbox.append(
-                    batch, self._cursors, duplicate_window, self._settings.patience
-                )
+                return await self._inbox.append(batch, duplicate_window, self._settings.patience)
         except TimeoutError as error:
             raise InboxUnavailable("Redis did not respond in time") from error
-        if wake:
-            task = asyncio.create_task(self._wake(batch.partition, wake))
-            self._wakes.add(task)
-            task.add_done_callback(self._wakes.discard)
-        return repeats
 
     def _switch_to_journal(self, error: InboxUnavailable) -> None:
         self.takes_directly = False
@@ -231,14 +214,6 @@ class EventStore:
         if isinstance(cause, TimeoutError):
             return f"the server did not respond within {self._settings.patience:g} s"
         return str(cause) or type(cause).__name__
-
-    async def _wake(self, partition: int, handlers: list[str]) -> None:
-        try:
-            for handler in handlers:
-                await asyncio.to_thread(queues.wake, self._rq, handler, partition)
-        except Exception:
-            # The events are safe, and the scheduler wakes idle cursors within seconds.
-            log.exception("cannot wake the workers; the scheduler will")
 
 
 def _only(batch: Batch, indices: Sequence[int]) -> Batch:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
-from redis import Redis
 
 from offhook.announcements import announce
 from offhook.errors import RefusedCallback
@@ -38,7 +37,7 @@ class Retried:
 
 
 async def retry(
-    settings: Settings, inbox: Inbox, rq: Redis, kept: Iterable[tuple[str, Mapping[str, bytes]]]
+    settings: Settings, inbox: Inbox, kept: Iterable[tuple[str, Mapping[str, bytes]]]
 ) -> Retried:
     """Append the events of refused callbacks to the inbox, then remove these from the quarantine.
 
@@ -71,7 +70,7 @@ async def retry(
         seen[mark] = event.received
         outcome.delivered.append(key)
         events.append(event)
-    await announce(settings, inbox, rq, events, window=settings.keep_days * 86_400)
+    await announce(settings, inbox, events, window=settings.keep_days * 86_400)
     await quarantine.remove(inbox.redis, [*outcome.delivered, *outcome.repeats])
     return outcome
 

@@ -77,7 +77,10 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -
 
 
 class Configure:
-    """Writes `offhook.toml`: settings, then the text of its tables."""
+    """Writes `offhook.toml`: settings, then the text of its tables.
+
+    The inbox has one partition, unless a test says otherwise.
+    """
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
         self.path = path
@@ -85,7 +88,7 @@ class Configure:
         monkeypatch.setenv("OFFHOOK_CONFIG", str(path))
 
     def __call__(self, handlers: str = "", **settings: object) -> Path:
-        values = {"secret": SECRET, "redis_url": self._redis_url} | settings
+        values = {"secret": SECRET, "redis_url": self._redis_url, "partitions": 1} | settings
         lines = [
             f"{name} = {value}" if not isinstance(value, str) else f"{name} = {value!r}"
             for name, value in values.items()

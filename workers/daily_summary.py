@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from redis import Redis
-
 from offhook.announcements import announce
 from offhook.call import Call, Outcome
 from offhook.calls import summarize
@@ -31,11 +29,11 @@ def daily_summary() -> None:
 async def _summarize(settings: Settings, now: datetime) -> None:
     if settings.daily_summary is None:
         return
-    async with opened(settings) as (inbox, rq):
-        await announce_day(settings, inbox, rq, now)
+    async with opened(settings) as (inbox, _):
+        await announce_day(settings, inbox, now)
 
 
-async def announce_day(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> None:
+async def announce_day(settings: Settings, inbox: Inbox, now: datetime) -> None:
     """Announce the day that has ended, unless it was announced before.
 
     Args:
@@ -52,7 +50,7 @@ async def announce_day(settings: Settings, inbox: Inbox, rq: Redis, now: datetim
     if last is not None:  # the first day may be incomplete
         events = [event async for event in _events(settings, inbox, end)]
         # A crash may repeat this; the ids are the same, so the inbox drops the repeats.
-        await announce(settings, inbox, rq, events, window=172_800)
+        await announce(settings, inbox, events, window=172_800)
     await inbox.redis.set(keys.DAILY_SUMMARY, day)
 
 

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from redis import Redis
 from redis.exceptions import RedisError
 
 from offhook.announcements import announce
@@ -119,18 +118,18 @@ def watch_phones() -> None:
 
 async def watch_all(settings: Settings) -> None:
     """Check the phones of every PBX that has an API configured."""
-    async with opened(settings) as (inbox, rq):
+    async with opened(settings) as (inbox, _):
         for pbx, configured in settings.pbx.items():
             if configured.host is None:
                 continue
             try:
                 async with open_api(settings, pbx) as api:
-                    await watch(settings, pbx, api, inbox, rq)
+                    await watch(settings, pbx, api, inbox)
             except (UnifiedApiError, OffhookError, RedisError) as error:
                 log.error("cannot check the phones of %s: %s", pbx, sentence(error))
 
 
-async def watch(settings: Settings, pbx: str, api: UnifiedApi, inbox: Inbox, rq: Redis) -> None:
+async def watch(settings: Settings, pbx: str, api: UnifiedApi, inbox: Inbox) -> None:
     """Check the phones of one PBX whose extensions are set up.
 
     Raises:
@@ -159,7 +158,7 @@ async def watch(settings: Settings, pbx: str, api: UnifiedApi, inbox: Inbox, rq:
         if event is not None:
             events.append(event)
     await extensions.add_phones(pbx, listed)
-    await announce(settings, inbox, rq, events, window=_REPEAT)
+    await announce(settings, inbox, events, window=_REPEAT)
     async with inbox.redis.pipeline(transaction=True) as pipeline:
         pipeline.delete(key)
         if known:

@@ -1,10 +1,17 @@
-"""The first step of each of our processes: end with the parent."""
+"""The first steps of each of our processes: end with the parent."""
 
 import ctypes
+import os
 import signal
 import sys
+import threading
+import time
+
+from workers.delivery.steps import StepPage
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LOOK_EVERY = 1.0  # seconds
+_STUCK = 5.0  # seconds without a sign of life
 
 
 def die_with_parent() -> None:
@@ -14,3 +21,19 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def end_if_orphaned(page: StepPage) -> None:
+    """End this process when its parent has gone and its event loop is stuck.
+
+    A stuck loop does not notice the SIGTERM, and no parent is left to kill it.
+    """
+    parent = os.getppid()
+
+    def look() -> None:
+        while True:
+            time.sleep(_LOOK_EVERY)
+            if os.getppid() != parent and time.monotonic() - page.read().looped > _STUCK:
+                os._exit(1)
+
+    threading.Thread(target=look, name="orphan", daemon=True).start()

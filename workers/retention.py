@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import Counter
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 
 from redis import Redis
@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from offhook.connection import opened
 from offhook.inbox import quarantine
 from offhook.operations import dead_letters
+from offhook.operations.dead_letters import DeadLetter
 from offhook.settings import Settings, load_settings
 from workers import process
 
@@ -51,10 +52,10 @@ async def _delete_expired(settings: Settings) -> None:
         )
 
 
-def _discard(rq: Redis, before: datetime) -> Counter[str]:
+def _discard(rq: Redis, before: datetime) -> dict[str, int]:
     """Delete the dead letters that died before then. Returns how many of each handler."""
-    deleted: Counter[str] = Counter()
+    expired: defaultdict[str, list[DeadLetter]] = defaultdict(list)
     for letter in dead_letters.find(rq):
-        if letter.died < before and dead_letters.discard(rq, letter):
-            deleted[letter.handler] += 1
-    return deleted
+        if letter.died < before:
+            expired[letter.handler].append(letter)
+    return {name: dead_letters.discard(rq, letters) for name, letters in expired.items()}

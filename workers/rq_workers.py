@@ -1,39 +1,56 @@
 """RQ's worker, adapted to the jobs of Offhook; `run_worker()` is a worker process."""
 
+import itertools
 import logging
 import os
+import select
 import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
+from redis import Redis
 from redis.exceptions import RedisError
 from rq import Worker
+from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from offhook import queues
 from offhook.connection import connect_rq
 from offhook.errors import ConfigError, LeaseLost
-from offhook.inbox import release_lease
+from offhook.inbox import keys, release_leases
 from offhook.logs import Outage
 from offhook.settings import Settings
 
 # RQ forks a work-horse for each job: it inherits these modules instead of importing them anew.
-from workers import dispatch, redeliver  # noqa: F401
+from workers import scheduler, serve
+from workers.delivery.steps import StepPage
+from workers.isolation import ProcessWatch
 
 log = logging.getLogger("offhook.worker")
 
-_REDELIVERY_HEARTBEAT = 5  # seconds without a heartbeat before a redelivery's worker counts as dead
 # RQ derives its read timeout from this: how long a worker waits for a server that has vanished.
 _WORKER_TTL = 20
+_COUNT = itertools.count(1)
+_LOOK_EVERY = 0.25  # seconds between looks at the work-horse
+OURS = frozenset({"workers.serve.serve", *(name for name, *_ in scheduler.JOBS)})
 
 
 class OffhookWorker(Worker):
     """RQ's forking worker with our own log lines for failed jobs; RQ's log is off."""
 
     max_connection_wait_time = 2.0  # seconds
+
+    def perform_job(self, job: Job, queue: Any, execution: Any) -> bool:
+        """Run the job, if it is one of ours: RQ would import and call any function."""
+        if job.func_name not in OURS:
+            log.error("a job that is not Offhook's is refused: %s", str(job.func_name)[:200])
+            job._func_name = "workers.rq_workers.refused"
+            job._args, job._kwargs = (), {}
+        return bool(super().perform_job(job, queue, execution))
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         super().handle_exception(job, *exc_info)
@@ -43,22 +60,35 @@ class OffhookWorker(Worker):
         elif isinstance(error, (LeaseLost, RedisError)):
             log.warning("%s failed, will retry: %s", job.description, error)
         else:
-            self.log_unexpected(job, error)
-
-    def log_unexpected(self, job: Job, error: BaseException) -> None:
-        """Log an error that no job is known to raise."""
-        log.error("%s failed, will retry", job.description, exc_info=error)
+            log.error("%s failed, will retry", job.description, exc_info=error)
 
 
-class DispatchWorker(OffhookWorker):
-    """Stops its work-horse gracefully, and releases the lease of one that was killed."""
+class ServeWorker(OffhookWorker):
+    """Stops its work-horse gracefully, kills one that is blocked, releases a dead one's leases."""
+
+    watch: ProcessWatch
+    partitions: int
+    pool: str
+
+    def wait_for_horse(self) -> tuple[Any, Any, Any]:
+        """Wait until the work-horse ends, and look at it meanwhile."""
+        try:
+            handle = os.pidfd_open(self.horse_pid)
+        except ProcessLookupError:
+            return super().wait_for_horse()
+        try:
+            while not select.select([handle], [], [], _LOOK_EVERY)[0]:
+                self.watch.look(self.horse_pid)
+        finally:
+            os.close(handle)
+        return super().wait_for_horse()
 
     def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: object) -> None:
-        """Wake another dispatch at once instead of when the dead one's lease expires."""
+        """Free its leases at once, instead of when they expire."""
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
-        handler, partition = job.args
-        if retpid and release_lease(self.connection, handler, partition, retpid):
-            queues.wake(self.connection, handler, partition)
+        self.watch.died(ret_val)
+        if retpid:
+            release_leases(self.connection, self.partitions, self.pool, retpid)
 
     def handle_warm_shutdown_request(self) -> None:
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
@@ -69,50 +99,62 @@ class DispatchWorker(OffhookWorker):
                 log.debug("the work-horse has already ended")
 
 
-class RedeliverWorker(OffhookWorker):
-    """Has a short heartbeat, so that its death is noticed within seconds instead of a minute."""
-
-    def log_unexpected(self, job: Job, error: BaseException) -> None:
-        """Do nothing: the job logs its failed deliveries itself."""
-
-    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
-        return _REDELIVERY_HEARTBEAT
-
-    def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: object) -> None:
-        """Retry soon: the job's own interval is the backoff after a failed attempt."""
-        super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
-        job.retry_intervals = [queues.AFTER_DEATH]
+def refused() -> None:
+    """Stand in for a job that is not ours."""
+    raise RuntimeError("not a job of Offhook")
 
 
-def run_worker(queue_name: str, settings: Settings) -> None:
-    """Work on one queue until SIGTERM. The main function of a worker process."""
+def run_worker(queue_name: str, settings: Settings, pool: str | None, servers: int) -> None:
+    """Work on one queue until SIGTERM. The main function of a worker process.
+
+    Args:
+        pool: the pool of handlers that the queue's job serves; None for other jobs.
+        servers: number of processes that serve the pool on this machine.
+    """
     logging.getLogger("rq").setLevel(logging.CRITICAL)
-    worker_class: type[OffhookWorker] = DispatchWorker
-    if queue_name == queues.SCHEDULED:
-        worker_class = OffhookWorker
-    elif queue_name.endswith(".redeliver"):
-        worker_class = RedeliverWorker
     connection = connect_rq(settings.redis_url)
     outage = Outage(log, "Redis")
-    while True:
-        try:
-            worker = worker_class(
-                [queues.queue(queue_name, connection)],
-                name=f"{queue_name}.{socket.gethostname()}.{os.getpid()}",
-                connection=connection,
-                serializer=JSONSerializer,
-                job_monitoring_interval=1 if worker_class is RedeliverWorker else 5,
-                maintenance_interval=30,
-                worker_ttl=_WORKER_TTL,
-            )
-            break
-        except RedisError as error:
-            outage.goes_on(error)
-            time.sleep(1)
-    outage.is_over()
-    try:
-        worker.work(logging_level="CRITICAL")
-    except RedisError as error:
-        # RQ has given up and cannot record it in Redis. The next process waits for the server.
-        outage.goes_on(error)
-        sys.exit(1)
+    serve.PAGE = StepPage()  # the work-horse inherits it
+    watch = ProcessWatch(serve.PAGE, connection, settings.max_memory)
+    with suppress(StopRequested):  # SIGTERM while RQ registers or deregisters the worker
+        while True:
+            try:
+                if pool and not _is_needed(settings, pool, connection):
+                    return
+                worker_class = OffhookWorker if pool is None else ServeWorker
+                worker = worker_class(
+                    [queues.queue(queue_name, connection)],
+                    # RQ may still know one that ended while Redis was away.
+                    name=f"{queue_name}.{socket.gethostname()}.{os.getpid()}.{next(_COUNT)}",
+                    connection=connection,
+                    serializer=JSONSerializer,
+                    job_monitoring_interval=5,
+                    maintenance_interval=30,
+                    worker_ttl=_WORKER_TTL,
+                )
+                if isinstance(worker, ServeWorker):
+                    worker.watch, worker.partitions, worker.pool = (
+                        watch,
+                        settings.partitions,
+                        pool or "",
+                    )
+                    queues.call_serve(connection, pool or "", servers)
+                outage.is_over()
+                began = time.monotonic()
+                worker.work(logging_level="CRITICAL", burst=pool is not None)
+                if pool is None or worker._stop_requested:
+                    return
+                if time.monotonic() - began < 1:
+                    time.sleep(1)  # it could not serve
+            except RedisError as error:
+                # Once it works, RQ gives up by itself, and cannot record that in Redis.
+                outage.goes_on(error)
+                if pool is None:
+                    sys.exit(1)
+                time.sleep(1)
+
+
+def _is_needed(settings: Settings, pool: str, connection: Redis) -> bool:
+    """Return whether a pool is configured, or serves a handler that runs apart."""
+    configured = {policy.pool_of(name) for name, policy in settings.handlers.items()}
+    return pool in configured or bool(connection.hexists(keys.APART, pool))

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import msgspec
-from redis import Redis
 from redis.exceptions import RedisError
 
 from offhook.announcements import announce
@@ -43,13 +42,13 @@ def find_silent_extensions() -> None:
 async def listen_to_all(settings: Settings) -> None:
     """Count the calls since the last run, and announce silent extensions."""
     try:
-        async with opened(settings) as (inbox, rq):
-            await look(settings, inbox, rq, datetime.now(UTC))
+        async with opened(settings) as (inbox, _):
+            await look(settings, inbox, datetime.now(UTC))
     except (InboxUnavailable, RedisError) as error:
         log.error("cannot look for silent extensions, will retry: %s", error)
 
 
-async def look(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> None:
+async def look(settings: Settings, inbox: Inbox, now: datetime) -> None:
     """Look for silent extensions once.
 
     Raises:
@@ -83,7 +82,7 @@ async def look(settings: Settings, inbox: Inbox, rq: Redis, now: datetime) -> No
         if found is not None:
             events.append(event(*name, found, now))
             silent[_field(name)] = last
-    await announce(settings, inbox, rq, events, window=_REPEAT)
+    await announce(settings, inbox, events, window=_REPEAT)
     packed: dict[Any, Any] = {
         _field(name): msgspec.json.encode(dict(habits[name])) for name in names
     }

@@ -1,6 +1,5 @@
 """The supervisor: starts the worker processes that a configuration needs and restarts dead ones."""
 
-import asyncio
 import gc
 import logging
 import multiprocessing
@@ -15,12 +14,14 @@ from types import FrameType
 from typing import Any
 
 from redis.exceptions import RedisError
+from setproctitle import setproctitle
 
 from offhook import queues
-from offhook.connection import opened
+from offhook.connection import connect_rq
 from offhook.errors import ConfigError
-from offhook.inbox import CALL_LOG
-from offhook.plugins import faults, plug_handler, plug_lookup
+from offhook.inbox import keys
+from offhook.inbox.apart import read_apart
+from offhook.plugins import plug_all
 from offhook.settings import Settings
 from workers import process, scheduler
 from workers.rq_workers import run_worker
@@ -30,51 +31,49 @@ log = logging.getLogger("offhook.supervisor")
 SCHEDULER = "scheduler"
 _RESTARTS = (0.2, 1.0, 2.0, 5.0)  # seconds before the 1st, 2nd, ... restart in a row
 _HEALTHY = 30.0  # seconds of life after which a death counts as the first again
+_LOOK_EVERY = 0.5  # seconds between looks for handlers that must run apart
 
 
-def required_processes(
-    settings: Settings, extra_partitions: Sequence[int] = (), handlers: Sequence[str] = ()
-) -> list[str]:
-    """Return the names of the processes to run: one for each queue, and the scheduler.
+@dataclass(frozen=True)
+class Needed:
+    """A process to run.
 
-    Args:
-        extra_partitions: partitions to serve besides the configured ones.
-        handlers: serve only these; all when empty.
+    Attributes:
+        name: unique on this machine.
+        queue: what it works on; empty for the scheduler.
+        pool: the pool of handlers that it serves, if it does.
+        servers: number of processes that serve the pool.
     """
-    served = {*(handlers or settings.handlers), CALL_LOG}
-    partitions = (*range(settings.partitions), *extra_partitions)
+
+    name: str
+    queue: str = ""
+    pool: str | None = None
+    servers: int = 1
+
+
+def required_processes(settings: Settings) -> list[Needed]:
+    """The processes that serve the handlers, the one for periodic jobs, and the scheduler."""
+    shared = queues.serve_queue("")
+    count = settings.processes or os.cpu_count() or 1
+    names = [shared] if count == 1 else [f"{shared}.{number}" for number in range(count)]
+    pools = {policy.pool_of(name) for name, policy in settings.handlers.items()} - {""}
     return [
-        *(
-            queues.dispatch_queue(name, p)
-            for name in settings.cursors
-            for p in partitions
-            if name in served
-        ),
-        *(queues.redeliver_queue(name) for name in settings.handlers if name in served),
-        queues.SCHEDULED,
-        SCHEDULER,
+        *(Needed(name, shared, "", count) for name in names),
+        *(required_pool(pool) for pool in sorted(pools)),
+        Needed(queues.SCHEDULED, queues.SCHEDULED),
+        Needed(SCHEDULER),
     ]
 
 
-def leftover_partitions(settings: Settings) -> list[int]:
-    """Return the partitions from before `partitions` was lowered that still hold events.
-
-    Empty when Redis does not answer; the scheduler reports them later.
-    """
-    with suppress(RedisError):
-        return asyncio.run(_leftover_partitions(settings))
-    return []
-
-
-async def _leftover_partitions(settings: Settings) -> list[int]:
-    async with opened(settings) as (inbox, _):
-        beyond = await inbox.beyond()
-        return [p for p in beyond if await inbox.unfinished(settings.cursors, p)]
+def required_pool(pool: str) -> Needed:
+    """The process that serves a pool of handlers."""
+    queue = queues.serve_queue(pool)
+    return Needed(queue, queue, pool)
 
 
 @dataclass
 class _Child:
-    name: str
+    needed: Needed
     process: BaseProcess | None = None
     started: float = 0.0
     start_at: float = 0.0
@@ -86,19 +85,25 @@ class Supervisor:
 
     Args:
         settings: the configuration.
-        names: which of `required_processes(settings)` to run.
 
     Raises:
         ConfigError: a plugin is misconfigured.
     """
 
-    def __init__(self, settings: Settings, names: Sequence[str]) -> None:
-        # Also imports the plugins, once for all children.
-        problems = faults(plug_handler, settings.handlers) + faults(plug_lookup, settings.lookups)
-        if problems:
-            raise ConfigError(problems)
+    def __init__(self, settings: Settings) -> None:
+        # Imports the plugins, once for all children.
+        plugins = plug_all(settings.handlers, settings.lookups)
+        if plugins.problems:
+            raise ConfigError(plugins.problems)
+        for sentence in plugins.broken.values():
+            log.error("%s; the others run, and its events wait", sentence)
+        for sentence in plugins.warnings:
+            log.warning(sentence)
         self._settings = settings
-        self._children = [_Child(name) for name in names]
+        self._children = {each.name: _Child(each) for each in required_processes(settings)}
+        self._apart: set[str] = set()
+        self._look_at = 0.0
+        self._rq = connect_rq(settings.redis_url)
         self._stopping = False
         # Forked children share the modules imported here. Safe: this process has no threads.
         self._processes = multiprocessing.get_context("fork")
@@ -110,41 +115,76 @@ class Supervisor:
         """Run until SIGTERM or SIGINT, then stop gracefully; a second signal kills."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        setproctitle("offhook work")
         # Children then neither scan these objects nor copy their pages.
         gc.collect()
         gc.freeze()
         while not self._stopping:
-            for child in self._children:
+            self._look_for_pools()
+            for child in list(self._children.values()):
                 self._keep_running(child)
             time.sleep(0.1)
         self._stop()
+
+    def _look_for_pools(self) -> None:
+        """Run a process for each handler that was moved out of the shared ones."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_EVERY
+        with suppress(RedisError):  # the servers report it
+            found: Any = self._rq.hgetall(keys.APART)
+            self._apart = set(read_apart(found)) & self._settings.handlers.keys()
+        for handler in self._apart:
+            needed = required_pool(handler)
+            if needed.name not in self._children:
+                self._children[needed.name] = _Child(needed)
 
     def _keep_running(self, child: _Child) -> None:
         now = time.monotonic()
         if child.process is not None:
             if child.process.is_alive():
                 return
-            child.deaths = 1 if now - child.started > _HEALTHY else child.deaths + 1
-            wait = _RESTARTS[min(child.deaths, len(_RESTARTS)) - 1]
-            log.warning(
-                "process %s ended (exit code %s); restarting it in %g s",
-                child.name,
-                child.process.exitcode,
-                wait,
-            )
-            child.process.close()
-            child.process = None
-            child.start_at = now + wait
+            self._bury(child)
+        if child.needed.name not in self._children:
+            return
         if now >= child.start_at and not self._stopping:
             child.started = now
-            child.process = self._start(child.name)
+            child.process = self._start(child.needed)
 
-    def _start(self, name: str) -> BaseProcess:
-        target: Callable[..., None] = scheduler.run if name == SCHEDULER else run_worker
-        arguments: tuple[Any, ...] = (
-            (self._settings,) if name == SCHEDULER else (name, self._settings)
+    def _bury(self, child: _Child) -> None:
+        """Free what a dead process held, and decide when it starts again."""
+        assert child.process is not None  # noqa: S101
+        pool, status = child.needed.pool, child.process.exitcode
+        now = time.monotonic()
+        configured = {policy.pool_of(n) for n, policy in self._settings.handlers.items()}
+        if pool and pool not in configured | self._apart:
+            log.info(
+                "process %s ended: its handler is served with the others again", child.needed.name
+            )
+            child.process.close()
+            del self._children[child.needed.name]
+            return
+        child.deaths = 1 if now - child.started > _HEALTHY else child.deaths + 1
+        wait = _RESTARTS[min(child.deaths, len(_RESTARTS)) - 1]
+        log.warning(
+            "process %s ended (exit code %s); restarting it in %g s",
+            child.needed.name,
+            status,
+            wait,
         )
-        started = self._processes.Process(target=_run, args=(target, *arguments), name=name)
+        child.process.close()
+        child.process = None
+        child.start_at = now + wait
+
+    def _start(self, needed: Needed) -> BaseProcess:
+        target: Callable[..., None] = scheduler.run
+        arguments: tuple[Any, ...] = (self._settings,)
+        if needed.queue:
+            target = run_worker
+            arguments = (needed.queue, self._settings, needed.pool, needed.servers)
+        started = self._processes.Process(
+            target=_run, args=(needed.name, target, *arguments), name=needed.name
+        )
         started.start()
         return started
 
@@ -163,19 +203,25 @@ class Supervisor:
         self._join(lambda: None)
 
     def _join(self, timeout: Callable[[], float | None]) -> None:
-        for child in self._children:
+        for child in self._children.values():
             if child.process is not None:
                 child.process.join(timeout())
 
     def _signal(self, number: signal.Signals) -> None:
-        for child in self._children:
+        for child in self._children.values():
             if child.process is not None and child.process.is_alive() and child.process.pid:
                 os.kill(child.process.pid, number)
 
 
-def _run(target: Callable[..., None], *arguments: Any) -> None:
+def _run(name: str, target: Callable[..., None], *arguments: Any) -> None:
+    setproctitle(f"offhook work: {name}")
     os.setpgrp()  # the supervisor handles Ctrl-C
     process.die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     target(*arguments)
+
+
+def names(required: Sequence[Needed]) -> list[str]:
+    """Their names."""
+    return [each.name for each in required]

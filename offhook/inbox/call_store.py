@@ -1,8 +1,8 @@
 """`Calls`: the calls of the inbox, while they go on and for `keep_days` after.
 
-Only the process that holds the lease of the cursor `calls` writes, in one step with the
-acknowledgement: an event is folded into its call, and the events that follow from it are appended,
-exactly once.
+Only the server that holds the lease of the partition writes, in one step with the position up to
+which events are folded: an event is folded into its call, and the events that follow from it are
+appended, exactly once.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
-from offhook.call import CALL_LOG, Call, Kind
+from offhook.call import Call, Kind
 from offhook.calls import (
     CallState,
     fold,
@@ -23,14 +23,14 @@ from offhook.calls import (
     to_state,
     used_again,
 )
-from offhook.errors import LeaseLost, TemporaryError
+from offhook.errors import FoldMoved, LeaseLost, TemporaryError
 from offhook.event import CALLBACKS, CallEvent, EventType, from_stored, to_stored
 from offhook.inbox import keys
-from offhook.inbox.cursor import Cursor
 from offhook.inbox.entries import partition_of_call
+from offhook.inbox.partition import Partition
 from offhook.inbox.positions import position_at, position_before
 from offhook.inbox.scripts import script
-from offhook.inbox.stream import WAKING_MS, Inbox
+from offhook.inbox.stream import Inbox
 
 FOLDED = frozenset({*CALLBACKS, EventType.CALL_RECORD})  # folded into calls
 _PAGE = 500
@@ -97,45 +97,45 @@ class Calls:
 
     async def save(
         self,
-        cursor: Cursor,
+        partition: Partition,
+        tenant: str,
         changes: Sequence[CallChange],
-        positions: Sequence[bytes],
-        cursors: Sequence[str],
+        positions: tuple[bytes, bytes] | None,
         keep_days: float,
-    ) -> list[str]:
-        """Save calls, append the events about them, acknowledge the events folded into them.
+    ) -> None:
+        """Save calls, append the events about them, and note how far a stream is folded.
 
         Args:
-            cursor: the cursor `calls`, with its lease.
-            positions: the events to acknowledge.
-            cursors: the handlers that get the new events.
+            partition: with the server's lease.
+            tenant: whose stream the events are appended to.
+            positions: from where and to where the stream's events were folded; None: they were not.
             keep_days: how long a call is kept after its last event.
 
-        Returns:
-            The handlers that need a dispatch.
-
         Raises:
-            LeaseLost: another process serves the cursor; nothing was saved.
+            LeaseLost: another server serves the partition; nothing was saved.
+            FoldMoved: the stream is folded to another position than expected; nothing was saved.
             OutOfMemoryError: the server is too full; nothing was saved.
         """
-        partition = cursor.partition
+        number = partition.number
         script_keys = [
-            keys.awake(partition, CALL_LOG),
-            keys.inbox(partition),
-            keys.calls(partition),
-            keys.live(partition),
-            keys.settling(partition),
-            keys.last(partition),
-            *(keys.awake(partition, name) for name in cursors),
+            keys.serving(number),
+            keys.inbox(number, tenant),
+            keys.calls(number),
+            keys.live(number),
+            keys.settling(number),
+            keys.last(number, tenant),
+            keys.folded(number),
+            keys.ready(number),
+            keys.unfinished(number),
+            keys.saved(number),
         ]
         arguments: list[Any] = [
-            cursor.token,
-            CALL_LOG,
-            WAKING_MS,
+            partition.token,
+            partition.next_save(),
+            tenant,
             int(keep_days * 86_400_000),
-            keys.call(partition, ""),
-            len(positions),
-            *positions,
+            keys.call(number, ""),
+            *(positions or ("", "")),
             len(changes),
         ]
         for change in changes:
@@ -150,8 +150,9 @@ class Calls:
         arguments += [to_stored(event) for change in changes for event in change.events]
         answer = await self._save(keys=script_keys, args=arguments)
         if answer == -1:
-            raise LeaseLost(f"another process serves {CALL_LOG}/{partition}")
-        return [cursors[index] for index in answer]
+            raise LeaseLost(f"another process serves partition {number}")
+        if answer == 0:
+            raise FoldMoved(f"partition {number} is not folded to {positions}")
 
     async def settling(self, partition: int) -> dict[str, int]:
         """The calls whose settle window is open, and when it ends, in ms since 1970."""
@@ -170,18 +171,6 @@ class Calls:
         if names:
             await self._redis.zrem(keys.live(partition), *names)
             await self._redis.zrem(keys.settling(partition), *names)
-
-    async def neglected(self, partition: int, before: datetime) -> bool:
-        """Return whether a call waits to be closed and no process serves `calls`, and wake it.
-
-        A call waits while its settle window is open, or when it has been silent since then.
-        """
-        if not await self._redis.zcard(keys.settling(partition)) and not await self.silent(
-            partition, before, 1
-        ):
-            return False
-        awake = keys.awake(partition, CALL_LOG)
-        return bool(await self._redis.set(awake, "waking", nx=True, px=WAKING_MS))
 
     async def forget(self, partition: int, before: datetime) -> None:
         """Take calls that began before then off the list; the calls themselves expire."""
@@ -255,16 +244,11 @@ class Calls:
         """Return whether every event accepted before then has been folded into its call."""
         last = position_before(position_at(until))
         for partition in range(self._inbox.partitions):
-            stream = keys.inbox(partition)
-            if not await self._redis.exists(stream):
-                continue
-            for group in await self._redis.xinfo_groups(stream):
-                if group["name"] != CALL_LOG.encode():
-                    continue
-                unread = b"(" + group["last-delivered-id"]
-                pending: Any = await self._redis.xpending_range(stream, CALL_LOG, "-", last, 1)
-                if pending or await self._redis.xrange(stream, unread, last, 1):
-                    return False
+            folded: Any = await self._redis.hget(keys.folded(partition), "")
+            unread = b"(" + (folded or b"0-0")
+            found: Any = await self._redis.xrange(keys.inbox(partition), unread, last, _PAGE)
+            if any(_event(item).type in FOLDED for item in found):
+                return False
         return True
 
     async def events(self, kept: Kept) -> list[CallEvent]:

@@ -2,11 +2,10 @@
 
 import zlib
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
-from offhook.event import CallEvent, from_stored
+from offhook.event import CallEvent
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -24,36 +23,24 @@ class Batch(msgspec.Struct, frozen=True):
     partition: int
     marks: list[str]
     events: list[msgspec.Raw]
+    tenant: str = ""
 
 
 MOST_PARTITIONS = 256  # the setting's maximum
 CIRCUIT_MS = 60_000  # longest wait between two probes of an open circuit
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One event in a partition. Numbers are consecutive, so that a reader notices a gap."""
-
-    position: bytes
-    number: int
-    event: CallEvent
-    stored: bytes
-
-
 @dataclass(frozen=True)
-class CursorState:
+class HandlerState:
     """How far a handler has come in one partition.
 
     Attributes:
         lag: number of events that it has not read.
-        in_flight: number of events that were read and are neither delivered nor parked.
-        lanes: number of parked lanes, each waiting for a redelivery.
-        circuit_open: seconds until the next probe while the circuit is open, else None.
+        in_flight: number of events that were read and are neither finished nor parked.
     """
 
     lag: int
     in_flight: int
-    lanes: int
-    circuit_open: float | None
     delivered: int
     failed: int
     dead: int
@@ -78,14 +65,3 @@ def circuit_seconds(milliseconds: int) -> float:
     if milliseconds > CIRCUIT_MS:  # the server's clock was set back: probe now, not in an hour
         return 0
     return max(0, milliseconds) / 1000
-
-
-def read_entries(answer: Any) -> list[Entry]:
-    """The entries in the response to a read of a stream."""
-    entries = []
-    for _, items in answer or ():
-        for position, fields in items:
-            if fields:  # else it was trimmed while it was pending
-                stored = fields[b"e"]
-                entries.append(Entry(position, int(fields[b"n"]), from_stored(stored), stored))
-    return entries

@@ -4,6 +4,9 @@ Keys of a partition share a hash tag, so that partitions can be spread over a cl
 """
 
 QUARANTINE = "offhook:quarantine"
+APART = "offhook:apart"
+DEATHS = "offhook:deaths"
+SCHEDULER = "offhook:scheduler"
 REFUSED = "offhook:refused"
 DELIVERIES = "offhook:deliveries"
 EXTENSIONS = "offhook:extensions"
@@ -12,12 +15,16 @@ SILENT = "offhook:habits:silent"
 DAILY_SUMMARY = "offhook:summary"
 
 
-def inbox(partition: int) -> str:
-    return _partition(partition, "inbox")
+def partition_prefix(partition: int) -> str:
+    return _partition(partition, "")
 
 
-def last(partition: int) -> str:
-    return _partition(partition, "last")
+def inbox(partition: int, tenant: str = "") -> str:
+    return _partition(partition, "inbox", *([tenant] if tenant else []))
+
+
+def last(partition: int, tenant: str = "") -> str:
+    return _partition(partition, "last", *([tenant] if tenant else []))
 
 
 def written(partition: int, writer: str) -> str:
@@ -28,28 +35,76 @@ def seen(partition: int, mark: str) -> str:
     return _partition(partition, "seen", mark)
 
 
-def awake(partition: int, handler: str) -> str:
-    return _partition(partition, "awake", handler)
+def serving(partition: int, pool: str = "") -> str:
+    return _of_pool(partition, "serving", pool)
 
 
-def parked(partition: int, handler: str) -> str:
-    return _partition(partition, "parked", handler)
+def flushed(partition: int, pool: str = "") -> str:
+    return _of_pool(partition, "flushed", pool)
 
 
-def attempts(partition: int, handler: str) -> str:
-    return _partition(partition, "attempts", handler)
+def ready(partition: int, pool: str = "") -> str:
+    return _of_pool(partition, "ready", pool)
+
+
+def unfinished(partition: int, pool: str = "") -> str:
+    return _of_pool(partition, "unfinished", pool)
+
+
+def read(partition: int, pool: str = "") -> str:
+    return _of_pool(partition, "read", pool)
+
+
+def due(partition: int, pool: str = "") -> str:
+    return _of_pool(partition, "due", pool)
+
+
+def owners(partition: int) -> str:
+    return _partition(partition, "owners")
+
+
+def redelivering(partition: int, pool: str = "") -> str:
+    return _of_pool(partition, "redelivering", pool)
+
+
+def servers(pool: str = "") -> str:
+    return f"offhook:servers:{pool}" if pool else "offhook:servers"
+
+
+def known(partition: int, tenant: str = "") -> str:
+    return _partition(partition, "known", *([tenant] if tenant else []))
+
+
+def behind(partition: int, tenant: str = "") -> str:
+    return _partition(partition, "behind", *([tenant] if tenant else []))
+
+
+def replays(partition: int, tenant: str = "") -> str:
+    return _partition(partition, "replays", *([tenant] if tenant else []))
+
+
+def folded(partition: int) -> str:
+    return _partition(partition, "folded")
+
+
+def saved(partition: int) -> str:
+    return _partition(partition, "saved")
+
+
+def parked(partition: int) -> str:
+    return _partition(partition, "parked")
+
+
+def attempts(partition: int) -> str:
+    return _partition(partition, "attempts")
 
 
 def lane(partition: int, handler: str, call: str) -> str:
     return _partition(partition, "lane", handler, call)
 
 
-def circuit(partition: int, handler: str) -> str:
-    return _partition(partition, "circuit", handler)
-
-
-def failing(partition: int, handler: str) -> str:
-    return _partition(partition, "failing", handler)
+def circuit(handler: str) -> str:
+    return f"offhook:circuit:{handler}"
 
 
 def counts(partition: int, handler: str) -> str:
@@ -102,6 +157,10 @@ def lookup_asking(lookup: str, number: str) -> str:
 
 def lookup_failures(lookup: str) -> str:
     return f"offhook:lookup:{lookup}:failures"
+
+
+def _of_pool(partition: int, name: str, pool: str) -> str:
+    return _partition(partition, name, *([pool] if pool else []))
 
 
 def _partition(partition: int, *names: str) -> str:

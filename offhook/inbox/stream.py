@@ -2,26 +2,25 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 
 from offhook.errors import InboxUnavailable
 from offhook.inbox import keys
-from offhook.inbox.entries import MOST_PARTITIONS, Batch, CursorState, circuit_seconds
+from offhook.inbox.entries import Batch, HandlerState, circuit_seconds
+from offhook.inbox.partition import DUE, START, register
 from offhook.inbox.positions import order_of, position_at, position_before
 from offhook.inbox.scripts import script
 
 BLOCK_MS = 2_000  # the longest time that a command of ours blocks
-LEASE_MS = 6_000  # a dispatch that has not renewed its lease for so long is considered dead
-WAKING_MS = 5_000  # a wake-up that has not become a dispatch by then is repeated
 _MEMORY_CHECK_EVERY = 0.05  # seconds; a check costs as much as two appends
 _PAGE = 1000
+MOST_PARTITIONS = 256  # in the settings
 
 Durability = Literal["server", "disk", "replica"]
 
@@ -49,57 +48,55 @@ class Inbox:
         self._replicas = replicas or 1
         self._check_memory_at = 0.0
         self._append: AsyncScript = redis.register_script(script("append"))
-        self._behind: AsyncScript = redis.register_script(script("behind"))
 
     async def append(
         self,
         batch: Batch,
-        handlers: Sequence[str],
         duplicate_window: float,
         patience: float = BLOCK_MS / 1000,
-    ) -> tuple[set[int], list[str]]:
+    ) -> set[int]:
         """Append a batch in one step, without repeats. Idempotent: a batch is appended once.
 
         Args:
-            handlers: whose cursors may have to be woken.
             duplicate_window: seconds; 0 turns the detection of repeats off.
             patience: seconds that a disk or a replica has to confirm it.
 
         Returns:
-            The indices of the repeats, and the handlers that need a dispatch.
+            The indices of the repeats.
 
         Raises:
             InboxUnavailable: the append is not confirmed. The events may be in the inbox and be
                 delivered all the same; append the same batch again.
         """
-        partition = batch.partition
+        partition, tenant = batch.partition, batch.tenant
         script_keys = [
-            keys.inbox(partition),
+            keys.inbox(partition, tenant),
             keys.written(partition, batch.writer),
-            keys.last(partition),
-            *(keys.awake(partition, handler) for handler in handlers),
+            keys.last(partition, tenant),
+            keys.ready(partition),
+            keys.unfinished(partition),
         ]
         window = int(duplicate_window * 1000)
         now = time.monotonic()
         check = now >= self._check_memory_at
         seen_prefix = keys.seen(partition, "")
-        arguments: list[Any] = [window, WAKING_MS, seen_prefix, batch.number, int(check)]
+        arguments: list[Any] = [window, seen_prefix, batch.number, int(check), tenant]
         for mark, stored in zip(batch.marks, batch.events, strict=True):
             arguments += (mark, bytes(stored))
         try:
             if self._durability == "server":
-                repeats, wake = await self._append(keys=script_keys, args=arguments)
+                repeats = await self._append(keys=script_keys, args=arguments)
             else:
-                repeats, wake = await self._append_and_wait(script_keys, arguments, patience)
+                repeats = await self._append_and_wait(script_keys, arguments, patience)
         except (RedisError, OSError) as error:
             raise InboxUnavailable(f"Redis did not take the events: {error}") from error
         if check:  # only after an append that found room
             self._check_memory_at = now + _MEMORY_CHECK_EVERY
-        return set(repeats), [handlers[index] for index in wake]
+        return set(repeats)
 
     async def _append_and_wait(
         self, script_keys: list[str], arguments: list[Any], patience: float
-    ) -> tuple[list[int], list[int]]:
+    ) -> list[int]:
         milliseconds = max(1, int(min(patience * 1000, BLOCK_MS) * 0.9))
         # WAIT and WAITAOF wait for writes of the same connection, so all goes through one pipeline.
         async with self.redis.pipeline(transaction=False) as pipeline:
@@ -122,51 +119,55 @@ class Inbox:
             raise InboxUnavailable(
                 f"{confirmed} of {self._replicas} replicas have had them within {milliseconds} ms"
             )
-        repeats, wake = appended
-        return repeats, wake
+        repeats: list[int] = appended
+        return repeats
 
-    async def ensure_cursor(self, handler: str, start: str) -> None:
-        """Create the handler's cursor in every partition where it has none.
+    async def register(self, starts: Mapping[str, str], tenant: str = "") -> None:
+        """Give handlers a position in every partition where they have none.
 
         Args:
-            start: `now` or `earliest`.
+            starts: handler -> `now` or `earliest`.
         """
         for partition in range(self.partitions):
-            stream = keys.inbox(partition)
-            # Look first: a server without memory refuses to create even a group that exists.
-            if handler.encode() in await self._groups(stream):
-                continue
-            try:
-                await self.redis.xgroup_create(
-                    stream, handler, id="$" if start == "now" else "0", mkstream=True
-                )
-            except ResponseError as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
+            await register(self.redis, partition, tenant, starts)
 
-    async def set_back(self, handler: str, since: datetime) -> int:
-        """Set the handler's cursor back to the first event accepted at or after `since`.
+    async def positions(self) -> list[int]:
+        """How many handlers have a position, for each partition."""
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for partition in range(self.partitions):
+                pipeline.hlen(keys.known(partition))
+            found: list[int] = await pipeline.execute()
+        return found
 
-        A cursor that is behind `since` stays where it is: moved forward, it would lose events.
+    async def set_back(self, handler: str, since: datetime, tenant: str = "") -> int:
+        """Set the handler's position back to the first event accepted at or after `since`.
+
+        A handler that is behind `since` stays where it is: moved forward, it would lose events. The
+        server does it within a second, or when the next one starts.
 
         Returns:
             Number of events that the handler will get again.
         """
-        position = position_at(since)
+        position = position_before(position_at(since))
         total = 0
         for partition in range(self.partitions):
-            count, _ = await self._read_since(handler, partition, position)
+            count, _ = await self._read_since(handler, partition, position, tenant)
             if count:
-                stream = keys.inbox(partition)
-                await self.redis.xgroup_setid(stream, handler, position_before(position))
+                async with self.redis.pipeline(transaction=True) as pipeline:
+                    pipeline.hset(keys.replays(partition, tenant), handler, position)
+                    pipeline.sadd(keys.unfinished(partition), tenant)
+                    pipeline.zadd(keys.ready(partition), {DUE: 0})
+                    await pipeline.execute()
             total += count
         return total
 
-    async def read_since(self, handler: str, since: datetime) -> tuple[int, datetime | None]:
+    async def read_since(
+        self, handler: str, since: datetime, tenant: str = ""
+    ) -> tuple[int, datetime | None]:
         """How many events since then the handler has read, and when the first was accepted."""
-        position = position_at(since)
+        position = position_before(position_at(since))
         found = [
-            await self._read_since(handler, partition, position)
+            await self._read_since(handler, partition, position, tenant)
             for partition in range(self.partitions)
         ]
         first = min((order_of(first)[0] for _, first in found if first), default=None)
@@ -174,127 +175,154 @@ class Inbox:
         return sum(count for count, _ in found), accepted
 
     async def _read_since(
-        self, handler: str, partition: int, position: str
+        self, handler: str, partition: int, position: str, tenant: str
     ) -> tuple[int, bytes | None]:
-        stream = keys.inbox(partition)
-        group = (await self._groups(stream)).get(handler.encode())
-        if group is None:
+        """How many events after a position the handler has read, and the first one's position."""
+        stream = keys.inbox(partition, tenant)
+        read, _ = await self._position(partition, tenant, handler)
+        following: Any = await self.redis.xrange(stream, "(" + position, read, 1)
+        if not following:
             return 0, None
-        return await self._count(stream, position, group["last-delivered-id"])
+        last = await self._number(stream, read)
+        return last - int(following[0][1][b"n"]) + 1, following[0][0]
 
-    async def length(self, partition: int) -> int:
+    async def length(self, partition: int, tenant: str = "") -> int:
         """Return how many events a partition holds, including delivered ones."""
-        return int(await self.redis.xlen(keys.inbox(partition)))
+        return int(await self.redis.xlen(keys.inbox(partition, tenant)))
 
-    async def behind(self, handler: str, partition: int) -> bool:
-        """Return whether a cursor has events to deliver and no dispatch, and mark it as waking."""
-        return bool(
-            await self._behind(
-                keys=[keys.awake(partition, handler), keys.inbox(partition)],
-                args=[handler, WAKING_MS, LEASE_MS],
-            )
-        )
-
-    async def state(self, handler: str, partition: int) -> CursorState:
+    async def state(self, handler: str, partition: int, tenant: str = "") -> HandlerState:
         """How far the handler has come in one partition."""
-        stream = keys.inbox(partition)
-        async with self.redis.pipeline(transaction=False) as pipeline:
-            pipeline.xinfo_groups(stream)
-            pipeline.hlen(keys.parked(partition, handler))
-            pipeline.pttl(keys.circuit(partition, handler))
-            pipeline.hgetall(keys.counts(partition, handler))
+        return (await self.states([handler], partition, tenant))[handler]
+
+    async def states(
+        self, handlers: Sequence[str], partition: int, tenant: str = ""
+    ) -> dict[str, HandlerState]:
+        """How far each of the handlers has come in one partition."""
+        stream = keys.inbox(partition, tenant)
+        async with self.redis.pipeline(transaction=True) as pipeline:
             pipeline.xlen(stream)
-            groups, lanes, circuit, counts, length = await pipeline.execute(raise_on_error=False)
-        lag = in_flight = 0
-        for group in groups if isinstance(groups, list) else ():
-            if group["name"] == handler.encode():
-                lag = group["lag"]
-                in_flight = group["pending"]
-                if lag is None:  # the server cannot tell after a replay
-                    lag, _ = await self._count(stream, b"(" + group["last-delivered-id"], b"+")
-                lag = min(lag, length)  # the server counts trimmed events too
-        return CursorState(
-            lag=lag,
-            in_flight=in_flight,
-            lanes=lanes,
-            circuit_open=circuit_seconds(circuit) or None,
-            delivered=int(counts.get(b"delivered", 0)),
-            failed=int(counts.get(b"failed", 0)),
-            dead=int(counts.get(b"dead", 0)),
-        )
+            pipeline.get(keys.last(partition, tenant))
+            pipeline.hget(keys.read(partition), tenant)
+            pipeline.hgetall(keys.behind(partition, tenant))
+            for name in handlers:
+                pipeline.hgetall(keys.counts(partition, name))
+            length, last, shared, records, *counts = await pipeline.execute()
+        lags: dict[bytes, int] = {}
+        states = {}
+        for name, counted in zip(handlers, counts, strict=True):
+            own, *pending = records.get(name.encode(), b"-").split(b" ")
+            read = (shared or START) if own == b"-" else own
+            if read not in lags:
+                lag = int(last or 0) - await self._number(stream, read) if length else 0
+                lags[read] = max(0, min(lag, length))
+            states[name] = HandlerState(
+                lag=lags[read],
+                in_flight=len(pending),
+                delivered=int(counted.get(b"delivered", 0)),
+                failed=int(counted.get(b"failed", 0)),
+                dead=int(counted.get(b"dead", 0)),
+            )
+        return states
 
-    async def beyond(self) -> list[int]:
-        """The partitions above ours that exist because `partitions` was larger once."""
-        async with self.redis.pipeline(transaction=False) as pipeline:
-            for partition in range(self.partitions, MOST_PARTITIONS):
-                pipeline.exists(keys.inbox(partition))
-            found = await pipeline.execute()
-        return [self.partitions + index for index, exists in enumerate(found) if exists]
+    async def parked(self) -> Counter[str]:
+        """How many calls of each handler wait for a redelivery."""
+        found: Counter[str] = Counter()
+        for partition in range(self.partitions):
+            members: Any = await self.redis.hkeys(keys.parked(partition))
+            found.update(member.decode().partition(" ")[0] for member in members)
+        return found
 
-    async def unfinished(self, handlers: Iterable[str], partition: int) -> bool:
-        """Return whether a partition holds events that one of the handlers has not got."""
-        states = [await self.state(handler, partition) for handler in handlers]
-        return any(state.lag or state.in_flight or state.lanes for state in states)
+    async def circuit_open_for(self, handler: str) -> float | None:
+        """Seconds until the next probe while the handler's circuit is open."""
+        left = await self.redis.pttl(keys.circuit(handler))
+        return circuit_seconds(left) or None
 
     async def trim(self, partition: int, before: datetime | None, handlers: Iterable[str]) -> int:
-        """Forget events accepted before a moment, except those that a cursor has not delivered.
+        """Forget events accepted before a moment, except those that a handler has not finished.
 
         Args:
-            before: by the server's clock; None for all delivered events.
-            handlers: the configured ones; cursors of others hold nothing back.
+            before: by the server's clock; None for all finished events.
+            handlers: the configured ones; positions of others hold nothing back.
 
         Returns:
             How many events were forgotten.
         """
-        stream = keys.inbox(partition)
-        oldest = await self.undelivered_from(partition, handlers)
-        if before:
-            oldest = min(oldest, (int(before.timestamp() * 1000), 0))
-        minid = f"{oldest[0]}-{oldest[1]}"
-        return int(await self.redis.xtrim(stream, minid=minid, approximate=True))
+        forgotten = 0
+        for tenant in await self.tenants(partition):
+            oldest = await self.undelivered_from(partition, handlers, tenant)
+            oldest = min(oldest, _following(await self.folded(partition, tenant)))
+            if before:
+                oldest = min(oldest, (int(before.timestamp() * 1000), 0))
+            minid = f"{oldest[0]}-{oldest[1]}"
+            stream = keys.inbox(partition, tenant)
+            forgotten += int(await self.redis.xtrim(stream, minid=minid, approximate=True))
+        return forgotten
 
-    async def undelivered_from(self, partition: int, handlers: Iterable[str]) -> tuple[int, int]:
-        """The position before which each of the handlers has got every event.
+    async def folded(self, partition: int, tenant: str = "") -> bytes:
+        """How far the events have been folded into calls; those after it may need no folding."""
+        found: Any = await self.redis.hget(keys.folded(partition), tenant)
+        return bytes(found or START)
 
-        Args:
-            handlers: the configured ones; cursors of others hold nothing back.
-        """
-        stream = keys.inbox(partition)
-        oldest = (1 << 62, 0)
-        groups = await self._groups(stream)
-        for group in (groups[name.encode()] for name in handlers if name.encode() in groups):
-            milliseconds, number = order_of(group["last-delivered-id"])
-            oldest = min(oldest, (milliseconds, number + 1))
-            if group["pending"]:
-                pending = await self.redis.xpending(stream, group["name"])
-                if pending["min"]:  # else all were acknowledged since
-                    oldest = min(oldest, order_of(pending["min"]))
-        return oldest
+    async def undelivered_from(
+        self, partition: int, handlers: Iterable[str], tenant: str = ""
+    ) -> tuple[int, int]:
+        """The position from which on a handler may not have finished an event."""
+        starts = [(1 << 62, 0)]
+        async with self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.hgetall(keys.behind(partition, tenant))
+            pipeline.hget(keys.read(partition), tenant)
+            records, shared = await pipeline.execute()
+        for name in handlers:
+            read, pending = _place(records.get(name.encode()), shared)
+            starts += (_following(read), *map(order_of, pending[:1]))
+        return min(starts)
 
     async def cut(self, partition: int, most: int, handlers: Iterable[str]) -> Counter[str]:
-        """Forget the oldest events beyond `most`, even those that a cursor has not delivered.
+        """Forget the oldest events beyond `most`, even those that a handler has not finished.
 
         Returns:
             How many events each of the handlers will never get.
         """
-        stream = keys.inbox(partition)
-        wanted = {handler.encode() for handler in handlers}
         lost: Counter[str] = Counter()
-        while (excess := await self.redis.xlen(stream) - most) > 0:
-            page = await self._page(stream, "-", b"+", min(excess, _PAGE))
-            for name, group in (await self._groups(stream)).items():
-                read = order_of(group["last-delivered-id"])
-                pending: Any = await self.redis.xpending_range(stream, name, "-", page[-1], _PAGE)
-                in_flight = [item["message_id"] for item in pending]
-                if in_flight:  # or its dispatch would search for them forever
-                    await self.redis.xack(stream, name, *in_flight)
-                if name in wanted:
-                    unread = sum(order_of(position) > read for position in page)
-                    lost[name.decode()] += unread + len(in_flight)
-            milliseconds, number = order_of(page[-1])
-            following = f"{milliseconds}-{number + 1}"
-            await self.redis.xtrim(stream, minid=following, approximate=False)
+        for tenant in await self.tenants(partition):
+            stream = keys.inbox(partition, tenant)
+            while (excess := await self.redis.xlen(stream) - most) > 0:
+                page: Any = await self.redis.xrange(stream, count=min(excess, _PAGE))
+                cut = [position for position, _ in page]
+                for name in handlers:
+                    read, pending = await self._position(partition, tenant, name)
+                    unread = sum(order_of(position) > order_of(read) for position in cut)
+                    lost[name] += unread + len(set(cut) & set(pending))
+                milliseconds, number = order_of(cut[-1])
+                following = f"{milliseconds}-{number + 1}"
+                await self.redis.xtrim(stream, minid=following, approximate=False)
         return +lost
+
+    async def tenants(self, partition: int) -> list[str]:
+        """The tenants that have ever had an event in a partition."""
+        found: Any = await self.redis.hkeys(keys.read(partition))
+        return sorted({tenant.decode() for tenant in found} | {""})
+
+    async def beyond(self) -> list[int]:
+        """The partitions above ours that exist because `partitions` was larger once."""
+        numbers = range(self.partitions, MOST_PARTITIONS)
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for number in numbers:
+                pipeline.exists(keys.inbox(number))
+            found = await pipeline.execute()
+        return [number for number, exists in zip(numbers, found, strict=True) if exists]
+
+    async def leftover(self, pool: str = "") -> list[int]:
+        """Those of them where a pool of handlers, or a call, is not finished."""
+        numbers = await self.beyond()
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for number in numbers:
+                its = [keys.unfinished(number, pool), keys.due(number, pool)]
+                if not pool:
+                    its += [keys.live(number), keys.settling(number)]
+                pipeline.exists(*its)
+            found = await pipeline.execute()
+        return [number for number, exists in zip(numbers, found, strict=True) if exists]
 
     async def memory_used(self) -> float:
         """The part of `maxmemory` that the server uses; 0 without a limit."""
@@ -302,49 +330,58 @@ class Inbox:
         limit = memory.get("maxmemory", 0)
         return float(memory["used_memory"] / limit) if limit else 0.0
 
-    async def cursors(self) -> set[str]:
-        """The handlers that have a cursor, configured or not."""
+    async def known(self, tenant: str = "") -> set[str]:
+        """The handlers that have a position, configured or not."""
         names: set[str] = set()
         for partition in range(self.partitions):
-            names |= {name.decode() for name in await self._groups(keys.inbox(partition))}
+            found: Any = await self.redis.hkeys(keys.known(partition, tenant))
+            names |= {name.decode() for name in found}
         return names
 
-    async def forget(self, handler: str) -> None:
-        """Delete a handler's cursors and parked lanes."""
+    async def forget(self, handler: str, tenant: str = "") -> None:
+        """Delete a handler's positions and parked lanes."""
         for partition in range(self.partitions):
-            lanes: Any = await self.redis.hkeys(keys.parked(partition, handler))
-            await self.redis.delete(
-                keys.awake(partition, handler),
-                keys.parked(partition, handler),
-                keys.attempts(partition, handler),
-                keys.circuit(partition, handler),
-                keys.failing(partition, handler),
-                keys.counts(partition, handler),
-                *(keys.lane(partition, handler, lane.decode()) for lane in lanes),
-            )
-            with suppress(ResponseError):  # there is no stream
-                await self.redis.xgroup_destroy(keys.inbox(partition), handler)
+            members: Any = await self.redis.hkeys(keys.parked(partition))
+            async with self.redis.pipeline(transaction=True) as pipeline:
+                for member in members:
+                    name, _, call = member.decode().partition(" ")
+                    if name == handler:
+                        pipeline.delete(keys.lane(partition, handler, call))
+                        pipeline.hdel(keys.parked(partition), member)
+                        pipeline.hdel(keys.attempts(partition), member)
+                        pipeline.zrem(keys.due(partition), member)
+                        pipeline.srem(keys.redelivering(partition), member)
+                pipeline.delete(keys.counts(partition, handler))
+                for table in (keys.known, keys.behind, keys.replays):
+                    pipeline.hdel(table(partition, tenant), handler)
+                await pipeline.execute()
+        await self.redis.delete(keys.circuit(handler))
 
-    async def _groups(self, stream: str) -> dict[bytes, Any]:
-        """The consumer groups of a stream by name; none if it does not exist."""
-        try:
-            return {group["name"]: group for group in await self.redis.xinfo_groups(stream)}
-        except ResponseError as error:
-            if "no such key" not in str(error):
-                raise
-            return {}
+    async def _position(
+        self, partition: int, tenant: str, handler: str
+    ) -> tuple[bytes, list[bytes]]:
+        """How far a handler has read, and the positions of events that it has not finished."""
+        async with self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.hget(keys.behind(partition, tenant), handler)
+            pipeline.hget(keys.read(partition), tenant)
+            record, shared = await pipeline.execute()
+        return _place(record, shared)
 
-    async def _count(self, stream: str, start: bytes | str, end: bytes) -> tuple[int, bytes | None]:
-        """Count the events between two positions, page by page; also return the first position."""
-        count, first = 0, None
-        while page := await self._page(stream, start, end):
-            first = first or page[0]
-            count += len(page)
-            start = b"(" + page[-1]
-        return count, first
+    async def _number(self, stream: str, position: bytes) -> int:
+        """The number of the last event up to a position; 0 if there is none."""
+        found: Any = await self.redis.xrevrange(stream, position, "-", 1)
+        if found:
+            return int(found[0][1][b"n"])
+        first: Any = await self.redis.xrange(stream, count=1)
+        return int(first[0][1][b"n"]) - 1 if first else 0
 
-    async def _page(
-        self, stream: str, start: bytes | str, end: bytes, count: int = _PAGE
-    ) -> list[bytes]:
-        found: Any = await self.redis.xrange(stream, min=start, max=end, count=count)
-        return [position for position, _ in found]
+
+def _following(position: bytes) -> tuple[int, int]:
+    milliseconds, number = order_of(position)
+    return milliseconds, number + 1
+
+
+def _place(record: bytes | None, shared: bytes | None) -> tuple[bytes, list[bytes]]:
+    """How far a handler has read, and what it has not finished: see `behind` in the keys' page."""
+    own, *pending = (record or b"-").split(b" ")
+    return (shared or START) if own == b"-" else own, pending

@@ -1,25 +1,26 @@
 """Dead letters: deliveries out of attempts. Find, retry or discard them.
 
-They are the failed jobs of a handler's redelivery queue.
+They are the failed jobs of an RQ queue of each handler, so that RQ's tools show them too.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from redis import Redis
-from redis.client import Pipeline
-from rq import Queue
+from redis.exceptions import WatchError
 from rq.job import Job
+from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
 from offhook import queues
 from offhook.event import CallEvent, EventType
 from offhook.inbox import Inbox, ParkedLanes
 
-_AT_ONCE = 500  # jobs read in one request
+_AT_ONCE = 500  # dead letters in one request
 
 
 @dataclass(frozen=True)
@@ -78,75 +79,135 @@ class Filter:
         )
 
 
-def find(rq: Redis, wanted: Filter | None = None) -> list[DeadLetter]:
+def find(rq: Redis, wanted: Filter | None = None) -> Iterator[DeadLetter]:
     """The dead letters that match the filter, in the order of their events."""
     wanted = wanted or Filter()
-    handlers = [wanted.handler] if wanted.handler else queues.with_redeliveries(rq)
-    found = [letter for name in handlers for letter in _of(rq, name) if letter in wanted]
-    return sorted(found, key=lambda letter: (letter.event.id, letter.handler))
+    names = [wanted.handler] if wanted.handler else queues.with_dead_letters(rq)
+    # An id ends in the event's, so that only those are read that the caller takes.
+    ids = sorted(
+        (job_id.removeprefix(queues.dead_letter_id(name, "")), name, job_id)
+        for name in names
+        for job_id in _registry(rq, name).get_job_ids(cleanup=False)
+    )
+    for at in range(0, len(ids), _AT_ONCE):
+        page = ids[at : at + _AT_ONCE]
+        jobs = Job.fetch_many([each[2] for each in page], rq, JSONSerializer)
+        for (_, name, _), job in zip(page, jobs, strict=True):
+            if job is not None and (letter := _letter(name, job)) in wanted:
+                yield letter
 
 
-def count(rq: Redis, handler: str) -> int:
-    """The number of the handler's dead letters."""
-    return int(_queue(rq, handler).failed_job_registry.get_job_count(cleanup=False))
+def counts(rq: Redis, handlers: Sequence[str]) -> dict[str, int]:
+    """The number of dead letters of each handler."""
+    with rq.pipeline(transaction=False) as pipeline:
+        for name in handlers:
+            pipeline.zcard(_registry(rq, name).key)
+        return dict(zip(handlers, pipeline.execute(), strict=True))
 
 
 def traceback(rq: Redis, letter: DeadLetter) -> str:
     """The stack trace of the last attempt; empty if it was not kept."""
-    job = _queue(rq, letter.handler).fetch_job(letter.id)
+    job = queues.queue(queues.dead_queue(letter.handler), rq).fetch_job(letter.id)
     result = job.latest_result() if job else None
     return (result.exc_string if result else None) or ""
 
 
-async def retry(inbox: Inbox, rq: Redis, letter: DeadLetter) -> bool:
-    """Redeliver the event, after those that its call is still waiting for.
+async def retry(
+    inbox: Inbox,
+    rq: Redis,
+    letters: Sequence[DeadLetter],
+    advance: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Redeliver the events, each after those that its call is still waiting for.
 
-    To keep a call's order, retry its dead letters in the order of `find`. The event is put into its
-    lane before the dead letter is deleted, so a crash in between can deliver it twice.
+    An event is put into its lane before the dead letter is deleted, so a crash in between can
+    deliver it twice.
 
-    Returns:
-        Whether it was still a dead letter.
-    """
-    if not await asyncio.to_thread(queues.is_dead, rq, letter.handler, letter.event.id):
-        return False
-    if await ParkedLanes(inbox, letter.handler).rejoin(letter.event):
-        await asyncio.to_thread(queues.redeliver, rq, letter.handler, letter.event, delay=0)
-        return True
-    return await asyncio.to_thread(discard, rq, letter)
-
-
-def discard(rq: Redis, letter: DeadLetter) -> bool:
-    """Delete a dead letter; its event is not delivered.
+    Args:
+        letters: in the order in which each call gets them, such as that of `find`.
+        advance: called with the number of those that are done.
 
     Returns:
-        Whether it was still a dead letter; otherwise its event may be redelivered right now.
+        How many of them were still dead letters.
     """
-    target = _queue(rq, letter.handler)
-
-    def delete(pipeline: Pipeline) -> Any:
-        # The event's next redelivery would have the same job id, and must stay.
-        job = target.fetch_job(letter.id)
-        if job is None or not queues.is_dead(rq, letter.handler, letter.event.id):
-            return False
-        pipeline.multi()
-        job.delete(pipeline=pipeline, remove_from_queue=False)
-        return True
-
-    watched = (Job.key_for(letter.id), target.failed_job_registry.key)
-    return bool(rq.transaction(delete, *watched, value_from_callable=True))
+    retried = 0
+    for page in _pages(letters, advance):
+        name = page[0].handler
+        made = await asyncio.to_thread(_made, rq, name, [each.id for each in page])
+        await ParkedLanes(inbox, name).rejoin([each.event for each in page if each.id in made])
+        await asyncio.to_thread(_delete, rq, name, made)
+        retried += len(made)
+    return retried
 
 
-def _queue(rq: Redis, handler: str) -> Queue:
-    return queues.queue(queues.redeliver_queue(handler), rq)
+def discard(
+    rq: Redis, letters: Sequence[DeadLetter], advance: Callable[[int], None] = lambda done: None
+) -> int:
+    """Delete dead letters; their events are not delivered.
+
+    Args:
+        advance: called with the number of those that are done.
+
+    Returns:
+        How many were still dead letters; the events of the others may be redelivered right now.
+    """
+    discarded = 0
+    for page in _pages(letters, advance):
+        name = page[0].handler
+        discarded += _delete(rq, name, _made(rq, name, [each.id for each in page]))
+    return discarded
 
 
-def _of(rq: Redis, handler: str) -> Iterator[DeadLetter]:
-    ids = _queue(rq, handler).failed_job_registry.get_job_ids(cleanup=False)
-    for start in range(0, len(ids), _AT_ONCE):
-        some = ids[start : start + _AT_ONCE]
-        for job in Job.fetch_many(some, connection=rq, serializer=JSONSerializer):
-            if job is not None:  # deleted in the meantime
-                yield _letter(handler, job)
+def _pages(
+    letters: Sequence[DeadLetter], advance: Callable[[int], None]
+) -> Iterator[list[DeadLetter]]:
+    """The dead letters by handler, in pages."""
+    done = 0
+    for name in dict.fromkeys(each.handler for each in letters):
+        those = [each for each in letters if each.handler == name]
+        for at in range(0, len(those), _AT_ONCE):
+            page = those[at : at + _AT_ONCE]
+            yield page
+            done += len(page)
+            advance(done)
+
+
+def _made(rq: Redis, handler: str, ids: Iterable[str]) -> dict[str, bytes]:
+    """Those that are dead letters: the id, and when the job was made.
+
+    An event that dies again has the same id, but a new job.
+    """
+    ids = list(ids)
+    with rq.pipeline(transaction=False) as pipeline:
+        pipeline.zmscore(_registry(rq, handler).key, ids)
+        for each in ids:
+            pipeline.hget(Job.key_for(each), "created_at")
+        scores, *found = pipeline.execute()
+    rows = zip(ids, scores, found, strict=True)
+    return {each: made for each, score, made in rows if score is not None and made}
+
+
+def _delete(rq: Redis, handler: str, made: dict[str, bytes]) -> int:
+    """Delete those that have not become dead letters again, and return how many."""
+    registry = _registry(rq, handler)
+    while made:
+        with rq.pipeline() as pipeline:
+            pipeline.watch(registry.key, *map(Job.key_for, made))  # type: ignore[no-untyped-call]
+            now = _made(rq, handler, made)
+            same = [each for each in made if now.get(each) == made[each]]
+            pipeline.multi()
+            if same:
+                pipeline.zrem(registry.key, *same)
+                pipeline.delete(*map(Job.key_for, same), *(f"rq:results:{each}" for each in same))
+            with suppress(WatchError):
+                pipeline.execute()
+                return len(same)
+    return 0
+
+
+def _registry(rq: Redis, handler: str) -> FailedJobRegistry:
+    registry: FailedJobRegistry = queues.queue(queues.dead_queue(handler), rq).failed_job_registry
+    return registry
 
 
 def _letter(handler: str, job: Job) -> DeadLetter:

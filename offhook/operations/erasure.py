@@ -13,7 +13,8 @@ from urllib.parse import unquote_plus
 import msgspec
 from redis import Redis
 
-from offhook.inbox import Inbox, ParkedLanes, keys, quarantine
+from offhook.inbox import Inbox, keys, quarantine
+from offhook.inbox.call_store import FOLDED
 from offhook.inbox.positions import order_of
 from offhook.operations import dead_letters
 from offhook.settings import Settings
@@ -45,6 +46,7 @@ class _Name(msgspec.Struct):
 
     pbx: str
     call_id: str
+    type: str
 
 
 _name = msgspec.json.Decoder(_Name).decode
@@ -92,7 +94,7 @@ class _Erasure:
         calls = {letter.event.call for letter in letters}
         for partition in partitions:
             calls |= await self._stored_calls(partition)
-            async for _, call, mentions in self._entries(partition):
+            async for _, call, _, mentions in self._entries(partition):
                 if mentions:
                     calls.add(call)
         waiting: set[str] = set()
@@ -102,8 +104,7 @@ class _Erasure:
             erased.events += await self._erase_events(partition, calls, waiting)
         for partition in partitions:
             erased.calls += await self._erase_calls(partition, calls - waiting)
-        for letter in letters:
-            erased.dead_letters += await asyncio.to_thread(dead_letters.discard, self._rq, letter)
+        erased.dead_letters = await asyncio.to_thread(dead_letters.discard, self._rq, letters)
         erased.quarantine = await self._erase_quarantine()
         erased.remembered = await self._erase_remembered()
         erased.waiting = tuple(sorted(waiting))
@@ -130,18 +131,19 @@ class _Erasure:
         for key in (keys.live(partition), keys.settling(partition)):
             members: Any = await self._redis.zrange(key, 0, -1)
             names |= {name.decode() for name in members}
-        for handler in await self._inbox.cursors() | set(self._settings.cursors):
-            names |= set(await ParkedLanes(self._inbox, handler).parked(partition))
-        return names
+        lanes: Any = await self._redis.hkeys(keys.parked(partition))
+        return names | {lane.decode().partition(" ")[2] for lane in lanes}
 
     async def _erase_events(self, partition: int, calls: set[str], waiting: set[str]) -> int:
         """Delete the events of the calls, and add to `waiting` those that a handler has not had."""
-        undelivered = await self._inbox.undelivered_from(partition, self._settings.cursors)
+        undelivered = await self._inbox.undelivered_from(partition, self._settings.handlers)
+        folded = order_of(await self._inbox.folded(partition))
         positions: dict[str, list[bytes]] = {}
-        async for position, call, mentions in self._entries(partition):
+        async for position, call, type_, mentions in self._entries(partition):
             if call in calls or mentions:
                 positions.setdefault(call, []).append(position)
-                if order_of(position) >= undelivered:
+                order = order_of(position)
+                if order >= undelivered or (order > folded and type_ in FOLDED):
                     waiting.add(call)
         doomed = [each for call in positions.keys() - waiting for each in positions[call]]
         for at in range(0, len(doomed), _PAGE):
@@ -175,15 +177,16 @@ class _Erasure:
                     erased += await self._redis.delete(key)
         return erased
 
-    async def _entries(self, partition: int) -> AsyncIterator[tuple[bytes, str, bool]]:
-        """Position and call of each event of a partition, and whether it mentions the number."""
+    async def _entries(self, partition: int) -> AsyncIterator[tuple[bytes, str, str, bool]]:
+        """Position, call and type of each event, and whether it mentions the number."""
         start = "-"
         while True:
             page: Any = await self._redis.xrange(keys.inbox(partition), min=start, count=_PAGE)
             for position, fields in page:
                 stored = fields[b"e"]
                 name = _name(stored)
-                yield position, f"{name.pbx}/{name.call_id}", self._mentions(stored)
+                call = f"{name.pbx}/{name.call_id}"
+                yield position, call, name.type, self._mentions(stored)
             self._searched += len(page)
             self._advance(min(1.0, self._searched / self._total))
             if len(page) < _PAGE:

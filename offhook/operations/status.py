@@ -1,16 +1,16 @@
 """Status: the position of each handler, its workers, and what needs attention."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from redis import Redis
 from rq import Worker
-from rq.scheduler import RQScheduler
 
 from offhook import queues
-from offhook.inbox import CALL_LOG, Inbox, quarantine
+from offhook.inbox import Inbox, keys, quarantine, refused
+from offhook.inbox.apart import read_apart
 from offhook.operations import dead_letters
 from offhook.operations.server_check import check
 from offhook.settings import Settings
@@ -27,7 +27,9 @@ class HandlerStatus:
         delivered: total number of deliveries.
         failed: failed attempts that were or will be repeated.
         dead: current dead letters.
-        circuit: seconds until the next probe if it is open in any partition, else None.
+        circuit: seconds until the next probe if it is open, else None.
+        process: where it should run, as in the settings.
+        apart: why it runs in a process of its own all the same, in words; else None.
     """
 
     name: str
@@ -38,6 +40,8 @@ class HandlerStatus:
     failed: int
     dead: int
     circuit: float | None
+    process: str
+    apart: str | None
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,11 @@ class Status:
         partitions: number of events in each, including delivered ones.
         workers: the names of each queue's workers, for the queues of the configuration.
         scheduler: whether one is running.
+        unserved: the partitions that no process serves, by the queue whose workers should.
         abandoned: number of dead letters of each handler that is no longer configured.
-        leftover: handlers that are no longer configured but still have a cursor.
+        leftover: handlers that are no longer configured but still have a position.
         refused: callbacks in quarantine.
+        turned_away: callbacks that receivers refused without keeping them, a sentence each.
         risks: why the Redis server cannot be used or may lose events, a sentence each.
     """
 
@@ -58,10 +64,12 @@ class Status:
     partitions: list[int]
     workers: dict[str, list[str]]
     scheduler: bool
+    unserved: dict[str, list[int]]
     abandoned: dict[str, int]
     leftover: list[str]
     refused: int
     risks: list[str]
+    turned_away: list[str]
 
     @property
     def problems(self) -> list[str]:
@@ -71,14 +79,20 @@ class Status:
     def _problems(self) -> Iterator[str]:
         if not self.handlers:
             yield "no handler is configured: events are kept but not delivered"
-        unserved = [queue for queue, workers in self.workers.items() if not workers]
-        if unserved and len(unserved) == len(self.workers):
+        missing = [queue for queue, workers in self.workers.items() if not workers]
+        if missing and len(missing) == len(self.workers):
             yield "no workers run: start `offhook work`"
-        elif unserved:
-            yield f"no worker for {', '.join(unserved)}: start `offhook work`"
+        elif missing:
+            yield f"no worker for {', '.join(missing)}: start `offhook work`"
         if self.handlers and not self.scheduler:
-            yield "no scheduler: redeliveries are not sent; start `offhook work`"
+            yield "no scheduler: periodic jobs do not run; start `offhook work`"
+        for queue, partitions in self.unserved.items():
+            if self.workers.get(queue):
+                numbers = ", ".join(map(str, partitions))
+                yield f"{queue} does not serve partition {numbers}: see the log of `offhook work`"
         for handler in self.handlers:
+            if handler.apart is not None:
+                yield f"{handler.name} {handler.apart}: for now it runs in a process of its own"
             if handler.circuit is not None:
                 yield (
                     f"{handler.name}'s target is down: its circuit is open, "
@@ -91,13 +105,14 @@ class Status:
             yield f"{name} is no longer configured and has {letters}: `offhook dead list`"
         for name in self.leftover:
             yield (
-                f"{name} is no longer configured but still has a cursor, which delays nothing: "
+                f"{name} is no longer configured but still has a position, which delays nothing: "
                 f"`offhook forget {name}` deletes it"
             )
         if self.refused:
             refused = "1 callback was" if self.refused == 1 else f"{self.refused} callbacks were"
             yield f"{refused} refused: `offhook quarantine list` says why, `clear` deletes them"
         yield from self.risks
+        yield from self.turned_away
 
     def as_dict(self) -> dict[str, Any]:
         """The status as plain JSON values."""
@@ -106,45 +121,65 @@ class Status:
 
 async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
     """The status of the installation with these settings."""
-    handlers = list(settings.handlers)
+    names = list(settings.handlers)
+    stored: Any = await inbox.redis.hgetall(keys.APART)
+    apart = {name: each.reason for name, each in read_apart(stored).items() if name in names}
+    pools = {policy.pool_of(name) for name, policy in settings.handlers.items()} | apart.keys()
     return Status(
-        handlers=[await _handler(inbox, rq, name) for name in handlers],
+        handlers=await _handlers(inbox, rq, settings, apart),
         partitions=[await inbox.length(partition) for partition in range(inbox.partitions)],
-        workers=await asyncio.to_thread(_workers, rq, handlers, inbox.partitions),
-        scheduler=await asyncio.to_thread(_scheduler, rq, handlers),
-        abandoned=await asyncio.to_thread(_abandoned, rq, handlers),
-        leftover=sorted(await inbox.cursors() - set(settings.cursors)),
+        workers=await asyncio.to_thread(_workers, rq, sorted(pools)),
+        scheduler=bool(await inbox.redis.exists(keys.SCHEDULER)),
+        unserved=await _unserved(inbox, sorted(pools)),
+        abandoned=await asyncio.to_thread(_abandoned, rq, names),
+        leftover=sorted(await inbox.known() - set(names)),
         refused=await quarantine.length(inbox.redis),
         risks=await asyncio.to_thread(check, rq, settings),
+        turned_away=await refused.sentences(inbox.redis),
     )
 
 
-async def _handler(inbox: Inbox, rq: Redis, name: str) -> HandlerStatus:
-    states = [await inbox.state(name, partition) for partition in range(inbox.partitions)]
-    probes = [state.circuit_open for state in states if state.circuit_open is not None]
-    return HandlerStatus(
-        name=name,
-        lag=sum(state.lag for state in states),
-        in_flight=sum(state.in_flight for state in states),
-        waiting=sum(state.lanes for state in states),
-        delivered=sum(state.delivered for state in states),
-        failed=sum(state.failed for state in states),
-        dead=await asyncio.to_thread(dead_letters.count, rq, name),
-        circuit=min(probes, default=None),
-    )
-
-
-def _workers(rq: Redis, handlers: Sequence[str], partitions: int) -> dict[str, list[str]]:
-    names = [
-        name
-        for handler in handlers
-        for name in (
-            *(queues.dispatch_queue(handler, partition) for partition in range(partitions)),
-            queues.redeliver_queue(handler),
+async def _handlers(
+    inbox: Inbox, rq: Redis, settings: Settings, apart: dict[str, str]
+) -> list[HandlerStatus]:
+    names = list(settings.handlers)
+    states = [await inbox.states(names, number) for number in range(inbox.partitions)]
+    waiting = await inbox.parked()
+    dead = await asyncio.to_thread(dead_letters.counts, rq, names)
+    return [
+        HandlerStatus(
+            name=name,
+            lag=sum(each[name].lag for each in states),
+            in_flight=sum(each[name].in_flight for each in states),
+            waiting=waiting[name],
+            delivered=sum(each[name].delivered for each in states),
+            failed=sum(each[name].failed for each in states),
+            dead=dead[name],
+            circuit=await inbox.circuit_open_for(name),
+            process=policy.process,
+            apart=apart.get(name),
         )
+        for name, policy in settings.handlers.items()
     ]
-    if handlers:  # otherwise nothing needs to run
-        names += [queues.dispatch_queue(CALL_LOG, partition) for partition in range(partitions)]
+
+
+async def _unserved(inbox: Inbox, pools: Iterable[str]) -> dict[str, list[int]]:
+    found = {}
+    for pool in pools:
+        numbers = [*range(inbox.partitions), *await inbox.leftover(pool)]
+        async with inbox.redis.pipeline(transaction=False) as pipeline:
+            for number in numbers:
+                pipeline.exists(keys.serving(number, pool))
+            served = await pipeline.execute()
+        missing = [number for number, held in zip(numbers, served, strict=True) if not held]
+        if missing:
+            found[queues.serve_queue(pool)] = missing
+    return found
+
+
+def _workers(rq: Redis, pools: Sequence[str]) -> dict[str, list[str]]:
+    names = [queues.serve_queue(pool) for pool in pools]
+    if pools:  # otherwise nothing needs to run
         names.append(queues.SCHEDULED)
     return {
         name: sorted(worker.name for worker in Worker.all(queue=queues.queue(name, rq)))
@@ -152,12 +187,6 @@ def _workers(rq: Redis, handlers: Sequence[str], partitions: int) -> dict[str, l
     }
 
 
-def _scheduler(rq: Redis, handlers: Sequence[str]) -> bool:
-    """A scheduler holds a lock for the redeliveries of each handler."""
-    locks = [RQScheduler.get_locking_key(queues.redeliver_queue(name)) for name in handlers]
-    return bool(locks) and rq.exists(*locks) == len(locks)
-
-
 def _abandoned(rq: Redis, handlers: Sequence[str]) -> dict[str, int]:
-    names = [name for name in queues.with_redeliveries(rq) if name not in handlers]
-    return {name: count for name in names if (count := dead_letters.count(rq, name))}
+    names = [name for name in queues.with_dead_letters(rq) if name not in handlers]
+    return {name: count for name, count in dead_letters.counts(rq, names).items() if count}

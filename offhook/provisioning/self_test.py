@@ -1,11 +1,14 @@
 """The self-test: whether callbacks that are sent to `public_url` reach this installation."""
 
+import re
+
 from offhook.callback_url import SELF_TEST, callback_url
 from offhook.errors import DeliveryError
 from offhook.http import Answer, Http
 from offhook.settings import Settings
 
 TIMEOUT = 10.0  # seconds
+_HINT = re.compile(r"(?<=\)): .*")  # what to do about a handler's target
 
 
 async def reachability_problem(settings: Settings) -> str | None:
@@ -23,7 +26,8 @@ async def reachability_problem(settings: Settings) -> str | None:
             health = f"{settings.public_url.rstrip('/')}/health/live"
             answer = await http.get(health, timeout=TIMEOUT)
     except DeliveryError as error:
-        return f"public_url: {error}: is `offhook serve` running, and does its proxy lead there?"
+        said = _HINT.sub("", str(error))
+        return f"public_url: {said}: is `offhook serve` running, and does its proxy lead there?"
     if _says(answer, "live"):
         return (
             "public_url: a receiver answers there, but with another secret: restart it with this "

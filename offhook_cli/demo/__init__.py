@@ -21,7 +21,7 @@ from rq import Worker
 from offhook import queues
 from offhook.connection import connect, connect_rq
 from offhook.errors import ConfigError, OffhookError
-from offhook.inbox import CALL_LOG, Inbox
+from offhook.inbox import Inbox
 from offhook.inbox.call_store import Calls
 from offhook_cli.demo.show import Show
 from offhook_cli.demo.target import OtherSystems
@@ -46,6 +46,8 @@ public_url = "{receiver}"
 redis_url = "{redis}"
 settle = 0.5                    # a call ends this long after the last hangup; the demo is fast
 settle_unanswered = 0.5
+partitions = 1                  # one process serves all events here
+processes = 1
 
 [pbx.demo]
 host = "{pbx}"
@@ -184,14 +186,10 @@ def _process(
 
 
 async def _until_listening(redis_url: str, work: subprocess.Popen[bytes], folder: Path) -> None:
-    """Wait until every queue of every handler has a worker."""
+    """Wait until every queue has a worker."""
     deadline = time.monotonic() + 30
     with connect_rq(redis_url) as rq:
-        names = [
-            name
-            for handler in HANDLERS
-            for name in (queues.dispatch_queue(handler, 0), queues.redeliver_queue(handler))
-        ]
+        names = [queues.serve_queue(""), queues.SCHEDULED]
         while not all(Worker.count(queue=queues.queue(name, rq)) for name in names):
             if work.poll() is not None or time.monotonic() > deadline:
                 raise OffhookError(f"the workers did not start: see {folder}/work.log")
@@ -248,8 +246,13 @@ async def _all_delivered(inbox: Inbox) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         calls = await Calls(inbox).live()
-        states = [await inbox.state(name, 0) for name in (*HANDLERS, CALL_LOG)]
-        if not calls and not any(each.lag or each.in_flight or each.lanes for each in states):
+        parked = await inbox.parked()
+        states = [
+            await inbox.state(name, partition)
+            for name in HANDLERS
+            for partition in range(inbox.partitions)
+        ]
+        if not calls and not parked and not any(each.lag or each.in_flight for each in states):
             await asyncio.sleep(0.3)  # the last deliveries are still being printed
             return
         await asyncio.sleep(0.1)

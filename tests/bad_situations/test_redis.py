@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004
 from offhook.errors import ConfigError
 from offhook.operations.server_check import about
 from offhook.settings import load_settings
-from offhook_cli.server import check_server
+from offhook_cli.startup import check_server
 from tests.conftest import Configure
 from tests.offhook_cli.conftest import Offhook
 

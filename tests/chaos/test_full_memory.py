@@ -30,7 +30,7 @@ def test_full_server_loses_nothing_and_is_emptied(tmp_path: Path) -> None:
         offhook.wait_for_all(warm, NAMES)
         offhook.supervisor.send_signal(signal.SIGTERM)  # no worker empties it now
         offhook.supervisor.wait(30)
-        outcome = offhook.load(18_000)
+        outcome = offhook.load(18_000, extensions=30)
         assert (outcome.count, outcome.refused) == (18_000, 0)
         assert _in_journal(offhook) > 200_000
         offhook.supervisor = offhook.start_supervisor()
@@ -61,12 +61,12 @@ def test_briefly_full_server_stops_no_worker(tmp_path: Path) -> None:
         filling = threading.Thread(target=fill_now_and_then)
         filling.start()
         try:
-            outcome = offhook.load(20_000)
+            outcome = offhook.load(20_000, extensions=30)
         finally:
             over.set()
             filling.join()
         assert (outcome.count, outcome.refused) == (20_000, 0)
-        offhook.wait_for_all(outcome, NAMES)
+        offhook.wait_for_all(outcome, NAMES, seconds=120)
         for name in NAMES:
             audit(outcome, offhook.delivered(name), repeats=True)
 

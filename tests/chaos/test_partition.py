@@ -110,7 +110,7 @@ def test_a_partition_loses_only_events_that_not_every_replica_had_to_have(
             for number in numbers:
                 made = event("a", number)
                 with suppress(InboxUnavailable):
-                    await inbox.append(batch_of(made), [], 60, patience=0.3)
+                    await inbox.append(batch_of(made), 60, patience=0.3)
                     confirmed.add(made.id)
 
     asyncio.run(append(*range(5)))

@@ -67,6 +67,7 @@ def test_make_alone_lists_the_commands() -> None:
         "brokers",
         "chaos",
         "fuzz",
+        "simulate",
         "check",
         "format",
         "lock",

@@ -116,5 +116,5 @@ def test_callback_is_delivered_and_no_process_remains(honcho: Honcho) -> None:
     honcho.process.send_signal(signal.SIGTERM)
     honcho.process.wait(15)
     assert eventually(lambda: not honcho.processes(), 10), honcho.processes()
-    assert "Traceback" not in honcho.output()
+    assert "Traceback" not in honcho.output(), honcho.output()
     assert "SIGKILL" not in honcho.output(), honcho.output()  # every process ended in time

@@ -196,7 +196,7 @@ def test_compose_starts_the_server_with_these_users() -> None:
     assert "redis-users.sh /users valkey:6379" in services["users"]["command"][-1]
     assert services["valkey"]["command"][-2:] == ["--aclfile", "/users/users.acl"]
     for name in ("web", "worker"):
-        assert services[name]["environment"] == {"OFFHOOK_REDIS_URL_FILE": "/users/redis-url"}
+        assert services[name]["environment"]["OFFHOOK_REDIS_URL_FILE"] == "/users/redis-url"
         assert "users:/users:ro" in services[name]["volumes"]
 
 
@@ -288,7 +288,7 @@ async def test_a_failover_behind_sentinels_with_users_and_tls(tmp_path: Path) ->
         async def append(number: int, durability: Durability = "server") -> None:
             async with connect(url) as client:
                 inbox = Inbox(client, 1, durability)
-                await inbox.append(batch_of(event("a", number)), [], 60)
+                await inbox.append(batch_of(event("a", number)), 60)
                 pool: Any = client.connection_pool
                 for each in pool.sentinel_manager.sentinels:
                     await each.aclose()

@@ -77,7 +77,7 @@ def test_one_command_delivers_events_to_my_handler(tmp_path: Path) -> None:
         broken = f"'my_handler:show' cannot be loaded: SyntaxError: '(' was never closed ({plugin}"
         wait_until(lambda: broken in output.read_text(), "the fault is shown")
         plugin.write_text(HANDLER.format(word="third"))
-        wait_until(lambda: output.read_text().count("work | runs all") == 2, "the workers restart")
+        wait_until(lambda: output.read_text().count("work | runs ") >= 2, "the workers restart")
         pbx = re.findall(r"--url (\S+)", text)[0]
         httpx.post(f"{pbx}/sandbox/calls", json={"scenario": "missed"}).raise_for_status()
         wait_until(lambda: "work | third dial-in" in output.read_text(), "the new code runs")

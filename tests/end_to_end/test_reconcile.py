@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from offhook import CallEvent, EventType
-from offhook.connection import connect, connect_rq
+from offhook.connection import connect
 from offhook.http.callbacks import callbacks
 from offhook.inbox import Inbox
 from offhook.provisioning.api import open_api
@@ -43,15 +43,14 @@ PHONES = ["0003*210", "0003*211", "0003*212", "0003*213"]
 
 async def reconcile(young: timedelta = timedelta()) -> Reconciled:
     settings = load_settings()
-    redis, rq = connect(settings.redis_url), connect_rq(settings.redis_url)
+    redis = connect(settings.redis_url)
     try:
         async with open_api(settings, "main") as api:
             inbox = Inbox(redis, settings.partitions)
-            work = Reconciliation(settings, "main", api, inbox, rq, young)
+            work = Reconciliation(settings, "main", api, inbox, young)
             return await work.since(datetime.now(UTC) - timedelta(hours=1))
     finally:
         await redis.aclose()
-        rq.close()
 
 
 def run_and_be_killed(after: float) -> None:

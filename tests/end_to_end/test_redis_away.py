@@ -89,7 +89,7 @@ def test_outage_is_a_few_lines_in_the_workers_log(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
         offhook.wait_for_all(offhook.load(100, name="before"), NAMES)
         offhook.redis.stop()
-        time.sleep(10)  # until RQ's workers give up and are restarted
+        time.sleep(10)  # until RQ's workers give up
         offhook.redis.start()
         after = offhook.load(100, name="after")
         offhook.wait_for_all(after, NAMES)
@@ -99,6 +99,5 @@ def test_outage_is_a_few_lines_in_the_workers_log(tmp_path: Path) -> None:
         )
         said = offhook.log.read_text()
     assert "Redis does not answer" in said
-    assert "restarting it" in said
     assert "Traceback" not in said
     assert len(said.splitlines()) < 60, said

@@ -6,7 +6,8 @@ rest is the body.
 
 from urllib.parse import parse_qsl
 
-from offhook.calls import Closing, fold, from_state, over, tell, to_state
+from offhook.calls import Closing, fold, from_state, tell, to_state
+from offhook.calls.closing import over
 from offhook.errors import RefusedCallback
 from offhook.event import CallEvent, from_stored, to_stored
 from offhook.settings import Settings

@@ -45,7 +45,7 @@ def test_offhook() -> None:
 def test_offhook_http() -> None:
     assert http.__all__ == HTTP
     parts = {name for name in dir(http.Answer) if not name.startswith("_")}
-    assert parts == {"status", "headers", "body", "text", "json"}
+    assert parts == {"status", "headers", "body", "host", "text", "json"}
 
 
 def test_offhook_testing() -> None:

@@ -19,7 +19,7 @@ async def append(inbox: Inbox, *events: CallEvent) -> None:
     for event in events:
         partition = partition_of(event, inbox.partitions)
         batch = msgspec.structs.replace(batch_of(event), partition=partition)
-        await inbox.append(batch, [], duplicate_window=0)
+        await inbox.append(batch, duplicate_window=0)
 
 
 @pytest.fixture

@@ -13,13 +13,10 @@ from tests.offhook.sandbox import sandbox
 from tests.offhook_cli.conftest import Offhook
 from tests.workers.reconcile.reconciling import Bench, configuration
 from unifiedapi.sandbox.scenarios import ScriptedCall as PlacedCall
-from workers import fold_calls as calls_job
 
 
 @pytest.fixture
-def bench(redis_url: str, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(calls_job, "QUIET", 0.2)
-    monkeypatch.setattr(calls_job, "BLOCK_MS", 200)
+def bench(redis_url: str, configure: Configure) -> Iterator[Bench]:
     with sandbox() as pbx:
         configure(configuration(pbx))
         made = Bench(pbx, redis_url)
@@ -129,7 +126,7 @@ def test_calls_of_a_pbx_with_an_impossible_clock_are_shown(bench: Bench, offhook
                 "EventTime": time,
             },
         )
-        bench.run(lambda inbox, event=event: inbox.append(batch_of(event), [], 0))  # type: ignore[misc]
+        bench.run(lambda inbox, event=event: inbox.append(batch_of(event), 0))  # type: ignore[misc]
     bench.keep()
     assert listed(offhook) == ["impossible-2", "impossible-1"]
     assert "impossible-1" in offhook("calls").stdout

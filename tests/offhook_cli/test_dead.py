@@ -8,6 +8,9 @@ import pytest
 import redis
 
 from offhook import CallEvent, EventType, queues
+from offhook.event import from_stored
+from offhook.inbox import keys, partition_of
+from offhook.settings import load_settings
 from tests.conftest import Configure
 from tests.events import event
 from tests.offhook_cli.conftest import Offhook
@@ -21,7 +24,7 @@ ESCAPE = "\x1b[31m"
 
 
 def letter_id(one: CallEvent, handler: str = "crm") -> str:
-    return queues.redelivery_id(handler, one.id)
+    return queues.dead_letter_id(handler, one.id)
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def test_list_shows_event_and_error(rq: redis.Redis, offhook: Offhook) -> None:
     [
         ([], 3),
         (["--handler", "crm"], 3),
-        (["--handler", "chat"], 0),
+        (["--limit", "2"], 2),
         (["--call", "call-1"], 2),
         (["--type", "hangup"], 1),
         (["--since", "1h"], 3),
@@ -122,9 +125,10 @@ def test_retry_redelivers_in_order(rq: redis.Redis, offhook: Offhook) -> None:
     assert result.exit_code == 0
     assert result.stdout.endswith("Retried 2 dead letters.\n")
     assert listed(offhook) == [letter_id(OTHER)]
-    # The second event of the call waits until the first is delivered.
-    queue = queues.queue(queues.redeliver_queue("crm"), rq)
-    assert queue.job_ids == [letter_id(min(ANSWERED, HUNG_UP, key=lambda each: each.id))]
+    partition = partition_of(ANSWERED, load_settings().partitions)
+    lane = rq.lrange(keys.lane(partition, "crm", "main/call-1"), 0, -1)
+    expected = sorted((ANSWERED, HUNG_UP), key=lambda each: each.id)
+    assert [from_stored(each) for each in lane] == expected
 
 
 @pytest.mark.parametrize("command", ["retry", "discard"])
@@ -154,9 +158,24 @@ def test_discard_asks_and_deletes(rq: redis.Redis, offhook: Offhook) -> None:
     result = offhook("dead", "discard", letter_id(OTHER), input="y\n")
     assert result.stdout.endswith("Deleted 1 dead letter.\n")
     assert letter_id(OTHER) not in listed(offhook)
-    assert queues.queue(queues.redeliver_queue("crm"), rq).job_ids == []
+    assert rq.keys("offhook:*") == []
 
 
 def test_filter_without_matches_succeeds(rq: redis.Redis, offhook: Offhook) -> None:
-    result = offhook("dead", "retry", "--handler", "chat", "--yes")
+    result = offhook("dead", "retry", "--call", "none", "--yes")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No dead letters.\n")
+
+
+@pytest.mark.parametrize("command", ["list", "retry", "discard"])
+def test_an_unknown_handler_is_an_error(command: str, rq: redis.Redis, offhook: Offhook) -> None:
+    bury(rq, event("call-9"), handler="gone")
+    result = offhook("dead", command, "--handler", "nope")
+    assert result.exit_code == 2
+    assert result.stderr == "there is no handler 'nope'; known: crm, gone\n"
+
+
+def test_a_long_list_is_cut_and_says_so(rq: redis.Redis, offhook: Offhook) -> None:
+    result = offhook("dead", "list", "--limit", "2")
+    assert len(result.stdout.splitlines()) == 6
+    assert result.stderr.endswith("More than 2: choose with --limit or a filter.\n")
+    assert offhook("dead", "list", "--limit", "3").stderr == ""

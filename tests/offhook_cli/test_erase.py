@@ -6,6 +6,7 @@ import json
 import sqlite3
 import urllib.parse
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ import redis as blocking
 from offhook import CallEvent, EventType, Party, queues
 from offhook.connection import connect
 from offhook.event import to_stored
-from offhook.inbox import CALL_LOG, Batch, Cursor, Inbox, keys, quarantine
+from offhook.inbox import Batch, Inbox, keys, quarantine
 from offhook.settings import load_settings
 from offhook.testing import configured, deliver, sample_call, sample_event
 from receiver.journal import Journal
 from tests.conftest import Configure
 from tests.events import batch_of
 from tests.offhook_cli.conftest import Offhook
-from workers import fold_calls
+from tests.workers.folded import fold
+from tests.workers.serving.bench import Bench
 from workers.handlers.file import File
 from workers.handlers.sql import Sql
 
@@ -40,18 +42,15 @@ path = "{folder}/calls.jsonl"
 [handlers.crm]
 use = "console"
 """
-CURSORS = ("log", "lines", "crm", CALL_LOG)
+HOUR = timedelta(hours=1)
+NAMES = ("log", "lines", "crm")
 
 
 @pytest.fixture
-def redis(
-    redis_url: str, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[blocking.Redis]:
-    monkeypatch.setattr(fold_calls, "QUIET", 0.2)
-    monkeypatch.setattr(fold_calls, "BLOCK_MS", 200)
+def redis(redis_url: str, configure: Configure, tmp_path: Path) -> Iterator[blocking.Redis]:
     configure(HANDLERS.format(folder=tmp_path), region="GB", settle=0.1)
     with blocking.Redis.from_url(redis_url) as client:
-        on_inbox(ensure_cursors)
+        on_inbox(lambda inbox: inbox.register(dict.fromkeys(NAMES, "earliest")))
         yield client
 
 
@@ -62,11 +61,6 @@ def on_inbox(go: Callable[[Inbox], Awaitable[Any]]) -> Any:
             return await go(Inbox(client, 1))
 
     return asyncio.run(run())
-
-
-async def ensure_cursors(inbox: Inbox) -> None:
-    for name in CURSORS:
-        await inbox.ensure_cursor(name, "earliest")
 
 
 def call_of(number: str, call_id: str, name: str = "Jane Doe") -> list[CallEvent]:
@@ -82,24 +76,16 @@ def call_of(number: str, call_id: str, name: str = "Jane Doe") -> list[CallEvent
 
 
 def append(*events: CallEvent) -> None:
-    on_inbox(lambda inbox: inbox.append(batch_of(*events), [], 0))
+    on_inbox(lambda inbox: inbox.append(batch_of(*events), 0))
 
 
 def deliver_all(*handlers: str) -> None:
     """Let the handlers get every event, and fold the calls."""
 
-    async def go(inbox: Inbox) -> None:
-        for name in handlers:
-            cursor = Cursor(inbox, name, 0)
-            await cursor.take()
-            await cursor.locate()
-            while entries := await cursor.read(100, 1):
-                await cursor.acknowledge([entry.position for entry in entries], len(entries))
-            await cursor.rest()
-
-    for _ in range(2):  # it also reads the events that it makes itself
-        asyncio.run(fold_calls.keep_calls(load_settings(), 0))
-    on_inbox(go)
+    fold(load_settings())
+    with blocking.Redis.from_url(load_settings().redis_url) as client:
+        last = stored(client)[-1][0]
+        client.hset(keys.behind(0), mapping=dict.fromkeys(handlers, last))
 
 
 def everything(redis: blocking.Redis) -> str:
@@ -177,7 +163,7 @@ def test_a_call_in_progress_and_a_parked_lane_wait(redis: blocking.Redis, offhoo
     (dial, _), (first, last) = call_of(NUMBER, "live"), call_of(NUMBER, "parked")
     append(dial, first, last)
     deliver_all("log", "lines", "crm")
-    redis.hset(keys.parked(0, "crm"), first.call, first.id)
+    redis.hset(keys.parked(0), f"crm {first.call}", first.id)
     redis.rpush(keys.lane(0, "crm", first.call), to_stored(first))
     report = report_of(offhook, code=1)
     assert report["redis"]["waiting"] == ["main/live", "main/parked"]
@@ -188,28 +174,22 @@ def test_positions_and_order_stay(redis: blocking.Redis, offhook: Offhook) -> No
     for number in range(20):
         append(*call_of(NUMBER if number % 3 else OTHER, f"call-{number}"))
     deliver_all("log", "lines", "crm")
-    groups: Any = redis.xinfo_groups(keys.inbox(0))
-    before = [(group["name"], group["last-delivered-id"], group["pending"]) for group in groups]
+    tables = (keys.known(0), keys.behind(0), keys.read(0), keys.folded(0))
+    before = [redis.hgetall(table) for table in tables]
     report_of(offhook)
-    groups = redis.xinfo_groups(keys.inbox(0))
-    after = [(group["name"], group["last-delivered-id"], group["pending"]) for group in groups]
-    assert after == before
+    assert [redis.hgetall(table) for table in tables] == before
     kept = stored(redis)
-    append(*call_of(OTHER, "next"))
+    got: list[str] = []
 
-    async def read_again(inbox: Inbox) -> list[bytes]:
-        redis.xgroup_setid(keys.inbox(0), "crm", "0")  # as `offhook replay` does
-        cursor = Cursor(inbox, "crm", 0)
-        await cursor.take()
-        read: list[bytes] = []
-        while len(read) < len(kept) + 2:
-            await cursor.locate()  # as a dispatch does when it finds that an event is missing
-            entries = await cursor.read(3, 1)
-            read += [entry.position for entry in entries]
-        return read
+    async def replay() -> None:
+        bench = Bench(load_settings().redis_url)
+        bench.plug(lambda event, _: got.append(event.id), events=["raw", "calls"])
+        await bench.with_inbox(lambda inbox: inbox.set_back("crm", datetime.now(UTC) - HOUR))
+        await bench.deliver()
+        bench.redis.close()
 
-    read = on_inbox(read_again)
-    assert read[:-2] == [position for position, _ in kept]
+    asyncio.run(replay())
+    assert sorted(got) == sorted(json.loads(event)["id"] for _, event in kept)
 
 
 def test_files_and_call_logs_lose_the_number(

@@ -121,10 +121,10 @@ def test_retry_without_room_keeps_the_callbacks(
     redis_url: str, offhook: Offhook, configure: Configure
 ) -> None:
     keep(redis_url, b"CallID=1")
-    configure(durability="replica", patience=0.1)
+    configure(durability="replica", replicas=1, patience=0.1)
     result = offhook("quarantine", "retry", "--all", "--yes")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "so they stay in the quarantine: no replica has had them" in result.stderr
+    assert "so they stay in the quarantine: 0 of 1 replicas have had them" in result.stderr
     assert len(json.loads(offhook("quarantine", "list", "--json").stdout)) == 1
 
 

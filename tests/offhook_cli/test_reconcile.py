@@ -13,7 +13,6 @@ from tests.offhook.sandbox import sandbox
 from tests.offhook_cli.conftest import Offhook
 from tests.offhook_cli.samples import lines, sample
 from tests.workers.reconcile.reconciling import Bench, configuration, recovered_id
-from workers import fold_calls as calls_job
 from workers.reconcile.reconciliation import Reconciliation
 
 RECONCILE = ("calls", "reconcile")
@@ -21,8 +20,6 @@ RECONCILE = ("calls", "reconcile")
 
 @pytest.fixture
 def bench(redis_url: str, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(calls_job, "QUIET", 0.2)
-    monkeypatch.setattr(calls_job, "BLOCK_MS", 200)
     monkeypatch.setattr(command, "Reconciliation", partial(Reconciliation, young=timedelta()))
     with sandbox() as pbx:
         configure(configuration(pbx))

@@ -8,9 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import redis
 
-from offhook import CallEvent, queues
+from offhook import CallEvent
 from offhook.connection import connect
-from offhook.inbox import Cursor, Inbox, partition_of
+from offhook.event import from_stored
+from offhook.inbox import Inbox, keys, partition_of
+from offhook.inbox.partition import Changes, Partition
+from offhook.inbox.positions import order_of
 from tests.conftest import Configure
 from tests.events import event
 from tests.offhook_cli.conftest import Offhook, append
@@ -19,11 +22,11 @@ PARTITIONS = 2
 
 
 class Bench:
-    """A handler `crm` with a cursor on both partitions."""
+    """A handler `crm` with a position in both partitions."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.do(lambda inbox: inbox.ensure_cursor("crm", "earliest"))
+        self.do(lambda inbox: inbox.register({"crm": "earliest"}))
 
     def do(self, go: Callable[[Inbox], Awaitable[None]]) -> None:
         async def run() -> None:
@@ -36,16 +39,23 @@ class Bench:
         self.do(lambda inbox: append(inbox, *events))
 
     def read(self, partitions: Sequence[int] = range(PARTITIONS)) -> list[CallEvent]:
-        """Return the events that the cursor reads next in these partitions."""
+        """Return the events that the handler gets next in these partitions, as its server does."""
         found: list[CallEvent] = []
 
         async def go(inbox: Inbox) -> None:
-            for partition in partitions:
-                cursor = Cursor(inbox, "crm", partition)
-                await cursor.take()
-                entries = await cursor.read(100, 10)
-                found.extend(entry.event for entry in entries)
-                await cursor.rest(even_if_behind=True)
+            for number in partitions:
+                partition = Partition(inbox.redis, inbox.redis, number)
+                await partition.take()
+                [state] = await partition.load([""])
+                own = state.records.get("crm", (None, []))[0] or state.read
+                own = min(own, state.replays.get("crm", own), key=order_of)
+                items = await partition.range("", own, b"+", 100)
+                last = items[-1][0] if items else own
+                changes = Changes([("", last.decode(), 1, [], ["crm", ""], [])])
+                await partition.numbered(changes)()
+                await partition.replayed("", ["crm"])
+                await partition.release()
+                found.extend(from_stored(stored) for _, stored in items)
 
         self.do(go)
         return found
@@ -68,7 +78,7 @@ def ids(events: list[CallEvent]) -> set[str]:
     return {each.id for each in events}
 
 
-def test_handler_is_woken_and_reads_the_events_again(bench: Bench, offhook: Offhook) -> None:
+def test_handler_reads_the_events_again(bench: Bench, offhook: Offhook) -> None:
     events = spread()
     bench.append(*events)
     assert ids(bench.read()) == ids(events)
@@ -76,10 +86,9 @@ def test_handler_is_woken_and_reads_the_events_again(bench: Bench, offhook: Offh
     assert result.exit_code == 0
     assert "crm will read 10 events again, from " in result.stderr
     assert result.stdout.endswith("crm will read 10 events again.\n")
-    with redis.Redis.from_url(bench.url) as rq:
+    with redis.Redis.from_url(bench.url) as client:
         for partition in range(PARTITIONS):
-            [job] = queues.queue(queues.dispatch_queue("crm", partition), rq).jobs
-            assert job.args == ["crm", partition]
+            assert b"*" in client.zrange(keys.ready(partition), 0, -1)  # its server looks at once
     assert ids(bench.read()) == ids(events)
 
 
@@ -103,7 +112,7 @@ def test_declining_changes_nothing(bench: Bench, offhook: Offhook) -> None:
     assert bench.read() == []
 
 
-def test_cursor_that_lags_is_not_moved_forward(bench: Bench, offhook: Offhook) -> None:
+def test_handler_that_lags_is_not_moved_forward(bench: Bench, offhook: Offhook) -> None:
     """Moving it forward would lose the events in between."""
     events = spread()
     unread = [each for each in events if partition_of(each, PARTITIONS) == 0]

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from offhook import queues
 from offhook.callback_url import callback_url
-from offhook.testing import sample_event
+from offhook.inbox import keys
 from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET, Configure
 from tests.installation import OFFHOOK, wait_until
@@ -127,19 +126,10 @@ def first_line(log: Path, *arguments: str) -> str:
 
 
 def test_work_serves_every_queue(configure: Configure, tmp_path: Path) -> None:
-    configure(TWO)
+    configure(TWO + 'process = "own"\n', processes=2)
     assert first_line(tmp_path / "log") == (
-        "runs all 7 workers this configuration needs: offhook.crm.0, offhook.chat.0, "
-        "offhook.calls.0, offhook.crm.redeliver, offhook.chat.redeliver, offhook.scheduled, "
-        "scheduler"
-    )
-
-
-def test_queues_not_served_here_are_reported(configure: Configure, tmp_path: Path) -> None:
-    configure(TWO)
-    assert first_line(tmp_path / "log", "--handler", "crm") == (
-        "runs 5 of the 7 processes this configuration needs; "
-        "not served here: offhook.chat.0, offhook.chat.redeliver"
+        "runs 5 workers: offhook.serve.0, offhook.serve.1, offhook.serve.chat, "
+        "offhook.scheduled, scheduler"
     )
 
 
@@ -153,13 +143,6 @@ def test_without_handlers_the_fix_is_named(configure: Configure, offhook: Offhoo
     result = offhook("work")
     assert result.exit_code == 2
     assert f"add a [handlers.NAME] table to {path}" in result.stderr
-
-
-def test_unknown_handler_is_an_error(configure: Configure, offhook: Offhook) -> None:
-    configure(TWO)
-    result = offhook("work", "--handler", "nix")
-    assert result.exit_code == 2
-    assert result.stderr == "no handler is configured as 'nix'; configured: crm, chat\n"
 
 
 def test_workers_do_not_start_with_a_faulty_handler(configure: Configure, tmp_path: Path) -> None:
@@ -179,14 +162,11 @@ def test_running_workers_report_a_configuration_that_became_faulty(
     configure('[handlers.crm]\nuse = "console"\n')
     log = tmp_path / "log"
     with running(log, "work"), redis.Redis.from_url(redis_url) as client:
-        wait_until(lambda: bool(client.exists("offhook:{0}:inbox")), "the scheduler runs")
+        wait_until(lambda: bool(client.exists(keys.serving(0))), "the partition is served")
         configure('[handlers.crm]\nuse = "no_such"\n')
-        event = sample_event()
-        queues.wake(client, "crm", 0)
-        queues.redeliver(client, "crm", event, delay=0)
-        because = "failed, will retry: handlers.crm.use: no handler is called 'no_such'"
-        for job in ("dispatch crm/0", f"redeliver dial-in of call {event.call} to crm"):
-            wait_until(lambda line=f"{job} {because}": line in log.read_text(), f"{job} says why")  # type: ignore[misc]
+        os.kill(int(client.get(keys.serving(0)).split(b"/")[1]), signal.SIGKILL)
+        said = "serve the handlers failed, will retry: handlers.crm.use: no handler is called"
+        wait_until(lambda: said in log.read_text(), "the next process says why it cannot serve")
 
 
 def test_handler_in_the_working_directory_is_found(configure: Configure, tmp_path: Path) -> None:

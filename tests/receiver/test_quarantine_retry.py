@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from offhook import queues
 from offhook.connection import opened
 from offhook.errors import InboxUnavailable, RefusedCallback
 from offhook.event import CallEvent, from_stored
-from offhook.inbox import quarantine
+from offhook.inbox import keys, quarantine
 from offhook.settings import Settings, load_settings
 from receiver.callback import CallbackRequest, quarantined
 from receiver.quarantine_retry import Retried, retry
@@ -41,8 +40,8 @@ async def keep(
 
 
 async def retried(settings: Settings) -> Retried:
-    async with opened(settings) as (inbox, rq):
-        return await retry(settings, inbox, rq, reversed(await quarantine.kept(inbox.redis)))
+    async with opened(settings) as (inbox, _):
+        return await retry(settings, inbox, reversed(await quarantine.kept(inbox.redis)))
 
 
 async def remaining(settings: Settings) -> int:
@@ -82,7 +81,7 @@ async def test_refused_callback_is_delivered_and_removed(
     assert (len(outcome.delivered), outcome.repeats, outcome.refused) == (1, [], {})
     assert await remaining(settings) == 0
     with Redis.from_url(redis_url) as client:
-        assert queues.queue(queues.dispatch_queue("crm", 0), client).count == 1
+        assert client.zrange(keys.ready(0), 0, -1) == [b""]  # a worker is woken
 
 
 async def test_events_keep_their_order(settings: Settings, events: Events) -> None:

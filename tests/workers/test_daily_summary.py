@@ -1,23 +1,25 @@
 """The daily summary of calls."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-import pytest
-import redis as blocking
+import msgspec
 
 from offhook import Call, CallEvent, EventType
 from offhook.connection import connect
-from offhook.inbox import Inbox
+from offhook.event import from_stored
+from offhook.inbox import Inbox, keys
 from offhook.settings import Settings
-from offhook.testing import sample_call
+from offhook.testing import sample_call, sample_event
 from tests.conftest import SECRET
-from tests.workers.test_fold_calls import Bench, answered, missed
-from workers import fold_calls as module
+from tests.events import batch_of
+from tests.workers.folded import fold
 from workers.daily_summary import announce_day, event_of
 
+T = TypeVar("T")
 ZONE = ZoneInfo("Europe/Bucharest")
 END = datetime(2026, 11, 21, 18, tzinfo=ZONE)
 
@@ -54,38 +56,39 @@ def test_summary_has_a_stable_id() -> None:
     assert len(ids) == 4
 
 
-@pytest.fixture
-def bench(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(module, "QUIET", 0.1)
-    made = Bench(redis_url)
-    yield made
-    made.redis.close()
-
-
-def test_each_complete_day_is_announced_once(bench: Bench) -> None:
+def test_each_complete_day_is_announced_once(redis_url: str) -> None:
     settings = Settings(
         secret=SECRET,  # type: ignore[arg-type]
-        redis_url=bench.url,
+        redis_url=redis_url,
+        partitions=1,
         daily_summary="13:30",
+        settle=0.1,
     )
-    bench.append(*answered("c1"), *missed("c2"))
-    bench.keep()
+
+    def do(go: Callable[[Inbox], Awaitable[T]]) -> T:
+        async def run() -> T:
+            async with connect(redis_url) as client:
+                return await go(Inbox(client, 1))
+
+        return asyncio.run(run())
+
+    told = [
+        msgspec.structs.replace(sample_event(type_, received=datetime.now(UTC)), call_id=call)
+        for call in ("c1", "c2")
+        for type_ in ("dial-in", "hangup")
+    ]
+    do(lambda inbox: inbox.append(batch_of(*told), 0))
+    fold(settings)
     utc = datetime.now(UTC)
     today = utc.astimezone(timezone(timedelta(hours=12 - utc.hour)))  # a zone where it is noon
 
     def tell(day: int, hour: int) -> list[str]:
-        async def go() -> None:
-            client, rq = connect(bench.url), blocking.Redis.from_url(bench.url)
-            moment = today.replace(hour=hour, minute=0) + timedelta(days=day)
-            await announce_day(settings, Inbox(client, 1), rq, moment)
-            await client.aclose()
-            rq.close()
-
-        asyncio.run(go())
+        moment = today.replace(hour=hour, minute=0) + timedelta(days=day)
+        do(lambda inbox: announce_day(settings, inbox, moment))
+        found: Any = do(lambda inbox: inbox.redis.xrange(keys.inbox(0)))
+        events = [from_stored(fields[b"e"]) for _, fields in found]
         return [
-            event.parameters["calls"]
-            for event in bench.events()
-            if event.type == EventType.DAILY_SUMMARY
+            event.parameters["calls"] for event in events if event.type is EventType.DAILY_SUMMARY
         ]
 
     assert tell(-1, 13) == []  # not due yet
@@ -93,6 +96,6 @@ def test_each_complete_day_is_announced_once(bench: Bench) -> None:
     assert tell(0, 13) == []
     assert tell(0, 14) == ["2"]
     assert tell(0, 20) == ["2"]
-    bench.redis.set("offhook:summary", "2026-01-01")  # as after a crash before it was recorded
+    do(lambda inbox: inbox.redis.set(keys.DAILY_SUMMARY, "2026-01-01"))  # as after a crash
     assert tell(0, 21) == ["2"]
     assert tell(1, 14) == ["2"]  # a day without calls

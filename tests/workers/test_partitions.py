@@ -1,22 +1,22 @@
 """`partitions` is changed while events wait, and none is left behind."""
 
-import asyncio
-import logging
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from offhook import queues
-from offhook.connection import connect
-from offhook.inbox import Inbox
+from offhook import CallEvent, Context
+from offhook.connection import opened
+from offhook.inbox import partition_of
+from offhook.operations.status import status
 from offhook.settings import load_settings
 from tests.conftest import Configure
-from tests.events import batch_of, event
+from tests.events import event
 from tests.installation import Installation, Outcome, audit, wait_until
-from tests.workers.test_redeliver import Bench, handler
-from workers import supervisor
+from tests.workers.serving.bench import Bench
+from tests.workers.serving.test_redeliveries import park
 from workers.scheduler import Scheduler
 
 HANDLERS = """
@@ -59,49 +59,76 @@ def test_events_are_delivered_when_partitions_change(
 
 def _lanes(offhook: Installation) -> int:
     with offhook.client() as client:
-        keys = client.keys("offhook:{*}:parked:second")
-        return sum(client.hlen(key) for key in keys)
+        return sum(client.hlen(key) for key in client.keys("offhook:{*}:parked"))
 
 
-def test_redelivery_finds_its_lane_after_partitions_are_raised(
-    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configure: Configure
+async def test_parked_lane_is_found_after_partitions_are_raised(redis_url: str) -> None:
+    bench, got = Bench(redis_url), list[str]()
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(one.parameters["n"])
+
+    bench.plug(handle)
+    await park(bench, *(event("a", n) for n in range(3)))
+    raised = Bench(redis_url, partitions=16)
+    raised.plug(handle)
+    async with raised.serving():
+        await raised.all_done()
+    assert got == ["0", "1", "2"]
+    assert raised.parked() == 0
+
+
+async def test_leftover_partitions_are_served_until_nothing_is_left(
+    redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("RECORDINGS", str(tmp_path))
-    configure(handler("record"))
-    bench = Bench(redis_url, tmp_path)
-    bench.park(*(event("a", n) for n in range(3)))
-    configure(handler("record"), partitions=256)
-    bench.work()
-    assert bench.got() == ["0", "1", "2"]
-    assert bench.lanes() == 0
+    earlier, got = Bench(redis_url, partitions=7), list[str]()
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(one.parameters["n"])
+
+    earlier.plug(handle)
+    events = [event(f"c{n}", n) for n in range(40)]
+    assert {partition_of(each, 7) for each in events} == set(range(7))
+    await earlier.append(*events)
+    lowered = Bench(redis_url, partitions=2)
+    lowered.plug(handle)
+    async with lowered.serving():
+        await earlier.finished()
+    assert sorted(map(int, got)) == list(range(40))
+    assert "`partitions` was lowered to 2: partition 2, 3, 4, 5, 6 has" in caplog.text
+    for number in range(2, 7):  # the calls of these have ended
+        earlier.redis.delete(*(earlier.key(name, number) for name in ("live", "settling")))
+    assert await lowered.with_inbox(lambda inbox: inbox.leftover()) == []
+    assert await lowered.with_inbox(lambda inbox: inbox.beyond()) == [2, 3, 4, 5, 6]
 
 
-def test_unserved_events_are_reported(
-    redis_url: str, configure: Configure, caplog: pytest.LogCaptureFixture
+async def test_status_reports_leftover_partitions_that_are_not_served(
+    redis_url: str, configure: Configure
 ) -> None:
     configure('[handlers.crm]\nuse = "console"\n', partitions=2)
-    caplog.set_level(logging.INFO)
+    bench = Bench(redis_url, partitions=7)
+    bench.change(handlers=load_settings().handlers)
+    await bench.append(*(event(f"c{n}", n) for n in range(40)))
+    for number in (0, 1, 2, 3, 5, 6):
+        bench.redis.set(bench.key("serving", number), "a process")
+    bench.redis.delete(bench.key("unfinished", 3))
+    async with opened(load_settings()) as (inbox, rq):
+        assert (await status(inbox, rq, load_settings())).unserved == {"offhook.serve": [4]}
 
-    async def go() -> None:
-        async with connect(redis_url) as client:
-            inbox = Inbox(client, 7)
-            await inbox.ensure_cursor("crm", "now")
-            batch = batch_of(*(event("a", n) for n in range(3)))
-            for partition in (0, 5):
-                batch = type(batch)("w", 1, partition, batch.marks, batch.events)
-                await inbox.append(batch, ["crm"], 0)
-            scheduler = Scheduler(load_settings(), Inbox(client, 2), bench.rq)
-            await scheduler.round()
-            scheduler.release()
 
-    bench = Bench(redis_url, Path())
-    asyncio.run(go())
-    assert supervisor.leftover_partitions(load_settings()) == [5]
-    told = [line for line in caplog.messages if "that no worker delivers" in line]
-    assert len(told) == 1
-    assert told[0].startswith(
-        "partition 5, from before `partitions` was lowered, has events for crm"
-    )
-    for handlers in ([], ["crm"]):
-        processes = supervisor.required_processes(load_settings(), [5], handlers)
-        assert queues.dispatch_queue("crm", 5) in processes
+async def test_finished_events_of_leftover_partitions_are_deleted(
+    redis_url: str, configure: Configure
+) -> None:
+    configure('[handlers.crm]\nuse = "console"\n', partitions=1)
+    bench = Bench(redis_url, partitions=2)
+    bench.change(handlers=load_settings().handlers)
+    await bench.append(*(event(f"c{n}", n) for n in range(600)))
+    for number in range(2):
+        newest: Any = bench.redis.xrevrange(bench.key("inbox", number), count=1)
+        [(last, _)] = newest
+        bench.redis.delete(bench.key("behind", number))
+        for name in ("read", "folded"):
+            bench.redis.hset(bench.key(name, number), "", last)
+    async with opened(load_settings()) as (inbox, rq):
+        await Scheduler(load_settings(), inbox, rq).make_room(["crm"])
+    assert bench.redis.xlen(bench.key("inbox", 1)) < 100

@@ -28,7 +28,7 @@ def bury(rq: blocking.Redis, handler: str, number: int, ago: timedelta) -> str:
     made = event("call", number)
     queues.bury(rq, handler, made, attempt=1, error="answered 410", trace="Trace: x")
     [letter] = [each for each in dead_letters.find(rq) if each.event.id == made.id]
-    job = queues.queue(queues.redeliver_queue(handler), rq).fetch_job(letter.id)
+    job = queues.queue(queues.dead_queue(handler), rq).fetch_job(letter.id)
     assert job is not None
     job.meta["died"] = (NOW - ago).isoformat()
     job.save_meta()  # type: ignore[no-untyped-call]

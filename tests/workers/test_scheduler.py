@@ -1,5 +1,6 @@
-"""The scheduler on a server that is full."""
+"""The scheduler: on a server that is full, and the positions that it looks after."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -7,10 +8,11 @@ import redis as blocking
 from redis.exceptions import RedisError
 
 from offhook.connection import connect
-from offhook.inbox import Cursor, Inbox
+from offhook.inbox import Inbox, keys
 from offhook.settings import load_settings
 from tests.conftest import Configure
 from tests.events import batch_of, event
+from tests.workers.folded import fold
 from workers.scheduler import Scheduler
 
 
@@ -21,22 +23,50 @@ def client(redis_url: str) -> Iterator[blocking.Redis]:
         client.config_set("maxmemory", 0)
 
 
-async def test_scheduler_makes_room_on_a_full_server(
+def test_scheduler_makes_room_on_a_full_server(
     redis_url: str, client: blocking.Redis, configure: Configure
 ) -> None:
-    configure('[handlers.crm]\nuse = "console"\n')
+    configure("", partitions=1)
+    asyncio.run(_append(redis_url, 900))
+    fold(load_settings())
+    configure('[handlers.crm]\nuse = "console"\n', partitions=1)
 
-    async with connect(redis_url) as redis:
-        inbox = Inbox(redis, 1)
-        for name in load_settings().cursors:
-            await inbox.ensure_cursor(name, "earliest")
-        await inbox.append(batch_of(*(event("a", n) for n in range(1000))), [], 0)
-        for name in load_settings().cursors:
-            cursor = Cursor(inbox, name, 0)
-            await cursor.take()
-            read = await cursor.read(900, 1)
-            await cursor.acknowledge([entry.position for entry in read], 900)
-        client.config_set("maxmemory", 1)
-        with pytest.raises(RedisError, match="maxmemory"):
-            await Scheduler(load_settings(), inbox, client).round()
-        assert 100 <= await inbox.length(0) < 300
+    async def go() -> None:
+        async with connect(redis_url) as redis:
+            inbox = Inbox(redis, 1)
+            await inbox.register(load_settings().starts)
+            await inbox.append(batch_of(*(event("a", n) for n in range(100))), 0)
+            before = await inbox.length(0)
+            client.config_set("maxmemory", 1)
+            with pytest.raises(RedisError, match="maxmemory"):
+                await Scheduler(load_settings(), inbox, client).round()
+            assert before > 1000
+            assert 100 <= await inbox.length(0) < 300, "an undelivered event was deleted"
+
+    asyncio.run(go())
+
+
+def test_scheduler_reads_no_positions_unless_some_are_missing(
+    redis_url: str, client: blocking.Redis, configure: Configure
+) -> None:
+    configure('[handlers.crm]\nuse = "console"\n', partitions=2)
+
+    async def go() -> None:
+        async with connect(redis_url) as redis:
+            inbox = Inbox(redis, 2)
+            scheduler = Scheduler(load_settings(), inbox, client)
+            await scheduler.round()
+            assert await inbox.known() == {"crm"}
+            client.config_resetstat()
+            await scheduler.round()
+            assert "cmdstat_hkeys" not in client.info("commandstats")
+            client.delete(keys.known(1))
+            await scheduler.round()
+            assert client.hkeys(keys.known(1)) == [b"crm"]
+
+    asyncio.run(go())
+
+
+async def _append(url: str, count: int) -> None:
+    async with connect(url) as redis:
+        await Inbox(redis, 1).append(batch_of(*(event("a", n) for n in range(count))), 0)

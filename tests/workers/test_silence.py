@@ -13,12 +13,12 @@ from offhook import EventType, ExtensionSettings, queues
 from offhook.connection import connect
 from offhook.event import CallEvent, from_stored
 from offhook.extensions import Extensions
-from offhook.inbox import CALL_LOG, Inbox
+from offhook.inbox import Inbox
 from offhook.settings import load_settings
 from offhook.testing import sample_event
 from tests.conftest import Configure
 from tests.events import batch_of
-from workers import fold_calls as calls_job
+from tests.workers.folded import fold
 from workers import silence
 from workers.scheduler import Scheduler
 
@@ -37,7 +37,6 @@ class Bench:
             update={"keep_days": 30.0, "settle": 0.0, "settle_unanswered": 0.0}
         )
         self._number = 0
-        self.run(lambda inbox: inbox.ensure_cursor(CALL_LOG, "now"))
         names = {("main", DESK): ExtensionSettings()}
         self.run(lambda inbox: Extensions(inbox.redis).change(names))
 
@@ -56,21 +55,19 @@ class Bench:
             for type_ in ("dial-in", "hangup"):
                 event = sample_event(type_, received=moment, extension=DESK)
                 told.append(msgspec.structs.replace(event, call_id=f"c{self._number}"))
-        self.run(lambda inbox: inbox.append(batch_of(*told), [], 0))
-        asyncio.run(calls_job.keep_calls(self.settings, 0))
+        self.run(lambda inbox: inbox.append(batch_of(*told), 0))
+        fold(self.settings)
 
     def look(self, now: datetime) -> list[CallEvent]:
         """Check once. Return all announced silences so far."""
-        self.run(lambda inbox: silence.look(self.settings, inbox, self.redis, now))
+        self.run(lambda inbox: silence.look(self.settings, inbox, now))
         found: Any = self.redis.xrange("offhook:{0}:inbox")
         events = [from_stored(fields[b"e"]) for _, fields in found]
         return [event for event in events if event.type is EventType.EXTENSION_SILENT]
 
 
 @pytest.fixture
-def bench(redis_url: str, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(calls_job, "QUIET", 0.1)
-    monkeypatch.setattr(calls_job, "BLOCK_MS", 200)
+def bench(redis_url: str, configure: Configure) -> Iterator[Bench]:
     configure(SCREEN + ZONE)
     made = Bench(redis_url)
     yield made

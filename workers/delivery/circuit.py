@@ -1,6 +1,5 @@
 """The circuit: stops deliveries to a target that keeps failing, and probes whether it recovered."""
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,11 +30,11 @@ class Circuit:
         self._recent: deque[bool] = deque(maxlen=RECENT)
         self._openings = 0
         self._probe_at = 0.0
-        self._changed = asyncio.Event()
         self.state: State = "closed"
+        self.untroubled = True  # closed, and nothing has failed recently
 
     def resume(self, failures: int, seconds: float) -> None:
-        """Restore the state in which the previous dispatch left it.
+        """Restore the state in which the previous server left it.
 
         Args:
             failures: `failures` of that circuit.
@@ -52,23 +51,27 @@ class Circuit:
             return CONSECUTIVE
         return len(list(takewhile(lambda ok: not ok, reversed(self._recent))))
 
-    async def passage(self) -> None:
-        """Return when a delivery may start. The caller must then `record` its outcome."""
-        while self.state != "closed":
-            wait = self._probe_at - self._clock()
-            if self.state == "open" and wait <= 0:
-                self.state = "half-open"
-                return
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(wait if self.state == "open" else None):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
+    @property
+    def probe_in(self) -> float:
+        """Seconds until the next probe may start."""
+        return max(0.0, self._probe_at - self._clock())
+
+    def try_probe(self) -> bool:
+        """Return whether a probe may start now. The caller must then `record` its outcome."""
+        if self.state != "open" or self._clock() < self._probe_at:
+            return False
+        self.state = "half-open"
+        return True
+
+    def release_probe(self) -> None:
+        """Take back a probe that was not made."""
+        if self.state == "half-open":
+            self.state = "open"
 
     def record(self, *, ok: bool) -> float | None:
         """Record the outcome of a delivery. Return the seconds to stay open if this opened it."""
         self._recent.append(ok)
+        self.untroubled = self.state == "closed" and all(self._recent)
         if self.state == "half-open":
             if ok:
                 self._close()
@@ -87,12 +90,12 @@ class Circuit:
             seconds = self._waits[min(self._openings, len(self._waits) - 1)]
             self._openings += 1
         self.state = "open"
+        self.untroubled = False
         self._probe_at = self._clock() + seconds
-        self._changed.set()
         return seconds
 
     def _close(self) -> None:
         self.state = "closed"
+        self.untroubled = True
         self._openings = 0
         self._recent.clear()
-        self._changed.set()

@@ -24,13 +24,13 @@ def reconcile() -> None:
 
 async def reconcile_all(settings: Settings) -> None:
     """Reconcile every PBX that has an API configured. A failed one is retried at the next run."""
-    async with opened(settings) as (inbox, rq):
+    async with opened(settings) as (inbox, _):
         for pbx, configured in settings.pbx.items():
             if configured.host is None:
                 continue
             try:
                 async with open_api(settings, pbx) as api:
-                    done = await Reconciliation(settings, pbx, api, inbox, rq).next()
+                    done = await Reconciliation(settings, pbx, api, inbox).next()
             except ConfigError as error:
                 log.error("cannot compare the calls of %s: %s", pbx, error)
                 continue

@@ -16,8 +16,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
-from redis import Redis
-
 from offhook.announcements import announce
 from offhook.call import Call
 from offhook.calls import summarize
@@ -66,7 +64,6 @@ class Reconciliation:
 
     Args:
         pbx: its name in the configuration.
-        rq: a blocking client, to wake workers with.
         young: minimum age of a record.
         checks: how often to check, once a second, whether all events are folded into calls.
     """
@@ -77,7 +74,6 @@ class Reconciliation:
         pbx: str,
         api: UnifiedApi,
         inbox: Inbox,
-        rq: Redis,
         young: timedelta = YOUNG,
         checks: int = CHECKS,
     ) -> None:
@@ -85,7 +81,6 @@ class Reconciliation:
         self._settings = settings
         self._api = api
         self._inbox = inbox
-        self._rq = rq
         self._young = young
         self._checks = checks
         self._calls = Calls(inbox)
@@ -184,7 +179,7 @@ class Reconciliation:
             found = [(record, call.id) for record, call in closing]
             found += [(record, record.call_id) for record in matches.missing]
             new = chain.from_iterable(events(each, self.pbx, id_, now) for each, id_ in found)
-            await announce(self._settings, self._inbox, self._rq, new, window=window)
+            await announce(self._settings, self._inbox, new, window=window)
         return Reconciled(
             pbx=self.pbx,
             since=since,

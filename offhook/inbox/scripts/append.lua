@@ -1,34 +1,34 @@
--- Append a batch of events, without repeats. Returns the indices of the repeats, and those of the
--- handlers that must be woken.
+-- Append a batch of events of one tenant, without repeats. Returns the indices of the repeats.
 --
 -- A mark is written after the append and in the same step, so that a failed append is never taken
 -- for a repeat. It says when it was made: if the server's clock is set back it outlives its window,
 -- and must not turn a new event into a repeat. The batch has a number, so that a batch that is sent
--- again because its response was lost is appended once. Events have numbers, so that a reader
--- notices a read by another process. The last 10 % of the memory are for the workers: a server that
--- is entirely full refuses their writes too, and could never be emptied.
+-- again because its response was lost is appended once. Events have numbers, so that the lag of a
+-- handler is a subtraction. The last 10 % of the memory are for the workers: a server that is
+-- entirely full refuses their writes too, and could never be emptied.
 --
--- KEYS: inbox, written, last, then one awake key for each handler
--- ARGV: duplicate window in ms, lifetime of `waking` in ms, prefix of the marks' keys, number of the
---       batch, 1 to check the memory, then a mark and a stored event for each event
+-- KEYS: inbox, written, last, ready, unfinished
+-- ARGV: duplicate window in ms, prefix of the marks' keys, number of the batch, 1 to check the
+--       memory, tenant, then a mark and a stored event for each event
 
 -- include full.lua
-local inbox, written, last = KEYS[1], KEYS[2], KEYS[3]
-local window, waking_ms, prefix, number = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
+local inbox, written, last, ready, unfinished = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local window, prefix, number, tenant = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[5]
 local keep_written_ms = 7 * 24 * 3600 * 1000
 
-if ARGV[5] == '1' and full(0.9) then
+if ARGV[4] == '1' and full(0.9) then
     return redis.error_reply('OOM the server has used 90 % of maxmemory; the rest is for workers')
 end
 if number <= tonumber(redis.call('GET', written) or 0) then
     -- A write, so that WAIT and WAITAOF on this connection wait for the batch too.
     redis.call('PEXPIRE', written, keep_written_ms)
-    return {{}, {}}
+    return {}
 end
 
 local before, appended, repeats = tonumber(redis.call('GET', last) or 0), 0, {}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local stamp = string.format('%.0f', now)
 for i = 6, #ARGV, 2 do
     local mark = prefix .. ARGV[i]
     local made = window > 0 and redis.call('GET', mark)
@@ -37,20 +37,13 @@ for i = 6, #ARGV, 2 do
     else
         appended = appended + 1
         redis.call('XADD', inbox, '*', 'e', ARGV[i + 1], 'n', before + appended)
-        if window > 0 then
-            redis.call('SET', mark, string.format('%.0f', now), 'PX', window)
-        end
+        if window > 0 then redis.call('SET', mark, stamp, 'PX', window) end
     end
 end
 redis.call('SET', written, number, 'PX', keep_written_ms)
-
-local wake = {}
 if appended > 0 then
     redis.call('SET', last, before + appended)
-    for i = 4, #KEYS do
-        if redis.call('SET', KEYS[i], 'waking', 'NX', 'PX', waking_ms) then
-            wake[#wake + 1] = i - 4
-        end
-    end
+    redis.call('SADD', unfinished, tenant)
+    redis.call('ZADD', ready, 'NX', stamp, tenant)
 end
-return {repeats, wake}
+return repeats

@@ -1,6 +1,6 @@
--- Renew the lease of a cursor. Returns 0 if another process holds it.
+-- Renew the lease of a partition. Returns 0 if another process holds it.
 --
--- KEYS: awake
+-- KEYS: serving
 -- ARGV: token, lease in ms
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end

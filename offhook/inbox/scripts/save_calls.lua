@@ -1,21 +1,22 @@
--- Save calls, append the events about them, and acknowledge the events that they were folded from.
--- Returns -1 if another process holds the lease, else the indices of the handlers that must be
--- woken. The last 5 % of the memory are for RQ: without its own data no dispatch begins, and the
--- inbox is never emptied.
+-- Save calls, append the events about them, and note how far the stream has been folded. Returns -1
+-- if another process holds the lease, 0 if the fold does not continue from where it is. The last 5 %
+-- of the memory are for deliveries: they empty the inbox.
 --
--- KEYS: awake, inbox, calls, live, settling, last, then one awake key for each handler
--- ARGV: token, name of the cursor, lifetime of `waking` in ms, lifetime of a call in ms, prefix of
---       the calls' keys,
---       number of positions, the positions,
+-- A save has a number, so that one that is sent again because its response was lost is made once, and
+-- one that arrives after a later one is not made.
+--
+-- KEYS: serving, inbox, calls, live, settling, last, folded, ready, unfinished, saved
+-- ARGV: token, number, tenant, lifetime of a call in ms, prefix of the calls' keys,
+--       positions from where and to where events were folded ('' and '': none),
 --       number of calls, for each: name, call, when it began, when its last event came or '', when
 --       its settle window ends or '',
 --       then the stored events to append
 
 -- include full.lua
-local awake, inbox, last = KEYS[1], KEYS[2], KEYS[6]
-local calls, live, settling = KEYS[3], KEYS[4], KEYS[5]
-local token, cursor, waking_ms, keep_ms, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local at = 7 + ARGV[6]  -- where the number of calls is
+local serving, inbox, calls, live, settling = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local last, folded, ready, unfinished, saved = unpack(KEYS, 6)
+local token, number, tenant, keep_ms, prefix, from, to = unpack(ARGV, 1, 7)
+local at = 8  -- where the number of calls is
 local events_at = at + 1 + ARGV[at] * 5
 
 local function put_or_remove(index, score, name)
@@ -23,13 +24,17 @@ local function put_or_remove(index, score, name)
     else redis.call('ZADD', index, score, name) end
 end
 
-if redis.call('GET', awake) ~= token then return -1 end
+if redis.call('GET', serving) ~= token then return -1 end
+local by, made = string.match(redis.call('GET', saved) or '', '^(.*) (%d+)$')
+if by == token and tonumber(number) <= tonumber(made) then return 1 end
 if tonumber(ARGV[at]) > 0 and full(0.95) then
     return redis.error_reply('OOM the server has used 95 % of maxmemory; calls wait for room')
 end
-for i = 7, at - 1, 5000 do
-    redis.call('XACK', inbox, cursor, unpack(ARGV, i, math.min(i + 4999, at - 1)))
+if to ~= '' then
+    if (redis.call('HGET', folded, tenant) or '0-0') ~= from then return 0 end
+    redis.call('HSET', folded, tenant, to)
 end
+redis.call('SET', saved, token .. ' ' .. number)
 for i = at + 1, events_at - 1, 5 do
     local name = ARGV[i]
     redis.call('SET', prefix .. name, ARGV[i + 1], 'PX', keep_ms)
@@ -37,19 +42,14 @@ for i = at + 1, events_at - 1, 5 do
     put_or_remove(live, ARGV[i + 3], name)
     put_or_remove(settling, ARGV[i + 4], name)
 end
-
-local wake = {}
 if #ARGV >= events_at then
-    local number = tonumber(redis.call('GET', last) or 0)
+    local count = tonumber(redis.call('GET', last) or 0)
     for i = events_at, #ARGV do
-        number = number + 1
-        redis.call('XADD', inbox, '*', 'e', ARGV[i], 'n', number)
+        count = count + 1
+        redis.call('XADD', inbox, '*', 'e', ARGV[i], 'n', count)
     end
-    redis.call('SET', last, number)
-    for i = 7, #KEYS do
-        if redis.call('SET', KEYS[i], 'waking', 'NX', 'PX', waking_ms) then
-            wake[#wake + 1] = i - 7
-        end
-    end
+    redis.call('SET', last, count)
+    redis.call('SADD', unfinished, tenant)
+    redis.call('ZADD', ready, 'NX', 0, tenant)
 end
-return wake
+return 1

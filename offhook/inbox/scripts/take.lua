@@ -1,14 +1,14 @@
--- Take the lease of a cursor. Returns 0, or the milliseconds until the holder's lease ends.
+-- Take the lease of a partition. Returns 0, or the milliseconds until the holder's lease ends.
 -- LT: a lease that lasts longer than any does is from before the server's clock was set back.
 --
--- KEYS: awake
+-- KEYS: serving
 -- ARGV: token, lease in ms
 
-local awake, token, lease_ms = KEYS[1], ARGV[1], ARGV[2]
-local holder = redis.call('GET', awake)
-if holder and holder ~= 'waking' and holder ~= token then
-    redis.call('PEXPIRE', awake, lease_ms, 'LT')
-    return redis.call('PTTL', awake)
+local serving, token, lease_ms = KEYS[1], ARGV[1], ARGV[2]
+local holder = redis.call('GET', serving)
+if holder and holder ~= token then
+    redis.call('PEXPIRE', serving, lease_ms, 'LT')
+    return redis.call('PTTL', serving)
 end
-redis.call('SET', awake, token, 'PX', lease_ms)
+redis.call('SET', serving, token, 'PX', lease_ms)
 return 0

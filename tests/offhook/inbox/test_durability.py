@@ -42,7 +42,7 @@ def running(folder: Path, **config: object) -> Iterator[ValkeyServer]:
 
 async def append(server: ValkeyServer, batch: Batch, durability: Durability) -> None:
     async with connect(server.connection_url) as client:
-        await Inbox(client, 1, durability).append(batch, [], 60)
+        await Inbox(client, 1, durability).append(batch, 60)
 
 
 def length(server: ValkeyServer) -> int:
@@ -187,12 +187,12 @@ async def test_as_many_replicas_as_set_must_have_the_event(tmp_path: Path) -> No
         wait_until(lambda: client.info("replication")["connected_slaves"] == 2, "both are linked")
         async with connect(first.connection_url) as connected:
             inbox = Inbox(connected, 1, "replica", replicas=2)
-            await inbox.append(batch_of(event("a", 1)), [], 60)
+            await inbox.append(batch_of(event("a", 1)), 60)
             other.replicaof("NO", "ONE")
             batch = batch_of(event("a", 2))
             with pytest.raises(InboxUnavailable, match="1 of 2 replicas"):
-                await inbox.append(batch, [], 60)
-            await Inbox(connected, 1, "replica", replicas=1).append(batch, [], 60)
+                await inbox.append(batch, 60)
+            await Inbox(connected, 1, "replica", replicas=1).append(batch, 60)
 
 
 def test_versions_before_redis_7_2_are_too_old() -> None:

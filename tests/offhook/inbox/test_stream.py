@@ -1,7 +1,8 @@
 """The inbox on a real server: what its scripts promise."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,55 +10,88 @@ import pytest
 
 from offhook.connection import connect
 from offhook.errors import InboxUnavailable, LeaseLost
-from offhook.event import CallEvent
-from offhook.inbox import Cursor, Inbox, ParkedLanes, keys, partition_of, quarantine
+from offhook.event import CallEvent, from_stored, to_stored
+from offhook.inbox import Inbox, ParkedLanes, keys, partition_of, quarantine
+from offhook.inbox.partition import LEASE_MS, START, Changes, Partition
 from tests.events import batch_of, event
 
 HANDLERS = ["crm", "log"]
-STREAM, AWAKE = keys.inbox(0), keys.awake(0, "crm")
+STREAM = keys.inbox(0)
 
 
 @pytest.fixture
 async def inbox(redis_url: str) -> AsyncIterator[Inbox]:
     async with connect(redis_url) as client:
         made = Inbox(client, 1)
-        for handler in HANDLERS:
-            await made.ensure_cursor(handler, "now")
+        await made.register(dict.fromkeys(HANDLERS, "now"))
         yield made
 
 
 async def append(
     inbox: Inbox, *events: CallEvent, marks: list[str] | None = None, window: float = 60
-) -> tuple[set[int], list[str]]:
-    return await inbox.append(batch_of(*events, marks=marks), HANDLERS, window)
+) -> set[int]:
+    return await inbox.append(batch_of(*events, marks=marks), window)
 
 
-async def leased(inbox: Inbox, handler: str = "crm") -> Cursor:
-    cursor = Cursor(inbox, handler, 0)
-    assert await cursor.take() == 0
-    return cursor
+async def stored(inbox: Inbox) -> list[CallEvent]:
+    found = await Partition(inbox.redis, inbox.redis, 0).range("", START, b"+", 1000)
+    return [from_stored(each) for _, each in found]
 
 
-async def test_every_handler_reads_events_in_order(inbox: Inbox) -> None:
+async def positions(inbox: Inbox) -> list[bytes]:
+    found: Any = await inbox.redis.xrange(STREAM)
+    return [position for position, _ in found]
+
+
+async def leased(inbox: Inbox, token: str | None = None) -> Partition:
+    partition = Partition(inbox.redis, inbox.redis, 0, token=token)
+    assert await partition.take() == 0
+    return partition
+
+
+async def flush(
+    partition: Partition,
+    read: bytes | None = None,
+    records: dict[str, str] | None = None,
+    *,
+    finished: bool = False,
+    lanes: Sequence[tuple[Any, ...]] = (),
+    stored: Sequence[CallEvent] = (),
+    **counts: int,
+) -> list[bytes]:
+    """Write positions, and counts of `crm`."""
+    flat = [each for pair in (records or {}).items() for each in pair]
+    streams: Any = [("", read.decode(), int(finished), [], flat, [])] if read else []
+    changes = Changes(
+        streams,
+        list(lanes),
+        [to_stored(each) for each in stored],
+        {("crm", outcome): number for outcome, number in counts.items()},
+    )
+    return await partition.numbered(changes)()
+
+
+def park(one: CallEvent, *, count: int = 1, attempts: int = 1, due: float = 0) -> tuple[Any, ...]:
+    return ("park", "crm", one.call, one.id, attempts, str(int(due * 1000)), count)
+
+
+async def test_events_are_read_in_order(inbox: Inbox) -> None:
     sent = [event(n=n) for n in range(5)]
     await append(inbox, *sent)
-    for handler in HANDLERS:
-        read = await (await leased(inbox, handler)).read(10, 10)
-        assert [entry.event for entry in read] == sent
+    assert await stored(inbox) == sent
 
 
 async def test_a_repeat_within_the_window_is_left_out_and_reported(inbox: Inbox) -> None:
     first, second = event(n=1), event(n=2)
-    assert (await append(inbox, first, marks=["same"]))[0] == set()
-    assert (await append(inbox, second, first, marks=["new", "same"]))[0] == {1}
-    read = await (await leased(inbox)).read(10, 10)
-    assert [entry.event for entry in read] == [first, second]
+    assert await append(inbox, first, marks=["same"]) == set()
+    assert await append(inbox, second, first, marks=["new", "same"]) == {1}
+    assert await stored(inbox) == [first, second]
 
 
 async def test_a_repeat_after_the_window_is_a_new_event(inbox: Inbox) -> None:
     await append(inbox, event(), marks=["same"], window=0.01)
     await asyncio.sleep(0.05)
-    assert (await append(inbox, event(), marks=["same"], window=0.01))[0] == set()
+    assert await append(inbox, event(), marks=["same"], window=0.01) == set()
 
 
 async def test_a_failed_append_does_not_make_the_next_one_a_repeat(inbox: Inbox) -> None:
@@ -68,206 +102,228 @@ async def test_a_failed_append_does_not_make_the_next_one_a_repeat(inbox: Inbox)
             await append(inbox, one)
     finally:
         await inbox.redis.config_set("maxmemory", "0")
-    assert (await append(inbox, one))[0] == set()
+    assert await append(inbox, one) == set()
 
 
 async def test_a_batch_that_is_sent_again_is_appended_once(inbox: Inbox) -> None:
     first, second = event(n=1), event(n=2)
     one_batch = batch_of(first)
     for _ in range(3):  # without a window no mark would tell
-        await inbox.append(one_batch, HANDLERS, 0)
-    await inbox.append(batch_of(second), HANDLERS, 0)
-    read = await (await leased(inbox)).read(10, 10)
-    assert [entry.event for entry in read] == [first, second]
+        await inbox.append(one_batch, 0)
+    await inbox.append(batch_of(second), 0)
+    assert await stored(inbox) == [first, second]
 
 
 async def test_scripts_survive_a_flushed_script_cache(inbox: Inbox) -> None:
     await append(inbox, event(n=1))
     await inbox.redis.script_flush()
     await append(inbox, event(n=2))
-    assert len(await (await leased(inbox)).read(10, 10)) == 2
+    assert len(await stored(inbox)) == 2
 
 
-async def test_an_append_wakes_only_sleeping_handlers(inbox: Inbox) -> None:
-    assert (await append(inbox, event(n=1)))[1] == HANDLERS
-    assert (await append(inbox, event(n=2)))[1] == []  # both are being called
-    cursor = await leased(inbox, "crm")
-    await cursor.rest(even_if_behind=True)
-    assert (await append(inbox, event(n=3)))[1] == ["crm"]
+async def test_an_append_wakes_the_server_of_its_partition(inbox: Inbox) -> None:
+    partition = await leased(inbox)
+    await partition.marks(0.01)  # of the registration
+    assert await partition.marks(0.01) == []
+    await append(inbox, event(n=1))
+    await append(inbox, event(n=2))
+    assert await partition.marks(0.01) == [""]
+    assert await partition.marks(0.01) == []
+    assert await partition.unfinished() == [""]
 
 
-async def test_a_repeat_wakes_no_handler(inbox: Inbox) -> None:
+async def test_a_repeat_wakes_no_server(inbox: Inbox) -> None:
     one = event()
     await append(inbox, one)
-    for handler in HANDLERS:
-        await (await leased(inbox, handler)).rest(even_if_behind=True)
-    assert (await append(inbox, one))[1] == []
+    partition = await leased(inbox)
+    await partition.marks(0.01)
+    await append(inbox, one)
+    assert await partition.marks(0.01) == []
 
 
-async def test_a_dispatch_may_rest_only_with_nothing_left_to_read(inbox: Inbox) -> None:
-    cursor = await leased(inbox)
-    await append(inbox, event())
-    assert not await cursor.rest()
-    assert await cursor.read(10, 10)
-    assert await cursor.rest()
-    assert await inbox.redis.exists(AWAKE) == 0
+async def test_a_stream_stays_unfinished_while_it_has_events_that_were_not_read(
+    inbox: Inbox,
+) -> None:
+    partition = await leased(inbox)
+    await append(inbox, event(n=1), event(n=2))
+    first, second = await positions(inbox)
+    await flush(partition, first, finished=True)  # its writer has not seen the second
+    assert await partition.unfinished() == [""]
+    await flush(partition, second, finished=False)
+    assert await partition.unfinished() == [""]
+    await flush(partition, second, finished=True)
+    assert await partition.unfinished() == []
 
 
 async def test_one_process_holds_the_lease_until_it_expires(inbox: Inbox) -> None:
     await leased(inbox)
-    second = Cursor(inbox, "crm", 0)
-    assert 0 < await second.take() <= 6
-    await inbox.redis.pexpire(AWAKE, 20)
+    second = Partition(inbox.redis, inbox.redis, 0)
+    assert 0 < await second.take() <= LEASE_MS / 1000
+    await inbox.redis.pexpire(keys.serving(0), 20)
     await asyncio.sleep(0.05)
     assert await second.take() == 0
 
 
+async def test_pools_have_leases_of_their_own(inbox: Inbox) -> None:
+    await leased(inbox)
+    assert await Partition(inbox.redis, inbox.redis, 0, "slow").take() == 0
+
+
 async def test_a_process_that_lost_its_lease_changes_nothing(inbox: Inbox) -> None:
     stale = await leased(inbox)
-    await append(inbox, event())
-    [entry] = await stale.read(10, 10)
-    await inbox.redis.delete(AWAKE)
+    one = event()
+    await append(inbox, one)
+    [position] = await positions(inbox)
+    await flush(stale, position, {"crm": f"- {position.decode()}"})
+    await flush(stale, lanes=[park(event("b"))], stored=[event("b")])
+    await inbox.redis.delete(keys.serving(0))
     await leased(inbox)
-    assert not await stale.renew()
+    before = await inbox.redis.dump(keys.due(0)), await inbox.state("crm", 0)
     with pytest.raises(LeaseLost):
-        await stale.acknowledge([entry.position], 1)
+        await flush(stale, position, {"crm": ""}, delivered=1)
     with pytest.raises(LeaseLost):
-        await stale.park(entry, 1)
-    assert await stale.rest()  # it has nothing left to give back
-    assert (await inbox.state("crm", 0)).in_flight == 1
+        await flush(stale, lanes=[park(one)], stored=[one])
+    with pytest.raises(LeaseLost):
+        await stale.begin(time.time(), 10)
+    await stale.release()  # it has nothing left to give back
+    assert (await inbox.redis.dump(keys.due(0)), await inbox.state("crm", 0)) == before
+    assert await inbox.redis.exists(keys.serving(0))
+
+
+async def test_a_flush_that_is_sent_again_is_made_once(inbox: Inbox) -> None:
+    partition = await leased(inbox)
+    first, second = event(n=1), event(n=2)
+    await flush(partition, lanes=[park(first, count=2)], stored=[first, second])
+    changes = Changes(lanes=[("advance", "crm", first.call)], counts={("crm", "delivered"): 1})
+    send = partition.numbered(changes)
+    answers = [await send() for _ in range(3)]
+    assert [[from_stored(each) for each in answer] for answer in answers] == [[second]] * 3
+    assert (await inbox.state("crm", 0)).delivered == 1
 
 
 async def test_a_parked_lane_gives_its_events_back_in_order(inbox: Inbox) -> None:
-    cursor, lanes = await leased(inbox), ParkedLanes(inbox, "crm")
+    partition, lanes = await leased(inbox), ParkedLanes(inbox, "crm")
     sent = [event(n=n) for n in range(3)]
-    await append(inbox, *sent)
-    first, second, third = await cursor.read(10, 10)
-    assert not await cursor.park_behind(second)  # the lane is not parked yet
-    assert await cursor.park(first, 1)
-    assert await cursor.park_behind(second)
-    assert not await cursor.park(third, 1)  # the lane waits for the first
-    assert (await inbox.state("crm", 0)).in_flight == 0
-    assert await lanes.parked(0) == {sent[0].call: sent[0].id}
-    assert await lanes.advance(sent[0], "delivered") == sent[1]
-    with pytest.raises(LeaseLost):
-        await lanes.advance(sent[0], "delivered")
-    assert await lanes.advance(sent[1], "dead") == sent[2]
-    assert await lanes.advance(sent[2], "delivered") is None
-    assert await lanes.parked(0) == {}
-    state = await inbox.state("crm", 0)
-    assert (state.delivered, state.dead) == (2, 1)
+    call = sent[0].call
+    await flush(partition, lanes=[park(sent[0], count=2)], stored=sent[:2])
+    await flush(partition, lanes=[("behind", "crm", call, 1)], stored=sent[2:])
+    assert await lanes.events(0, call) == sent
+    assert await partition.parked() == [("crm", call)]
+    assert await inbox.parked() == {"crm": 1}
+    await partition.begin(time.time(), 10)
+    for following in sent[1:]:
+        [answer] = await flush(partition, lanes=[("advance", "crm", call)])
+        assert from_stored(answer) == following
+    assert await flush(partition, lanes=[("advance", "crm", call)]) == [b""]
+    assert await partition.parked() == []
+    assert await partition.begun() == []
 
 
 async def test_a_server_without_memory_accepts_acknowledgements(inbox: Inbox) -> None:
-    cursor = await leased(inbox)
-    sent = [event("a", 0), event("b", 0), event("b", 1)]
-    await append(inbox, *sent)
-    alone, first, second = await cursor.read(10, 10)
-    assert await cursor.park(first, 1)
-    assert await cursor.park_behind(second)
+    partition = await leased(inbox)
+    alone, *parked = [event("a", 0), event("b", 0), event("b", 1)]
+    await append(inbox, alone)
+    [position] = await positions(inbox)
+    await flush(partition, position, {"crm": f"- {position.decode()}"})
+    await flush(partition, lanes=[park(parked[0], count=2)], stored=parked)
     await inbox.redis.config_set("maxmemory", 1)
     try:
-        await cursor.acknowledge([alone.position], 1)
-        assert await ParkedLanes(inbox, "crm").advance(sent[1], "delivered") == sent[2]
+        await flush(partition, position, {"crm": ""}, delivered=1)
+        [answer] = await flush(partition, lanes=[("advance", "crm", parked[0].call)], delivered=1)
     finally:
         await inbox.redis.config_set("maxmemory", 0)
+    assert from_stored(answer) == parked[1]
     state = await inbox.state("crm", 0)
-    assert (state.in_flight, state.lanes, state.delivered) == (0, 1, 2)
+    assert (state.in_flight, state.delivered) == (0, 2)
 
 
-async def test_attempts_are_counted_for_the_event_that_a_lane_waits_for(inbox: Inbox) -> None:
-    cursor, lanes = await leased(inbox), ParkedLanes(inbox, "crm")
-    await append(inbox, event(n=0), event(n=1))
-    first, second = await cursor.read(10, 10)
-    await cursor.park(first, 1)
-    await cursor.park_behind(second)
-    assert await lanes.begin_attempt(first.event) == 2
-    assert await lanes.begin_attempt(first.event) == 3
-    assert await lanes.begin_attempt(second.event) == 0
-    await lanes.advance(first.event, "delivered")
-    assert await lanes.begin_attempt(first.event) == 0
-    assert await lanes.begin_attempt(second.event) == 1
-
-
-async def test_parking_an_event_twice_does_not_duplicate_it(inbox: Inbox) -> None:
-    cursor = await leased(inbox)
-    await append(inbox, event())
-    [entry] = await cursor.read(10, 10)
-    assert await cursor.park(entry, 1)
-    assert await cursor.park(entry, 1)
-    assert await ParkedLanes(inbox, "crm").advance(entry.event, "delivered") is None
-
-
-async def test_a_cursor_is_behind_if_events_wait_and_no_dispatch_serves_it(inbox: Inbox) -> None:
-    assert not await inbox.behind("crm", 0)
-    cursor = await leased(inbox)
-    await append(inbox, event())
-    assert not await inbox.behind("crm", 0)  # it is served
-    await cursor.read(10, 10)
-    await cursor.rest(even_if_behind=True)
-    assert await inbox.behind("crm", 0)  # read, but not delivered
-    assert not await inbox.behind("crm", 0)  # being called
+async def test_a_redelivery_begins_when_it_is_due_and_again_if_it_is_lost(inbox: Inbox) -> None:
+    partition = await leased(inbox)
+    one = event()
+    now = time.time()
+    await flush(partition, lanes=[park(one, attempts=2, due=now + 60)], stored=[one])
+    following, none = await partition.begin(now, 10)
+    assert none == []
+    assert following == pytest.approx(now + 60, abs=0.01)
+    following, [begun] = await partition.begin(now + 61, 10)
+    assert (following, begun.attempt, from_stored(begun.stored)) == (None, 3, one)
+    assert await partition.begin(now + 61, 10) == (None, [])
+    assert await partition.begun() == [("crm", one.call)]
+    # Its process died.
+    await flush(partition, lanes=[("lost", "crm", one.call, str(int(now * 1000)))])
+    _, [begun] = await partition.begin(now, 10)
+    assert begun.attempt == 3
 
 
 async def test_trimming_keeps_undelivered_events(inbox: Inbox) -> None:
     for n in range(300):
-        await inbox.redis.xadd(STREAM, {"e": b"old"}, id=f"{n + 1}-0")
+        await inbox.redis.xadd(STREAM, {"e": b"old", "n": n + 1}, id=f"{n + 1}-0")
     later = datetime.now(UTC) + timedelta(days=1)
     assert await inbox.trim(0, later, HANDLERS) == 0  # neither handler has read any
-    for handler in HANDLERS:
-        await inbox.redis.xgroup_setid(STREAM, handler, "250-0")
-    assert 0 < await inbox.trim(0, later, HANDLERS) <= 250
-    assert await inbox.redis.xlen(STREAM) >= 50
+    await inbox.redis.delete(keys.behind(0))
+    await flush(await leased(inbox), b"290-0", {"log": "- 250-0 260-0"})
+    assert await inbox.trim(0, later, HANDLERS) == 0  # none is folded
+    await inbox.redis.hset(keys.folded(0), "", b"290-0")
+    assert 0 < await inbox.trim(0, later, HANDLERS) < 250
+    assert await inbox.redis.xrange(STREAM, "250-0", "250-0")
 
 
 async def test_cutting_a_full_inbox_counts_what_each_handler_loses(inbox: Inbox) -> None:
-    cursor = await leased(inbox)  # of crm
     await append(inbox, *(event(n=n) for n in range(3000)))
-    read = await cursor.read(100, 10)
-    await cursor.acknowledge([entry.position for entry in read[:50]], 50)
+    at = [position.decode() for position in await positions(inbox)]
+    records = {"crm": " ".join((at[99], *at[50:100])), "log": ""}
+    await flush(await leased(inbox), START, records)
     assert await inbox.cut(0, 500, HANDLERS) == {"crm": 2450, "log": 2500}
-    assert (await inbox.state("crm", 0)).in_flight == 0  # no dispatch searches for them
-    await cursor.locate()
-    left = await cursor.read(1000, 10)
-    assert [int(entry.event.parameters["n"]) for entry in left] == list(range(2500, 3000))
+    left = [int(each.parameters["n"]) for each in await stored(inbox)]
+    assert left == list(range(2500, 3000))
     assert await inbox.cut(0, 500, HANDLERS) == {}
 
 
 async def test_a_handler_that_is_no_longer_configured_holds_nothing_back(inbox: Inbox) -> None:
     await append(inbox, *(event(n=n) for n in range(300)))
-    await inbox.ensure_cursor("removed", "earliest")
+    await inbox.register({"removed": "earliest"})
+    last = (await positions(inbox))[-1]
+    await flush(await leased(inbox), last, dict.fromkeys(HANDLERS, ""))
+    await inbox.redis.hset(keys.folded(0), "", last)
     later = datetime.now(UTC) + timedelta(days=1)
-    for handler in HANDLERS:
-        await inbox.redis.xgroup_setid(STREAM, handler, "$")
     assert await inbox.trim(0, later, HANDLERS) > 0
-    assert await inbox.cursors() == {*HANDLERS, "removed"}
+    assert await inbox.known() == {*HANDLERS, "removed"}
     await inbox.forget("removed")
-    assert await inbox.cursors() == set(HANDLERS)
+    assert await inbox.known() == set(HANDLERS)
 
 
-async def test_the_lag_after_a_replay_is_counted_page_by_page(inbox: Inbox) -> None:
-    cursor = await leased(inbox)
+async def test_the_lag_is_counted_without_reading_the_events(inbox: Inbox) -> None:
     await append(inbox, *(event(n=n) for n in range(3500)))
-    read = await cursor.read(3500, 10)
-    await cursor.acknowledge([entry.position for entry in read], 3500)
-    await inbox.redis.xgroup_setid(STREAM, "crm", read[99].position)
+    at = await positions(inbox)
+    await flush(await leased(inbox), at[-1], {"crm": at[99].decode(), "log": ""})
     await inbox.redis.config_resetstat()
-    assert (await inbox.state("crm", 0)).lag == 3400
+    states = await inbox.states(HANDLERS, 0)
+    assert {name: state.lag for name, state in states.items()} == {"crm": 3400, "log": 0}
     stats: Any = await inbox.redis.info("commandstats")
-    assert stats["cmdstat_xrange"]["calls"] == 5  # one that reads all would block the server
+    assert stats["cmdstat_xrevrange"]["calls"] == 2
 
 
-async def test_a_cursor_set_back_gets_the_events_again(inbox: Inbox) -> None:
-    cursor = await leased(inbox)
+async def test_a_handler_set_back_is_set_back_by_its_server(inbox: Inbox) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
     await append(inbox, *(event(n=n) for n in range(3)))
-    read = await cursor.read(10, 10)
-    await cursor.acknowledge([entry.position for entry in read], 3)
-    assert await cursor.read(10, 10) == []
+    partition = await leased(inbox)
+    last = (await positions(inbox))[-1]
+    await flush(partition, last, dict.fromkeys(HANDLERS, ""), finished=True)
+    await partition.marks(0.01)
+    assert await inbox.read_since("crm", before) == (
+        3,
+        datetime.fromtimestamp(int(last.split(b"-")[0]) / 1000, UTC),
+    )
     assert await inbox.set_back("crm", before) == 3
-    await cursor.locate()
-    assert [entry.event for entry in await cursor.read(10, 10)] == [e.event for e in read]
-    assert (await inbox.state("crm", 0)).lag == 0
+    assert await partition.marks(0.01) == ["*"]
+    assert await partition.unfinished() == [""]
+    [state] = await partition.load([""])
+    [(handler, position)] = state.replays.items()
+    assert handler == "crm"
+    assert len(await partition.range("", position, b"+", 10)) == 3
+    await partition.replayed("", ["crm"])
+    [state] = await partition.load([""])
+    assert state.replays == {}
 
 
 def test_the_events_of_a_call_share_a_partition() -> None:

@@ -1,105 +1,59 @@
 """Dead letters: found, retried in order, discarded, and safe from concurrent commands."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-import redis as blocking
-from rq import SimpleWorker
-from rq.serializers import JSONSerializer
+from rq.job import Job
 
-from offhook import CallEvent, EventType, queues
-from offhook.connection import connect
-from offhook.inbox import Inbox, ParkedLanes
+from offhook import CallEvent, Context, EventType, PermanentError, queues
+from offhook.inbox import ParkedLanes
 from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter, Filter
-from offhook.settings import load_settings
-from tests.conftest import Configure
 from tests.events import event
-from workers.scheduler import Scheduler
-
-T = TypeVar("T")
-
-RECORD = '[handlers.crm]\nuse = "tests.recorders:record"\nretry = []\n'
-BROKEN = '[handlers.crm]\nuse = "tests.recorders:always_raise"\nretry = []\n'
+from tests.workers.serving.bench import Bench as Served
 
 
-class Bench:
-    """Dead letters of the handler `crm`, and the worker that redelivers them."""
+class Bench(Served):
+    """Dead letters of the handler `crm`, and a server that redelivers them.
 
-    def __init__(self, url: str, recordings: Path) -> None:
-        self.url = url
-        self.rq = blocking.Redis.from_url(url)
-        self._recordings = recordings / "crm"
+    Attributes:
+        got: the deliveries: call, and number of the event in it.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.got: list[tuple[str, int]] = []
 
     def bury(self, *events: CallEvent, handler: str = "crm", error: str = "answered 410") -> None:
         for each in events:
-            queues.bury(self.rq, handler, each, attempt=3, error=error, trace="Traceback: here")
+            queues.bury(self.redis, handler, each, attempt=3, error=error, trace="Traceback: here")
 
     def find(self, **wanted: Any) -> list[DeadLetter]:
-        return dead_letters.find(self.rq, Filter(**wanted))
+        return list(dead_letters.find(self.redis, Filter(**wanted)))
 
-    def retry(self, *letters: DeadLetter) -> list[bool]:
-        async def go(inbox: Inbox) -> list[bool]:
-            return [await dead_letters.retry(inbox, self.rq, letter) for letter in letters]
-
-        return self.with_inbox(go)
-
-    def with_inbox(self, go: Callable[[Inbox], Awaitable[T]]) -> T:
-        async def run() -> T:
-            client = connect(self.url)
-            try:
-                return await go(Inbox(client, 1))
-            finally:
-                await client.aclose()
-
-        return asyncio.run(run())
-
-    def work(self) -> None:
-        """Run every redelivery that is due, and those that follow."""
-        worker = SimpleWorker(
-            [queues.queue(queues.redeliver_queue("crm"), self.rq)],
-            connection=self.rq,
-            serializer=JSONSerializer,
+    async def retry(self, *letters: DeadLetter) -> int:
+        retried: int = await self.with_inbox(
+            lambda inbox: dead_letters.retry(inbox, self.redis, letters)
         )
-        worker.work(burst=True, logging_level="CRITICAL")
+        return retried
 
-    def revive(self) -> None:
-        """Do what the scheduler does in its next two rounds."""
+    async def work(self) -> None:
+        """Redeliver everything that is due."""
+        async with self.serving(self._record):
+            await self.all_done()
 
-        async def go(inbox: Inbox) -> None:
-            scheduler = Scheduler(load_settings(), inbox, self.rq)
-            await scheduler.revive_lanes(["crm"])
-            await scheduler.revive_lanes(["crm"])
-
-        self.with_inbox(go)
-
-    def waiting(self) -> int:
-        async def go(inbox: Inbox) -> int:
-            return len(await ParkedLanes(inbox, "crm").parked(0))
-
-        return self.with_inbox(go)
-
-    def got(self) -> list[tuple[str, int]]:
-        """The deliveries: call, and number of the event in it."""
-        if not self._recordings.exists():
-            return []
-        lines = [line.split() for line in self._recordings.read_text().splitlines()]
-        return [(call, int(n)) for _, call, n in lines]
+    async def _record(self, event: CallEvent, context: Context) -> None:
+        self.got.append((event.call_id, int(event.parameters["n"])))
 
 
 @pytest.fixture
-def bench(
-    redis_url: str, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Bench]:
-    monkeypatch.setenv("RECORDINGS", str(tmp_path))
-    configure(RECORD)
-    made = Bench(redis_url, tmp_path)
+def bench(redis_url: str) -> Iterator[Bench]:
+    made = Bench(redis_url)
     yield made
-    made.rq.close()
+    made.redis.close()
 
 
 def test_a_dead_letter_has_all_its_details(bench: Bench) -> None:
@@ -107,7 +61,7 @@ def test_a_dead_letter_has_all_its_details(bench: Bench) -> None:
     bench.bury(one)
     [letter] = bench.find()
     assert letter == DeadLetter(
-        id=queues.redelivery_id("crm", one.id),
+        id=queues.dead_letter_id("crm", one.id),
         handler="crm",
         event=one,
         attempts=3,
@@ -115,28 +69,46 @@ def test_a_dead_letter_has_all_its_details(bench: Bench) -> None:
         died=letter.died,
     )
     assert abs(datetime.now(UTC) - letter.died) < timedelta(seconds=5)
-    assert dead_letters.traceback(bench.rq, letter) == "Traceback: here"
-    assert dead_letters.count(bench.rq, "crm") == 1
+    assert dead_letters.traceback(bench.redis, letter) == "Traceback: here"
+    assert dead_letters.counts(bench.redis, ["crm", "log"]) == {"crm": 1, "log": 0}
     assert letter.as_dict()["event"] == one.as_dict()
 
 
-def test_a_failed_redelivery_is_a_dead_letter_with_its_stack_trace(
-    bench: Bench, configure: Configure
-) -> None:
-    configure(BROKEN)
+async def test_a_retried_dead_letter_that_dies_again_says_why(bench: Bench) -> None:
+    async def broken(event: CallEvent, context: Context) -> None:
+        raise ValueError("this handler is broken")
+
     bench.bury(event())
-    bench.retry(*bench.find())
-    bench.work()
+    await bench.retry(*bench.find())
+    async with bench.serving(broken, retry=[]):
+        await bench.all_done()
     [letter] = bench.find()
     assert (letter.attempts, letter.error) == (1, "ValueError: this handler is broken")
-    assert "tests/recorders.py" in dead_letters.traceback(bench.rq, letter)
+    assert "in broken" in dead_letters.traceback(bench.redis, letter)
+
+
+async def test_a_dead_letter_that_dies_again_during_the_retry_stays(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.bury(event("a", 1), event("b", 2))
+    letters = bench.find()
+    rejoin = ParkedLanes.rejoin
+
+    async def rejoin_and_die(lanes: ParkedLanes, events: Any) -> None:
+        await rejoin(lanes, events)
+        bench.bury(letters[0].event, error="answered 411")
+
+    monkeypatch.setattr(ParkedLanes, "rejoin", rejoin_and_die)
+    assert await bench.retry(*letters) == 2
+    [letter] = bench.find()
+    assert (letter.event, letter.error) == (letters[0].event, "answered 411")
 
 
 def test_dead_letters_are_in_the_order_of_their_events(bench: Bench) -> None:
     events = [event(call, n) for n in range(3) for call in ("a", "b")]
-    ids = sorted(each.id for each in events)
-    bench.bury(*reversed(events))
-    assert [letter.event.id for letter in bench.find()] == ids
+    bench.bury(*reversed(events[1:]))
+    bench.bury(events[0], handler="a-log")
+    assert [letter.event.id for letter in bench.find()] == sorted(each.id for each in events)
 
 
 def test_dead_letters_of_removed_handlers_are_found(bench: Bench) -> None:
@@ -169,121 +141,161 @@ def test_a_filter_selects_by_the_time_of_the_last_attempt(bench: Bench) -> None:
     assert bench.find(since=letter.died + timedelta(seconds=1)) == []
 
 
-def test_retried_dead_letters_are_delivered_and_gone(bench: Bench) -> None:
+async def test_retried_dead_letters_are_delivered_and_gone(bench: Bench) -> None:
     bench.bury(event("a", 1), event("b", 2))
-    assert bench.retry(*bench.find()) == [True, True]
-    bench.work()
-    assert sorted(bench.got()) == [("a", 1), ("b", 2)]
+    assert await bench.retry(*bench.find()) == 2
+    await bench.work()
+    assert sorted(bench.got) == [("a", 1), ("b", 2)]
     assert bench.find() == []
-    assert bench.waiting() == 0
 
 
-def test_a_retry_keeps_the_order_of_a_call(bench: Bench) -> None:
+async def test_a_retry_keeps_the_order_of_a_call(bench: Bench) -> None:
     events = sorted((event("a", n) for n in range(5)), key=lambda each: each.id)
-    numbers = [int(each.parameters["n"]) for each in events]
     bench.bury(*reversed(events))
-    bench.retry(*bench.find())
-    bench.work()
-    assert bench.got() == [("a", n) for n in numbers]
+    await bench.retry(*bench.find())
+    await bench.work()
+    assert bench.got == [("a", int(each.parameters["n"])) for each in events]
 
 
-def test_a_retry_queues_behind_what_its_call_waits_for(bench: Bench) -> None:
+async def test_a_retry_queues_behind_what_its_call_waits_for(bench: Bench) -> None:
     first, second = event("a", 1), event("a", 2)
     bench.bury(first, second)
     letters = {letter.event.id: letter for letter in bench.find()}
-    bench.retry(letters[second.id], letters[first.id])
+    await bench.retry(letters[second.id])
+    await bench.retry(letters[first.id])
     assert bench.find() == []
-    bench.work()
-    assert bench.got() == [("a", 2), ("a", 1)]
+    await bench.work()
+    assert bench.got == [("a", 2), ("a", 1)]
 
 
-def test_a_second_retry_changes_nothing(bench: Bench) -> None:
+async def test_a_second_retry_changes_nothing(bench: Bench) -> None:
     bench.bury(event("a", 1))
     letters = bench.find()
-    assert bench.retry(*letters, *letters) == [True, False]
-    bench.work()
-    assert bench.got() == [("a", 1)]
-    assert bench.retry(*letters) == [False]
+    assert [await bench.retry(*letters), await bench.retry(*letters)] == [1, 0]
+    await bench.work()
+    assert bench.got == [("a", 1)]
 
 
-def test_concurrent_retries_deliver_once(bench: Bench) -> None:
+async def test_concurrent_retries_deliver_once(bench: Bench) -> None:
     bench.bury(*(event(f"call-{n}", n) for n in range(50)))
     letters = bench.find()
-
-    async def go(inbox: Inbox) -> None:
-        again = [dead_letters.retry(inbox, bench.rq, letter) for letter in letters * 2]
-        await asyncio.gather(*again)
-
-    bench.with_inbox(go)
-    bench.work()
-    bench.revive()
-    bench.work()
-    assert sorted(n for _, n in bench.got()) == list(range(50))
-    assert (bench.find(), bench.waiting()) == ([], 0)
+    await asyncio.gather(*(bench.retry(*letters) for _ in range(3)))
+    await bench.work()
+    assert sorted(n for _, n in bench.got) == list(range(50))
+    assert bench.find() == []
 
 
 @pytest.mark.parametrize(
-    "killed_in", ["offhook.queues.redeliver", "offhook.operations.dead_letters.discard"]
+    "killed_in", ["ParkedLanes.rejoin", "_delete"], ids=["before the lane", "before the deletion"]
 )
-def test_a_command_killed_halfway_loses_nothing(
+async def test_a_command_killed_halfway_loses_nothing(
     bench: Bench, killed_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.bury(event("a", 1), event("a", 2))
     letters = bench.find()
     with monkeypatch.context() as patch:
-        patch.setattr(killed_in, _kill)
-        with pytest.raises(KeyboardInterrupt):
-            bench.retry(*letters)
-    bench.retry(*letters)  # the operator tries again
-    bench.revive()
-    bench.work()
-    assert sorted(set(bench.got())) == [("a", 1), ("a", 2)]
-    assert (bench.find(), bench.waiting()) == ([], 0)
+        patch.setattr(f"offhook.operations.dead_letters.{killed_in}", _kill)
+        with pytest.raises(SystemError):
+            await bench.retry(*letters)
+    assert bench.find() == letters
+    await bench.retry(*letters)  # the operator tries again
+    await bench.work()
+    assert bench.got == [("a", 1), ("a", 2)]
+    assert bench.find() == []
 
 
 def _kill(*arguments: object, **named: object) -> None:
-    raise KeyboardInterrupt
+    raise SystemError("killed")
 
 
 def test_a_discarded_dead_letter_is_gone(bench: Bench) -> None:
     bench.bury(event("a", 1), event("b", 2))
     first, second = bench.find()
-    assert dead_letters.discard(bench.rq, first)
+    assert dead_letters.discard(bench.redis, [first]) == 1
     assert bench.find() == [second]
-    assert not dead_letters.discard(bench.rq, first)
-    assert not bench.rq.exists(f"rq:job:{first.id}", f"rq:results:{first.id}")
+    assert dead_letters.discard(bench.redis, [first]) == 0
+    assert bench.redis.keys(f"rq:*{first.id}*") == []
 
 
-def test_a_dead_letter_being_redelivered_cannot_be_discarded(bench: Bench) -> None:
+async def test_a_dead_letter_being_redelivered_cannot_be_discarded(bench: Bench) -> None:
     bench.bury(event("a", 1))
     letters = bench.find()
-    bench.retry(*letters)
-    assert not dead_letters.discard(bench.rq, letters[0])
-    bench.work()
-    assert bench.got() == [("a", 1)]
+    await bench.retry(*letters)
+    assert dead_letters.discard(bench.redis, letters) == 0
+    await bench.work()
+    assert bench.got == [("a", 1)]
 
 
-def test_a_discard_concurrent_with_a_retry_keeps_the_redelivery(
+def test_a_discard_does_not_delete_what_died_meanwhile(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.bury(event("a", 1))
-    [letter] = bench.find()
-    is_dead = queues.is_dead
+    bench.bury(event("a", 1), event("b", 2))
+    letters = bench.find()
+    made, looks = dead_letters._made, iter(range(10))
 
-    def overtaken(*arguments: Any) -> bool:
-        dead = is_dead(*arguments)
-        monkeypatch.setattr(queues, "is_dead", is_dead)
-        bench.retry(letter)
-        return dead
+    def overtaken(*arguments: Any) -> dict[str, bytes]:
+        found = made(*arguments)
+        if next(looks) == 1:  # between the look and the deletion
+            bench.bury(letters[0].event, error="answered 411")
+        return found
 
-    monkeypatch.setattr(queues, "is_dead", overtaken)
-    assert not dead_letters.discard(bench.rq, letter)
-    bench.work()
-    assert bench.got() == [("a", 1)]
+    monkeypatch.setattr(dead_letters, "_made", overtaken)
+    assert dead_letters.discard(bench.redis, letters) == 1
+    assert [letter.error for letter in bench.find()] == ["answered 411"]
 
 
-def test_thousands_of_dead_letters_are_found(bench: Bench) -> None:
-    events = [event(f"call-{n}", n) for n in range(1201)]
-    bench.bury(*events)
-    assert len(bench.find()) == 1201
-    assert [letter.event for letter in bench.find(call="call-7")] == [events[7]]
+async def test_many_dead_letters_are_retried_in_batches_and_in_order(bench: Bench) -> None:
+    calls, per_call = 120, 10
+    events = [event(f"call-{call}", n) for n in range(per_call) for call in range(calls)]
+    _bury_fast(bench, events)
+    done: list[int] = []
+    letters = bench.find()
+    retried = await bench.with_inbox(
+        lambda inbox: dead_letters.retry(inbox, bench.redis, letters, done.append)
+    )
+    assert (retried, done, bench.find()) == (1200, [500, 1000, 1200], [])
+    assert bench.lane("call-7") == [str(n) for n in range(per_call)]
+
+
+def _bury_fast(bench: Bench, events: list[CallEvent]) -> None:
+    queue = queues.queue(queues.dead_queue("crm"), bench.redis)
+    with bench.redis.pipeline() as pipeline:
+        for each in events:
+            job = queue.create_job(
+                "workers.redeliver.redeliver",
+                args=("crm", each.as_dict()),
+                job_id=queues.dead_letter_id("crm", each.id),
+                meta={"attempt": 1, "error": "no", "died": datetime.now(UTC).isoformat()},
+            )
+            job.save(pipeline=pipeline)
+            pipeline.zadd(queue.failed_job_registry.key, {job.id: 9e9})
+        pipeline.sadd(queue.redis_queues_keys, queue.key)
+        pipeline.execute()
+
+
+async def test_only_the_dead_letters_that_are_taken_are_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.bury(*(event(f"call-{n}", n) for n in range(600)))
+    reads: list[int] = []
+    fetch_many = Job.fetch_many
+
+    def counting(ids: Any, *arguments: Any) -> Any:
+        reads.append(len(ids))
+        return fetch_many(ids, *arguments)
+
+    monkeypatch.setattr(Job, "fetch_many", counting)
+    next(dead_letters.find(bench.redis))
+    assert reads == [500]
+    assert len(bench.find()) == 600
+
+
+async def test_a_permanent_error_of_a_retry_is_a_dead_letter_at_once(bench: Bench) -> None:
+    async def refuse(event: CallEvent, context: Context) -> None:
+        raise PermanentError("answered 410")
+
+    bench.bury(event("a", 1), event("a", 2))
+    await bench.retry(*bench.find())
+    async with bench.serving(refuse):
+        await bench.all_done()
+    assert [letter.attempts for letter in bench.find()] == [1, 1]

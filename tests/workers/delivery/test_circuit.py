@@ -1,9 +1,5 @@
 """The circuit: opens on failures, probes with one delivery, closes on success."""
 
-import asyncio
-
-import pytest
-
 from workers.delivery.circuit import CONSECUTIVE, RECENT, WAITS, Circuit
 
 
@@ -41,37 +37,47 @@ def test_circuit_opens_when_most_deliveries_fail() -> None:
     assert circuit.record(ok=False) == WAITS[0]
 
 
-async def test_open_circuit_lets_exactly_one_probe_pass() -> None:
+def test_open_circuit_lets_exactly_one_probe_pass() -> None:
     clock = Clock()
     circuit = opened(clock)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(circuit.passage(), 0.02)
-    clock.now += WAITS[0]
-    await asyncio.wait_for(circuit.passage(), 0.02)  # the probe
+    assert not circuit.try_probe()
+    clock.now += WAITS[0] - 1
+    assert (circuit.try_probe(), circuit.probe_in) == (False, 1)
+    clock.now += 1
+    assert circuit.try_probe()
     assert circuit.state == "half-open"
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(circuit.passage(), 0.02)
+    assert not circuit.try_probe()
 
 
-async def test_successful_probe_closes_the_circuit() -> None:
+def test_probe_that_was_not_made_leaves_its_place_to_another() -> None:
     clock = Clock()
     circuit = opened(clock)
     clock.now += WAITS[0]
-    await circuit.passage()
-    waiting = [asyncio.ensure_future(circuit.passage()) for _ in range(3)]
-    await asyncio.sleep(0)
-    circuit.record(ok=True)
-    await asyncio.wait_for(asyncio.gather(*waiting), 1)
+    assert circuit.try_probe()
+    circuit.release_probe()
+    assert circuit.state == "open"
+    assert circuit.try_probe()
+
+
+def test_successful_probe_closes_the_circuit() -> None:
+    clock = Clock()
+    circuit = opened(clock)
+    clock.now += WAITS[0]
+    assert circuit.try_probe()
+    assert circuit.record(ok=True) is None
     assert circuit.state == "closed"
+    assert circuit.untroubled
+    for _ in range(CONSECUTIVE - 1):  # earlier failures no longer count
+        assert circuit.record(ok=False) is None
 
 
-async def test_each_failed_probe_lengthens_the_wait() -> None:
+def test_each_failed_probe_lengthens_the_wait() -> None:
     clock = Clock()
     circuit = opened(clock)
     waits = []
     clock.now += WAITS[0]
     for _ in range(len(WAITS) + 1):
-        await circuit.passage()
+        assert circuit.try_probe()
         wait = circuit.record(ok=False)
         assert wait is not None
         waits.append(wait)

@@ -15,17 +15,17 @@ from offhook.connection import connect
 from offhook.dialects.voipnow import read_event
 from offhook.event import from_stored
 from offhook.extensions import Extensions
-from offhook.inbox import CALL_LOG, Inbox
+from offhook.inbox import Inbox
 from offhook.inbox.call_store import FOLDED, Calls
 from offhook.provisioning.api import open_api
 from offhook.settings import load_settings
 from tests.events import batch_of
 from tests.offhook.sandbox import Sandbox
+from tests.workers.folded import fold
 from unifiedapi.sandbox.call_records import record_of
 from unifiedapi.sandbox.pbx import Drop
 from unifiedapi.sandbox.scenarios import Scenario, make_call
 from unifiedapi.sandbox.scenarios import ScriptedCall as PlacedCall
-from workers import fold_calls as calls_job
 from workers.reconcile.reconciliation import Reconciled, Reconciliation
 
 STREAM = "offhook:{0}:inbox"
@@ -43,7 +43,6 @@ class Bench:
         self.url = url
         self.redis = blocking.Redis.from_url(url)
         self.settings = load_settings().model_copy(update={"settle": 0.1, "settle_unanswered": 0.1})
-        self.run(lambda inbox: inbox.ensure_cursor(CALL_LOG, "now"))
         self.set_up(*PHONES, QUEUE)
 
     def set_up(self, *numbers: str) -> None:
@@ -78,12 +77,12 @@ class Bench:
                 )
                 told.append(event)
         if told:
-            self.run(lambda inbox: inbox.append(batch_of(*told), [], 0))
+            self.run(lambda inbox: inbox.append(batch_of(*told), 0))
         return call
 
     def keep(self) -> None:
         """Fold the events in the inbox into calls."""
-        asyncio.run(calls_job.keep_calls(self.settings, 0))
+        fold(self.settings)
 
     def reconcile(
         self,
@@ -97,7 +96,7 @@ class Bench:
 
         async def go(inbox: Inbox) -> Reconciled | None:
             async with open_api(self.settings, "main") as api:
-                work = Reconciliation(self.settings, "main", api, inbox, self.redis, young, checks)
+                work = Reconciliation(self.settings, "main", api, inbox, young, checks)
                 if since is None:
                     return await work.next()
                 return await work.since(datetime.now(UTC) - since, dry_run=dry_run)

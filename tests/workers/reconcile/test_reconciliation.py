@@ -1,6 +1,5 @@
 """Reconciliation with a sandbox PBX over HTTP and a real server."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,23 +11,23 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from offhook import CallEvent, EventType, ExtensionSettings, queues
+from offhook import CallEvent, EventType, ExtensionSettings
 from offhook.announcements import announce
 from offhook.errors import ConfigError, InboxUnavailable, NotYet
 from offhook.event import from_stored
 from offhook.extensions import Extensions
-from offhook.inbox import CALL_LOG, Inbox
+from offhook.inbox import Inbox
 from offhook.inbox.call_store import Calls
 from offhook.settings import load_settings
 from offhook.testing import sample_event
 from tests.conftest import Configure
 from tests.events import batch_of
 from tests.offhook.sandbox import sandbox
+from tests.workers.folded import fold
 from tests.workers.reconcile.reconciling import (
     HOUR,
     PHONES,
     QUEUE,
-    STREAM,
     Bench,
     configuration,
     recovered_id,
@@ -37,17 +36,15 @@ from unifiedapi.errors import NoAnswer
 from unifiedapi.sandbox.call_records import record_of
 from unifiedapi.sandbox.scenarios import Scenario, make_call
 from unifiedapi.sandbox.scenarios import ScriptedCall as PlacedCall
-from workers import fold_calls as calls_job
 from workers.reconcile import reconciliation as module
 from workers.reconcile.reconciliation import Reconciliation
+from workers.serving import folding
 
 T = EventType
 
 
 @pytest.fixture
-def bench(redis_url: str, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(calls_job, "QUIET", 0.2)
-    monkeypatch.setattr(calls_job, "BLOCK_MS", 200)
+def bench(redis_url: str, configure: Configure) -> Iterator[Bench]:
     with sandbox() as pbx:
         configure(configuration(pbx))
         made = Bench(pbx, redis_url)
@@ -117,7 +114,7 @@ def test_duplicate_record_event_changes_nothing(bench: Bench) -> None:
     bench.keep()
     [record, *told] = bench.events()
     assert record.type is T.CALL_RECORD
-    bench.run(lambda inbox: inbox.append(batch_of(record, marks=["another"]), [], 0))
+    bench.run(lambda inbox: inbox.append(batch_of(record, marks=["another"]), 0))
     bench.keep()
     assert bench.events() == [record, *told, record]
 
@@ -136,21 +133,11 @@ def test_call_that_settles_is_not_closed_again(bench: Bench) -> None:
     bench.keep()
     bench.reconcile()
     bench.settings = bench.settings.model_copy(update={"settle": 60.0, "settle_unanswered": 60.0})
-
-    async def fold_only() -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(calls_job.CallKeeper, "_end_windows", _stop)
-            await calls_job.keep_calls(bench.settings, 0)
-
-    asyncio.run(fold_only())
+    fold(bench.settings, settled=False)
     assert all(call.closed_by is None for call in bench.calls().values())
     again = bench.reconcile()
     assert again is not None
     assert again.closed == ()
-
-
-async def _stop(keeper: calls_job.CallKeeper) -> None:
-    keeper._stop.set()
 
 
 def test_record_matches_by_the_callbacks_id(bench: Bench) -> None:
@@ -171,12 +158,9 @@ def test_record_matches_by_the_callbacks_id(bench: Bench) -> None:
 
 def test_call_closed_by_silence_is_corrected(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     call = bench.place("answered", "hangup")
-    short = bench.settings
-    without_records = {"call_timeout": 0.0, "pbx": {}}
-    bench.settings = short.model_copy(update=without_records)
-    bench.keep()
+    monkeypatch.setattr(folding, "SWEEP_EVERY", 0.05)
+    fold(bench.settings.model_copy(update={"call_timeout": 0.0, "pbx": {}}), closed=True)
     assert bench.calls()[call.id].closed_by == "silence"
-    bench.settings = short
     bench.reconcile()
     bench.keep()
     assert bench.told(call.id)[-2:] == ["call-ended", "call-corrected"]
@@ -291,7 +275,7 @@ def test_events_not_folded_yet_postpone_the_comparison(bench: Bench) -> None:
     assert (done.records, done.here) == (1, 1)
 
 
-def test_pending_events_count_as_not_folded(bench: Bench) -> None:
+def test_events_count_as_not_folded_until_they_are(bench: Bench) -> None:
     bench.place("answered")
     later = datetime.now(UTC) + timedelta(seconds=1)
 
@@ -299,12 +283,11 @@ def test_pending_events_count_as_not_folded(bench: Bench) -> None:
         calls = Calls(inbox)
         unread = await calls.caught_up(later)
         earlier = await calls.caught_up(datetime.now(UTC) - HOUR)
-        read: Any = await inbox.redis.xreadgroup(CALL_LOG, "dead", {STREAM: ">"})
-        in_flight = await calls.caught_up(later)
-        await inbox.redis.xack(STREAM, CALL_LOG, *(position for position, _ in read[0][1]))
-        return [unread, earlier, in_flight, await calls.caught_up(later)]
+        return [unread, earlier]
 
-    assert bench.run(go) == [False, True, False, True]
+    assert bench.run(go) == [False, True]
+    bench.keep()
+    assert bench.run(go) == [True, True]
 
 
 def test_server_restart_postpones_the_comparison(bench: Bench) -> None:
@@ -399,25 +382,13 @@ def test_large_numbers_of_records_are_requested_in_parts(
 # Announcements
 
 
-def test_announcing_wakes_the_handlers(bench: Bench) -> None:
-    lost = bench.place("missed", "all")
-    bench.keep()
-    bench.redis.delete("offhook:{0}:awake:screen", "offhook:{0}:awake:calls")
-    bench.reconcile()
-    for name in ("screen", CALL_LOG):
-        waiting = queues.queue(queues.dispatch_queue(name, 0), bench.redis)
-        assert waiting.count == 1, name
-    bench.keep()
-    assert bench.told(recovered_id(lost))
-
-
 def test_announcing_many_events_keeps_order_and_drops_repeats(bench: Bench) -> None:
     many = [msgspec.structs.replace(_sample(f"call-{n % 7}"), id=f"{n:032x}") for n in range(1200)]
 
     async def go(inbox: Inbox) -> list[int]:
         two = Inbox(inbox.redis, 2)
         settings = bench.settings.model_copy(update={"partitions": 2})
-        return [await announce(settings, two, bench.redis, many, window=60) for _ in range(2)]
+        return [await announce(settings, two, many, window=60) for _ in range(2)]
 
     assert bench.run(go) == [1200, 0]
     found: list[CallEvent] = []

@@ -12,7 +12,9 @@ from offhook.extensions import Extensions
 from offhook.inbox import Inbox
 from offhook.inbox.call_store import Calls
 from offhook.settings import PbxSettings
-from tests.workers.test_fold_calls import Bench, answered, bench, missed, said
+from tests.workers.serving.bench import until
+from tests.workers.serving.test_folding import Bench, answered, bench, missed, said
+from workers.serving import folding
 
 __all__ = ["bench"]  # a fixture
 
@@ -30,14 +32,14 @@ def later(events: list[CallEvent], seconds: float) -> list[CallEvent]:
     ]
 
 
-def test_second_caller_with_a_used_call_id_is_a_call_of_its_own(bench: Bench) -> None:
-    bench.append(*answered())
-    bench.keep()
+async def test_second_caller_with_a_used_call_id_is_a_call_of_its_own(bench: Bench) -> None:
+    await bench.append(*answered())
+    await bench.keep()
     first = bench.redis.get("offhook:{0}:call:main/c1")
-    bench.append(*by_bob(missed()))
-    bench.keep()
-    bench.append(*later(missed(), 100))
-    bench.keep()
+    await bench.append(*by_bob(missed()))
+    await bench.keep()
+    await bench.append(*later(missed(), 100))
+    await bench.keep()
     assert bench.told() == [
         "call-started c1",
         "call-answered c1",
@@ -62,13 +64,13 @@ def test_second_caller_with_a_used_call_id_is_a_call_of_its_own(bench: Bench) ->
             found = await calls.events(each)
             assert [event.type for event in found] == [event.type for event in types]
 
-    bench.with_inbox(go)
+    await bench.with_inbox(go)
 
 
-def test_call_of_an_event_with_a_used_call_id_is_the_right_one(bench: Bench) -> None:
+async def test_call_of_an_event_with_a_used_call_id_is_the_right_one(bench: Bench) -> None:
     first, second = answered(), later(by_bob(missed()), 60)
-    bench.append(*first)
-    bench.keep()
+    await bench.append(*first)
+    await bench.keep()
 
     async def before(inbox: Inbox) -> None:  # it is not in the call log yet
         call = await Calls(inbox).of(second[0], Kind.PHONE, None)
@@ -79,15 +81,15 @@ def test_call_of_an_event_with_a_used_call_id_is_the_right_one(bench: Bench) -> 
         assert (await calls.of(first[0], Kind.PHONE, None)).caller.number == "+442079460100"
         assert (await calls.of(second[1], Kind.PHONE, None)).caller.number == BOB.number
 
-    bench.with_inbox(before)
-    bench.append(*second)
-    bench.keep()
-    bench.with_inbox(after)
+    await bench.with_inbox(before)
+    await bench.append(*second)
+    await bench.keep()
+    await bench.with_inbox(after)
 
 
-def test_call_ids_used_again_at_once_are_told_in_order(bench: Bench) -> None:
-    bench.append(*missed(), *later(by_bob(missed()), 30))  # in one read, within the window
-    bench.keep()
+async def test_call_ids_used_again_at_once_are_told_in_order(bench: Bench) -> None:
+    await bench.append(*missed(), *later(by_bob(missed()), 30))  # in one read, within the window
+    await bench.keep()
     assert bench.told() == [
         "call-started c1",
         "call-ended c1",
@@ -98,52 +100,70 @@ def test_call_ids_used_again_at_once_are_told_in_order(bench: Bench) -> None:
     ]
 
 
-def test_unanswered_call_waits_longer_unless_its_caller_gave_up(bench: Bench) -> None:
-    bench.settings = bench.settings.model_copy(update={"settle_unanswered": 1.5})
+async def test_unanswered_call_waits_longer_unless_its_caller_gave_up(bench: Bench) -> None:
+    bench.change(settle_unanswered=1.5)
     cancelled = [said("c2", T.DIAL_IN, "CALLING"), said("c2", T.HANGUP, "CANCEL")]
-    bench.append(*missed("c1"), *cancelled)
+    await bench.append(*missed("c1"), *cancelled)
     began = time.monotonic()
-    bench.keep()
+    await bench.keep()
     assert time.monotonic() - began > 1.5
     ends = [call for call in bench.told() if call.startswith("call-ended")]
     assert ends == ["call-ended c2", "call-ended c1"]
 
 
-def test_caller_who_may_wait_in_a_queue_is_not_told_as_missed(bench: Bench) -> None:
+async def test_caller_who_may_wait_in_a_queue_is_not_told_as_missed(bench: Bench) -> None:
     def rings(extension: str) -> list[CallEvent]:
         queue = Party(number="+442079460100", extension="0003*400")
         offered = said("c1", T.DIAL_IN, "CALLING", extension)
         refused = said("c1", T.HANGUP, "NOANSWER", extension)
         return [replace(each, caller=queue) for each in (offered, refused)]
 
-    bench.append(*rings("0003*210"))
-    bench.keep()
+    await bench.append(*rings("0003*210"))
+    await bench.keep()
     assert bench.told() == ["call-started c1"]
     assert bench.sizes() == (1, 1, 0)
-    bench.settings = bench.settings.model_copy(update={"call_timeout": 0.0})
-    bench.keep()
+    bench.change(call_timeout=0.0)
+    async with bench.serving():
+        await until(lambda: not bench.sizes()[1], "the call is closed")
     assert bench.told() == ["call-started c1", "call-ended c1", "missed-call c1"]
 
 
-@pytest.mark.parametrize("records", [True, False])
-def test_silent_call_goes_on_if_the_records_would_report_its_end(
-    bench: Bench, *, records: bool
+async def test_silent_call_is_closed_while_its_partition_is_served(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(folding, "SWEEP_EVERY", 0.1)
+    bench.change(call_timeout=0.3)
+    async with bench.serving():
+        await bench.append(*answered()[:2])
+        await until(lambda: bench.sizes() == (1, 1, 0), "the call is live")
+        await until(lambda: bench.sizes() == (1, 0, 0), "the call is closed")
+    assert bench.told() == ["call-started c1", "call-answered c1", "call-ended c1"]
+
+
+@pytest.mark.parametrize("records", [True, False])
+async def test_silent_call_goes_on_if_the_records_would_report_its_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, records: bool
+) -> None:
+    monkeypatch.setattr(folding, "SWEEP_EVERY", 0.1)
     pbx = PbxSettings(host="https://pbx.example.com", token="token")  # type: ignore[arg-type]
-    known = {"main": pbx} if records else {}
-    bench.settings = bench.settings.model_copy(update={"call_timeout": 0.0, "pbx": known})
-    bench.append(*answered()[:2])
-    bench.keep()
+    bench.change(call_timeout=0.0, pbx={"main": pbx} if records else {})
+    closed = replace(said("c2", T.DIAL_IN, "CALLING"), pbx="without-records")
+    await bench.append(*answered()[:2], closed)
+    async with bench.serving():
+        await until(lambda: "call-ended c2" in bench.told())
     ends = [] if records else ["call-ended c1"]
-    assert bench.told() == ["call-started c1", "call-answered c1", *ends]
-    assert bench.sizes() == (1, 1 if records else 0, 0)
+    told = [each for each in bench.told() if each.endswith("c1")]
+    assert told == ["call-started c1", "call-answered c1", *ends]
+    assert bench.sizes() == (2, 1 if records else 0, 0)
 
 
-def test_hangup_of_an_extension_that_would_have_sent_more_decides_nothing(bench: Bench) -> None:
+async def test_hangup_of_an_extension_that_would_have_sent_more_decides_nothing(
+    bench: Bench,
+) -> None:
     registered = {("main", "0003*211"): ExtensionSettings(kind=Kind.PHONE, events=CALLBACKS)}
-    bench.with_inbox(lambda inbox: Extensions(inbox.redis).change(registered))
-    bench.append(*missed(), said("c1", T.HANGUP, "ANSWER", "0003*211"))
-    bench.keep()
+    await bench.with_inbox(lambda inbox: Extensions(inbox.redis).change(registered))
+    await bench.append(*missed(), said("c1", T.HANGUP, "ANSWER", "0003*211"))
+    await bench.keep()
     assert bench.told() == ["call-started c1", "call-ended c1", "missed-call c1"]
     call = bench.events()[-1].summary
     assert call is not None
@@ -151,19 +171,19 @@ def test_hangup_of_an_extension_that_would_have_sent_more_decides_nothing(bench:
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_short_number_of_a_phone_that_the_pbx_lists_is_internal(
+async def test_short_number_of_a_phone_that_the_pbx_lists_is_internal(
     bench: Bench, *, listed: bool
 ) -> None:
     phones = ["0003*210", "0003*299"] if listed else ["0003*210"]
-    bench.with_inbox(lambda inbox: Extensions(inbox.redis).add_phones("main", phones))
+    await bench.with_inbox(lambda inbox: Extensions(inbox.redis).add_phones("main", phones))
     types = ((T.DIAL_OUT, "CALLING"), (T.ANSWER_OUT, "ANSWER"), (T.HANGUP, "ANSWER"))
     sides = {
         "direction": "out",
         "caller": Party(number="210", extension="0003*210"),
         "called": Party(number="299"),
     }
-    bench.append(*(replace(said("c1", type_, status), **sides) for type_, status in types))
-    bench.keep()
+    await bench.append(*(replace(said("c1", type_, status), **sides) for type_, status in types))
+    await bench.keep()
     call = bench.events()[-1].summary
     assert call is not None
     assert call.direction == ("internal" if listed else "out")

@@ -1,0 +1,407 @@
+"""`Partition`: one partition of the inbox as a server sees it, fenced by the server's lease."""
+
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
+
+from offhook.errors import LeaseLost
+from offhook.inbox import keys
+from offhook.inbox.scripts import script
+
+LEASE_MS = 8_000  # a server that has not renewed its lease for so long is considered dead
+DUE = "*"  # among the marks of ready tenants: look at the redeliveries and replays
+START = b"0-0"  # the position before the first event
+
+Item = tuple[bytes, bytes]  # position, stored event; an empty one was deleted
+# Tenant, position read, whether all is finished, pools to wake, handlers and their records, and
+# those that are written only for handlers without one of their own.
+StreamChange = tuple[str, str, int, Sequence[str], Sequence[str], Sequence[str]]
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass
+class StreamState:
+    """A tenant's stream in a partition, as the last server left it.
+
+    Attributes:
+        read: how far the pool's handlers have read together.
+        shared: the same of the shared pool: where a handler is that has no position in a record.
+        folded: how far its events were folded into calls.
+        records: of handlers that have not finished what was read: position (None: `read`), and the
+            positions of events that they had not finished.
+        known: the handlers that have a position.
+        replays: handlers to be set back, and to where.
+    """
+
+    tenant: str
+    read: bytes
+    shared: bytes
+    folded: bytes
+    records: dict[str, tuple[bytes | None, list[bytes]]]
+    known: set[str]
+    replays: dict[str, bytes]
+
+
+@dataclass
+class Changes:
+    """What a server did since its last flush; see flush.lua.
+
+    Attributes:
+        streams: the positions in each tenant's stream.
+        lanes: changes of parked lanes, in order.
+        stored: the events that these push.
+        counts: handler and outcome -> number.
+    """
+
+    streams: list[StreamChange] = field(default_factory=list)
+    lanes: list[tuple[Any, ...]] = field(default_factory=list)
+    stored: list[bytes] = field(default_factory=list)
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """A redelivery that was due: the event that its lane waits for, and which attempt it is."""
+
+    handler: str
+    call: str
+    attempt: int
+    stored: bytes
+
+
+class Partition:
+    """One partition, served by one process at a time for each pool of handlers.
+
+    Every change is fenced: once another server holds the lease, this one changes nothing.
+
+    Args:
+        redis: a client that returns bytes.
+        waiting: a client for commands that block and must not be repeated blindly.
+        number: of the partition.
+        pool: the pool of handlers; the shared one if empty.
+        token: of the lease, unique to the server.
+    """
+
+    def __init__(
+        self, redis: Redis, waiting: Redis, number: int, pool: str = "", token: str | None = None
+    ) -> None:
+        self.number = number
+        self.pool = pool
+        self.token = token or new_token()
+        self.redis = redis
+        self._waiting = waiting
+        self._prefix = keys.partition_prefix(number)
+        self._serving = keys.serving(number, pool)
+        self._ready = keys.ready(number, pool)
+        self._unfinished = keys.unfinished(number, pool)
+        self._read = keys.read(number, pool)
+        self._due = keys.due(number, pool)
+        self._redelivering = keys.redelivering(number, pool)
+        self._flush_keys = [
+            self._serving,
+            keys.flushed(number, pool),
+            self._read,
+            self._unfinished,
+            self._due,
+            self._redelivering,
+            keys.parked(number),
+            keys.attempts(number),
+            keys.owners(number),
+        ]
+        self._flushes = 0
+        self._saves = 0
+        self._take: AsyncScript = redis.register_script(script("take"))
+        self._release: AsyncScript = redis.register_script(script("release"))
+        self._claim: AsyncScript = redis.register_script(script("claim"))
+        self._flush: AsyncScript = redis.register_script(script("flush"))
+        self._begin: AsyncScript = waiting.register_script(script("begin"))
+
+    # The lease
+
+    async def take(self) -> float:
+        """Take the lease. Returns 0, or the seconds until the lease of its holder ends."""
+        left: float = await self._take(keys=[self._serving], args=[self.token, LEASE_MS])
+        return max(0.0, left / 1000)
+
+    async def release(self) -> None:
+        """Give the lease back."""
+        await self._release(keys=[self._serving], args=[self.token])
+
+    async def claim(self, handlers: Sequence[str], others: Mapping[str, str]) -> set[str]:
+        """Claim handlers for the pool. Returns those that another pool still serves.
+
+        Args:
+            others: handlers to give to these other pools, if they belong to this one.
+
+        Raises:
+            LeaseLost: another server serves the partition.
+        """
+        pairs = [each for pair in others.items() for each in pair]
+        answer: Any = await self._claim(
+            keys=[
+                self._serving,
+                keys.owners(self.number),
+                keys.read(self.number),
+                self._unfinished,
+                self._ready,
+            ],
+            args=[self.token, self.pool, self._prefix, len(handlers), *handlers, *pairs],
+        )
+        if answer == -1:
+            raise self._lease_lost()
+        return {name.decode() for name in answer}
+
+    # Reading
+
+    async def marks(self, seconds: float) -> list[str]:
+        """Wait for tenants with unread events (or `DUE`) and take their marks."""
+        answer: Any = await self._waiting.bzmpop(seconds, 1, [self._ready], min=True, count=256)
+        return [mark.decode() for mark, _ in answer[1]] if answer else []
+
+    async def unfinished(self) -> list[str]:
+        """The tenants with events that may not be finished."""
+        found: Any = await self.redis.smembers(self._unfinished)
+        return [tenant.decode() for tenant in found]
+
+    async def to_load(self) -> list[str]:
+        """The tenants to begin with: those with unfinished events; for a pool all of them.
+
+        What was left to a pool by other servers need not be noted among its unfinished events.
+        """
+        if not self.pool:
+            return await self.unfinished()
+        found: Any = await self.redis.hkeys(keys.read(self.number))
+        return [tenant.decode() for tenant in found]
+
+    async def load(self, tenants: Sequence[str]) -> list[StreamState]:
+        """The state of these tenants' streams."""
+        async with self.redis.pipeline(transaction=True) as pipeline:
+            for tenant in tenants:
+                pipeline.hget(self._read, tenant)
+                pipeline.hget(keys.read(self.number), tenant)
+                pipeline.hget(keys.folded(self.number), tenant)
+                pipeline.hgetall(keys.behind(self.number, tenant))
+                pipeline.hkeys(keys.known(self.number, tenant))
+                pipeline.hgetall(keys.replays(self.number, tenant))
+            found = await pipeline.execute()
+        states = []
+        for tenant, at in zip(tenants, range(0, len(found), 6), strict=True):
+            read, shared, folded, records, known, replays = found[at : at + 6]
+            states.append(
+                StreamState(
+                    tenant,
+                    read or shared or START,
+                    shared or START,
+                    folded or START,
+                    {name.decode(): _record(record) for name, record in records.items()},
+                    {name.decode() for name in known},
+                    {name.decode(): position for name, position in replays.items()},
+                )
+            )
+        return states
+
+    async def register(self, tenant: str, starts: Mapping[str, str]) -> None:
+        """Give these handlers a position, each unless it has one: `now` or `earliest`."""
+        await register(self.redis, self.number, tenant, starts)
+
+    async def read(self, after: Mapping[str, bytes], count: int) -> dict[str, list[Item]]:
+        """The next events of each tenant, at most `count` of each.
+
+        Args:
+            after: tenant -> position.
+        """
+        names = {keys.inbox(self.number, tenant): tenant for tenant in after}
+        streams: Any = {name: after[tenant] for name, tenant in names.items()}
+        answer: Any = await self.redis.xread(streams, count=count)
+        return {names[stream.decode()]: _items(items) for stream, items in answer or ()}
+
+    async def range(self, tenant: str, after: bytes, until: bytes, count: int) -> list[Item]:
+        """The events after a position, up to another."""
+        found: Any = await self.redis.xrange(
+            keys.inbox(self.number, tenant), b"(" + after, until, count
+        )
+        return _items(found)
+
+    async def events_at(self, tenant: str, positions: Iterable[bytes]) -> list[Item]:
+        """The events at these positions that the inbox still has."""
+        stream = keys.inbox(self.number, tenant)
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for position in positions:
+                pipeline.xrange(stream, position, position)
+            found = await pipeline.execute()
+        return [item for items in found for item in _items(items)]
+
+    # Redeliveries
+
+    async def parked(self) -> list[tuple[str, str]]:
+        """The parked lanes, of all pools: handler and call of each."""
+        found: Any = await self.redis.hkeys(keys.parked(self.number))
+        return [_member(each) for each in found]
+
+    async def scheduled(self) -> list[tuple[str, str]]:
+        """The redeliveries that are due at some time, or have begun: handler and call of each.
+
+        A pool's includes those that the shared one will pass on.
+        """
+        found: list[tuple[str, str]] = []
+        for pool in {self.pool, ""}:
+            waiting: Any = await self.redis.zrange(keys.due(self.number, pool), 0, -1)
+            begun: Any = await self.redis.smembers(keys.redelivering(self.number, pool))
+            found += [_member(each) for each in (*waiting, *begun)]
+        return found
+
+    async def forget_pools(self, pools: Iterable[str]) -> None:
+        """Delete the due times and the begun redeliveries of pools that no process serves."""
+        tables = (keys.due, keys.redelivering)
+        names = [table(self.number, pool) for pool in sorted(pools) for table in tables]
+        if names:
+            await self.redis.delete(*names)
+
+    async def begun(self) -> list[tuple[str, str]]:
+        """The redeliveries that have begun, by whatever process: handler and call of each."""
+        found: Any = await self.redis.smembers(self._redelivering)
+        return [_member(each) for each in found]
+
+    async def begin(self, now: float, most: int) -> tuple[float | None, list[Begun]]:
+        """Begin redeliveries that are due; also return when the next one is.
+
+        Times are in seconds since 1970.
+
+        Raises:
+            LeaseLost: another server serves the partition.
+        """
+        answer: Any = await self._begin(
+            keys=[
+                self._serving,
+                self._due,
+                self._redelivering,
+                keys.parked(self.number),
+                keys.attempts(self.number),
+            ],
+            args=[self.token, int(now * 1000), most, self._prefix],
+        )
+        if answer == -1:
+            raise self._lease_lost()
+        begun = [
+            Begun(*_member(answer[at]), int(answer[at + 1]), answer[at + 2])
+            for at in range(1, len(answer), 3)
+        ]
+        return float(answer[0]) / 1000 if answer[0] else None, begun
+
+    async def bring_forward(self, seconds: float) -> None:
+        """Make all redeliveries due earlier, because the clock was set back."""
+        waiting: Any = await self.redis.zrange(self._due, 0, -1)
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for member in waiting:
+                pipeline.zadd(self._due, {member: -seconds * 1000}, xx=True, incr=True)
+            await pipeline.execute()
+
+    async def pass_on(self, begun: Begun, pool: str, due: float) -> None:
+        """Leave a redelivery that has begun to another pool."""
+        member = f"{begun.handler} {begun.call}"
+        async with self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.srem(self._redelivering, member)
+            pipeline.zadd(keys.due(self.number, pool), {member: int(due * 1000)})
+            pipeline.zadd(keys.ready(self.number, pool), {DUE: 0})
+            await pipeline.execute()
+
+    # Writing
+
+    def numbered(self, changes: Changes) -> Callable[[], Awaitable[list[bytes]]]:
+        """Give changes a number. Returns what writes them in one step, once however often called.
+
+        It returns for each `advance` the lane's next event, or b"".
+
+        Raises:
+            LeaseLost: another server serves the partition; nothing was written.
+        """
+        self._flushes += 1
+        counts = [(*name, number) for name, number in changes.counts.items()]
+        described = _encode((changes.streams, changes.lanes, counts))
+        arguments: list[Any] = [self.token, self._flushes, LEASE_MS, self._prefix, described]
+        arguments += changes.stored
+
+        async def flush() -> list[bytes]:
+            answer: Any = await self._flush(keys=self._flush_keys, args=arguments)
+            if answer == -1:
+                raise self._lease_lost()
+            return list(answer)
+
+        return flush
+
+    def next_save(self) -> int:
+        """The number of the next save of calls."""
+        self._saves += 1
+        return self._saves
+
+    async def replayed(self, tenant: str, handlers: Sequence[str]) -> None:
+        """Forget the replays of these handlers, which are in their records now."""
+        await self.redis.hdel(keys.replays(self.number, tenant), *handlers)
+
+    def _lease_lost(self) -> LeaseLost:
+        return LeaseLost(f"another process serves partition {self.number}")
+
+
+async def register(redis: Redis, number: int, tenant: str, starts: Mapping[str, str]) -> None:
+    """Give handlers a position on a tenant's stream, each unless it has one.
+
+    Args:
+        number: of the partition.
+        starts: handler -> `now` or `earliest`.
+    """
+    known: Any = await redis.hkeys(keys.known(number, tenant))
+    new = {name: start for name, start in starts.items() if name.encode() not in known}
+    if not new:
+        return
+    await redis.register_script(script("register"))(
+        keys=[
+            keys.inbox(number, tenant),
+            keys.known(number, tenant),
+            keys.behind(number, tenant),
+            keys.unfinished(number),
+            keys.ready(number),
+        ],
+        args=[tenant, *(each for pair in new.items() for each in pair)],
+    )
+
+
+def new_token() -> str:
+    """A token for a lease, which names this process."""
+    return f"{holder(os.getpid())}{secrets.token_hex(8)}"
+
+
+def holder(pid: int) -> str:
+    """What the tokens of a process on this machine begin with."""
+    return f"{socket.gethostname()}/{pid}/"
+
+
+def release_leases(redis: BlockingRedis, partitions: int, pool: str, pid: int) -> None:
+    """Free the leases of a dead process of this machine, and its share of the partitions."""
+    release = redis.register_script(script("release"))
+    for number in range(partitions):
+        release(keys=[keys.serving(number, pool)], args=[holder(pid)])
+    servers: Any = redis.zrange(keys.servers(pool), 0, -1)
+    for name in servers:
+        if name.startswith(holder(pid).encode()):
+            redis.zrem(keys.servers(pool), name)
+
+
+def _record(stored: bytes) -> tuple[bytes | None, list[bytes]]:
+    position, *pending = stored.split(b" ")
+    return None if position == b"-" else position, pending
+
+
+def _items(found: Any) -> list[Item]:
+    return [(position, fields[b"e"]) for position, fields in found]
+
+
+def _member(member: bytes) -> tuple[str, str]:
+    handler, _, call = member.decode().partition(" ")
+    return handler, call

@@ -1,0 +1,1 @@
+"""The server: one loop for many partitions, tenants and handlers."""

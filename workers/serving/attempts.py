@@ -1,0 +1,348 @@
+"""`Attempts`: makes one attempt at a delivery, and decides what follows from its outcome."""
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import Coroutine
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from offhook import queues
+from offhook.call import Call
+from offhook.errors import DeliveryError, HandlerTimeout, PermanentError, TemporaryError
+from offhook.event import CallEvent, from_stored
+from offhook.plugins import plugged
+from offhook.tasks import asked_to_end
+from workers.delivery.attempt import attempt_record, event_keys, sentence, wait_before
+from workers.delivery.steps import StepPage, Steps
+from workers.serving.lanes import Entry, Lane, Redelivery, Work
+from workers.serving.served import ServedHandler
+
+if TYPE_CHECKING:
+    from workers.serving.partition_server import Server
+
+log = logging.getLogger("offhook.deliver")
+
+_TURN = 64  # entries of a lane before others have a turn
+_DIED = "the worker process died in each attempt"
+
+
+class Attempts:
+    """Works on lanes and redeliveries for the runners."""
+
+    def __init__(self, server: "Server", page: StepPage) -> None:
+        self._server = server
+        self._page = page
+
+    async def run(self, work: Work) -> None:
+        """Deliver a lane's entries, or make a redelivery, until there is a reason to stop."""
+        handler = work.handler
+        if work.partition.closed or handler.apart:
+            handler.circuit.release_probe()
+            if isinstance(work, Redelivery):
+                work.partition.redeliveries.ended(work)
+            handler.finished()
+            return
+        work.partition.began()
+        try:
+            if isinstance(work, Lane):
+                await self._run_lane(work)
+            else:
+                await self._redeliver(work)
+        finally:
+            work.partition.ended()
+
+    async def _run_lane(self, lane: Lane) -> None:
+        handler, served = lane.handler, lane.partition
+        for _ in range(_TURN):
+            if not lane.entries:
+                del handler.lanes[served.number, lane.call]
+                handler.finished()
+                return
+            if served.closed or handler.apart:
+                handler.finished()
+                return
+            entry = lane.entries[0]
+            await self._steps(handler, entry.event, self._deliver(lane, entry))
+            if lane.parked:
+                del handler.lanes[served.number, lane.call]
+                handler.finished()
+                return
+            if handler.circuit.state != "closed" and lane.entries:
+                handler.pause(lane)
+                return
+            await self._server.runners.pause()
+        handler.continue_later(lane)
+
+    async def _deliver(self, lane: Lane, entry: Entry) -> None:
+        """Make an attempt at a lane's first entry."""
+        handler, event, served = lane.handler, entry.event, lane.partition
+        waits = handler.plugged.policy.retry
+        if entry.attempts > len(waits):
+            handler.circuit.release_probe()
+            await self._bury(handler, event, entry.attempts, PermanentError(_DIED))
+            self._finish(lane, entry, "dead")
+            return
+        attempt = entry.attempts + 1
+        error = await self._attempt(handler, event, attempt)
+        if error is None:
+            self._finish(lane, entry, "delivered")
+            return
+        spared = self._spares(handler, error) and waits
+        if isinstance(error, PermanentError) or (attempt > len(waits) and not spared):
+            await self._bury(handler, event, attempt, error)
+            self._finish(lane, entry, "dead")
+            return
+        served.writer.count(handler.name, "failed")
+        self._log_failed(handler, event, attempt, error)
+        if not spared:  # else it stays first in its lane
+            name = (served.number, lane.call)
+            handler.parked[name] = False
+            lane.parked = True
+            wait = wait_before(waits[attempt - 1], error)
+            due = time.time() + wait
+            served.writer.park(lane, 1, due)
+            served.redeliveries.expect(due)
+
+    async def _redeliver(self, work: Redelivery) -> None:
+        """Make attempts at a parked lane's events, one after the other, until one fails."""
+        handler, served = work.handler, work.partition
+        name = (served.number, work.call)
+        while not (served.closed or handler.apart):
+            if handler.circuit.state == "open":
+                probe_at = time.time() + handler.circuit.probe_in
+                served.writer.again(work, work.attempt - 1, probe_at)
+                served.redeliveries.expect(probe_at)
+                break
+            outcome: list[float | None] = []
+            await self._steps(handler, work.event, self._redeliver_once(work, outcome))
+            due = outcome[0]
+            if due is not None:
+                served.redeliveries.expect(due)
+                break
+            handler.parked[name] = True  # until it is known whether the lane is free
+            self._server.runners.suspended()
+            try:
+                following = await served.writer.advance(work)
+            finally:
+                self._server.runners.resumed()
+            if not following:
+                self._free(work)
+                break
+            handler.parked[name] = False
+            lane = handler.lanes.get(name)
+            if lane is not None:
+                served.park_behind(lane)
+            work.event, work.attempt, work.lost = from_stored(following), 1, False
+        served.redeliveries.ended(work)
+        handler.finished()
+
+    async def _redeliver_once(self, work: Redelivery, outcome: list[float | None]) -> None:
+        """Make one attempt. Append when the next one is due, or None if the event is finished."""
+        handler, event, served = work.handler, work.event, work.partition
+        waits = handler.plugged.policy.retry
+        attempt = work.attempt + self._server.guard.attempts(handler, event)
+        if work.lost and await self._is_dead(handler, event):
+            handler.circuit.release_probe()
+            outcome.append(None)
+            return
+        if attempt > len(waits) + 1:
+            handler.circuit.release_probe()
+            await self._bury(handler, event, attempt - 1, PermanentError(_DIED))
+            served.writer.count(handler.name, "dead")
+            outcome.append(None)
+            return
+        error = await self._attempt(handler, event, attempt)
+        if error is None:
+            log.info("redelivered", extra=event_keys(event, handler.name, attempt))
+            served.writer.count(handler.name, "delivered")
+            outcome.append(None)
+            return
+        spared = self._spares(handler, error)
+        if isinstance(error, PermanentError) or (attempt > len(waits) and not spared):
+            await self._bury(handler, event, attempt, error)
+            served.writer.count(handler.name, "dead")
+            outcome.append(None)
+            return
+        served.writer.count(handler.name, "failed")
+        self._log_failed(handler, event, attempt, error)
+        if spared:
+            attempts, wait = work.attempt - 1, handler.circuit.probe_in
+        else:
+            attempts, wait = work.attempt, wait_before(waits[attempt - 1], error)
+        due = time.time() + wait
+        served.writer.again(work, attempts, due)
+        outcome.append(due)
+
+    def _steps(
+        self, handler: ServedHandler, event: CallEvent, attempt: Coroutine[Any, Any, None]
+    ) -> Steps:
+        about = (handler.name, event.id, event.call)
+        return Steps(attempt, handler, about, self._page, self._server.runners)
+
+    async def _attempt(
+        self, handler: ServedHandler, event: CallEvent, attempt: int
+    ) -> Exception | None:
+        """Call the handler once, and record the outcome. Return its error."""
+        server = self._server
+        if server.names is not None:
+            event = await server.names.named(event)
+        server.check_lease()
+        called = time.time()
+        error: Exception | None = None
+        if not handler.plugged.is_async:
+            self._page.plain(handler.name, event.id, event.call)
+        try:
+            await handler.plugged.deliver(
+                event,
+                attempt=attempt,
+                http=server.http,
+                threads=handler.threads,
+                extension=server.extensions.get(event.pbx, event.extension),
+                calls=self._call_of,
+                memory=handler.memory,
+            )
+        except asyncio.CancelledError:
+            if server.runners.closing:
+                raise
+            error = RuntimeError("the handler's own code cancelled its task")
+        except Exception as raised:  # noqa: BLE001 - a handler may raise anything
+            error = raised
+            if isinstance(error, HandlerTimeout) and error.hung:
+                handler.replace_threads()
+                server.guard.hung(handler)
+        if not handler.plugged.is_async:
+            self._page.plain_ended()
+        if asked_to_end():
+            await self._forget_cancellations()
+        if error is not None or not handler.circuit.untroubled:
+            self._record(handler, event, error)
+        if server.watched:
+            outcome = "delivered" if error is None else "failed"
+            server.records.append(
+                attempt_record(handler.name, event, attempt, called, outcome, error)
+            )
+        return error
+
+    async def _forget_cancellations(self) -> None:
+        """Keep a runner that the handler's own code has cancelled."""
+        task = asyncio.current_task()
+        if task is None or self._server.runners.closing:
+            return
+        while task.uncancel():
+            pass
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)  # it may not have been raised yet
+
+    def _record(self, handler: ServedHandler, event: CallEvent, error: Exception | None) -> None:
+        """Let the circuit know. A target that rejects an event works."""
+        circuit = handler.circuit
+        before = circuit.state
+        ok = error is None or isinstance(error, PermanentError)
+        if before == "closed" and not ok and not isinstance(error, TemporaryError):
+            return  # a bug says nothing about the target
+        handler.refused = "" if ok else event.extension
+        seconds = circuit.record(ok=ok)
+        if seconds is not None:
+            log.error(
+                "circuit open: deliveries to %s keep failing; next probe in %g s",
+                handler.name,
+                seconds,
+            )
+            self._server.spawn(partial(self._server.leases.note_circuit, handler.name, seconds))
+        elif before != "closed" and circuit.state == "closed":
+            log.warning("circuit closed: %s takes deliveries again", handler.name)
+            self._server.spawn(partial(self._server.leases.note_circuit, handler.name, None))
+        handler.look()
+
+    @staticmethod
+    def _spares(handler: ServedHandler, error: Exception) -> bool:
+        """Return whether the target is down, which costs an event no attempt."""
+        hung = isinstance(error, HandlerTimeout) and error.hung
+        return isinstance(error, TemporaryError) and not hung and handler.circuit.state != "closed"
+
+    async def _call_of(self, event: CallEvent) -> Call:
+        server = self._server
+        kind = server.extensions.get(event.pbx, event.extension).kind
+        call = await server.calls.of(event, kind, server.settings.region)
+        return call if server.names is None else await server.names.named_call(call, event)
+
+    def _finish(self, lane: Lane, entry: Entry, outcome: str) -> None:
+        lane.entries.popleft()
+        lane.partition.writer.count(lane.handler.name, outcome)
+        lane.partition.done(entry)
+
+    def _free(self, work: Redelivery) -> None:
+        """Deliver new events of a call directly again: its lane in Redis is empty."""
+        name = (work.partition.number, work.call)
+        del work.handler.parked[name]
+        lane = work.handler.lanes.get(name)
+        if lane is not None and lane.parked:
+            lane.parked = False
+            lane.started = True
+            work.handler.start(lane)
+
+    async def _is_dead(self, handler: ServedHandler, event: CallEvent) -> bool:
+        """Return whether a process made it a dead letter, and ended before it noted that."""
+        while True:
+            try:
+                return await asyncio.to_thread(
+                    queues.is_dead, self._server.rq, handler.name, event.id
+                )
+            except RedisError as failed:
+                self._server.outage.goes_on(failed)
+                await asyncio.sleep(1)
+
+    async def _bury(
+        self, handler: ServedHandler, event: CallEvent, attempt: int, error: Exception
+    ) -> None:
+        log.error(
+            "delivery is dead: %s",
+            sentence(error),
+            extra=event_keys(event, handler.name, attempt),
+        )
+        error.__traceback__ = _of_plugin(error.__traceback__)
+        trace = "".join(traceback.format_exception(error))
+        while True:
+            try:
+                await asyncio.to_thread(
+                    queues.bury,
+                    self._server.rq,
+                    handler.name,
+                    event,
+                    attempt=attempt,
+                    error=sentence(error),
+                    trace=trace,
+                )
+                return
+            except Exception as failed:  # noqa: BLE001 - without its dead letter it would be lost
+                self._server.outage.goes_on(failed)
+                await asyncio.sleep(1)
+
+    @staticmethod
+    def _log_failed(
+        handler: ServedHandler, event: CallEvent, attempt: int, error: Exception
+    ) -> None:
+        keys = event_keys(event, handler.name, attempt)
+        if isinstance(error, DeliveryError):
+            log.warning("delivery failed, will retry: %s", sentence(error), extra=keys)
+        elif attempt == 1:
+            error.__traceback__ = _of_plugin(error.__traceback__)
+            log.error("a bug in the handler, will retry", exc_info=error, extra=keys)
+        else:
+            log.error("a bug in the handler, will retry: %s", sentence(error), extra=keys)
+
+
+def _of_plugin(trace: TracebackType | None) -> TracebackType | None:
+    """The stack trace from where our code calls the plugin's."""
+    ours = trace
+    while ours is not None:
+        if ours.tb_frame.f_code.co_filename == plugged.__file__:
+            trace = ours.tb_next or trace
+        ours = ours.tb_next
+    return trace

@@ -1,0 +1,344 @@
+"""`Folder`: folds a partition's events into calls, and appends the events of whole calls."""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+from redis.exceptions import RedisError
+
+from offhook.call import CALL_LOG, Kind
+from offhook.calls import (
+    CallState,
+    Closing,
+    fold,
+    goes_on,
+    name_of_latest,
+    settles_after,
+    tell,
+    used_again,
+    with_extensions,
+)
+from offhook.errors import FoldMoved
+from offhook.event import CallEvent
+from offhook.inbox.call_store import FOLDED, CallChange, Kept
+from offhook.logs import Outage
+from offhook.tasks import asked_to_end
+from workers.delivery.attempt import event_keys
+from workers.serving.streams import Events, TenantStream, after
+
+if TYPE_CHECKING:
+    from workers.serving.partition_server import Server
+    from workers.serving.served_partition import ServedPartition
+
+log = logging.getLogger("offhook.calls")
+
+AT_ONCE = 500  # events or calls
+MOST_WAITING = 5_000  # events in memory; beyond it they are read again later
+MOST_KEPT = 2_000  # calls in memory
+SWEEP_EVERY = 20.0  # seconds between sweeps for calls without an end and calls past `keep_days`
+
+
+class Progress:
+    """How far a stream is folded.
+
+    Attributes:
+        folded: how far, in memory.
+        saved: how far, in Redis; events that are not folded into calls need not be noted there.
+        waiting: the next events.
+        complete: these are all that were read.
+    """
+
+    __slots__ = ("complete", "folded", "saved", "stream", "waiting")
+
+    def __init__(self, stream: TenantStream, folded: bytes) -> None:
+        self.stream = stream
+        self.restart(folded)
+
+    def restart(self, folded: bytes) -> None:
+        self.folded = self.saved = folded
+        self.waiting: deque[tuple[bytes, CallEvent | None]] = deque()
+        self.complete = not after(self.stream.read, folded)
+
+
+class Folder:
+    """Folds the events of one partition while this server holds its lease."""
+
+    def __init__(self, server: "Server", served: "ServedPartition") -> None:
+        self._server = server
+        self._settings = server.settings
+        self._served = served
+        self._partition = served.partition
+        self._calls = server.calls
+        self._progress: dict[str, Progress] = {}  # by tenant
+        self._unfolded: dict[str, None] = {}  # tenants
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        # Monotonic times.
+        self._windows: dict[str, float] = {}  # call -> when its settle window ends
+        self._ends: list[tuple[float, str]] = []  # the same as a heap, with outdated entries
+        self._sweep_at = 0.0
+        self._lost = False  # it is not known which of the last steps were made
+        self._wake = asyncio.Event()
+        self._outage = Outage(log, "Redis")
+
+    async def open(self) -> None:
+        """Read the open settle windows."""
+        now, wall = time.monotonic(), time.time()
+        longest = max(self._settings.settle, self._settings.settle_unanswered)
+        self._kept.clear()
+        self._windows.clear()
+        self._ends.clear()
+        for name, ends in (await self._calls.settling(self._partition.number)).items():
+            self._open(name, now + min(max(0.0, ends / 1000 - wall), longest))
+
+    def adopt(self, stream: TenantStream, folded: bytes) -> None:
+        """Continue with a stream where the last server stopped."""
+        self._progress[stream.tenant] = Progress(stream, folded)
+        self._look_at(stream.tenant)
+
+    def take_in(self, stream: TenantStream, events: Events) -> None:
+        """Fold these events soon: those that were read now."""
+        progress = self._progress[stream.tenant]
+        if progress.complete:
+            progress.complete = len(progress.waiting) < MOST_WAITING
+            if progress.complete:
+                progress.waiting.extend(events)
+        self._look_at(stream.tenant)
+
+    def caught_up(self, stream: TenantStream) -> bool:
+        """Return whether all that was read is folded."""
+        return not after(stream.read, self._progress[stream.tenant].folded)
+
+    async def run(self) -> None:
+        """Fold until cancelled.
+
+        Raises:
+            LeaseLost: another server serves the partition.
+        """
+        while not asked_to_end():
+            try:
+                if self._lost:
+                    await self._start_again()
+                while self._unfolded:
+                    await self._fold_some(self._progress[next(iter(self._unfolded))])
+                await self._end_windows()
+                await self._sweep()
+            except (RedisError, FoldMoved) as error:
+                self._outage.goes_on(error)
+                self._lost = True
+                await asyncio.sleep(0.2)
+                continue
+            self._outage.is_over()
+            if asked_to_end():
+                return  # a cancellation can get lost: see `offhook.tasks.end`
+            wait = SWEEP_EVERY
+            if self._ends:
+                wait = min(wait, max(0.0, self._ends[0][0] - time.monotonic()))
+            try:
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+            self._wake.clear()
+            await asyncio.sleep(0)  # deliveries that can begin now go first
+
+    def _look_at(self, tenant: str) -> None:
+        self._unfolded[tenant] = None
+        self._wake.set()
+
+    async def _start_again(self) -> None:
+        """After a fault, find out which of the last steps were made."""
+        await self.open()
+        for state in await self._partition.load(list(self._progress)):
+            self._progress[state.tenant].restart(state.folded)
+            self._look_at(state.tenant)
+        self._lost = False
+
+    # Folding
+
+    async def _fold_some(self, progress: Progress) -> None:
+        events = await self._next(progress)
+        if not events:
+            del self._unfolded[progress.stream.tenant]
+            self._served.writer.mark(progress.stream)
+            return
+        folded = [(p, e) for p, e in events if e is not None and e.type in FOLDED]
+        last = events[-1][0]
+        if folded:
+            await self._fold(progress, folded, last)
+        progress.folded = last
+
+    async def _next(self, progress: Progress) -> list[tuple[bytes, CallEvent | None]]:
+        waiting, stream = progress.waiting, progress.stream
+        while waiting or not progress.complete:
+            if not waiting:
+                until = stream.read
+                items = await self._partition.range(stream.tenant, progress.folded, until, AT_ONCE)
+                waiting.extend(await self._served.reader.decoded(items, set_aside=False))
+                progress.complete = len(items) < AT_ONCE and until == stream.read
+                if not items and after(until, progress.folded):
+                    progress.folded = until
+            events = [waiting.popleft() for _ in range(min(AT_ONCE, len(waiting)))]
+            # A process that ended after it saved and before it noted what it read was further.
+            while events and not after(events[0][0], progress.folded):
+                del events[0]
+            if events:
+                return events
+        return []
+
+    async def _fold(
+        self, progress: Progress, events: Sequence[tuple[bytes, CallEvent]], last: bytes
+    ) -> None:
+        """Fold events into their calls, and announce what follows at once."""
+        kept = await self._load_with_latest(list(dict.fromkeys(event.call for _, event in events)))
+        changed: dict[str, Closing | None] = {}  # the calls to save, and what ends them
+        for position, event in events:
+            self._fold_one(position.decode(), event, kept, changed)
+        now, wall = datetime.now(UTC), int(time.time() * 1000)
+        changes = [self._change(kept[name], now, closing) for name, closing in changed.items()]
+        windows: dict[str, float | None] = {}
+        for change, closing in zip(changes, changed.values(), strict=True):
+            wait = None if closing else self._settles_after(change.kept.state)
+            windows[change.kept.name] = wait
+            change.settles = None if wait is None else wall + int(wait * 1000)
+            # Also reopens a call that was closed too early.
+            change.live = None if closing else wall
+        await self._save(progress.stream.tenant, changes, (progress.saved, last))
+        progress.saved = last
+        end = time.monotonic()
+        for name, wait in windows.items():
+            if wait is None:
+                self._windows.pop(name, None)
+            else:
+                self._open(name, end + wait)
+
+    def _fold_one(
+        self,
+        position: str,
+        event: CallEvent,
+        kept: dict[str, Kept],
+        changed: dict[str, Closing | None],
+    ) -> None:
+        extensions = self._server.extensions
+        event = with_extensions(event, extensions)
+        first = kept.get(event.call)
+        name = name_of_latest(event.call, first.state) if first else event.call
+        there = kept.get(name)
+        settings = extensions.get(event.pbx, event.extension)
+        try:
+            if first and there and used_again(there.state, event, self._settings.settle):
+                first.state = replace(first.state, again=first.state.again + 1)
+                changed |= {first.name: "hangup", name: "hangup"}
+                name, there = name_of_latest(event.call, first.state), None
+                event = replace(event, call_id=name.partition("/")[2])
+            state = fold(
+                there.state if there else None,
+                event,
+                settings.kind,
+                all_events=settings.has_all_events,
+            )
+        except Exception:
+            # A bug with one event must not hold up all calls.
+            log.exception(
+                "cannot fold an event into its call", extra=event_keys(event, CALL_LOG, 1)
+            )
+            return
+        if there and state.left_out > there.state.left_out:
+            keys = event_keys(event, CALL_LOG, 1)
+            log.warning("event left out of its call, which has too many events", extra=keys)
+        kept[name] = Kept(name, state, there.first if there else position, position)
+        changed[name] = None
+
+    def _settles_after(self, state: CallState) -> float | None:
+        def kind_of(extension: str) -> Kind | None:
+            return self._server.extensions.get(state.pbx, extension).kind
+
+        settings = self._settings
+        return settles_after(state, settings.settle, settings.settle_unanswered, kind_of)
+
+    async def _load_with_latest(self, names: Sequence[str]) -> dict[str, Kept]:
+        """The calls of these names, and the latest call of each CallID that is used again."""
+        kept = await self._load(names)
+        latest = [name_of_latest(name, each.state) for name, each in kept.items()]
+        return kept | await self._load([name for name in latest if name not in kept])
+
+    async def _load(self, names: Sequence[str]) -> dict[str, Kept]:
+        """The calls of these names that exist, by name: copies, from memory or from Redis."""
+        missing = [name for name in names if name not in self._kept]
+        found = await self._calls.load(self._partition.number, missing) if missing else {}
+        for name in names:
+            known = self._kept.get(name)
+            if known is not None:
+                found[name] = Kept(name, known.state, known.first, known.last)
+        return found
+
+    async def _save(
+        self, tenant: str, changes: Sequence[CallChange], positions: tuple[bytes, bytes] | None
+    ) -> None:
+        self._server.check_lease()
+        await self._calls.save(
+            self._partition, tenant, changes, positions, self._settings.keep_days
+        )
+        for change in changes:
+            self._kept[change.kept.name] = change.kept
+            self._kept.move_to_end(change.kept.name)
+        while len(self._kept) > MOST_KEPT:
+            self._kept.popitem(last=False)
+
+    def _change(self, kept: Kept, now: datetime, closing: Closing | None) -> CallChange:
+        kept.state, events = tell(kept.state, self._settings.region, now, closing)
+        return CallChange(kept, events)
+
+    # Closing
+
+    async def _end_windows(self) -> None:
+        """Close the calls whose settle window has ended."""
+        names = []
+        now = time.monotonic()
+        while self._ends and self._ends[0][0] <= now:
+            ends, name = heappop(self._ends)
+            if self._windows.get(name) == ends:  # otherwise the entry is outdated
+                del self._windows[name]
+                names.append(name)
+        await self._close(names, "hangup")
+
+    async def _close(self, names: Sequence[str], closing: Closing) -> None:
+        """Close these calls, or announce corrections of those already closed."""
+        number = self._partition.number
+        for at in range(0, len(names), AT_ONCE):
+            some = names[at : at + AT_ONCE]
+            kept = await self._load(some)
+            await self._calls.drop(number, [name for name in some if name not in kept])
+            now = datetime.now(UTC)
+            changes = []
+            for each in kept.values():
+                if closing == "silence" and self._goes_on(each.state, now):
+                    changes.append(CallChange(each, [], live=int(now.timestamp() * 1000)))
+                else:
+                    changes.append(self._change(each, now, closing))
+            await self._save("", changes, None)
+
+    def _goes_on(self, state: CallState, now: datetime) -> bool:
+        pbx = self._settings.pbx.get(state.pbx)
+        return goes_on(state, now, records=pbx is not None and pbx.host is not None)
+
+    def _open(self, name: str, ends: float) -> None:
+        self._windows[name] = ends
+        heappush(self._ends, (ends, name))
+
+    async def _sweep(self) -> None:
+        """Close silent calls, and delete old ones, when it is time."""
+        now = time.monotonic()
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + SWEEP_EVERY
+        number, wall = self._partition.number, datetime.now(UTC)
+        silent_since = wall - timedelta(seconds=self._settings.call_timeout)
+        while names := await self._calls.silent(number, silent_since):
+            await self._close(names, "silence")
+        await self._calls.forget(number, wall - timedelta(days=self._settings.keep_days))

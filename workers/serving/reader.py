@@ -1,0 +1,211 @@
+"""`Reader`: reads a partition's streams and hands each event to the handlers that want it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from offhook.event import CallEvent, from_stored
+from offhook.inbox import quarantine
+from offhook.inbox.partition import DUE, Item
+from offhook.logs import Outage
+from offhook.tasks import asked_to_end
+from workers.serving.streams import Events, Reading, TenantStream, after
+
+if TYPE_CHECKING:
+    from workers.serving.partition_server import Server
+    from workers.serving.served_partition import ServedPartition
+
+log = logging.getLogger("offhook.serve")
+
+READ_AT_ONCE = 500  # events that a handler reads for itself
+STREAMS_AT_ONCE = 128
+WAIT = 2.0  # seconds that a read of marks blocks
+SWEEP_EVERY = 5.0  # seconds between searches for events whose mark was lost on its way here
+
+
+class Reader:
+    """Reads the streams of one partition."""
+
+    def __init__(self, server: "Server", served: "ServedPartition") -> None:
+        self._server = server
+        self._served = served
+        self._partition = served.partition
+        self._unread: dict[str, None] = {}  # tenants whose streams to read
+        self._lagging: dict[Reading, None] = {}  # those that read for themselves and have room
+        self._wake = asyncio.Event()
+        self._outage = Outage(log, "Redis")
+
+    def look_at(self, tenant: str) -> None:
+        """Read a tenant's stream soon."""
+        self._unread[tenant] = None
+        self._wake.set()
+
+    def catch_up(self, reading: Reading) -> None:
+        """Let a handler that fell behind read for itself, now that it has room."""
+        self._lagging[reading] = None
+        self._wake.set()
+
+    def leave(self, reading: Reading) -> None:
+        """Read no more for a handler."""
+        self._lagging.pop(reading, None)
+        reading.stream.later.pop(reading, None)
+
+    async def follow_marks(self) -> None:
+        """Look at the tenants that get events, until cancelled."""
+        sweep = time.monotonic() + SWEEP_EVERY
+        while not asked_to_end():
+            try:
+                marks = await self._partition.marks(WAIT)
+                if time.monotonic() >= sweep:
+                    sweep = time.monotonic() + SWEEP_EVERY
+                    marks += await self._partition.unfinished()
+            except RedisError as error:
+                self._outage.goes_on(error)
+                await asyncio.sleep(0.2)
+                sweep = 0.0  # marks in a lost response are gone
+                continue
+            self._outage.is_over()
+            for mark in marks:
+                if mark == DUE:
+                    self._served.redeliveries.look()
+                    await self._served.takeover.apply_replays()
+                else:
+                    self.look_at(mark)
+
+    async def read(self) -> None:
+        """Read until cancelled."""
+        while not asked_to_end():
+            await self._wake.wait()
+            self._wake.clear()
+            while (self._unread or self._lagging) and not self._served.closed:
+                try:
+                    if not await self._read_some():
+                        break
+                except RedisError as error:
+                    self._outage.goes_on(error)
+                    await asyncio.sleep(0.2)
+
+    async def _read_some(self) -> bool:
+        """Read once, what there is room for. Return whether anything was read."""
+        if self._lagging:
+            await self._catch_up()
+        tenants = [name for name in self._unread if self._may_read(name)][:STREAMS_AT_ONCE]
+        if not tenants:
+            self._server.runners.blocked.add(self._wake.set)
+            return bool(self._lagging)
+        await self._served.takeover.load(
+            [name for name in tenants if name not in self._served.streams]
+        )
+        count = self._server.roster.reserve(tenants)
+        for name in tenants:
+            # Before the read: a mark that comes meanwhile may be of events that it does not see.
+            self._unread.pop(name, None)
+        try:
+            positions = {name: self._served.streams[name].read for name in tenants}
+            found = await self._partition.read(positions, count)
+        except RedisError:
+            self._unread |= dict.fromkeys(tenants)
+            raise
+        finally:
+            self._server.roster.reserved -= count
+            self._server.runners.unblock()
+        for name in tenants:
+            items = found.get(name, ())
+            stream = self._served.streams[name]
+            stream.more = len(items) == count
+            if stream.more:
+                self._unread[name] = None
+            self._take_in(stream, await self.decoded(items))
+        await asyncio.sleep(0)
+        return True
+
+    def _may_read(self, tenant: str) -> bool:
+        stream = self._served.streams.get(tenant)
+        return stream is None or self._server.roster.may_read(tenant, stream.readings)
+
+    def _take_in(self, stream: TenantStream, events: Events) -> None:
+        before = stream.read
+        for position, event in events:
+            if event is not None:
+                self._hand_out(stream, before, position, event)
+            before = position
+        stream.read = before
+        if events:
+            stream.wake = True
+            for reading in stream.later:
+                self._lagging[reading] = None
+            stream.later.clear()
+            if self._served.folder is not None:
+                self._served.folder.take_in(stream, events)
+        self._served.writer.mark(stream)
+
+    def _hand_out(
+        self, stream: TenantStream, before: bytes, position: bytes, event: CallEvent
+    ) -> None:
+        """Give an event to the handlers that want it; one that has enough falls behind."""
+        for handler in self._server.roster.wanting(stream.tenant, event):
+            if handler in self._served.away:
+                continue
+            reading = stream.reading(handler)
+            if reading.own is not None:
+                continue  # it reads for itself
+            if handler.apart or handler.is_full:
+                reading.own, reading.changed = before, True
+                stream.later[reading] = None
+            else:
+                self._served.add(reading, position, event)
+
+    async def _catch_up(self) -> None:
+        """Let handlers that fell behind read for themselves until they have come as far again."""
+        for reading in list(self._lagging):
+            handler, stream = reading.handler, reading.stream
+            del self._lagging[reading]
+            if reading.own is None or handler.apart:
+                continue
+            if not handler.has_room:
+                handler.behind[reading] = None
+                continue
+            if after(reading.own, stream.read):
+                stream.later[reading] = None  # the others come to where it begins
+                continue
+            began_at = reading.own
+            items = await self._partition.range(stream.tenant, began_at, stream.read, READ_AT_ONCE)
+            events = await self.decoded(items, set_aside=False)
+            if handler in self._served.away or reading.own is not began_at:
+                continue  # it left, or was set back, meanwhile
+            for position, event in events:
+                if event is not None and handler in self._server.roster.wanting(
+                    stream.tenant, event
+                ):
+                    self._served.add(reading, position, event)
+                reading.own = position
+            if len(items) < READ_AT_ONCE:
+                reading.own = None
+            else:
+                self._lagging[reading] = None
+            reading.changed = True
+            self._served.writer.mark(stream)
+
+    async def decoded(
+        self, items: Sequence[Item], *, set_aside: bool = True
+    ) -> list[tuple[bytes, CallEvent | None]]:
+        """The events; None for one that cannot be read, which is put into the quarantine."""
+        events: list[tuple[bytes, CallEvent | None]] = []
+        for position, stored in items:
+            try:
+                events.append((position, from_stored(stored)))
+            except (ValueError, RecursionError) as error:
+                events.append((position, None))
+                if set_aside:
+                    log.error("event %s cannot be read, set aside: %s", position.decode(), error)
+                    refused: dict[str, str | bytes] = {
+                        "error": f"an event in the inbox that cannot be read: {error}",
+                        "event": stored,
+                    }
+                    size = self._server.settings.quarantine_size
+                    await quarantine.keep(self._partition.redis, refused, size)
+        return events

@@ -1,0 +1,217 @@
+"""`Redeliveries`: begins the attempts at parked lanes when they are due."""
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from offhook.event import from_stored
+from offhook.inbox.partition import Begun
+from offhook.logs import Outage
+from offhook.tasks import asked_to_end
+from workers.serving.lanes import Redelivery
+from workers.serving.served import ServedHandler
+
+if TYPE_CHECKING:
+    from workers.serving.partition_server import Server
+    from workers.serving.served_partition import ServedPartition
+
+log = logging.getLogger("offhook.redeliver")
+
+AT_ONCE = 200
+LOOK_EVERY = 10.0  # seconds, should the server's clock be ahead of ours
+UNKNOWN_HANDLER_WAIT = 60.0  # seconds until a handler that is not served here is looked for again
+AWAY_WAIT = 1.0  # seconds until a handler may have come back
+POSTPONED = 0.1  # seconds
+POSTPONED_AT_ONCE = 1000  # redeliveries of a handler in a second
+SET_BACK = 2.0  # seconds; smaller jumps do not count as setting back the clock
+
+
+class Redeliveries:
+    """The redeliveries of one partition."""
+
+    def __init__(self, server: "Server", served: "ServedPartition") -> None:
+        self._server = server
+        self._served = served
+        self._partition = served.partition
+        self._running: dict[tuple[str, str], Redelivery] = {}  # by handler and call
+        self._passing: set[tuple[str, str]] = set()  # handler and call of those passed on
+        self._wake = asyncio.Event()
+        self._outage = Outage(log, "Redis")
+        self._expected = math.inf  # when the next one is due of which Redis may not know yet
+        self._find_lost_at = 0.0  # monotonic
+        self._lost: set[tuple[str, str]] = set()  # begun by others, and made due
+
+    async def open(self) -> None:
+        """Note which calls are parked, so that their new events are parked behind."""
+        parked = [each for each in await self._partition.parked() if self._serves(each[0])]
+        await self._take_in(parked)
+
+    async def adopt(self, handler: ServedHandler) -> None:
+        """Note which calls of one handler are parked."""
+        await self._take_in(
+            [each for each in await self._partition.parked() if each[0] == handler.name]
+        )
+
+    async def _take_in(self, parked: Sequence[tuple[str, str]]) -> None:
+        """Note parked lanes; make those due that another pool would have redelivered."""
+        for name, call in parked:
+            handler = self._server.roster.get(name)
+            if handler is not None:
+                handler.parked[self._served.number, call] = False
+        if not parked:
+            return
+        known = {*await self._partition.scheduled(), *self._running}
+        strays = [each for each in parked if each not in known]
+        if strays:
+            await self._partition.forget_pools({name for name, _ in strays} - {self._server.pool})
+            self._served.writer.lost(strays, time.time())
+
+    def _serves(self, name: str) -> bool:
+        handler = self._server.roster.get(name)
+        return handler is not None and handler not in self._served.away
+
+    def look(self) -> None:
+        """Look at the due times now: another process may have changed them."""
+        self._wake.set()
+
+    def expect(self, due: float) -> None:
+        """Look at the due times then, in seconds since 1970."""
+        if due < self._expected:
+            self._expected = due
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Begin redeliveries until cancelled."""
+        try:
+            await self._follow_due_times()
+        finally:
+            for work in [*self._running.values()]:
+                self.ended(work)
+
+    async def _follow_due_times(self) -> None:
+        clock = _clock()
+        while not asked_to_end():
+            wait = LOOK_EVERY
+            if not self._served.closed:
+                try:
+                    if time.monotonic() >= self._find_lost_at:
+                        await self._find_lost()
+                    back, clock = clock - _clock(), _clock()
+                    if back > SET_BACK:
+                        await self._bring_forward(back)
+                    wait = await self._begin()
+                    self._outage.is_over()
+                except RedisError as error:
+                    self._outage.goes_on(error)
+                    self._find_lost_at = 0.0
+                    wait = 0.2
+            if asked_to_end():
+                return  # a cancellation can get lost: see `offhook.tasks.end`
+            if self._expected < math.inf:
+                wait = min(wait, max(0.002, self._expected - time.time()))
+            try:
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+            self._wake.clear()
+
+    def ended(self, work: Redelivery) -> None:
+        """Note that the attempts have ended."""
+        if self._running.pop((work.handler.name, work.call), None) is not None:
+            work.handler.released()
+
+    async def _begin(self) -> float:
+        """Begin what is due. Return the seconds until the next one is."""
+        while not asked_to_end():
+            if self._expected <= time.time():
+                self._expected = math.inf
+                await self._served.writer.written()
+            following, begun = await self._partition.begin(time.time(), AT_ONCE)
+            for each in begun:
+                self._start(each)
+            if len(begun) < AT_ONCE:
+                if following is None:
+                    return LOOK_EVERY
+                return min(LOOK_EVERY, max(0.001, following - time.time()))
+            await self._wait_for_room(begun)
+        return LOOK_EVERY
+
+    async def _wait_for_room(self, begun: Sequence[Begun]) -> None:
+        """Give handlers that have enough a moment."""
+        handlers = {self._server.roster.get(each.handler) for each in begun}
+        for _ in range(25):
+            await asyncio.sleep(0)
+            if all(each is None or each.has_room or not each.delivers for each in handlers):
+                return
+            await asyncio.sleep(0.01)
+
+    def _start(self, begun: Begun) -> None:
+        handler = self._server.roster.get(begun.handler)
+        if handler is None or handler in self._served.away:
+            self._passing.add((begun.handler, begun.call))
+            self._server.spawn(partial(self._pass_on, begun))
+            return
+        event = from_stored(begun.stored)
+        work = Redelivery(self._served, handler, begun.call, event, begun.attempt)
+        work.lost = (begun.handler, begun.call) in self._lost
+        self._lost.discard((begun.handler, begun.call))
+        name = (self._served.number, begun.call)
+        if name in handler.lanes and name not in handler.parked:
+            self._postpone(work, POSTPONED)  # a dead letter is retried: after events in memory
+            return
+        handler.parked.setdefault(name, False)
+        if handler.is_full:
+            # So that it takes no memory that others need.
+            spread = random.uniform(1.0, 1.0 + len(handler.parked) / POSTPONED_AT_ONCE)
+            self._postpone(work, handler.circuit.probe_in + spread)
+            return
+        self._running[begun.handler, begun.call] = work
+        handler.added()
+        handler.start(work)
+
+    def _postpone(self, work: Redelivery, seconds: float) -> None:
+        """Make it due later, without counting the attempt."""
+        due = time.time() + seconds
+        self._served.writer.again(work, work.attempt - 1, due)
+        self.expect(due)
+
+    async def _pass_on(self, begun: Begun) -> None:
+        """Leave a redelivery to the pool of its handler; without one it waits here."""
+        pool = self._server.roster.pool_of(begun.handler)
+        stays = pool is None or pool == self._server.pool  # not configured, or it cannot be loaded
+        known = self._server.roster.get(begun.handler) is not None
+        wait = (AWAY_WAIT if known else UNKNOWN_HANDLER_WAIT) if stays else 0.0
+        due = time.time() + wait
+        await self._partition.pass_on(begun, self._server.pool if pool is None else pool, due)
+        self._passing.discard((begun.handler, begun.call))
+
+    async def _find_lost(self) -> None:
+        """Make attempts due again that a dead process began, or whose response was lost.
+
+        A request may reach the server after its client gave up, so look again and again.
+        """
+        running = {*self._running, *self._passing}
+        if any(each not in running for each in await self._partition.begun()):
+            await self._served.writer.written()  # so what has ended has no longer begun
+            lost = [each for each in await self._partition.begun() if each not in running]
+            self._served.writer.lost(lost, time.time())
+            self._lost.update(lost)
+            await self._served.writer.written()
+        self._find_lost_at = time.monotonic() + LOOK_EVERY
+
+    async def _bring_forward(self, seconds: float) -> None:
+        log.warning("the clock was set back by %.0f s: redeliveries moved forward", seconds)
+        await self._partition.bring_forward(seconds)
+
+
+def _clock() -> float:
+    """Return when this machine booted, in seconds since 1970: changes only if the clock is set."""
+    return time.time() - time.monotonic()

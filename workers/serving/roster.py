@@ -1,0 +1,100 @@
+"""`Roster`: the handlers of a server, and which of them want an event."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+
+from offhook.event import CallEvent, EventType
+from offhook.extensions import ExtensionsCopy
+from offhook.settings import Settings
+from workers.serving.served import ServedHandler
+from workers.serving.streams import Reading
+
+_READ_AT_ONCE = 500  # events of a stream
+_DELIVERIES_AT_ONCE = 2000  # that a read leads to: each flush writes the positions of all of them
+_READ_OF_MANY = 64  # the same, when many streams are read together
+_MOST_KINDS = 10_000  # kinds of events whose handlers are remembered
+
+# Tenant, and what a handler's filter looks at: type, PBX, direction, extensions.
+_Kind = tuple[str, EventType, str, str | None, tuple[str, ...]]
+
+
+class Roster:
+    """The handlers of a server.
+
+    Args:
+        handlers: those that it serves, or may serve again.
+        extensions: the settings of extensions, which decide too.
+    """
+
+    def __init__(
+        self, settings: Settings, handlers: Iterable[ServedHandler], extensions: ExtensionsCopy
+    ) -> None:
+        self.handlers = list(handlers)
+        self._settings = settings
+        self._extensions = extensions
+        self._by_name = {handler.name: handler for handler in self.handlers}
+        self.reserved = 0  # events that are being read
+        self._wanting: OrderedDict[_Kind, list[ServedHandler]] = OrderedDict()
+
+    def get(self, name: str) -> ServedHandler | None:
+        """The handler of this name, if it is served here."""
+        return self._by_name.get(name)
+
+    def of(self, tenant: str) -> Sequence[ServedHandler]:
+        """The handlers that may get a tenant's events."""
+        return self.handlers
+
+    def wanting(self, tenant: str, event: CallEvent) -> list[ServedHandler]:
+        """The handlers that want an event. An event like one before costs a look into a table."""
+        kind = (tenant, event.type, event.pbx, event.direction, event.extensions)
+        found = self._wanting.get(kind)
+        if found is None:
+            get = self._extensions.get
+            found = [each for each in self.of(tenant) if each.plugged.wants(event, get)]
+            if len(self._wanting) >= _MOST_KINDS:
+                self._wanting.popitem(last=False)
+            self._wanting[kind] = found
+        return found
+
+    def changed(self) -> None:
+        """Look at the filters anew: the extensions' settings have changed."""
+        self._wanting.clear()
+
+    def starts(self, tenant: str) -> Mapping[str, str]:
+        """Where each configured handler begins on a tenant's stream if it has no position."""
+        return self._settings.starts
+
+    def may_read(self, tenant: str, readings: Mapping[ServedHandler, Reading]) -> bool:
+        """Return whether to read on: not while all handlers that read along have enough events.
+
+        Those that have wanted none so far do not count. Half of what they may have is enough, so
+        that events are read many at a time.
+        """
+        full = False
+        for handler in self.of(tenant):
+            reading = readings.get(handler)
+            if not handler.wanted or (reading is not None and reading.own is not None):
+                continue
+            if handler.outstanding + self.reserved <= handler.most // 2:
+                return True
+            full = True
+        return not full
+
+    def reserve(self, tenants: Sequence[str]) -> int:
+        """Reserve room for a read. Return how many events of each stream to read."""
+        handlers = self.of(tenants[0])
+        wanting = [handler for handler in handlers if handler.wanted]
+        most = _READ_AT_ONCE if len(tenants) < 4 else _READ_OF_MANY
+        most = min(most, _DELIVERIES_AT_ONCE // (len(wanting) or max(1, len(handlers))))
+        room = max((each.most - each.outstanding for each in wanting), default=most) - self.reserved
+        count = max(1, min(most, room))
+        self.reserved += count
+        return count
+
+    def pool_of(self, name: str) -> str | None:
+        """The pool that serves a handler now; None if it is not configured."""
+        policy = self._settings.handlers.get(name)
+        if policy is None:
+            return None
+        handler = self._by_name.get(name)
+        return name if handler is not None and handler.apart else policy.pool_of(name)

@@ -1,0 +1,124 @@
+"""Runners: tasks that work on lanes, one at a time; when one is suspended, the next one goes on.
+
+So a delivery needs a task of its own only while its handler waits for something.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from offhook.tasks import asked_to_end, end
+from workers.serving.lanes import Work
+
+if TYPE_CHECKING:
+    from workers.serving.served import ServedHandler
+
+_SLICE = 0.0005  # seconds that deliveries may run before the event loop gets its turn
+_MOST_IDLE = 64  # tasks kept for later
+
+
+class Runners:
+    """Works on what is ready.
+
+    Args:
+        run: works on one lane or redelivery for a while.
+        slow: called with a handler and the seconds that it has kept all others waiting.
+        broken: called when a runner ends with an error.
+
+    Attributes:
+        outstanding: number of entries in memory.
+        busy: number of handlers that have some.
+        blocked: what reads on, by a call, once there is room for entries.
+        ran: the handlers that have run since it was emptied.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Work], Awaitable[None]],
+        slow: Callable[[Any, float], None],
+        broken: Callable[[BaseException], None],
+    ) -> None:
+        self._run = run
+        self.took = slow
+        self._broken = broken
+        self.outstanding = 0
+        self.busy = 0
+        self.blocked: set[Callable[[], None]] = set()
+        self.ran: set[ServedHandler] = set()
+        self._ready: deque[Work] = deque()
+        self._active = 0
+        self.closing = False
+        self._idle: list[asyncio.Future[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._until = 0.0
+
+    def start(self, work: Work, *, first: bool = False) -> None:
+        """Work on this as soon as possible.
+
+        Args:
+            first: before all else that is ready.
+        """
+        (self._ready.appendleft if first else self._ready.append)(work)
+        if not self._active:
+            self._another()
+
+    def suspended(self) -> None:
+        """Let the next runner go on, because one waits for something."""
+        self._active -= 1
+        if self._ready and not self._active:
+            self._another()
+
+    def resumed(self) -> None:
+        """Count the runner again that waited."""
+        self._active += 1
+
+    def unblock(self) -> None:
+        """Let those read on that waited for room."""
+        blocked, self.blocked = self.blocked, set()
+        for read_on in blocked:
+            read_on()
+
+    async def pause(self) -> None:
+        """Give the event loop its turn if this slice of time is over."""
+        if time.monotonic() > self._until:
+            await asyncio.sleep(0)
+            self._until = time.monotonic() + _SLICE
+
+    async def close(self) -> None:
+        """End all runners; what they work on is dropped."""
+        self.closing = True
+        await end(*self._tasks)
+
+    def _another(self) -> None:
+        self._active += 1
+        while self._idle:
+            wake = self._idle.pop()
+            if not wake.done():  # else its runner was cancelled
+                wake.set_result(None)
+                return
+        task = asyncio.create_task(self._work())
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._broken(error)
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not asked_to_end():
+            while not self._ready:
+                self._active -= 1
+                if len(self._idle) >= _MOST_IDLE:
+                    return
+                wake = loop.create_future()
+                self._idle.append(wake)
+                await wake
+                self._until = time.monotonic() + _SLICE
+            work = self._ready.popleft()
+            self.ran.add(work.handler)
+            await self._run(work)

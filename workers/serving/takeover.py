@@ -1,0 +1,171 @@
+"""`Takeover`: continues in a partition where other processes stopped, or let go of handlers."""
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from offhook.errors import LeaseLost
+from offhook.event import CallEvent
+from offhook.inbox.partition import StreamState
+from workers.serving.served import ServedHandler
+from workers.serving.streams import TenantStream, after
+
+if TYPE_CHECKING:
+    from workers.serving.partition_server import Server
+    from workers.serving.served_partition import ServedPartition
+
+LOAD_AT_ONCE = 500  # streams
+
+# By handler: positions and events.
+Pending = dict[str, list[tuple[bytes, CallEvent]]]
+
+
+class Takeover:
+    """What other processes left in one partition."""
+
+    def __init__(self, server: "Server", served: "ServedPartition") -> None:
+        self._server = server
+        self._served = served
+        self._replaying: set[tuple[TenantStream, ServedHandler]] = (
+            set()
+        )  # not yet forgotten in Redis
+        self._partition = served.partition
+
+    async def load(self, tenants: Sequence[str]) -> None:
+        """Continue with these tenants' streams, unless it is done."""
+        for at in range(0, len(tenants), LOAD_AT_ONCE):
+            some = tenants[at : at + LOAD_AT_ONCE]
+            for name in some:
+                starts = self._server.roster.starts(name)
+                if starts:
+                    await self._partition.register(name, starts)
+            for state in await self._partition.load(some):
+                pending = await self._pending(state)
+                if state.tenant not in self._served.streams:
+                    self._adopt(state, pending)
+
+    async def _pending(self, state: StreamState) -> Pending:
+        """The events that handlers served here had not finished."""
+        found: Pending = {}
+        for name, (_, positions) in state.records.items():
+            handler = self._server.roster.get(name)
+            if handler is None or not positions:
+                continue
+            items = await self._partition.events_at(state.tenant, positions)
+            found[name] = [
+                (position, event)
+                for position, event in await self._served.reader.decoded(items)
+                if event is not None
+            ]
+        return found
+
+    def _adopt(self, state: StreamState, pending: Pending) -> None:
+        stream = self._served.streams[state.tenant] = TenantStream(
+            self._served, state.tenant, state.read
+        )
+        if self._served.folder is not None:
+            self._served.folder.adopt(stream, state.folded)
+        served = {
+            handler.name: handler
+            for handler in self._server.roster.of(state.tenant)
+            if handler not in self._served.away
+        }
+        for name, handler in served.items():
+            if name in state.records or self._server.pool:
+                own = state.records.get(name, (None, []))[0] or state.shared
+                self._resume(stream, handler, own, pending.get(name, ()))
+        if not self._server.pool:
+            self._freeze(stream, state, state.known - served.keys())
+        for name in state.replays.keys() & served.keys():
+            self._set_back(stream, served[name], state.replays[name])
+        self._served.reader.look_at(state.tenant)
+        self._served.writer.mark(stream)
+
+    @staticmethod
+    def _freeze(stream: TenantStream, state: StreamState, away: Collection[str]) -> None:
+        """Write down where handlers are that are not served here: they no longer read along."""
+        for name in away:
+            own, pending = state.records.get(name, (None, []))
+            if own is None:
+                stream.frozen[name] = b" ".join((state.read, *pending))
+                stream.wake = True
+
+    def _resume(
+        self,
+        stream: TenantStream,
+        handler: ServedHandler,
+        own: bytes | None,
+        pending: Sequence[tuple[bytes, CallEvent]],
+    ) -> None:
+        reading = stream.reading(handler)
+        reading.recorded = reading.changed = True
+        if own is not None and own != stream.read:
+            reading.own = own
+            self._served.reader.catch_up(reading)
+        for position, event in pending:
+            self._served.add(reading, position, event)
+
+    async def claim(self, handlers: Collection[ServedHandler]) -> set[ServedHandler]:
+        """Claim handlers from other pools. Return those that may be served here now."""
+        wanted = {handler.name: handler for handler in handlers if not handler.apart}
+        configured = self._server.settings.handlers.items()
+        pools = {name: policy.pool_of(name) for name, policy in configured}
+        pools |= {handler.name: handler.name for handler in handlers if handler.apart}
+        others = {name: pool for name, pool in pools.items() if pool and name not in wanted}
+        refused = await self._partition.claim(list(wanted), others)
+        return {handler for name, handler in wanted.items() if name not in refused}
+
+    async def look(self) -> None:
+        """Serve the handlers that other processes have left meanwhile."""
+        away = {handler for handler in self._served.away if not handler.apart}
+        if away and self._served.opened:
+            try:
+                claimed = await self.claim(away)
+            except LeaseLost:
+                if self._served.closed:
+                    return  # it was given back meanwhile
+                raise
+            for handler in sorted(claimed, key=lambda each: each.name):
+                await self.come_back(handler)
+
+    async def come_back(self, handler: ServedHandler) -> None:
+        """Serve a handler that another process has served: from the positions it left."""
+        await self._served.redeliveries.adopt(handler)
+        states: list[StreamState] = []
+        pending: list[Pending] = []
+        while len(states) < len(self._served.streams):  # others may be adopted meanwhile
+            states = await self._partition.load(list(self._served.streams))
+            pending = [await self._pending(state) for state in states]
+        # No wait from here: events that are read must find the handler away or where it has come.
+        self._served.away.discard(handler)
+        for state, its in zip(states, pending, strict=True):
+            stream = self._served.streams[state.tenant]
+            own = state.records.get(handler.name, (None, []))[0] or state.shared
+            self._resume(stream, handler, own, its.get(handler.name, ()))
+            self._served.writer.mark(stream)
+
+    async def apply_replays(self) -> None:
+        """Set handlers back, as an operator has asked."""
+        tenants = await self._partition.unfinished()
+        await self.load([name for name in tenants if name not in self._served.streams])
+        for state in await self._partition.load(tenants):
+            for name, position in state.replays.items():
+                handler = self._server.roster.get(name)
+                if handler is not None:
+                    self._set_back(self._served.streams[state.tenant], handler, position)
+
+    def _set_back(self, stream: TenantStream, handler: ServedHandler, position: bytes) -> None:
+        if (stream, handler) in self._replaying:
+            return
+        self._replaying.add((stream, handler))
+        reading = stream.reading(handler)
+        if after(reading.own or stream.read, position):
+            reading.own, reading.changed = position, True
+            self._served.reader.catch_up(reading)
+            self._served.writer.mark(stream)
+        self._server.spawn(partial(self._forget_replay, stream, handler))
+
+    async def _forget_replay(self, stream: TenantStream, handler: ServedHandler) -> None:
+        await self._served.writer.written()
+        await self._partition.replayed(stream.tenant, [handler.name])
+        self._replaying.discard((stream, handler))

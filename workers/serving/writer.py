@@ -1,0 +1,177 @@
+"""`Writer`: collects what was done in a partition, and writes it in batches, in order."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from offhook.event import CallEvent, to_stored
+from offhook.inbox.partition import Changes, Partition
+from offhook.tasks import asked_to_end
+from workers.serving.lanes import Lane, Redelivery
+from workers.serving.streams import TenantStream
+
+_BUSY = 500  # entries in memory from which flushes are spaced out
+_SPACE = 0.004  # seconds
+_AT_ONCE = 200  # streams in one flush
+
+Advanced = asyncio.Future[bytes]
+
+
+class Writer:
+    """Writes acknowledgements, parked lanes and counts of one partition.
+
+    All of them go through one script in the order in which they were made, so that an entry is
+    never both acknowledged and unparked, or neither.
+
+    Args:
+        describe: what to write of a stream.
+        load: number of entries in memory.
+        failed: called with an error of Redis, before the flush is repeated.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        describe: Callable[[TenantStream], Any],
+        load: Callable[[], int],
+        failed: Callable[[RedisError], None],
+    ) -> None:
+        self._partition = partition
+        self._describe = describe
+        self._load = load
+        self._failed = failed
+        self._streams: list[TenantStream] = []
+        self._lanes: list[tuple[Any, ...]] = []
+        self._stored: list[bytes] = []
+        self._counts: dict[tuple[str, str], int] = {}
+        self._advancing: list[Advanced] = []
+        self._waiting: list[asyncio.Future[None]] = []
+        self._wanted = asyncio.Event()
+
+    def mark(self, stream: TenantStream) -> None:
+        """Write the stream's positions with the next flush."""
+        if not stream.dirty:
+            stream.dirty = True
+            self._streams.append(stream)
+        self._wanted.set()
+
+    def count(self, handler: str, outcome: str) -> None:
+        """Add one to the handler's count of an outcome."""
+        name = (handler, outcome)
+        self._counts[name] = self._counts.get(name, 0) + 1
+        self._wanted.set()
+
+    def park(self, lane: Lane, attempts: int, due: float) -> None:
+        """Park a lane whose first entry failed: move all its entries to Redis.
+
+        Args:
+            attempts: made for the first entry.
+            due: when its redelivery is due, in seconds since 1970.
+        """
+        entries = self._moved(lane)
+        self._change(
+            "park",
+            lane.handler.name,
+            lane.call,
+            entries[0].id,
+            attempts,
+            _milliseconds(due),
+            len(entries),
+        )
+
+    def park_behind(self, lane: Lane) -> None:
+        """Move a parked lane's new entries to Redis, behind those that are there."""
+        self._change("behind", lane.handler.name, lane.call, len(self._moved(lane)))
+
+    def advance(self, work: Redelivery) -> Advanced:
+        """Remove the event that a lane waits for; the result is its next one, or b""."""
+        self._change("advance", work.handler.name, work.call)
+        answer: Advanced = asyncio.get_running_loop().create_future()
+        self._advancing.append(answer)
+        return answer
+
+    def again(self, work: Redelivery, attempts: int, due: float) -> None:
+        """Make a redelivery due again."""
+        self._change("again", work.handler.name, work.call, attempts, _milliseconds(due))
+
+    def give(self, handler: str, pool: str) -> None:
+        """Let another pool claim a handler."""
+        self._change("give", handler, pool)
+
+    def lost(self, lanes: Iterable[tuple[str, str]], due: float) -> None:
+        """Make redeliveries (handler and call) due that have begun, and run nowhere."""
+        for handler, call in lanes:
+            self._change("lost", handler, call, _milliseconds(due))
+
+    async def run(self) -> None:
+        """Flush until cancelled.
+
+        Raises:
+            LeaseLost: another server serves the partition.
+        """
+        while not asked_to_end():
+            await self._wanted.wait()
+            await asyncio.sleep(0)  # lets deliveries that end now join
+            await self._flush()
+            if self._load() > _BUSY:
+                await asyncio.sleep(_SPACE)
+
+    async def written(self) -> None:
+        """Return when all is written that was done before."""
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        self._wanted.set()
+        await waiting
+
+    async def _flush(self) -> None:
+        self._wanted.clear()
+        streams, self._streams = self._streams[:_AT_ONCE], self._streams[_AT_ONCE:]
+        changes = Changes([], self._lanes, self._stored, self._counts)
+        advancing = self._advancing
+        self._lanes, self._stored, self._counts, self._advancing = [], [], {}, []
+        waiting: list[asyncio.Future[None]] = []
+        if self._streams:
+            self._wanted.set()
+        else:
+            waiting, self._waiting = self._waiting, waiting
+        # Described here, all at once: a lane that is parked is acknowledged in the same step.
+        changes.streams = [self._describe(stream) for stream in streams]
+        answers = await self._send(changes)
+        for future, answer in zip(advancing, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+        for done in waiting:
+            if not done.done():
+                done.set_result(None)
+
+    async def _send(self, changes: Changes) -> list[bytes]:
+        attempt = self._partition.numbered(changes)
+        while True:
+            try:
+                return await attempt()
+            except RedisError as error:
+                self._failed(error)
+                await asyncio.sleep(0.2)
+
+    def _moved(self, lane: Lane) -> list[CallEvent]:
+        """Take the entries off a lane: the next flush acknowledges them."""
+        events = []
+        while lane.entries:
+            entry = lane.entries.popleft()
+            entry.reading.pending.pop(entry.position, None)
+            entry.reading.changed = True
+            lane.handler.released()
+            self._stored.append(to_stored(entry.event))
+            self.mark(entry.reading.stream)
+            events.append(entry.event)
+        return events
+
+    def _change(self, *change: Any) -> None:
+        self._lanes.append(change)
+        self._wanted.set()
+
+
+def _milliseconds(moment: float) -> str:
+    return str(int(moment * 1000))
