@@ -1,0 +1,137 @@
+"""Defects put in on purpose: a simulation that does not find them proves nothing."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from offhook.inbox import scripts
+from offhook.settings import HandlerSettings
+from tests.simulation.world import BOTH, Plan
+from workers.serving.attempts import Attempts
+from workers.serving.partition_server import Server
+from workers.serving.served_partition import ServedPartition
+
+
+@contextmanager
+def _acknowledge_before_delivering() -> Iterator[None]:
+    deliver = Attempts._deliver
+
+    async def too_early(self: Attempts, lane: Any, entry: Any) -> None:
+        entry.reading.pending.pop(entry.position, None)
+        entry.reading.changed = True
+        lane.partition.writer.mark(entry.reading.stream)
+        await deliver(self, lane, entry)
+
+    with patch.object(Attempts, "_deliver", too_early):
+        yield
+
+
+@contextmanager
+def _leave_unfinished_too_early() -> Iterator[None]:
+    with _changed_script("flush", "if finished == 1 and", "if"):
+        yield
+
+
+@contextmanager
+def _check_no_lease() -> Iterator[None]:
+    check = "if redis.call('GET', serving) ~= token then return -1 end"
+    with (
+        _changed_script("flush", check, ""),
+        _changed_script("flush", "if number > made + 1 then return -1 end", ""),
+        _changed_script("begin", check, ""),
+        _changed_script("save_calls", check, ""),
+        _changed_script("renew", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end", ""),
+        patch.object(Server, "check_lease", lambda self: None),
+    ):
+        yield
+
+
+@contextmanager
+def _lanes_per_event() -> Iterator[None]:
+    add = ServedPartition.add
+
+    def apart(self: ServedPartition, reading: Any, position: bytes, event: Any, *more: Any) -> None:
+        name = (self.number, event.call)
+        lane = reading.handler.lanes.get(name)
+        if lane is not None and not lane.parked:
+            del reading.handler.lanes[name]
+            reading.handler.lanes[self.number, f"{event.call} {len(lane.entries)} {position!r}"] = (
+                lane
+            )
+            lane.call = f"{event.call} {len(lane.entries)} {position!r}"
+        add(self, reading, position, event, *more)
+
+    with patch.object(ServedPartition, "add", apart):
+        yield
+
+
+@contextmanager
+def _take_marks_and_not_follow_them() -> Iterator[None]:
+    """A server that dies after it took a mark: what the mark said is known only to `unfinished`."""
+    with _changed_script("append", "redis.call('SADD', unfinished, tenant)", ""):
+        yield
+
+
+@contextmanager
+def _changed_script(name: str, old: str, new: str) -> Iterator[None]:
+    original = scripts.script
+    assert old in original(name)
+
+    def changed(asked: str) -> str:
+        text = original(asked)
+        return text.replace(old, new) if asked == name else text
+
+    with _replaced(changed):
+        yield
+
+
+@contextmanager
+def _replaced(script: Callable[[str], str]) -> Iterator[None]:
+    from offhook.inbox import call_store, lanes, leases, partition, stream
+    from tests.simulation import server
+
+    with (
+        patch.object(scripts, "script", script),
+        patch.object(call_store, "script", script),
+        patch.object(lanes, "script", script),
+        patch.object(leases, "script", script),
+        patch.object(partition, "script", script),
+        patch.object(stream, "script", script),
+        patch.object(server, "script", script),
+    ):
+        yield
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A defect, and simulations that look where it is.
+
+    Attributes:
+        plan: of the simulations; None: as the seed says.
+    """
+
+    put_in: Callable[[], AbstractContextManager[None]]
+    plan: Plan | None = None
+
+
+_HANDLER = HandlerSettings(use="simulated", events=BOTH, timeout=2.0, retry=[1.0], start="earliest")
+_KILLS = Plan(handlers={"h": _HANDLER}, calls=1, events=3, active=6.0, slow=1.0, troubles=("kill",))
+_FREEZES = Plan(
+    servers=2,
+    handlers={"h": _HANDLER},
+    calls=3,
+    events=4,
+    active=12.0,
+    slow=0.3,
+    troubles=("freeze", "freeze"),
+)
+
+DEFECTS = {
+    "acknowledge": Defect(_acknowledge_before_delivering),
+    "unfinished": Defect(_leave_unfinished_too_early, _KILLS),
+    "lease": Defect(_check_no_lease, _FREEZES),
+    "lanes": Defect(_lanes_per_event),
+    "mark": Defect(_take_marks_and_not_follow_them),
+}

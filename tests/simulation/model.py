@@ -1,0 +1,219 @@
+"""What must be true: the plain model that a simulation is compared with."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from offhook.event import CallEvent, EventType, from_stored
+from offhook.inbox import keys
+from tests.simulation.server import Server
+
+_EMPTY = {"unfinished", "parked", "attempts", "due", "redelivering", "lane"}  # at the end
+_ONCE = (EventType.CALL_STARTED, EventType.CALL_ENDED, EventType.MISSED_CALL)
+
+
+class Violation(Exception):
+    """A promise was broken."""
+
+
+class Model:
+    """Sees everything, and complains.
+
+    Args:
+        wanted: handler -> event types that it wants.
+        attempts: handler -> maximum number of attempts.
+        pools: handlers may run apart, which leaves records of where they have come.
+
+    Attributes:
+        accepted: ids of events whose sender got a 200, with their number in their call.
+        sequence: call -> ids of its events, in the order of the stream.
+        done: (handler, event id) delivered, or once a dead letter.
+        dead: (handler, event id) of dead letters.
+        made: attempts.
+        spares: attempts more than allowed because of faults.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        partitions: int,
+        wanted: Mapping[str, frozenset[EventType]],
+        attempts: Mapping[str, int],
+        *,
+        pools: bool,
+    ) -> None:
+        self._server = server
+        self._partitions = partitions
+        self._wanted = wanted
+        self._attempts = attempts
+        self._pools = pools
+        self._seen = [0] * partitions
+        self.accepted: dict[str, CallEvent] = {}
+        self.sequence: defaultdict[str, list[str]] = defaultdict(list)
+        self.lost: set[str] = set()  # events that a failover took, some of them accepted
+        self.types: dict[str, EventType] = {}
+        self.events: dict[str, CallEvent] = {}
+        self.done: set[tuple[str, str]] = set()
+        self.delivered: set[tuple[str, str]] = set()
+        self.dead: dict[tuple[str, str], CallEvent] = {}
+        self.again: set[tuple[str, str]] = set()  # dead letters to be delivered again
+        self.burials: Counter[tuple[str, str]] = Counter()
+        self.made: Counter[tuple[str, str]] = Counter()
+        self.lives = 1  # of server processes
+        self.spares = 0
+        self.verdicts: Counter[tuple[str, EventType]] = Counter()
+
+    # What happens
+
+    def observe(self) -> None:
+        """Look at what was appended to the inbox."""
+        for number in range(self._partitions):
+            stream = self._stream(number)
+            if stream is None or len(stream._ids) == self._seen[number]:
+                continue
+            new = stream._ids[self._seen[number] :]
+            self._seen[number] = len(stream._ids)
+            for position in new:
+                self._appended(from_stored(stream._values_dict[position][1]))
+
+    def _stream(self, number: int) -> Any:
+        item = self._server.database._dict.get(keys.inbox(number).encode())
+        return None if item is None else item.value
+
+    def _appended(self, event: CallEvent) -> None:
+        if event.id in self.types:
+            raise Violation(f"event {event.id} is in the inbox twice")
+        self.types[event.id] = event.type
+        self.events[event.id] = event
+        self.sequence[event.call].append(event.id)
+        self.verdicts[event.call, event.type] += 1
+        if event.type in _ONCE and self.verdicts[event.call, event.type] > 1:
+            raise Violation(f"{event.type} of {event.call} was told twice")
+
+    def restored(self) -> None:
+        """The server has lost its last writes."""
+        self._seen = [0] * self._partitions
+        self.sequence.clear()
+        self.verdicts.clear()
+        types, self.types = self.types, {}
+        self.observe()
+        known = set(self.types)
+        self.lost |= types.keys() - known
+
+    def begun(self, handler: str, event: CallEvent, attempt: int) -> None:
+        """A handler is called."""
+        name = (handler, event.id)
+        self.made[name] += 1
+        if attempt > self._attempts[handler]:
+            raise Violation(f"attempt {attempt} at {event.id} for {handler}")
+        if self.made[name] > self._attempts[handler] * self.lives + self.spares:
+            raise Violation(f"{self.made[name]} attempts at {event.id} for {handler}")
+        if event.id in self.lost:
+            return  # from memory; what is in the inbox now was told again after the failover
+        for earlier in self.sequence[event.call]:
+            if earlier == event.id:
+                return
+            if self.types[earlier] in self._wanted[handler] and (handler, earlier) not in self.done:
+                raise Violation(
+                    f"{handler} gets {event.id} of {event.call} before {earlier} is finished"
+                )
+
+    def succeeded(self, handler: str, event: CallEvent) -> None:
+        """A handler took an event."""
+        name = (handler, event.id)
+        self.done.add(name)
+        self.delivered.add(name)
+        self.again.discard(name)
+
+    def buried(self, handler: str, event: CallEvent) -> None:
+        """An event became a dead letter."""
+        self.done.add((handler, event.id))
+        self.burials[handler, event.id] += 1
+        self.dead[handler, event.id] = event
+        self.again.discard((handler, event.id))
+
+    def rejoining(self, handler: str, event_id: str) -> None:
+        """A dead letter is about to be put back into its lane."""
+        self.spares += self._attempts[handler]
+        self.again.add((handler, event_id))
+
+    def deleted(self, handler: str, event_id: str, burials: int) -> None:
+        """A dead letter was deleted, unless it was made again since it had been made so often."""
+        if self.burials[handler, event_id] == burials:
+            self.dead.pop((handler, event_id), None)
+
+    def finished_since(self, handler: str, since: datetime) -> list[str]:
+        """The events of the inbox since then that a handler has finished."""
+        found = []
+        for number in range(self._partitions):
+            stream = self._stream(number)
+            for position in stream._ids if stream is not None else ():
+                event = from_stored(stream._values_dict[position][1])
+                if position.ts >= int(since.timestamp() * 1000):
+                    found.append(event.id)
+        return [each for each in found if (handler, each) in self.done]
+
+    def replayed(self, handler: str, expected: list[str], count: int) -> None:
+        """A handler was set back; these events had been finished before."""
+        self.spares += self._attempts[handler]
+
+    # The end
+
+    def missing(self) -> list[str]:
+        """What is not finished yet."""
+        found = [
+            f"accepted event {each} is not in the inbox"
+            for each in self.accepted
+            if each not in self.types and each not in self.lost
+        ]
+        for event_id, kind in self.types.items():
+            for handler, wanted in self._wanted.items():
+                name = (handler, event_id)
+                again = name in self.again and name not in self.dead
+                if kind in wanted and (name not in self.done or again):
+                    found.append(
+                        f"{handler} has not had {event_id} of {self.events[event_id].call}"
+                    )
+        return found + self._left()
+
+    def _left(self) -> list[str]:
+        left = []
+        for number in range(self._partitions):
+            prefix = keys.partition_prefix(number)
+            for key, item in self._server.database._dict.items():
+                name = key.decode().removeprefix(prefix).split(":")[0]
+                if name in _EMPTY and item.value and not self._is_of_moved(key):
+                    left.append(f"{key.decode()} is left: {_shown(item.value)}")
+            behind = self._server.execute("HGETALL", keys.behind(number))
+            for handler, record in zip(behind[::2], behind[1::2], strict=True):
+                if b" " in record or not self._pools:
+                    left.append(f"{handler.decode()} is behind in {number}: {record.decode()}")
+        return left
+
+    def _is_of_moved(self, key: bytes) -> bool:
+        """Return whether it says what a pool has not finished that is no longer needed."""
+        return (
+            self._pools
+            and b":unfinished:" in key
+            and not self._server.execute("HEXISTS", keys.APART, key.rpartition(b":")[2])
+        )
+
+    def check_order(self) -> None:
+        """The accepted events of a call are in the inbox in the order of their acceptance."""
+        last: dict[str, int] = {}
+        for call, ids in self.sequence.items():
+            for event_id in ids:
+                if event_id not in self.accepted:
+                    continue
+                number = int(self.events[event_id].parameters["n"])
+                if number < last.get(call, -1):
+                    raise Violation(f"{event_id} of {call} is in the inbox after a later one")
+                last[call] = number
+
+
+def _shown(value: Any) -> str:
+    try:
+        return str(list(value.items()) if hasattr(value, "items") else list(value))[:300]
+    except TypeError:
+        return str(value)[:300]

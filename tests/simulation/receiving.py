@@ -1,0 +1,129 @@
+"""The receiver of a simulation, its journal on a disk that fails, and a PBX."""
+
+import asyncio
+import errno
+import os
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from offhook.errors import InboxUnavailable
+from offhook.inbox import Inbox
+from receiver.event_store import EventStore
+from receiver.group_commit import GroupCommit
+from tests.simulation.loop import PROCESS, Process
+
+if TYPE_CHECKING:
+    from offhook.event import CallEvent
+    from tests.simulation.world import World
+
+
+class Disk:
+    """In place of `os` in `receiver.journal`: each operation may fail, or crash its process."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._open: dict[Process, set[int]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def open(self, *arguments: Any) -> int:
+        self._fail("open")
+        file = os.open(*arguments)
+        self._open.setdefault(_running(), set()).add(file)
+        return file
+
+    def close(self, file: int) -> None:
+        self._open.get(_running(), set()).discard(file)
+        os.close(file)
+
+    def pwrite(self, file: int, data: bytes, offset: int) -> int:
+        kind = self._world.faults.work()
+        if kind == "crash after":
+            os.pwrite(file, data[: len(data) // 2], offset)
+            self._crash(kind)
+        self._crash(kind)
+        return os.pwrite(file, data, offset)
+
+    def fdatasync(self, file: int) -> None:
+        self._fail("fdatasync")
+
+    def fsync(self, file: int) -> None:
+        self._fail("fsync")
+
+    def ftruncate(self, file: int, size: int) -> None:
+        kind = self._world.faults.work()
+        if kind == "crash after":
+            os.ftruncate(file, size)
+        self._crash(kind)
+        os.ftruncate(file, size)
+
+    def _fail(self, what: str) -> None:
+        self._world.trace(f"{PROCESS.get()} {what}")
+        self._crash(self._world.faults.work())
+
+    def _crash(self, kind: str) -> None:
+        if not kind:
+            return
+        if kind.startswith("crash"):
+            self._world.kill(_running())
+            raise _Killed
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def killed(self, process: Process) -> None:
+        """Close the files of a process, and so unlock them."""
+        for file in self._open.pop(process, ()):
+            os.close(file)
+
+
+class _Killed(BaseException):
+    """Ends what a killed process was about to do."""
+
+
+def _running() -> Process:
+    process = PROCESS.get()
+    assert process is not None
+    return process
+
+
+async def receive(world: "World", process: Process) -> None:
+    """The receiver's process."""
+    inbox = Inbox(world.client(3), world.plan.partitions)
+    store = EventStore(world.settings, inbox, take_over_every=2.0)
+    commit = GroupCommit(store.put, world.plan.partitions)
+    world.commits[process] = commit
+    await store.run()
+
+
+async def send(world: "World", event: "CallEvent") -> None:
+    """Let the PBX send a callback; return when it was answered or is lost."""
+    if not world.commits:
+        return
+    process, commit = list(world.commits.items())[-1]
+    answered: asyncio.Future[Any] = world.loop.create_future()
+
+    def done(outcome: bool | InboxUnavailable) -> None:
+        if not answered.done():
+            answered.set_result(outcome)
+
+    context = copy_context()
+    context.run(PROCESS.set, process)
+    world.loop.call_soon(commit.submit, event.id, event, done, context=context)
+    await asyncio.wait(
+        (answered, world.ended(process)), timeout=15.0, return_when="FIRST_COMPLETED"
+    )
+    if answered.done() and answered.result() is True:
+        world.trace(f"accepted {event.id} of {event.call} ({event.type})")
+        world.model.accepted[event.id] = event
+
+
+async def call(world: "World", name: str) -> None:
+    """Let the PBX make a call."""
+    from tests.simulation.world import kind_of
+
+    await asyncio.sleep(world.random.uniform(0, world.plan.active * 0.8))
+    for n in range(world.plan.events):
+        await send(world, world.event(name, n, kind_of(n, world.plan.events)))
+        await asyncio.sleep(world.random.choice((0, 0.01, 0.5)))
+        if world.quiet:
+            return

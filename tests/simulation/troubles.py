@@ -1,0 +1,174 @@
+"""Troubles: what goes wrong besides single commands, and what people do meanwhile."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from offhook.inbox import Inbox, ParkedLanes, keys
+from offhook.inbox.apart import Apart
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+_Trouble = Callable[["World"], Awaitable[None]]
+
+
+async def _stop(world: "World") -> None:
+    """SIGTERM to a server."""
+    for server in _some(world, list(world.serving.values())):
+        world.trace("stop")
+        server.stop()
+
+
+async def _kill(world: "World") -> None:
+    """SIGKILL to any process."""
+    for process in _some(world, [*world.serving, *world.receiving, *world.commits]):
+        world.kill(process)
+
+
+async def _freeze(world: "World") -> None:
+    """A process does not get the CPU."""
+    for process in _some(world, [*world.serving, *world.receiving, *world.commits]):
+        world.trace(f"{process} is frozen")
+        world.loop.freeze(process)
+        await asyncio.sleep(world.random.choice((0.5, 3.0, 5.9, 7.0, 12.0)))
+        world.trace(f"{process} goes on")
+        world.loop.thaw(process)
+
+
+async def _steal(world: "World") -> None:
+    """A lease is gone."""
+    number = world.random.randrange(world.plan.partitions)
+    world.trace(f"the lease of {number} is gone")
+    world.redis.execute("DEL", keys.serving(number))
+
+
+async def _down(world: "World") -> None:
+    """The server is away."""
+    world.trace("the server is down")
+    world.faults.down = True
+    world.network.cut()
+    await asyncio.sleep(world.random.choice((0.2, 1.0, 4.0, 8.0)))
+    world.faults.down = False
+    world.trace("the server is back")
+
+
+async def _fill(world: "World") -> None:
+    """The server has no memory."""
+    world.trace("the server is full")
+    world.redis.full = world.faults.full = True
+    await asyncio.sleep(world.random.choice((0.5, 2.0, 7.0)))
+    world.redis.full = world.faults.full = False
+    world.trace("the server has room")
+
+
+async def _forget_scripts(world: "World") -> None:
+    """The server forgets its scripts, as after a restart."""
+    world.trace("SCRIPT FLUSH")
+    world.redis.flush_scripts()
+
+
+async def _set_clock(world: "World") -> None:
+    """The clock jumps."""
+    seconds = world.random.choice((-3600, -30, -3, 3, 30, 3600))
+    world.trace(f"the clock jumps by {seconds} s")
+    world.clock.set(seconds)
+
+
+async def _fail_over(world: "World") -> None:
+    """The server loses its last writes."""
+    snapshot = world.redis.snapshot()
+    await asyncio.sleep(world.random.choice((0.005, 0.05, 0.5, 1.5)))
+    world.trace("failover: the last writes are lost")
+    world.redis.restore(snapshot)
+    world.redis.flush_scripts()
+    world.model.restored()
+    world.network.cut()
+
+
+async def _replay(world: "World") -> None:
+    """`offhook replay`."""
+    process = world.process("replay")
+
+    async def run() -> None:
+        inbox = Inbox(world.client(3), world.plan.partitions)
+        handler = world.random.choice(list(world.plan.handlers))
+        since = datetime.fromtimestamp(world.clock.time() - world.random.uniform(0, 5), UTC)
+        since -= timedelta(microseconds=since.microsecond % 1000)
+        expected = world.model.finished_since(handler, since)
+        try:
+            count = await inbox.set_back(handler, since)
+        except RedisError:
+            return
+        world.trace(f"replay of {count} events to {handler} since {since.timestamp():.3f}")
+        world.model.replayed(handler, expected, count)
+
+    await asyncio.wait(
+        [world.loop.spawn(process, run()), world.ended(process)], return_when="FIRST_COMPLETED"
+    )
+
+
+async def _retry(world: "World") -> None:
+    """`offhook dead retry`."""
+    process = world.process("retry")
+
+    async def run() -> None:
+        inbox = Inbox(world.client(3), world.plan.partitions)
+        for handler, event_id in sorted(world.model.dead):
+            event = world.model.dead[handler, event_id]
+            burials = world.model.burials[handler, event_id]
+            world.model.rejoining(handler, event_id)
+            try:
+                await ParkedLanes(inbox, handler).rejoin([event])
+            except RedisError:
+                continue
+            world.trace(f"retry of {event_id} for {handler}")
+            await asyncio.sleep(world.random.choice((0.001, 0.001, 0.1, 2.0)))
+            world.model.deleted(handler, event_id, burials)
+
+    await asyncio.wait(
+        [world.loop.spawn(process, run()), world.ended(process)], return_when="FIRST_COMPLETED"
+    )
+
+
+async def _move_out(world: "World") -> None:
+    """A handler misbehaves, and is to run in a process of its own; its process may have died."""
+    handler = world.random.choice(list(world.plan.handlers))
+    if world.plan.handlers[handler].pool_of(handler) == "" and world.plan.pools:
+        world.trace(f"{handler} is moved out")
+        world.redis.execute("HSET", keys.APART, handler, Apart.now("a test").stored())
+        if world.random.random() < 0.3:
+            await _kill(world)
+
+
+TROUBLES: dict[str, _Trouble] = {
+    "stop": _stop,
+    "kill": _kill,
+    "freeze": _freeze,
+    "steal": _steal,
+    "down": _down,
+    "full": _fill,
+    "scripts": _forget_scripts,
+    "clock": _set_clock,
+    "failover": _fail_over,
+    "replay": _replay,
+    "retry": _retry,
+    "move out": _move_out,
+}
+
+
+async def make(world: "World", name: str) -> None:
+    """Make this trouble again and again, until all is quiet."""
+    while True:
+        await asyncio.sleep(world.random.uniform(0.0, world.plan.active))
+        if world.quiet:
+            return
+        world.faults.count(name)
+        await TROUBLES[name](world)
+
+
+def _some(world: "World", things: list) -> list:  # type: ignore[type-arg]
+    return [world.random.choice(things)] if things else []

@@ -1,0 +1,403 @@
+"""The world of a simulation: servers that crash, handlers that fail, a PBX that calls."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, cast
+
+import msgspec
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from offhook.dialects.voipnow import read_event
+from offhook.errors import ConfigError, InboxUnavailable, LeaseLost, PermanentError, TemporaryError
+from offhook.event import CALLBACKS, CALLS, CallEvent, EventType, to_stored
+from offhook.handler import Context
+from offhook.inbox import Batch, Inbox, keys, partition_of
+from offhook.inbox.partition import holder
+from offhook.plugins import PluggedHandler
+from offhook.settings import HandlerSettings, Settings
+from receiver.group_commit import GroupCommit
+from tests.simulation.clock import Clock
+from tests.simulation.faults import Faults
+from tests.simulation.loop import PROCESS, Loop, Process
+from tests.simulation.model import Model, Violation
+from tests.simulation.network import _NOBODY, Client, Network
+from tests.simulation.receiving import Disk, call, receive
+from tests.simulation.server import Server as RedisServer
+from workers.delivery.steps import StepPage
+from workers.serving.partition_server import Server
+
+SECRET = "a secret for simulations, forty characters"
+_EXPECTED = (LeaseLost, RedisError, OSError, ConfigError)  # what may end a server process
+_PAGE = StepPage()
+QUIET = 200.0  # seconds in which everything must be finished once the faults have ended
+
+
+@dataclass
+class Plan:
+    """What a simulation is about.
+
+    Attributes:
+        rate: probability of a fault at a command.
+        failing: probability that an attempt fails, while there are faults.
+        active: seconds of calls and faults.
+        events: number of events of each call.
+        room: most entries in memory for a handler; 0: as it is.
+        pools: handlers may run in processes of their own.
+        troubles: what else goes wrong: see `troubles.py`.
+    """
+
+    partitions: int = 1
+    servers: int = 1
+    handlers: dict[str, HandlerSettings] = field(default_factory=dict)
+    calls: int = 2
+    events: int = 3
+    active: float = 4.0
+    rate: float = 0.0
+    failing: float = 0.0
+    slow: float = 0.0
+    journal: bool = False
+    room: int = 0
+    pools: bool = False
+    crashes: dict[int, str] = field(default_factory=dict)
+    troubles: tuple[str, ...] = ()
+
+
+class World:
+    """Everything in one simulation."""
+
+    def __init__(
+        self, seed: int, plan: Plan, clock: Clock, trace: Callable[[str], None] | None
+    ) -> None:
+        self.random = Random(seed)
+        self.plan = plan
+        self.clock = clock
+        self._trace = trace
+        self.loop = Loop(clock, lambda _: self.random.uniform(0.0001, 0.003))
+        self.redis = RedisServer()
+        self.settings = Settings(
+            secret=cast(Any, SECRET),
+            partitions=plan.partitions,
+            handlers=plan.handlers,
+            settle=1.0,
+            region="GB",
+        )
+        plugged = self._plugged()
+        self.model = Model(
+            self.redis,
+            plan.partitions,
+            {each.name: each.events for each in plugged},
+            {each.name: len(each.policy.retry) + 1 for each in plugged},
+            pools=plan.pools,
+        )
+        self.faults = Faults(self.random, self.kill, trace and self.trace, plan.rate, plan.crashes)
+        self.network = Network(self.redis, self.faults, lambda: self._checked(self.model.observe))
+        self.finding: BaseException | None = None
+        self.quiet = False
+        self.serving: dict[Process, Server] = {}
+        self.receiving: list[Process] = []
+        self.disk = Disk(self)
+        self.commits: dict[Process, GroupCommit] = {}
+        self._ended: dict[Process, asyncio.Future[None]] = {}
+        self._pids = 100
+
+    def trace(self, text: str) -> None:
+        """Say what happens, if that is asked for."""
+        if self._trace is not None:
+            self._trace(f"{self.clock.elapsed - 1000:9.4f} {text}")
+
+    # Processes
+
+    def pid(self) -> int:
+        process = PROCESS.get()
+        return 1 if process is None else process.pid
+
+    def process(self, name: str) -> Process:
+        self._pids += 1
+        process = Process(name, self._pids)
+        self._ended[process] = self.loop.create_future()
+        return process
+
+    def ended(self, process: Process) -> "asyncio.Future[None]":
+        """Is done when the process was killed."""
+        return self._ended[process]
+
+    def kill(self, process: Process) -> None:
+        """SIGKILL."""
+        if process.dead:
+            return
+        self.trace(f"{process} is killed")
+        process.dead = True
+        self.serving.pop(process, None)
+        self.commits.pop(process, None)
+        self.disk.killed(process)
+        self.faults.count("kills")
+        self.loop.call_soon(_done, self._ended[process], context=_NOBODY)
+
+    async def keep(self, name: str, run: Callable[[Process], Coroutine[Any, Any, None]]) -> None:
+        """Start a process again whenever it has ended."""
+        while True:
+            await self.life(name, run)
+            await asyncio.sleep(self.random.uniform(0.05, 1.0))
+
+    async def life(self, name: str, run: Callable[[Process], Coroutine[Any, Any, None]]) -> None:
+        """Run a process until it ends."""
+        process = self.process(name)
+        self.model.lives += 1
+        task = self.loop.spawn(process, run(process))
+        await asyncio.wait([task, self._ended[process]], return_when=asyncio.FIRST_COMPLETED)
+        self.serving.pop(process, None)
+        self.commits.pop(process, None)
+        if process.frozen:
+            self.loop.thaw(process)
+        if task.done() and not process.dead:
+            error = task.exception()
+            self.trace(f"{process} has ended: {error!r}")
+            if error is not None and not isinstance(error, _EXPECTED):
+                self.finding = self.finding or error
+            process.dead = True
+            self.disk.killed(process)
+        if self.random.random() < 0.7 or self.plan.crashes:
+            self._release(process)
+
+    def _release(self, process: Process) -> None:
+        """As the supervisor does: free the leases of a dead process."""
+        prefix = holder(process.pid)
+        for number in range(self.plan.partitions):
+            for pool in ("", *self.plan.handlers):
+                key = keys.serving(number, pool)
+                token = self.redis.execute("GET", key)
+                if token and token.decode().startswith(prefix):
+                    self.redis.execute("DEL", key)
+
+    def client(self, tries: int) -> Client:
+        return Client(self.network, tries)
+
+    async def serve(self, process: Process, pool: str = "") -> None:
+        """As `workers.serve`."""
+        handlers = [
+            each
+            for each in self._plugged()
+            if each.policy.pool_of(each.name) == pool or each.name == pool
+        ]
+        inbox = Inbox(self.client(10), self.plan.partitions)
+        server = Server(
+            self.settings,
+            handlers,
+            inbox,
+            self.client(0),
+            cast(Any, None),
+            cast(Any, None),
+            None,
+            _PAGE,
+            pool,
+            1 if pool else self.plan.servers,
+        )
+        if self.plan.room:
+            for handler in server.roster.handlers:
+                handler.room = self.plan.room
+        self.serving[process] = server
+        await server.run()
+        if server.guard.returns:
+            await inbox.redis.hdel(keys.APART, pool)
+
+    async def serve_pool(self, handler: str) -> None:
+        """As the supervisor: run a process for a handler while that is needed."""
+        own = self.plan.handlers[handler].pool_of(handler) == handler
+        while True:
+            if own or self.redis.execute("HEXISTS", keys.APART, handler):
+                await self.life(f"pool-{handler}", lambda process: self.serve(process, handler))
+            await asyncio.sleep(self.random.uniform(0.05, 0.5))
+
+    # Handlers
+
+    def _plugged(self) -> list[PluggedHandler]:
+        return [
+            PluggedHandler.of(name, policy, self._handler(name))
+            for name, policy in self.plan.handlers.items()
+        ]
+
+    def _handler(self, name: str) -> Any:
+        async def handle(event: CallEvent, context: Context) -> None:
+            about = f"{event.id} of {event.call} ({event.type}), attempt {context.attempt}"
+            self.trace(f"{PROCESS.get()} {name} gets {about}")
+            self._checked(lambda: self.model.begun(name, event, context.attempt))
+            random = self.random
+            if random.random() < 0.7:
+                await asyncio.sleep(random.uniform(0.0, 0.02))
+            if not self.quiet:
+                if self.plan.slow and random.random() < self.plan.slow:
+                    self.faults.count("slow")
+                    await asyncio.sleep(random.uniform(0.1, 4.0))
+                if self.plan.failing and random.random() < self.plan.failing:
+                    self.faults.count("failures")
+                    raise random.choice(
+                        (
+                            TemporaryError("the target is down"),
+                            TemporaryError("the target is down"),
+                            TemporaryError("not yet", retry_after=1.5),
+                            ValueError("a bug"),
+                            PermanentError("never"),
+                        )
+                    )
+            self.trace(f"{PROCESS.get()} {name} took {event.id}")
+            self.model.succeeded(name, event)
+
+        return handle
+
+    def bury(self, rq: object, handler: str, event: CallEvent, **_: object) -> None:
+        """In place of `queues.bury`."""
+        kind = self.faults.work()
+        process = PROCESS.get()
+        assert process is not None
+        if self.faults.down:
+            kind = kind or "lost"
+        if kind == "crash before":
+            self.kill(process)
+        elif kind != "lost":
+            self.trace(f"{process} buries {event.id} of {event.call} for {handler}")
+            self.model.buried(handler, event)
+            if kind == "crash after":
+                self.kill(process)
+        if kind in ("lost", "unanswered"):
+            raise RedisConnectionError("Connection closed by server.")
+
+    def is_dead(self, rq: object, handler: str, event_id: str) -> bool:
+        """In place of `queues.is_dead`."""
+        if self.faults.down or self.faults.work() in ("lost", "unanswered"):
+            raise RedisConnectionError("Connection closed by server.")
+        return (handler, event_id) in self.model.dead
+
+    def _checked(self, check: Callable[[], None]) -> None:
+        try:
+            check()
+        except Violation as violation:
+            self.finding = self.finding or violation
+
+    # The PBX
+
+    def event(self, call: str, n: int, kind: EventType) -> CallEvent:
+        from datetime import UTC, datetime
+
+        return read_event(
+            pbx="main",
+            extension="0003*210",
+            type=kind,
+            parameters={"CallID": call, "CallFlow": "IN", "CallerIDNum": "0123", "n": str(n)},
+            received=datetime.fromtimestamp(self.clock.time(), UTC),
+        )
+
+    async def append(self, process: Process) -> None:
+        """The receiver, in its simplest form: appends the events of all calls."""
+        inbox = Inbox(self.client(3), self.plan.partitions)
+        while not self.quiet:
+            try:
+                await inbox.register(self.settings.starts)
+                break
+            except RedisError:
+                await asyncio.sleep(0.1)
+        writer = f"w{process.pid}"
+        numbers = [0] * self.plan.partitions
+
+        async def call(name: str) -> None:
+            await asyncio.sleep(self.random.uniform(0, self.plan.active * 0.7))
+            for n in range(self.plan.events):
+                event = self.event(name, n, kind_of(n, self.plan.events))
+                partition = partition_of(event, self.plan.partitions)
+                async with locks[partition]:
+                    numbers[partition] += 1
+                    batch = Batch(
+                        writer,
+                        numbers[partition],
+                        partition,
+                        [event.id],
+                        [msgspec.Raw(to_stored(event))],
+                    )
+                    try:
+                        await inbox.append(batch, 5.0)
+                    except InboxUnavailable:
+                        continue
+                self.model.accepted[event.id] = event
+                await asyncio.sleep(self.random.choice((0, 0.01, 0.5)))
+
+        locks = [asyncio.Lock() for _ in numbers]
+        await asyncio.gather(*(call(f"c{process.pid}-{each}") for each in range(self.plan.calls)))
+        await asyncio.sleep(1e9)
+
+    # The run
+
+    async def run(self) -> None:
+        """Run the simulation.
+
+        Raises:
+            Violation: a promise was broken.
+        """
+        from tests.simulation.troubles import make
+
+        logging.disable(logging.CRITICAL)
+        tasks = [
+            asyncio.create_task(self.keep(f"s{n}", self.serve)) for n in range(self.plan.servers)
+        ]
+        if self.plan.pools:
+            tasks += [asyncio.create_task(self.serve_pool(name)) for name in self.plan.handlers]
+        tasks += [asyncio.create_task(self._receive())]
+        tasks += [asyncio.create_task(make(self, name)) for name in self.plan.troubles]
+        await self._wait(self.plan.active)
+        self.trace("quiet")
+        self.quiet = True
+        self.clock.correct()
+        self.model.spares += 2
+        self.faults.rate = 0.0
+        until = self.clock.elapsed + QUIET
+        while True:
+            await self._wait(0.25)
+            missing = self.model.missing()
+            if not missing:
+                break
+            if self.clock.elapsed > until:
+                raise Violation(f"not finished after {QUIET:g} s: " + "; ".join(missing[:5]))
+        self.model.check_order()
+        for task in tasks:
+            if task.done() and not task.cancelled() and task.exception():
+                raise task.exception()  # type: ignore[misc]
+
+    async def _receive(self) -> None:
+        if self.plan.journal:
+            calls = [asyncio.create_task(call(self, f"c{each}")) for each in range(self.plan.calls)]
+            await self.keep("receiver", lambda process: receive(self, process))
+            await asyncio.gather(*calls)
+        while not self.quiet:
+            process = self.process("receiver")
+            self.receiving = [process]
+            self.loop.spawn(process, self.append(process))
+            await self._ended[process]
+            self.receiving = []
+            await asyncio.sleep(0.2)
+
+    async def _wait(self, seconds: float) -> None:
+        until = self.clock.elapsed + seconds
+        while self.clock.elapsed < until:
+            await asyncio.sleep(0.25)
+            for failure in self.loop.failures:
+                if "exception" in failure and "never retrieved" not in failure["message"]:
+                    raise failure["exception"]
+            if self.finding is not None:
+                raise self.finding
+
+
+def kind_of(n: int, events: int) -> EventType:
+    if n == events - 1:
+        return EventType.HANGUP
+    return EventType.DIAL_IN if n == 0 else EventType.ANSWER_IN
+
+
+def _done(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+RAW = frozenset(CALLBACKS)
+BOTH = frozenset((*CALLBACKS, *CALLS))
