@@ -15,12 +15,10 @@ from offhook.settings import Settings
 _numbers = count(1)
 
 
-async def cursors(settings: Settings) -> None:
-    """Create the cursor of every handler, as a receiver does at startup."""
+async def positions(settings: Settings) -> None:
+    """Give every handler its positions, as a receiver does at startup."""
     async with connect(settings.redis_url) as redis:
-        inbox = Inbox(redis, settings.partitions)
-        for name in settings.handlers:
-            await inbox.ensure_cursor(name, "earliest")
+        await Inbox(redis, settings.partitions).register(settings.starts)
 
 
 async def fill(
@@ -47,4 +45,4 @@ async def fill(
                 stored.append(msgspec.Raw(to_stored(event)))
             for partition, (marks, stored) in waiting.items():
                 batch = Batch(writer, next(_numbers), partition, marks, stored)
-                await inbox.append(batch, list(settings.handlers), 0)
+                await inbox.append(batch, 0)

@@ -2,14 +2,12 @@
 
     python -m benchmarks.calls [--quick] [--rounds N] [--only NAME ...]
 
-Measured on one core: dispatch with a handler that does nothing, the fold alone, and both at once,
-as in production. The server runs on the other core; the table has its CPU time, too. Then `--live`
+Measured on one core, in one process: a handler that does nothing, the fold alone, and both, as in
+production. The Redis server runs on the other core; the table has its CPU time, too. Then `--live`
 calls are started and not ended.
 """
 
 import asyncio
-import os
-import subprocess
 import sys
 import time
 from functools import partial
@@ -25,25 +23,14 @@ from offhook import EventType
 from offhook.connection import connect
 from offhook.dialects.voipnow import read_event
 from offhook.event import CallEvent, new_event_id, to_stored
-from offhook.inbox import CALL_LOG, Batch, Inbox
+from offhook.inbox import Batch, Inbox, keys
 
-STREAM = "offhook:{0}:inbox"
 _CALL = (
     (EventType.DIAL_IN, "CALLING"),
     (EventType.ANSWER_IN, "ANSWER"),
     (EventType.HANGUP, "ANSWER"),
 )
-# The programs that serve one cursor.
-_SERVE = {
-    "crm": "from workers.dispatch import serve_cursor as serve\n"
-    "from offhook.plugins import plug_handler\n"
-    "from offhook.settings import load_settings\n"
-    "s = load_settings(); import uvloop\n"
-    "uvloop.run(serve(s, plug_handler('crm', s.handlers['crm']), 0))",
-    CALL_LOG: "from workers.fold_calls import keep_calls\n"
-    "from offhook.settings import load_settings\n"
-    "import uvloop; uvloop.run(keep_calls(load_settings(), 0))",
-}
+_EVENTS = {True: '["raw", "calls"]', False: '["summaries"]'}  # of a handler that wants them or not
 
 
 def main() -> None:
@@ -55,9 +42,9 @@ def main() -> None:
     if given.quick:
         given.events, given.live = 3_000, 1_000
     contenders = {
-        "a handler that does nothing": partial(_measure, given.events, ["crm"]),
-        "the fold": partial(_measure, given.events, [CALL_LOG]),
-        "both on one core": partial(_measure, given.events, ["crm", CALL_LOG]),
+        "a handler that does nothing": partial(_measure, given.events, wants=True, folds=False),
+        "the fold": partial(_measure, given.events, wants=False, folds=True),
+        "both": partial(_measure, given.events, wants=True, folds=True),
     }
     found = rounds.interleaved(contenders, given)
     base = next(iter(found.values()))["events/s"]
@@ -85,12 +72,12 @@ def main() -> None:
     )
 
 
-def _measure(events: int, cursors: list[str]) -> rounds.Figures:
+def _measure(events: int, *, wants: bool, folds: bool) -> rounds.Figures:
     with machine.server() as url, TemporaryDirectory() as folder:
         calls = (_events(f"{n}", 1) for n in range(events // len(_CALL)))
-        asyncio.run(_append(url, [event for call in calls for event in call], cursors))
+        asyncio.run(_append(url, [event for call in calls for event in call]))
         before = _server_seconds(url)
-        took = _serve(url, Path(folder), cursors, events)
+        took = _serve(url, Path(folder), wants=wants, folds=folds)
         busy = _server_seconds(url) - before
         return {"events/s": events / took, "server µs": busy / events * 1e6}
 
@@ -99,8 +86,8 @@ def _live(calls: int, legs: int) -> tuple[float, float]:
     """Return the bytes that Redis keeps per live call, and the calls folded per second."""
     with machine.server() as url, TemporaryDirectory() as folder:
         begun = [e for n in range(calls) for e in _events(f"{n}", legs)[: 2 * legs]]
-        asyncio.run(_append(url, begun, [CALL_LOG]))
-        took = _serve(url, Path(folder), [CALL_LOG], len(begun))
+        asyncio.run(_append(url, begun))
+        took = _serve(url, Path(folder), wants=False, folds=True)
         with redis.Redis.from_url(url) as client:
             names = list(client.scan_iter("offhook:{0}:call:*", count=10_000))[:2000]
             states = sum(client.memory_usage(name) for name in names) / len(names)
@@ -111,46 +98,33 @@ def _live(calls: int, legs: int) -> tuple[float, float]:
         return states + lists / calls, calls / took
 
 
-def _serve(url: str, folder: Path, cursors: list[str], events: int) -> float:
-    """Run the readers of these cursors on one core, and return the seconds until all is read."""
+def _serve(url: str, folder: Path, *, wants: bool, folds: bool) -> float:
+    """Run a server on one core, and return the seconds until all is delivered and folded."""
     config = folder / "offhook.toml"
     config.write_text(
-        f'secret = "{machine.SECRET}"\nredis_url = "{url}"\nsettle = 60\n'
-        '[handlers.crm]\nuse = "benchmarks.calls:nothing"\nevents = ["raw", "calls"]\n'
+        f'secret = "{machine.SECRET}"\nredis_url = "{url}"\nsettle = 60\npartitions = 1\n'
+        f'[handlers.crm]\nuse = "benchmarks.calls:nothing"\nevents = {_EVENTS[wants]}\n'
+        'start = "earliest"\n'
     )
-    environment = os.environ | {"OFFHOOK_CONFIG": str(config), "PYTHONPATH": str(machine.ROOT)}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", _SERVE[name]],
-            env=environment,
-            preexec_fn=lambda: os.sched_setaffinity(0, {machine.MEASURED}),
-        )
-        for name in cursors
-    ]
-    try:
-        with redis.Redis.from_url(url) as client:
-            machine.until(lambda: any(_read(client, name) for name in cursors), "reading starts")
-            began, already = time.perf_counter(), max(_read(client, name) for name in cursors)
-            machine.until(
-                lambda: all(_read(client, name) >= events for name in cursors),
-                "all events are read",
-                600,
-            )
-            return (time.perf_counter() - began) * events / max(1, events - already)
-    finally:
-        for process in running:
-            process.terminate()
-            process.wait()
+    command = [sys.executable, "-m", "benchmarks.one_server", *(["fold"] if folds else [])]
+    environment = {"OFFHOOK_CONFIG": str(config)}
+    with (
+        redis.Redis.from_url(url) as client,
+        machine.running(command, folder / "log", environment) as server,
+    ):
+        machine.until(lambda: client.hget(keys.read(0), "") not in (None, b"0-0"), "reading starts")
+        began = time.perf_counter()
+        machine.until(lambda: _finished(server, client), "all events are finished", 600)
+        return time.perf_counter() - began
+
+
+def _finished(server: machine.Running, client: Any) -> bool:
+    server.check()
+    return not client.exists(keys.unfinished(0))
 
 
 async def nothing(event: CallEvent) -> None:
     """Do nothing, as the handler."""
-
-
-def _read(client: Any, name: str) -> int:
-    """Return the number of events that a cursor has read and acknowledged."""
-    group = next(g for g in client.xinfo_groups(STREAM) if g["name"] == name.encode())
-    return int(group["entries-read"] or 0) - int(group["pending"])
 
 
 def _server_seconds(url: str) -> float:
@@ -159,17 +133,15 @@ def _server_seconds(url: str) -> float:
         return float(cpu["used_cpu_user"] + cpu["used_cpu_sys"])
 
 
-async def _append(url: str, events: list[CallEvent], cursors: list[str]) -> None:
+async def _append(url: str, events: list[CallEvent]) -> None:
     writer = new_event_id()
     async with connect(url) as client:
         inbox = Inbox(client, 1)
-        for name in cursors:
-            await inbox.ensure_cursor(name, "now")
         for number, first in enumerate(range(0, len(events), 500), 1):
             some = events[first : first + 500]
             stored = [msgspec.Raw(to_stored(event)) for event in some]
             batch = Batch(writer, number, 0, [event.id for event in some], stored)
-            await inbox.append(batch, [], 0)
+            await inbox.append(batch, 0)
 
 
 def _events(call: str, legs: int) -> list[CallEvent]:

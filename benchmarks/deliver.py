@@ -3,7 +3,8 @@
     python -m benchmarks.deliver [--quick] [--rounds N] [--only NAME ...]
 
 A backlog, and handlers that do nothing, wait for 100 ms, or POST JSON to a server on the other
-core. Offhook also keeps the order of each call, renews its lease and acknowledges in batches.
+core. Offhook also keeps the order of each call and folds the events into calls, which no other
+engine does; it is measured without that, too.
 """
 
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.engines import OFFHOOK, bench, ended, installed
+from benchmarks.engines import OFFHOOK, UNFOLDED, bench, ended, handlers, installed
 from benchmarks.machine import (
     MEASURED,
     OTHER,
@@ -40,13 +41,23 @@ _EACH = {  # events for a run of some seconds
 
 
 def backlog(
-    url: str, name: str, do: str, count: int, concurrency: int, per_call: int = 1
+    url: str,
+    name: str,
+    do: str,
+    count: int,
+    concurrency: int,
+    per_call: int = 1,
+    more: int = 0,
 ) -> Figures:
-    """Measure an engine that delivers a backlog."""
-    with bench(url, do, concurrency) as measured:
+    """Measure an engine that delivers a backlog.
+
+    Args:
+        more: other handlers that get every event, too, of Offhook.
+    """
+    with bench(url, do, concurrency, more=handlers(more, interested=True)) as measured:
         measured.fill(name, count, per_call)
         with ended(measured.work(name)) as worker:
-            return _figures(*measured.rate(worker, count))
+            return _figures(*measured.rate(worker, count * (1 + more)))
 
 
 def _figures(rate: float, per_cpu: float) -> Figures:
@@ -76,12 +87,18 @@ def main() -> None:
     given = arguments(__doc__ or "", events=(200_000, "events in the backlog of Offhook"))
     part = 50 if given.quick else 1
     with server() as url:
-        contenders: dict[str, Callable[[], Figures]] = {
-            "Offhook": partial(backlog, url, OFFHOOK, "nothing", given.events // part, 16),
-            "Offhook, 10 events per call": partial(
-                backlog, url, OFFHOOK, "nothing", given.events // part, 16, 10
-            ),
-        }
+        events = given.events // part
+        contenders: dict[str, Callable[[], Figures]] = {}
+        for name in (OFFHOOK, UNFOLDED):
+            contenders |= {
+                name: partial(backlog, url, name, "nothing", events, 16),
+                f"{name}, 10 events per call": partial(
+                    backlog, url, name, "nothing", events, 16, 10
+                ),
+                f"{name}, 100 handlers": partial(
+                    backlog, url, name, "nothing", events // 50, 16, more=99
+                ),
+            }
         for name, count in _EACH.items():
             if installed(name):
                 contenders[name] = partial(backlog, url, name, "nothing", count // part, 16)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import struct
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +13,13 @@ from pathlib import Path
 
 import redis
 
-from benchmarks.backlog import cursors, fill
+from benchmarks.backlog import fill, positions
 from benchmarks.machine import MEASURED, OTHER, PEERS, SECRET, Running, offhook
 from offhook.settings import Settings, load_settings
 
 _FOLDER = Path(__file__).parent / "peers"
 OFFHOOK = "Offhook"
+UNFOLDED = "Offhook without folding calls"
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,17 @@ class Bench:
         do: what a delivery does: nothing, wait, post, record or linger (see `peers/job.py`).
         concurrency: concurrent deliveries.
         target: the URL that `post` posts to.
+        more: more of Offhook's configuration: tables of other handlers.
     """
 
     def __init__(
-        self, redis_url: str, do: str, concurrency: int, folder: Path, target: str = ""
+        self,
+        redis_url: str,
+        do: str,
+        concurrency: int,
+        folder: Path,
+        target: str = "",
+        more: str = "",
     ) -> None:
         with redis.Redis.from_url(redis_url) as client:
             client.flushall()
@@ -109,8 +118,8 @@ class Bench:
             else f'use = "benchmarks.handlers:{do}"\n'
         )
         (folder / "offhook.toml").write_text(
-            f"secret = {SECRET!r}\nredis_url = {redis_url!r}\n"
-            f"[handlers.crm]\nconcurrency = {concurrency}\n{use}"
+            f"secret = {SECRET!r}\nredis_url = {redis_url!r}\nprocesses = 1\n"
+            f"[handlers.crm]\nconcurrency = {concurrency}\nretry = [1, 1, 1]\n{use}{more}"
         )
 
     def fill(self, name: str, count: int, per_call: int = 1, rate: float = 0) -> None:
@@ -119,7 +128,7 @@ class Bench:
         Args:
             rate: events per second, for peers; 0: as fast as possible.
         """
-        if name == OFFHOOK:
+        if name in (OFFHOOK, UNFOLDED):
             os.environ["OFFHOOK_CONFIG"] = self.environment["OFFHOOK_CONFIG"]
             asyncio.run(_fill(load_settings(), count, per_call))
             return
@@ -140,6 +149,9 @@ class Bench:
         """Start `offhook work`, or one worker process of a peer, on the measured core."""
         if name == OFFHOOK:
             return Running(offhook("work"), self.environment, self.log, MEASURED)
+        if name == UNFOLDED:
+            alone = [sys.executable, "-m", "benchmarks.one_server"]
+            return Running(alone, self.environment, self.log, MEASURED)
         engine = ENGINES[name]
         words = [w.format(n=self.concurrency, redis=self.redis_url) for w in engine.work]
         if engine.environment == "node":
@@ -182,10 +194,21 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(redis_url: str, do: str, concurrency: int, target: str = "") -> Iterator[Bench]:
+def bench(
+    redis_url: str, do: str, concurrency: int, target: str = "", more: str = ""
+) -> Iterator[Bench]:
     """Yield a measurement with a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        yield Bench(redis_url, do, concurrency, Path(folder), target)
+        yield Bench(redis_url, do, concurrency, Path(folder), target, more)
+
+
+def handlers(count: int, *, interested: bool) -> str:
+    """Return the configuration of more handlers that do nothing, or that want no event at all."""
+    filters = "" if interested else 'extensions = ["none"]\n'
+    return "".join(
+        f'[handlers.more{number}]\nuse = "benchmarks.handlers:nothing"\n{filters}'
+        for number in range(count)
+    )
 
 
 @contextlib.contextmanager
@@ -199,7 +222,7 @@ def ended(process: Running) -> Iterator[Running]:
 
 def installed(name: str) -> bool:
     """Return whether the engine can run: peers need `python -m benchmarks.peers`."""
-    if name == OFFHOOK:
+    if name in (OFFHOOK, UNFOLDED):
         return True
     engine = ENGINES[name]
     if engine.environment == "node":
@@ -212,5 +235,5 @@ def _bin(engine: Engine, name: str) -> str:
 
 
 async def _fill(settings: Settings, count: int, per_call: int) -> None:
-    await cursors(settings)
+    await positions(settings)
     await fill(settings, count, per_call=per_call)

@@ -1,28 +1,30 @@
-"""CPU time per event with ten times the backlog, handlers, extensions and connections.
+"""CPU time per event with ten times the backlog, handlers, redeliveries, extensions, connections.
 
     python -m benchmarks.growth [--quick] [--rounds N] [--only NAME ...]
 
-Counts the measured process only. A ratio up to 1.2 is acceptable. For connections, a web app that
-does nothing is measured, too.
+Counts the measured process only, or receiver and workers together for the way from the callback to
+the handler. A ratio up to 1.2 is acceptable. For connections, a web app that does nothing is
+measured, too.
 """
 
+import time
 from functools import partial
 
-from benchmarks import deliver, receive
-from benchmarks.machine import SECRET, server
+from benchmarks import deliver, receive, redeliveries
+from benchmarks.engines import OFFHOOK, bench, ended, handlers
+from benchmarks.load import callbacks, drive
+from benchmarks.machine import OTHER, SECRET, free_port, listens, offhook, running, server, until
 from benchmarks.rounds import Figures, arguments, interleaved, table
 from offhook.callback_url import callback_url
 
+_RATE = 1_000.0  # callbacks a second on the way from the callback to the handler
+
 
 def _accepting(
-    url: str, seconds: float, *, handlers: int = 1, extensions: int = 100, connections: int = 64
+    url: str, seconds: float, *, extensions: int = 100, connections: int = 64
 ) -> Figures:
-    config = "".join(
-        f'[handlers.crm{n}]\nuse = "benchmarks.handlers:nothing"\n' for n in range(handlers)
-    )
     urls = [callback_url("", SECRET, "main", f"0003*{n:06}", "dial-in") for n in range(extensions)]
-    start = partial(receive.ours, config=config)
-    return _each(receive.throughput(start, url, seconds, urls=urls, connections=connections))
+    return _each(receive.throughput(receive.ours, url, seconds, urls=urls, connections=connections))
 
 
 def _nothing(url: str, seconds: float, connections: int = 64) -> Figures:
@@ -32,6 +34,26 @@ def _nothing(url: str, seconds: float, connections: int = 64) -> Figures:
 
 def _delivering(url: str, events: int) -> Figures:
     return _each(deliver.backlog(url, "Offhook", "nothing", events, 16))
+
+
+def _whole_way(url: str, seconds: float, others: int) -> Figures:
+    """Measure receiver and workers with other handlers that want no event."""
+    port = free_port()
+    with bench(url, "nothing", 16, more=handlers(others, interested=False)) as measured:
+        serve = offhook("serve", "--port", str(port))
+        with (
+            running(serve, measured.log, measured.environment, OTHER) as receiver,
+            ended(measured.work(OFFHOOK)) as workers,
+        ):
+            until(lambda: listens(port), "the receiver listens")
+            answered = drive(port, callbacks(receive.URLS), 0.2, rate=_RATE).answered
+            until(lambda: measured.delivered() >= answered, "the first events are delivered")
+            time.sleep(1)
+            cpu = receiver.cpu() + workers.cpu()
+            outcome = drive(port, callbacks(receive.URLS), seconds, rate=_RATE)
+            expected = answered + outcome.answered
+            until(lambda: measured.delivered() >= expected, "all events are delivered")
+            return {"us": (receiver.cpu() + workers.cpu() - cpu) / outcome.answered * 1e6}
 
 
 def _each(figures: Figures) -> Figures:
@@ -46,7 +68,14 @@ def main() -> None:
         nothing = partial(_nothing, url, seconds)
         pairs = {
             "backlog": (partial(_delivering, url, events), partial(_delivering, url, events * 10)),
-            "handlers": (accepting, partial(accepting, handlers=10)),
+            "handlers, the whole way": (
+                partial(_whole_way, url, seconds, 200),
+                partial(_whole_way, url, seconds, 2_000),
+            ),
+            "redeliveries": (
+                partial(redeliveries.redelivering, url, events // 20),
+                partial(redeliveries.redelivering, url, events // 2),
+            ),
             "extensions": (accepting, partial(accepting, extensions=1_000)),
             "connections": (accepting, partial(accepting, connections=640)),
             "connections, Starlette that answers 204": (nothing, partial(nothing, connections=640)),

@@ -1,7 +1,10 @@
 """The handlers that Offhook runs in the benchmarks; the jobs of the peers do the same."""
 
+import os
+from pathlib import Path
+
 from benchmarks.peers import job
-from offhook import CallEvent, Context
+from offhook import CallEvent, Context, PermanentError, TemporaryError
 
 
 async def nothing(event: CallEvent, context: Context) -> None:
@@ -18,3 +21,21 @@ async def record(event: CallEvent, context: Context) -> None:
 
 async def linger(event: CallEvent, context: Context) -> None:
     await job.linger(event.call_id, event.status or "", event.received.timestamp())
+
+
+async def again(event: CallEvent, context: Context) -> None:
+    """Fail once for each second call, too rarely to open the circuit."""
+    if context.attempt == 1 and int(event.call_id.rpartition("-")[2]) % 2:
+        raise TemporaryError("not yet")
+    job.count()
+
+
+async def refuse(event: CallEvent, context: Context) -> None:
+    """Refuse for good while the file `REFUSE` exists."""
+    if _refuses():
+        raise PermanentError("refused")
+    job.count()
+
+
+def _refuses() -> bool:
+    return Path(os.environ["PROGRESS"]).with_name("refuse").exists()

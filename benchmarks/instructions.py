@@ -3,9 +3,9 @@
     python -m benchmarks.instructions [--quick] [--only NAME ...]
 
 Counts one callback in the receiver, from the bytes received to the bytes sent, and one delivery in
-dispatch; all of Python, without the kernel and the server. For comparison: a bare Starlette app on
-the same protocol, and a bare aiohttp loop that POSTs what `webhook` does. The difference between a
-long and a short run leaves out startup.
+the server of the handlers, with and without folding it into its call; all of Python, without the
+kernel and Redis. For comparison: a bare Starlette app on the same protocol, and a bare aiohttp loop
+that POSTs what `webhook` does. The difference between a long and a short run leaves out startup.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from starlette.routing import Route
 from uvicorn.lifespan.on import LifespanOn
 from uvicorn.server import ServerState
 
-from benchmarks.backlog import cursors, fill
+from benchmarks.backlog import fill, positions
 from benchmarks.load import callbacks
 from benchmarks.machine import OTHER, SECRET, free_port, listens, running, server, until
 from benchmarks.receive import HANDLER, URLS
@@ -111,19 +111,25 @@ async def deliver(count: int) -> None:
     await _deliver(count)
 
 
+async def fold(count: int) -> None:
+    """Do the same, and fold it into its call."""
+    await _deliver(count, folds=True)
+
+
 async def webhook(count: int) -> None:
     """Deliver an event by `webhook`, 64 at a time."""
     await _deliver(count)
 
 
-async def _deliver(count: int) -> None:
-    del count  # dispatch delivers the whole backlog
-    import workers.dispatch
-    from offhook.plugins import plug_handler
+async def _deliver(count: int, *, folds: bool = False) -> None:
+    from benchmarks.one_server import serve
 
-    settings = load_settings()
-    workers.dispatch.QUIET = 0.1
-    await workers.dispatch.serve_cursor(settings, plug_handler("crm", settings.handlers["crm"]), 0)
+    progress = Path(os.environ["PROGRESS"])
+
+    def ended() -> bool:
+        return int.from_bytes(progress.read_bytes(), "little") >= count
+
+    await serve(load_settings(), folds=folds, ended=ended)
 
 
 async def loop(count: int) -> None:
@@ -138,15 +144,16 @@ _CASES: dict[str, Callable[[int], Awaitable[None]]] = {
     "starlette": starlette,
     "receive": receive,
     "deliver": deliver,
+    "fold": fold,
     "loop": loop,
     "webhook": webhook,
 }
-_BASES = {"receive": "starlette", "webhook": "loop"}
+_BASES = {"receive": "starlette", "fold": "deliver", "webhook": "loop"}
 
 
 async def _backlog(count: int) -> None:
     settings = load_settings()
-    await cursors(settings)
+    await positions(settings)
     await fill(settings, count)
 
 
@@ -167,7 +174,7 @@ def _counted(case: str, count: int, redis_url: str) -> int:
         (progress := Path(folder, "progress")).write_bytes(bytes(8))
         os.environ["OFFHOOK_CONFIG"] = str(file)
         environment = {"PROGRESS": str(progress), "TARGET": target}
-        if case in ("deliver", "webhook"):
+        if case in ("deliver", "fold", "webhook"):
             asyncio.run(_backlog(count))
         with running([sys.executable, _TARGET, str(port)], Path(folder, "log"), environment, OTHER):
             until(lambda: listens(port), "the target listens")

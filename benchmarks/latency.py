@@ -4,32 +4,35 @@
 
 Offhook's events arrive at the receiver by HTTP, and the clock starts when the receiver has read
 them. A peer's clock starts when its producer enqueues. Receiver and producers run on the other
-core. After idle time the dispatch has ended and must be started first, together with the process
-that folds calls; for that measurement the workers may use every core.
+core. With 2,000 handlers, one wants the events.
 """
 
 import itertools
 import time
 from functools import partial
 
-from benchmarks.engines import OFFHOOK, bench, ended, installed
+from benchmarks.engines import OFFHOOK, bench, ended, handlers, installed
 from benchmarks.load import callbacks, drive
 from benchmarks.machine import OTHER, free_port, listens, offhook, running, server, until
 from benchmarks.receive import URLS
 from benchmarks.rounds import Figures, arguments, interleaved, table
 
 _PEERS = ("taskiq", "huey", "BullMQ", "RQ", "arq")
-_QUIET = 7.0  # seconds; an idle dispatch ends after five
+_QUIET = 7.0  # seconds
 
 
-def ours(url: str, seconds: float, rate: float) -> Figures:
-    """Measure Offhook, including the first event after idle time."""
+def ours(url: str, seconds: float, rate: float, others: int = 0) -> Figures:
+    """Measure Offhook, including the first event after idle time.
+
+    Args:
+        others: number of handlers that want no event.
+    """
     port = free_port()
-    with bench(url, "record", 16) as measured:
+    with bench(url, "record", 16, more=handlers(others, interested=False)) as measured:
         serve = offhook("serve", "--port", str(port))
         with (
             running(serve, measured.log, measured.environment, OTHER),
-            ended(measured.work(OFFHOOK)) as workers,
+            ended(measured.work(OFFHOOK)),
         ):
             until(lambda: listens(port), "the receiver listens")
             time.sleep(2)  # the workers start
@@ -38,7 +41,6 @@ def ours(url: str, seconds: float, rate: float) -> Figures:
             outcome = drive(port, callbacks(URLS), seconds, connections=8, rate=rate)
             until(lambda: len(measured.lines()) > outcome.answered, "all events are delivered")
             figures = _figures(measured.lines()[1:])
-            workers.spread()
             time.sleep(_QUIET)
             before = len(measured.lines())
             drive(port, itertools.islice(callbacks(URLS), 1), 0.1, connections=1, rate=10)
@@ -72,7 +74,10 @@ def main() -> None:
     )
     seconds = 1.0 if given.quick else given.seconds
     with server() as url:
-        contenders = {"Offhook": partial(ours, url, seconds, given.rate)}
+        contenders = {
+            "Offhook": partial(ours, url, seconds, given.rate),
+            "Offhook, 2,000 handlers": partial(ours, url, seconds, given.rate, 1_999),
+        }
         for name in _PEERS:
             if installed(name):
                 contenders[name] = partial(peer, url, name, seconds, given.rate)
@@ -85,7 +90,7 @@ def main() -> None:
                 name,
                 f"{f['p50 ms']:.2f}",
                 f"{f['p99 ms']:.2f}",
-                f"{f['after quiet ms']:.0f}" if "after quiet ms" in f else "",
+                f"{f['after quiet ms']:.1f}" if "after quiet ms" in f else "",
             )
             for name, f in found.items()
         ],

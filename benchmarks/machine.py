@@ -102,10 +102,20 @@ class Running:
         """The process and all its descendants."""
         return list(_family(self._process.pid))
 
-    def spread(self) -> None:
-        """Allow the process, and what it starts from now on, to use every core."""
-        for pid in self.pids:
-            os.sched_setaffinity(pid, _CORES)
+    def serving(self, depth: int) -> int:
+        """Return the process at this depth below `offhook work` that leads to the work-horse."""
+        path: list[int] = []
+
+        def descend(pid: int, above: list[int]) -> None:
+            nonlocal path
+            line = [*above, pid]
+            if len(line) > len(path):
+                path = line
+            for child in _children(pid):
+                descend(child, line)
+
+        descend(self._process.pid, [])
+        return path[depth]
 
     def cpu(self) -> float:
         """Return the CPU seconds of the process and its descendants that still run."""
@@ -186,10 +196,14 @@ def commands(url: str) -> dict[str, int]:
 
 def _family(pid: int) -> Iterator[int]:
     yield pid
+    for child in _children(pid):
+        yield from _family(child)
+
+
+def _children(pid: int) -> Iterator[int]:
     for task in Path(f"/proc/{pid}/task").glob("*"):
         with contextlib.suppress(OSError):
-            for child in (task / "children").read_text().split():
-                yield from _family(int(child))
+            yield from map(int, (task / "children").read_text().split())
 
 
 def _cpu(pid: int) -> float:

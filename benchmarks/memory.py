@@ -50,7 +50,7 @@ def main() -> None:
             with ended(measured.work(OFFHOOK)) as workers:
                 measured.rate(workers, count)
                 rows += _rows("offhook work, one handler, busy", workers)
-                time.sleep(7)  # the dispatch has ended
+                time.sleep(7)
                 rows += _rows("offhook work, one handler, idle", workers)
     rows.append(("the server, per stored event", f"{each:,.0f} bytes"))
     table("Memory", ("", "memory"), rows)

@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--handlers", type=int, default=3, help="handlers that get every event")
     parser.add_argument("--burst", type=float, default=3.0, help="peak minute / mean")
     parser.add_argument("--accept", type=float, default=10_000, help="callbacks/s per receiver")
-    parser.add_argument("--deliver", type=float, default=5_000, help="deliveries/s per dispatch")
+    parser.add_argument("--deliver", type=float, default=5_000, help="deliveries/s per process")
     parser.add_argument("--keep-days", type=float, default=7.0, help="days that events are kept")
     given = parser.parse_args()
     a_day = given.extensions * given.calls
@@ -100,11 +100,11 @@ def main() -> None:
     print(f"{given.extensions:,} extensions, {given.calls:g} calls a day each:")
     print(f"  callbacks a day            {events_a_day:15,.0f}")
     print(f"  callbacks/s, busiest hour  {outcome.mean:15,.0f}   worst second {outcome.worst:,.0f}")
-    receivers, dispatches = needed(load, given.accept), needed(load, given.deliver)
+    receivers = needed(load, given.accept)
+    servers = needed(load, given.deliver / given.handlers)
     print(f"  receiver processes         {receivers:15,}   of {given.accept:,.0f} callbacks/s each")
-    print(f"  partitions                 {dispatches:15,}   of {given.deliver:,.0f} deliveries/s")
-    workers = dispatches * given.handlers
-    print(f"  dispatch processes         {workers:15,}   {given.handlers} handlers")
+    print(f"  processes (workers)        {servers:15,}   of {given.deliver:,.0f} deliveries/s each")
+    print(f"  partitions                 {max(16, servers):15,}   at least one per process")
     kept = events_a_day * given.keep_days * BYTES_PER_EVENT
     print(f"  memory of the server       {kept / 1e9:12,.0f} GB   for {given.keep_days:g} days")
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "commands": (["--quick", "--only", "Offhook"], r"\| Offhook delivers.*\| +\d"),
     "memory": (["--quick"], r"\| the server, per stored event +\| +\d+ bytes \|"),
     "growth": (["--quick"], r"\| connections +\| +[1-9]"),
+    "engine": (["--quick"], r"\| redeliveries a second +\| +[1-9]"),
     "calls": (["--quick"], r"\| +five \| +[1-9][\d,]* \|"),
     "durability": (["--quick"], r"\| replica, appendfsync always +\| +\d"),
     "sizing": (["--extensions", "1000"], r"receiver processes +1 "),

@@ -5,21 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.backlog import cursors, fill
+from benchmarks.backlog import fill, positions
 from benchmarks.machine import commands
-from offhook.plugins import plug_handler
+from benchmarks.one_server import serve
 from offhook.settings import load_settings
 from receiver.group_commit import MAX_BATCH
 from tests.conftest import Configure
 from tests.events import event
 from tests.receiver.storing import append, storing, until
-from workers import dispatch
 
 
 def run_since(url: str, before: dict[str, int]) -> dict[str, int]:
     """Return the number of runs of each command since `before`, without `INFO` itself."""
     now = commands(url)
     return {name: count - before.get(name, 0) for name, count in now.items() if name != "info"}
+
+
+def delivered(progress: Path) -> int:
+    """Return what the handler has counted."""
+    return int.from_bytes(progress.read_bytes(), "little")
 
 
 async def test_events_accepted_together_share_one_round_trip(
@@ -42,17 +46,15 @@ async def test_events_accepted_together_share_one_round_trip(
 async def test_deliveries_share_round_trips(
     redis_url: str, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "QUIET", 0.2)
     (progress := tmp_path / "progress").write_bytes(bytes(8))
     monkeypatch.setenv("PROGRESS", str(progress))
     configure('[handlers.crm]\nuse = "benchmarks.handlers:nothing"\n')
     settings = load_settings()
 
-    await cursors(settings)
+    await positions(settings)
     await fill(settings, 5_000)
     before = commands(redis_url)
-    await dispatch.serve_cursor(settings, plug_handler("crm", settings.handlers["crm"]), 0)
+    await serve(settings, folds=False, ended=lambda: delivered(progress) >= 5_000)
     ran = run_since(redis_url, before)
-    assert int.from_bytes(progress.read_bytes(), "little") == 5_000
+    assert delivered(progress) == 5_000
     assert sum(ran.values()) < 5_000 / 5
-    assert ran["xack"] <= ran["evalsha"]
