@@ -96,7 +96,7 @@ async def _median(url: str, durability: Durability, size: int, seconds: float) -
             number += 1
             batch = _batch(writer, number, size)
             began = time.perf_counter()
-            await inbox.append(batch, ["crm"], 5, patience=10)
+            await inbox.append(batch, 5, patience=10)
             took.append(time.perf_counter() - began)
     return statistics.median(took)
 

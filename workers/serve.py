@@ -6,6 +6,7 @@ inbox → **serve** (a lease per partition, each call in order) → handlers
 import asyncio
 import faulthandler
 import logging
+import os
 import signal
 
 import uvloop
@@ -66,7 +67,13 @@ async def run(
         naming(settings, inbox.redis) as names,
     ):
         server = Server(settings, handlers, inbox, waiting, rq, http, names, PAGE, pool, servers)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
+        parent = os.getppid()
+
+        def stop() -> None:
+            # Without its worker it would hold the leases until all its deliveries are finished.
+            server.stop(at_once=os.getppid() != parent)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
         await server.run()
         if server.guard.returns:
             await inbox.redis.hdel(keys.APART, pool)

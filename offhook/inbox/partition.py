@@ -251,7 +251,7 @@ class Partition:
         A pool's includes those that the shared one will pass on.
         """
         found: list[tuple[str, str]] = []
-        for pool in {self.pool, ""}:
+        for pool in dict.fromkeys((self.pool, "")):
             waiting: Any = await self.redis.zrange(keys.due(self.number, pool), 0, -1)
             begun: Any = await self.redis.smembers(keys.redelivering(self.number, pool))
             found += [_member(each) for each in (*waiting, *begun)]

@@ -40,12 +40,13 @@ async def fail_at_random(event: CallEvent, context: Context) -> None:
 
 
 async def linger_when_redelivered(event: CallEvent, context: Context) -> None:
-    """Make only the second attempt of a call's first event last, so that it can be killed."""
+    """Make the first redelivery of a call's first event last, so that it can be killed."""
     first = event.parameters["n"] == "0"
+    begun = Path(os.environ["RECORDINGS"]) / f"lingering-{context.handler}"
     if first and context.attempt == 1:
         raise TemporaryError("not now")
-    if first and context.attempt == 2:
-        (Path(os.environ["RECORDINGS"]) / f"lingering-{context.handler}").touch()
+    if first and context.attempt == 2 and not begun.exists():
+        begun.touch()
         await asyncio.sleep(60)
     _write(event, context)
 

@@ -65,7 +65,8 @@ def test_handler_that_hoards_memory_is_moved(tmp_path: Path) -> None:
         offhook.wait_for_all(outcome, ["good", "bad"])
         audit(outcome, offhook.delivered("good"), repeats=True)
         audit(outcome, offhook.delivered("bad"), repeats=True)
-        assert "handler bad took most of" in offhook.log.read_text()
+        log = offhook.log.read_text()
+        assert "handler bad took most of" in log or "handler bad hoards memory" in log
 
 
 def test_handler_may_have_its_own_process_from_the_start(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def _check_no_lease() -> Iterator[None]:
         _changed_script("flush", check, ""),
         _changed_script("flush", "if number > made + 1 then return -1 end", ""),
         _changed_script("begin", check, ""),
+        _changed_script("claim", check, ""),
         _changed_script("save_calls", check, ""),
         _changed_script("renew", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end", ""),
         patch.object(Server, "check_lease", lambda self: None),

@@ -37,7 +37,7 @@ def test_a_defect_put_in_on_purpose_is_found(defect: str) -> None:
 
 
 def test_a_seed_repeats_a_simulation_exactly() -> None:
-    first, second = (_simulate(["--seed", "2"]) for _ in range(2))
+    first, second = (_simulate(["--seed", "3"]) for _ in range(2))
     assert first.stdout == second.stdout
     assert first.stdout.count("\n") > 100
 

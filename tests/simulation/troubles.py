@@ -34,7 +34,7 @@ async def _freeze(world: "World") -> None:
     for process in _some(world, [*world.serving, *world.receiving, *world.commits]):
         world.trace(f"{process} is frozen")
         world.loop.freeze(process)
-        await asyncio.sleep(world.random.choice((0.5, 3.0, 5.9, 7.0, 12.0)))
+        await asyncio.sleep(world.random.choice((0.5, 3.0, 7.9, 9.0, 12.0)))
         world.trace(f"{process} goes on")
         world.loop.thaw(process)
 

@@ -98,6 +98,7 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._serving: dict[int, asyncio.Task[None]] = {}
         self._stop = asyncio.Event()
+        self._at_once = False
         self._error: BaseException | None = None
 
     async def run(self) -> None:
@@ -113,7 +114,7 @@ class Server:
             for each in (self.guard.run(), self._keep(), self._adapt(), self._watch()):
                 self._run_beside(each)
             await self._stop.wait()
-            if self._error is None:
+            if self._error is None and not self._at_once:
                 await asyncio.gather(*(self._give_back(number) for number in [*self._serving]))
                 await self.leases.leave()
         finally:
@@ -121,11 +122,21 @@ class Server:
             await self.runners.close()
             for handler in self.roster.handlers:
                 handler.close()
+            if self._at_once:
+                with suppress(RedisError):  # they expire
+                    for served in self.partitions.values():
+                        await served.partition.release()
+                    await self.leases.leave()
         if self._error is not None:
             raise self._error
 
-    def stop(self) -> None:
-        """Finish the deliveries that run, and return from `run`."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Return from `run`.
+
+        Args:
+            at_once: drop the deliveries that run, instead of finishing them.
+        """
+        self._at_once = at_once
         self._stop.set()
 
     def check_lease(self) -> None:

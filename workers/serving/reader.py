@@ -173,7 +173,13 @@ class Reader:
                 stream.later[reading] = None  # the others come to where it begins
                 continue
             began_at = reading.own
-            items = await self._partition.range(stream.tenant, began_at, stream.read, READ_AT_ONCE)
+            try:
+                items = await self._partition.range(
+                    stream.tenant, began_at, stream.read, READ_AT_ONCE
+                )
+            except RedisError:
+                self._lagging[reading] = None
+                raise
             events = await self.decoded(items, set_aside=False)
             if handler in self._served.away or reading.own is not began_at:
                 continue  # it left, or was set back, meanwhile

@@ -107,7 +107,9 @@ class Takeover:
 
     async def claim(self, handlers: Collection[ServedHandler]) -> set[ServedHandler]:
         """Claim handlers from other pools. Return those that may be served here now."""
-        wanted = {handler.name: handler for handler in handlers if not handler.apart}
+        wanted = {
+            handler.name: handler for handler in sorted(handlers, key=_name) if not handler.apart
+        }
         configured = self._server.settings.handlers.items()
         pools = {name: policy.pool_of(name) for name, policy in configured}
         pools |= {handler.name: handler.name for handler in handlers if handler.apart}
@@ -125,7 +127,7 @@ class Takeover:
                 if self._served.closed:
                     return  # it was given back meanwhile
                 raise
-            for handler in sorted(claimed, key=lambda each: each.name):
+            for handler in sorted(claimed, key=_name):
                 await self.come_back(handler)
 
     async def come_back(self, handler: ServedHandler) -> None:
@@ -169,3 +171,7 @@ class Takeover:
         await self._served.writer.written()
         await self._partition.replayed(stream.tenant, [handler.name])
         self._replaying.discard((stream, handler))
+
+
+def _name(handler: ServedHandler) -> str:
+    return handler.name

@@ -34,6 +34,7 @@ RARE = {
     "offhook:apart",
     "offhook:deaths",
     "offhook:{PARTITION}:behind",
+    "offhook:{PARTITION}:owners",
     "offhook:{PARTITION}:ready",
     "offhook:{PARTITION}:redelivering",
     "offhook:{PARTITION}:replays",

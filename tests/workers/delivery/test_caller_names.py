@@ -453,4 +453,4 @@ options.path = "{path.parent}/contacts.csv"
     assert named is not None
     assert named.caller.name == "Jane of Acme"
     assert "lookup gone is left out: lookups.gone.use: " in caplog.text
-    assert "lookup broken is left out: ZeroDivisionError" in caplog.text
+    assert "cannot be loaded: ZeroDivisionError" in caplog.text
