@@ -130,4 +130,5 @@ def requeued(redis: Redis, handler: str) -> list[Job]:
     found = {job_id: target.fetch_job(job_id) for job_id in target.job_ids}
     for job_id in [job_id for job_id, job in found.items() if job is None]:
         target.remove(job_id)
-    return [job for job in found.values() if job is not None]
+    # Jobs without that were redeliveries of the version before, which are taken over elsewhere.
+    return [job for job in found.values() if job is not None and "died" in job.meta]
