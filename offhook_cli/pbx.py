@@ -1,4 +1,4 @@
-"""`offhook pbx events`: the phone call events of an extension as such, whoever created them."""
+"""`offhook pbx events`: manage the phone call events of an extension, by any software."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -122,7 +122,7 @@ def list_(
     user: UserId = None,
     as_json: Json = False,
 ) -> None:
-    """List the phone call events of an extension, whoever created them.
+    """List the phone call events of an extension, by any software.
 
     The fields are id, type, method, url, status, note and modified. The PBX
     sorts by url.

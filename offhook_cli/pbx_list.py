@@ -81,7 +81,7 @@ def names(fields: str | None) -> list[str]:
 
 
 async def read(listing: Listing[T], most: int | None) -> list[T]:
-    """Return the entries, at most so many."""
+    """Return the first `most` entries; all if it is None."""
     found = []
     async for entry in listing:
         found.append(entry)
