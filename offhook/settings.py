@@ -440,6 +440,11 @@ class Settings(BaseSettings):
         return config_path().parent / self.revoked
 
     @property
+    def pools(self) -> set[str]:
+        """The pools of processes that serve the handlers; empty: the shared one."""
+        return {policy.pool_of(name) for name, policy in self.handlers.items()}
+
+    @property
     def starts(self) -> dict[str, Start]:
         """The handlers, and where each begins."""
         return {name: each.start for name, each in self.handlers.items()}

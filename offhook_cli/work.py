@@ -35,7 +35,7 @@ def work() -> None:
     members = supervisor.Supervisor(settings)
     check_server(settings, stop=True)
     _warn_unknown_pbxs(settings)
-    names = supervisor.names(supervisor.required_processes(settings))
+    names = [each.name for each in supervisor.required_processes(settings)]
     note(f"runs {counted(len(names), 'worker')}: {', '.join(names)}")
     members.run()
 

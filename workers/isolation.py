@@ -5,7 +5,6 @@ import os
 import signal
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from redis import Redis
@@ -13,6 +12,7 @@ from redis.exceptions import RedisError
 
 from offhook.inbox.apart import count_death, move_apart
 from workers.delivery.steps import StepPage
+from workers.process import resident
 
 log = logging.getLogger("offhook.isolation")
 
@@ -40,7 +40,7 @@ class ProcessWatch:
         running = self._page.read()
         if not running.looped:
             return  # it has not begun to serve
-        if _resident(pid) > 1.5 * self._max_memory:
+        if resident(pid) > 1.5 * self._max_memory:
             self._blame(running.about, "hoards memory", "")
         elif time.monotonic() - running.looped >= BLOCKED:
             stack = self._stack_of(pid)
@@ -126,11 +126,3 @@ def _log_stack(stack: str) -> None:
             frames = []
         else:
             frames.append(line)
-
-
-def _resident(pid: int) -> int:
-    """The memory of a process in bytes; 0 where the system does not tell."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * 4096
-    except OSError:
-        return 0

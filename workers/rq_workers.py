@@ -156,5 +156,4 @@ def run_worker(queue_name: str, settings: Settings, pool: str | None, servers: i
 
 def _is_needed(settings: Settings, pool: str, connection: Redis) -> bool:
     """Return whether a pool is configured, or serves a handler that runs apart."""
-    configured = {policy.pool_of(name) for name, policy in settings.handlers.items()}
-    return pool in configured or bool(connection.hexists(keys.APART, pool))
+    return pool in settings.pools or bool(connection.hexists(keys.APART, pool))

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -56,7 +56,7 @@ def required_processes(settings: Settings) -> list[Needed]:
     shared = queues.serve_queue("")
     count = settings.processes or os.cpu_count() or 1
     names = [shared] if count == 1 else [f"{shared}.{number}" for number in range(count)]
-    pools = {policy.pool_of(name) for name, policy in settings.handlers.items()} - {""}
+    pools = settings.pools - {""}
     return [
         *(Needed(name, shared, "", count) for name in names),
         *(required_pool(pool) for pool in sorted(pools)),
@@ -156,8 +156,7 @@ class Supervisor:
         assert child.process is not None  # noqa: S101
         pool, status = child.needed.pool, child.process.exitcode
         now = time.monotonic()
-        configured = {policy.pool_of(n) for n, policy in self._settings.handlers.items()}
-        if pool and pool not in configured | self._apart:
+        if pool and pool not in self._settings.pools | self._apart:
             log.info(
                 "process %s ended: its handler is served with the others again", child.needed.name
             )
@@ -220,8 +219,3 @@ def _run(name: str, target: Callable[..., None], *arguments: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     target(*arguments)
-
-
-def names(required: Sequence[Needed]) -> list[str]:
-    """Their names."""
-    return [each.name for each in required]

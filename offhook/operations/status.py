@@ -124,7 +124,7 @@ async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
     names = list(settings.handlers)
     stored: Any = await inbox.redis.hgetall(keys.APART)
     apart = {name: each.reason for name, each in read_apart(stored).items() if name in names}
-    pools = {policy.pool_of(name) for name, policy in settings.handlers.items()} | apart.keys()
+    pools = settings.pools | apart.keys()
     return Status(
         handlers=await _handlers(inbox, rq, settings, apart),
         partitions=[await inbox.length(partition) for partition in range(inbox.partitions)],

@@ -136,7 +136,7 @@ def _sizes(
         (folding, "MOST_KEPT", kept),
         (guard, "APART_FOR", 3.0),
         (guard, "TICK_EVERY", 1e6),  # no signs of life: there is no parent process
-        (guard, "_resident", lambda: 0),
+        (guard, "resident", lambda: 0),
     ]
 
 

@@ -8,7 +8,9 @@ import mmap
 import struct
 import time
 from collections.abc import Coroutine, Generator
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, Generic, NamedTuple, Protocol, TypeVar
+
+T = TypeVar("T")
 
 _SIZE = 4096
 _TIMES = struct.Struct("=dd")  # when the loop last ran freely, when the step began (0: none runs)
@@ -95,8 +97,8 @@ class StepScheduler(Protocol):
 SLOW = 0.1  # seconds; a step that takes longer is reported
 
 
-class Steps:
-    """Awaits a coroutine and reports each of its steps.
+class Steps(Generic[T]):
+    """Awaits a coroutine and reports each of its steps; the result is the coroutine's.
 
     Args:
         handler: whose delivery it is.
@@ -106,7 +108,7 @@ class Steps:
 
     def __init__(
         self,
-        coroutine: Coroutine[Any, Any, None],
+        coroutine: Coroutine[Any, Any, T],
         handler: Any,
         about: tuple[str, str, str],
         page: StepPage,
@@ -118,7 +120,7 @@ class Steps:
         self._page = page
         self._scheduler = scheduler
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, T]:
         send, throw = self._coroutine.send, self._coroutine.throw
         page, scheduler, monotonic = self._page, self._scheduler, time.monotonic
         value: Any = None
@@ -129,8 +131,9 @@ class Steps:
             page.begin(began)
             try:
                 future = send(value) if error is None else throw(error)
-            except StopIteration:
-                return
+            except StopIteration as end:
+                result: T = end.value
+                return result
             finally:
                 page.end()
                 took = monotonic() - began

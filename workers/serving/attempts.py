@@ -6,11 +6,10 @@ import time
 import traceback
 from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-
-from redis.exceptions import RedisError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from offhook import queues
 from offhook.call import Call
@@ -25,11 +24,22 @@ from workers.serving.served import ServedHandler
 
 if TYPE_CHECKING:
     from workers.serving.partition_server import Server
+    from workers.serving.served_partition import ServedPartition
 
 log = logging.getLogger("offhook.deliver")
 
+T = TypeVar("T")
+
 _TURN = 64  # entries of a lane before others have a turn
 _DIED = "the worker process died in each attempt"
+
+
+@dataclass(frozen=True)
+class _Again:
+    """Another attempt is due, in seconds; `spared`: this one does not count."""
+
+    wait: float
+    spared: bool
 
 
 class Attempts:
@@ -81,31 +91,15 @@ class Attempts:
 
     async def _deliver(self, lane: Lane, entry: Entry) -> None:
         """Make an attempt at a lane's first entry."""
-        handler, event, served = lane.handler, entry.event, lane.partition
-        waits = handler.plugged.policy.retry
-        if entry.attempts > len(waits):
-            handler.circuit.release_probe()
-            await self._bury(handler, event, entry.attempts, PermanentError(_DIED))
-            self._finish(lane, entry, "dead")
-            return
-        attempt = entry.attempts + 1
-        error = await self._attempt(handler, event, attempt)
-        if error is None:
-            self._finish(lane, entry, "delivered")
-            return
-        spared = self._spares(handler, error) and waits
-        if isinstance(error, PermanentError) or (attempt > len(waits) and not spared):
-            await self._bury(handler, event, attempt, error)
-            self._finish(lane, entry, "dead")
-            return
-        served.writer.count(handler.name, "failed")
-        self._log_failed(handler, event, attempt, error)
-        if not spared:  # else it stays first in its lane
-            name = (served.number, lane.call)
-            handler.parked[name] = False
+        handler, served = lane.handler, lane.partition
+        again = await self._try(served, handler, entry.event, entry.attempts, redelivery=False)
+        if again is None:
+            lane.entries.popleft()
+            served.done(entry)
+        elif not again.spared:  # else it stays first in its lane
+            handler.parked[served.number, lane.call] = False
             lane.parked = True
-            wait = wait_before(waits[attempt - 1], error)
-            due = time.time() + wait
+            due = time.time() + again.wait
             served.writer.park(lane, 1, due)
             served.redeliveries.expect(due)
 
@@ -119,9 +113,7 @@ class Attempts:
                 served.writer.again(work, work.attempt - 1, probe_at)
                 served.redeliveries.expect(probe_at)
                 break
-            outcome: list[float | None] = []
-            await self._steps(handler, work.event, self._redeliver_once(work, outcome))
-            due = outcome[0]
+            due = await self._steps(handler, work.event, self._redeliver_once(work))
             if due is not None:
                 served.redeliveries.expect(due)
                 break
@@ -142,53 +134,73 @@ class Attempts:
         served.redeliveries.ended(work)
         handler.finished()
 
-    async def _redeliver_once(self, work: Redelivery, outcome: list[float | None]) -> None:
-        """Make one attempt. Append when the next one is due, or None if the event is finished."""
+    async def _redeliver_once(self, work: Redelivery) -> float | None:
+        """Make one attempt. Return when the next one is due, or None if the event is finished."""
         handler, event, served = work.handler, work.event, work.partition
-        waits = handler.plugged.policy.retry
-        attempt = work.attempt + self._server.guard.attempts(handler, event)
         if work.lost and await self._is_dead(handler, event):
             handler.circuit.release_probe()
-            outcome.append(None)
-            return
-        if attempt > len(waits) + 1:
+            return None
+        made = work.attempt - 1 + self._server.guard.attempts(handler, event)
+        again = await self._try(served, handler, event, made, redelivery=True)
+        if again is None:
+            return None
+        due = time.time() + again.wait
+        served.writer.again(work, work.attempt - again.spared, due)
+        return due
+
+    async def _try(
+        self,
+        served: "ServedPartition",
+        handler: ServedHandler,
+        event: CallEvent,
+        made: int,
+        *,
+        redelivery: bool,
+    ) -> _Again | None:
+        """Make the next attempt at an event. Return whether and when to make another one.
+
+        Args:
+            made: number of attempts that count.
+            redelivery: whether its lane waits for it in Redis.
+        """
+        server, waits = self._server, handler.plugged.policy.retry
+        if made > len(waits):
             handler.circuit.release_probe()
-            await self._bury(handler, event, attempt - 1, PermanentError(_DIED))
+            await self._bury(handler, event, made, PermanentError(_DIED))
             served.writer.count(handler.name, "dead")
-            outcome.append(None)
-            return
-        error = await self._attempt(handler, event, attempt)
-        if error is None:
+            return None
+        attempt = made + 1
+        error, called = await self._attempt(handler, event, attempt)
+        outcome, again = "delivered", None
+        if error is not None:
+            spared = self._spares(handler, error) and bool(waits or redelivery)
+            if isinstance(error, PermanentError) or (attempt > len(waits) and not spared):
+                outcome = "dead"
+                await self._bury(handler, event, attempt, error)
+            else:
+                outcome = "failed"
+                self._log_failed(handler, event, attempt, error)
+                wait = handler.circuit.probe_in if spared else wait_before(waits[made], error)
+                again = _Again(wait, spared)
+        elif redelivery:
             log.info("redelivered", extra=event_keys(event, handler.name, attempt))
-            served.writer.count(handler.name, "delivered")
-            outcome.append(None)
-            return
-        spared = self._spares(handler, error)
-        if isinstance(error, PermanentError) or (attempt > len(waits) and not spared):
-            await self._bury(handler, event, attempt, error)
-            served.writer.count(handler.name, "dead")
-            outcome.append(None)
-            return
-        served.writer.count(handler.name, "failed")
-        self._log_failed(handler, event, attempt, error)
-        if spared:
-            attempts, wait = work.attempt - 1, handler.circuit.probe_in
-        else:
-            attempts, wait = work.attempt, wait_before(waits[attempt - 1], error)
-        due = time.time() + wait
-        served.writer.again(work, attempts, due)
-        outcome.append(due)
+        served.writer.count(handler.name, outcome)
+        if server.watched:
+            server.records.append(
+                attempt_record(handler.name, event, attempt, called, outcome, error)
+            )
+        return again
 
     def _steps(
-        self, handler: ServedHandler, event: CallEvent, attempt: Coroutine[Any, Any, None]
-    ) -> Steps:
+        self, handler: ServedHandler, event: CallEvent, attempt: Coroutine[Any, Any, T]
+    ) -> Steps[T]:
         about = (handler.name, event.id, event.call)
         return Steps(attempt, handler, about, self._page, self._server.runners)
 
     async def _attempt(
         self, handler: ServedHandler, event: CallEvent, attempt: int
-    ) -> Exception | None:
-        """Call the handler once, and record the outcome. Return its error."""
+    ) -> tuple[Exception | None, float]:
+        """Call the handler once, and let the circuit know. Return its error, and when it began."""
         server = self._server
         if server.names is not None:
             event = await server.names.named(event)
@@ -222,12 +234,7 @@ class Attempts:
             await self._forget_cancellations()
         if error is not None or not handler.circuit.untroubled:
             self._record(handler, event, error)
-        if server.watched:
-            outcome = "delivered" if error is None else "failed"
-            server.records.append(
-                attempt_record(handler.name, event, attempt, called, outcome, error)
-            )
-        return error
+        return error, called
 
     async def _forget_cancellations(self) -> None:
         """Keep a runner that the handler's own code has cancelled."""
@@ -272,11 +279,6 @@ class Attempts:
         call = await server.calls.of(event, kind, server.settings.region)
         return call if server.names is None else await server.names.named_call(call, event)
 
-    def _finish(self, lane: Lane, entry: Entry, outcome: str) -> None:
-        lane.entries.popleft()
-        lane.partition.writer.count(lane.handler.name, outcome)
-        lane.partition.done(entry)
-
     def _free(self, work: Redelivery) -> None:
         """Deliver new events of a call directly again: its lane in Redis is empty."""
         name = (work.partition.number, work.call)
@@ -289,14 +291,8 @@ class Attempts:
 
     async def _is_dead(self, handler: ServedHandler, event: CallEvent) -> bool:
         """Return whether a process made it a dead letter, and ended before it noted that."""
-        while True:
-            try:
-                return await asyncio.to_thread(
-                    queues.is_dead, self._server.rq, handler.name, event.id
-                )
-            except RedisError as failed:
-                self._server.outage.goes_on(failed)
-                await asyncio.sleep(1)
+        look = partial(asyncio.to_thread, queues.is_dead, self._server.rq, handler.name, event.id)
+        return await self._server.until_done(look)
 
     async def _bury(
         self, handler: ServedHandler, event: CallEvent, attempt: int, error: Exception

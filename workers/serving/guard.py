@@ -4,17 +4,16 @@ import asyncio
 import logging
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from offhook.event import CallEvent
 from offhook.inbox import keys
 from offhook.inbox.apart import Apart, read_apart
 from offhook.tasks import asked_to_end
 from workers.delivery.steps import StepPage
+from workers.process import resident
 from workers.serving.served import ServedHandler
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class Guard:
         self._redis = redis
         self._waits: dict[ServedHandler, tuple[float, float]] = {}  # since when, seconds in all
         self._leaving: set[ServedHandler] = set()
-        self._memory = _resident()
+        self._memory = resident()
         self.returns = False
         self._deaths: dict[str, int] = {}
 
@@ -79,7 +78,7 @@ class Guard:
             log.warning("handler %s behaves: it runs with the others again", pool)
             self.returns = True
             self._server.stop()
-        configured = {policy.pool_of(name) for name, policy in handlers.items()}
+        configured = self._server.settings.pools
         leaving = {handler.name for handler in self._leaving}
         self._server.pools = sorted((configured | apart.keys() | leaving) - {"", pool})
         for handler in self._server.roster.handlers:
@@ -118,7 +117,7 @@ class Guard:
 
     def _look_at_memory(self) -> None:
         """Move the handler out that took most of the memory, when there is too much."""
-        before, self._memory = self._memory, _resident()
+        before, self._memory = self._memory, resident()
         grown, ran = self._memory - before, self._server.runners.ran
         for handler in ran:
             handler.grown += grown / len(ran)
@@ -144,13 +143,7 @@ class Guard:
 
     async def _leave_for(self, handler: ServedHandler, reason: str, *, restart: bool) -> None:
         await self._leave(handler)
-        while not asked_to_end():
-            try:
-                await self._redis.hset(keys.APART, handler.name, Apart.now(reason).stored())
-                break
-            except RedisError as error:
-                self._server.outage.goes_on(error)
-                await asyncio.sleep(0.2)
+        await self._redis.hset(keys.APART, handler.name, Apart.now(reason).stored())
         self._leaving.discard(handler)
         if restart:
             self._server.stop()  # the next process has the memory back
@@ -165,11 +158,3 @@ class Guard:
         for partition in list(self._server.partitions.values()):
             await partition.leave(handler)
         handler.forget()
-
-
-def _resident() -> int:
-    """The process's memory in bytes; 0 where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_bytes().split()[1]) * 4096
-    except OSError:
-        return 0

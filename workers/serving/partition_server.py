@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
@@ -33,6 +33,8 @@ from workers.serving.served import ServedHandler
 from workers.serving.served_partition import ServedPartition
 
 log = logging.getLogger("offhook.serve")
+
+T = TypeVar("T")
 
 RENEW_EVERY = 1.0  # seconds
 SURE_FOR = LEASE_MS / 1000 * 0.8  # shorter than on the server, for clock drift
@@ -84,7 +86,7 @@ class Server:
         self.runners = Runners(Attempts(self, page).run, self._slow, self._broken)
         memory = {each.name: RedisMemory(inbox.redis, each.name) for each in handlers}
         served = [ServedHandler(each, "", memory[each.name], self.runners) for each in handlers]
-        self.roster = Roster(settings, served, self.extensions)
+        self.roster = Roster(settings, served, self.runners.wanted, self.extensions)
         self.partitions: dict[int, ServedPartition] = {}
         self.leases = Leases(inbox.redis, inbox.partitions, pool, least)
         self.guard = Guard(self, page, inbox.redis)
@@ -146,13 +148,13 @@ class Server:
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something beside the rest, again if Redis does not answer."""
-        self._run_beside(self._until_done(work))
+        self._run_beside(self.until_done(work))
 
-    async def _until_done(self, work: Callable[[], Awaitable[None]]) -> None:
-        while not asked_to_end():
+    async def until_done(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something, again if Redis does not answer."""
+        while True:
             try:
-                await work()
-                return
+                return await work()
             except RedisError as error:
                 self.outage.goes_on(error)
                 await asyncio.sleep(1)

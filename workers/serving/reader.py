@@ -100,7 +100,7 @@ class Reader:
         await self._served.takeover.load(
             [name for name in tenants if name not in self._served.streams]
         )
-        count = self._server.roster.reserve(tenants)
+        count = self._server.roster.reserve(len(tenants))
         for name in tenants:
             # Before the read: a mark that comes meanwhile may be of events that it does not see.
             self._unread.pop(name, None)
@@ -125,7 +125,7 @@ class Reader:
 
     def _may_read(self, tenant: str) -> bool:
         stream = self._served.streams.get(tenant)
-        return stream is None or self._server.roster.may_read(tenant, stream.readings)
+        return stream is None or self._server.roster.may_read(stream.readings)
 
     def _take_in(self, stream: TenantStream, events: Events) -> None:
         before = stream.read

@@ -23,14 +23,20 @@ class Roster:
 
     Args:
         handlers: those that it serves, or may serve again.
+        wanted: those that have wanted an event, so that a read does not look at all of them.
         extensions: the settings of extensions, which decide too.
     """
 
     def __init__(
-        self, settings: Settings, handlers: Iterable[ServedHandler], extensions: ExtensionsCopy
+        self,
+        settings: Settings,
+        handlers: Iterable[ServedHandler],
+        wanted: Mapping[ServedHandler, None],
+        extensions: ExtensionsCopy,
     ) -> None:
         self.handlers = list(handlers)
         self._settings = settings
+        self._wanted = wanted
         self._extensions = extensions
         self._by_name = {handler.name: handler for handler in self.handlers}
         self.reserved = 0  # events that are being read
@@ -64,28 +70,27 @@ class Roster:
         """Where each configured handler begins on a tenant's stream if it has no position."""
         return self._settings.starts
 
-    def may_read(self, tenant: str, readings: Mapping[ServedHandler, Reading]) -> bool:
+    def may_read(self, readings: Mapping[ServedHandler, Reading]) -> bool:
         """Return whether to read on: not while all handlers that read along have enough events.
 
         Those that have wanted none so far do not count. Half of what they may have is enough, so
         that events are read many at a time.
         """
         full = False
-        for handler in self.of(tenant):
+        for handler in self._wanted:
             reading = readings.get(handler)
-            if not handler.wanted or (reading is not None and reading.own is not None):
+            if reading is not None and reading.own is not None:
                 continue
             if handler.outstanding + self.reserved <= handler.most // 2:
                 return True
             full = True
         return not full
 
-    def reserve(self, tenants: Sequence[str]) -> int:
-        """Reserve room for a read. Return how many events of each stream to read."""
-        handlers = self.of(tenants[0])
-        wanting = [handler for handler in handlers if handler.wanted]
-        most = _READ_AT_ONCE if len(tenants) < 4 else _READ_OF_MANY
-        most = min(most, _DELIVERIES_AT_ONCE // (len(wanting) or max(1, len(handlers))))
+    def reserve(self, tenants: int) -> int:
+        """Reserve room for a read of this many streams. Return how many events of each to read."""
+        wanting = self._wanted
+        most = _READ_AT_ONCE if tenants < 4 else _READ_OF_MANY
+        most = min(most, _DELIVERIES_AT_ONCE // (len(wanting) or max(1, len(self.handlers))))
         room = max((each.most - each.outstanding for each in wanting), default=most) - self.reserved
         count = max(1, min(most, room))
         self.reserved += count

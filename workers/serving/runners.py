@@ -31,6 +31,7 @@ class Runners:
         outstanding: number of entries in memory.
         busy: number of handlers that have some.
         blocked: what reads on, by a call, once there is room for entries.
+        wanted: the handlers that have wanted an event since the server began.
         ran: the handlers that have run since it was emptied.
     """
 
@@ -46,6 +47,7 @@ class Runners:
         self.outstanding = 0
         self.busy = 0
         self.blocked: set[Callable[[], None]] = set()
+        self.wanted: dict[ServedHandler, None] = {}
         self.ran: set[ServedHandler] = set()
         self._ready: deque[Work] = deque()
         self._active = 0

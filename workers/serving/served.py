@@ -28,7 +28,6 @@ class ServedHandler:
         lanes: its lanes with entries, by partition number and call.
         parked: calls whose events wait in Redis; True while it is not known whether there are more.
         apart: it is about to move to another process: begin no delivery.
-        wanted: it has wanted an event since the server began.
         grown: bytes by which the process grew while it ran.
         lost_threads: threads that hang in the handler.
     """
@@ -53,7 +52,6 @@ class ServedHandler:
         "refused",
         "room",
         "tenant",
-        "wanted",
     )
 
     def __init__(
@@ -72,7 +70,6 @@ class ServedHandler:
         self.apart = False
         self.lost_threads = 0
         self.grown = 0.0
-        self.wanted = False
         self.refused = ""  # the extension of the last failed probe
         self._runners = runners
         self._threads: ThreadPoolExecutor | None = None
@@ -153,7 +150,7 @@ class ServedHandler:
 
     def added(self) -> None:
         """Note that an entry is in memory."""
-        self.wanted = True
+        self._runners.wanted[self] = None
         self._runners.busy += not self.outstanding
         self._runners.outstanding += 1
         self.outstanding += 1

@@ -113,7 +113,6 @@ class ServedPartition:
                 reading.handler.released(len(reading.pending))
         for handler in self._server.roster.handlers:
             handler.forget(self.number)
-            handler.use_room()
 
     def began(self) -> None:
         """Count a delivery that runs."""

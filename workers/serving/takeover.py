@@ -26,10 +26,9 @@ class Takeover:
     def __init__(self, server: "Server", served: "ServedPartition") -> None:
         self._server = server
         self._served = served
-        self._replaying: set[tuple[TenantStream, ServedHandler]] = (
-            set()
-        )  # not yet forgotten in Redis
         self._partition = served.partition
+        # Those that Redis has not forgotten yet.
+        self._replaying: set[tuple[TenantStream, ServedHandler]] = set()
 
     async def load(self, tenants: Sequence[str]) -> None:
         """Continue with these tenants' streams, unless it is done."""
