@@ -17,12 +17,13 @@ async def test_records_say_how_each_attempt_ended(bench: Bench) -> None:
             raise TemporaryError("later", retry_after=60)
 
     outcomes: dict[str, str] = {}
-    with bench.redis.pubsub(ignore_subscribe_messages=True) as channel:
+    redis: Any = bench.redis  # redis leaves pubsub() untyped
+    with redis.pubsub(ignore_subscribe_messages=True) as channel:
         channel.subscribe(keys.DELIVERIES)
         channel.get_message(timeout=1)  # it is subscribed
 
         def received() -> bool:
-            message: Any = channel.get_message()
+            message = channel.get_message()
             for each in json.loads(message["data"]) if message else ():
                 outcomes[each["call"]] = each["outcome"]
             return len(outcomes) == 3
