@@ -23,7 +23,7 @@ COMMANDS = {
     "work": "Run the workers: deliver events to the handlers.",
     "presence": "Show which phones are registered, and their status.",
     "agents": "Show the agents of a queue; log one in or out, or pause one.",
-    "pbx": "Manage phone call events on the PBX, also those of other software.",
+    "pbx": "Manage phone call events on the PBX, of any software.",
     "sandbox": "Run a simulated PBX: UnifiedAPI, and calls placed on it.",
     "simulate": "Place simulated calls: send their callbacks.",
     "handlers": "List handlers and lookups, installed and configured.",
