@@ -71,6 +71,7 @@ async def run(
 
         def stop() -> None:
             # Without its worker it would hold the leases until all its deliveries are finished.
+            # A worker with threads dies in steps: the signal comes again after the last of them.
             server.stop(at_once=os.getppid() != parent)
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)

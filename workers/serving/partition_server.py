@@ -100,7 +100,7 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._serving: dict[int, asyncio.Task[None]] = {}
         self._stop = asyncio.Event()
-        self._at_once = False
+        self._at_once = asyncio.Event()
         self._error: BaseException | None = None
 
     async def run(self) -> None:
@@ -116,15 +116,19 @@ class Server:
             for each in (self.guard.run(), self._keep(), self._adapt(), self._watch()):
                 self._run_beside(each)
             await self._stop.wait()
-            if self._error is None and not self._at_once:
-                await asyncio.gather(*(self._give_back(number) for number in [*self._serving]))
-                await self.leases.leave()
+            if self._error is None:
+                leaving = asyncio.create_task(self._leave())
+                dropping = asyncio.create_task(self._at_once.wait())
+                await asyncio.wait((leaving, dropping), return_when=asyncio.FIRST_COMPLETED)
+                await end(leaving, dropping)
+                if not leaving.cancelled():
+                    leaving.result()
         finally:
             await end(*self._tasks, *self._serving.values())
             await self.runners.close()
             for handler in self.roster.handlers:
                 handler.close()
-            if self._at_once:
+            if self._at_once.is_set():
                 with suppress(RedisError):  # they expire
                     for served in self.partitions.values():
                         await served.partition.release()
@@ -136,9 +140,11 @@ class Server:
         """Return from `run`.
 
         Args:
-            at_once: drop the deliveries that run, instead of finishing them.
+            at_once: drop the deliveries that run, instead of finishing them; also if it is
+                stopping already.
         """
-        self._at_once = at_once
+        if at_once:
+            self._at_once.set()
         self._stop.set()
 
     def check_lease(self) -> None:
@@ -229,6 +235,10 @@ class Server:
             self.partitions.pop(number, None)
             self._serving.pop(number, None)
             await served.partition.release()
+
+    async def _leave(self) -> None:
+        await asyncio.gather(*(self._give_back(number) for number in [*self._serving]))
+        await self.leases.leave()
 
     async def _watch(self) -> None:
         """Follow what other processes change, and publish attempts if a client watches."""

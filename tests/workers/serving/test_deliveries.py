@@ -399,6 +399,27 @@ async def test_stop_finishes_deliveries_in_flight_only(bench: Bench) -> None:
     assert got == ["0", "1", "2", "3"]
 
 
+async def test_server_that_stops_drops_a_delivery_that_hangs(bench: Bench) -> None:
+    begun = asyncio.Event()
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        begun.set()
+        await asyncio.sleep(20)
+
+    bench.plug(handle)
+    await bench.append(event("a", 0))
+    server, task = await bench.start()
+    await begun.wait()
+    server.stop()
+    await asyncio.sleep(0.05)
+    assert not task.done()  # it waits for the delivery
+    server.stop(at_once=True)
+    async with asyncio.timeout(10):
+        await task
+    assert not bench.redis.exists(bench.key("serving"))
+    assert bench.unfinished()
+
+
 async def test_server_that_lost_a_lease_ends(bench: Bench) -> None:
     got: list[str] = []
 
