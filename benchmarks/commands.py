@@ -11,9 +11,10 @@ from functools import partial
 
 from benchmarks.engines import OFFHOOK, bench, ended, installed
 from benchmarks.load import callbacks, drive
-from benchmarks.machine import commands, free_port, listens, offhook, running, server, until
+from benchmarks.machine import commands, listens, offhook, running, server, until
 from benchmarks.receive import URLS
 from benchmarks.rounds import Figures, arguments, interleaved, table
+from offhook_cli.embedded_server import free_port
 
 _EACH = {"RQ": 300, "taskiq": 5_000, "huey": 5_000, "BullMQ": 10_000}
 

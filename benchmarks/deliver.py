@@ -18,13 +18,13 @@ from benchmarks.machine import (
     OTHER,
     PEERS,
     Running,
-    free_port,
     listens,
     running,
     server,
     until,
 )
 from benchmarks.rounds import Figures, arguments, interleaved, rate_table
+from offhook_cli.embedded_server import free_port
 
 _TARGET = Path(__file__).parent / "target.py"
 _LOOP = Path(__file__).parent / "peers" / "bare_loop.py"

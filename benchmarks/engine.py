@@ -14,9 +14,10 @@ from functools import partial
 from benchmarks import deliver, latency, redeliveries
 from benchmarks.engines import OFFHOOK, UNFOLDED, bench, ended, handlers
 from benchmarks.load import callbacks, drive
-from benchmarks.machine import OTHER, free_port, listens, offhook, running, server, until
+from benchmarks.machine import OTHER, listens, offhook, running, server, until
 from benchmarks.receive import URLS
 from benchmarks.rounds import Figures, arguments, interleaved, table
+from offhook_cli.embedded_server import free_port
 
 _MANY = 1_999  # handlers beside the one that is measured
 

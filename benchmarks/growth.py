@@ -13,9 +13,10 @@ from functools import partial
 from benchmarks import deliver, receive, redeliveries
 from benchmarks.engines import OFFHOOK, bench, ended, handlers
 from benchmarks.load import callbacks, drive
-from benchmarks.machine import OTHER, SECRET, free_port, listens, offhook, running, server, until
+from benchmarks.machine import OTHER, SECRET, listens, offhook, running, server, until
 from benchmarks.rounds import Figures, arguments, interleaved, table
 from offhook.callback_url import callback_url
+from offhook_cli.embedded_server import free_port
 
 _RATE = 1_000.0  # callbacks a second on the way from the callback to the handler
 

@@ -1,6 +1,8 @@
 """The handlers that Offhook runs in the benchmarks; the jobs of the peers do the same."""
 
 import os
+import time
+from functools import cache
 from pathlib import Path
 
 from benchmarks.peers import job
@@ -24,10 +26,16 @@ async def linger(event: CallEvent, context: Context) -> None:
 
 
 async def again(event: CallEvent, context: Context) -> None:
-    """Fail once for each second call, too rarely to open the circuit."""
+    """Fail once for each second call, too rarely to open the circuit; all are due at one moment."""
     if context.attempt == 1 and int(event.call_id.rpartition("-")[2]) % 2:
-        raise TemporaryError("not yet")
+        raise TemporaryError("not yet", retry_after=_due() - time.monotonic())
     job.count()
+
+
+@cache
+def _due() -> float:
+    """When the redeliveries are due: after the first attempts at all events."""
+    return time.monotonic() + 20.0
 
 
 async def refuse(event: CallEvent, context: Context) -> None:

@@ -13,9 +13,10 @@ from functools import partial
 
 from benchmarks.engines import OFFHOOK, bench, ended, handlers, installed
 from benchmarks.load import callbacks, drive
-from benchmarks.machine import OTHER, free_port, listens, offhook, running, server, until
+from benchmarks.machine import OTHER, listens, offhook, running, server, until
 from benchmarks.receive import URLS
 from benchmarks.rounds import Figures, arguments, interleaved, table
+from offhook_cli.embedded_server import free_port
 
 _PEERS = ("taskiq", "huey", "BullMQ", "RQ", "arq")
 _QUIET = 7.0  # seconds

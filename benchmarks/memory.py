@@ -12,9 +12,10 @@ import redis
 
 from benchmarks.engines import OFFHOOK, bench, ended
 from benchmarks.load import callbacks, drive
-from benchmarks.machine import Running, free_port, listens, offhook, running, server, until
+from benchmarks.machine import Running, listens, offhook, running, server, until
 from benchmarks.receive import URLS
 from benchmarks.rounds import arguments, table
+from offhook_cli.embedded_server import free_port
 
 
 def _rows(what: str, process: Running) -> list[tuple[str, str]]:

@@ -22,7 +22,6 @@ from benchmarks.machine import (
     PEERS,
     SECRET,
     Running,
-    free_port,
     listens,
     offhook,
     running,
@@ -31,6 +30,7 @@ from benchmarks.machine import (
 )
 from benchmarks.rounds import Figures, arguments, interleaved, rate_table, ratio, table
 from offhook.callback_url import callback_url
+from offhook_cli.embedded_server import free_port
 
 URLS = [callback_url("", SECRET, "main", f"0003*{n}", "dial-in") for n in range(200, 300)]
 Start = Callable[[str], AbstractContextManager["Receiver"]]

@@ -110,7 +110,7 @@ class Attempts:
         while not (served.closed or handler.apart):
             if handler.circuit.state == "open":
                 probe_at = time.time() + handler.circuit.probe_in
-                served.writer.again(work, work.attempt - 1, probe_at)
+                served.writer.again(handler.name, work.call, work.attempt - 1, probe_at)
                 served.redeliveries.expect(probe_at)
                 break
             due = await self._steps(handler, work.event, self._redeliver_once(work))
@@ -145,7 +145,7 @@ class Attempts:
         if again is None:
             return None
         due = time.time() + again.wait
-        served.writer.again(work, work.attempt - again.spared, due)
+        served.writer.again(handler.name, work.call, work.attempt - again.spared, due)
         return due
 
     async def _try(

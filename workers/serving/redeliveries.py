@@ -29,7 +29,8 @@ LOOK_EVERY = 10.0  # seconds, should the server's clock be ahead of ours
 UNKNOWN_HANDLER_WAIT = 60.0  # seconds until a handler that is not served here is looked for again
 AWAY_WAIT = 1.0  # seconds until a handler may have come back
 POSTPONED = 0.1  # seconds
-POSTPONED_AT_ONCE = 1000  # redeliveries of a handler in a second
+WAIT = 0.02  # seconds between looks whether a handler has room
+POSTPONED_AT_ONCE = 1000  # redeliveries of a handler in a second, if it cannot take more
 SET_BACK = 2.0  # seconds; smaller jumps do not count as setting back the clock
 
 
@@ -135,52 +136,66 @@ class Redeliveries:
                 self._expected = math.inf
                 await self._served.writer.written()
             following, begun = await self._partition.begin(time.time(), AT_ONCE)
-            for each in begun:
-                self._start(each)
+            await self._start_all(begun)
             if len(begun) < AT_ONCE:
                 if following is None:
                     return LOOK_EVERY
                 return min(LOOK_EVERY, max(0.001, following - time.time()))
-            await self._wait_for_room(begun)
         return LOOK_EVERY
 
-    async def _wait_for_room(self, begun: Sequence[Begun]) -> None:
-        """Give handlers that have enough a moment."""
-        handlers = {self._server.roster.get(each.handler) for each in begun}
-        for _ in range(25):
-            await asyncio.sleep(0)
-            if all(each is None or each.has_room or not each.delivers for each in handlers):
-                return
-            await asyncio.sleep(0.01)
+    async def _start_all(self, begun: Sequence[Begun]) -> None:
+        """Start attempts as their handlers have room. Postpone those of slow handlers, so that they
+        take no memory that others need.
+        """
+        while begun := [each for each in begun if not self._start(each)]:
+            waiting = []
+            for each in begun:
+                pace = self._handler_of(each).pace.per_second()
+                if pace is None or pace > POSTPONED_AT_ONCE:
+                    waiting.append(each)
+                else:
+                    self._leave_for_later(each)
+            begun = waiting
+            await asyncio.sleep(WAIT)
 
-    def _start(self, begun: Begun) -> None:
+    def _handler_of(self, begun: Begun) -> ServedHandler:
+        handler = self._server.roster.get(begun.handler)
+        assert handler is not None  # noqa: S101 - those of others are passed on
+        return handler
+
+    def _start(self, begun: Begun) -> bool:
+        """Start an attempt. Return False if its handler has no room for it."""
         handler = self._server.roster.get(begun.handler)
         if handler is None or handler in self._served.away:
             self._passing.add((begun.handler, begun.call))
             self._server.spawn(partial(self._pass_on, begun))
-            return
-        event = from_stored(begun.stored)
-        work = Redelivery(self._served, handler, begun.call, event, begun.attempt)
-        work.lost = (begun.handler, begun.call) in self._lost
-        self._lost.discard((begun.handler, begun.call))
+            return True
         name = (self._served.number, begun.call)
         if name in handler.lanes and name not in handler.parked:
-            self._postpone(work, POSTPONED)  # a dead letter is retried: after events in memory
-            return
+            self._postpone(begun, POSTPONED)  # a dead letter is retried: after events in memory
+            return True
         handler.parked.setdefault(name, False)
         if handler.is_full:
-            # So that it takes no memory that others need.
-            spread = random.uniform(1.0, 1.0 + len(handler.parked) / POSTPONED_AT_ONCE)
-            self._postpone(work, handler.circuit.probe_in + spread)
-            return
+            return False
+        work = Redelivery(
+            self._served, handler, begun.call, from_stored(begun.stored), begun.attempt
+        )
+        work.lost = (begun.handler, begun.call) in self._lost
+        self._lost.discard((begun.handler, begun.call))
         self._running[begun.handler, begun.call] = work
         handler.added()
         handler.start(work)
+        return True
 
-    def _postpone(self, work: Redelivery, seconds: float) -> None:
+    def _leave_for_later(self, begun: Begun) -> None:
+        handler = self._handler_of(begun)
+        spread = random.uniform(1.0, 1.0 + len(handler.parked) / POSTPONED_AT_ONCE)
+        self._postpone(begun, handler.circuit.probe_in + spread)
+
+    def _postpone(self, begun: Begun, seconds: float) -> None:
         """Make it due later, without counting the attempt."""
         due = time.time() + seconds
-        self._served.writer.again(work, work.attempt - 1, due)
+        self._served.writer.again(begun.handler, begun.call, begun.attempt - 1, due)
         self.expect(due)
 
     async def _pass_on(self, begun: Begun) -> None:

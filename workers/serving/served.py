@@ -9,6 +9,7 @@ from offhook.handler_memory import Memory
 from offhook.plugins import PluggedHandler
 from workers.delivery.circuit import Circuit
 from workers.serving.lanes import Lane, Redelivery, Work
+from workers.serving.pace import Pace
 from workers.serving.runners import Runners
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class ServedHandler:
         apart: it is about to move to another process: begin no delivery.
         grown: bytes by which the process grew while it ran.
         lost_threads: threads that hang in the handler.
+        pace: how many entries it finishes in a second.
     """
 
     __slots__ = (
@@ -47,6 +49,7 @@ class ServedHandler:
         "lost_threads",
         "memory",
         "outstanding",
+        "pace",
         "parked",
         "plugged",
         "refused",
@@ -69,6 +72,7 @@ class ServedHandler:
         self.circuit = Circuit()
         self.apart = False
         self.lost_threads = 0
+        self.pace = Pace()
         self.grown = 0.0
         self.refused = ""  # the extension of the last failed probe
         self._runners = runners
@@ -159,6 +163,7 @@ class ServedHandler:
         """Note that entries have left the memory: those that fell behind may have room now."""
         if entries:
             self.outstanding -= entries
+            self.pace.finished += entries
             self._runners.outstanding -= entries
             self._runners.busy -= not self.outstanding
             self.use_room()

@@ -92,9 +92,9 @@ class Writer:
         self._advancing.append(answer)
         return answer
 
-    def again(self, work: Redelivery, attempts: int, due: float) -> None:
+    def again(self, handler: str, call: str, attempts: int, due: float) -> None:
         """Make a redelivery due again."""
-        self._change("again", work.handler.name, work.call, attempts, _milliseconds(due))
+        self._change("again", handler, call, attempts, _milliseconds(due))
 
     def give(self, handler: str, pool: str) -> None:
         """Let another pool claim a handler."""
