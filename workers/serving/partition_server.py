@@ -86,7 +86,7 @@ class Server:
         self.runners = Runners(Attempts(self, page).run, self._slow, self._broken)
         memory = {each.name: RedisMemory(inbox.redis, each.name) for each in handlers}
         served = [ServedHandler(each, "", memory[each.name], self.runners) for each in handlers]
-        self.roster = Roster(settings, served, self.runners.wanted, self.extensions)
+        self.roster = Roster(settings, served, self.runners, self.extensions)
         self.partitions: dict[int, ServedPartition] = {}
         self.leases = Leases(inbox.redis, inbox.partitions, pool, least)
         self.guard = Guard(self, page, inbox.redis)

@@ -111,7 +111,7 @@ class Reader:
             self._unread |= dict.fromkeys(tenants)
             raise
         finally:
-            self._server.roster.reserved -= count
+            self._server.runners.reserved -= count
             self._server.runners.unblock()
         for name in tenants:
             items = found.get(name, ())

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from offhook.event import CallEvent, EventType
 from offhook.extensions import ExtensionsCopy
 from offhook.settings import Settings
+from workers.serving.runners import Runners
 from workers.serving.served import ServedHandler
 from workers.serving.streams import Reading
 
@@ -23,7 +24,7 @@ class Roster:
 
     Args:
         handlers: those that it serves, or may serve again.
-        wanted: those that have wanted an event, so that a read does not look at all of them.
+        runners: which know those that have wanted an event: a read does not look at all of them.
         extensions: the settings of extensions, which decide too.
     """
 
@@ -31,15 +32,14 @@ class Roster:
         self,
         settings: Settings,
         handlers: Iterable[ServedHandler],
-        wanted: Mapping[ServedHandler, None],
+        runners: Runners,
         extensions: ExtensionsCopy,
     ) -> None:
         self.handlers = list(handlers)
         self._settings = settings
-        self._wanted = wanted
+        self._runners = runners
         self._extensions = extensions
         self._by_name = {handler.name: handler for handler in self.handlers}
-        self.reserved = 0  # events that are being read
         self._wanting: OrderedDict[_Kind, list[ServedHandler]] = OrderedDict()
 
     def get(self, name: str) -> ServedHandler | None:
@@ -77,23 +77,23 @@ class Roster:
         that events are read many at a time.
         """
         full = False
-        for handler in self._wanted:
+        for handler in self._runners.wanted:
             reading = readings.get(handler)
             if reading is not None and reading.own is not None:
                 continue
-            if handler.outstanding + self.reserved <= handler.most // 2:
+            if handler.may_have_more:
                 return True
             full = True
         return not full
 
     def reserve(self, tenants: int) -> int:
         """Reserve room for a read of this many streams. Return how many events of each to read."""
-        wanting = self._wanted
+        wanting, reserved = self._runners.wanted, self._runners.reserved
         most = _READ_AT_ONCE if tenants < 4 else _READ_OF_MANY
         most = min(most, _DELIVERIES_AT_ONCE // (len(wanting) or max(1, len(self.handlers))))
-        room = max((each.most - each.outstanding for each in wanting), default=most) - self.reserved
+        room = max((each.most - each.outstanding for each in wanting), default=most) - reserved
         count = max(1, min(most, room))
-        self.reserved += count
+        self._runners.reserved += count
         return count
 
     def pool_of(self, name: str) -> str | None:

@@ -29,6 +29,7 @@ class Runners:
 
     Attributes:
         outstanding: number of entries in memory.
+        reserved: number of events that are being read.
         busy: number of handlers that have some.
         blocked: what reads on, by a call, once there is room for entries.
         wanted: the handlers that have wanted an event since the server began.
@@ -45,6 +46,7 @@ class Runners:
         self.took = slow
         self._broken = broken
         self.outstanding = 0
+        self.reserved = 0
         self.busy = 0
         self.blocked: set[Callable[[], None]] = set()
         self.wanted: dict[ServedHandler, None] = {}

@@ -103,6 +103,11 @@ class ServedHandler:
         return self.outstanding <= self.most // 2
 
     @property
+    def may_have_more(self) -> bool:
+        """Return whether to read on for it, besides what is being read."""
+        return self.outstanding + self._runners.reserved <= self.most // 2
+
+    @property
     def delivers(self) -> bool:
         """Return whether its circuit is closed."""
         return self.circuit.state == "closed"
@@ -170,7 +175,7 @@ class ServedHandler:
 
     def use_room(self) -> None:
         """Let the places in streams that fell behind read on, if there is room."""
-        if self._runners.blocked and self.has_room:
+        if self._runners.blocked and self.may_have_more:
             self._runners.unblock()
         if self.behind and self.has_room:
             behind, self.behind = self.behind, {}

@@ -14,6 +14,7 @@ from workers.serving.streams import TenantStream
 
 _BUSY = 500  # entries in memory from which flushes are spaced out
 _SPACE = 0.004  # seconds
+_JOIN = 0.002  # seconds for the delivery and folding of what was read to join its flush
 _AT_ONCE = 200  # streams in one flush
 
 Advanced = asyncio.Future[bytes]
@@ -113,7 +114,8 @@ class Writer:
         """
         while not asked_to_end():
             await self._wanted.wait()
-            await asyncio.sleep(0)  # lets deliveries that end now join
+            awaited = self._advancing or self._waiting
+            await asyncio.sleep(0 if awaited else _JOIN)
             await self._flush()
             if self._load() > _BUSY:
                 await asyncio.sleep(_SPACE)
