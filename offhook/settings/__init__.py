@@ -1,0 +1,18 @@
+"""The configuration: read once when a process starts, from a file and the environment."""
+
+from offhook.settings.config_file import DEFAULT_FILE, config_folder, config_path
+from offhook.settings.installation import Settings
+from offhook.settings.loading import load_settings, sound_tables
+from offhook.settings.setting_tables import HandlerSettings, LookupSettings, PbxSettings
+
+__all__ = [
+    "DEFAULT_FILE",
+    "HandlerSettings",
+    "LookupSettings",
+    "PbxSettings",
+    "Settings",
+    "config_folder",
+    "config_path",
+    "load_settings",
+    "sound_tables",
+]

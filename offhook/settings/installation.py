@@ -1,0 +1,255 @@
+"""The settings of an installation, from the file and the environment."""
+
+import os
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, IPvAnyNetwork, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from offhook.settings.config_file import config_path, read_files
+from offhook.settings.setting_tables import (
+    HandlerName,
+    HandlerSettings,
+    LookupSettings,
+    PbxSettings,
+    Start,
+)
+from offhook.settings_faults import PbxName, PluginName, RedisUrl, Region, Secret, like
+
+
+class Settings(BaseSettings):
+    """All settings. Environment variables (`OFFHOOK_...`) take precedence over the file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OFFHOOK_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    secret: Secret = Field(description="signs the callback URLs; at least 32 characters")
+    previous_secret: Secret | None = Field(
+        default=None, description="still valid while the URLs on the PBX are being replaced"
+    )
+    public_url: Annotated[
+        str,
+        like(
+            r"https?://[^\s?#]+",
+            "a URL such as https://offhook.example.com, without a question mark, # or blank",
+        ),
+    ] = Field(default="http://127.0.0.1:8080", description="where the PBX reaches the receiver")
+    redis_url: RedisUrl = Field(
+        default="redis://127.0.0.1:6379/0",
+        repr=False,
+        description=(
+            "the Redis or Valkey server, or the Sentinels that know it: "
+            "sentinel://HOST:PORT,HOST:PORT/NAME/DB?password=...; "
+            "with TLS, rediss:// or sentinels://"
+        ),
+    )
+    durability: Literal["server", "disk", "replica"] = Field(
+        default="server",
+        description=(
+            "where an event must be before it is answered 200: in the server's memory (written to "
+            "its disk as its appendfsync says), on its disk, or on its replicas, too"
+        ),
+    )
+    replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description=(
+            "with durability replica, how many replicas must have an event: all of them, or a "
+            "failover to one of the others loses it"
+        ),
+    )
+    partitions: int = Field(
+        default=16,
+        ge=1,
+        le=256,
+        description="streams of the inbox, spread over processes and machines",
+    )
+    processes: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="processes that serve the handlers on this machine; one per core if not set",
+    )
+    max_memory: int = Field(
+        default=1_000_000_000,
+        ge=100_000_000,
+        description="bytes of a serving process; beyond it the handler that took most is moved",
+    )
+    duplicate_window: float = Field(
+        default=5.0,
+        ge=0,
+        le=86400,
+        description="seconds in which an identical callback is a repeat",
+    )
+    journal: Path = Field(
+        default=Path("journal"), description="a folder for events that Redis cannot take yet"
+    )
+    journal_size: int = Field(
+        default=1_000_000_000, ge=1_000_000, description="maximum bytes of a receiver's journal"
+    )
+    patience: float = Field(
+        default=2.0, gt=0, description="seconds to wait for Redis before events go to the journal"
+    )
+    region: Region | None = Field(
+        default=None,
+        description=(
+            "the country whose numbers are dialled without a prefix, such as GB; "
+            "if not set, only numbers that begin with + are known in full"
+        ),
+    )
+    settle: float = Field(
+        default=3.0, ge=0, le=60, description="seconds from the last hangup to the end of a call"
+    )
+    settle_unanswered: float = Field(
+        default=60.0,
+        ge=0,
+        le=3600,
+        description=(
+            "seconds from the last hangup to the end of a call that was not answered, unless its "
+            "caller is known to have gone: a phone may still ring whose dial was lost"
+        ),
+    )
+    call_timeout: float = Field(
+        default=14400.0, ge=60, le=31_536_000, description="seconds of silence that close a call"
+    )
+    daily_summary: (
+        Annotated[
+            str,
+            like(r"([01][0-9]|2[0-3]):[0-5][0-9]", "a time of day, such as 18:00 or 07:30"),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="local time of the daily-summary event, such as 18:00; none if not set",
+    )
+    keep_days: float = Field(
+        default=7.0, gt=0, le=36_500, description="days to keep delivered events, for replays"
+    )
+    max_events: int | None = Field(
+        default=None,
+        ge=1000,
+        description=(
+            "maximum number of events in the inbox; beyond it the oldest are deleted, even if "
+            "they are not yet delivered; no limit if not set"
+        ),
+    )
+    max_body: int = Field(
+        default=65536, ge=1024, description="maximum bytes of a callback's query, and of its body"
+    )
+    max_parameters: int = Field(
+        default=100, ge=10, description="maximum number of a callback's parameters"
+    )
+    max_parameter_length: int = Field(
+        default=4096, ge=64, description="maximum characters of one parameter"
+    )
+    read_timeout: float = Field(
+        default=10.0, gt=0, le=3600, description="maximum seconds for a callback to arrive"
+    )
+    url_rate: float = Field(
+        default=100.0,
+        gt=0,
+        description="maximum callbacks per second of one URL; 30 seconds' worth may come at once",
+    )
+    source_rate: float = Field(
+        default=1000.0,
+        gt=0,
+        description="maximum requests per second of one address that is no proxy; as `url_rate`",
+    )
+    proxies: list[IPvAnyNetwork] = Field(
+        default=[IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")],
+        description="addresses of your proxies, whose X-Forwarded-For is believed",
+    )
+    allowed_addresses: list[IPvAnyNetwork] | None = Field(
+        default=None, description="the only addresses that may call; all if not set"
+    )
+    revoked: Path = Field(
+        default=Path("revoked.json"), description="the file in which `offhook url revoke` writes"
+    )
+    idle_timeout: float = Field(
+        default=130.0,
+        gt=0,
+        le=3600,
+        description="seconds that an idle connection stays open; more than a proxy keeps it",
+    )
+    quarantine_size: int = Field(
+        default=1000, ge=0, description="number of refused callbacks to keep for inspection"
+    )
+    quarantine_days: float = Field(
+        default=30.0, gt=0, le=36_500, description="days to keep refused callbacks"
+    )
+    dead_letter_days: float = Field(
+        default=90.0, gt=0, le=36_500, description="days to keep dead letters, then delete them"
+    )
+    handlers: dict[HandlerName, HandlerSettings] = Field(
+        default_factory=dict, description="the handlers, one table each"
+    )
+    lookups: dict[PluginName, LookupSettings] = Field(
+        default_factory=dict, description="sources of callers' names, a table each, asked in order"
+    )
+    pbx: dict[PbxName, PbxSettings] = Field(
+        default_factory=dict, description="the PBXs that `offhook setup` manages, one table each"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = TomlConfigSettingsSource(settings_cls, config_path())
+        return init_settings, env_settings, file
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_files(cls, values: Any) -> Any:
+        """Read a setting from the file that `NAME_file` or `OFFHOOK_NAME_FILE` names."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        for name in cls.model_fields:
+            path = os.environ.get(f"OFFHOOK_{name.upper()}_FILE")
+            if path:
+                values[f"{name}_file"] = path
+                if f"OFFHOOK_{name.upper()}" not in os.environ:
+                    values.pop(name, None)  # from the file offhook.toml, which it overrides
+        return read_files(values, cls.model_fields)
+
+    @property
+    def revoked_file(self) -> Path:
+        """The file of revoked callback URLs."""
+        return config_path().parent / self.revoked
+
+    @property
+    def pools(self) -> set[str]:
+        """The pools of processes that serve the handlers; empty: the shared one."""
+        return {policy.pool_of(name) for name, policy in self.handlers.items()}
+
+    @property
+    def starts(self) -> dict[str, Start]:
+        """The handlers, and where each begins."""
+        return {name: each.start for name, each in self.handlers.items()}
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        if self.durability == "replica" and self.replicas is None:
+            raise ValueError(
+                'replicas: durability "replica" needs it; set it to the number of replicas that '
+                "the server has"
+            )
+        return self

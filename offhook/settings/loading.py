@@ -1,0 +1,64 @@
+"""Loads the configuration, or as much of it as is right."""
+
+import tomllib
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from offhook.settings.config_file import config_path
+from offhook.settings.installation import Settings
+from offhook.settings.setting_tables import HandlerSettings, LookupSettings, PbxSettings
+from offhook.settings_faults import check_file, config_error
+
+
+def load_settings() -> Settings:
+    """Read the configuration.
+
+    Raises:
+        ConfigError: every fault, each with the name of its setting.
+    """
+    path = config_path()
+    check_file(path)
+    try:
+        return Settings()  # type: ignore[call-arg]  # the fields come from file and environment
+    except ValidationError as error:
+        raise config_error(error, path, _NAMES) from error
+
+
+_TABLES: dict[str, type[BaseModel]] = {
+    "handlers": HandlerSettings,
+    "lookups": LookupSettings,
+    "pbx": PbxSettings,
+}
+_NAMES = {"": [*Settings.model_fields]} | {
+    kind: [*table.model_fields] for kind, table in _TABLES.items()
+}
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def sound_tables() -> tuple[dict[str, HandlerSettings], dict[str, LookupSettings]]:
+    """The tables of handlers and lookups in the file, whatever is wrong with other settings.
+
+    A table with a fault has only its `use` and its `options`.
+    """
+    try:
+        content = tomllib.loads(config_path().read_text("utf-8"))
+    except (OSError, ValueError):
+        content = {}
+    return _sound(content.get("handlers"), HandlerSettings), _sound(
+        content.get("lookups"), LookupSettings
+    )
+
+
+def _sound(tables: Any, model: type[T]) -> dict[str, T]:
+    sound = {}
+    for name, table in tables.items() if isinstance(tables, dict) else ():
+        try:
+            sound[name] = model.model_validate(table)
+        except ValidationError:
+            with suppress(ValidationError, AttributeError):
+                plugin = {key: table[key] for key in table.keys() & {"use", "options"}}
+                sound[name] = model.model_validate(plugin)
+    return sound
