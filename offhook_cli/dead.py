@@ -15,6 +15,7 @@ from offhook.event import EventType
 from offhook.logs import printable
 from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter, Filter
+from offhook.operations.running_files import changed
 from offhook.settings import load_settings
 from offhook_cli.options import Json, Yes, group, since_option
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json, progress
@@ -122,9 +123,13 @@ def retry(
     """
     wanted = Filter(handler, call, extension, event_type, since)
     letters = _chosen(ids, wanted, everything)
-    gone = {letter.handler for letter in letters} - set(load_settings().handlers)
+    settings = load_settings()
+    gone = {letter.handler for letter in letters} - set(settings.handlers)
     if gone:
         fail(f"{', '.join(sorted(gone))}: no longer configured, so nothing can be delivered.")
+    with connect_rq(settings.redis_url) as rq:
+        for sentence in changed(rq, settings):
+            note(f"! {sentence}")
     confirm(f"Retry {counted(len(letters), 'dead letter')}?", yes=yes)
     done = asyncio.run(_retry(letters))
     typer.echo(f"Retried {counted(done, 'dead letter')}.")

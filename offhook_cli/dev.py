@@ -23,7 +23,7 @@ from offhook.connection import connect
 from offhook.errors import ConfigError, OffhookError
 from offhook.plugins import check_all
 from offhook.provisioning.files import check_extension
-from offhook.settings import Settings, config_folder, config_path, load_settings
+from offhook.settings import Settings, config_path, load_settings
 from offhook.tasks import end
 from offhook_cli.embedded_server import EmbeddedServer, free_port
 from offhook_cli.live import Lines, watched
@@ -35,12 +35,11 @@ from offhook_cli.local_processes import (
     until_answers,
     write_pbx,
 )
+from offhook_cli.reloading import EVERY, differing, files, named
 from unifiedapi.sandbox.scenarios import Scenario
 
 SPEED = 20.0  # a call of a minute lasts three seconds
 SCENARIOS = (Scenario.ANSWERED, Scenario.MISSED, Scenario.OUTGOING, Scenario.BUSY)
-_EVERY = 0.5  # seconds from one look for changed files to the next
-_IGNORED = {"node_modules", "__pycache__", "venv", "site-packages"}
 _INFO = re.compile(rb"[0-9-]+ [0-9:,]+ INFO ")
 
 # Without a configuration in this folder: a handler whose result can be looked at.
@@ -244,41 +243,25 @@ class Processes:
 
     async def reload(self, lines: Lines) -> None:
         """Restart the workers when a plugin changes, and both when the configuration does."""
-        before = _files(config_folder())
+        before = files()
         while True:
-            await asyncio.sleep(_EVERY)
-            now = await asyncio.to_thread(_files, config_folder())
-            changed = {
-                path for path in now.keys() | before.keys() if now.get(path) != before.get(path)
-            }
-            before = now
+            await asyncio.sleep(EVERY)
+            now = await asyncio.to_thread(files)
+            changed, before = differing(before, now), now
             if not changed:
                 continue
-            lines.print(f"[bold]Changed: {', '.join(sorted(path.name for path in changed))}[/]")
+            lines.print(f"[bold]{named(changed)}[/]")
             answer = await asyncio.to_thread(_offhook, "handlers", "--json")
             problems = json.loads(answer.stdout or "{}").get("problems", [])
             for problem in problems:
                 lines.print(f"! {problem}", markup=False, style="yellow")
-            if config_path() in changed:
+            if config_path().absolute() in changed:
                 await self._restart("serve")
             await self._restart("work")
 
     async def _restart(self, name: str) -> None:
         await asyncio.to_thread(stop, self._running[name])
         self._start(name)
-
-
-def _files(folder: Path) -> dict[Path, int]:
-    """Return when each file changed that a plugin or the configuration may be in."""
-    found = {}
-    for place, folders, files in os.walk(folder):
-        folders[:] = [each for each in folders if not each.startswith(".") and each not in _IGNORED]
-        for file in files:
-            if file.endswith((".py", ".toml")):
-                with suppress(OSError):
-                    path = Path(place, file)
-                    found[path] = path.stat().st_mtime_ns
-    return found
 
 
 def _offhook(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,11 +1,15 @@
 """`offhook work`: run the workers."""
 
 import logging
+from typing import Annotated
+
+import typer
 
 from offhook import logs
 from offhook.errors import ConfigError
 from offhook.plugins import load_checked
 from offhook.settings import Settings, config_path
+from offhook_cli import reloading
 from offhook_cli.screen import counted, note
 from offhook_cli.startup import check_server
 from workers import supervisor
@@ -13,18 +17,31 @@ from workers import supervisor
 log = logging.getLogger("offhook")
 
 
-def work() -> None:
+def work(
+    reload: Annotated[
+        bool,
+        typer.Option(
+            "--reload",
+            help="For development: start anew when the configuration or a plugin changes.",
+        ),
+    ] = False,
+) -> None:
     """Run the workers: deliver events to the handlers.
 
     Starts processes that serve the handlers (`processes`, one per core), one
     for each handler or pool with `process` set, one for periodic jobs, and the
     scheduler. On SIGTERM or Ctrl-C it finishes the deliveries in flight, then
-    stops; a second Ctrl-C stops at once.
+    stops; a second Ctrl-C stops at once. All processes run the configuration
+    and the plugins as they were at the start.
 
     \b
     Examples:
       offhook work
+      offhook work --reload
     """
+    if reload:
+        reloading.work()
+        return
     settings = load_checked()
     if not settings.handlers:
         raise ConfigError(

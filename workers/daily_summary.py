@@ -13,8 +13,8 @@ from offhook.connection import opened
 from offhook.event import CallEvent, EventType
 from offhook.inbox import Inbox, keys
 from offhook.inbox.call_store import Calls
-from offhook.settings import Settings, load_settings
-from workers import process
+from offhook.settings import Settings
+from workers import process, version
 from workers.own_events import own_event, stable_id
 
 MAX_LISTED = 10  # missed calls that the text lists
@@ -23,7 +23,7 @@ MAX_LISTED = 10  # missed calls that the text lists
 def daily_summary() -> None:
     """The RQ job."""
     process.die_with_parent()
-    asyncio.run(_summarize(load_settings(), datetime.now().astimezone()))
+    asyncio.run(_summarize(version.settings(), datetime.now().astimezone()))
 
 
 async def _summarize(settings: Settings, now: datetime) -> None:

@@ -22,11 +22,11 @@ from offhook.event import CallEvent, EventType
 from offhook.extensions import Extensions
 from offhook.inbox import Inbox, keys
 from offhook.provisioning.api import open_api, sentence
-from offhook.settings import Settings, load_settings
+from offhook.settings import Settings
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import UnifiedApiError
 from unifiedapi.resources import PhoneRegistration, Presence, RegistrationStatus
-from workers import process
+from workers import process, version
 from workers.own_events import own_event, stable_id
 
 log = logging.getLogger("offhook.phones")
@@ -113,7 +113,7 @@ def _parameters(presence: Presence, *, registered: bool) -> dict[str, str]:
 def watch_phones() -> None:
     """The RQ job."""
     process.die_with_parent()
-    asyncio.run(watch_all(load_settings()))
+    asyncio.run(watch_all(version.settings()))
 
 
 async def watch_all(settings: Settings) -> None:

@@ -12,8 +12,8 @@ from offhook.connection import opened
 from offhook.inbox import quarantine
 from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter
-from offhook.settings import Settings, load_settings
-from workers import process
+from offhook.settings import Settings
+from workers import process, version
 
 log = logging.getLogger("offhook.retention")
 
@@ -21,7 +21,7 @@ log = logging.getLogger("offhook.retention")
 def delete_expired() -> None:
     """The RQ job."""
     process.die_with_parent()
-    asyncio.run(_delete_expired(load_settings()))
+    asyncio.run(_delete_expired(version.settings()))
 
 
 async def _delete_expired(settings: Settings) -> None:

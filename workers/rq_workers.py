@@ -23,10 +23,11 @@ from offhook.connection import connect_rq
 from offhook.errors import ConfigError, LeaseLost
 from offhook.inbox import keys, release_leases
 from offhook.logs import Outage
+from offhook.operations.running_files import FIELD
 from offhook.settings import Settings
 
 # RQ forks a work-horse for each job: it inherits these modules instead of importing them anew.
-from workers import scheduler, serve
+from workers import scheduler, serve, version
 from workers.delivery.steps import StepPage
 from workers.isolation import ProcessWatch
 
@@ -43,6 +44,12 @@ class OffhookWorker(Worker):
     """RQ's forking worker with our own log lines for failed jobs; RQ's log is off."""
 
     max_connection_wait_time = 2.0  # seconds
+
+    def serialize(self) -> dict[str, Any]:
+        """The worker's record in Redis, which ends with it: also what it has loaded."""
+        record: dict[str, Any] = super().serialize()
+        running = version.RUNNING
+        return record | ({FIELD: running.loaded.as_json()} if running else {})
 
     def perform_job(self, job: Job, queue: Any, execution: Any) -> bool:
         """Run the job, if it is one of ours: RQ would import and call any function."""

@@ -17,8 +17,8 @@ from offhook.errors import ConfigError
 from offhook.http import Http
 from offhook.inbox import keys
 from offhook.plugins import PluggedHandler, plug_all
-from offhook.settings import Settings, load_settings
-from workers import process
+from offhook.settings import Settings
+from workers import process, version
 from workers.delivery.caller_names import naming
 from workers.delivery.steps import StepPage
 from workers.serving.partition_server import Server
@@ -43,12 +43,13 @@ def serve(pool: str, servers: int) -> None:
     process.end_if_orphaned(PAGE)
     if PAGE.stacks is not None:
         faulthandler.register(signal.SIGUSR1, PAGE.stacks, all_threads=True)
-    settings = load_settings()
+    settings = version.settings()
     # A pool of its handler's name may serve one that was moved out of the shared processes.
     chosen = {
         name: policy
         for name, policy in settings.handlers.items()
-        if policy.pool_of(name) == pool or name == pool
+        if (policy.pool_of(name) == pool or name == pool)
+        and not version.is_broken(f"handlers.{name}")
     }
     plugins = plug_all(chosen, {})  # the supervisor names those that are broken
     if plugins.problems:

@@ -21,8 +21,8 @@ from offhook.event import CallEvent
 from offhook.extensions import Extensions, Name
 from offhook.inbox import Inbox, keys
 from offhook.inbox.call_store import Calls, Kept
-from offhook.settings import Settings, load_settings
-from workers import process
+from offhook.settings import Settings
+from workers import process, version
 from workers.habits import KEPT, event, hour_of, silence
 
 log = logging.getLogger("offhook.silence")
@@ -36,7 +36,7 @@ _hours = msgspec.json.Decoder(dict[int, int]).decode
 def find_silent_extensions() -> None:
     """The RQ job."""
     process.die_with_parent()
-    asyncio.run(listen_to_all(load_settings()))
+    asyncio.run(listen_to_all(version.settings()))
 
 
 async def listen_to_all(settings: Settings) -> None:

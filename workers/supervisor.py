@@ -21,9 +21,10 @@ from offhook.connection import connect_rq
 from offhook.errors import ConfigError
 from offhook.inbox import keys
 from offhook.inbox.apart import read_apart
+from offhook.operations.running_files import loaded_now
 from offhook.plugins import plug_all
 from offhook.settings import Settings
-from workers import process, scheduler
+from workers import process, scheduler, version
 from workers.rq_workers import run_worker
 
 log = logging.getLogger("offhook.supervisor")
@@ -99,6 +100,7 @@ class Supervisor:
             log.error("%s; the others run, and its events wait", sentence)
         for sentence in plugins.warnings:
             log.warning(sentence)
+        self._version = version.Version(settings, loaded_now(settings), plugins.broken)
         self._settings = settings
         self._children = {each.name: _Child(each) for each in required_processes(settings)}
         self._apart: set[str] = set()
@@ -116,6 +118,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         setproctitle("offhook work")
+        version.RUNNING = self._version
         # Children then neither scan these objects nor copy their pages.
         gc.collect()
         gc.freeze()

@@ -1,5 +1,6 @@
 """`offhook serve` and `offhook work`, run as processes."""
 
+import asyncio
 import os
 import re
 import signal
@@ -13,13 +14,15 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.asyncio import Redis as AsyncRedis
 
 from offhook.callback_url import callback_url
-from offhook.inbox import keys
+from offhook.inbox import Inbox, keys
 from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET, Configure
+from tests.events import event
 from tests.installation import OFFHOOK, wait_until
-from tests.offhook_cli.conftest import Offhook
+from tests.offhook_cli.conftest import Offhook, append
 
 TWO = '[handlers.crm]\nuse = "console"\n[handlers.chat]\nuse = "console"\n'
 
@@ -156,17 +159,74 @@ def test_workers_do_not_start_with_a_faulty_handler(configure: Configure, tmp_pa
     )
 
 
-def test_running_workers_report_a_configuration_that_became_faulty(
+def test_a_process_that_starts_anew_runs_what_the_others_run(
     configure: Configure, tmp_path: Path, redis_url: str
 ) -> None:
-    configure('[handlers.crm]\nuse = "console"\n')
+    plugin = tmp_path / "one_version.py"
+    plugin.write_text("def show(event): print('old', event.call_id, flush=True)\n")
+    broken = tmp_path / "broken_version.py"
+    broken.write_text("def show(event:\n")
+    table = "[handlers.{name}]\nuse = '{name}:show'\n"
+    two = table.format(name="one_version") + table.format(name="broken_version")
+    configure(two, processes=1)
     log = tmp_path / "log"
     with running(log, "work"), redis.Redis.from_url(redis_url) as client:
         wait_until(lambda: bool(client.exists(keys.serving(0))), "the partition is served")
-        configure('[handlers.crm]\nuse = "no_such"\n')
-        os.kill(int(client.get(keys.serving(0)).split(b"/")[1]), signal.SIGKILL)
-        said = "serve the handlers failed, will retry: handlers.crm.use: no handler is called"
-        wait_until(lambda: said in log.read_text(), "the next process says why it cannot serve")
+        before = client.get(keys.serving(0))
+        configure(two.replace("one_version:show", "no_such"), processes=1)
+        plugin.write_text("def show(event): print('new', event.call_id, flush=True)\n")
+        broken.write_text(plugin.read_text())
+        os.kill(int(before.split(b"/")[1]), signal.SIGKILL)
+        wait_until(
+            lambda: client.get(keys.serving(0)) not in (None, before), "another process serves it"
+        )
+        asyncio.run(append_one(redis_url))
+        wait_until(lambda: "old one" in log.read_text(), "the handler gets it", seconds=60)
+    assert "new one" not in log.read_text()
+    assert "no_such" not in log.read_text()
+
+
+async def append_one(redis_url: str) -> None:
+    async with AsyncRedis.from_url(redis_url) as client:
+        await append(Inbox(client, partitions=1), event("one"))
+
+
+def test_workers_start_anew_when_a_file_changes(
+    configure: Configure, tmp_path: Path, redis_url: str
+) -> None:
+    plugin = tmp_path / "reloaded.py"
+    plugin.write_text("print('first', flush=True)\ndef show(event): ...\n")
+    configure('[handlers.mine]\nuse = "reloaded:show"\n')
+    log = tmp_path / "log"
+
+    def wait_for(text: str) -> None:
+        wait_until(lambda: text in log.read_text(), text, seconds=60)
+
+    with running(log, "work", "--reload") as process, redis.Redis.from_url(redis_url) as client:
+        wait_for("first\nruns ")
+        configure('[handlers.mine]\nuse = "no_such"\n')
+        wait_for("Changed: offhook.toml: starting the workers anew\n")
+        wait_for("handlers.mine.use: no handler is called 'no_such'")
+        plugin.write_text("print('second', flush=True)\ndef show(event): ...\n")
+        wait_for("Changed: reloaded.py: starting the workers anew\n")
+        configure('[handlers.mine]\nuse = "reloaded:show"\n')
+        wait_for("second\nruns ")
+        wait_until(lambda: bool(client.exists(keys.serving(0))), "the partition is served")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert not client.exists(keys.serving(0))
+    assert "Traceback" not in log.read_text()
+
+
+def test_workers_end_with_the_process_that_starts_them_anew(
+    configure: Configure, tmp_path: Path, redis_url: str
+) -> None:
+    configure(TWO)
+    log = tmp_path / "log"
+    with running(log, "work", "--reload") as process, redis.Redis.from_url(redis_url) as client:
+        wait_until(lambda: bool(client.exists(keys.serving(0))), "the partition is served")
+        process.kill()
+        wait_until(lambda: not client.exists(keys.serving(0)), "no process serves it")
 
 
 def test_handler_in_the_working_directory_is_found(configure: Configure, tmp_path: Path) -> None:

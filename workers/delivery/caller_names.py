@@ -29,6 +29,7 @@ from offhook.phone_number import Number
 from offhook.plugins import PluggedLookup, plug_lookup
 from offhook.settings import PbxSettings, Settings
 from offhook.ttl_cache import TtlCache
+from workers import version
 from workers.delivery.attempt import sentence
 from workers.delivery.redis_memory import RedisMemory
 
@@ -127,6 +128,8 @@ async def naming(settings: Settings, redis: Redis) -> AsyncIterator[CallerNames 
     """
     lookups = []
     for name, table in settings.lookups.items():
+        if version.is_broken(f"lookups.{name}"):
+            continue
         try:
             lookups.append(plug_lookup(name, table))
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything while it is imported

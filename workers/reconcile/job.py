@@ -8,9 +8,9 @@ from redis.exceptions import RedisError
 from offhook.connection import opened
 from offhook.errors import ConfigError, OffhookError
 from offhook.provisioning.api import open_api, sentence
-from offhook.settings import Settings, load_settings
+from offhook.settings import Settings
 from unifiedapi.errors import UnifiedApiError
-from workers import process
+from workers import process, version
 from workers.reconcile.reconciliation import Reconciliation
 
 log = logging.getLogger("offhook.reconcile")
@@ -19,7 +19,7 @@ log = logging.getLogger("offhook.reconcile")
 def reconcile() -> None:
     """The RQ job."""
     process.die_with_parent()
-    asyncio.run(reconcile_all(load_settings()))
+    asyncio.run(reconcile_all(version.settings()))
 
 
 async def reconcile_all(settings: Settings) -> None:
