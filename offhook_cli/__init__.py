@@ -1,9 +1,9 @@
 """The command line. Each command is a module of the same name."""
 
+import os
 import re
 from contextlib import suppress
 from importlib import import_module
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -51,8 +51,8 @@ class Commands(TyperGroup):
         super().__init__(**attrs)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name, command, rest = super().resolve_command(ctx, args)
-        return name, command and _load(str(name)), rest  # None while a shell completes it
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load(str(name)), rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Print an expected error as one sentence, without a traceback."""
@@ -81,6 +81,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"offhook {version('offhook')}")
         raise typer.Exit
 
@@ -113,6 +115,10 @@ def _offhook(
 
 def main() -> None:
     """The entry point."""
+    if "_OFFHOOK_COMPLETE" in os.environ:  # a shell asks
+        from offhook_cli.completion import complete
+
+        complete()
     write_in_any_encoding()
     app(prog_name="offhook")
 
@@ -136,7 +142,7 @@ def _plain(message: str) -> str:
     return message
 
 
-def _load(name: str) -> Any:
+def load(name: str) -> Any:
     """Import a command: the function or group that has the name of its module."""
     found = getattr(import_module(f"offhook_cli.{name}"), name)
     if not isinstance(found, typer.Typer):

@@ -19,13 +19,6 @@ from offhook_cli.screen import note
 Filter = Sequence[str] | None
 
 
-def _names(incomplete: str) -> list[str]:
-    """Complete the name of a handler in a shell."""
-    with suppress(ConfigError):
-        return [name for name in load_settings().handlers if name.startswith(incomplete)]
-    return []
-
-
 def tail(
     handler: Annotated[
         list[str] | None,
@@ -33,7 +26,6 @@ def tail(
             help="Show only deliveries to this handler, and no events. May be repeated.",
             metavar="NAME",
             show_default="events, and deliveries to all handlers",
-            autocompletion=_names,
         ),
     ] = None,
     extension: Annotated[

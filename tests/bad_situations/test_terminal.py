@@ -119,23 +119,3 @@ def test_output_survives_any_terminal(encoding: str, monkeypatch: pytest.MonkeyP
     lines.legend()
     lines.event(sample_event(EventType.DIAL_IN))
     assert "dial-in" in shown.getvalue().decode(encoding)
-
-
-COMPLETED = {
-    "offhook st": ["status"],
-    "offhook handlers ": ["show", "preview", "new"],
-    "offhook sandbox call outgoing-b": ["outgoing-busy"],
-    "offhook calls --be": ["--before"],
-    "offhook tail --handler c": ["crm"],
-}
-
-
-@pytest.mark.parametrize("words", COMPLETED)
-def test_a_shell_completes(
-    words: str, configure: Configure, offhook: Offhook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    configure(CONFIG)
-    monkeypatch.setenv("_OFFHOOK_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", words)
-    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
-    assert offhook().stdout.split() == COMPLETED[words]
