@@ -9,20 +9,8 @@ import typer
 from offhook.errors import ConfigError
 from offhook_cli.options import Json, PbxName, UserId
 from offhook_cli.pbx_api import in_words, pbx_api
-from offhook_cli.pbx_list import (
-    Count,
-    Fields,
-    FilterBy,
-    FilterOpOption,
-    FilterValue,
-    SortOrderOption,
-    StartIndex,
-    list_options,
-    names,
-    read,
-)
+from offhook_cli.pbx_list import ListRequest, read, with_list_options
 from offhook_cli.screen import note, print_json, print_table
-from unifiedapi.listing import ListOptions
 from unifiedapi.resources import AgentStatus, QueueAgent
 
 # The fields of the API: what we call each, and its value. The first ones are shown by default.
@@ -36,6 +24,7 @@ _FIELDS: dict[str, tuple[str, Callable[[QueueAgent], str | None]]] = {
 _DEFAULT = ("agentNumber", "status", "type")
 
 
+@with_list_options
 def agents(
     queue: Annotated[str, typer.Argument(help="The queue's extension.", metavar="QUEUE")],
     agent: Annotated[
@@ -51,13 +40,8 @@ def agents(
     ] = False,
     logout: Annotated[bool, typer.Option("--logout", help="Log the agent out.")] = False,
     pause: Annotated[bool, typer.Option("--pause", help="Pause the agent.")] = False,
-    count: Count = None,
-    start_index: StartIndex = 0,
-    filter_by: FilterBy = None,
-    filter_op: FilterOpOption = None,
-    filter_value: FilterValue = None,
-    fields: Fields = None,
-    sort_order: SortOrderOption = None,
+    *,
+    request: ListRequest,
     pbx: PbxName = None,
     user: UserId = None,
     as_json: Json = False,
@@ -75,17 +59,8 @@ def agents(
       offhook agents '0003*400' --fields 'status, identifier' --json
     """
     status = _wanted(agent, login, logout, pause)
-    options = list_options(
-        count=count,
-        start_index=start_index,
-        filter_by=filter_by,
-        filter_op=filter_op,
-        filter_value=filter_value,
-        fields=fields,
-        sort_order=sort_order,
-    )
-    found = asyncio.run(_done(queue, agent, status, pbx, user, options, count))
-    chosen = ["agentNumber", *names(fields)] if fields else _DEFAULT
+    found = asyncio.run(_done(queue, agent, status, pbx, user, request))
+    chosen = ["agentNumber", *request.fields] if request.fields else _DEFAULT
     shown = [_FIELDS[name] for name in dict.fromkeys(chosen) if name in _FIELDS]
     if as_json:
         print_json([{title: value(each) for title, value in shown} for each in found])
@@ -119,10 +94,10 @@ async def _done(
     status: AgentStatus | None,
     pbx: str | None,
     user: str | None,
-    options: ListOptions,
-    most: int | None,
+    request: ListRequest,
 ) -> Sequence[QueueAgent]:
     async with pbx_api(pbx, user) as (api, user_id):
         if agent is not None and status is not None:
             await api.queue_agents.update(queue, agent, status, user=user_id)
-        return await read(api.queue_agents.list(queue, agent, user=user_id, **options), most)
+        listing = api.queue_agents.list(queue, agent, user=user_id, **request.options)
+        return await read(listing, request.count)

@@ -17,15 +17,11 @@ from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter, Filter
 from offhook.operations.running_files import changed
 from offhook.settings import load_settings
-from offhook_cli.options import Json, Yes, group, since_option
+from offhook_cli.options import Id, Ids, Json, Yes, group, since_option
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json, progress
 
 dead = group("List, retry and discard dead letters: deliveries that are out of attempts.")
 
-Ids = Annotated[
-    list[str] | None,
-    typer.Argument(help="Ids that `list` shows.", metavar="ID", show_default=False),
-]
 Handler = Annotated[
     str | None, typer.Option(help="Only dead letters of this handler.", metavar="NAME")
 ]
@@ -78,7 +74,7 @@ def list_(
 
 @dead.command()
 def show(
-    letter_id: Annotated[str, typer.Argument(help="The id that `list` shows.", metavar="ID")],
+    letter_id: Id,
     as_json: Json = False,
 ) -> None:
     """Show one dead letter: its event and its last error.

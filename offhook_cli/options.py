@@ -8,6 +8,11 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Id = Annotated[str, typer.Argument(help="The id that `list` shows.", metavar="ID")]
+Ids = Annotated[
+    list[str] | None,
+    typer.Argument(help="Ids that `list` shows.", metavar="ID", show_default=False),
+]
 PbxName = Annotated[
     str | None,
     typer.Option("--pbx", help="The PBX; optional if only one is configured.", metavar="NAME"),

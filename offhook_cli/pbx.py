@@ -14,20 +14,9 @@ from offhook.errors import ConfigError
 from offhook.provisioning.api import chosen
 from offhook.provisioning.plan import Installation
 from offhook.settings import load_settings
-from offhook_cli.options import Json, PbxName, UserId, Yes, group
+from offhook_cli.options import Id, Ids, Json, PbxName, UserId, Yes, group
 from offhook_cli.pbx_api import in_words, pbx_api
-from offhook_cli.pbx_list import (
-    Count,
-    Fields,
-    FilterBy,
-    FilterOpOption,
-    FilterValue,
-    SortOrderOption,
-    StartIndex,
-    list_options,
-    names,
-    read,
-)
+from offhook_cli.pbx_list import ListRequest, read, with_list_options
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json, print_table
 from unifiedapi.client import UnifiedApi
 from unifiedapi.resources import EventMethod, EventStatus, EventType, PhoneCallEvent
@@ -49,7 +38,6 @@ def _event_type(name: str) -> EventType:
 Extension = Annotated[
     str, typer.Argument(help="An extension, such as 0003*210.", metavar="EXTENSION")
 ]
-Id = Annotated[str, typer.Argument(help="The id that `list` shows.", metavar="ID")]
 OneType = typer.Option(
     "--type", parser=_event_type, metavar="TYPE", help=f"One of {', '.join(_TYPES)}."
 )
@@ -107,16 +95,12 @@ async def _events(extension: str, name: str | None, user: str | None) -> AsyncIt
 
 
 @events.command("list")
+@with_list_options
 def list_(
     extension: Extension,
     event_type: OnlyType = None,
-    count: Count = None,
-    start_index: StartIndex = 0,
-    filter_by: FilterBy = None,
-    filter_op: FilterOpOption = None,
-    filter_value: FilterValue = None,
-    fields: Fields = None,
-    sort_order: SortOrderOption = None,
+    *,
+    request: ListRequest,
     urls: Urls = False,
     pbx: PbxName = None,
     user: UserId = None,
@@ -133,27 +117,19 @@ def list_(
       offhook pbx events list '0003*210' --type hangup --urls --json
       offhook pbx events list '0003*210' --filter-by note --filter-op contains --filter-value CRM
     """
-    options = list_options(
-        count=count,
-        start_index=start_index,
-        filter_by=filter_by,
-        filter_op=filter_op,
-        filter_value=filter_value,
-        fields=fields,
-        sort_order=sort_order,
-    )
 
     async def listed() -> list[dict[str, Any]]:
         async with _events(extension, pbx, user) as its:
             listing = its.api.phone_call_events.list(
-                extension, event_type, user=its.user, **options
+                extension, event_type, user=its.user, **request.options
             )
-            found = await read(listing, count)
+            found = await read(listing, request.count)
             return [_as_dict(event, its.is_ours(event), urls=urls) for event in found]
 
     found = asyncio.run(listed())
-    if fields:
-        shown = {"id", "type", *names(fields)} | ({"created_by"} if "url" in fields else set())
+    if request.fields:
+        shown = {"id", "type", *request.fields}
+        shown |= {"created_by"} if "url" in shown else set()
         found = [{name: each[name] for name in each if name in shown} for each in found]
     if as_json:
         print_json(found)
@@ -256,10 +232,7 @@ def change(
 @events.command()
 def delete(
     extension: Extension,
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(help="Ids that `list` shows.", metavar="ID", show_default=False),
-    ] = None,
+    ids: Ids = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All that this Offhook created.")
     ] = False,

@@ -1,7 +1,10 @@
 """The standard parameters of the PBX's lists, as options of commands."""
 
-from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from inspect import signature
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -43,24 +46,58 @@ SortOrderOption = Annotated[
 ]
 
 
-def list_options(
-    *,
-    count: int | None,
-    start_index: int,
-    filter_by: str | None,
-    filter_op: FilterOp | None,
-    filter_value: Sequence[str] | None,
-    fields: str | None,
-    sort_order: SortOrder | None,
-) -> ListOptions:
-    """Return the parameters of a list.
+@dataclass(frozen=True)
+class ListRequest:
+    """What a command asks of a list.
+
+    Attributes:
+        count: maximum number of entries; None for all.
+        fields: the fields to show; empty for the usual ones.
+        options: the parameters of the request.
+    """
+
+    count: int | None
+    fields: list[str]
+    options: ListOptions
+
+
+def with_list_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a list, which it gets as its argument `request`."""
+    own, shared = (signature(each) for each in (command, list_request))
+    parameters = [
+        each
+        for name, parameter in own.parameters.items()
+        for each in (shared.parameters.values() if name == "request" else [parameter])
+    ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        request = list_request(**{name: given.pop(name) for name in shared.parameters})
+        command(**given, request=request)
+
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def list_request(
+    count: Count = None,
+    start_index: StartIndex = 0,
+    filter_by: FilterBy = None,
+    filter_op: FilterOpOption = None,
+    filter_value: FilterValue = None,
+    fields: Fields = None,
+    sort_order: SortOrderOption = None,
+) -> ListRequest:
+    """The request that these options ask for.
 
     Raises:
         ConfigError: an option lacks another one.
     """
     if filter_by is None and (filter_op or filter_value):
         raise ConfigError("name the field with --filter-by")
-    options = ListOptions(start_index=start_index, fields=names(fields))
+    shown = [name for name in map(str.strip, (fields or "").split(",")) if name]
+    options = ListOptions(start_index=start_index, fields=shown)
     if count is not None:
         options["count"] = count
     if filter_by is not None:
@@ -72,12 +109,7 @@ def list_options(
         options["filter_value"] = filter_value[0] if alone else filter_value
     if sort_order is not None:
         options["sort_order"] = sort_order
-    return options
-
-
-def names(fields: str | None) -> list[str]:
-    """Return the names in a list such as `extension, status`."""
-    return [name for name in map(str.strip, (fields or "").split(",")) if name]
+    return ListRequest(count, shown, options)
 
 
 async def read(listing: Listing[T], most: int | None) -> list[T]:

@@ -7,35 +7,20 @@ import typer
 
 from offhook_cli.options import Json, PbxName, UserId
 from offhook_cli.pbx_api import in_words, pbx_api
-from offhook_cli.pbx_list import (
-    Count,
-    Fields,
-    FilterBy,
-    FilterOpOption,
-    FilterValue,
-    SortOrderOption,
-    StartIndex,
-    list_options,
-    names,
-    read,
-)
+from offhook_cli.pbx_list import ListRequest, read, with_list_options
 from offhook_cli.screen import local, note, print_json, print_table
 from unifiedapi.resources import Presence
 
 _FIELDS = ("extension", "status", "registration")  # in the API
 
 
+@with_list_options
 def presence(
     extension: Annotated[
         str, typer.Argument(help="An extension, such as 0003*210; @self: all.", metavar="EXTENSION")
     ] = "@self",
-    count: Count = None,
-    start_index: StartIndex = 0,
-    filter_by: FilterBy = None,
-    filter_op: FilterOpOption = None,
-    filter_value: FilterValue = None,
-    fields: Fields = None,
-    sort_order: SortOrderOption = None,
+    *,
+    request: ListRequest,
     pbx: PbxName = None,
     user: UserId = None,
     as_json: Json = False,
@@ -52,21 +37,13 @@ def presence(
       offhook presence --filter-by extension --filter-op startsWith --filter-value '0003*2'
       offhook presence --fields 'extension, status' --sort-order desc --count 10
     """
-    options = list_options(
-        count=count,
-        start_index=start_index,
-        filter_by=filter_by,
-        filter_op=filter_op,
-        filter_value=filter_value,
-        fields=fields,
-        sort_order=sort_order,
-    )
 
     async def listed() -> list[Presence]:
         async with pbx_api(pbx, user) as (api, user_id):
-            return await read(api.presence.list(extension, user=user_id, **options), count)
+            listing = api.presence.list(extension, user=user_id, **request.options)
+            return await read(listing, request.count)
 
-    found, shown = asyncio.run(listed()), names(fields) or _FIELDS
+    found, shown = asyncio.run(listed()), request.fields or _FIELDS
     if as_json:
         print_json([_as_dict(each, shown) for each in found])
     elif not found:

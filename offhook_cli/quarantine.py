@@ -11,7 +11,7 @@ from offhook.errors import InboxUnavailable
 from offhook.inbox import quarantine as refused_callbacks
 from offhook.logs import printable
 from offhook.settings import load_settings
-from offhook_cli.options import Json, Yes, group
+from offhook_cli.options import Id, Ids, Json, Yes, group
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json
 from receiver.quarantine_retry import Retried
 from receiver.quarantine_retry import retry as deliver
@@ -42,7 +42,7 @@ def list_(as_json: Json = False) -> None:
 
 @quarantine.command()
 def show(
-    key: Annotated[str, typer.Argument(help="The id that `list` shows.", metavar="ID")],
+    key: Id,
     as_json: Json = False,
 ) -> None:
     """Show one refused callback, with its query and body.
@@ -63,10 +63,7 @@ def show(
 
 @quarantine.command()
 def retry(
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(help="Ids that `list` shows.", metavar="ID", show_default=False),
-    ] = None,
+    ids: Ids = None,
     everything: Annotated[bool, typer.Option("--all", help="All refused callbacks.")] = False,
     yes: Yes = False,
 ) -> None:
