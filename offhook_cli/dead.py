@@ -15,7 +15,7 @@ from offhook.event import EventType
 from offhook.logs import printable
 from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter, Filter
-from offhook.operations.running_files import changed
+from offhook.operations.running_files import about_running
 from offhook.settings import load_settings
 from offhook_cli.options import Id, Ids, Json, Yes, group, since_option
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json, progress
@@ -124,7 +124,7 @@ def retry(
     if gone:
         fail(f"{', '.join(sorted(gone))}: no longer configured, so nothing can be delivered.")
     with connect_rq(settings.redis_url) as rq:
-        for sentence in changed(rq, settings):
+        for sentence in about_running(rq, settings):
             note(f"! {sentence}")
     confirm(f"Retry {counted(len(letters), 'dead letter')}?", yes=yes)
     done = asyncio.run(_retry(letters))

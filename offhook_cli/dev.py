@@ -120,22 +120,25 @@ async def _dev(lines: Lines, folder: Path, phones: list[str], *, reload: bool) -
         _introduce(lines, settings, own=own)
         port = pbx.rpartition(":")[2]
         sandbox = ("sandbox", "start", "--port", port, "--file", str(folder / "pbx.toml"))
-        with (
-            process(folder / "sandbox.log", *sandbox) as running,
-            Processes(folder, receiver) as processes,
+        async with (
+            connect(server.url) as redis,
+            # Before the workers start: they look once a second whether a client watches.
+            watched(redis, settings.partitions, lines.event, lines.attempt) as watching,
         ):
-            await until_answers(f"{pbx}/sandbox/tally", running, "the sandbox PBX", folder)
-            await asyncio.gather(_set_up(pbxs[0], folder), processes.until_ready())
-            async with (
-                connect(server.url) as redis,
-                watched(redis, settings.partitions, lines.event, lines.attempt) as watching,
-                _also(processes.show(lines)),
-                _also(_calls(lines, pbx, phones)),
-                _also(processes.reload(lines) if reload else asyncio.sleep(0)),
+            with (
+                process(folder / "sandbox.log", *sandbox) as running,
+                Processes(folder, receiver) as processes,
             ):
-                lines.print(_running(folder, pbx, server.url, own=own), soft_wrap=True)
-                lines.legend()
-                await watching()
+                await until_answers(f"{pbx}/sandbox/tally", running, "the sandbox PBX", folder)
+                await asyncio.gather(_set_up(pbxs[0], folder), processes.until_ready())
+                async with (
+                    _also(processes.show(lines)),
+                    _also(_calls(lines, pbx, phones)),
+                    _also(processes.reload(lines) if reload else asyncio.sleep(0)),
+                ):
+                    lines.print(_running(folder, pbx, server.url, own=own), soft_wrap=True)
+                    lines.legend()
+                    await watching()
 
 
 def _stop_on_signals() -> None:

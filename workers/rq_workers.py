@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from contextlib import suppress
 from typing import Any
@@ -156,8 +155,6 @@ def run_worker(queue_name: str, settings: Settings, pool: str | None, servers: i
             except RedisError as error:
                 # Once it works, RQ gives up by itself, and cannot record that in Redis.
                 outage.goes_on(error)
-                if pool is None:
-                    sys.exit(1)
                 time.sleep(1)
 
 

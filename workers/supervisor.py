@@ -100,7 +100,8 @@ class Supervisor:
             log.error("%s; the others run, and its events wait", sentence)
         for sentence in plugins.warnings:
             log.warning(sentence)
-        self._version = version.Version(settings, loaded_now(settings), plugins.broken)
+        loaded = loaded_now(settings, plugins.broken.values())
+        self._version = version.Version(settings, loaded, plugins.broken)
         self._settings = settings
         self._children = {each.name: _Child(each) for each in required_processes(settings)}
         self._apart: set[str] = set()

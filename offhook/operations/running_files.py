@@ -1,4 +1,4 @@
-"""Which files `offhook work` has loaded, and which of them have changed since.
+"""What `offhook work` has loaded: which files have changed since, and which plugins are broken.
 
 Each worker keeps a digest of the files in its record in Redis. A digest says whether the files of
 another machine or container differ, too; times of changes do not.
@@ -40,6 +40,7 @@ class Loaded:
         at: when, in ISO 8601.
         folder: where its configuration is.
         files: the digest of each file, by its path.
+        broken: a sentence for each plugin that could not be loaded.
     """
 
     host: str
@@ -47,16 +48,20 @@ class Loaded:
     at: str
     folder: str
     files: dict[str, str]
+    broken: list[str]
 
     def as_json(self) -> str:
         """What a worker keeps in its record."""
         return json.dumps(asdict(self))
 
 
-def loaded_now(settings: Settings) -> Loaded:
+def loaded_now(settings: Settings, broken: Iterable[str] = ()) -> Loaded:
     """What this process has just loaded.
 
     Keeps the source of the plugins, so that tracebacks quote the code that runs.
+
+    Args:
+        broken: a sentence for each plugin that could not be loaded.
     """
     key, files = _keys(settings)[0], {}
     for path in sorted({*_configuration(), *_sources(settings)}):
@@ -68,7 +73,7 @@ def loaded_now(settings: Settings) -> Loaded:
                 # Without a time the entry is never compared with the file.
                 linecache.cache[str(path)] = (len(content), None, lines, str(path))
     at = datetime.now().astimezone().isoformat(timespec="seconds")
-    return Loaded(socket.gethostname(), os.getpid(), at, str(config_folder()), files)
+    return Loaded(socket.gethostname(), os.getpid(), at, str(config_folder()), files, [*broken])
 
 
 def _configuration() -> Iterator[Path]:
@@ -115,8 +120,10 @@ def _top(module: str) -> str:
     return module.partition(".")[0]
 
 
-def changed(rq: Redis, settings: Settings) -> list[str]:
-    """A sentence for each running `offhook work` whose files differ from those here."""
+def about_running(rq: Redis, settings: Settings) -> list[str]:
+    """A sentence for each running `offhook work` whose files differ from those here, and for each
+    plugin that one could not load.
+    """
     keys, host = _keys(settings), socket.gethostname()
     sentences = []
     for loaded in _running(rq):
@@ -130,7 +137,8 @@ def changed(rq: Redis, settings: Settings) -> list[str]:
         ]
         if differing:
             sentences.append(_sentence(loaded, differing, here=here))
-    return sentences
+        sentences += [f"{each}; correct it and restart `offhook work`" for each in loaded.broken]
+    return [*dict.fromkeys(sentences)]
 
 
 def _running(rq: Redis) -> list[Loaded]:
@@ -138,7 +146,11 @@ def _running(rq: Redis) -> list[Loaded]:
         for key in sorted(get_keys(connection=rq)):
             pipeline.hmget(key, FIELD, "death")
         records = {record for record, death in pipeline.execute() if record and not death}
-    return sorted((Loaded(**json.loads(each)) for each in records), key=lambda each: each.at)
+    found = []
+    for each in records:
+        with suppress(TypeError):  # of another version of Offhook
+            found.append(Loaded(**json.loads(each)))
+    return sorted(found, key=lambda each: each.at)
 
 
 def _counterpart(name: str, loaded: Loaded, *, here: bool) -> Path | None:

@@ -12,7 +12,7 @@ from offhook import queues
 from offhook.inbox import Inbox, keys, quarantine, refused
 from offhook.inbox.apart import read_apart
 from offhook.operations import dead_letters
-from offhook.operations.running_files import changed
+from offhook.operations.running_files import about_running
 from offhook.operations.server_check import check
 from offhook.settings import Settings
 
@@ -59,7 +59,8 @@ class Status:
         refused: callbacks in quarantine.
         turned_away: callbacks that receivers refused without keeping them, a sentence each.
         risks: why the Redis server cannot be used or may lose events, a sentence each.
-        outdated: which running workers have not loaded the files as they are now, a sentence each.
+        loaded: which files the running workers have not loaded as they are now, and which plugins
+            they could not load, a sentence each.
     """
 
     handlers: list[HandlerStatus]
@@ -72,7 +73,7 @@ class Status:
     refused: int
     risks: list[str]
     turned_away: list[str]
-    outdated: list[str]
+    loaded: list[str]
 
     @property
     def problems(self) -> list[str]:
@@ -89,7 +90,7 @@ class Status:
             yield f"no worker for {', '.join(missing)}: start `offhook work`"
         if self.handlers and not self.scheduler:
             yield "no scheduler: periodic jobs do not run; start `offhook work`"
-        yield from self.outdated
+        yield from self.loaded
         for queue, partitions in self.unserved.items():
             if self.workers.get(queue):
                 numbers = ", ".join(map(str, partitions))
@@ -140,7 +141,7 @@ async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
         refused=await quarantine.length(inbox.redis),
         risks=await asyncio.to_thread(check, rq, settings),
         turned_away=await refused.sentences(inbox.redis),
-        outdated=await asyncio.to_thread(changed, rq, settings),
+        loaded=await asyncio.to_thread(about_running, rq, settings),
     )
 
 

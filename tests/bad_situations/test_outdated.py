@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from offhook.operations.running_files import FIELD, changed, loaded_now
+from offhook.operations.running_files import FIELD, about_running, loaded_now
 from offhook.plugins import plug_all
 from offhook.settings import Settings, load_settings
 from tests.conftest import Configure
@@ -64,7 +64,8 @@ def add(settings: Settings, redis_url: str) -> Add:
     """Return a function that adds a worker with the files as they are now, and its changes."""
 
     def add(**changes: Any) -> None:
-        record = replace(loaded_now(settings), **changes).as_json()
+        at = "2026-05-01T10:00:00+00:00"
+        record = replace(loaded_now(settings), **({"at": at} | changes)).as_json()
         with redis.Redis.from_url(redis_url) as rq:
             worker = f"rq:worker:offhook.serve.{rq.scard('rq:workers')}"
             rq.hset(worker, mapping={FIELD: record, "birth": "2026-05-01T10:00:00.000000Z"})
@@ -78,7 +79,7 @@ def told(settings: Settings, redis_url: str) -> Callable[[], list[str]]:
     def told() -> list[str]:
         with redis.Redis.from_url(redis_url) as rq:
             return [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", each)
-                    for each in changed(rq, settings)]  # fmt: skip
+                    for each in about_running(rq, settings)]  # fmt: skip
 
     return told
 
@@ -110,6 +111,15 @@ def test_a_changed_file_is_named(
     (tmp_path / file).unlink()
     if file != "offhook.toml":
         assert told() == [f"{file} has changed {RESTART}"]
+
+
+def test_a_plugin_that_workers_could_not_load_is_named(
+    add: Add, told: Callable[[], list[str]]
+) -> None:
+    sentence = "handlers.crm.use: 'crm:show' cannot be loaded: KeyError: 'x' (crm.py, line 2)"
+    add(broken=[sentence])
+    add(host="web2", broken=[sentence])
+    assert told() == [f"{sentence}; correct it and restart `offhook work`"]
 
 
 def test_many_changed_files_are_counted(
@@ -156,10 +166,11 @@ def test_workers_that_ended_are_left_out(
     add: Add, told: Callable[[], list[str]], tmp_path: Path, redis_url: str
 ) -> None:
     add(pid=2**22 + 1)  # more than a process can have
-    add(at="2026-05-01T10:00:00+00:00")
+    add()
     with redis.Redis.from_url(redis_url) as rq:
         rq.hset("rq:worker:offhook.serve.1", "death", "2026-05-01T10:00:00.000000Z")
-        rq.sadd("rq:workers", "rq:worker:of-another-program")
+        rq.sadd("rq:workers", "rq:worker:of-another-program", "rq:worker:offhook.another-version")
+        rq.hset("rq:worker:offhook.another-version", FIELD, '{"host": "web2", "words": 1}')
     (tmp_path / "hook-secret").write_text("another one")
     assert told() == []
 
@@ -189,7 +200,7 @@ def test_a_new_secret_changes_only_its_own_file(
         previous_secret=settings.secret.get_secret_value(),
     )
     with redis.Redis.from_url(redis_url) as rq:
-        (sentence,) = changed(rq, load_settings())
+        (sentence,) = about_running(rq, load_settings())
     assert sentence.startswith("offhook.toml has changed since")
 
 
