@@ -17,7 +17,7 @@ from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter, Filter
 from offhook.operations.running_files import about_running
 from offhook.settings import load_settings
-from offhook_cli.options import Id, Ids, Json, Yes, group, since_option
+from offhook_cli.options import MANY, After, Id, Ids, Json, Limit, Yes, group, since_option
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json, progress
 
 dead = group("List, retry and discard dead letters: deliveries that are out of attempts.")
@@ -46,9 +46,8 @@ def list_(
     extension: Extension = None,
     event_type: Type = None,
     since: Since = None,
-    limit: Annotated[
-        int, typer.Option(min=1, help="Print at most this many.", metavar="NUMBER")
-    ] = 1000,
+    after: After = None,
+    limit: Limit = MANY,
     as_json: Json = False,
 ) -> None:
     """List dead letters, in the order in which their events arrived.
@@ -58,8 +57,9 @@ def list_(
       offhook dead list
       offhook dead list --handler crm --since 2h
       offhook dead list --limit 10
+      offhook dead list --limit 10 --after crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
     """
-    found = _found(Filter(handler, call, extension, event_type, since), limit + 1)
+    found = _found(Filter(handler, call, extension, event_type, since), limit + 1, after)
     more, found = found[limit:], found[:limit]
     if as_json:
         print_json([letter.as_dict() for letter in found])
@@ -69,7 +69,7 @@ def list_(
         for letter in found:
             typer.echo("\n".join(map(printable, _lines(letter))))
     if more:
-        note(f"More than {limit}: choose with --limit or a filter.")
+        note(f"More than {limit}: the next ones come with --after {found[-1].id}")
 
 
 @dead.command()
@@ -171,8 +171,8 @@ def _chosen(ids: Sequence[str] | None, wanted: Filter, everything: bool) -> list
     return found
 
 
-def _found(wanted: Filter, most: int | None = None) -> list[DeadLetter]:
-    """Return the first dead letters that match a filter."""
+def _found(wanted: Filter, most: int | None = None, after: str | None = None) -> list[DeadLetter]:
+    """Return the first dead letters that match a filter, after the one with this id."""
     settings = load_settings()
     with connect_rq(settings.redis_url) as rq:
         names = {*settings.handlers, *queues.with_dead_letters(rq)}
@@ -185,7 +185,7 @@ def _found(wanted: Filter, most: int | None = None) -> list[DeadLetter]:
             "Reading dead letters", most or sum(dead_letters.counts(rq, [*names]).values())
         ) as advance:
             found = []
-            for letter in islice(dead_letters.find(rq, wanted), most):
+            for letter in islice(dead_letters.find(rq, wanted, after), most):
                 found.append(letter)
                 advance(len(found))
             return found

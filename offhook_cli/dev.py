@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,7 +128,10 @@ async def _dev(lines: Lines, folder: Path, phones: list[str], *, reload: bool) -
             with (
                 process(folder / "sandbox.log", *sandbox) as running,
                 Processes(folder, receiver) as processes,
+                ExitStack() as starting,
             ):
+                # In a terminal only.
+                starting.enter_context(lines.console.status("Starting: this takes some seconds"))
                 await until_answers(f"{pbx}/sandbox/tally", running, "the sandbox PBX", folder)
                 await asyncio.gather(_set_up(pbxs[0], folder), processes.until_ready())
                 async with (
@@ -136,6 +139,7 @@ async def _dev(lines: Lines, folder: Path, phones: list[str], *, reload: bool) -
                     _also(_calls(lines, pbx, phones)),
                     _also(processes.reload(lines) if reload else asyncio.sleep(0)),
                 ):
+                    starting.close()
                     lines.print(_running(folder, pbx, server.url, own=own), soft_wrap=True)
                     lines.legend()
                     await watching()

@@ -13,6 +13,12 @@ Ids = Annotated[
     list[str] | None,
     typer.Argument(help="Ids that `list` shows.", metavar="ID", show_default=False),
 ]
+Limit = Annotated[int, typer.Option(min=1, help="Print at most this many.", metavar="NUMBER")]
+After = Annotated[
+    str | None,
+    typer.Option(help="Only those that come after this one in the list.", metavar="ID"),
+]
+MANY = 1000  # entries of a list, unless --limit says otherwise
 PbxName = Annotated[
     str | None,
     typer.Option("--pbx", help="The PBX; optional if only one is configured.", metavar="NAME"),

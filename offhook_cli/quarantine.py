@@ -11,7 +11,7 @@ from offhook.errors import InboxUnavailable
 from offhook.inbox import quarantine as refused_callbacks
 from offhook.logs import printable
 from offhook.settings import load_settings
-from offhook_cli.options import Id, Ids, Json, Yes, group
+from offhook_cli.options import MANY, After, Id, Ids, Json, Limit, Yes, group
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json
 from receiver.quarantine_retry import Retried
 from receiver.quarantine_retry import retry as deliver
@@ -20,7 +20,7 @@ quarantine = group("List, show, deliver and delete refused callbacks.")
 
 
 @quarantine.command("list")
-def list_(as_json: Json = False) -> None:
+def list_(after: After = None, limit: Limit = MANY, as_json: Json = False) -> None:
     """List refused callbacks, newest first, each with the reason.
 
     Their URLs were valid, so most likely the PBX sent them. The setting
@@ -29,8 +29,12 @@ def list_(as_json: Json = False) -> None:
     \b
     Examples:
       offhook quarantine list
+      offhook quarantine list --limit 10 --after 1778000000000-0
     """
     found = _read()
+    if after is not None:
+        found = found[next((n for n, (key, _) in enumerate(found, 1) if key == after), 0) :]
+    more, found = found[limit:], found[:limit]
     if as_json:
         print_json([_as_dict(key, refused) for key, refused in found])
     elif not found:
@@ -38,6 +42,8 @@ def list_(as_json: Json = False) -> None:
     else:
         for key, refused in found:
             typer.echo("\n".join(map(printable, _lines(key, refused))))
+    if more:
+        note(f"More than {limit}: the next ones come with --after {found[-1][0]}")
 
 
 @quarantine.command()

@@ -3,11 +3,13 @@
 import asyncio
 import gc
 import logging
+import multiprocessing
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
+from setproctitle import setproctitle
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -175,6 +177,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
     """
     for name in ("uvicorn.access", "uvicorn.error"):
         logging.getLogger(name).addFilter(_no_secrets)
+    if multiprocessing.parent_process() is not None:  # one of several; `ps` shows only Python's
+        setproctitle("offhook serve: callbacks")
     receiver = Receiver(settings or load_settings())
 
     @asynccontextmanager

@@ -50,6 +50,9 @@ class OffhookWorker(Worker):
         running = version.RUNNING
         return record | ({FIELD: running.loaded.as_json()} if running else {})
 
+    def procline(self, message: str) -> None:
+        """Keep the title that says which process of Offhook this is."""
+
     def perform_job(self, job: Job, queue: Any, execution: Any) -> bool:
         """Run the job, if it is one of ours: RQ would import and call any function."""
         if job.func_name not in OURS:

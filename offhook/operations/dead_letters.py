@@ -79,8 +79,12 @@ class Filter:
         )
 
 
-def find(rq: Redis, wanted: Filter | None = None) -> Iterator[DeadLetter]:
-    """The dead letters that match the filter, in the order of their events."""
+def find(rq: Redis, wanted: Filter | None = None, after: str | None = None) -> Iterator[DeadLetter]:
+    """The dead letters that match the filter, in the order of their events.
+
+    Args:
+        after: only those that come after the one with this id.
+    """
     wanted = wanted or Filter()
     names = [wanted.handler] if wanted.handler else queues.with_dead_letters(rq)
     # An id ends in the event's, so that only those are read that the caller takes.
@@ -89,12 +93,21 @@ def find(rq: Redis, wanted: Filter | None = None) -> Iterator[DeadLetter]:
         for name in names
         for job_id in _registry(rq, name).get_job_ids(cleanup=False)
     )
+    if after is not None:
+        ids = [each for each in ids if each[:2] > _place(after, queues.with_dead_letters(rq))]
     for at in range(0, len(ids), _AT_ONCE):
         page = ids[at : at + _AT_ONCE]
         jobs = Job.fetch_many([each[2] for each in page], rq, JSONSerializer)
         for (_, name, _), job in zip(page, jobs, strict=True):
             if job is not None and (letter := _letter(name, job)) in wanted:
                 yield letter
+
+
+def _place(letter_id: str, handlers: Iterable[str]) -> tuple[str, str]:
+    """Event and handler of a dead letter, which may have been deleted meanwhile."""
+    names = [each for each in handlers if letter_id.startswith(f"{each}-")]
+    name = max(names, key=len, default="")
+    return letter_id.removeprefix(f"{name}-"), name
 
 
 def counts(rq: Redis, handlers: Sequence[str]) -> dict[str, int]:

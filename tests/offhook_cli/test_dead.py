@@ -177,5 +177,21 @@ def test_an_unknown_handler_is_an_error(command: str, rq: redis.Redis, offhook: 
 def test_a_long_list_is_cut_and_says_so(rq: redis.Redis, offhook: Offhook) -> None:
     result = offhook("dead", "list", "--limit", "2")
     assert len(result.stdout.splitlines()) == 6
-    assert result.stderr.endswith("More than 2: choose with --limit or a filter.\n")
+    last = json.loads(offhook("dead", "list", "--limit", "2", "--json").stdout)[-1]["id"]
+    assert result.stderr.endswith(f"More than 2: the next ones come with --after {last}\n")
     assert offhook("dead", "list", "--limit", "3").stderr == ""
+
+
+def test_a_long_list_is_read_page_by_page(rq: redis.Redis, offhook: Offhook) -> None:
+    for handler in ("crm-2", "a"):  # names that another one begins with, and before it
+        for each in (ANSWERED, HUNG_UP, OTHER):
+            bury(rq, each, handler)
+    every, after = listed(offhook), ""
+    assert len(every) == 9
+    for at in range(0, 9, 2):
+        arguments = ("--after", after) if after else ()
+        page = json.loads(offhook("dead", "list", "--json", "--limit", "2", *arguments).stdout)
+        assert [each["id"] for each in page] == every[at : at + 2]
+        after = page[-1]["id"]
+        offhook("dead", "discard", after, "--yes")  # the next page begins there all the same
+    assert offhook("dead", "list", "--after", every[-1]).stderr == "No dead letters.\n"

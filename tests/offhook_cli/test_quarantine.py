@@ -57,6 +57,16 @@ def test_newest_is_listed_first(redis_url: str, offhook: Offhook) -> None:
     assert lines[2].startswith("  The callback has no CallID. (received ")
 
 
+def test_a_long_list_is_read_page_by_page(redis_url: str, offhook: Offhook) -> None:
+    keep(redis_url, b"1", b"2", b"3")
+    every = [each["id"] for each in json.loads(offhook("quarantine", "list", "--json").stdout)]
+    first = offhook("quarantine", "list", "--limit", "2")
+    assert [line for line in first.stdout.splitlines() if line[0] != " "] == every[:2]
+    assert first.stderr == f"More than 2: the next ones come with --after {every[1]}\n"
+    rest = offhook("quarantine", "list", "--limit", "2", "--after", every[1])
+    assert (rest.stdout.splitlines()[0], rest.stderr) == (every[2], "")
+
+
 def test_body_is_shown_without_control_characters(redis_url: str, offhook: Offhook) -> None:
     keep(redis_url, b"CallStatus=\x1b[31m\xff")
     [refused] = json.loads(offhook("quarantine", "list", "--json").stdout)

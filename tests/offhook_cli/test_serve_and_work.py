@@ -136,6 +136,40 @@ def test_work_serves_every_queue(configure: Configure, tmp_path: Path) -> None:
     )
 
 
+def titles(pid: int) -> set[str]:
+    """What `ps` shows of a process and those below it."""
+    folder = Path("/proc", str(pid))
+    below = (folder / "task" / str(pid) / "children").read_text().split()
+    title = (folder / "cmdline").read_text().rstrip("\0").replace("\0", " ")
+    return {title}.union(*(titles(int(each)) for each in below))
+
+
+def test_ps_shows_which_process_is_which(
+    configure: Configure, tmp_path: Path, redis_url: str
+) -> None:
+    configure(TWO + 'process = "own"\n', processes=1)
+    expected = {
+        "offhook work",
+        "offhook work: offhook.serve",
+        "offhook work: offhook.serve: deliveries",
+        "offhook work: offhook.serve.chat",
+        "offhook work: offhook.serve.chat: deliveries",
+        "offhook work: offhook.scheduled",
+        "offhook work: scheduler",
+    }
+    with running(tmp_path / "log", "work") as process, redis.Redis.from_url(redis_url) as client:
+        wait_until(lambda: bool(client.exists(keys.serving(0, "chat"))), "both pools are served")
+        wait_until(lambda: bool(client.exists(keys.serving(0))), "both pools are served")
+        wait_until(lambda: titles(process.pid) == expected, "each process has its title")
+    arguments = ("serve", "--port", str(free_port()), "--processes", "2")
+    with running(tmp_path / "log", *arguments) as process:
+        wait_until(
+            lambda: "offhook serve: callbacks" in titles(process.pid), "the receivers have titles"
+        )
+        process.send_signal(signal.SIGTERM)  # its receivers would outlive it
+        assert process.wait(60) == 0
+
+
 def test_handler_with_an_unknown_pbx_is_reported(configure: Configure, tmp_path: Path) -> None:
     configure('[handlers.crm]\nuse = "console"\npbx = ["mian"]\n[pbx.main]\ndialect = "telphin"\n')
     assert first_line(tmp_path / "log") == ("! handlers.crm.pbx names mian; configured: main")

@@ -263,7 +263,7 @@ class Attempts:
             )
             self._server.spawn(partial(self._server.leases.note_circuit, handler.name, seconds))
         elif before != "closed" and circuit.state == "closed":
-            log.warning("circuit closed: %s takes deliveries again", handler.name)
+            log.error("circuit closed: %s takes deliveries again", handler.name)
             self._server.spawn(partial(self._server.leases.note_circuit, handler.name, None))
         handler.look()
 

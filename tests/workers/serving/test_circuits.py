@@ -67,6 +67,8 @@ async def test_outage_costs_waiting_events_no_attempt(
         assert bench.served(server).circuit.state == "closed"
         assert not bench.redis.exists("offhook:circuit:crm")
     assert bench.parked() == 4  # those that failed before it opened
+    levels = {each.getMessage()[:14]: each.levelno for each in caplog.records}
+    assert levels["circuit open: "] == levels["circuit closed"]
     assert bench.dead() == []
     assert list(got.values()) == [["0", "1", "2"]] * 16
     assert all(set(made) == {1} for made in attempts.values())
