@@ -1,6 +1,6 @@
 """Every error that Offhook raises on purpose: one class per decision the program makes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -29,6 +29,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     by_lower_case = {each.lower(): each for each in known}
     close = get_close_matches(word.lower(), by_lower_case, n=1, cutoff=0.7)
     return f"; did you mean {by_lower_case[close[0]]!r}?" if close else ""
+
+
+def not_configured(kind: str, name: str, configured: Collection[str]) -> str:
+    """A sentence about a name that is not configured, such as that of a handler."""
+    return (
+        f"no {kind} is configured as {name!r}; configured: {', '.join(configured) or 'none'}"
+        f"{did_you_mean(name, configured)}"
+    )
 
 
 class RefusedCallback(OffhookError):

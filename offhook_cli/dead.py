@@ -10,7 +10,7 @@ import typer
 
 from offhook import queues
 from offhook.connection import connect_rq, opened
-from offhook.errors import ConfigError, DeliveryError
+from offhook.errors import ConfigError, DeliveryError, did_you_mean
 from offhook.event import EventType
 from offhook.logs import printable
 from offhook.operations import dead_letters
@@ -179,7 +179,7 @@ def _found(wanted: Filter, most: int | None = None, after: str | None = None) ->
         if wanted.handler is not None and wanted.handler not in names:
             raise ConfigError(
                 f"there is no handler {wanted.handler!r}; "
-                f"known: {', '.join(sorted(names)) or 'none'}"
+                f"known: {', '.join(sorted(names)) or 'none'}{did_you_mean(wanted.handler, names)}"
             )
         with progress(
             "Reading dead letters", most or sum(dead_letters.counts(rq, [*names]).values())

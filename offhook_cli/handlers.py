@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offhook.errors import ConfigError, did_you_mean
+from offhook.errors import ConfigError, did_you_mean, not_configured
 from offhook.event import GROUPS, EventType
 from offhook.logs import printable
 from offhook.plugins import (
@@ -124,10 +124,7 @@ def preview(
     """
     configured = load_settings().handlers
     if name not in configured:
-        fail(
-            f"no handler is configured as {name!r}; configured: "
-            f"{', '.join(configured) or 'none'}{did_you_mean(name, configured)}"
-        )
+        fail(not_configured("handler", name, configured))
     settings = configured[name]
     target = load_handler(settings.use)
     if not hasattr(target, "preview") or not isinstance(target, type):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from offhook.connection import opened
-from offhook.errors import ConfigError
+from offhook.errors import ConfigError, not_configured
 from offhook.settings import load_settings
 from offhook_cli.options import Yes, since_option
 from offhook_cli.screen import confirm, counted, local, note
@@ -40,10 +40,7 @@ def replay(
     """
     settings = load_settings()
     if handler not in settings.handlers:
-        raise ConfigError(
-            f"no handler is configured as {handler!r}; "
-            f"configured: {', '.join(settings.handlers) or 'none'}"
-        )
+        raise ConfigError(not_configured("handler", handler, settings.handlers))
 
     async def run() -> None:
         async with opened(settings) as (inbox, _):

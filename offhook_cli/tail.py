@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from offhook.connection import opened
-from offhook.errors import ConfigError, did_you_mean
+from offhook.errors import ConfigError, not_configured
 from offhook.event import CallEvent
 from offhook.settings import Settings, load_settings
 from offhook_cli.live import Attempt, Lines, watched
@@ -60,10 +60,7 @@ def tail(
     settings = load_settings()
     for name in handler or ():
         if name not in settings.handlers:
-            raise ConfigError(
-                f"no handler is configured as {name!r}; configured: "
-                f"{', '.join(settings.handlers) or 'none'}{did_you_mean(name, settings.handlers)}"
-            )
+            raise ConfigError(not_configured("handler", name, settings.handlers))
     with suppress(KeyboardInterrupt):
         asyncio.run(_tail(settings, handler, extension, call, as_json=as_json))
 

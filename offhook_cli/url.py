@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from offhook.callback_url import RevokedUrls, callback_url, revoke, revoked_urls
 from offhook.dialects.telphin import TELPHIN
-from offhook.errors import ConfigError
+from offhook.errors import ConfigError, not_configured
 from offhook.event import CALLBACKS, EventType
 from offhook.settings import Settings, load_settings
 from offhook_cli.options import Yes
@@ -112,6 +112,6 @@ def _print(
         found = callback_url(settings.public_url, secret, pbx, extension, each, version)
         typer.echo(found if len(types) == 1 else f"{each:<10} {found}")
     if settings.pbx and pbx not in settings.pbx:
-        note(f"! no PBX is configured as {pbx!r}; configured: {', '.join(settings.pbx)}")
+        note(f"! {not_configured('PBX', pbx, settings.pbx)}")
     if urlsplit(settings.public_url).hostname in _HERE:
         note("Only a PBX on this machine can reach these: set public_url to a public address.")

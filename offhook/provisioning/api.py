@@ -4,7 +4,7 @@ import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from offhook.errors import ConfigError, did_you_mean
+from offhook.errors import ConfigError, not_configured
 from offhook.settings import PbxSettings, Settings
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import (
@@ -43,10 +43,7 @@ def among(settings: Settings, name: str | None) -> list[str]:
             "callback URLs by hand"
         )
     if name is not None and name not in settings.pbx:
-        raise ConfigError(
-            f"no PBX is configured as {name!r}; configured: {', '.join(settings.pbx)}"
-            + did_you_mean(name, settings.pbx)
-        )
+        raise ConfigError(not_configured("PBX", name, settings.pbx))
     return list(settings.pbx) if name is None else [name]
 
 

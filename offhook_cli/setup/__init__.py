@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from offhook.call import Kind
-from offhook.errors import ConfigError
+from offhook.errors import ConfigError, not_configured
 from offhook.provisioning.api import among, chosen
 from offhook.provisioning.files import (
     read_csv,
@@ -222,7 +222,9 @@ def apply(
     pbxs = list(dict.fromkeys(where for where, _ in in_file))
     unknown = [where for where in pbxs if where not in settings.pbx]
     if unknown:
-        raise ConfigError([f"{file}: no PBX is configured as {where!r}" for where in unknown])
+        raise ConfigError(
+            [f"{file}: {not_configured('PBX', where, settings.pbx)}" for where in unknown]
+        )
 
     async def work() -> bool:
         names = list(settings.pbx) if prune else pbxs
@@ -248,11 +250,7 @@ def _check_handlers(settings: Settings, given: Iterable[dict[str, Any]]) -> None
     unknown = [handler for handler in named if handler not in settings.handlers]
     if unknown:
         raise ConfigError(
-            [
-                f"no handler is configured as {handler!r}; "
-                f"configured: {', '.join(settings.handlers) or 'none'}"
-                for handler in unknown
-            ]
+            [not_configured("handler", handler, settings.handlers) for handler in unknown]
         )
 
 

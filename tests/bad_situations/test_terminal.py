@@ -58,6 +58,14 @@ TYPED = {
     "handlers preview crm": "crm (console) has no preview",
     "handlers new webhook": "a handler webhook is already installed: choose another name",
     "tail --handler cmr": "no handler is configured as 'cmr'; configured: crm",
+    "replay --handler crmm --since 1h": (
+        "no handler is configured as 'crmm'; configured: crm; did you mean 'crm'?"
+    ),
+    "dead list --handler crmm": "there is no handler 'crmm'; known: crm; did you mean 'crm'?",
+    "dead retry --handler nope": "there is no handler 'nope'; known: crm",
+    "setup 0003*210 --handlers crm,crmm": (
+        "no handler is configured as 'crmm'; configured: crm; did you mean 'crm'?"
+    ),
     "lookup 123": "no lookup is configured: add a [lookups.NAME] table to CONFIG",
     "simulate --extensions x": ("'x' is not an extension: use digits and *, such as 0003*210"),
     "simulate --extensions 1 --scenario ring-group": (
