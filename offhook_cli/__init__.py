@@ -1,7 +1,9 @@
 """The command line. Each command is a module of the same name."""
 
+import errno
 import os
 import re
+import sys
 from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any
@@ -10,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from offhook.errors import ConfigError, did_you_mean
-from offhook_cli.screen import fail, write_in_any_encoding
+from offhook_cli.screen import fail, note, write_in_any_encoding
 
 # In the order a new user needs them.
 COMMANDS = {
@@ -120,7 +122,25 @@ def main() -> None:
 
         complete()
     write_in_any_encoding()
-    app(prog_name="offhook")
+    try:
+        try:
+            app(prog_name="offhook")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        _check_output(error)
+        raise
+
+
+def _check_output(error: OSError) -> None:
+    """Exit if the output cannot be written, without Python's second try when it ends."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        with suppress(OSError):
+            note(f"the output cannot be written: {error.strerror}")
+            sys.stderr.flush()
+        os._exit(1)
+    if error.errno == errno.EPIPE:  # the reader, such as `head`, has ended
+        os._exit(1)
 
 
 # Messages of pydantic, which typer uses, in the words of our own.

@@ -1,7 +1,10 @@
 """What an integrator sees after a typing mistake, and on a terminal that is not UTF-8."""
 
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -12,6 +15,7 @@ from offhook.testing import sample_event
 from offhook_cli.live import Lines
 from offhook_cli.screen import print_table, write_in_any_encoding
 from tests.conftest import Configure
+from tests.installation import OFFHOOK
 from tests.offhook_cli.conftest import Offhook
 
 CONFIG = """
@@ -104,6 +108,35 @@ def test_a_typing_mistake_is_explained(typed: str, configure: Configure, offhook
     result = offhook(*typed.split())
     assert result.exit_code in (1, 2)
     assert result.stderr.splitlines()[-1].replace(str(config), "CONFIG") == TYPED[typed]
+
+
+@pytest.mark.parametrize(
+    "typed", ["--help", "setup --help", "status", "handlers", "handlers --json"]
+)
+def test_a_full_disk_is_one_sentence(typed: str, configure: Configure) -> None:
+    configure(CONFIG)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [OFFHOOK, *typed.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.stderr == "the output cannot be written: No space left on device\n"
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("typed", ["--help", "handlers"])
+def test_a_reader_that_ends_is_no_error(typed: str, configure: Configure) -> None:
+    configure(CONFIG)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(
+            [OFFHOOK, typed], stdout=pipe, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.stderr == ""
 
 
 ENCODINGS = {
