@@ -5,13 +5,15 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import httpx
 
+from tests import installation
 from tests.conftest import SECRET
 from tests.end_to_end.test_demo import mine
-from tests.installation import OFFHOOK, wait_until
+from tests.installation import OFFHOOK
 
 # Everything in it that `dev` replaces would fail.
 CONFIG = f"""
@@ -33,6 +35,10 @@ def show(event):
 """
 
 
+# Each step starts processes, which takes long on a busy machine.
+wait_until = partial(installation.wait_until, seconds=90)
+
+
 def start(folder: Path, temporary: Path, *arguments: str) -> tuple["subprocess.Popen[bytes]", Path]:
     output = temporary.parent / f"{temporary.name}.log"
     environment = {n: v for n, v in os.environ.items() if not n.startswith("OFFHOOK_")}
@@ -52,12 +58,12 @@ def start(folder: Path, temporary: Path, *arguments: str) -> tuple["subprocess.P
 def stop(running: "subprocess.Popen[bytes]", output: Path, temporary: Path) -> None:
     """Press Ctrl-C, and check that nothing is left behind."""
     running.send_signal(signal.SIGINT)
-    assert running.wait(40) == 0
+    assert running.wait(90) == 0
     sys.stdout.write(output.read_text())
     assert "Stopped." in output.read_text()
     assert "Traceback" not in output.read_text()
     assert list(temporary.iterdir()) == []
-    wait_until(lambda: mine(temporary) == {}, f"no process is left: {mine(temporary)}", seconds=10)
+    wait_until(lambda: mine(temporary) == {}, f"no process is left: {mine(temporary)}")
 
 
 def test_one_command_delivers_events_to_my_handler(tmp_path: Path) -> None:
@@ -69,7 +75,7 @@ def test_one_command_delivers_events_to_my_handler(tmp_path: Path) -> None:
     plugin.write_text(HANDLER.format(word="first"))
     running, output = start(folder, temporary, "--reload")
     try:
-        wait_until(lambda: "work | first dial-in" in output.read_text(), "a delivery", seconds=60)
+        wait_until(lambda: "work | first dial-in" in output.read_text(), "a delivery")
         text = output.read_text()
         assert re.search(r"● .* dial-in", text)
         shown = re.compile("✓ mine +dial-in")
@@ -92,7 +98,7 @@ def test_without_a_configuration_events_go_to_a_file(tmp_path: Path) -> None:
     temporary.mkdir()
     running, output = start(folder, temporary)
     try:
-        wait_until(lambda: "✓ log" in output.read_text(), "a delivery", seconds=60)
+        wait_until(lambda: "✓ log" in output.read_text(), "a delivery")
         (events,) = temporary.glob("*/events.jsonl")
         assert '"dial-in"' in events.read_text()
     finally:
