@@ -11,6 +11,7 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
 from redis.sentinel import (
     Sentinel,
     SentinelManagedConnection,
@@ -29,13 +30,13 @@ _SENTINEL_TIMEOUTS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
 
 @asynccontextmanager
 async def opened(settings: Settings, tries: int = 3) -> AsyncIterator[tuple[Inbox, redis.Redis]]:
-    """The inbox (with its asyncio client, `inbox.redis`) and a blocking client for RQ.
+    """The inbox (with its asyncio client, `inbox.redis`) and a blocking client of RQ's server.
 
     Args:
         tries: as in `connect`.
     """
     async with connect(settings.redis_url, tries) as client:
-        with connect_rq(settings.redis_url) as rq:
+        with connect_rq(settings.jobs_url, tries) as rq:
             yield Inbox(client, settings.partitions, settings.durability, settings.replicas), rq
 
 
@@ -56,9 +57,16 @@ def connect(url: str, tries: int = 3) -> redis.asyncio.Redis:
     return client
 
 
-def connect_rq(url: str) -> redis.Redis:
-    """A blocking client, for RQ and for the command line."""
-    client: redis.Redis = _client(url, redis.Redis, Sentinel, _TIMEOUTS)
+def connect_rq(url: str, tries: int | None = None) -> redis.Redis:
+    """A blocking client, for RQ and for the command line.
+
+    Args:
+        tries: number of retries, up to half a second apart; None: as many as redis-py makes.
+    """
+    options: dict[str, Any] = {**_TIMEOUTS}
+    if tries is not None:
+        options["retry"] = Retry(ExponentialBackoff(cap=0.5, base=0.05), tries)
+    client: redis.Redis = _client(url, redis.Redis, Sentinel, options)
     return client
 
 

@@ -14,7 +14,6 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from offhook.event import CallEvent
-from offhook.inbox import keys
 
 SCHEDULED = "offhook.scheduled"  # the queue of periodic jobs
 
@@ -63,23 +62,15 @@ def call_serve(redis: Redis, pool: str, servers: int) -> None:
     )
 
 
-def call_scheduled(redis: Redis, job: str, every: float) -> bool:
-    """Enqueue a periodic job if it is due, once even if several schedulers run.
+def call_scheduled(redis: Redis, job: str) -> None:
+    """Enqueue a periodic job, unless it waits already.
 
     Args:
         job: a function without arguments, such as `workers.reconcile.job.reconcile`.
-        every: seconds from one run to the next.
-
-    Returns:
-        Whether it was enqueued.
     """
-    if not redis.set(keys.scheduled(job), "", nx=True, px=int(every * 1000)):
-        return False
     target = queue(SCHEDULED, redis)
-    if any(waiting.func_name == job for waiting in target.jobs):
-        return False
-    target.enqueue(job, job_timeout=-1, result_ttl=0, failure_ttl=3600, description=job)
-    return True
+    if not any(waiting.func_name == job for waiting in target.jobs):
+        target.enqueue(job, job_timeout=-1, result_ttl=0, failure_ttl=3600, description=job)
 
 
 def dead_letter_id(handler: str, event_id: str) -> str:

@@ -177,13 +177,7 @@ def _about_redis(error: Exception) -> str | None:
 
     if not isinstance(error, exceptions.RedisError):
         return None
-    from offhook.connection import connect_rq
-    from offhook.operations.server_check import about, too_old
+    from offhook.operations.server_check import fault
     from offhook.settings import load_settings
 
-    settings = load_settings()
-    sentence = ""
-    if isinstance(error, exceptions.ResponseError):  # an old server refuses what it does not know
-        with suppress(exceptions.RedisError), connect_rq(settings.redis_url) as redis:
-            sentence = too_old(redis, settings)
-    return sentence or about(error, settings)
+    return fault(error, load_settings())

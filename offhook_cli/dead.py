@@ -85,7 +85,7 @@ def show(
     Examples:
       offhook dead show crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
     """
-    with connect_rq(load_settings().redis_url) as rq:
+    with connect_rq(load_settings().jobs_url) as rq:
         [letter] = _by_id(list(dead_letters.find(rq)), [letter_id])
         trace = dead_letters.traceback(rq, letter)
     if as_json:
@@ -151,7 +151,7 @@ def discard(
     """
     letters = _chosen(ids, Filter(handler, call, extension, event_type, since), everything)
     confirm(f"Delete {counted(len(letters), 'dead letter')} for good?", yes=yes)
-    with progress("", len(letters)) as advance, connect_rq(load_settings().redis_url) as rq:
+    with progress("", len(letters)) as advance, connect_rq(load_settings().jobs_url) as rq:
         done = dead_letters.discard(rq, letters, advance)
     typer.echo(f"Deleted {counted(done, 'dead letter')}.")
 
@@ -174,7 +174,7 @@ def _chosen(ids: Sequence[str] | None, wanted: Filter, everything: bool) -> list
 def _found(wanted: Filter, most: int | None = None, after: str | None = None) -> list[DeadLetter]:
     """Return the first dead letters that match a filter, after the one with this id."""
     settings = load_settings()
-    with connect_rq(settings.redis_url) as rq:
+    with connect_rq(settings.jobs_url) as rq:
         names = {*settings.handlers, *queues.with_dead_letters(rq)}
         if wanted.handler is not None and wanted.handler not in names:
             raise ConfigError(

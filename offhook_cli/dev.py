@@ -109,6 +109,7 @@ async def _dev(lines: Lines, folder: Path, phones: list[str], *, reload: bool) -
         pbxs = _pbx_names()
         os.environ |= {
             "OFFHOOK_REDIS_URL": server.url,
+            "OFFHOOK_RQ_URL": server.url,
             "OFFHOOK_PUBLIC_URL": receiver,
             "OFFHOOK_JOURNAL": str(folder / "journal"),
             "OFFHOOK_DURABILITY": "server",
@@ -197,13 +198,15 @@ def _introduce(lines: Lines, settings: Settings, *, own: bool) -> None:
 
 
 def _running(folder: Path, pbx: str, redis_url: str, *, own: bool) -> str:
-    name, value = ("REDIS_URL", redis_url) if own else ("CONFIG", os.environ["OFFHOOK_CONFIG"])
+    use = f"OFFHOOK_CONFIG={os.environ['OFFHOOK_CONFIG']}"
+    if own:
+        use = f"OFFHOOK_REDIS_URL={redis_url} OFFHOOK_RQ_URL={redis_url}"
     also = "" if own else f"\nThe events are in {folder}/events.jsonl."
     enter = "Enter places another call; " if sys.stdin.isatty() else ""
     return (
         f"\n[bold]Running.[/] {enter}Ctrl-C stops. The logs are in {folder}.{also}\n"
         "In another terminal:\n"
-        f"  export OFFHOOK_{name}={value}; offhook status\n"
+        f"  export {use}; offhook status\n"
         f"  offhook sandbox call missed --speed 20 --url {pbx}"
     )
 

@@ -7,7 +7,7 @@ from redis.exceptions import RedisError
 
 from offhook.connection import connect_rq
 from offhook.errors import ConfigError
-from offhook.operations.server_check import about, check, is_lasting, too_old
+from offhook.operations.server_check import about, check, is_lasting, servers, too_old
 from offhook.operations.server_risks import unseen
 from offhook.settings import Settings
 
@@ -15,7 +15,7 @@ log = logging.getLogger("offhook")
 
 
 def check_server(settings: Settings, *, stop: bool = False) -> None:
-    """Log why the Redis server cannot be used, or may lose events.
+    """Log why a Redis server cannot be used, or may lose events.
 
     Args:
         stop: stop if waiting cannot help: a wrong password, a server that is too old, ...
@@ -23,18 +23,19 @@ def check_server(settings: Settings, *, stop: bool = False) -> None:
     Raises:
         ConfigError: what is wrong, if `stop`.
     """
-    try:
-        with connect_rq(settings.redis_url) as redis:
-            if stop and (sentence := too_old(redis, settings)):
-                raise ConfigError(sentence)
-            for sentence in check(redis, settings):
-                log.warning(sentence)
-            for sentence in unseen(redis):
-                log.info(sentence)
-    except RedisError as error:
-        if stop and is_lasting(error):
-            raise ConfigError(about(error, settings)) from error
-        log.error(about(error, settings))
+    for server in servers(settings):
+        try:
+            with connect_rq(server.url) as redis:
+                if stop and (sentence := too_old(redis, server)):
+                    raise ConfigError(sentence)
+                for sentence in check(redis, server, settings):
+                    log.warning(sentence)
+                for sentence in unseen(redis):
+                    log.info(sentence)
+        except RedisError as error:
+            if stop and is_lasting(error):
+                raise ConfigError(about(error, server)) from error
+            log.error(about(error, server))
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -95,3 +95,12 @@ async def remember(event: CallEvent, context: Context) -> None:
     before = await context.memory.get("calls")
     await context.memory.set("calls", f"{before or ''}{event.parameters['n']}", seconds=60)
     await context.memory.delete("nothing")
+
+
+async def refuse_until_mended(event: CallEvent, context: Context) -> None:
+    if (
+        event.parameters["n"] == "0"
+        and not (Path(os.environ["RECORDINGS"]) / "it-is-mended").exists()
+    ):
+        raise PermanentError("not before it is mended")
+    _write(event, context)

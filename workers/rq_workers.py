@@ -35,6 +35,7 @@ log = logging.getLogger("offhook.worker")
 # RQ derives its read timeout from this: how long a worker waits for a server that has vanished.
 _WORKER_TTL = 20
 _COUNT = itertools.count(1)
+_HEARTBEAT_AGAIN = 15.0  # seconds until the next heartbeat after one that failed
 _LOOK_EVERY = 0.25  # seconds between looks at the work-horse
 OURS = frozenset({"workers.serve.serve", *(name for name, *_ in scheduler.JOBS)})
 
@@ -73,11 +74,21 @@ class OffhookWorker(Worker):
 
 
 class ServeWorker(OffhookWorker):
-    """Stops its work-horse gracefully, kills one that is blocked, releases a dead one's leases."""
+    """Stops its work-horse gracefully, kills one that is blocked, releases a dead one's leases.
+
+    Its work-horse serves on while RQ's server is away.
+
+    Attributes:
+        inbox: the server of the inbox, with the leases.
+    """
 
     watch: ProcessWatch
+    inbox: Redis
     partitions: int
     pool: str
+    _outage = Outage(log, "RQ's server")
+    _next_heartbeat = 0.0
+    _dead: tuple[int, int] | None = None  # process id and status of a work-horse not buried yet
 
     def wait_for_horse(self) -> tuple[Any, Any, Any]:
         """Wait until the work-horse ends, and look at it meanwhile."""
@@ -90,14 +101,39 @@ class ServeWorker(OffhookWorker):
                 self.watch.look(self.horse_pid)
         finally:
             os.close(handle)
-        return super().wait_for_horse()
+        ended = super().wait_for_horse()
+        if ended[0] and ended[1]:
+            self._dead = ended[0], ended[1]
+        return ended
+
+    def maintain_heartbeats(self, job: Job, execution: Any) -> None:
+        """Tell RQ that the job runs; if RQ's server is away, the job runs on."""
+        if time.monotonic() < self._next_heartbeat:
+            return
+        try:
+            super().maintain_heartbeats(job, execution)
+            self._outage.is_over()
+        except RedisError as error:
+            self._outage.goes_on(error)
+            # Not soon: nothing looks at the work-horse while this waits for a response.
+            self._next_heartbeat = time.monotonic() + _HEARTBEAT_AGAIN
+
+    def monitor_work_horse(self, job: Job, queue: Any, execution: Any) -> None:
+        try:
+            super().monitor_work_horse(job, queue, execution)
+        finally:  # RQ's server may be away
+            self._bury()
 
     def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: object) -> None:
-        """Free its leases at once, instead of when they expire."""
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
-        self.watch.died(ret_val)
-        if retpid:
-            release_leases(self.connection, self.partitions, self.pool, retpid)
+        self._bury()
+
+    def _bury(self) -> None:
+        """Free a dead work-horse's leases at once, instead of when they expire."""
+        if self._dead is not None:
+            (pid, status), self._dead = self._dead, None
+            self.watch.died(status)
+            release_leases(self.inbox, self.partitions, self.pool, pid)
 
     def handle_warm_shutdown_request(self) -> None:
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
@@ -121,14 +157,16 @@ def run_worker(queue_name: str, settings: Settings, pool: str | None, servers: i
         servers: number of processes that serve the pool on this machine.
     """
     logging.getLogger("rq").setLevel(logging.CRITICAL)
-    connection = connect_rq(settings.redis_url)
-    outage = Outage(log, "Redis")
+    # A worker that waits long for RQ's server does not look at its work-horse meanwhile.
+    connection = connect_rq(settings.jobs_url, tries=None if pool is None else 1)
+    inbox = connect_rq(settings.redis_url)
+    outage = Outage(log, "RQ's server")
     serve.PAGE = StepPage()  # the work-horse inherits it
-    watch = ProcessWatch(serve.PAGE, connection, settings.max_memory)
+    watch = ProcessWatch(serve.PAGE, inbox, settings.max_memory)
     with suppress(StopRequested):  # SIGTERM while RQ registers or deregisters the worker
         while True:
             try:
-                if pool and not _is_needed(settings, pool, connection):
+                if pool and not _is_needed(settings, pool, inbox):
                     return
                 worker_class = OffhookWorker if pool is None else ServeWorker
                 worker = worker_class(
@@ -142,11 +180,8 @@ def run_worker(queue_name: str, settings: Settings, pool: str | None, servers: i
                     worker_ttl=_WORKER_TTL,
                 )
                 if isinstance(worker, ServeWorker):
-                    worker.watch, worker.partitions, worker.pool = (
-                        watch,
-                        settings.partitions,
-                        pool or "",
-                    )
+                    worker.watch, worker.inbox = watch, inbox
+                    worker.partitions, worker.pool = settings.partitions, pool or ""
                     queues.call_serve(connection, pool or "", servers)
                 outage.is_over()
                 began = time.monotonic()
@@ -161,6 +196,6 @@ def run_worker(queue_name: str, settings: Settings, pool: str | None, servers: i
                 time.sleep(1)
 
 
-def _is_needed(settings: Settings, pool: str, connection: Redis) -> bool:
+def _is_needed(settings: Settings, pool: str, inbox: Redis) -> bool:
     """Return whether a pool is configured, or serves a handler that runs apart."""
-    return pool in settings.pools or bool(connection.hexists(keys.APART, pool))
+    return pool in settings.pools or bool(inbox.hexists(keys.APART, pool))

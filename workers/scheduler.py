@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -28,6 +28,7 @@ log = logging.getLogger("offhook.scheduler")
 
 EVERY = 1.0  # seconds between rounds
 TRIM_EVERY = 60.0  # seconds between deletions of events older than `keep_days`
+REJOIN_EVERY = 60.0  # seconds between looks for dead letters that RQ's own tools have enqueued
 TIGHT = 0.8  # share of maxmemory in use from which delivered events are deleted early
 ALIVE_FOR = 5.0  # seconds from a scheduler's last sign of life until `status` misses it
 
@@ -72,15 +73,23 @@ async def _run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with opened(settings) as (inbox, rq):
         scheduler = Scheduler(settings, inbox, rq)
-        outage = Outage(log, "Redis")
-        while not stop.is_set():
-            try:
-                await scheduler.round()
-                outage.is_over()
-            except RedisError as error:
-                outage.goes_on(error)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), EVERY)
+        # Apart, because their servers may be two, and one may be away.
+        await asyncio.gather(
+            _repeat(scheduler.round, "Redis", stop),
+            _repeat(scheduler.round_of_jobs, "RQ's server", stop),
+        )
+
+
+async def _repeat(step: Callable[[], Awaitable[None]], server: str, stop: asyncio.Event) -> None:
+    outage = Outage(log, server)
+    while not stop.is_set():
+        try:
+            await step()
+            outage.is_over()
+        except RedisError as error:
+            outage.goes_on(error)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), EVERY)
 
 
 class Scheduler:
@@ -91,12 +100,12 @@ class Scheduler:
         self._inbox = inbox
         self._rq = rq
         self._name = f"{socket.gethostname()}-{os.getpid()}"
-        self._trim_at = 0.0
+        self._trim_at = self._rejoin_at = 0.0
         self._positions: list[int] = []  # as of the last time that all handlers had theirs
         self._jobs = [(job, every) for job, every, needed in JOBS if needed(settings)]
 
     async def round(self) -> None:
-        """Do what is due."""
+        """Do what is due on the inbox's server."""
         names = list(self._settings.handlers)
         # First, because a full server rejects the writes of the other steps.
         if await self._inbox.memory_used() > TIGHT:
@@ -105,12 +114,19 @@ class Scheduler:
         if self._positions != await self._inbox.positions():  # else none is missing
             await self._inbox.register(self._settings.starts)
             self._positions = await self._inbox.positions()
-        await asyncio.to_thread(self.call_scheduled)
         now = time.monotonic()
         if now >= self._trim_at:
             self._trim_at = now + TRIM_EVERY
             await self.trim(names)
-            await self.rejoin_requeued(names)
+
+    async def round_of_jobs(self) -> None:
+        """Do what is due on RQ's server."""
+        for job, every in self._jobs:
+            await self._call(job, every)
+        now = time.monotonic()
+        if now >= self._rejoin_at:
+            self._rejoin_at = now + REJOIN_EVERY
+            await self.rejoin_requeued(list(self._settings.handlers))
 
     async def rejoin_requeued(self, names: Sequence[str]) -> None:
         """Redeliver dead letters that were enqueued again with RQ's own tools."""
@@ -151,7 +167,12 @@ class Scheduler:
                 forgotten,
             )
 
-    def call_scheduled(self) -> None:
-        """Enqueue the scheduled jobs that are due."""
-        for job, every in self._jobs:
-            queues.call_scheduled(self._rq, job, every)
+    async def _call(self, job: str, every: float) -> None:
+        """Enqueue a scheduled job if it is due, once even if several schedulers run."""
+        mark, redis = keys.scheduled(job), self._inbox.redis
+        if await redis.set(mark, "", nx=True, px=int(every * 1000)):
+            try:
+                await asyncio.to_thread(queues.call_scheduled, self._rq, job)
+            except RedisError:
+                await redis.delete(mark)
+                raise

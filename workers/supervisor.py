@@ -106,7 +106,7 @@ class Supervisor:
         self._children = {each.name: _Child(each) for each in required_processes(settings)}
         self._apart: set[str] = set()
         self._look_at = 0.0
-        self._rq = connect_rq(settings.redis_url)
+        self._redis = connect_rq(settings.redis_url)
         self._stopping = False
         # Forked children share the modules imported here. Safe: this process has no threads.
         self._processes = multiprocessing.get_context("fork")
@@ -136,7 +136,7 @@ class Supervisor:
             return
         self._look_at = time.monotonic() + _LOOK_EVERY
         with suppress(RedisError):  # the servers report it
-            found: Any = self._rq.hgetall(keys.APART)
+            found: Any = self._redis.hgetall(keys.APART)
             self._apart = set(read_apart(found)) & self._settings.handlers.keys()
         for handler in self._apart:
             needed = required_pool(handler)

@@ -1,9 +1,12 @@
-"""One check of the Redis server, for every process and command: can it be used, and is it safe?"""
+"""One check of a Redis server, for every process and command: can it be used, and is it safe?"""
 
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis, exceptions
 
+from offhook.connection import connect_rq
 from offhook.operations.server_risks import OLDEST, is_too_old, risks
 from offhook.redis_url import without_password
 from offhook.settings import Settings
@@ -12,14 +15,49 @@ _INSTALL = f"install Redis or Valkey {'.'.join(map(str, OLDEST))}, or newer"
 _PASSING = (exceptions.ReadOnlyError, exceptions.OutOfMemoryError)  # ResponseErrors, too
 
 
-def check(redis: Redis, settings: Settings) -> list[str]:
+@dataclass(frozen=True)
+class RedisServer:
+    """A server that Offhook uses.
+
+    Attributes:
+        setting: the one that has its URL.
+    """
+
+    setting: str
+    url: str
+
+    def __str__(self) -> str:
+        return f"Redis at {without_password(self.url)}"
+
+
+def servers(settings: Settings) -> list[RedisServer]:
+    """The server of the inbox, and that of RQ's jobs if it is another one."""
+    found = [RedisServer("redis_url", settings.redis_url)]
+    if settings.jobs_url != settings.redis_url:
+        found.append(RedisServer("rq_url", settings.jobs_url))
+    return found
+
+
+def check_all(settings: Settings) -> list[str]:
+    """A sentence for each reason why a server cannot be used, or may lose events.
+
+    Raises:
+        RedisError: one does not answer.
+    """
+    found = []
+    for server in servers(settings):
+        with connect_rq(server.url, tries=3) as redis:
+            found += check(redis, server, settings)
+    return found
+
+
+def check(redis: Redis, server: RedisServer, settings: Settings) -> list[str]:
     """A sentence for each reason why the server cannot be used, or may lose events.
 
     Raises:
         RedisError: it does not answer, or not in words that Offhook knows; see `about`.
     """
-    server = _name(settings)
-    found = [too_old(redis, settings)]
+    found = [too_old(redis, server)]
     persistence: Any = redis.info("persistence")
     replication: Any = redis.info("replication")
     if persistence.get("loading"):
@@ -28,19 +66,20 @@ def check(redis: Redis, settings: Settings) -> list[str]:
     if replication.get("role") == "slave" and replication.get("slave_read_only", 1):
         primary = f"{replication.get('master_host')}:{replication.get('master_port')}"
         found.append(
-            f"{server} is a read-only replica: set redis_url to its primary, {primary}, "
+            f"{server} is a read-only replica: set {server.setting} to its primary, {primary}, "
             "or to the Sentinels that know the primary"
         )
-    return [*filter(None, found), *risks(redis, settings)]
+    other = None if server.setting == "redis_url" else server.url
+    return [*filter(None, found), *risks(redis, settings, other)]
 
 
-def too_old(redis: Redis, settings: Settings) -> str:
+def too_old(redis: Redis, server: RedisServer) -> str:
     """Why the server's version cannot be used; empty if it can."""
     info: Any = redis.info("server")
     version = str(info.get("redis_version", ""))
     if not is_too_old(version):
         return ""
-    return f"{_name(settings)} has version {version}, which is too old: {_INSTALL}"
+    return f"{server} has version {version}, which is too old: {_INSTALL}"
 
 
 def is_lasting(error: exceptions.RedisError) -> bool:
@@ -49,17 +88,37 @@ def is_lasting(error: exceptions.RedisError) -> bool:
     return isinstance(error, refused) and not isinstance(error, _PASSING)
 
 
-def about(error: exceptions.RedisError, settings: Settings) -> str:
+def fault(error: exceptions.RedisError, settings: Settings) -> str:
+    """What an error says about the server that it comes from, and what to do.
+
+    An error does not say which server that is: of two, it is the one that does not work now.
+    """
+    found = servers(settings)
+    for server in found if len(found) > 1 else ():
+        try:
+            with connect_rq(server.url, tries=0) as redis:
+                redis.ping()
+        except exceptions.RedisError as failed:
+            return about(failed, server)
+    sentences = [about(error, found[0])]
+    if isinstance(error, exceptions.ResponseError):  # an old server refuses what it does not know
+        for server in found:
+            with suppress(exceptions.RedisError), connect_rq(server.url, tries=0) as redis:
+                sentences.insert(0, too_old(redis, server))
+    return next(filter(None, sentences))
+
+
+def about(error: exceptions.RedisError, server: RedisServer) -> str:
     """What the error says about the server, and what to do."""
-    server, said = _name(settings), str(error)
+    said, setting = str(error), server.setting
     match error:
         case exceptions.AuthenticationError() if "HELLO" in said or "required" in said:
             return (
-                f"{server} asks for a password: write it into redis_url, "
+                f"{server} asks for a password: write it into {setting}, "
                 "as redis://:PASSWORD@HOST:PORT/0"
             )
         case exceptions.AuthenticationError():
-            return f"{server} rejected the user name or password in redis_url: correct it"
+            return f"{server} rejected the user name or password in {setting}: correct it"
         case exceptions.NoPermissionError():
             return (
                 f"{server} does not allow this user everything that Offhook needs ({said}): "
@@ -68,43 +127,40 @@ def about(error: exceptions.RedisError, settings: Settings) -> str:
         case exceptions.BusyLoadingError():
             return f"{server} is still loading its data: try again in a moment"
         case exceptions.ReadOnlyError():
-            return f"{server} is a read-only replica: set redis_url to its primary"
+            return f"{server} is a read-only replica: set {setting} to its primary"
         case exceptions.OutOfMemoryError():
             return (
                 f"{server} is full: raise its maxmemory, or see with `offhook status` "
                 "which handler is behind"
             )
         case exceptions.InvalidResponse():
-            return f"{server} is not a Redis server: correct the host and port in redis_url"
-        case exceptions.ConnectionError() if settings.redis_url.startswith("sentinel://"):
+            return f"{server} is not a Redis server: correct the host and port in {setting}"
+        case exceptions.ConnectionError() if server.url.startswith("sentinel://"):
             return (
-                f"the Sentinels in {without_password(settings.redis_url)}, or the server that "
-                "they name, do not answer: start them, or correct redis_url"
+                f"the Sentinels in {without_password(server.url)}, or the server that "
+                f"they name, do not answer: start them, or correct {setting}"
             )
         case exceptions.ConnectionError() | exceptions.TimeoutError():
-            return f"{server} does not answer: {_unreachable(said, settings.redis_url)}"
+            return f"{server} does not answer: {_unreachable(said, server)}"
     if "unknown command `HELLO`" in said:
         return f"{server} is too old: {_INSTALL}"
     if "DB index" in said:
         return (
-            f"{server} has no database of this number: set redis_url to one that exists, such as /0"
+            f"{server} has no database of this number: set {setting} to one that exists, such as /0"
         )
     if "unknown command 'SENTINEL'" in said:
         return f"{server} is no Sentinel: write redis://, or correct the host and port"
     return f"{server} says: {said}"
 
 
-def _unreachable(said: str, url: str) -> str:
+def _unreachable(said: str, server: RedisServer) -> str:
+    setting = server.setting
     if "Name or service not known" in said or "No address associated" in said:
-        return "its name is not known; correct the host in redis_url"
+        return f"its name is not known; correct the host in {setting}"
     if "certificate verify failed" in said:
-        return "its certificate is not trusted; add ?ssl_ca_certs=FILE to redis_url"
-    if url.startswith("rediss://"):
-        return "start it, or set redis_url; without TLS it begins with redis://"
+        return f"its certificate is not trusted; add ?ssl_ca_certs=FILE to {setting}"
+    if server.url.startswith("rediss://"):
+        return f"start it, or set {setting}; without TLS it begins with redis://"
     if "closed by server" in said:
-        return "it closed the connection; with TLS, redis_url begins with rediss://"
-    return "start it, or set redis_url"
-
-
-def _name(settings: Settings) -> str:
-    return f"Redis at {without_password(settings.redis_url)}"
+        return f"it closed the connection; with TLS, {setting} begins with rediss://"
+    return f"start it, or set {setting}"

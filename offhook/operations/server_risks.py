@@ -11,12 +11,16 @@ from offhook.settings import Settings
 OLDEST = (7, 2)  # the first version of Redis, and of Valkey, with WAITAOF
 
 
-def risks(redis: Redis, settings: Settings) -> list[str]:
-    """A sentence for each setting that can lose events, with the right value."""
+def risks(redis: Redis, settings: Settings, url: str | None = None) -> list[str]:
+    """A sentence for each setting that can lose events, with the right value.
+
+    Args:
+        url: of the server, if it is not the inbox's: it has only dead letters to lose.
+    """
     # INFO where it says enough, because managed servers often forbid CONFIG.
     memory: Any = redis.info("memory")
     persistence: Any = redis.info("persistence")
-    server = f"the server {without_password(settings.redis_url)}"
+    server = f"the server {without_password(url or settings.redis_url)}"
     found = []
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
@@ -34,7 +38,7 @@ def risks(redis: Redis, settings: Settings) -> list[str]:
             f"{server} loses events when its machine fails (appendfsync no): "
             "set appendfsync to always, or to everysec if the last second may be lost"
         )
-    if settings.durability == "replica" and settings.replicas:
+    if url is None and settings.durability == "replica" and settings.replicas:
         replication: Any = redis.info("replication")
         connected = replication.get("connected_slaves", 0)
         if connected < settings.replicas:

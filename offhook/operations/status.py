@@ -13,7 +13,7 @@ from offhook.inbox import Inbox, keys, quarantine, refused
 from offhook.inbox.apart import read_apart
 from offhook.operations import dead_letters
 from offhook.operations.running_files import about_running
-from offhook.operations.server_check import check
+from offhook.operations.server_check import check_all
 from offhook.settings import Settings
 
 
@@ -58,7 +58,7 @@ class Status:
         leftover: handlers that are no longer configured but still have a position.
         refused: callbacks in quarantine.
         turned_away: callbacks that receivers refused without keeping them, a sentence each.
-        risks: why the Redis server cannot be used or may lose events, a sentence each.
+        risks: why a Redis server cannot be used or may lose events, a sentence each.
         loaded: which files the running workers have not loaded as they are now, and which plugins
             they could not load, a sentence each.
     """
@@ -139,7 +139,7 @@ async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
         abandoned=await asyncio.to_thread(_abandoned, rq, names),
         leftover=sorted(await inbox.known() - set(names)),
         refused=await quarantine.length(inbox.redis),
-        risks=await asyncio.to_thread(check, rq, settings),
+        risks=await asyncio.to_thread(check_all, settings),
         turned_away=await refused.sentences(inbox.redis),
         loaded=await asyncio.to_thread(about_running, rq, settings),
     )

@@ -55,6 +55,14 @@ class Settings(BaseSettings):
             "with TLS, rediss:// or sentinels://"
         ),
     )
+    rq_url: RedisUrl | None = Field(
+        default=None,
+        repr=False,
+        description=(
+            "the server that RQ keeps its jobs on, dead letters among them, in the same words; "
+            "that of redis_url if not set"
+        ),
+    )
     durability: Literal["server", "disk", "replica"] = Field(
         default="server",
         description=(
@@ -234,6 +242,11 @@ class Settings(BaseSettings):
     def revoked_file(self) -> Path:
         """The file of revoked callback URLs."""
         return config_path().parent / self.revoked
+
+    @property
+    def jobs_url(self) -> str:
+        """The server of RQ's jobs."""
+        return self.rq_url or self.redis_url
 
     @property
     def pools(self) -> set[str]:

@@ -12,7 +12,7 @@ import redis
 from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004
 
 from offhook.errors import ConfigError
-from offhook.operations.server_check import about
+from offhook.operations.server_check import about, servers
 from offhook.settings import load_settings
 from offhook_cli.startup import check_server
 from tests.conftest import Configure
@@ -285,4 +285,21 @@ ERRORS = {
 def test_an_error_says_what_to_do(url: str, configure: Configure) -> None:
     configure(redis_url=url)
     error, sentence = ERRORS[url]
-    assert about(error, load_settings()) == sentence
+    [server] = servers(load_settings())
+    assert about(error, server) == sentence
+
+
+def test_a_sentence_about_the_server_of_the_jobs_names_its_setting(
+    configure: Configure, offhook: Offhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    sentence = "Redis at redis://***@127.0.0.1:1/0 does not answer: start it, or set rq_url"
+    configure(HANDLER, rq_url="redis://:hunter2@127.0.0.1:1/0")
+    check_server(load_settings(), stop=True)
+    assert caplog.messages[-1] == sentence
+    for command in (["status"], ["dead", "list"]):
+        result = offhook(*command)
+        assert (result.exit_code, result.stderr) == (1, f"{sentence}\n")
+    with pretending(old) as url:
+        configure(HANDLER, rq_url=url)
+        with pytest.raises(ConfigError, match=f"Redis at {url} has version 6.2.14"):
+            check_server(load_settings(), stop=True)

@@ -291,8 +291,7 @@ class Attempts:
 
     async def _is_dead(self, handler: ServedHandler, event: CallEvent) -> bool:
         """Return whether a process made it a dead letter, and ended before it noted that."""
-        look = partial(asyncio.to_thread, queues.is_dead, self._server.rq, handler.name, event.id)
-        return await self._server.until_done(look)
+        return await self._server.call_rq(queues.is_dead, handler.name, event.id)
 
     async def _bury(
         self, handler: ServedHandler, event: CallEvent, attempt: int, error: Exception
@@ -304,21 +303,14 @@ class Attempts:
         )
         error.__traceback__ = _of_plugin(error.__traceback__)
         trace = "".join(traceback.format_exception(error))
-        while True:
-            try:
-                await asyncio.to_thread(
-                    queues.bury,
-                    self._server.rq,
-                    handler.name,
-                    event,
-                    attempt=attempt,
-                    error=sentence(error),
-                    trace=trace,
-                )
-                return
-            except Exception as failed:  # noqa: BLE001 - without its dead letter it would be lost
-                self._server.outage.goes_on(failed)
-                await asyncio.sleep(1)
+        await self._server.call_rq(
+            queues.bury,
+            handler.name,
+            event,
+            attempt=attempt,
+            error=sentence(error),
+            trace=trace,
+        )
 
     @staticmethod
     def _log_failed(

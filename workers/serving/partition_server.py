@@ -4,7 +4,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from redis import Redis as BlockingRedis
@@ -50,7 +52,7 @@ class Server:
         handlers: those to serve, plugged.
         inbox: with a client that retries.
         waiting: a client that does not, for commands that block.
-        rq: a blocking client.
+        rq: a blocking client of RQ's server.
         http, names: for the handlers.
         page: what the parent process sees.
         pool: whose handlers these are; empty for the shared one.
@@ -77,7 +79,6 @@ class Server:
         self.settings = settings
         self.pool = pool
         self.folds = not pool
-        self.rq = rq
         self.http = http
         self.names = names
         self.calls = Calls(inbox)
@@ -95,6 +96,8 @@ class Server:
         self.records: list[dict[str, Any]] = []
         self._inbox = inbox
         self._waiting = waiting
+        self._rq = rq
+        self._rq_outage = Outage(log, "RQ's server")
         self._share = 0
         self._sure_until = time.monotonic() + SURE_FOR
         self._tasks: set[asyncio.Task[None]] = set()
@@ -102,6 +105,8 @@ class Server:
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
         self._error: BaseException | None = None
+        # Not asyncio's threads, which look up the hosts of targets: RQ's server may hang.
+        self._rq_threads = ThreadPoolExecutor(4, "rq")
 
     async def run(self) -> None:
         """Serve until `stop`.
@@ -126,6 +131,7 @@ class Server:
         finally:
             await end(*self._tasks, *self._serving.values())
             await self.runners.close()
+            self._rq_threads.shutdown(wait=False, cancel_futures=True)
             for handler in self.roster.handlers:
                 handler.close()
             if self._at_once.is_set():
@@ -164,6 +170,20 @@ class Server:
             except RedisError as error:
                 self.outage.goes_on(error)
                 await asyncio.sleep(1)
+
+    async def call_rq(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """Call a function that uses RQ's server (its first argument), again if it is away."""
+        loop = asyncio.get_running_loop()
+        while True:
+            call = partial(function, self._rq, *arguments, **named)
+            try:
+                found = await loop.run_in_executor(self._rq_threads, call)
+            except Exception as error:  # noqa: BLE001 - without its dead letter an event is lost
+                self._rq_outage.goes_on(error)
+                await asyncio.sleep(1)
+            else:
+                self._rq_outage.is_over()
+                return found
 
     def _run_beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

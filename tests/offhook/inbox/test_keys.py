@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import httpx
+from redis.crc import key_slot
 
 from offhook import ExtensionSettings
 from offhook.callback_url import callback_url
@@ -81,6 +82,19 @@ def test_every_key_is_documented_once_and_no_other() -> None:
     documented = [name for name, _ in ROWS]
     assert len(documented) == len(set(documented))
     assert {name for name in documented if name.startswith("offhook:")} == names_in_the_code()
+
+
+def test_keys_of_a_partition_are_in_one_slot_of_a_cluster() -> None:
+    slots: dict[int, set[int]] = {3: set(), 4: set()}
+    for name, make in inspect.getmembers(keys, inspect.isfunction):
+        parameters = [*inspect.signature(make).parameters]
+        if parameters[:1] == ["partition"] and not name.startswith("_"):
+            for partition, found in slots.items():
+                for text in ("one", "{other}"):
+                    key = make(partition, *[text for _ in parameters[1:]])
+                    found.add(key_slot(key.encode()))
+    assert [len(found) for found in slots.values()] == [1, 1]
+    assert slots[3] != slots[4]
 
 
 def test_no_other_module_spells_a_key() -> None:

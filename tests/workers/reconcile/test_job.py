@@ -73,8 +73,8 @@ def test_scheduler_enqueues_the_job_hourly_if_a_pbx_has_an_api(
             async with connect(redis_url) as there:
                 settings = load_settings()
                 scheduler = Scheduler(settings, Inbox(there, 1), redis)
-                await scheduler.round()
-                await scheduler.round()
+                await scheduler.round_of_jobs()
+                await scheduler.round_of_jobs()
             return [str(job.func_name) for job in target.jobs]
 
         configure(BY_HAND)
