@@ -29,7 +29,7 @@ async def announce(
     await inbox.register(settings.starts)
     by_partition: defaultdict[int, list[CallEvent]] = defaultdict(list)
     for event in events:
-        by_partition[partition_of(event, inbox.partitions)].append(event)
+        by_partition[partition_of(event, inbox.numbering.configured)].append(event)
     writer, appended = new_event_id(), 0
     for partition, its_events in by_partition.items():
         for number, at in enumerate(range(0, len(its_events), _AT_ONCE), 1):

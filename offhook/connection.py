@@ -30,6 +30,18 @@ _SENTINEL_TIMEOUTS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
 
 @asynccontextmanager
 async def opened(settings: Settings, tries: int = 3) -> AsyncIterator[tuple[Inbox, redis.Redis]]:
+    """As `connected`, with an inbox that knows its partitions.
+
+    Raises:
+        RedisError: Redis does not answer.
+    """
+    async with connected(settings, tries) as (inbox, rq):
+        await inbox.numbering.load()
+        yield inbox, rq
+
+
+@asynccontextmanager
+async def connected(settings: Settings, tries: int = 3) -> AsyncIterator[tuple[Inbox, redis.Redis]]:
     """The inbox (with its asyncio client, `inbox.redis`) and a blocking client of RQ's server.
 
     Args:

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from offhook.connection import connect
 from offhook.errors import ConfigError, OffhookError
+from offhook.inbox import Inbox
 from offhook.plugins import check_all
 from offhook.provisioning.files import check_extension
 from offhook.settings import Settings, config_path, load_settings
@@ -124,7 +125,7 @@ async def _dev(lines: Lines, folder: Path, phones: list[str], *, reload: bool) -
         async with (
             connect(server.url) as redis,
             # Before the workers start: they look once a second whether a client watches.
-            watched(redis, settings.partitions, lines.event, lines.attempt) as watching,
+            watched(Inbox(redis, settings.partitions), lines.event, lines.attempt) as watching,
         ):
             with (
                 process(folder / "sandbox.log", *sandbox) as running,

@@ -6,14 +6,13 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from offhook.call import Party
 from offhook.event import CALLBACKS, CallEvent
-from offhook.inbox import feed
+from offhook.inbox import Inbox, feed
 from offhook.logs import printable
 from offhook.tasks import end
 
@@ -78,8 +77,7 @@ class Lines:
 
 @asynccontextmanager
 async def watched(
-    redis: Redis,
-    partitions: int,
+    inbox: Inbox,
     event: Callable[[CallEvent], object],
     attempt: Callable[[Attempt], object],
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
@@ -90,11 +88,11 @@ async def watched(
     """
 
     async def events() -> None:
-        async for each in feed.watch_events(redis, partitions):
+        async for each in feed.watch_events(inbox):
             event(each)
 
     async def deliveries() -> None:
-        async for each in feed.watch_deliveries(redis):
+        async for each in feed.watch_deliveries(inbox.redis):
             attempt(each)
 
     watching = [asyncio.create_task(events()), asyncio.create_task(deliveries())]
@@ -105,7 +103,7 @@ async def watched(
             task.result()
 
     try:
-        while not any(task.done() for task in watching) and not await feed.is_watched(redis):
+        while not any(task.done() for task in watching) and not await feed.is_watched(inbox.redis):
             await asyncio.sleep(0.02)
         yield until_it_fails
     finally:

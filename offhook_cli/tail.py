@@ -87,7 +87,7 @@ async def _tail(
 
     async with (
         opened(settings) as (inbox, _),
-        watched(inbox.redis, settings.partitions, event, attempt) as watching,
+        watched(inbox, event, attempt) as watching,
     ):
         if not as_json:
             note("Events and deliveries as they happen; Ctrl-C stops.")

@@ -49,7 +49,8 @@ class EventStore:
         self._inbox = inbox
         self._take_over_every = take_over_every
         self._writer = new_event_id()
-        self._numbers = [0] * inbox.partitions
+        self._numbers = [0] * inbox.numbering.configured
+        self._announced = False  # `partitions`, which holds for all receivers
         self._appended = _Recent(settings.duplicate_window)
         self._journaled = _Recent(settings.duplicate_window)
         self._folder = config_path().parent / settings.journal
@@ -161,6 +162,11 @@ class EventStore:
     async def _catch_up(self) -> None:
         async with asyncio.timeout(self._settings.patience):
             await self._inbox.redis.ping()
+        if self._announced:
+            await self._inbox.numbering.keep_up()
+        else:
+            await self._inbox.numbering.announce()
+            self._announced = True
         # A handler must have a position before the first event it should get.
         await self._inbox.register(self._settings.starts)
         waiting = self.journal_size

@@ -84,7 +84,6 @@ class ServeWorker(OffhookWorker):
 
     watch: ProcessWatch
     inbox: Redis
-    partitions: int
     pool: str
     _outage = Outage(log, "RQ's server")
     _next_heartbeat = 0.0
@@ -133,7 +132,7 @@ class ServeWorker(OffhookWorker):
         if self._dead is not None:
             (pid, status), self._dead = self._dead, None
             self.watch.died(status)
-            release_leases(self.inbox, self.partitions, self.pool, pid)
+            release_leases(self.inbox, self.pool, pid)
 
     def handle_warm_shutdown_request(self) -> None:
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
@@ -180,8 +179,7 @@ def run_worker(queue_name: str, settings: Settings, pool: str | None, servers: i
                     worker_ttl=_WORKER_TTL,
                 )
                 if isinstance(worker, ServeWorker):
-                    worker.watch, worker.inbox = watch, inbox
-                    worker.partitions, worker.pool = settings.partitions, pool or ""
+                    worker.watch, worker.inbox, worker.pool = watch, inbox, pool or ""
                     queues.call_serve(connection, pool or "", servers)
                 outage.is_over()
                 began = time.monotonic()

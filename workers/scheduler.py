@@ -17,7 +17,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from offhook import queues
-from offhook.connection import opened
+from offhook.connection import connected
 from offhook.event import CallEvent, EventType
 from offhook.inbox import Inbox, ParkedLanes, keys
 from offhook.logs import Outage
@@ -71,7 +71,7 @@ async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with opened(settings) as (inbox, rq):
+    async with connected(settings) as (inbox, rq):
         scheduler = Scheduler(settings, inbox, rq)
         # Apart, because their servers may be two, and one may be away.
         await asyncio.gather(
@@ -107,6 +107,7 @@ class Scheduler:
     async def round(self) -> None:
         """Do what is due on the inbox's server."""
         names = list(self._settings.handlers)
+        await self._inbox.numbering.load()
         # First, because a full server rejects the writes of the other steps.
         if await self._inbox.memory_used() > TIGHT:
             await self.make_room(names)
@@ -118,6 +119,7 @@ class Scheduler:
         if now >= self._trim_at:
             self._trim_at = now + TRIM_EVERY
             await self.trim(names)
+            await self._inbox.numbering.retire(self._settings.keep_days)
 
     async def round_of_jobs(self) -> None:
         """Do what is due on RQ's server."""
@@ -139,14 +141,14 @@ class Scheduler:
     async def trim(self, names: Sequence[str]) -> None:
         """Delete finished events older than `keep_days`, and events beyond `max_events`."""
         before = datetime.now(UTC) - timedelta(days=self._settings.keep_days)
-        for partition in [*range(self._settings.partitions), *await self._inbox.beyond()]:
+        for partition in [*range(self._inbox.partitions), *await self._inbox.beyond()]:
             forgotten = await self._inbox.trim(partition, before, names)
             if forgotten:
                 log.info("deleted %s delivered events from partition %s", forgotten, partition)
         if self._settings.max_events is None:
             return
-        most = self._settings.max_events // self._settings.partitions
-        for partition in range(self._settings.partitions):
+        most = self._settings.max_events // self._inbox.partitions
+        for partition in range(self._inbox.partitions):
             for name, lost in (await self._inbox.cut(partition, most, names)).items():
                 log.error(
                     "the inbox is full (max_events %s): %s will never get %s events of it",
@@ -158,7 +160,7 @@ class Scheduler:
     async def make_room(self, names: Sequence[str]) -> None:
         """Delete all delivered events, so that the receiver does not need its journal."""
         forgotten = 0
-        for partition in [*range(self._settings.partitions), *await self._inbox.beyond()]:
+        for partition in [*range(self._inbox.partitions), *await self._inbox.beyond()]:
             forgotten += await self._inbox.trim(partition, None, names)
         if forgotten:
             log.warning(

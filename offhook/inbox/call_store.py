@@ -26,7 +26,6 @@ from offhook.calls import (
 from offhook.errors import FoldMoved, LeaseLost, TemporaryError
 from offhook.event import CALLBACKS, CallEvent, EventType, from_stored, to_stored
 from offhook.inbox import keys
-from offhook.inbox.entries import partition_of_call
 from offhook.inbox.partition import Partition
 from offhook.inbox.positions import position_at, position_before
 from offhook.inbox.scripts import script
@@ -43,12 +42,14 @@ class Kept:
     Attributes:
         name: `PBX/CALLID`; `PBX/CALLID~2` for the second call with this CallID, and so on.
         first, last: positions in the inbox of the first and the last event folded into it.
+        partition: where it is.
     """
 
     name: str
     state: CallState
     first: str
     last: str
+    partition: int
 
     def dump(self) -> bytes:
         return f"{self.first} {self.last} ".encode() + to_state(self.state)
@@ -84,7 +85,7 @@ class Calls:
             return {}
         found: Any = await self._redis.mget([keys.call(partition, name) for name in names])
         return {
-            name: _read(name, value)
+            name: _read(name, value, partition)
             for name, value in zip(names, found, strict=True)
             if value is not None
         }
@@ -184,16 +185,22 @@ class Calls:
 
     async def get(self, name: str) -> Kept | None:
         """The call of a name, `PBX/CALLID`; None if it is not in the store."""
-        partition = partition_of_call(name, self._inbox.partitions)
-        return (await self.load(partition, [name])).get(name)
+        for partition in self._inbox.numbering.candidates(name):
+            if found := await self.load(partition, [name]):
+                return found[name]
+        return None
 
-    async def of(self, event: CallEvent, kind: Kind | None, region: str | None) -> Call:
+    async def of(
+        self, event: CallEvent, kind: Kind | None, region: str | None, partition: int
+    ) -> Call:
         """The call of an event as it is known now, with at least that event folded into it.
+
+        Args:
+            partition: that of the event.
 
         Raises:
             TemporaryError: Redis does not answer.
         """
-        partition = partition_of_call(event.call, self._inbox.partitions)
         try:
             kept = await self.load_with_latest(partition, [event.call])
         except RedisError as error:
@@ -234,8 +241,7 @@ class Calls:
             page = kept[at : at + _PAGE]
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for each in page:
-                    stream = keys.inbox(partition_of_call(each.name, self._inbox.partitions))
-                    pipeline.xrange(stream, each.first, each.first)
+                    pipeline.xrange(keys.inbox(each.partition), each.first, each.first)
                 entries: Any = await pipeline.execute()
             found |= {e.call: e for items in entries for e in map(_event, items)}
         return found
@@ -253,7 +259,7 @@ class Calls:
 
     async def events(self, kept: Kept) -> list[CallEvent]:
         """The events folded into a call, as far as the inbox still has them."""
-        stream = keys.inbox(partition_of_call(kept.name, self._inbox.partitions))
+        stream = keys.inbox(kept.partition)
         found: list[CallEvent] = []
         start = kept.first
         names = (kept.name, kept.name.rpartition("~")[0])  # its records, and its callbacks
@@ -265,9 +271,9 @@ class Calls:
             start = f"({page[-1][0].decode()}"
 
 
-def _read(name: str, value: bytes) -> Kept:
+def _read(name: str, value: bytes, partition: int) -> Kept:
     first, last, state = value.split(b" ", 2)
-    return Kept(name, from_state(state), first.decode(), last.decode())
+    return Kept(name, from_state(state), first.decode(), last.decode(), partition)
 
 
 def _event(item: tuple[bytes, dict[bytes, bytes]]) -> CallEvent:

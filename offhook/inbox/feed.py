@@ -9,10 +9,12 @@ from redis.asyncio import Redis
 
 from offhook.event import CallEvent, from_stored
 from offhook.inbox import keys
-from offhook.inbox.stream import BLOCK_MS
+from offhook.inbox.appender import BLOCK_MS
+from offhook.inbox.stream import Inbox
 from offhook.tasks import asked_to_end, end
 
 _AHEAD = 1000  # events that are read before the last is taken
+_LOOK_EVERY = 2.0  # seconds between looks for new partitions
 
 
 async def is_watched(redis: Redis) -> bool:
@@ -36,29 +38,40 @@ async def watch_deliveries(redis: Redis) -> AsyncIterator[dict[str, Any]]:
                 yield attempt
 
 
-async def watch_events(redis: Redis, partitions: int) -> AsyncIterator[CallEvent]:
+async def watch_events(inbox: Inbox) -> AsyncIterator[CallEvent]:
     """The events of all partitions, as they are accepted. Never ends by itself."""
     found: asyncio.Queue[CallEvent] = asyncio.Queue(_AHEAD)
+    seconds, microseconds = await inbox.redis.time()
+    began = f"{seconds}{microseconds // 1000:03}-0".encode()
 
     async def follow(partition: int) -> None:
         # A read of its own: a cluster may have the partitions on different servers.
-        stream, position = keys.inbox(partition), b"$"
+        stream, position = keys.inbox(partition), began
         while not asked_to_end():
-            answer: Any = await redis.xread({stream: position}, block=BLOCK_MS)
+            answer: Any = await inbox.redis.xread({stream: position}, block=BLOCK_MS)
             for _, items in answer or ():
-                for position, fields in items:
+                for _, fields in items:
                     await found.put(from_stored(fields[b"e"]))
+                position = items[-1][0]
 
-    following = [asyncio.create_task(follow(partition)) for partition in range(partitions)]
+    following: list[asyncio.Task[None]] = []
     next_one = asyncio.create_task(found.get())
     try:
         while True:
-            await asyncio.wait([next_one, *following], return_when=asyncio.FIRST_COMPLETED)
+            for partition in range(len(following), inbox.partitions):
+                following.append(asyncio.create_task(follow(partition)))
+            await asyncio.wait(
+                [next_one, *following],
+                timeout=_LOOK_EVERY,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             for task in following:
                 if task.done():
                     task.result()
             if next_one.done():
                 yield next_one.result()
                 next_one = asyncio.create_task(found.get())
+            else:
+                await inbox.numbering.load()
     finally:
         await end(next_one, *following)

@@ -6,6 +6,7 @@ Keys of a partition share a hash tag, so that partitions can be spread over a cl
 QUARANTINE = "offhook:quarantine"
 APART = "offhook:apart"
 DEATHS = "offhook:deaths"
+PARTITIONS = "offhook:partitions"
 SCHEDULER = "offhook:scheduler"
 REFUSED = "offhook:refused"
 DELIVERIES = "offhook:deliveries"
@@ -33,6 +34,14 @@ def written(partition: int, writer: str) -> str:
 
 def seen(partition: int, mark: str) -> str:
     return _partition(partition, "seen", mark)
+
+
+def epoch(partition: int) -> str:
+    return _partition(partition, "epoch")
+
+
+def staying(partition: int) -> str:
+    return _partition(partition, "staying")
 
 
 def serving(partition: int, pool: str = "") -> str:

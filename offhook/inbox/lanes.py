@@ -12,7 +12,6 @@ from redis.commands.core import AsyncScript
 
 from offhook.event import CallEvent, from_stored, to_stored
 from offhook.inbox import keys
-from offhook.inbox.entries import partition_of
 from offhook.inbox.scripts import script
 from offhook.inbox.stream import Inbox
 
@@ -34,9 +33,10 @@ class ParkedLanes:
     async def rejoin(self, events: Sequence[CallEvent]) -> None:
         """Put dead letters back at the end of their lanes, to be redelivered at once."""
         arguments: defaultdict[int, list[str | bytes]] = defaultdict(list)
+        await self._inbox.numbering.load()
+        places = await self._inbox.numbering.places(event.call for event in events)
         for event in events:
-            partition = partition_of(event, self._inbox.partitions)
-            arguments[partition] += (event.call, event.id, to_stored(event))
+            arguments[places[event.call]] += (event.call, event.id, to_stored(event))
         for partition, those in arguments.items():
             await self._rejoin(
                 keys=[

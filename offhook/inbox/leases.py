@@ -6,13 +6,15 @@ from math import ceil
 from random import Random
 from typing import Any
 
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from offhook.inbox import keys
-from offhook.inbox.partition import LEASE_MS, new_token
+from offhook.inbox.entries import MOST_PARTITIONS
+from offhook.inbox.partition import LEASE_MS, holder, new_token
 from offhook.inbox.scripts import script
 
-__all__ = ["LEASE_MS", "Leases"]
+__all__ = ["LEASE_MS", "Leases", "release_leases"]
 
 
 class Leases:
@@ -68,3 +70,19 @@ class Leases:
             await self._redis.delete(keys.circuit(handler))
         else:
             await self._redis.set(keys.circuit(handler), "open", px=max(1, int(seconds * 1000)))
+
+
+def release_leases(redis: BlockingRedis, pool: str, pid: int) -> None:
+    """Free the leases of a dead process of this machine, and its share of the partitions."""
+    release = redis.register_script(script("release"))
+    with redis.pipeline(transaction=False) as pipeline:
+        for number in range(MOST_PARTITIONS):
+            pipeline.get(keys.serving(number, pool))
+        holders = pipeline.execute()
+    for number, token in enumerate(holders):
+        if token and token.startswith(holder(pid).encode()):
+            release(keys=[keys.serving(number, pool)], args=[holder(pid)])
+    servers: Any = redis.zrange(keys.servers(pool), 0, -1)
+    for name in servers:
+        if name.startswith(holder(pid).encode()):
+            redis.zrem(keys.servers(pool), name)

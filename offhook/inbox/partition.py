@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
@@ -380,17 +379,6 @@ def new_token() -> str:
 def holder(pid: int) -> str:
     """What the tokens of a process on this machine begin with."""
     return f"{socket.gethostname()}/{pid}/"
-
-
-def release_leases(redis: BlockingRedis, partitions: int, pool: str, pid: int) -> None:
-    """Free the leases of a dead process of this machine, and its share of the partitions."""
-    release = redis.register_script(script("release"))
-    for number in range(partitions):
-        release(keys=[keys.serving(number, pool)], args=[holder(pid)])
-    servers: Any = redis.zrange(keys.servers(pool), 0, -1)
-    for name in servers:
-        if name.startswith(holder(pid).encode()):
-            redis.zrem(keys.servers(pool), name)
 
 
 def _record(stored: bytes) -> tuple[bytes | None, list[bytes]]:

@@ -1,28 +1,20 @@
 """`Inbox`: the log of accepted events, and how far each handler has come on it."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from redis.asyncio import Redis
-from redis.commands.core import AsyncScript
-from redis.exceptions import NoScriptError, RedisError
 
-from offhook.errors import InboxUnavailable
 from offhook.inbox import keys
-from offhook.inbox.entries import Batch, HandlerState, circuit_seconds
+from offhook.inbox.appender import BLOCK_MS, Appender, Durability
+from offhook.inbox.entries import MOST_PARTITIONS, Batch, HandlerState, circuit_seconds
+from offhook.inbox.numbering import Numbering
 from offhook.inbox.partition import DUE, START, register
 from offhook.inbox.positions import order_of, position_at, position_before
-from offhook.inbox.scripts import script
 
-BLOCK_MS = 2_000  # the longest time that a command of ours blocks
-_MEMORY_CHECK_EVERY = 0.05  # seconds; a check costs as much as two appends
 _PAGE = 1000
-MOST_PARTITIONS = 256  # in the settings
-
-Durability = Literal["server", "disk", "replica"]
 
 
 class Inbox:
@@ -30,7 +22,7 @@ class Inbox:
 
     Args:
         redis: a client that returns bytes.
-        partitions: number of streams that the events are spread over.
+        partitions: number of streams that the events are spread over, unless Redis knows better.
         durability: where an appended event must be, as in the settings.
         replicas: how many replicas must have it, with `durability` "replica".
     """
@@ -43,11 +35,13 @@ class Inbox:
         replicas: int | None = None,
     ) -> None:
         self.redis = redis
-        self.partitions = partitions
-        self._durability = durability
-        self._replicas = replicas or 1
-        self._check_memory_at = 0.0
-        self._append: AsyncScript = redis.register_script(script("append"))
+        self.numbering = Numbering(redis, partitions)
+        self._appender = Appender(redis, self.numbering, durability, replicas or 1)
+
+    @property
+    def partitions(self) -> int:
+        """Number of partitions that may have events."""
+        return self.numbering.partitions
 
     async def append(
         self,
@@ -55,72 +49,8 @@ class Inbox:
         duplicate_window: float,
         patience: float = BLOCK_MS / 1000,
     ) -> set[int]:
-        """Append a batch in one step, without repeats. Idempotent: a batch is appended once.
-
-        Args:
-            duplicate_window: seconds; 0 turns the detection of repeats off.
-            patience: seconds that a disk or a replica has to confirm it.
-
-        Returns:
-            The indices of the repeats.
-
-        Raises:
-            InboxUnavailable: the append is not confirmed. The events may be in the inbox and be
-                delivered all the same; append the same batch again.
-        """
-        partition, tenant = batch.partition, batch.tenant
-        script_keys = [
-            keys.inbox(partition, tenant),
-            keys.written(partition, batch.writer),
-            keys.last(partition, tenant),
-            keys.ready(partition),
-            keys.unfinished(partition),
-        ]
-        window = int(duplicate_window * 1000)
-        now = time.monotonic()
-        check = now >= self._check_memory_at
-        seen_prefix = keys.seen(partition, "")
-        arguments: list[Any] = [window, seen_prefix, batch.number, int(check), tenant]
-        for mark, stored in zip(batch.marks, batch.events, strict=True):
-            arguments += (mark, bytes(stored))
-        try:
-            if self._durability == "server":
-                repeats = await self._append(keys=script_keys, args=arguments)
-            else:
-                repeats = await self._append_and_wait(script_keys, arguments, patience)
-        except (RedisError, OSError) as error:
-            raise InboxUnavailable(f"Redis did not take the events: {error}") from error
-        if check:  # only after an append that found room
-            self._check_memory_at = now + _MEMORY_CHECK_EVERY
-        return set(repeats)
-
-    async def _append_and_wait(
-        self, script_keys: list[str], arguments: list[Any], patience: float
-    ) -> list[int]:
-        milliseconds = max(1, int(min(patience * 1000, BLOCK_MS) * 0.9))
-        # WAIT and WAITAOF wait for writes of the same connection, so all goes through one pipeline.
-        async with self.redis.pipeline(transaction=False) as pipeline:
-            pipeline.evalsha(self._append.sha, len(script_keys), *script_keys, *arguments)
-            if self._durability == "disk":
-                pipeline.execute_command("WAITAOF", 1, 0, milliseconds)
-            else:
-                pipeline.execute_command("WAIT", self._replicas, milliseconds)
-            appended, confirmed = await pipeline.execute(raise_on_error=False)
-        if isinstance(appended, NoScriptError):
-            await self.redis.script_load(script("append"))
-            return await self._append_and_wait(script_keys, arguments, patience)
-        for answer in (appended, confirmed):
-            if isinstance(answer, Exception):
-                raise answer
-        if self._durability == "disk":
-            if not confirmed[0]:
-                raise InboxUnavailable(f"its disk has not had them within {milliseconds} ms")
-        elif confirmed < self._replicas:
-            raise InboxUnavailable(
-                f"{confirmed} of {self._replicas} replicas have had them within {milliseconds} ms"
-            )
-        repeats: list[int] = appended
-        return repeats
+        """Append a batch, as `Appender.append` does."""
+        return await self._appender.append(batch, duplicate_window, patience)
 
     async def register(self, starts: Mapping[str, str], tenant: str = "") -> None:
         """Give handlers a position in every partition where they have none.

@@ -199,8 +199,10 @@ async def _until_listening(redis_url: str, work: subprocess.Popen[bytes], folder
 @contextlib.asynccontextmanager
 async def _watched(show: Show, redis_url: str) -> AsyncIterator[Inbox]:
     """Show every event and delivery while in this context."""
-    async with connect(redis_url) as redis, watched(redis, 1, show.event, show.attempt):
-        yield Inbox(redis, partitions=1)
+    async with connect(redis_url) as redis:
+        inbox = Inbox(redis, partitions=1)
+        async with watched(inbox, show.event, show.attempt):
+            yield inbox
 
 
 async def _set_up(show: Show, config: Path) -> None:

@@ -170,7 +170,7 @@ class Attempts:
             served.writer.count(handler.name, "dead")
             return None
         attempt = made + 1
-        error, called = await self._attempt(handler, event, attempt)
+        error, called = await self._attempt(served, handler, event, attempt)
         outcome, again = "delivered", None
         if error is not None:
             spared = self._spares(handler, error) and bool(waits or redelivery)
@@ -198,7 +198,7 @@ class Attempts:
         return Steps(attempt, handler, about, self._page, self._server.runners)
 
     async def _attempt(
-        self, handler: ServedHandler, event: CallEvent, attempt: int
+        self, served: "ServedPartition", handler: ServedHandler, event: CallEvent, attempt: int
     ) -> tuple[Exception | None, float]:
         """Call the handler once, and let the circuit know. Return its error, and when it began."""
         server = self._server
@@ -216,7 +216,7 @@ class Attempts:
                 http=server.http,
                 threads=handler.threads,
                 extension=server.extensions.get(event.pbx, event.extension),
-                calls=self._call_of,
+                calls=partial(self._call_of, served.number),
                 memory=handler.memory,
             )
         except asyncio.CancelledError:
@@ -273,10 +273,10 @@ class Attempts:
         hung = isinstance(error, HandlerTimeout) and error.hung
         return isinstance(error, TemporaryError) and not hung and handler.circuit.state != "closed"
 
-    async def _call_of(self, event: CallEvent) -> Call:
+    async def _call_of(self, partition: int, event: CallEvent) -> Call:
         server = self._server
         kind = server.extensions.get(event.pbx, event.extension).kind
-        call = await server.calls.of(event, kind, server.settings.region)
+        call = await server.calls.of(event, kind, server.settings.region, partition)
         return call if server.names is None else await server.names.named_call(call, event)
 
     def _free(self, work: Redelivery) -> None:

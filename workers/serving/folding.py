@@ -1,6 +1,7 @@
 """`Folder`: folds a partition's events into calls, and appends the events of whole calls."""
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections import OrderedDict, deque
@@ -251,7 +252,8 @@ class Folder:
         if there and state.left_out > there.state.left_out:
             keys = event_keys(event, CALL_LOG, 1)
             log.warning("event left out of its call, which has too many events", extra=keys)
-        kept[name] = Kept(name, state, there.first if there else position, position)
+        began = there.first if there else position
+        kept[name] = Kept(name, state, began, position, self._served.number)
         changed[name] = None
 
     def _settles_after(self, state: CallState) -> float | None:
@@ -274,7 +276,7 @@ class Folder:
         for name in names:
             known = self._kept.get(name)
             if known is not None:
-                found[name] = Kept(name, known.state, known.first, known.last)
+                found[name] = dataclasses.replace(known)
         return found
 
     async def _save(

@@ -192,6 +192,14 @@ class Server:
 
     # Its own life
 
+    async def _add_new_partitions(self) -> None:
+        """Serve partitions that the receivers have begun to use."""
+        await self._inbox.numbering.load()
+        new = [*set(range(self._inbox.partitions)).difference(self.leases.order)]
+        if new:
+            log.info("serves %s partitions now", self._inbox.partitions)
+            self.leases.add(sorted(new))
+
     async def _add_leftover_partitions(self) -> None:
         leftover = await self._inbox.leftover(self.pool)
         if leftover:
@@ -271,6 +279,7 @@ class Server:
                     if await self.extensions.refresh():
                         self.roster.changed()
                     await self.guard.look()
+                    await self._add_new_partitions()
                 if self.records:
                     records, self.records = self.records, []
                     await feed.publish(self._inbox.redis, records)

@@ -5,17 +5,21 @@
 -- and must not turn a new event into a repeat. The batch has a number, so that a batch that is sent
 -- again because its response was lost is appended once. Events have numbers, so that the lag of a
 -- handler is a subtraction. The last 10 % of the memory are for the workers: a server that is
--- entirely full refuses their writes too, and could never be emptied.
+-- entirely full refuses their writes too, and could never be emptied. A writer that does not know
+-- the number of partitions since its last change would append to a wrong one.
 --
--- KEYS: inbox, written, last, ready, unfinished
+-- KEYS: inbox, written, last, ready, unfinished, epoch
 -- ARGV: duplicate window in ms, prefix of the marks' keys, number of the batch, 1 to check the
---       memory, tenant, then a mark and a stored event for each event
+--       memory, tenant, epoch that the writer knows, then a mark and a stored event for each event
 
 -- include full.lua
 local inbox, written, last, ready, unfinished = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local window, prefix, number, tenant = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[5]
 local keep_written_ms = 7 * 24 * 3600 * 1000
 
+if tonumber(redis.call('GET', KEYS[6]) or 0) > tonumber(ARGV[6]) then
+    return redis.error_reply('EPOCH the number of partitions has changed')
+end
 if ARGV[4] == '1' and full(0.9) then
     return redis.error_reply('OOM the server has used 90 % of maxmemory; the rest is for workers')
 end
@@ -29,11 +33,11 @@ local before, appended, repeats = tonumber(redis.call('GET', last) or 0), 0, {}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local stamp = string.format('%.0f', now)
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
     local mark = prefix .. ARGV[i]
     local made = window > 0 and redis.call('GET', mark)
     if made and math.abs(now - (tonumber(made) or now)) <= window then
-        repeats[#repeats + 1] = (i - 6) / 2
+        repeats[#repeats + 1] = (i - 7) / 2
     else
         appended = appended + 1
         redis.call('XADD', inbox, '*', 'e', ARGV[i + 1], 'n', before + appended)

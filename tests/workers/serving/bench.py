@@ -179,7 +179,7 @@ class Bench:
         server._broken(Killed())
         await asyncio.wait([task])
         assert isinstance(task.exception(), Killed)
-        release_leases(self.redis, self.partitions, "", pid)
+        release_leases(self.redis, "", pid)
 
     @staticmethod
     def key(name: str, partition: int = 0) -> str:

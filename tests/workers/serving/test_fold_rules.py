@@ -73,13 +73,13 @@ async def test_call_of_an_event_with_a_used_call_id_is_the_right_one(bench: Benc
     await bench.keep()
 
     async def before(inbox: Inbox) -> None:  # it is not in the call log yet
-        call = await Calls(inbox).of(second[0], Kind.PHONE, None)
+        call = await Calls(inbox).of(second[0], Kind.PHONE, None, 0)
         assert (call.caller.number, len(call.legs)) == (BOB.number, 1)
 
     async def after(inbox: Inbox) -> None:
         calls = Calls(inbox)
-        assert (await calls.of(first[0], Kind.PHONE, None)).caller.number == "+442079460100"
-        assert (await calls.of(second[1], Kind.PHONE, None)).caller.number == BOB.number
+        assert (await calls.of(first[0], Kind.PHONE, None, 0)).caller.number == "+442079460100"
+        assert (await calls.of(second[1], Kind.PHONE, None, 0)).caller.number == BOB.number
 
     await bench.with_inbox(before)
     await bench.append(*second)

@@ -235,7 +235,7 @@ async def test_call_for_a_fast_handler_includes_its_event(bench: Bench) -> None:
     event = answered()[1]
 
     async def go(inbox: Inbox) -> None:
-        call = await Calls(inbox).of(event, None, None)
+        call = await Calls(inbox).of(event, None, None, 0)
         assert (call.answered_by, call.complete) == ("0003*210", False)
 
     await bench.with_inbox(go)
