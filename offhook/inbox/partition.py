@@ -311,6 +311,13 @@ class Partition:
             pipeline.zadd(keys.ready(self.number, pool), {DUE: 0})
             await pipeline.execute()
 
+    async def pass_on_replays(self, tenant: str, pool: str) -> None:
+        """Let another pool look at the replays of its handlers."""
+        async with self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.sadd(keys.unfinished(self.number, pool), tenant)
+            pipeline.zadd(keys.ready(self.number, pool), {DUE: 0})
+            await pipeline.execute()
+
     # Writing
 
     def numbered(self, changes: Changes) -> Callable[[], Awaitable[list[bytes]]]:

@@ -83,8 +83,11 @@ class Inbox:
         for partition in range(self.partitions):
             count, _ = await self._read_since(handler, partition, position, tenant)
             if count:
+                replays = keys.replays(partition, tenant)
+                asked: Any = await self.redis.hget(replays, handler)  # before, and not yet done
+                earliest = min(asked or position.encode(), position.encode(), key=order_of)
                 async with self.redis.pipeline(transaction=True) as pipeline:
-                    pipeline.hset(keys.replays(partition, tenant), handler, position)
+                    pipeline.hset(replays, handler, earliest)
                     pipeline.sadd(keys.unfinished(partition), tenant)
                     pipeline.zadd(keys.ready(partition), {DUE: 0})
                     await pipeline.execute()

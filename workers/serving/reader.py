@@ -57,17 +57,19 @@ class Reader:
     async def follow_marks(self) -> None:
         """Look at the tenants that get events, until cancelled."""
         sweep = time.monotonic() + SWEEP_EVERY
+        lost: list[str] = []
         while not asked_to_end():
             try:
-                marks = await self._partition.marks(WAIT)
+                marks = lost + await self._partition.marks(WAIT)
                 if time.monotonic() >= sweep:
                     sweep = time.monotonic() + SWEEP_EVERY
                     marks += await self._partition.unfinished()
             except RedisError as error:
                 self._outage.goes_on(error)
                 await asyncio.sleep(0.2)
-                sweep = 0.0  # marks in a lost response are gone
+                sweep, lost = 0.0, [DUE]  # marks in a lost response are gone
                 continue
+            lost = []
             self._outage.is_over()
             for mark in marks:
                 if mark == DUE:

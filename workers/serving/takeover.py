@@ -75,8 +75,7 @@ class Takeover:
                 self._resume(stream, handler, own, pending.get(name, ()))
         if not self._server.pool:
             self._freeze(stream, state, state.known - served.keys())
-        for name in state.replays.keys() & served.keys():
-            self._set_back(stream, served[name], state.replays[name])
+        self._replay(stream, state)
         self._served.reader.look_at(state.tenant)
         self._served.writer.mark(stream)
 
@@ -128,6 +127,8 @@ class Takeover:
                 raise
             for handler in sorted(claimed, key=_name):
                 await self.come_back(handler)
+            if claimed:
+                self._server.spawn(self.apply_replays)  # those that came while it was away
 
     async def come_back(self, handler: ServedHandler) -> None:
         """Serve a handler that another process has served: from the positions it left."""
@@ -144,16 +145,26 @@ class Takeover:
             own = state.records.get(handler.name, (None, []))[0] or state.shared
             self._resume(stream, handler, own, its.get(handler.name, ()))
             self._served.writer.mark(stream)
+            self._replay(stream, state)
 
     async def apply_replays(self) -> None:
         """Set handlers back, as an operator has asked."""
         tenants = await self._partition.unfinished()
         await self.load([name for name in tenants if name not in self._served.streams])
         for state in await self._partition.load(tenants):
-            for name, position in state.replays.items():
-                handler = self._server.roster.get(name)
-                if handler is not None:
-                    self._set_back(self._served.streams[state.tenant], handler, position)
+            self._replay(self._served.streams[state.tenant], state)
+
+    def _replay(self, stream: TenantStream, state: StreamState) -> None:
+        """Set back the handlers that are served here; let the pools of the others do so."""
+        pools = set()
+        for name, position in state.replays.items():
+            handler = self._server.roster.get(name)
+            if handler is not None and handler not in self._served.away:
+                self._set_back(stream, handler, position)
+            elif not self._server.pool:
+                pools.add(self._server.roster.pool_of(name) or "")
+        for pool in sorted(pools - {""}):
+            self._server.spawn(partial(self._partition.pass_on_replays, stream.tenant, pool))
 
     def _set_back(self, stream: TenantStream, handler: ServedHandler, position: bytes) -> None:
         if (stream, handler) in self._replaying:

@@ -108,9 +108,11 @@ if not repeated then
             redis.call('SADD', prefix .. 'unfinished:' .. pool, tenant)
             redis.call('ZADD', prefix .. 'ready:' .. pool, 'NX', 0, tenant)
         end
-        -- Ask the stream itself: a mark may have been taken and not yet followed.
-        if finished == 1 and not redis.call(
-            'XREAD', 'COUNT', 1, 'STREAMS', prefix .. 'inbox' .. suffix, position)
+        -- Ask the stream itself: a mark may have been taken and not yet followed. The same with
+        -- replays.
+        if finished == 1 and redis.call('EXISTS', prefix .. 'replays' .. suffix) == 0
+            and not redis.call(
+                'XREAD', 'COUNT', 1, 'STREAMS', prefix .. 'inbox' .. suffix, position)
         then
             redis.call('SREM', unfinished, tenant)
         end

@@ -326,6 +326,21 @@ async def test_a_handler_set_back_is_set_back_by_its_server(inbox: Inbox) -> Non
     assert state.replays == {}
 
 
+async def test_a_replay_waits_until_its_server_has_done_it(inbox: Inbox) -> None:
+    now = datetime.now(UTC)
+    await append(inbox, *(event(n=n) for n in range(3)))
+    partition = await leased(inbox)
+    last = (await positions(inbox))[-1]
+    await flush(partition, last, dict.fromkeys(HANDLERS, ""), finished=True)
+    for hours in (2, 3, 1):
+        assert await inbox.set_back("crm", now - timedelta(hours=hours)) == 3
+    await flush(partition, last, {}, finished=True)
+    assert await partition.unfinished() == [""]
+    [state] = await partition.load([""])
+    earliest = int((now - timedelta(hours=3)).timestamp() * 1000) - 1
+    assert state.replays["crm"].startswith(f"{earliest}-".encode())
+
+
 def test_the_events_of_a_call_share_a_partition() -> None:
     assert {partition_of(event(f"call-{n}"), 4) for n in range(100)} == {0, 1, 2, 3}
     assert len({partition_of(event("call-1", n), 4) for n in range(100)}) == 1

@@ -105,21 +105,23 @@ class Bench:
         await self.with_inbox(go)
 
     @asynccontextmanager
-    async def serving(self, handle: Handle | None = None, **policy: Any) -> AsyncIterator[Server]:
-        """Run a server; stop it at the end, and raise its error."""
+    async def serving(
+        self, handle: Handle | None = None, *, pool: str = "", **policy: Any
+    ) -> AsyncIterator[Server]:
+        """Run a server of a pool; stop it at the end, and raise its error."""
         if handle is not None:
             self.plug(handle, **policy)
-        server, task = await self.start()
+        server, task = await self.start(pool)
         try:
             yield server
         finally:
             server.stop()
             await task
 
-    async def start(self) -> tuple[Server, "asyncio.Task[None]"]:
+    async def start(self, pool: str = "") -> tuple[Server, "asyncio.Task[None]"]:
         """Start a server and leave the rest to the test."""
         ready = asyncio.Event()
-        task = asyncio.create_task(self._run(ready), context=as_another_process())
+        task = asyncio.create_task(self._run(ready, pool), context=as_another_process())
         waiting = asyncio.create_task(ready.wait())
         await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -192,7 +194,8 @@ class Bench:
         assert found is not None
         return found
 
-    async def _run(self, ready: asyncio.Event) -> None:
+    async def _run(self, ready: asyncio.Event, pool: str) -> None:
+        handlers = [each for each in self.handlers if each.policy.pool_of(each.name) == pool]
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(connect(self.settings.redis_url, tries=10))
             waiting = await stack.enter_async_context(connect(self.settings.redis_url, tries=0))
@@ -200,7 +203,7 @@ class Bench:
             http = await stack.enter_async_context(Http())
             names = await stack.enter_async_context(naming(self.settings, client))
             server = Server(
-                self.settings, self.handlers, inbox, waiting, self.redis, http, names, StepPage()
+                self.settings, handlers, inbox, waiting, self.redis, http, names, StepPage(), pool
             )
             self.server = server
             ready.set()
