@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -34,14 +34,15 @@ class Reader:
         self._server = server
         self._served = served
         self._partition = served.partition
-        self._unread: dict[str, None] = {}  # tenants whose streams to read
+        # Tenants whose streams to read, and whether other pools know that there are events.
+        self._unread: dict[str, bool] = {}
         self._lagging: dict[Reading, None] = {}  # those that read for themselves and have room
         self._wake = asyncio.Event()
         self._outage = Outage(log, "Redis")
 
     def look_at(self, tenant: str) -> None:
         """Read a tenant's stream soon."""
-        self._unread[tenant] = None
+        self._unread[tenant] = False
         self._wake.set()
 
     def catch_up(self, reading: Reading) -> None:
@@ -96,6 +97,8 @@ class Reader:
         if self._lagging:
             await self._catch_up()
         tenants = [name for name in self._unread if self._may_read(name)][:STREAMS_AT_ONCE]
+        if self._server.pools:
+            self._wake_pools({*tenants})
         if not tenants:
             self._server.runners.blocked.add(self._wake.set)
             return bool(self._lagging)
@@ -110,7 +113,7 @@ class Reader:
             positions = {name: self._served.streams[name].read for name in tenants}
             found = await self._partition.read(positions, count)
         except RedisError:
-            self._unread |= dict.fromkeys(tenants)
+            self._unread |= dict.fromkeys(tenants, False)
             raise
         finally:
             self._server.runners.reserved -= count
@@ -120,10 +123,18 @@ class Reader:
             stream = self._served.streams[name]
             stream.more = len(items) == count
             if stream.more:
-                self._unread[name] = None
+                self._unread[name] = True
             self._take_in(stream, await self.decoded(items))
         await asyncio.sleep(0)
         return True
+
+    def _wake_pools(self, tenants: Collection[str]) -> None:
+        """Let other pools read what is not read now, because the handlers here have enough."""
+        for name, known in self._unread.items():
+            stream = self._served.streams.get(name)
+            if stream is not None and not known and name not in tenants:
+                self._unread[name] = stream.wake = True
+                self._served.writer.mark(stream)
 
     def _may_read(self, tenant: str) -> bool:
         stream = self._served.streams.get(tenant)

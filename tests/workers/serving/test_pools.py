@@ -28,3 +28,27 @@ async def test_replay_reaches_the_process_that_serves_the_handler(bench: Bench) 
         assert await bench.with_inbox(set_back) >= 3  # and the events of the call
         await until(lambda: got == ["0", "1", "2"] * 2, "they are delivered again")
         await until(lambda: not bench.redis.exists(bench.key("replays")), "the replay is done")
+
+
+async def test_handler_that_has_enough_delays_no_other_process(bench: Bench) -> None:
+    got: list[str] = []
+    go_on = asyncio.Event()
+
+    async def hang(one: CallEvent, context: Context) -> None:
+        await go_on.wait()
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(one.parameters["n"])
+
+    bench.plug(hang, "slow", concurrency=1, events=["raw"])
+    bench.plug(handle, process="own", events=["raw"])
+    async with bench.serving() as shared, bench.serving(pool="crm"):
+        slow = bench.served(shared, "slow")
+        slow.room = 2
+        await bench.append(event("call-0", 0), event("call-1", 1))
+        await until(lambda: len(got) == 2 and slow.is_full, "the slow handler has enough")
+        for n in range(2, 5):
+            await bench.append(event(f"call-{n}", n))
+            await until(lambda: got[-1] == str(n), "another event is delivered")  # noqa: B023
+        go_on.set()
+        await bench.finished()
