@@ -5,12 +5,13 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from random import Random
 
 from tests.simulation.defects import DEFECTS
-from tests.simulation.runner import Result, scenario, simulate
+from tests.simulation.runner import Result, Task, isolated, scenario, simulate
 from tests.simulation.scenarios import SCENARIOS, pairs, singles
 from tests.simulation.troubles import TROUBLES
 from tests.simulation.world import Plan
@@ -22,14 +23,18 @@ def main() -> None:
         os.environ["PYTHONHASHSEED"] = "0"
         arguments = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
         os.execv(sys.executable, arguments)  # noqa: S606
-    defect = DEFECTS.get(asked.defect)
-    plan = defect.plan if defect else None
-    with defect.put_in() if defect else nullcontext():
+    if asked.seed is None and asked.faults is None:
+        found = [
+            _search(_results(asked, name, defect), asked, name or defect)
+            for name in (SCENARIOS if asked.scenario == "all" else [asked.scenario])
+            for defect in (DEFECTS if asked.defect == "all" else [asked.defect])
+        ]
+        sys.exit(any(found))
+    with _put_in(asked.defect) as plan:
         if asked.seed is not None:
-            sys.exit(_trace(simulate(asked.seed, print, plan, asked.trouble)))
-        if asked.crash:
-            sys.exit(_trace(scenario(asked.scenario, _crashes(asked.crash), print)))
-        sys.exit(_search(_results(asked, plan), asked))
+            sys.exit(_trace(lambda seed: simulate(seed, _show, plan, asked.trouble), asked.seed))
+        run = partial(scenario, asked.scenario, trace=_show)
+        sys.exit(_trace(run, _faults(asked.faults)))
 
 
 def _arguments() -> argparse.Namespace:
@@ -39,29 +44,48 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=1000, help="number of seeds of a search")
     parser.add_argument("--part", default="1/1", help="this part of the search, such as 1/2")
     parser.add_argument("--seconds", type=float, default=1e9, help="time limit of a search")
-    parser.add_argument("--scenario", choices=SCENARIOS, help="crash at every command of this one")
-    parser.add_argument("--pairs", action="store_true", help="crash at pairs of commands")
-    parser.add_argument("--crash", help='repeat a finding of a scenario: "12 before, 40 after"')
+    parser.add_argument(
+        "--scenario", choices=[*SCENARIOS, "all"], help="a fault at every command of this one"
+    )
+    parser.add_argument("--pairs", action="store_true", help="faults at pairs of commands")
+    parser.add_argument("--faults", help='repeat a finding: "12 crash before, 40 lost"')
     parser.add_argument("--trouble", choices=TROUBLES, help="make this trouble in each simulation")
-    parser.add_argument("--defect", choices=sorted(DEFECTS), help="put this defect in first")
+    parser.add_argument("--defect", choices=[*DEFECTS, "all"], help="put this defect in first")
     return parser.parse_args()
 
 
-def _results(asked: argparse.Namespace, plan: Plan | None) -> Iterator[Result]:
+@contextmanager
+def _put_in(defect: str | None) -> Iterator[Plan | None]:
+    """Put a defect in. Return what simulations that look for it are about, if that matters."""
+    with DEFECTS[defect].put_in() if defect else nullcontext():
+        yield DEFECTS[defect].plan if defect else None
+
+
+def _results(
+    asked: argparse.Namespace, scenario_name: str | None, defect: str | None
+) -> Generator[Result, None, None]:
     part, parts = map(int, asked.part.split("/"))
-    if asked.scenario is None:
-        for seed in range(asked.first + part - 1, asked.first + asked.count, parts):
-            yield simulate(seed, plan=plan, trouble=asked.trouble)
-        return
-    commands = scenario(asked.scenario, {}).commands
-    found = list(pairs(commands) if asked.pairs else singles(commands))
-    Random(0).shuffle(found)  # so that a search with a time limit looks everywhere
-    for crashes in found[part - 1 :: parts]:
-        yield scenario(asked.scenario, crashes)
+    with _put_in(defect) as plan:
+        if scenario_name is None:
+            seeds = range(asked.first + part - 1, asked.first + asked.count, parts)
+            yield from isolated(seeds, lambda seed: simulate(seed, None, plan, asked.trouble))
+            return
+        run = partial(scenario, scenario_name)
+        [whole] = isolated([{}], run)
+        found = list(pairs(whole.commands) if asked.pairs else singles(whole.commands))
+        if asked.pairs:
+            Random(0).shuffle(found)  # so that a search with a time limit looks everywhere
+        yield from isolated(found[part - 1 :: parts], run)
 
 
-def _search(results: Iterator[Result], asked: argparse.Namespace) -> bool:
-    """Print what is found, and the sums. Return whether anything was."""
+def _search(
+    results: Generator[Result, None, None], asked: argparse.Namespace, name: str | None
+) -> bool:
+    """Print what is found, and the sums. Return whether anything was.
+
+    Args:
+        name: of the scenario or of the defect.
+    """
     began = time.perf_counter()
     number = commands = findings = 0
     simulated = 0.0
@@ -77,9 +101,11 @@ def _search(results: Iterator[Result], asked: argparse.Namespace) -> bool:
         late = time.perf_counter() - began > asked.seconds
         if late or (findings and asked.defect):
             break
+    results.close()
     took = time.perf_counter() - began
     print(
-        f"{number} simulations, {simulated / 3600:.2f} hours in {took:.1f} s "
+        (f"{name}: " if name else "")
+        + f"{number} simulations, {simulated / 3600:.2f} hours in {took:.1f} s "
         f"({simulated / took:.0f} times real time), {commands} commands, "
         f"{findings} findings; faults: "
         + ", ".join(f"{kind} {times}" for kind, times in faults.most_common())
@@ -90,19 +116,24 @@ def _search(results: Iterator[Result], asked: argparse.Namespace) -> bool:
 def _name(result: Result) -> str:
     if isinstance(result.seed, int):
         return f"--seed {result.seed}"
-    name, crashes = result.seed
-    shown = ", ".join(f"{number} {how.removeprefix('crash ')}" for number, how in crashes.items())
-    return f'--scenario {name} --crash "{shown}"'
+    name, faults = result.seed
+    shown = ", ".join(f"{number} {kind}" for number, kind in faults.items())
+    return f'--scenario {name} --faults "{shown}"'
 
 
-def _crashes(text: str) -> dict[int, str]:
-    words = (each.split() for each in text.split(","))
-    return {int(number): f"crash {how}" for number, how in words}
+def _faults(text: str) -> dict[int, str]:
+    words = (each.strip().partition(" ") for each in text.split(","))
+    return {int(number): kind for number, _, kind in words}
 
 
-def _trace(result: Result) -> bool:
+def _trace(run: Callable[[Task], Result], task: Task) -> bool:
+    [result] = isolated([task], run)
     print(result)
     return result.finding is not None
+
+
+def _show(line: str) -> None:
+    print(line, flush=True)
 
 
 main()

@@ -7,10 +7,12 @@ from typing import Any
 from unittest.mock import patch
 
 from offhook.inbox import scripts
+from offhook.inbox.partition import Partition
 from offhook.settings import HandlerSettings
-from tests.simulation.world import BOTH, Plan
+from tests.simulation.world import BOTH, BURST, Plan
 from workers.serving.attempts import Attempts
 from workers.serving.partition_server import Server
+from workers.serving.reader import Reader
 from workers.serving.served_partition import ServedPartition
 
 
@@ -76,6 +78,33 @@ def _take_marks_and_not_follow_them() -> Iterator[None]:
 
 
 @contextmanager
+def _forget_marks_during_a_read() -> Iterator[None]:
+    """A mark that arrives while its stream is read: the event waits for the next poll."""
+    start, read = Reader.__init__, Partition.read
+    readers: dict[Partition, Reader] = {}
+
+    def noted(self: Reader, server: Any, served: ServedPartition) -> None:
+        start(self, server, served)
+        readers[served.partition] = self
+
+    async def forgetful(self: Partition, after: Any, count: int) -> Any:
+        found = await read(self, after, count)
+        for tenant in after:
+            readers[self]._unread.pop(tenant, None)
+        return found
+
+    with patch.object(Reader, "__init__", noted), patch.object(Partition, "read", forgetful):
+        yield
+
+
+@contextmanager
+def _finish_though_orphaned() -> Iterator[None]:
+    """A server without its worker waits for its deliveries, and holds its leases meanwhile."""
+    with patch.object(Server, "stop", lambda self, at_once=False: self._stop.set()):
+        yield
+
+
+@contextmanager
 def _changed_script(name: str, old: str, new: str) -> Iterator[None]:
     original = scripts.script
     assert old in original(name)
@@ -118,7 +147,10 @@ class Defect:
 
 
 _HANDLER = HandlerSettings(use="simulated", events=BOTH, timeout=2.0, retry=[1.0], start="earliest")
+_PATIENT = _HANDLER.model_copy(update={"timeout": 60.0})
+_ORPHANS = Plan(servers=2, handlers={"h": _PATIENT}, calls=6, active=6.0, troubles=("orphan",))
 _KILLS = Plan(handlers={"h": _HANDLER}, calls=1, events=3, active=6.0, slow=1.0, troubles=("kill",))
+_CALM = Plan(handlers={"h": _HANDLER}, calls=6, events=5, active=6.0, gaps=BURST)
 _FREEZES = Plan(
     servers=2,
     handlers={"h": _HANDLER},
@@ -134,5 +166,7 @@ DEFECTS = {
     "unfinished": Defect(_leave_unfinished_too_early, _KILLS),
     "lease": Defect(_check_no_lease, _FREEZES),
     "lanes": Defect(_lanes_per_event),
+    "late": Defect(_forget_marks_during_a_read, _CALM),
+    "orphan": Defect(_finish_though_orphaned, _ORPHANS),
     "mark": Defect(_take_marks_and_not_follow_them),
 }

@@ -9,7 +9,8 @@ from redis.exceptions import OutOfMemoryError
 
 from tests.simulation.loop import Process
 
-KINDS = ("crash before", "crash after", "lost", "unanswered", "half", "late")
+CRASHES = ("crash before", "crash after")
+KINDS = (*CRASHES, "lost", "unanswered", "half", "late")
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,22 @@ class Fault:
 class Faults:
     """Decides about commands, and counts.
 
+    Args:
+        disturbed: called with each fault.
+
     Attributes:
         rate: probability of a fault at a command.
-        crashes: the numbers of commands at which their process crashes, and how; counted over all.
+        chosen: number of a command, counted over all -> kind of its fault.
         down: the server does not answer.
         full: it refuses writes outside of scripts.
     """
 
     random: Random
     kill: Callable[[Process], None]
+    disturbed: Callable[[], None]
     trace: Callable[[str], None] | None
     rate: float = 0.0
-    crashes: dict[int, str] = field(default_factory=dict)
+    chosen: dict[int, str] = field(default_factory=dict)
     down: bool = False
     full: bool = False
     commands: int = 0
@@ -53,16 +58,17 @@ class Faults:
         """Decide what happens to these commands, sent together."""
         random = self.random
         self.commands += 1
-        kind = self.crashes.get(self.commands, "")
+        kind = self.chosen.get(self.commands, "")
         if not kind and self.rate and random.random() < self.rate:
             kind = random.choice(KINDS)
         delay = random.uniform(0.0001, 0.002)
-        back = random.uniform(0.0001, 0.002)
+        back = random.uniform(0.0001, 0.002 if random.random() < 0.9 else 0.03)
         if kind == "late":
             delay = random.choice((0.01, 0.3, 3.0))
             back = delay / 2
         elif self.rate and random.random() < 0.01:
             delay = random.uniform(0.01, 1.0)
+            self.disturbed()
         if kind:
             self.count(kind)
         if self.trace is not None:
@@ -74,7 +80,7 @@ class Faults:
     def work(self) -> str:
         """Decide what happens to something else that a process does: a fault's kind, or nothing."""
         self.commands += 1
-        kind = self.crashes.get(self.commands, "")
+        kind = self.chosen.get(self.commands, "")
         if not kind and self.rate and self.random.random() < self.rate:
             kind = self.random.choice(("crash before", "crash after", "lost", "unanswered"))
         if kind:
@@ -89,8 +95,11 @@ class Faults:
 
     def count(self, kind: str) -> None:
         self.counts[kind] = self.counts.get(kind, 0) + 1
+        if kind not in _OF_HANDLERS:
+            self.disturbed()
 
 
+_OF_HANDLERS = {"failures", "slow"}  # disturb no other
 _WRITES = {"ZADD", "HSET", "SADD", "SET", "XADD", "HINCRBY", "RPUSH", "ZINCRBY"}
 
 

@@ -1,7 +1,7 @@
 """What must be true: the plain model that a simulation is compared with."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -21,15 +21,18 @@ class Model:
     """Sees everything, and complains.
 
     Args:
+        now: returns the seconds since the simulation began.
         wanted: handler -> event types that it wants.
         attempts: handler -> maximum number of attempts.
         pools: handlers may run apart, which leaves records of where they have come.
 
     Attributes:
         accepted: ids of events whose sender got a 200, with their number in their call.
+        appended: ids of events -> when they were appended to the inbox.
         sequence: call -> ids of its events, in the order of the stream.
         done: (handler, event id) delivered, or once a dead letter.
         dead: (handler, event id) of dead letters.
+        owed: (handler, event id) to be replayed -> how often it had been finished before.
         made: attempts.
         spares: attempts more than allowed because of faults.
     """
@@ -37,6 +40,7 @@ class Model:
     def __init__(
         self,
         server: Server,
+        now: Callable[[], float],
         partitions: int,
         wanted: Mapping[str, frozenset[EventType]],
         attempts: Mapping[str, int],
@@ -44,12 +48,14 @@ class Model:
         pools: bool,
     ) -> None:
         self._server = server
+        self._now = now
         self._partitions = partitions
         self._wanted = wanted
         self._attempts = attempts
         self._pools = pools
         self._seen = [0] * partitions
         self.accepted: dict[str, CallEvent] = {}
+        self.appended: dict[str, float] = {}
         self.sequence: defaultdict[str, list[str]] = defaultdict(list)
         self.lost: set[str] = set()  # events that a failover took, some of them accepted
         self.types: dict[str, EventType] = {}
@@ -59,6 +65,8 @@ class Model:
         self.dead: dict[tuple[str, str], CallEvent] = {}
         self.again: set[tuple[str, str]] = set()  # dead letters to be delivered again
         self.burials: Counter[tuple[str, str]] = Counter()
+        self.finished: Counter[tuple[str, str]] = Counter()
+        self.owed: dict[tuple[str, str], int] = {}
         self.made: Counter[tuple[str, str]] = Counter()
         self.lives = 1  # of server processes
         self.spares = 0
@@ -86,6 +94,7 @@ class Model:
             raise Violation(f"event {event.id} is in the inbox twice")
         self.types[event.id] = event.type
         self.events[event.id] = event
+        self.appended[event.id] = self._now()
         self.sequence[event.call].append(event.id)
         self.verdicts[event.call, event.type] += 1
         if event.type in _ONCE and self.verdicts[event.call, event.type] > 1:
@@ -95,7 +104,10 @@ class Model:
         """The server has lost its last writes."""
         self._seen = [0] * self._partitions
         self.sequence.clear()
+        self.appended.clear()
         self.verdicts.clear()
+        self.owed.clear()
+        self.again.clear()
         types, self.types = self.types, {}
         self.observe()
         known = set(self.types)
@@ -123,6 +135,7 @@ class Model:
         """A handler took an event."""
         name = (handler, event.id)
         self.done.add(name)
+        self.finished[name] += 1
         self.delivered.add(name)
         self.again.discard(name)
 
@@ -130,6 +143,7 @@ class Model:
         """An event became a dead letter."""
         self.done.add((handler, event.id))
         self.burials[handler, event.id] += 1
+        self.finished[handler, event.id] += 1
         self.dead[handler, event.id] = event
         self.again.discard((handler, event.id))
 
@@ -143,20 +157,27 @@ class Model:
         if self.burials[handler, event_id] == burials:
             self.dead.pop((handler, event_id), None)
 
-    def finished_since(self, handler: str, since: datetime) -> list[str]:
-        """The events of the inbox since then that a handler has finished."""
-        found = []
+    def replaying(self, handler: str, since: datetime) -> dict[tuple[str, str], int]:
+        """A handler is about to be set back. Return what it has finished since then, how often."""
+        self.spares += self._attempts[handler]
+        found = {}
         for number in range(self._partitions):
             stream = self._stream(number)
             for position in stream._ids if stream is not None else ():
-                event = from_stored(stream._values_dict[position][1])
-                if position.ts >= int(since.timestamp() * 1000):
-                    found.append(event.id)
-        return [each for each in found if (handler, each) in self.done]
+                name = (handler, from_stored(stream._values_dict[position][1]).id)
+                if position.ts >= int(since.timestamp() * 1000) and name in self.done:
+                    found[name] = self.finished[name]
+        return found
 
-    def replayed(self, handler: str, expected: list[str], count: int) -> None:
-        """A handler was set back; these events had been finished before."""
-        self.spares += self._attempts[handler]
+    def waits_for(self, event: CallEvent) -> list[str]:
+        """The handlers that have not had an event yet."""
+        return [
+            handler
+            for handler, wanted in self._wanted.items()
+            if event.type in wanted
+            and not self.made[handler, event.id]
+            and (handler, event.id) not in self.done
+        ]
 
     # The end
 
@@ -175,6 +196,9 @@ class Model:
                     found.append(
                         f"{handler} has not had {event_id} of {self.events[event_id].call}"
                     )
+        for (handler, event_id), times in self.owed.items():
+            if self.finished[handler, event_id] <= times:
+                found.append(f"{handler} has not had {event_id} again")
         return found + self._left()
 
     def _left(self) -> list[str]:

@@ -8,15 +8,14 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import ExecAbortError, ResponseError, WatchError
 
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.loop import PROCESS
 from tests.simulation.server import Server
 
-_TIMEOUT = 5.0  # seconds, as in `offhook.connection`
 Commands = Sequence[tuple[Any, ...]]
+Versions = dict[str, object]  # of keys
 
 
 class Network:
@@ -32,11 +31,16 @@ class Network:
         self._executed = executed
         self._blocked: list[_Blocked] = []
 
-    async def ask(self, commands: Commands, *, atomic: bool) -> list[Any]:
+    async def ask(
+        self, commands: Commands, *, atomic: bool, watched: Versions | None = None
+    ) -> list[Any]:
         """Send commands, and return their answers.
 
+        Args:
+            watched: of the keys that must not have changed.
+
         Raises:
-            ConnectionError, TimeoutError: it is not known which of them were or will be executed.
+            ConnectionError: it is not known which of them were or will be executed.
         """
         loop = asyncio.get_running_loop()
         process = PROCESS.get()
@@ -48,18 +52,13 @@ class Network:
             return await answer  # never
         executed = not (fault.kind == "lost" or self._faults.down)
         if executed:
-            loop.call_later(
-                fault.delay, self._arrive, commands, atomic, fault, answer, context=_NOBODY
-            )
+            sent = (commands, atomic, watched, fault, answer)
+            loop.call_later(fault.delay, self._arrive, *sent, context=_NOBODY)
         if not executed or fault.kind == "late":
             loop.call_later(fault.back, _fail, answer, context=_NOBODY)
         if fault.kind == "crash after":
             loop.call_later(fault.delay, self._faults.kill, process, context=_NOBODY)
-        try:
-            async with asyncio.timeout(_TIMEOUT):
-                return await answer
-        except TimeoutError:
-            raise RedisTimeoutError("Timeout reading from the server") from None
+        return await answer
 
     def cut(self) -> None:
         """Break the connections of the commands that block."""
@@ -68,7 +67,12 @@ class Network:
             _fail(each.answer)
 
     def _arrive(
-        self, commands: Commands, atomic: bool, fault: Fault, answer: "asyncio.Future[list[Any]]"
+        self,
+        commands: Commands,
+        atomic: bool,
+        watched: Versions | None,
+        fault: Fault,
+        answer: "asyncio.Future[list[Any]]",
     ) -> None:
         if self._faults.down:
             _fail(answer)
@@ -78,7 +82,11 @@ class Network:
             return
         if fault.kind == "half" and not atomic:
             commands = commands[: len(commands) // 2]
-        found = [self._faults.refusal(each) or self._server.execute(*each) for each in commands]
+        if watched is not None and self._server.versions(watched) != watched:
+            loop = asyncio.get_running_loop()
+            loop.call_later(fault.back, _answer, answer, [WatchError("Watched variable changed.")])
+            return
+        found = self._executed_all(commands, atomic=atomic)
         self._executed()
         self._wake()
         loop = asyncio.get_running_loop()
@@ -86,6 +94,13 @@ class Network:
             loop.call_later(fault.back, _fail, answer)
         else:
             loop.call_later(fault.back, _answer, answer, found)
+
+    def _executed_all(self, commands: Commands, *, atomic: bool) -> list[Any]:
+        refused = [self._faults.refusal(each) for each in commands]
+        if atomic and any(refused):
+            return [ExecAbortError("Transaction discarded.")] * len(commands)
+        execute = self._server.execute
+        return [no or execute(*each) for no, each in zip(refused, commands, strict=True)]
 
     # Commands that block
 
@@ -98,6 +113,8 @@ class Network:
 
     def _wake(self) -> None:
         for blocked in list(self._blocked):
+            if not self._server.has(blocked.key):
+                continue
             found = self._server.execute(*blocked.command)
             if found is not None:
                 self._blocked.remove(blocked)
@@ -116,6 +133,7 @@ class Network:
 class _Blocked:
     def __init__(self, command: Sequence[Any], fault: Fault, answer: Any) -> None:
         self.command = command
+        self.key = command[2]
         self.fault = fault
         self.answer = answer
 
@@ -164,6 +182,13 @@ class _Pipeline(Pipeline):
     def __init__(self, client: Client, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._client = client
+        self._watched: Versions | None = None
+
+    async def watch(self, *names: Any) -> bool:  # type: ignore[override]
+        asked = [("WATCH", *names)]
+        [versions] = await retried(self._client.tries, self._client.network, asked, atomic=True)
+        self._watched = versions
+        return True
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         commands, scripts = self.command_stack, self.scripts
@@ -172,12 +197,7 @@ class _Pipeline(Pipeline):
             return []
         if scripts:
             await self._load(sorted(scripts, key=lambda each: each.sha))
-        found = await retried(
-            self._client.tries,
-            self._client.network,
-            [args for args, _ in commands],
-            atomic=self.is_transaction,
-        )
+        found = await self._found([args for args, _ in commands])
         for answer in found:
             if isinstance(answer, Exception) and raise_on_error:
                 raise answer
@@ -186,6 +206,16 @@ class _Pipeline(Pipeline):
             for (args, options), answer in zip(commands, found, strict=True)
         ]
 
+    async def _found(self, commands: Commands) -> list[Any]:
+        network, watched = self._client.network, self._watched
+        if watched is None:
+            tries = self._client.tries
+            return await retried(tries, network, commands, atomic=self.is_transaction)
+        try:
+            return await retried(0, network, commands, atomic=True, watched=watched)
+        except RedisConnectionError:  # as redis-py
+            raise WatchError("the connection broke while watching") from None
+
     async def _load(self, scripts: list[Any]) -> None:
         exist = await self._client.script_exists(*(each.sha for each in scripts))
         for each, found in zip(scripts, exist, strict=True):
@@ -193,13 +223,20 @@ class _Pipeline(Pipeline):
                 each.sha = await self._client.script_load(each.script)
 
 
-async def retried(tries: int, network: Network, commands: Commands, *, atomic: bool) -> list[Any]:
+async def retried(
+    tries: int,
+    network: Network,
+    commands: Commands,
+    *,
+    atomic: bool,
+    watched: Versions | None = None,
+) -> list[Any]:
     """Ask, and ask again if the connection fails."""
     commands = [tuple(_words(command)) for command in commands]
     for attempt in range(tries + 1):
         try:
-            return await network.ask(commands, atomic=atomic)
-        except (RedisConnectionError, RedisTimeoutError):
+            return await network.ask(commands, atomic=atomic, watched=watched)
+        except RedisConnectionError:
             if attempt == tries:
                 raise
             await asyncio.sleep(min(0.5, 0.05 * 2**attempt))

@@ -6,8 +6,12 @@ import os
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+from redis.exceptions import RedisError
+
 from offhook.errors import InboxUnavailable
-from offhook.inbox import Inbox
+from offhook.event import EventType, to_stored
+from offhook.inbox import Batch, Inbox, partition_of
 from receiver.event_store import EventStore
 from receiver.group_commit import GroupCommit
 from tests.simulation.loop import PROCESS, Process
@@ -119,11 +123,53 @@ async def send(world: "World", event: "CallEvent") -> None:
 
 async def call(world: "World", name: str) -> None:
     """Let the PBX make a call."""
-    from tests.simulation.world import kind_of
-
     await asyncio.sleep(world.random.uniform(0, world.plan.active * 0.8))
     for n in range(world.plan.events):
-        await send(world, world.event(name, n, kind_of(n, world.plan.events)))
-        await asyncio.sleep(world.random.choice((0, 0.01, 0.5)))
+        await send(world, world.event(name, n, _kind_of(n, world.plan.events)))
+        await asyncio.sleep(world.random.choice(world.plan.gaps))
         if world.quiet:
             return
+
+
+async def append(world: "World", process: Process) -> None:
+    """A receiver in its simplest form: appends the events of all calls."""
+    inbox = Inbox(world.client(3), world.plan.partitions)
+    while not world.quiet:
+        try:
+            await inbox.register(world.settings.starts)
+            break
+        except RedisError:
+            await asyncio.sleep(0.1)
+    writer = f"w{process.pid}"
+    numbers = [0] * world.plan.partitions
+
+    async def call(name: str) -> None:
+        await asyncio.sleep(world.random.uniform(0, world.plan.active * 0.7))
+        for n in range(world.plan.events):
+            event = world.event(name, n, _kind_of(n, world.plan.events))
+            partition = partition_of(event, world.plan.partitions)
+            async with locks[partition]:
+                numbers[partition] += 1
+                batch = Batch(
+                    writer,
+                    numbers[partition],
+                    partition,
+                    [event.id],
+                    [msgspec.Raw(to_stored(event))],
+                )
+                try:
+                    await inbox.append(batch, 5.0)
+                except InboxUnavailable:
+                    continue
+            world.model.accepted[event.id] = event
+            await asyncio.sleep(world.random.choice(world.plan.gaps))
+
+    locks = [asyncio.Lock() for _ in numbers]
+    await asyncio.gather(*(call(f"c{process.pid}-{each}") for each in range(world.plan.calls)))
+    await asyncio.sleep(1e9)
+
+
+def _kind_of(n: int, events: int) -> EventType:
+    if n == events - 1:
+        return EventType.HANGUP
+    return EventType.DIAL_IN if n == 0 else EventType.ANSWER_IN

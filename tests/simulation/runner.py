@@ -1,33 +1,41 @@
-"""Runs simulations: one seed, or a small scenario with crashes, in one process after the other."""
+"""Runs simulations: one seed, or a small scenario with faults, in one process after the other."""
 
 import asyncio
 import gc
 import os
+import pickle
 import random
+import signal
 import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 from offhook import queues
+from offhook.inbox import stream
 from offhook.settings import HandlerSettings
 from receiver import journal
 from tests.simulation.clock import Clock
 from tests.simulation.scenarios import SCENARIOS
-from tests.simulation.world import BOTH, RAW, Plan, World
+from tests.simulation.server import Server
+from tests.simulation.world import BOTH, BURST, RAW, Plan, World
 from workers.serving import folding, guard, reader, roster, served
 
+Task = TypeVar("Task")
 Trace = Callable[[str], None] | None
 
 _TROUBLES = (
     "stop",
+    "orphan",
     "kill",
     "freeze",
     "steal",
@@ -39,6 +47,9 @@ _TROUBLES = (
     "replay",
     "retry",
 )
+_IN_A_PROCESS = 200
+_MOVING = 8  # in each one of so many, handlers move out
+_CALM = 8  # each one of so many simulations has no faults: all must be prompt
 
 
 @dataclass
@@ -46,7 +57,7 @@ class Result:
     """What became of a simulation.
 
     Attributes:
-        seed: or the scenario and its crashes.
+        seed: or the scenario and its faults.
         finding: what is wrong; None if nothing is.
         simulated: seconds.
         commands: number of commands and file operations.
@@ -79,15 +90,57 @@ def simulate(
     )
     plan = plan or plan_of(seed)
     if trouble is not None:
-        troubles = (*plan.troubles, trouble, trouble)
-        plan = replace(plan, troubles=troubles, pools=True, calls=6, active=8.0)
+        plan = with_trouble(plan, trouble)
     return _run(seed, seed, plan, sizes, trace)
 
 
-def scenario(name: str, crashes: dict[int, str], trace: Trace = None) -> Result:
-    """Run a scenario in which a process crashes at the commands with these numbers."""
+def isolated(tasks: Iterable[Task], run: Callable[[Task], Result]) -> Iterator[Result]:
+    """Run simulations in processes of their own, some in each: to collect their garbage takes long.
+
+    Besides, a collection would run `finally` blocks of dead tasks at any time.
+    """
+    Server()  # now, so that it need not be made in each process
+    gc.disable()
+    gc.collect()
+    gc.freeze()
+    asyncio.set_event_loop(None)
+    warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that were never awaited
+    sys.unraisablehook = lambda _: None  # nor can the others end
+    left = iter(tasks)
+    while some := list(islice(left, _IN_A_PROCESS)):
+        yield from _in_a_process(some, run)
+
+
+def _in_a_process(tasks: Sequence[Task], run: Callable[[Task], Result]) -> Iterator[Result]:
+    receiving, sending = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(receiving)
+        with os.fdopen(sending, "wb") as results:
+            for task in tasks:
+                pickle.dump(run(task), results)
+                results.flush()
+        os._exit(0)
+    os.close(sending)
+    try:
+        with os.fdopen(receiving, "rb") as results:
+            for _ in tasks:
+                yield pickle.load(results)  # noqa: S301 - it is our own
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def with_trouble(plan: Plan, trouble: str) -> Plan:
+    """The same with one more trouble, twice, and time for it."""
+    troubles = (*plan.troubles, trouble, trouble)
+    return replace(plan, troubles=troubles, pools=True, calls=4, active=5.0)
+
+
+def scenario(name: str, faults: dict[int, str], trace: Trace = None) -> Result:
+    """Run a scenario with faults at the commands with these numbers."""
     plan, seed = SCENARIOS[name]
-    return _run((name, crashes), seed, replace(plan, crashes=crashes), _sizes(), trace)
+    return _run((name, faults), seed, replace(plan, faults=faults), _sizes(apart=0.5), trace)
 
 
 def plan_of(seed: int) -> Plan:
@@ -101,18 +154,18 @@ def plan_of(seed: int) -> Plan:
             use="simulated",
             events=choose.choice((RAW, RAW, BOTH)),
             concurrency=choose.choice((1, 2, 16)),
-            timeout=2.0,
+            timeout=pools.choice((2.0, 60.0)),
             retry=choose.choice(([1.0, 2.0], [1.0], [], [1.0, 1.0, 1.0, 1.0])),
             start="earliest",
             process=pools.choice(("shared", "shared", "own")) if apart else "shared",
         )
-    return Plan(
+    plan = Plan(
         partitions=choose.choice((1, 1, 2)),
         servers=choose.choice((1, 1, 2)),
         handlers=handlers,
         calls=choose.randint(1, 4),
         events=choose.randint(2, 5),
-        active=choose.choice((3.0, 6.0)),
+        active=choose.choice((2.0, 4.0)),
         rate=choose.choice((0.0, 0.01, 0.03, 0.1)),
         failing=choose.choice((0.0, 0.0, 0.2, 0.5)),
         slow=choose.choice((0.0, 0.0, 0.1)),
@@ -120,21 +173,36 @@ def plan_of(seed: int) -> Plan:
         troubles=tuple(choose.sample(_TROUBLES, choose.choice((0, 1, 2, 3)))),
         journal=choose.choice((False, True)),
         pools=apart,
+        migrates=pools.random() < 0.15,
     )
+    if seed % _CALM == 0:
+        plan = replace(plan, rate=0.0, failing=0.0, slow=0.0, troubles=(), migrates=False)
+        return replace(plan, calls=4, events=3, gaps=BURST)
+    return with_trouble(plan, "move out") if seed % _MOVING == 1 else plan
 
 
 def _sizes(
-    read: int = 500, room: int = 20_000, fold: int = 500, waiting: int = 5_000, kept: int = 2_000
+    read: int = 500,
+    room: int = 20_000,
+    fold: int = 500,
+    waiting: int = 5_000,
+    kept: int = 2_000,
+    apart: float = 3.0,
 ) -> list[tuple[Any, str, Any]]:
-    """How much is read and kept at a time: little, so that the limits are reached."""
+    """How much is read and kept at a time: little, so that the limits are reached.
+
+    Args:
+        apart: seconds that a handler which was moved out stays so.
+    """
     return [
+        (stream, "MOST_PARTITIONS", 4),
         (reader, "READ_AT_ONCE", read),
         (roster, "_READ_AT_ONCE", read),
         (served, "MOST_OUTSTANDING", room),
         (folding, "AT_ONCE", fold),
         (folding, "MOST_WAITING", waiting),
         (folding, "MOST_KEPT", kept),
-        (guard, "APART_FOR", 3.0),
+        (guard, "APART_FOR", apart),
         (guard, "TICK_EVERY", 1e6),  # no signs of life: there is no parent process
         (guard, "resident", lambda: 0),
     ]
@@ -143,7 +211,6 @@ def _sizes(
 def _run(
     name: Any, seed: int, plan: Plan, sizes: list[tuple[Any, str, Any]], trace: Trace
 ) -> Result:
-    _collect_no_garbage()
     clock = Clock()
     tokens = Random(f"tokens {seed}")
     random.seed(seed)
@@ -152,7 +219,9 @@ def _run(
         enter = stack.enter_context
         for module, attribute, value in sizes:
             enter(patch.object(module, attribute, value))
-        enter(_folder())
+        folder = enter(_folder())
+        if trace is not None:
+            trace = partial(_without, folder, trace)
         enter(clock.installed(lambda size: tokens.randbytes(size).hex(), lambda: world.pid()))
         world = World(seed, plan, clock, trace)
         enter(patch.object(queues, "bury", world.bury))
@@ -173,34 +242,23 @@ def _run(
     return result
 
 
-def _collect_no_garbage() -> None:
-    """Otherwise `finally` blocks of dead tasks would run at any time."""
-    if gc.isenabled():
-        gc.disable()
-        gc.collect()
-        gc.freeze()
-        asyncio.set_event_loop(None)
-        warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that were never awaited
-        sys.unraisablehook = lambda _: None  # nor can the others end
+def _without(folder: str, trace: Callable[[str], None], line: str) -> None:
+    """Trace a line without the name of the folder, which differs from run to run."""
+    trace(line.replace(folder, "FOLDER"))
 
 
 def _forget(world: World) -> None:
     """Let go of tasks that will never end."""
-    loop: Any = world.loop
-    loop._ready.clear()
-    loop._scheduled.clear()
-    loop.__dict__.pop("_in_thread")
+    world.loop.forget()
     world.__dict__.clear()
-    gc.collect()
-    loop.close()
 
 
 @contextmanager
-def _folder() -> Iterator[None]:
+def _folder() -> Iterator[str]:
     """A folder for the journal, in memory where there is a file system for it."""
     memory = Path("/dev/shm")  # noqa: S108
     with (
         tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder,
         patch.dict(os.environ, OFFHOOK_CONFIG=f"{folder}/offhook.toml"),
     ):
-        yield
+        yield folder

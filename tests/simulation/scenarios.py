@@ -1,9 +1,10 @@
-"""Small scenarios, in which a process crashes at every single command, and at every pair."""
+"""Small scenarios, with a fault at every single command, and at every pair of commands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from offhook.settings import HandlerSettings
+from tests.simulation.faults import CRASHES, KINDS
 from tests.simulation.world import BOTH, RAW, Plan
 
 _RETRIES = HandlerSettings(
@@ -25,19 +26,35 @@ SCENARIOS: dict[str, tuple[Plan, int]] = {
         Plan(partitions=2, servers=2, handlers={"h": _ONCE}, active=1.2, troubles=("stop",)),
         4,
     ),
+    # A handler moves out and comes back, with deliveries before, meanwhile and after.
+    "move": (
+        Plan(
+            handlers={"h": _ONCE},
+            pools=True,
+            calls=3,
+            events=2,
+            active=4.0,
+            troubles=("move out",),
+        ),
+        38,
+    ),
+    "migrate": (
+        Plan(handlers={"h": _RETRIES}, calls=1, events=2, active=0.8, migrates=True),
+        7,
+    ),
     "journal": (Plan(handlers={"h": _ONCE}, journal=True, active=1.6, troubles=("down",)), 5),
 }
-_HOW = ("crash before", "crash after")
 
 
-def singles(commands: int) -> Iterator[dict[int, str]]:
-    """A crash at each command, before it and after it."""
+def singles(commands: int, kinds: Sequence[str] = KINDS) -> Iterator[dict[int, str]]:
+    """A fault of each of these kinds at each command."""
     for number in range(1, commands + 1):
-        for how in _HOW:
-            yield {number: how}
+        for kind in kinds:
+            yield {number: kind}
 
 
 def pairs(commands: int) -> Iterator[dict[int, str]]:
-    """Two crashes, at each pair of commands."""
+    """Two faults, at each pair of commands: any of them, and then a crash."""
     for first, second in combinations(range(1, commands + 1), 2):
-        yield {first: _HOW[second % 2], second: _HOW[first % 2]}
+        kind = KINDS[(first + 2 * second) % len(KINDS)]
+        yield {first: kind, second: CRASHES[first % 2]}

@@ -5,35 +5,30 @@ Each search is a process of its own: it replaces the clock, and turns the garbag
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-
-import pytest
 
 from tests.simulation.defects import DEFECTS
 from tests.simulation.scenarios import SCENARIOS
 
 
-def test_a_thousand_simulations_find_nothing() -> None:
-    parts = [["--count", "1000", "--part", f"{part}/2"] for part in (1, 2)]
-    with ThreadPoolExecutor() as both:
-        found = list(both.map(_simulate, parts))
-    for search in found:
-        assert search.returncode == 0, search.stdout
-        assert search.stdout.startswith("500 simulations")
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_a_crash_at_any_command_loses_nothing(scenario: str) -> None:
-    search = _simulate(["--scenario", scenario])
+def test_simulations_find_nothing() -> None:
+    search = _simulate(["--count", "300"])
     assert search.returncode == 0, search.stdout
-    assert int(search.stdout.split()[0]) > 50
+    assert search.stdout.startswith("300 simulations")
 
 
-@pytest.mark.parametrize("defect", DEFECTS)
-def test_a_defect_put_in_on_purpose_is_found(defect: str) -> None:
-    search = _simulate(["--defect", defect, "--count", "100"])
-    assert search.returncode == 1
-    assert "Violation" in search.stdout
+def test_a_fault_at_any_command_loses_nothing() -> None:
+    # Every fifth of six kinds of faults at each command: each command has one, in turn.
+    search = _simulate(["--scenario", "all", "--part", "1/5"])
+    assert search.returncode == 0, search.stdout
+    for scenario in SCENARIOS:
+        assert f"{scenario}: " in search.stdout
+
+
+def test_each_defect_put_in_on_purpose_is_found() -> None:
+    search = _simulate(["--defect", "all", "--count", "100"])
+    assert search.stdout.count("Violation") == len(DEFECTS), search.stdout
+    for defect in DEFECTS:
+        assert f"{defect}: " in search.stdout
 
 
 def test_a_seed_repeats_a_simulation_exactly() -> None:
@@ -42,8 +37,9 @@ def test_a_seed_repeats_a_simulation_exactly() -> None:
     assert first.stdout.count("\n") > 100
 
 
-def test_a_crash_in_a_scenario_is_repeated() -> None:
-    search = _simulate(["--scenario", "deliver", "--crash", "20 before, 30 after"])
+def test_faults_in_a_scenario_are_repeated() -> None:
+    faults = "20 crash before, 30 crash after"
+    search = _simulate(["--scenario", "deliver", "--faults", faults])
     assert search.stdout.count("is killed") == 2
 
 

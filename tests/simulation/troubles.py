@@ -9,6 +9,9 @@ from redis.exceptions import RedisError
 
 from offhook.inbox import Inbox, ParkedLanes, keys
 from offhook.inbox.apart import Apart
+from offhook.inbox.partition import LEASE_MS
+from tests.simulation.loop import Process
+from tests.simulation.model import Violation
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -21,6 +24,24 @@ async def _stop(world: "World") -> None:
     for server in _some(world, list(world.serving.values())):
         world.trace("stop")
         server.stop()
+
+
+async def _orphan(world: "World") -> None:
+    """A server whose deliveries hang is stopped, and then learns that its worker is dead."""
+    for process, server in _some(world, list(world.serving.items())):
+        world.trace(f"deliveries of {process} hang")
+        world.hanging.add(process)
+        await asyncio.sleep(world.random.uniform(0.0, 1.0))
+        server.stop()
+        await asyncio.sleep(world.random.choice((0.01, 0.5, 3.0)))
+        world.trace(f"{process} is an orphan")
+        server.stop(at_once=True)
+        asyncio.get_running_loop().call_later(LEASE_MS / 1000, _ended, world, process)
+
+
+def _ended(world: "World", process: Process) -> None:
+    if not process.dead and not process.frozen:
+        world.finding = world.finding or Violation(f"{process} still runs")
 
 
 async def _kill(world: "World") -> None:
@@ -98,13 +119,15 @@ async def _replay(world: "World") -> None:
         handler = world.random.choice(list(world.plan.handlers))
         since = datetime.fromtimestamp(world.clock.time() - world.random.uniform(0, 5), UTC)
         since -= timedelta(microseconds=since.microsecond % 1000)
-        expected = world.model.finished_since(handler, since)
+        owed = world.model.replaying(handler, since)
+        failovers = world.faults.counts.get("failover", 0)
         try:
             count = await inbox.set_back(handler, since)
         except RedisError:
             return
         world.trace(f"replay of {count} events to {handler} since {since.timestamp():.3f}")
-        world.model.replayed(handler, expected, count)
+        if count and world.faults.counts.get("failover", 0) == failovers:
+            world.model.owed |= owed
 
     await asyncio.wait(
         [world.loop.spawn(process, run()), world.ended(process)], return_when="FIRST_COMPLETED"
@@ -146,6 +169,7 @@ async def _move_out(world: "World") -> None:
 
 TROUBLES: dict[str, _Trouble] = {
     "stop": _stop,
+    "orphan": _orphan,
     "kill": _kill,
     "freeze": _freeze,
     "steal": _steal,
@@ -168,6 +192,7 @@ async def make(world: "World", name: str) -> None:
             return
         world.faults.count(name)
         await TROUBLES[name](world)
+        world.delays.disturbed()
 
 
 def _some(world: "World", things: list) -> list:  # type: ignore[type-arg]

@@ -4,36 +4,39 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import cache
 from random import Random
 from typing import Any, cast
 
-import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from offhook.dialects.voipnow import read_event
-from offhook.errors import ConfigError, InboxUnavailable, LeaseLost, PermanentError, TemporaryError
-from offhook.event import CALLBACKS, CALLS, CallEvent, EventType, to_stored
+from offhook.errors import ConfigError, LeaseLost, PermanentError, TemporaryError
+from offhook.event import CALLBACKS, CALLS, CallEvent, EventType
 from offhook.handler import Context
-from offhook.inbox import Batch, Inbox, keys, partition_of
+from offhook.inbox import Inbox, keys
 from offhook.inbox.partition import holder
 from offhook.plugins import PluggedHandler
 from offhook.settings import HandlerSettings, Settings
 from receiver.group_commit import GroupCommit
 from tests.simulation.clock import Clock
+from tests.simulation.delays import Delays
+from tests.simulation.earlier import leave
 from tests.simulation.faults import Faults
 from tests.simulation.loop import PROCESS, Loop, Process
 from tests.simulation.model import Model, Violation
 from tests.simulation.network import _NOBODY, Client, Network
-from tests.simulation.receiving import Disk, call, receive
+from tests.simulation.receiving import Disk, append, call, receive
 from tests.simulation.server import Server as RedisServer
+from workers.delivery.circuit import WAITS
 from workers.delivery.steps import StepPage
 from workers.serving.partition_server import Server
 
-SECRET = "a secret for simulations, forty characters"
 _EXPECTED = (LeaseLost, RedisError, OSError, ConfigError)  # what may end a server process
 _PAGE = StepPage()
 QUIET = 200.0  # seconds in which everything must be finished once the faults have ended
+BURST = (0.0, 0.001, 0.002, 0.003, 0.004)  # seconds between events that come while one is read
 
 
 @dataclass
@@ -45,7 +48,9 @@ class Plan:
         failing: probability that an attempt fails, while there are faults.
         active: seconds of calls and faults.
         events: number of events of each call.
+        gaps: seconds between them, one of these.
         room: most entries in memory for a handler; 0: as it is.
+        migrates: the version before has left something.
         pools: handlers may run in processes of their own.
         troubles: what else goes wrong: see `troubles.py`.
     """
@@ -55,15 +60,25 @@ class Plan:
     handlers: dict[str, HandlerSettings] = field(default_factory=dict)
     calls: int = 2
     events: int = 3
+    gaps: tuple[float, ...] = (0.0, 0.01, 0.5)
     active: float = 4.0
     rate: float = 0.0
     failing: float = 0.0
     slow: float = 0.0
     journal: bool = False
     room: int = 0
+    migrates: bool = False
     pools: bool = False
-    crashes: dict[int, str] = field(default_factory=dict)
+    faults: dict[int, str] = field(default_factory=dict)
     troubles: tuple[str, ...] = ()
+
+
+@cache
+def _settings() -> Settings:
+    """To make them takes as long as a tenth of a simulation."""
+    return Settings(
+        secret=cast(Any, "forty characters of a secret for simulations"), settle=1.0, region="GB"
+    )
 
 
 class World:
@@ -78,26 +93,32 @@ class World:
         self._trace = trace
         self.loop = Loop(clock, lambda _: self.random.uniform(0.0001, 0.003))
         self.redis = RedisServer()
-        self.settings = Settings(
-            secret=cast(Any, SECRET),
-            partitions=plan.partitions,
-            handlers=plan.handlers,
-            settle=1.0,
-            region="GB",
+        self.settings = _settings().model_copy(
+            update={"partitions": plan.partitions, "handlers": plan.handlers}
         )
         plugged = self._plugged()
         self.model = Model(
             self.redis,
+            self.loop.time,
             plan.partitions,
             {each.name: each.events for each in plugged},
             {each.name: len(each.policy.retry) + 1 for each in plugged},
             pools=plan.pools,
         )
-        self.faults = Faults(self.random, self.kill, trace and self.trace, plan.rate, plan.crashes)
+        self.delays = Delays(self)
+        self.faults = Faults(
+            self.random,
+            self.kill,
+            self.delays.disturbed,
+            trace and self.trace,
+            plan.rate,
+            plan.faults,
+        )
         self.network = Network(self.redis, self.faults, lambda: self._checked(self.model.observe))
         self.finding: BaseException | None = None
         self.quiet = False
         self.serving: dict[Process, Server] = {}
+        self.hanging: set[Process] = set()  # those whose deliveries take forever
         self.receiving: list[Process] = []
         self.disk = Disk(self)
         self.commits: dict[Process, GroupCommit] = {}
@@ -149,6 +170,7 @@ class World:
         self.model.lives += 1
         task = self.loop.spawn(process, run(process))
         await asyncio.wait([task, self._ended[process]], return_when=asyncio.FIRST_COMPLETED)
+        self.delays.disturbed()
         self.serving.pop(process, None)
         self.commits.pop(process, None)
         if process.frozen:
@@ -160,7 +182,7 @@ class World:
                 self.finding = self.finding or error
             process.dead = True
             self.disk.killed(process)
-        if self.random.random() < 0.7 or self.plan.crashes:
+        if self.random.random() < 0.7 or self.plan.faults:
             self._release(process)
 
     def _release(self, process: Process) -> None:
@@ -224,16 +246,20 @@ class World:
         async def handle(event: CallEvent, context: Context) -> None:
             about = f"{event.id} of {event.call} ({event.type}), attempt {context.attempt}"
             self.trace(f"{PROCESS.get()} {name} gets {about}")
-            self._checked(lambda: self.model.begun(name, event, context.attempt))
+            self._checked(lambda: self._begun(name, event, context.attempt))
+            while PROCESS.get() in self.hanging:
+                await asyncio.sleep(1.0)
             random = self.random
             if random.random() < 0.7:
                 await asyncio.sleep(random.uniform(0.0, 0.02))
             if not self.quiet:
                 if self.plan.slow and random.random() < self.plan.slow:
                     self.faults.count("slow")
+                    self.delays.troubled(name, 5.0)
                     await asyncio.sleep(random.uniform(0.1, 4.0))
                 if self.plan.failing and random.random() < self.plan.failing:
                     self.faults.count("failures")
+                    self.delays.troubled(name, WAITS[-1])  # its circuit may open
                     raise random.choice(
                         (
                             TemporaryError("the target is down"),
@@ -247,6 +273,11 @@ class World:
             self.model.succeeded(name, event)
 
         return handle
+
+    def _begun(self, handler: str, event: CallEvent, attempt: int) -> None:
+        self.model.begun(handler, event, attempt)
+        if self.model.made[handler, event.id] == 1:
+            self.delays.begun(handler, event)
 
     def bury(self, rq: object, handler: str, event: CallEvent, **_: object) -> None:
         """In place of `queues.bury`."""
@@ -290,43 +321,6 @@ class World:
             received=datetime.fromtimestamp(self.clock.time(), UTC),
         )
 
-    async def append(self, process: Process) -> None:
-        """The receiver, in its simplest form: appends the events of all calls."""
-        inbox = Inbox(self.client(3), self.plan.partitions)
-        while not self.quiet:
-            try:
-                await inbox.register(self.settings.starts)
-                break
-            except RedisError:
-                await asyncio.sleep(0.1)
-        writer = f"w{process.pid}"
-        numbers = [0] * self.plan.partitions
-
-        async def call(name: str) -> None:
-            await asyncio.sleep(self.random.uniform(0, self.plan.active * 0.7))
-            for n in range(self.plan.events):
-                event = self.event(name, n, kind_of(n, self.plan.events))
-                partition = partition_of(event, self.plan.partitions)
-                async with locks[partition]:
-                    numbers[partition] += 1
-                    batch = Batch(
-                        writer,
-                        numbers[partition],
-                        partition,
-                        [event.id],
-                        [msgspec.Raw(to_stored(event))],
-                    )
-                    try:
-                        await inbox.append(batch, 5.0)
-                    except InboxUnavailable:
-                        continue
-                self.model.accepted[event.id] = event
-                await asyncio.sleep(self.random.choice((0, 0.01, 0.5)))
-
-        locks = [asyncio.Lock() for _ in numbers]
-        await asyncio.gather(*(call(f"c{process.pid}-{each}") for each in range(self.plan.calls)))
-        await asyncio.sleep(1e9)
-
     # The run
 
     async def run(self) -> None:
@@ -338,6 +332,9 @@ class World:
         from tests.simulation.troubles import make
 
         logging.disable(logging.CRITICAL)
+        if self.plan.migrates:
+            leave(self)
+            self.delays.disturbed()
         tasks = [
             asyncio.create_task(self.keep(f"s{n}", self.serve)) for n in range(self.plan.servers)
         ]
@@ -372,7 +369,7 @@ class World:
         while not self.quiet:
             process = self.process("receiver")
             self.receiving = [process]
-            self.loop.spawn(process, self.append(process))
+            self.loop.spawn(process, append(self, process))
             await self._ended[process]
             self.receiving = []
             await asyncio.sleep(0.2)
@@ -381,17 +378,12 @@ class World:
         until = self.clock.elapsed + seconds
         while self.clock.elapsed < until:
             await asyncio.sleep(0.25)
+            self._checked(self.delays.look)
             for failure in self.loop.failures:
                 if "exception" in failure and "never retrieved" not in failure["message"]:
                     raise failure["exception"]
             if self.finding is not None:
                 raise self.finding
-
-
-def kind_of(n: int, events: int) -> EventType:
-    if n == events - 1:
-        return EventType.HANGUP
-    return EventType.DIAL_IN if n == 0 else EventType.ANSWER_IN
 
 
 def _done(future: "asyncio.Future[None]") -> None:
