@@ -31,6 +31,14 @@ def test_each_defect_put_in_on_purpose_is_found() -> None:
         assert f"{defect}: " in search.stdout
 
 
+def test_handler_that_comes_back_is_not_forgotten_with_its_server() -> None:
+    # The server had taken the handler over, and a flush from before called all finished.
+    for faults in ("4 half, 141 crash before", "14 crash before, 149 crash before"):
+        search = _simulate(["--scenario", "move", "--faults", faults])
+        assert search.returncode == 0, search.stdout
+        assert search.stdout.count("is killed") == 1 + faults.count("crash")
+
+
 def test_a_seed_repeats_a_simulation_exactly() -> None:
     first, second = (_simulate(["--seed", "3"]) for _ in range(2))
     assert first.stdout == second.stdout

@@ -34,6 +34,7 @@ class ServedPartition:
         opened: what the last server left is known.
         closed: it is being given back: begin no delivery of it.
         streams: by tenant.
+        claiming: handlers are about to come whose unfinished events are not known yet.
         away: handlers that are not served here, or not yet: another process may serve them.
     """
 
@@ -42,6 +43,7 @@ class ServedPartition:
         self.number = partition.number
         self.opened = False
         self.closed = False
+        self.claiming = False
         self.streams: dict[str, TenantStream] = {}
         self.away = set(server.roster.handlers)
         self._server = server

@@ -88,7 +88,8 @@ class TenantStream:
             explicit: write every handler's position, also while it equals the stream's.
         """
         records: list[str] = []
-        finished = not self.more and (folder is None or folder.caught_up(self))
+        finished = not (self.more or self.served.claiming)
+        finished = finished and (folder is None or folder.caught_up(self))
         for reading in list(self.readings.values()):
             done = not reading.pending and reading.own is None
             if not done:

@@ -118,17 +118,21 @@ class Takeover:
     async def look(self) -> None:
         """Serve the handlers that other processes have left meanwhile."""
         away = {handler for handler in self._served.away if not handler.apart}
-        if away and self._served.opened:
-            try:
-                claimed = await self.claim(away)
-            except LeaseLost:
-                if self._served.closed:
-                    return  # it was given back meanwhile
-                raise
-            for handler in sorted(claimed, key=_name):
-                await self.come_back(handler)
-            if claimed:
-                self._server.spawn(self.apply_replays)  # those that came while it was away
+        self._served.claiming = bool(away)
+        # A flush from before would say that the events which a claim brings are finished.
+        if not (away and self._served.opened and await self._served.writer.arrived()):
+            return
+        try:
+            claimed = await self.claim(away)
+        except LeaseLost:
+            if self._served.closed:
+                return  # it was given back meanwhile
+            raise
+        for handler in sorted(claimed, key=_name):
+            await self.come_back(handler)
+        if claimed:
+            self._served.claiming = claimed != away
+            self._server.spawn(self.apply_replays)  # those that came while it was away
 
     async def come_back(self, handler: ServedHandler) -> None:
         """Serve a handler that another process has served: from the positions it left."""

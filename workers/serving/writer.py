@@ -16,6 +16,7 @@ _BUSY = 500  # entries in memory from which flushes are spaced out
 _SPACE = 0.004  # seconds
 _JOIN = 0.002  # seconds for the delivery and folding of what was read to join its flush
 _AT_ONCE = 200  # streams in one flush
+_MOMENT = 50  # hundredths of a second
 
 Advanced = asyncio.Future[bytes]
 
@@ -50,6 +51,7 @@ class Writer:
         self._advancing: list[Advanced] = []
         self._waiting: list[asyncio.Future[None]] = []
         self._wanted = asyncio.Event()
+        self._described = self._sent = 0  # flushes
 
     def mark(self, stream: TenantStream) -> None:
         """Write the stream's positions with the next flush."""
@@ -127,6 +129,15 @@ class Writer:
         self._wanted.set()
         await waiting
 
+    async def arrived(self) -> bool:
+        """Give the flush that is on its way a moment. Return whether it has arrived."""
+        described = self._described
+        for _ in range(_MOMENT):
+            if self._sent >= described:
+                return True
+            await asyncio.sleep(0.01)
+        return False
+
     async def _flush(self) -> None:
         self._wanted.clear()
         streams, self._streams = self._streams[:_AT_ONCE], self._streams[_AT_ONCE:]
@@ -139,8 +150,10 @@ class Writer:
         else:
             waiting, self._waiting = self._waiting, waiting
         # Described here, all at once: a lane that is parked is acknowledged in the same step.
+        self._described += 1
         changes.streams = [self._describe(stream) for stream in streams]
         answers = await self._send(changes)
+        self._sent += 1
         for future, answer in zip(advancing, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
