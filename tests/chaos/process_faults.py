@@ -1,0 +1,106 @@
+"""Faults of processes: each is killed, or stops for some seconds."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from random import Random
+
+from tests.chaos.scene import NothingToStrike, Scene
+from tests.installation import Installation, wait_until
+
+
+def kill_receiver(scene: Scene, dice: Random) -> None:
+    offhook = scene.offhook
+    offhook.receiver.kill()
+    offhook.receiver.wait()
+    offhook.receiver = offhook.start_receiver()
+    wait_until(offhook.is_ready, "the receiver is ready again")
+
+
+def kill_work_horse(scene: Scene, dice: Random) -> None:
+    _send(signal.SIGKILL, _one_of(scene.offhook.work_horses(), dice))
+
+
+def kill_all_work_horses(scene: Scene, dice: Random) -> None:
+    for pid in scene.offhook.work_horses():
+        _send(signal.SIGKILL, pid)
+
+
+def kill_worker(scene: Scene, dice: Random) -> None:
+    _send(signal.SIGKILL, _one_of(_workers(scene.offhook), dice))
+
+
+def kill_all_workers(scene: Scene, dice: Random) -> None:
+    for pid in _workers(scene.offhook):
+        _send(signal.SIGKILL, pid)
+
+
+def kill_scheduler(scene: Scene, dice: Random) -> None:
+    _send(signal.SIGKILL, scene.offhook.scheduler())
+
+
+def kill_supervisor(scene: Scene, dice: Random) -> None:
+    scene.offhook.supervisor.kill()
+    scene.offhook.supervisor.wait()
+    scene.offhook.supervisor = scene.offhook.start_supervisor()
+
+
+def kill_everybody(scene: Scene, dice: Random) -> None:
+    """Kill the supervisor and all processes below it, as when a machine or a container ends."""
+    scene.offhook.kill_supervisors()
+    scene.offhook.supervisor = scene.offhook.start_supervisor()
+
+
+def kill_server(scene: Scene, dice: Random) -> None:
+    server = scene.server()
+    server.terminate()
+    time.sleep(dice.uniform(0, 6))
+    server.start()
+
+
+def stall_receiver(scene: Scene, dice: Random) -> None:
+    _stall(scene.offhook.receiver.pid, dice)
+
+
+def stall_work_horse(scene: Scene, dice: Random) -> None:
+    _stall(_one_of(scene.offhook.work_horses(), dice), dice)
+
+
+def stall_worker(scene: Scene, dice: Random) -> None:
+    _stall(_one_of(_workers(scene.offhook), dice), dice)
+
+
+def stall_scheduler(scene: Scene, dice: Random) -> None:
+    _stall(scene.offhook.scheduler(), dice)
+
+
+def stall_supervisor(scene: Scene, dice: Random) -> None:
+    _stall(scene.offhook.supervisor.pid, dice)
+
+
+def stall_server(scene: Scene, dice: Random) -> None:
+    _stall(scene.offhook.server_pid(), dice)
+
+
+def _send(number: signal.Signals, pid: int) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(pid, number)
+
+
+def _stall(pid: int, dice: Random) -> None:
+    _send(signal.SIGSTOP, pid)
+    time.sleep(dice.uniform(1, 5))
+    _send(signal.SIGCONT, pid)
+
+
+def _one_of(pids: Sequence[int], dice: Random) -> int:
+    if not pids:
+        raise NothingToStrike
+    return dice.choice(sorted(pids))
+
+
+def _workers(offhook: Installation) -> list[int]:
+    scheduler = offhook.scheduler()
+    return [pid for pid in offhook.workers() if pid != scheduler]
