@@ -139,20 +139,18 @@ def run_round(
 
 
 def _drain(scene: Scene, audited: Sequence[Audited]) -> None:
-    """Wait until every handler has got all that it wanted."""
-    waiting = [(each, set(each.wanted(scene.callers.accepted))) for each in audited]
-
-    def all_there() -> bool:
-        while waiting:
-            handler, wanted = waiting[-1]
-            got = {(call, n) for _, call, n, _ in deliveries(scene.offhook, handler.name)}
-            if not wanted <= got:
-                return False
-            waiting.pop()
-        return True
-
-    with suppress(AssertionError):  # the audit explains it better
-        wait_until(all_there, "everything is delivered", SECONDS_TO_DRAIN)
+    """Wait until every handler has got all that it wanted, or nothing comes for a long time."""
+    waiting = {each.name: set(each.wanted(scene.callers.accepted)) for each in audited}
+    until = time.monotonic() + SECONDS_TO_DRAIN
+    while waiting and time.monotonic() < until:
+        for name, wanted in list(waiting.items()):
+            missing = wanted - {(c, n) for _, c, n, _ in deliveries(scene.offhook, name)}
+            if len(missing) < len(wanted):
+                until = time.monotonic() + SECONDS_TO_DRAIN
+            waiting[name] = missing
+            if not missing:
+                del waiting[name]
+        time.sleep(0.2)
 
 
 def _strike_at_random(scene: Scene, dice: Random, seconds: float) -> list[Strike]:
