@@ -198,7 +198,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
                 "connections": receiver.connections,
             }
         finally:
-            await receiver.callbacks.close()
+            await receiver.callbacks.quarantine.close()
             await receiver.commit.close()
             await end(watching)
             await end(storing)

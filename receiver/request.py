@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from functools import lru_cache, partial
 
 import msgspec
-from redis.exceptions import RedisError
 
 from offhook.callback_url import SELF_TEST, revoked_urls, token_version
 from offhook.errors import ConfigError, InboxUnavailable, RefusedCallback
-from offhook.inbox import Inbox, quarantine
+from offhook.inbox import Inbox
 from offhook.inbox.refused import Cause
 from offhook.settings import Settings
 from receiver.callback import (
@@ -28,6 +27,7 @@ from receiver.callback import (
 from receiver.connections import Source, client_address, is_in
 from receiver.group_commit import GroupCommit
 from receiver.limits import KnownUrl, Shares
+from receiver.quarantine_writer import QuarantineWriter
 from receiver.refusals import Refusals
 
 log = logging.getLogger("offhook.receiver")
@@ -45,8 +45,7 @@ class Callbacks:
         self.commit = commit
         self.refusals = refusals
         self.shares = Shares()
-        self._inbox = inbox
-        self._keeping: set[asyncio.Task[None]] = set()
+        self.quarantine = QuarantineWriter(inbox.redis, settings.quarantine_size, settings.patience)
         self._revoked_at = _changed(settings)  # before it is read, so that no change is missed
         self._revoked = revoked_urls(settings.revoked_file)
         # Safe: the path includes the token, and invalid ones raise, so they are not cached.
@@ -83,21 +82,10 @@ class Callbacks:
                 log.error("%s; the URLs revoked before stay revoked", error)
             self.known.cache_clear()
 
-    def quarantine(
+    def refuse(
         self, request: CallbackRequest, refusal: RefusedCallback, then: Callable[[], None]
     ) -> None:
         """Put a refused callback into quarantine, then call `then`."""
-        keeping = asyncio.create_task(self._quarantine(request, refusal))
-        self._keeping.add(keeping)
-        keeping.add_done_callback(self._keeping.discard)
-        keeping.add_done_callback(lambda _: then())
-
-    async def close(self) -> None:
-        """Return when all refused callbacks are in quarantine."""
-        if self._keeping:
-            await asyncio.wait(self._keeping)
-
-    async def _quarantine(self, request: CallbackRequest, refusal: RefusedCallback) -> None:
         log.warning(
             "a callback was refused: %s",
             refusal.code,
@@ -106,12 +94,7 @@ class Callbacks:
         kept = quarantined(request, refusal, self.settings.max_body) | {
             "received": datetime.now(UTC).isoformat()
         }
-        try:
-            async with asyncio.timeout(self.settings.patience):
-                await quarantine.keep(self._inbox.redis, kept, self.settings.quarantine_size)
-        except (RedisError, TimeoutError) as error:
-            reason = str(error) or "Redis does not respond"
-            log.error("cannot quarantine a refused callback: %s", reason)
+        self.quarantine.keep(kept, then)
 
 
 def _changed(settings: Settings) -> tuple[int, int] | None:
@@ -281,7 +264,7 @@ class RequestCycle:
     def _refuse(self, refusal: RefusedCallback) -> None:
         self.busy = True
         answer = partial(self._answer, refusal.status, error_body(refusal.code, refusal.message))
-        self._callbacks.quarantine(self._request(), refusal, answer)
+        self._callbacks.refuse(self._request(), refusal, answer)
 
     def _too_many(self, cause: Cause) -> None:
         url = cause != Cause.SOURCE_RATE and f"{self._url.pbx}/{self._url.extension}"

@@ -9,10 +9,14 @@ from redis.asyncio import Redis
 from offhook.inbox.keys import QUARANTINE
 
 
-async def keep(redis: Redis, refused: dict[str, str | bytes], size: int) -> None:
-    """Keep a refused callback; only the newest `size` are kept."""
-    if size:
-        await redis.xadd(QUARANTINE, refused, maxlen=size, approximate=False)  # type: ignore[arg-type]
+async def keep(redis: Redis, refused: Sequence[dict[str, str | bytes]], size: int) -> None:
+    """Keep refused callbacks; only the newest `size` are kept."""
+    if not size:
+        return
+    async with redis.pipeline(transaction=False) as pipeline:
+        for each in refused:
+            pipeline.xadd(QUARANTINE, each, maxlen=size, approximate=False)  # type: ignore[arg-type]
+        await pipeline.execute()
 
 
 async def kept(redis: Redis) -> list[tuple[str, dict[str, bytes]]]:

@@ -8,7 +8,7 @@ import asyncio
 import gc
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -101,7 +101,7 @@ class Receiver:
         receiver = app.state.receiver
         receiver.store.run = self._nothing  # neither Redis nor the journal
         receiver.commit._put = self._put
-        receiver.callbacks._quarantine = self._quarantine
+        receiver.callbacks.refuse = self._refuse
         self.lifespan = app.router.lifespan_context(app)
         self.state = await self.lifespan.__aenter__()
         await end(*asyncio.all_tasks() - {asyncio.current_task()})
@@ -122,7 +122,9 @@ class Receiver:
             self.events += 1
         return set()
 
-    async def _quarantine(self, request: CallbackRequest, refusal: RefusedCallback) -> None:
+    def _refuse(
+        self, request: CallbackRequest, refusal: RefusedCallback, then: Callable[[], None]
+    ) -> None:
         assert refusal.code in CODES, refusal.code
         kept = quarantined(request, refusal, self.settings.max_body)
         assert (kept["pbx"], kept["extension"]) == (PBX, EXTENSION)
@@ -131,6 +133,7 @@ class Receiver:
         for value in kept.values():
             if isinstance(value, str):
                 value.encode()
+        then()
 
     def take(self, data: bytes) -> Counter[bytes]:
         """Play one connection, and return what the receiver wrote, with how often."""

@@ -124,7 +124,7 @@ def test_a_number_is_nowhere_in_redis_afterwards(redis: blocking.Redis, offhook:
     on_inbox(
         lambda inbox: quarantine.keep(
             inbox.redis,
-            {"code": "x", "query": f"CallerIDNum={urllib.parse.quote(NUMBER)}&CallerIDName=Jane"},
+            [{"code": "x", "query": f"CallerIDNum={urllib.parse.quote(NUMBER)}&CallerIDName=Jane"}],
             10,
         )
     )

@@ -32,7 +32,7 @@ def keep(url: str, *bodies: bytes) -> None:
                     "body": body,
                     "received": datetime.now(UTC).isoformat(),
                 }
-                await quarantine.keep(client, refused, 10)
+                await quarantine.keep(client, [refused], 10)
 
     asyncio.run(run())
 

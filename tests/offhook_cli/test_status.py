@@ -190,7 +190,7 @@ def test_dead_letters_of_a_removed_handler_are_reported(rq: redis.Redis, offhook
 def test_refused_callbacks_are_reported(redis_url: str, offhook: Offhook) -> None:
     async def refuse() -> None:
         async with connect(redis_url) as client:
-            await quarantine.keep(client, {"code": "missing_call_id"}, size=10)
+            await quarantine.keep(client, [{"code": "missing_call_id"}], size=10)
 
     assert status(offhook)["refused"] == 0
     asyncio.run(refuse())

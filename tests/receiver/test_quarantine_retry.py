@@ -36,7 +36,7 @@ async def keep(
 ) -> None:
     kept = quarantined(refused, refusal, 100) | {"received": received.isoformat()}
     async with opened(settings) as (inbox, _):
-        await quarantine.keep(inbox.redis, kept, 1000)
+        await quarantine.keep(inbox.redis, [kept], 1000)
 
 
 async def retried(settings: Settings) -> Retried:

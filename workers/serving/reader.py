@@ -226,5 +226,5 @@ class Reader:
                         "event": stored,
                     }
                     size = self._server.settings.quarantine_size
-                    await quarantine.keep(self._partition.redis, refused, size)
+                    await quarantine.keep(self._partition.redis, [refused], size)
         return events
