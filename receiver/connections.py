@@ -14,6 +14,7 @@ from receiver.refusals import Refusals
 Network = IPv4Network | IPv6Network
 
 _MOST = 10_000  # an idle connection takes about 10 KB
+_MOST_UNPROVEN = 256  # of one source: when it closes them, all others wait 0.1 ms for each
 _RESERVED = 128  # descriptors for everything else: Redis, the journal, modules
 WANTED = 65_536
 _LOOK_AT = 100
@@ -74,7 +75,7 @@ class Connections:
         if source is not None:
             source.count += 1
             source.unproven[connection] = None
-            if source.count > self._most // 4:
+            if source.count > self._most // 4 or len(source.unproven) > _MOST_UNPROVEN:
                 self._close(next(iter(source.unproven)), peer)
                 return
         if len(self._unproven) + len(self._proven) > self._most:

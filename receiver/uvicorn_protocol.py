@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import unquote
 
 import httptools
@@ -23,7 +23,7 @@ _CALLBACKS = f"{PREFIX}/".encode()
 _HEAD_WITHOUT_QUERY = 16_384  # maximum bytes of the path and all headers
 _SLICE = 4096  # bytes; a usual callback has fewer
 _MOST_HEADERS = 100
-_MOST_PIPELINED = 20  # requests that wait for the responses to earlier ones
+_MOST_PIPELINED = 8  # requests that wait for the responses to earlier ones
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
 
@@ -93,8 +93,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # see `_ignore_upgrade`
         if len(self.pipeline) >= _MOST_PIPELINED:
-            self.transport.close()
-            raise ConnectionAbortedError  # stops the parser
+            self._stop()
         self._in_request_line = False
         self._in_head = False
         self._in_body = True
@@ -103,11 +102,20 @@ class BoundedHttp(HttpToolsProtocol):
         else:
             super().on_headers_complete()
 
+    def _stop(self) -> NoReturn:
+        self.transport.close()
+        raise ConnectionAbortedError  # stops the parser
+
     def on_body(self, body: bytes) -> None:
         self._size -= len(body)
         if not isinstance(self.cycle, RequestCycle):
+            if self.cycle.response_complete:
+                self._stop()  # or it would have to read the rest
             super().on_body(body)
-        elif not self.cycle.busy:
+        elif self.cycle.busy:  # the rest is not needed
+            if not self.cycle.response_complete:
+                self.flow.pause_reading()  # until the response is sent
+        else:
             # uvicorn would pause reading at 64 KiB; a `RequestCycle` enforces the limit itself.
             self.cycle.body += body
             self.cycle.set()

