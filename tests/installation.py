@@ -170,9 +170,15 @@ class Installation:
         return children(self.supervisor.pid)
 
     def scheduler(self) -> int:
-        """Return the process that sends due redeliveries; its pid is in the locks that it holds."""
+        """Return the process that runs periodic jobs; its pid is in its sign of life.
+
+        Raises:
+            ProcessLookupError: none has given a sign of life lately.
+        """
         with self.client() as client:
             name = client.get(keys.SCHEDULER)
+        if name is None:
+            raise ProcessLookupError("no scheduler runs")
         return int(name.rpartition("-")[2])
 
     def server_pid(self) -> int:

@@ -174,7 +174,7 @@ def _strike_at_random(scene: Scene, dice: Random, seconds: float) -> list[Strike
 
 def _strike(scene: Scene, strike: Strike, dice: Random) -> None:
     # If there is no process to choose, the other fault of the pair was faster.
-    with suppress(NothingToStrike, StopIteration, redis.RedisError):
+    with suppress(NothingToStrike, ProcessLookupError, redis.RedisError):
         strike.began = time.time()
         FAULTS[strike.kind].strike(scene, dice)
         strike.ended = time.time()

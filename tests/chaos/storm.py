@@ -7,6 +7,7 @@ prints its seed; `--rounds 1 --seed THAT` chooses the same faults and pauses aga
 """
 
 import argparse
+import logging
 import random
 import shutil
 import sys
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--handlers", type=int, default=20, help="number of handlers")
     parser.add_argument("--seed", default=f"{random.randrange(10**6)}")
     options = parser.parse_args()
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of attackers' connections
     rounds = []
     for number in range(options.rounds):
         seed = options.seed if number == 0 else f"{options.seed}.{number}"
