@@ -175,7 +175,8 @@ class ServedPartition:
             stream.wake = True
             self.writer.mark(stream)
         self.writer.give(handler.name, handler.name)
-        await self.writer.written()
+        if not await self.writer.written():
+            return  # the partition was given back meanwhile
         for stream in self.streams.values():
             if handler in stream.readings:  # not in a stream that was adopted meanwhile
                 handler.released(len(stream.readings.pop(handler).pending))

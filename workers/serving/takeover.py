@@ -182,8 +182,8 @@ class Takeover:
         self._server.spawn(partial(self._forget_replay, stream, handler))
 
     async def _forget_replay(self, stream: TenantStream, handler: ServedHandler) -> None:
-        await self._served.writer.written()
-        await self._partition.replayed(stream.tenant, [handler.name])
+        if await self._served.writer.written():  # else the next server sets it back
+            await self._partition.replayed(stream.tenant, [handler.name])
         self._replaying.discard((stream, handler))
 
 

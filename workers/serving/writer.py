@@ -49,7 +49,8 @@ class Writer:
         self._stored: list[bytes] = []
         self._counts: dict[tuple[str, str], int] = {}
         self._advancing: list[Advanced] = []
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[bool]] = []
+        self._ended = False
         self._wanted = asyncio.Event()
         self._described = self._sent = 0  # flushes
 
@@ -114,20 +115,30 @@ class Writer:
         Raises:
             LeaseLost: another server serves the partition.
         """
-        while not asked_to_end():
-            await self._wanted.wait()
-            awaited = self._advancing or self._waiting
-            await asyncio.sleep(0 if awaited else _JOIN)
-            await self._flush()
-            if self._load() > _BUSY:
-                await asyncio.sleep(_SPACE)
+        try:
+            while not asked_to_end():
+                await self._wanted.wait()
+                awaited = self._advancing or self._waiting
+                await asyncio.sleep(0 if awaited else _JOIN)
+                await self._flush()
+                if self._load() > _BUSY:
+                    await asyncio.sleep(_SPACE)
+        finally:
+            self._ended = True
+            _answer(self._waiting, written=False)
 
-    async def written(self) -> None:
-        """Return when all is written that was done before."""
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def written(self) -> bool:
+        """Return when all is written that was done before.
+
+        Returns:
+            False if this server does not serve the partition any more, and it may not be written.
+        """
+        if self._ended:
+            return False
+        waiting: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         self._wanted.set()
-        await waiting
+        return await waiting
 
     async def arrived(self) -> bool:
         """Give the flush that is on its way a moment. Return whether it has arrived."""
@@ -144,7 +155,7 @@ class Writer:
         changes = Changes([], self._lanes, self._stored, self._counts)
         advancing = self._advancing
         self._lanes, self._stored, self._counts, self._advancing = [], [], {}, []
-        waiting: list[asyncio.Future[None]] = []
+        waiting: list[asyncio.Future[bool]] = []
         if self._streams:
             self._wanted.set()
         else:
@@ -152,14 +163,16 @@ class Writer:
         # Described here, all at once: a lane that is parked is acknowledged in the same step.
         self._described += 1
         changes.streams = [self._describe(stream) for stream in streams]
-        answers = await self._send(changes)
+        try:
+            answers = await self._send(changes)
+        except BaseException:
+            self._waiting += waiting  # `run` ends
+            raise
         self._sent += 1
         for future, answer in zip(advancing, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
-        for done in waiting:
-            if not done.done():
-                done.set_result(None)
+        _answer(waiting, written=True)
 
     async def _send(self, changes: Changes) -> list[bytes]:
         attempt = self._partition.numbered(changes)
@@ -186,6 +199,12 @@ class Writer:
     def _change(self, *change: Any) -> None:
         self._lanes.append(change)
         self._wanted.set()
+
+
+def _answer(waiting: Iterable[asyncio.Future[bool]], *, written: bool) -> None:
+    for each in waiting:
+        if not each.done():
+            each.set_result(written)
 
 
 def _milliseconds(moment: float) -> str:

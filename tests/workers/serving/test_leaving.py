@@ -1,0 +1,84 @@
+"""A handler leaves for a process of its own, while partitions are given back."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from offhook import CallEvent, Context
+from offhook.inbox import keys
+from tests.events import event
+from tests.workers.serving.bench import Bench, until
+from workers.serving.partition_server import Server
+from workers.serving.served_partition import ServedPartition
+
+
+async def nothing(one: CallEvent, context: Context) -> None:
+    """Deliver at once."""
+
+
+@pytest.fixture
+def bench(redis_url: str) -> Bench:
+    return Bench(redis_url, partitions=2)
+
+
+async def test_handler_leaves_though_a_partition_is_given_back_meanwhile(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench.serving(nothing) as server:
+        first, second = await served(server)
+        monkeypatch.setattr(first.writer, "written", then_give_back(server, first, second.number))
+        server.guard.kept_waiting(bench.served(server), 1.0)
+        await until(lambda: bench.redis.hexists(keys.APART, "crm"), "it is known to run apart")
+
+
+async def test_replay_survives_a_partition_that_is_given_back_meanwhile(bench: Bench) -> None:
+    async with bench.serving(nothing) as server:
+        await bench.append(*(event(f"call-{number}") for number in range(8)))
+        await bench.all_done()
+        first, _ = await served(server)
+        await server._give_back(first.number)
+        bench.redis.hset(keys.replays(first.number), "crm", "0-0")
+        await first.takeover._forget_replay(first.streams[""], bench.served(server))
+        assert bench.redis.hget(keys.replays(first.number), "crm") == b"0-0"
+
+
+@pytest.mark.parametrize("when", ["before", "while it is written"])
+async def test_writer_that_ends_answers_who_waits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    async with bench.serving(nothing) as server:
+        first, _ = await served(server)
+        if when != "before":
+            monkeypatch.setattr(first.writer, "_send", never)
+        waiting = asyncio.create_task(first.writer.written())
+        await asyncio.sleep(0 if when == "before" else 0.05)
+        server._serving[first.number].cancel()
+        assert await asyncio.wait_for(waiting, 10) is False
+        assert await asyncio.wait_for(first.writer.written(), 10) is False
+
+
+async def served(server: Server) -> list[ServedPartition]:
+    """Wait until the server serves both partitions."""
+    await until(lambda: sum(each.opened for each in server.partitions.values()) == 2)
+    return list(server.partitions.values())
+
+
+def then_give_back(
+    server: Server, partition: ServedPartition, number: int
+) -> Callable[[], Awaitable[bool]]:
+    """Return a `written` of the partition after which another partition is given back."""
+    written = partition.writer.written
+
+    async def then() -> bool:
+        done = await written()
+        if number in server.partitions:
+            await server._give_back(number)
+        return done
+
+    return then
+
+
+async def never(changes: object) -> list[bytes]:
+    await asyncio.Event().wait()
+    return []
