@@ -237,9 +237,9 @@ async def idle(port: int) -> None:
         await asyncio.sleep(0.2)
 
 
-async def without_a_token(port: int) -> None:
+async def without_a_token(port: int, count: int = 3000) -> None:
     """Request callback URLs with wrong tokens, again and again."""
-    await _flood(port, WRONG, 3000)
+    await _flood(port, WRONG, count)
 
 
 async def through_one_url(port: int) -> None:
