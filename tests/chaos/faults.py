@@ -10,6 +10,7 @@ from random import Random
 from tests.chaos import handler_faults, hostile_faults, process_faults, server_faults
 from tests.chaos.scene import Scene
 
+_PARTITIONS = 0.3  # of the faults where there is a replica: its rounds are for that
 _WORKERS = "supervisor scheduler worker work-horse"
 
 
@@ -65,6 +66,8 @@ FAULTS: dict[str, Fault] = {
 
 def choose(dice: Random, *, replicated: bool) -> list[str]:
     """Return one fault or, now and then, two that may strike at once."""
+    if replicated and dice.random() < _PARTITIONS:
+        return ["partition replica"]
     possible = sorted(
         kind for kind, fault in FAULTS.items() if replicated or not fault.needs_replica
     )
