@@ -54,6 +54,11 @@ class OffhookWorker(Worker):
     def procline(self, message: str) -> None:
         """Keep the title that says which process of Offhook this is."""
 
+    def set_shutdown_requested_date(self) -> None:
+        """Note in Redis that the worker was asked to stop; it stops also if Redis is away."""
+        with suppress(RedisError):
+            super().set_shutdown_requested_date()  # type: ignore[no-untyped-call]
+
     def perform_job(self, job: Job, queue: Any, execution: Any) -> bool:
         """Run the job, if it is one of ours: RQ would import and call any function."""
         if job.func_name not in OURS:
@@ -162,6 +167,7 @@ def run_worker(queue_name: str, settings: Settings, pool: str | None, servers: i
     outage = Outage(log, "RQ's server")
     serve.PAGE = StepPage()  # the work-horse inherits it
     watch = ProcessWatch(serve.PAGE, inbox, settings.max_memory)
+    worker: OffhookWorker | None = None
     with suppress(StopRequested):  # SIGTERM while RQ registers or deregisters the worker
         while True:
             try:
@@ -191,6 +197,8 @@ def run_worker(queue_name: str, settings: Settings, pool: str | None, servers: i
             except RedisError as error:
                 # Once it works, RQ gives up by itself, and cannot record that in Redis.
                 outage.goes_on(error)
+                if worker is not None and worker._stop_requested:
+                    return
                 time.sleep(1)
 
 

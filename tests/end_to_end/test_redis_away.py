@@ -101,3 +101,23 @@ def test_outage_is_a_few_lines_in_the_workers_log(tmp_path: Path) -> None:
     assert "Redis does not answer" in said
     assert "Traceback" not in said
     assert len(said.splitlines()) < 60, said
+
+
+def test_workers_whose_supervisor_is_killed_end_while_redis_is_down(tmp_path: Path) -> None:
+    with Installation.running(tmp_path, HANDLERS) as offhook:
+        wait_until(lambda: len(offhook.work_horses()) == 2, "the work-horses run")
+        family = [*offhook.work_horses(), *offhook.workers()]
+        offhook.redis.stop()
+        time.sleep(3)  # they notice
+        offhook.supervisor.kill()
+        offhook.supervisor.wait()
+        wait_until(lambda: not [pid for pid in family if _runs(pid)], "all of them have ended")
+        offhook.redis.start()
+        offhook.supervisor = offhook.start_supervisor()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
