@@ -17,7 +17,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-crm brokers chaos fuzz simulate check format completion lock setup clean STALE
+.PHONY: help demo test test-crm brokers chaos fuzz simulate check format lock setup clean STALE
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,9 +102,6 @@ check: $(READY)  ## check format, lint, types, and locked packages for known vul
 format: $(READY)  ## format the code and apply the linter's fixes
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
-
-completion: $(READY)  ## write what shells complete, after a change of a command or an option
-	@$(BIN)/python -m offhook_cli.completion_file
 
 # uv keeps the versions already locked. Lock files contain no index URL and no local path.
 LOCK = $(BIN)/uv pip compile --quiet --no-config --universal --generate-hashes \

@@ -69,13 +69,17 @@ def connect(url: str, tries: int = 3) -> redis.asyncio.Redis:
     return client
 
 
-def connect_rq(url: str, tries: int | None = None) -> redis.Redis:
+def connect_rq(url: str, tries: int | None = None, timeout: float | None = None) -> redis.Redis:
     """A blocking client, for RQ and for the command line.
 
     Args:
         tries: number of retries, up to half a second apart; None: as many as redis-py makes.
+        timeout: seconds to wait for a connection or a response; None: as long as the commands of
+            workers may take.
     """
     options: dict[str, Any] = {**_TIMEOUTS}
+    if timeout is not None:
+        options = dict.fromkeys(options, timeout)
     if tries is not None:
         options["retry"] = Retry(ExponentialBackoff(cap=0.5, base=0.05), tries)
     client: redis.Redis = _client(url, redis.Redis, Sentinel, options)

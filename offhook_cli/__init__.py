@@ -54,7 +54,9 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
-        return name, load(str(name)), rest
+        if name is None:  # a shell completes the line of a command that does not exist
+            return None, None, rest
+        return name, load(name), rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Print an expected error as one sentence, without a traceback."""
@@ -117,10 +119,6 @@ def _offhook(
 
 def main() -> None:
     """The entry point."""
-    if "_OFFHOOK_COMPLETE" in os.environ:  # a shell asks
-        from offhook_cli.completion import complete
-
-        complete()
     write_in_any_encoding()
     try:
         try:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from offhook.errors import ConfigError
+from offhook_cli import completion
 from offhook_cli.options import Json, PbxName, UserId
 from offhook_cli.pbx_api import in_words, pbx_api
 from offhook_cli.pbx_list import ListRequest, read, with_list_options
@@ -26,13 +27,19 @@ _DEFAULT = ("agentNumber", "status", "type")
 
 @with_list_options
 def agents(
-    queue: Annotated[str, typer.Argument(help="The queue's extension.", metavar="QUEUE")],
+    queue: Annotated[
+        str,
+        typer.Argument(
+            help="The queue's extension.", metavar="QUEUE", autocompletion=completion.extensions
+        ),
+    ],
     agent: Annotated[
         str | None,
         typer.Argument(
             help="An agent's extension, or a remote agent's number.",
             metavar="AGENT",
             show_default="all",
+            autocompletion=completion.extensions,
         ),
     ] = None,
     login: Annotated[

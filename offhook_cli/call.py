@@ -13,6 +13,7 @@ from offhook.event import CallEvent
 from offhook.inbox.call_store import Calls, Kept
 from offhook.logs import printable
 from offhook.settings import Settings, load_settings
+from offhook_cli import completion
 from offhook_cli.calls import ending, seconds, side
 from offhook_cli.options import Json
 from offhook_cli.screen import fail, local, print_json
@@ -32,7 +33,11 @@ _GAPS = {
 def call(
     name: Annotated[
         str,
-        typer.Argument(help="The id that `offhook calls` shows, or only a CallID.", metavar="ID"),
+        typer.Argument(
+            help="The id that `offhook calls` shows, or only a CallID.",
+            metavar="ID",
+            autocompletion=completion.calls,
+        ),
     ],
     as_json: Json = False,
 ) -> None:

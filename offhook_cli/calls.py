@@ -14,6 +14,7 @@ from offhook.connection import opened
 from offhook.errors import ConfigError
 from offhook.inbox.call_store import Calls
 from offhook.settings import load_settings
+from offhook_cli import completion
 from offhook_cli.options import Json, moment, since_option
 from offhook_cli.reconcile import reconcile
 from offhook_cli.screen import counted, local, note, print_json, print_table, progress
@@ -33,7 +34,11 @@ def _calls(
     ] = None,
     extension: Annotated[
         str | None,
-        typer.Option(help="Only calls of this extension.", metavar="EXTENSION"),
+        typer.Option(
+            help="Only calls of this extension.",
+            metavar="EXTENSION",
+            autocompletion=completion.extensions,
+        ),
     ] = None,
     outcome: Annotated[Outcome | None, typer.Option(help="Only calls with this outcome.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Only calls in progress.")] = False,

@@ -17,17 +17,45 @@ from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter, Filter
 from offhook.operations.running_files import about_running
 from offhook.settings import load_settings
-from offhook_cli.options import MANY, After, Id, Ids, Json, Limit, Yes, group, since_option
+from offhook_cli import completion
+from offhook_cli.options import (
+    MANY,
+    After,
+    Json,
+    Limit,
+    Yes,
+    group,
+    id_argument,
+    ids_argument,
+    since_option,
+)
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json, progress
 
 dead = group("List, retry and discard dead letters: deliveries that are out of attempts.")
 
+Id = Annotated[str, id_argument(completion.dead_letters)]
+Ids = Annotated[list[str] | None, ids_argument(completion.dead_letters)]
 Handler = Annotated[
-    str | None, typer.Option(help="Only dead letters of this handler.", metavar="NAME")
+    str | None,
+    typer.Option(
+        help="Only dead letters of this handler.",
+        metavar="NAME",
+        autocompletion=completion.handlers,
+    ),
 ]
-Call = Annotated[str | None, typer.Option(help="Only dead letters of this call.", metavar="CALLID")]
+Call = Annotated[
+    str | None,
+    typer.Option(
+        help="Only dead letters of this call.", metavar="CALLID", autocompletion=completion.calls
+    ),
+]
 Extension = Annotated[
-    str | None, typer.Option(help="Only dead letters of this extension.", metavar="EXTENSION")
+    str | None,
+    typer.Option(
+        help="Only dead letters of this extension.",
+        metavar="EXTENSION",
+        autocompletion=completion.extensions,
+    ),
 ]
 Type = Annotated[
     EventType | None, typer.Option("--type", help="Only dead letters of this event type.")

@@ -8,13 +8,19 @@ import typer
 from offhook.connection import opened
 from offhook.errors import ConfigError
 from offhook.settings import config_path, load_settings
+from offhook_cli import completion
 from offhook_cli.options import Yes
 from offhook_cli.screen import confirm
 
 
 def forget(
     handler: Annotated[
-        str, typer.Argument(metavar="NAME", help="A handler that is no longer configured.")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A handler that is no longer configured.",
+            autocompletion=completion.forgotten_handlers,
+        ),
     ],
     yes: Yes = False,
 ) -> None:

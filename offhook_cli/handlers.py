@@ -21,7 +21,7 @@ from offhook.plugins import (
 )
 from offhook.settings import HandlerSettings, LookupSettings, load_settings, sound_tables
 from offhook.testing import sample_event
-from offhook_cli import handlers_new
+from offhook_cli import completion, handlers_new
 from offhook_cli.options import Json
 from offhook_cli.plugin_help import Installed, Option, describe, describe_lookup, is_same
 from offhook_cli.screen import fail, note, print_json, print_table
@@ -79,7 +79,14 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
 
 @handlers.command()
 def show(
-    name: Annotated[str, typer.Argument(help="An installed handler or lookup.", metavar="NAME")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="An installed handler or lookup.",
+            metavar="NAME",
+            autocompletion=completion.plugins,
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Show the help and options of an installed handler or lookup.
@@ -109,7 +116,12 @@ def show(
 
 @handlers.command()
 def preview(
-    name: Annotated[str, typer.Argument(help="A configured handler.", metavar="NAME")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A configured handler.", metavar="NAME", autocompletion=completion.handlers
+        ),
+    ],
     event: Annotated[
         EventType | None,
         typer.Option(help="Only this event type.", show_default="all the handler gets"),

@@ -1,18 +1,16 @@
 """Options that several commands share."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 
+from offhook_cli import completion
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
-Id = Annotated[str, typer.Argument(help="The id that `list` shows.", metavar="ID")]
-Ids = Annotated[
-    list[str] | None,
-    typer.Argument(help="Ids that `list` shows.", metavar="ID", show_default=False),
-]
 Limit = Annotated[int, typer.Option(min=1, help="Print at most this many.", metavar="NUMBER")]
 After = Annotated[
     str | None,
@@ -21,7 +19,12 @@ After = Annotated[
 MANY = 1000  # entries of a list, unless --limit says otherwise
 PbxName = Annotated[
     str | None,
-    typer.Option("--pbx", help="The PBX; optional if only one is configured.", metavar="NAME"),
+    typer.Option(
+        "--pbx",
+        help="The PBX; optional if only one is configured.",
+        metavar="NAME",
+        autocompletion=completion.pbxs,
+    ),
 ]
 UserId = Annotated[
     str | None,
@@ -37,6 +40,18 @@ Port = Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="The p
 
 _AGO = re.compile(r"(\d+)\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def id_argument(values: Callable[[], list[str]] | None = None) -> Any:
+    """An argument that takes an id; `values` are those that a shell completes."""
+    return typer.Argument(help="The id that `list` shows.", metavar="ID", autocompletion=values)
+
+
+def ids_argument(values: Callable[[], list[str]] | None = None) -> Any:
+    """Arguments that take ids, as above."""
+    return typer.Argument(
+        help="Ids that `list` shows.", metavar="ID", show_default=False, autocompletion=values
+    )
 
 
 def since_option(help: str, default: str | bool = False) -> Any:  # noqa: A002 - typer's word

@@ -14,7 +14,8 @@ from offhook.errors import ConfigError
 from offhook.provisioning.api import chosen
 from offhook.provisioning.plan import Installation
 from offhook.settings import load_settings
-from offhook_cli.options import Id, Ids, Json, PbxName, UserId, Yes, group
+from offhook_cli import completion
+from offhook_cli.options import Json, PbxName, UserId, Yes, group, id_argument, ids_argument
 from offhook_cli.pbx_api import in_words, pbx_api
 from offhook_cli.pbx_list import ListRequest, read, with_list_options
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json, print_table
@@ -36,10 +37,19 @@ def _event_type(name: str) -> EventType:
 
 
 Extension = Annotated[
-    str, typer.Argument(help="An extension, such as 0003*210.", metavar="EXTENSION")
+    str,
+    typer.Argument(
+        help="An extension, such as 0003*210.",
+        metavar="EXTENSION",
+        autocompletion=completion.extensions,
+    ),
 ]
 OneType = typer.Option(
-    "--type", parser=_event_type, metavar="TYPE", help=f"One of {', '.join(_TYPES)}."
+    "--type",
+    parser=_event_type,
+    metavar="TYPE",
+    help=f"One of {', '.join(_TYPES)}.",
+    autocompletion=completion.event_types,
 )
 OnlyType = Annotated[EventType | None, OneType]
 MethodName = Literal["GET", "POST"]
@@ -182,7 +192,7 @@ def create(
 @events.command()
 def change(
     extension: Extension,
-    id_: Id,
+    id_: Annotated[str, id_argument()],
     url: Annotated[str | None, typer.Option(help="The new URL.", metavar="URL")] = None,
     method: Annotated[MethodName | None, typer.Option(help="The new HTTP method.")] = None,
     text: Annotated[
@@ -232,7 +242,7 @@ def change(
 @events.command()
 def delete(
     extension: Extension,
-    ids: Ids = None,
+    ids: Annotated[list[str] | None, ids_argument()] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All that this Offhook created.")
     ] = False,

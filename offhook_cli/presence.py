@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from offhook_cli import completion
 from offhook_cli.options import Json, PbxName, UserId
 from offhook_cli.pbx_api import in_words, pbx_api
 from offhook_cli.pbx_list import ListRequest, read, with_list_options
@@ -17,7 +18,12 @@ _FIELDS = ("extension", "status", "registration")  # in the API
 @with_list_options
 def presence(
     extension: Annotated[
-        str, typer.Argument(help="An extension, such as 0003*210; @self: all.", metavar="EXTENSION")
+        str,
+        typer.Argument(
+            help="An extension, such as 0003*210; @self: all.",
+            metavar="EXTENSION",
+            autocompletion=completion.extensions,
+        ),
     ] = "@self",
     *,
     request: ListRequest,

@@ -11,7 +11,8 @@ from offhook.errors import InboxUnavailable
 from offhook.inbox import quarantine as refused_callbacks
 from offhook.logs import printable
 from offhook.settings import load_settings
-from offhook_cli.options import MANY, After, Id, Ids, Json, Limit, Yes, group
+from offhook_cli import completion
+from offhook_cli.options import MANY, After, Json, Limit, Yes, group, id_argument, ids_argument
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json
 from receiver.quarantine_retry import Retried
 from receiver.quarantine_retry import retry as deliver
@@ -48,7 +49,7 @@ def list_(after: After = None, limit: Limit = MANY, as_json: Json = False) -> No
 
 @quarantine.command()
 def show(
-    key: Id,
+    key: Annotated[str, id_argument(completion.refused_callbacks)],
     as_json: Json = False,
 ) -> None:
     """Show one refused callback, with its query and body.
@@ -69,7 +70,7 @@ def show(
 
 @quarantine.command()
 def retry(
-    ids: Ids = None,
+    ids: Annotated[list[str] | None, ids_argument(completion.refused_callbacks)] = None,
     everything: Annotated[bool, typer.Option("--all", help="All refused callbacks.")] = False,
     yes: Yes = False,
 ) -> None:

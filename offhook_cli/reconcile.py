@@ -10,6 +10,7 @@ from offhook.connection import opened
 from offhook.errors import InboxUnavailable, NotYet
 from offhook.provisioning.api import among, open_api, sentence
 from offhook.settings import Settings, load_settings
+from offhook_cli import completion
 from offhook_cli.options import Json, since_option
 from offhook_cli.pbx_api import warn_insecure
 from offhook_cli.screen import counted, fail, local, note, print_json, print_table, progress
@@ -25,7 +26,11 @@ def reconcile(
     pbx: Annotated[
         str | None,
         typer.Option(
-            "--pbx", help="Only this PBX.", metavar="NAME", show_default="all with API access"
+            "--pbx",
+            help="Only this PBX.",
+            metavar="NAME",
+            show_default="all with API access",
+            autocompletion=completion.pbxs,
         ),
     ] = None,
     dry_run: Annotated[

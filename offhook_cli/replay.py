@@ -9,6 +9,7 @@ import typer
 from offhook.connection import opened
 from offhook.errors import ConfigError, not_configured
 from offhook.settings import load_settings
+from offhook_cli import completion
 from offhook_cli.options import Yes, since_option
 from offhook_cli.screen import confirm, counted, local, note
 
@@ -17,7 +18,10 @@ def replay(
     handler: Annotated[
         str,
         typer.Option(
-            help="The handler's name in the configuration.", metavar="NAME", show_default=False
+            help="The handler's name in the configuration.",
+            metavar="NAME",
+            show_default=False,
+            autocompletion=completion.handlers,
         ),
     ],
     since: Annotated[

@@ -13,6 +13,7 @@ from offhook.connection import opened
 from offhook.errors import ConfigError, not_configured
 from offhook.event import CallEvent
 from offhook.settings import Settings, load_settings
+from offhook_cli import completion
 from offhook_cli.live import Attempt, Lines, watched
 from offhook_cli.screen import note
 
@@ -25,13 +26,17 @@ def tail(
         typer.Option(
             help="Show only deliveries to this handler, and no events. May be repeated.",
             metavar="NAME",
+            autocompletion=completion.handlers,
             show_default="events, and deliveries to all handlers",
         ),
     ] = None,
     extension: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only this extension. May be repeated.", metavar="EXTENSION", show_default="all"
+            help="Only this extension. May be repeated.",
+            metavar="EXTENSION",
+            show_default="all",
+            autocompletion=completion.extensions,
         ),
     ] = None,
     call: Annotated[
@@ -40,6 +45,7 @@ def tail(
             help="Only this call, by its id: PBX/CALLID or CALLID. May be repeated.",
             metavar="ID",
             show_default="all",
+            autocompletion=completion.calls,
         ),
     ] = None,
     as_json: Annotated[

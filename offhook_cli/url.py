@@ -12,13 +12,26 @@ from offhook.dialects.telphin import TELPHIN
 from offhook.errors import ConfigError, not_configured
 from offhook.event import CALLBACKS, EventType
 from offhook.settings import Settings, load_settings
+from offhook_cli import completion
 from offhook_cli.options import Yes
 from offhook_cli.screen import note
 
 _HERE = ("127.0.0.1", "localhost", "::1")
 
-Pbx = Annotated[str, typer.Argument(metavar="PBX", help="A name for the PBX, such as main.")]
-Extension = Annotated[str, typer.Argument(metavar="EXTENSION", help="Such as 0003*210.")]
+Pbx = Annotated[
+    str,
+    typer.Argument(
+        metavar="PBX",
+        help="A name for the PBX, such as main.",
+        autocompletion=completion.pbxs,
+    ),
+]
+Extension = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXTENSION", help="Such as 0003*210.", autocompletion=completion.extensions
+    ),
+]
 Event = Annotated[
     Literal["dial-in", "dial-out", "hangup", "answer-in", "answer-out"] | None,
     typer.Option(help="Only the URL of this event type."),
@@ -32,6 +45,10 @@ class _PrintByDefault(TyperGroup):
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
             args = ["print", *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        pbx = self.commands["print"].params[0]
+        return [*super().shell_complete(ctx, incomplete), *pbx.shell_complete(ctx, incomplete)]
 
 
 url = typer.Typer(

@@ -19,6 +19,7 @@ from offhook.provisioning.files import (
 )
 from offhook.provisioning.registrar import AT_ONCE
 from offhook.settings import Settings, load_settings
+from offhook_cli import completion
 from offhook_cli.options import PbxName, Yes
 from offhook_cli.setup import inspect
 from offhook_cli.setup.arguments import AtOnce, Numbers, check_numbers
@@ -74,6 +75,7 @@ def extensions(
             help="Event types, separated by commas, or all.",
             show_default="unchanged; for a new phone all, for others dial-in and hangup",
             metavar="LIST",
+            autocompletion=completion.separated_by_commas(completion.event_types),
         ),
     ] = None,
     kind: Annotated[
@@ -97,6 +99,7 @@ def extensions(
             help="Handlers that get the events, separated by commas, or all.",
             show_default="unchanged; for a new extension all",
             metavar="LIST",
+            autocompletion=completion.separated_by_commas(completion.handlers),
         ),
     ] = None,
     label: Annotated[

@@ -6,12 +6,25 @@ import typer
 
 from offhook.errors import ConfigError
 from offhook.provisioning.files import check_extension
+from offhook_cli import completion
 
 COMMANDS = ("show", "export", "apply", "check")
 
+
+def _values(context: typer.Context) -> list[str]:
+    """The extensions; at first also the commands, one of which may follow `offhook setup`."""
+    may_be_command = context.info_name == "setup" and not context.params.get("numbers")
+    return [*(COMMANDS if may_be_command else ()), *completion.extensions()]
+
+
 Numbers = Annotated[
     list[str] | None,
-    typer.Argument(help="Extensions, such as 0003*210.", metavar="EXTENSION", show_default=False),
+    typer.Argument(
+        help="Extensions, such as 0003*210.",
+        metavar="EXTENSION",
+        show_default=False,
+        autocompletion=_values,
+    ),
 ]
 AtOnce = Annotated[
     int,

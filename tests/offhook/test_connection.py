@@ -24,6 +24,12 @@ def test_sentinels_are_asked_for_the_primary() -> None:
         assert {each.connection_kwargs["password"] for each in asked} == {"other"}
 
 
+def test_a_caller_may_wait_for_less_time() -> None:
+    for url in (URL, "redis://localhost/0"):
+        kwargs = connect_rq(url, timeout=0.3).connection_pool.connection_kwargs
+        assert (kwargs["socket_timeout"], kwargs["socket_connect_timeout"]) == (0.3, 0.3)
+
+
 async def test_both_clients_are_closed(redis_url: str) -> None:
     settings = Settings(secret=SECRET, redis_url=redis_url, partitions=3)  # type: ignore[arg-type]
     with connect_rq(redis_url) as observer:
