@@ -88,6 +88,7 @@ _VALUES: dict[str, Any] = {
     "max_events": 1_000_000,
     "replicas": 1,
     "processes": 2,
+    "rq_url": "redis://127.0.0.1:6380/0",
     "allowed_addresses": ["203.0.113.9", "2001:db8::/64"],
     "region": "GB",
     "zone": "Europe/Bucharest",

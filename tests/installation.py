@@ -207,12 +207,11 @@ class Installation:
         return [(i, call, int(n)) for i, call, n in (line.split() for line in lines)]
 
     def wait_for_all(self, outcome: Outcome, handlers: Sequence[str], seconds: float = 60) -> None:
-        """Wait until each handler has got as many different events as were accepted."""
+        """Wait until each handler has got every event that was accepted."""
+        wanted = {(call, n) for call, numbers in outcome.accepted.items() for n in numbers}
 
         def all_delivered() -> bool:
-            return all(
-                len({i for i, _, _ in self.delivered(name)}) >= outcome.count for name in handlers
-            )
+            return all(wanted <= {(c, n) for _, c, n in self.delivered(name)} for name in handlers)
 
         wait_until(all_delivered, f"every handler has {outcome.count} events", seconds)
 

@@ -20,7 +20,7 @@ from offhook.lookup import Lookup
 from offhook.plugins.own_code import place, plugin_code
 from offhook.plugins.plugged import Function, PluggedHandler, PluggedLookup
 from offhook.settings import HandlerSettings, LookupSettings, config_folder
-from offhook.settings_faults import Unreadable, read_secret, unknown_types, what_is_wrong
+from offhook.settings.faults import Unreadable, read_secret, unknown_types, what_is_wrong
 
 T = TypeVar("T")
 Kind = Literal["handlers", "lookups"]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from offhook.settings_faults import read_secret
+from offhook.settings.faults import read_secret
 
 DEFAULT_FILE = "offhook.toml"
 

@@ -14,6 +14,7 @@ from pydantic_settings import (
 )
 
 from offhook.settings.config_file import config_path, read_files
+from offhook.settings.faults import PbxName, PluginName, RedisUrl, Region, Secret, like
 from offhook.settings.setting_tables import (
     HandlerName,
     HandlerSettings,
@@ -21,7 +22,6 @@ from offhook.settings.setting_tables import (
     PbxSettings,
     Start,
 )
-from offhook.settings_faults import PbxName, PluginName, RedisUrl, Region, Secret, like
 
 
 class Settings(BaseSettings):

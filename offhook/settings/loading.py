@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from offhook.settings.config_file import config_path
+from offhook.settings.faults import check_file, config_error
 from offhook.settings.installation import Settings
 from offhook.settings.setting_tables import HandlerSettings, LookupSettings, PbxSettings
-from offhook.settings_faults import check_file, config_error
 
 
 def load_settings() -> Settings:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 
 from offhook.call import CALL_LOG, Direction
 from offhook.settings.config_file import config_folder, read_files
-from offhook.settings_faults import Encoding, EventTypes, PluginName, Zone, like
+from offhook.settings.faults import Encoding, EventTypes, PluginName, Zone, like
 
 Start = Literal["now", "earliest"]
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from random import Random
 
-from tests.simulation.defects import DEFECTS
+from tests.simulation.defects import DEFECTS, RARE_DEFECTS
 from tests.simulation.runner import Result, Task, isolated, scenario, simulate
 from tests.simulation.scenarios import SCENARIOS, pairs, singles
 from tests.simulation.troubles import TROUBLES
@@ -50,15 +50,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", action="store_true", help="faults at pairs of commands")
     parser.add_argument("--faults", help='repeat a finding: "12 crash before, 40 lost"')
     parser.add_argument("--trouble", choices=TROUBLES, help="make this trouble in each simulation")
-    parser.add_argument("--defect", choices=[*DEFECTS, "all"], help="put this defect in first")
+    parser.add_argument(
+        "--defect", choices=[*DEFECTS, *RARE_DEFECTS, "all"], help="put this defect in first"
+    )
     return parser.parse_args()
 
 
 @contextmanager
 def _put_in(defect: str | None) -> Iterator[Plan | None]:
     """Put a defect in. Return what simulations that look for it are about, if that matters."""
-    with DEFECTS[defect].put_in() if defect else nullcontext():
-        yield DEFECTS[defect].plan if defect else None
+    known = DEFECTS | RARE_DEFECTS
+    with known[defect].put_in() if defect else nullcontext():
+        yield known[defect].plan if defect else None
 
 
 def _results(

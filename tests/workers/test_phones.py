@@ -246,7 +246,7 @@ def test_job_runs_only_if_a_handler_wants_its_events(
 
     async def turn() -> None:
         async with connect(watch.url) as client:
-            await Scheduler(load_settings(), Inbox(client, 1), watch.redis).round()
+            await Scheduler(load_settings(), Inbox(client, 1), watch.redis).round_of_jobs()
 
     asyncio.run(turn())
     waiting = [job.func_name for job in queues.queue(queues.SCHEDULED, watch.redis).jobs]

@@ -146,7 +146,7 @@ def test_counting_restarts_after_a_long_break(bench: Bench) -> None:
 def test_job_runs_only_if_a_handler_wants_its_event(bench: Bench, configure: Configure) -> None:
     async def turn() -> None:
         async with connect(bench.url) as client:
-            await Scheduler(load_settings(), Inbox(client, 1), bench.redis).round()
+            await Scheduler(load_settings(), Inbox(client, 1), bench.redis).round_of_jobs()
 
     def waiting() -> list[Any]:
         return [job.func_name for job in queues.queue(queues.SCHEDULED, bench.redis).jobs]
