@@ -35,7 +35,7 @@ async def again(event: CallEvent, context: Context) -> None:
 @cache
 def _due() -> float:
     """When the redeliveries are due: after the first attempts at all events."""
-    return time.monotonic() + 20.0
+    return time.monotonic() + float(os.environ["DUE"])
 
 
 async def refuse(event: CallEvent, context: Context) -> None:

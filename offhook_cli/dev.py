@@ -199,7 +199,7 @@ def _introduce(lines: Lines, settings: Settings, *, own: bool) -> None:
 
 
 def _running(folder: Path, pbx: str, redis_url: str, *, own: bool) -> str:
-    use = f"OFFHOOK_CONFIG={os.environ['OFFHOOK_CONFIG']}"
+    use = f"OFFHOOK_CONFIG={config_path()}"
     if own:
         use = f"OFFHOOK_REDIS_URL={redis_url} OFFHOOK_RQ_URL={redis_url}"
     also = "" if own else f"\nThe events are in {folder}/events.jsonl."
