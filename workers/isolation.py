@@ -12,11 +12,13 @@ from redis.exceptions import RedisError
 
 from offhook.inbox.apart import count_death, move_apart
 from workers.delivery.steps import StepPage
-from workers.process import resident
+from workers.process import resident, waited_for_cpu
 
 log = logging.getLogger("offhook.isolation")
 
-BLOCKED = 1.0  # seconds without a sign of life after which a process is killed
+# Seconds without a sign of life after which a process is killed. Those in which the machine gave it
+# no CPU do not count.
+BLOCKED = 1.0
 _STACK_WAIT = 0.2  # seconds for the blocked process to write its stack
 
 
@@ -33,6 +35,7 @@ class ProcessWatch:
         self._page = page
         self._redis = redis
         self._max_memory = max_memory
+        self._looped = self._waited = 0.0  # at the last sign of life
         page.stacks = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - as long as the process
 
     def look(self, pid: int) -> None:
@@ -42,10 +45,10 @@ class ProcessWatch:
             return  # it has not begun to serve
         if resident(pid) > 1.5 * self._max_memory:
             self._blame(running.about, "hoards memory", "")
-        elif time.monotonic() - running.looped >= BLOCKED:
+        elif self._silent_for(pid, running.looped) >= BLOCKED:
             stack = self._stack_of(pid)
             running = self._page.read()
-            if time.monotonic() - running.looped < BLOCKED:
+            if self._silent_for(pid, running.looped) < BLOCKED:
                 return  # it runs again
             about = running.about if running.since else running.plain
             if about:
@@ -57,6 +60,13 @@ class ProcessWatch:
             return
         self._page.clear()
         os.kill(pid, signal.SIGKILL)
+
+    def _silent_for(self, pid: int, looped: float) -> float:
+        """Seconds in which the process could have given a sign of life, and has not."""
+        waited = waited_for_cpu(pid)
+        if looped != self._looped:
+            self._looped, self._waited = looped, waited
+        return time.monotonic() - looped - (waited - self._waited)
 
     def died(self, status: int) -> None:
         """Blame the handler that ran when the process died.

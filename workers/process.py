@@ -47,3 +47,14 @@ def resident(pid: int | Literal["self"] = "self") -> int:
         return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * 4096
     except OSError:
         return 0
+
+
+def waited_for_cpu(pid: int) -> float:
+    """Seconds that the main thread of a process has been ready and waited for a CPU.
+
+    0 where the system does not tell: Linux does, in /proc/PID/schedstat (sched-stats.rst).
+    """
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
