@@ -54,6 +54,13 @@ class OffhookWorker(Worker):
     def procline(self, message: str) -> None:
         """Keep the title that says which process of Offhook this is."""
 
+    asked_to_stop = False
+
+    def request_stop(self, signum: Any, frame: Any) -> None:
+        """Note it first: RQ forgets it if Redis, which it tells, is away."""
+        self.asked_to_stop = True
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
     def set_shutdown_requested_date(self) -> None:
         """Note in Redis that the worker was asked to stop; it stops also if Redis is away."""
         with suppress(RedisError):
@@ -169,7 +176,7 @@ def run_worker(queue_name: str, settings: Settings, pool: str | None, servers: i
     watch = ProcessWatch(serve.PAGE, inbox, settings.max_memory)
     worker: OffhookWorker | None = None
     with suppress(StopRequested):  # SIGTERM while RQ registers or deregisters the worker
-        while True:
+        while worker is None or not worker.asked_to_stop:
             try:
                 if pool and not _is_needed(settings, pool, inbox):
                     return
@@ -190,15 +197,13 @@ def run_worker(queue_name: str, settings: Settings, pool: str | None, servers: i
                 outage.is_over()
                 began = time.monotonic()
                 worker.work(logging_level="CRITICAL", burst=pool is not None)
-                if pool is None or worker._stop_requested:
+                if pool is None:
                     return
                 if time.monotonic() - began < 1:
                     time.sleep(1)  # it could not serve
             except RedisError as error:
                 # Once it works, RQ gives up by itself, and cannot record that in Redis.
                 outage.goes_on(error)
-                if worker is not None and worker._stop_requested:
-                    return
                 time.sleep(1)
 
 

@@ -1,6 +1,7 @@
 """Run the command line in the process, as typed in a terminal."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
@@ -23,11 +24,16 @@ async def append(inbox: Inbox, *events: CallEvent) -> None:
 
 
 @pytest.fixture
-def offhook(monkeypatch: pytest.MonkeyPatch) -> Offhook:
+def offhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Offhook]:
     """Run `offhook` with arguments; `input` is what the user types."""
     monkeypatch.setenv("COLUMNS", "120")
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
 
     def run(*arguments: str, input: str = "") -> Result:  # noqa: A002 - CliRunner's name
         return CliRunner().invoke(app, arguments, input=input, prog_name="offhook")
 
-    return run
+    yield run
+    # A command that logs has set a handler that writes to its own standard error, now closed.
+    root.handlers[:] = handlers
+    root.setLevel(level)
