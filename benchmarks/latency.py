@@ -42,7 +42,7 @@ def ours(url: str, seconds: float, rate: float, others: int = 0) -> Figures:
             outcome = drive(port, callbacks(URLS), seconds, connections=8, rate=rate)
             until(lambda: len(measured.lines()) > outcome.answered, "all events are delivered")
             figures = _figures(measured.lines()[1:])
-            time.sleep(_QUIET)
+            time.sleep(min(_QUIET, seconds))
             before = len(measured.lines())
             drive(port, itertools.islice(callbacks(URLS), 1), 0.1, connections=1, rate=10)
             until(lambda: len(measured.lines()) > before, "the event after idle time is delivered")
