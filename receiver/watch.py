@@ -44,6 +44,7 @@ class Watch:
         self._refusals = refusals
         self._connections = connections
         self._rounds = 0
+        self._scarce_before = False  # at the last look
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -63,7 +64,10 @@ class Watch:
             shares.halve()
         size = self._settings.journal_size
         journal = _share(self._store.journal_size, size, _SCARCE_JOURNAL)
-        shares.limit = min(filter(None, (journal, await self._inbox_share())), default=None)
+        inbox = await self._inbox_share()
+        # Not at the first look: its memory may be short for a moment only.
+        scarce, self._scarce_before = self._scarce_before, inbox is not None
+        shares.limit = min(filter(None, (journal, inbox if scarce else None)), default=None)
         await self._callbacks.look_at_revoked()
 
     async def _inbox_share(self) -> float | None:

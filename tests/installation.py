@@ -203,7 +203,7 @@ class Installation:
         path = self.output / handler
         if not path.exists():
             return []
-        lines = path.read_text().splitlines()
+        lines = path.read_text().rpartition("\n")[0].splitlines()  # the last may be half written
         return [(i, call, int(n)) for i, call, n in (line.split() for line in lines)]
 
     def wait_for_all(self, outcome: Outcome, handlers: Sequence[str], seconds: float = 60) -> None:
