@@ -168,13 +168,19 @@ class Bench:
 
     def rate(self, worker: Running, count: int, patience: float = 120.0) -> tuple[float, float]:
         """Return deliveries per second and per CPU-second, without the first tenth of `count`."""
-        first = self._wait(worker, count // 10, patience)
+        first = self.wait(worker, count // 10, patience)
         began, computed = time.perf_counter(), worker.cpu()
-        last = self._wait(worker, count, patience)
+        last = self.wait(worker, count, patience)
         seconds = time.perf_counter() - began
         return (last - first) / seconds, (last - first) / max(0.01, worker.cpu() - computed)
 
-    def _wait(self, worker: Running, count: int, patience: float) -> int:
+    def wait(self, worker: Running, count: int, patience: float) -> int:
+        """Wait for this many deliveries, at most `patience` seconds. Return their number.
+
+        Raises:
+            RuntimeError: the worker has ended.
+            TimeoutError: with the end of the worker's log.
+        """
         deadline = time.monotonic() + patience
         while (now := self.delivered()) < count:
             worker.check()

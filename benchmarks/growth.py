@@ -48,12 +48,12 @@ def _whole_way(url: str, seconds: float, others: int) -> Figures:
         ):
             until(lambda: listens(port), "the receiver listens")
             answered = drive(port, callbacks(receive.URLS), 0.2, rate=_RATE).answered
-            until(lambda: measured.delivered() >= answered, "the first events are delivered")
+            measured.wait(workers, answered, 60)
             time.sleep(1)
             cpu = receiver.cpu() + workers.cpu()
             outcome = drive(port, callbacks(receive.URLS), seconds, rate=_RATE)
             expected = answered + outcome.answered
-            until(lambda: measured.delivered() >= expected, "all events are delivered")
+            measured.wait(workers, expected, 60)
             return {"us": (receiver.cpu() + workers.cpu() - cpu) / outcome.answered * 1e6}
 
 

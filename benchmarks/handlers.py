@@ -3,6 +3,7 @@
 import os
 import time
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 from benchmarks.peers import job
@@ -26,10 +27,16 @@ async def linger(event: CallEvent, context: Context) -> None:
 
 
 async def again(event: CallEvent, context: Context) -> None:
-    """Fail once for each second call, too rarely to open the circuit; all are due at one moment."""
-    if context.attempt == 1 and int(event.call_id.rpartition("-")[2]) % 2:
+    """Fail every second first attempt, never twice in a row, so that the circuit stays closed.
+
+    All redeliveries are due at one moment.
+    """
+    if context.attempt == 1 and next(_first_attempts) % 2:
         raise TemporaryError("not yet", retry_after=_due() - time.monotonic())
     job.count()
+
+
+_first_attempts = count()
 
 
 @cache

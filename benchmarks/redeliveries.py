@@ -19,10 +19,9 @@ def redelivering(url: str, count: int) -> Figures:
         measured.environment["DUE"] = str(2 + count / 1000)
         measured.fill(OFFHOOK, 2 * count)
         with ended(measured.work(OFFHOOK)) as worker:
-            until(lambda: measured.delivered() > count, "redeliveries begin", 120)
-            began, first, cpu = time.perf_counter(), measured.delivered(), worker.cpu()
-            until(lambda: measured.delivered() >= 2 * count, "all is redelivered", 300)
-            done = measured.delivered() - first
+            first = measured.wait(worker, count + 1, 120)
+            began, cpu = time.perf_counter(), worker.cpu()
+            done = measured.wait(worker, 2 * count, 300) - first
             seconds = time.perf_counter() - began
             return {"per second": done / seconds, "us": (worker.cpu() - cpu) / done * 1e6}
 
@@ -32,7 +31,7 @@ def retrying(url: str, count: int) -> Figures:
     with bench(url, "refuse", 64) as measured:
         (refuse := measured.folder / "refuse").touch()
         measured.fill(OFFHOOK, count)
-        with ended(measured.work(OFFHOOK)), redis.Redis.from_url(url) as client:
+        with ended(measured.work(OFFHOOK)) as worker, redis.Redis.from_url(url) as client:
             began = time.perf_counter()
             until(lambda: dead_letters.counts(client, ["crm"])["crm"] >= count, "all died", 300)
             dying = time.perf_counter() - began
@@ -41,7 +40,7 @@ def retrying(url: str, count: int) -> Figures:
             began = time.perf_counter()
             asyncio.run(_retry())
             retried = time.perf_counter() - began
-            until(lambda: measured.delivered() >= count, "all is delivered", 300)
+            measured.wait(worker, count, 300)
             seconds = time.perf_counter() - began
             return {"dying s": dying, "retry s": retried, "all s": seconds}
 
