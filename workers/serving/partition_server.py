@@ -257,6 +257,8 @@ class Server:
         served, task = self.partitions[number], self._serving[number]
         draining = asyncio.create_task(served.drain())
         await asyncio.wait((draining, task), return_when=asyncio.FIRST_COMPLETED)
+        if draining.done() and not draining.result():
+            await asyncio.wait((task,))  # a cancellation would hide its error
         await end(draining, task)
         if task.cancelled():  # otherwise it has failed, which ends the server
             served.drop()

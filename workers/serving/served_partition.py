@@ -100,13 +100,17 @@ class ServedPartition:
             if not task.cancelled():
                 task.result()
 
-    async def drain(self) -> None:
-        """Begin no more deliveries; return when those that run are finished and written."""
+    async def drain(self) -> bool:
+        """Begin no more deliveries; return when those that run are finished and written.
+
+        Returns:
+            False if they cannot be written: `run` is about to end, with its error.
+        """
         self.closed = True
         await self._quiet.wait()
         for stream in self.streams.values():
             self.writer.mark(stream)
-        await self.writer.written()
+        return await self.writer.written()
 
     def drop(self) -> None:
         """Forget the entries in memory: another server has them now."""
