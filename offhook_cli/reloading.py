@@ -1,7 +1,6 @@
 """`--reload`: starts the workers anew when the configuration or a plugin changes."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from offhook.plugins import installed
+from offhook.plugins import plugin_modules
 from offhook.settings import config_folder, sound_tables
 from offhook_cli.local_processes import stop
 from offhook_cli.screen import note
@@ -35,15 +34,9 @@ def files() -> Files:
 
 def _packages() -> Iterator[Path]:
     """The packages and modules of the configured plugins that are developed elsewhere."""
-    points = {**installed("handlers"), **installed("lookups")}
-    handlers, lookups = sound_tables()
-    for use in (
-        *(each.use for each in handlers.values()),
-        *(each.use for each in lookups.values()),
-    ):
-        module = points[use].module if use in points else use
+    for module in plugin_modules(*sound_tables()):
         with suppress(ImportError, ValueError):  # `work` reports it
-            spec = find_spec(re.split("[.:]", module)[0])
+            spec = find_spec(module.partition(".")[0])
             if spec is not None and spec.origin and _IGNORED.isdisjoint(Path(spec.origin).parts):
                 path = Path(spec.origin)
                 yield path.parent if spec.submodule_search_locations else path

@@ -22,7 +22,7 @@ from typing import Any
 from redis import Redis
 from rq.worker_registration import get_keys
 
-from offhook.plugins import installed
+from offhook.plugins import plugin_modules
 from offhook.settings import Settings, config_folder, config_path
 
 FIELD = "offhook"  # of a worker's record, beside those of RQ
@@ -96,12 +96,7 @@ def _named(table: Mapping[str, Any]) -> Iterator[Path]:
 
 def _sources(settings: Settings) -> Iterator[Path]:
     """The modules of the plugins, and what they have imported from their package and folder."""
-    wanted = set()
-    for kind, tables in (("handlers", settings.handlers), ("lookups", settings.lookups)):
-        points = installed(kind)
-        for table in tables.values():
-            use = table.use
-            wanted.add(points[use].module if use in points else use.partition(":")[0])
+    wanted = plugin_modules(settings.handlers, settings.lookups)
     packages = {_top(name) for name in wanted}
     folder = config_folder()
     for name, module in [*sys.modules.items()]:

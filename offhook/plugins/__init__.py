@@ -8,6 +8,7 @@ from offhook.plugins.finding import (
     load_lookup,
     plug_handler,
     plug_lookup,
+    plugin_modules,
     wanted_types,
     with_options,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "plug_all",
     "plug_handler",
     "plug_lookup",
+    "plugin_modules",
     "wanted_types",
     "with_options",
 ]

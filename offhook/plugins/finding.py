@@ -35,6 +35,25 @@ def installed(kind: Kind) -> Mapping[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=f"offhook.{kind}"))}
 
 
+def plugin_modules(
+    handlers: Mapping[str, HandlerSettings], lookups: Mapping[str, LookupSettings]
+) -> set[str]:
+    """The modules that these tables name: those of installed plugins, and one's own."""
+    return {
+        *(_target(each.use, "handlers")[0] for each in handlers.values()),
+        *(_target(each.use, "lookups")[0] for each in lookups.values()),
+    }
+
+
+def _target(use: str, kind: Kind) -> tuple[str, str]:
+    """The module and the name in it that `use` names; no name if it is no plugin at all."""
+    point = installed(kind).get(use)
+    if point is not None:
+        return point.module, point.attr
+    module, _, name = use.partition(":")
+    return module, name
+
+
 def load_handler(use: str) -> type[Handler] | Function:
     """The handler class or function that `use` names.
 
@@ -61,10 +80,8 @@ def load_lookup(use: str) -> type[Lookup]:
 
 def _load(use: str, kind: Kind) -> Any:
     points = installed(kind)
-    module, colon, attribute = use.partition(":")
-    if use in points:
-        module, attribute = points[use].module, points[use].attr
-    elif not colon:
+    module, attribute = _target(use, kind)
+    if use not in points and ":" not in use:
         raise ConfigError(
             f"no {kind[:-1]} is called {use!r}: installed are {', '.join(points)}; "
             f"write your own as package.module:name{did_you_mean(use, points)}"
