@@ -71,8 +71,7 @@ class Takeover:
         }
         for name, handler in served.items():
             if name in state.records or self._server.pool:
-                own = state.records.get(name, (None, []))[0] or state.shared
-                self._resume(stream, handler, own, pending.get(name, ()))
+                self._resume(stream, handler, state, pending)
         if not self._server.pool:
             self._freeze(stream, state, state.known - served.keys())
         self._replay(stream, state)
@@ -92,15 +91,16 @@ class Takeover:
         self,
         stream: TenantStream,
         handler: ServedHandler,
-        own: bytes | None,
-        pending: Sequence[tuple[bytes, CallEvent]],
+        state: StreamState,
+        pending: Pending,
     ) -> None:
+        own = state.records.get(handler.name, (None, []))[0] or state.shared
         reading = stream.reading(handler)
         reading.recorded = reading.changed = True
-        if own is not None and own != stream.read:
+        if own != stream.read:
             reading.own = own
             self._served.reader.catch_up(reading)
-        for position, event in pending:
+        for position, event in pending.get(handler.name, ()):
             self._served.add(reading, position, event)
 
     async def claim(self, handlers: Collection[ServedHandler]) -> set[ServedHandler]:
@@ -146,8 +146,7 @@ class Takeover:
         self._served.away.discard(handler)
         for state, its in zip(states, pending, strict=True):
             stream = self._served.streams[state.tenant]
-            own = state.records.get(handler.name, (None, []))[0] or state.shared
-            self._resume(stream, handler, own, its.get(handler.name, ()))
+            self._resume(stream, handler, state, its)
             self._served.writer.mark(stream)
             self._replay(stream, state)
 
