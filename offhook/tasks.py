@@ -1,4 +1,4 @@
-"""Ending asyncio tasks: reliably, and after a time limit."""
+"""asyncio tasks: ending them reliably or after a time limit, and waking one that waits."""
 
 import asyncio
 from typing import Any
@@ -21,6 +21,17 @@ def asked_to_end() -> bool:
     """Return whether the running task was cancelled, even if the cancellation got lost."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def woken(wake: asyncio.Event, seconds: float) -> bool:
+    """Wait until an event is set, and clear it. Return False if it was not set in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await wake.wait()
+    except TimeoutError:
+        return False
+    wake.clear()
+    return True
 
 
 class Limit:

@@ -29,7 +29,7 @@ from offhook.errors import FoldMoved
 from offhook.event import CallEvent
 from offhook.inbox.call_store import FOLDED, CallChange, Kept
 from offhook.logs import Outage
-from offhook.tasks import asked_to_end
+from offhook.tasks import asked_to_end, woken
 from workers.delivery.attempt import event_keys
 from workers.serving.streams import Events, TenantStream, after
 
@@ -140,13 +140,8 @@ class Folder:
             wait = SWEEP_EVERY
             if self._ends:
                 wait = min(wait, max(0.0, self._ends[0][0] - time.monotonic()))
-            try:
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-            self._wake.clear()
-            await asyncio.sleep(0)  # deliveries that can begin now go first
+            if await woken(self._wake, wait):
+                await asyncio.sleep(0)  # deliveries that can begin now go first
 
     def _look_at(self, tenant: str) -> None:
         self._unfolded[tenant] = None

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from offhook.event import from_stored
 from offhook.inbox.partition import Begun
 from offhook.logs import Outage
-from offhook.tasks import asked_to_end
+from offhook.tasks import asked_to_end, woken
 from workers.serving.lanes import Redelivery
 from workers.serving.served import ServedHandler
 
@@ -117,12 +117,7 @@ class Redeliveries:
                 return  # a cancellation can get lost: see `offhook.tasks.end`
             if self._expected < math.inf:
                 wait = min(wait, max(0.002, self._expected - time.time()))
-            try:
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-            self._wake.clear()
+            await woken(self._wake, wait)
 
     def ended(self, work: Redelivery) -> None:
         """Note that the attempts have ended."""
