@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import takewhile
 from typing import Literal
 
 CONSECUTIVE = 5  # failures in a row that open the circuit
@@ -32,24 +31,6 @@ class Circuit:
         self._probe_at = 0.0
         self.state: State = "closed"
         self.untroubled = True  # closed, and nothing has failed recently
-
-    def resume(self, failures: int, seconds: float) -> None:
-        """Restore the state in which the previous server left it.
-
-        Args:
-            failures: `failures` of that circuit.
-            seconds: until its next probe, or 0.
-        """
-        self._recent.extend([False] * min(failures, CONSECUTIVE))
-        if failures >= CONSECUTIVE or seconds:
-            self.open(seconds)
-
-    @property
-    def failures(self) -> int:
-        """Failures in a row; at least `CONSECUTIVE` while the circuit is not closed."""
-        if self.state != "closed":
-            return CONSECUTIVE
-        return len(list(takewhile(lambda ok: not ok, reversed(self._recent))))
 
     @property
     def probe_in(self) -> float:

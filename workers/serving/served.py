@@ -108,11 +108,6 @@ class ServedHandler:
         return self.outstanding + self._runners.reserved <= self.most // 2
 
     @property
-    def delivers(self) -> bool:
-        """Return whether its circuit is closed."""
-        return self.circuit.state == "closed"
-
-    @property
     def idle(self) -> bool:
         """Return whether no delivery runs."""
         return not self._running
