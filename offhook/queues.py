@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
+from rq.registry import FailedJobRegistry
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
@@ -28,6 +29,12 @@ def serve_queue(pool: str) -> str:
 def dead_queue(handler: str) -> str:
     """The queue whose failed registry holds the handler's dead letters."""
     return f"offhook.{handler}.redeliver"
+
+
+def dead_registry(redis: Redis, handler: str) -> FailedJobRegistry:
+    """The registry of the handler's dead letters."""
+    registry: FailedJobRegistry = queue(dead_queue(handler), redis).failed_job_registry
+    return registry
 
 
 def with_dead_letters(redis: Redis) -> list[str]:
@@ -111,8 +118,7 @@ def bury(
 
 def is_dead(redis: Redis, handler: str, event_id: str) -> bool:
     """Return whether the event is one of the handler's dead letters."""
-    registry = queue(dead_queue(handler), redis).failed_job_registry
-    return dead_letter_id(handler, event_id) in registry
+    return dead_letter_id(handler, event_id) in dead_registry(redis, handler)
 
 
 def requeued(redis: Redis, handler: str) -> list[Job]:

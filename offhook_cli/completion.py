@@ -101,15 +101,11 @@ def dead_letters() -> Iterable[str]:
     from offhook import queues
 
     with _connect(load_settings().jobs_url) as rq:
-        queued = [
-            queues.queue(queues.dead_queue(name), rq) for name in queues.with_dead_letters(rq)
-        ]
+        registries = [queues.dead_registry(rq, name) for name in queues.with_dead_letters(rq)]
         return [
             letter
-            for each in queued
-            for letter in each.failed_job_registry.get_job_ids(
-                0, _MOST - 1, desc=True, cleanup=False
-            )
+            for each in registries
+            for letter in each.get_job_ids(0, _MOST - 1, desc=True, cleanup=False)
         ]
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import WatchError
 from rq.job import Job
-from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
 from offhook import queues
@@ -91,7 +90,7 @@ def find(rq: Redis, wanted: Filter | None = None, after: str | None = None) -> I
     ids = sorted(
         (job_id.removeprefix(queues.dead_letter_id(name, "")), name, job_id)
         for name in names
-        for job_id in _registry(rq, name).get_job_ids(cleanup=False)
+        for job_id in queues.dead_registry(rq, name).get_job_ids(cleanup=False)
     )
     if after is not None:
         ids = [each for each in ids if each[:2] > _place(after, queues.with_dead_letters(rq))]
@@ -114,7 +113,7 @@ def counts(rq: Redis, handlers: Sequence[str]) -> dict[str, int]:
     """The number of dead letters of each handler."""
     with rq.pipeline(transaction=False) as pipeline:
         for name in handlers:
-            pipeline.zcard(_registry(rq, name).key)
+            pipeline.zcard(queues.dead_registry(rq, name).key)
         return dict(zip(handlers, pipeline.execute(), strict=True))
 
 
@@ -192,7 +191,7 @@ def _made(rq: Redis, handler: str, ids: Iterable[str]) -> dict[str, bytes]:
     """
     ids = list(ids)
     with rq.pipeline(transaction=False) as pipeline:
-        pipeline.zmscore(_registry(rq, handler).key, ids)
+        pipeline.zmscore(queues.dead_registry(rq, handler).key, ids)
         for each in ids:
             pipeline.hget(Job.key_for(each), "created_at")
         scores, *found = pipeline.execute()
@@ -202,7 +201,7 @@ def _made(rq: Redis, handler: str, ids: Iterable[str]) -> dict[str, bytes]:
 
 def _delete(rq: Redis, handler: str, made: dict[str, bytes]) -> int:
     """Delete those that have not become dead letters again, and return how many."""
-    registry = _registry(rq, handler)
+    registry = queues.dead_registry(rq, handler)
     while made:
         with rq.pipeline() as pipeline:
             pipeline.watch(registry.key, *map(Job.key_for, made))  # type: ignore[no-untyped-call]
@@ -216,11 +215,6 @@ def _delete(rq: Redis, handler: str, made: dict[str, bytes]) -> int:
                 pipeline.execute()
                 return len(same)
     return 0
-
-
-def _registry(rq: Redis, handler: str) -> FailedJobRegistry:
-    registry: FailedJobRegistry = queues.queue(queues.dead_queue(handler), rq).failed_job_registry
-    return registry
 
 
 def _letter(handler: str, job: Job) -> DeadLetter:
