@@ -28,7 +28,7 @@ from tests.simulation.clock import Clock
 from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.server import Server
 from tests.simulation.world import BOTH, BURST, RAW, Plan, World
-from workers.serving import folding, guard, reader, roster, served
+from workers.serving import folding, guard, roster, runners, served
 
 Task = TypeVar("Task")
 Trace = Callable[[str], None] | None
@@ -196,9 +196,9 @@ def _sizes(
     """
     return [
         (stream, "MOST_PARTITIONS", 4),
-        (reader, "READ_AT_ONCE", read),
+        (served, "READ_AT_ONCE", read),
         (roster, "_READ_AT_ONCE", read),
-        (served, "MOST_OUTSTANDING", room),
+        (runners, "MOST_OUTSTANDING", room),
         (folding, "AT_ONCE", fold),
         (folding, "MOST_WAITING", waiting),
         (folding, "MOST_KEPT", kept),

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("offhook.serve")
 
-READ_AT_ONCE = 500  # events that a handler reads for itself
 STREAMS_AT_ONCE = 128
 WAIT = 2.0  # seconds that a read of marks blocks
 SWEEP_EVERY = 5.0  # seconds between searches for events whose mark was lost on its way here
@@ -105,19 +104,16 @@ class Reader:
         await self._served.takeover.load(
             [name for name in tenants if name not in self._served.streams]
         )
-        count = self._server.roster.reserve(len(tenants))
         for name in tenants:
             # Before the read: a mark that comes meanwhile may be of events that it does not see.
             self._unread.pop(name, None)
-        try:
-            positions = {name: self._served.streams[name].read for name in tenants}
-            found = await self._partition.read(positions, count)
-        except RedisError:
-            self._unread |= dict.fromkeys(tenants, False)
-            raise
-        finally:
-            self._server.runners.reserved -= count
-            self._server.runners.unblock()
+        with self._server.roster.reserved(len(tenants)) as count:
+            try:
+                positions = {name: self._served.streams[name].read for name in tenants}
+                found = await self._partition.read(positions, count)
+            except RedisError:
+                self._unread |= dict.fromkeys(tenants, False)
+                raise
         for name in tenants:
             items = found.get(name, ())
             stream = self._served.streams[name]
@@ -185,11 +181,9 @@ class Reader:
             if after(reading.own, stream.read):
                 stream.later[reading] = None  # the others come to where it begins
                 continue
-            began_at = reading.own
+            began_at, count = reading.own, handler.read_at_once
             try:
-                items = await self._partition.range(
-                    stream.tenant, began_at, stream.read, READ_AT_ONCE
-                )
+                items = await self._partition.range(stream.tenant, began_at, stream.read, count)
             except RedisError:
                 self._lagging[reading] = None
                 raise
@@ -202,7 +196,7 @@ class Reader:
                 ):
                     self._served.add(reading, position, event)
                 reading.own = position
-            if len(items) < READ_AT_ONCE:
+            if len(items) < count:
                 reading.own = None
             else:
                 self._lagging[reading] = None

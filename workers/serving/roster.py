@@ -1,7 +1,8 @@
 """`Roster`: the handlers of a server, and which of them want an event."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from offhook.event import CallEvent, EventType
 from offhook.extensions import ExtensionsCopy
@@ -86,15 +87,23 @@ class Roster:
             full = True
         return not full
 
-    def reserve(self, tenants: int) -> int:
-        """Reserve room for a read of this many streams. Return how many events of each to read."""
-        wanting, reserved = self._runners.wanted, self._runners.reserved
+    @contextmanager
+    def reserved(self, tenants: int) -> Iterator[int]:
+        """Reserve room for a read of this many streams. Yield how many events of each to read."""
+        runners, wanting = self._runners, self._runners.wanted
+        each_leads_to = len(wanting) or max(1, len(self.handlers))
         most = _READ_AT_ONCE if tenants < 4 else _READ_OF_MANY
-        most = min(most, _DELIVERIES_AT_ONCE // (len(wanting) or max(1, len(self.handlers))))
-        room = max((each.most - each.outstanding for each in wanting), default=most) - reserved
-        count = max(1, min(most, room))
-        self._runners.reserved += count
-        return count
+        most = min(most, min(_DELIVERIES_AT_ONCE, runners.free) // each_leads_to)
+        room = max((each.most - each.outstanding for each in wanting), default=most)
+        count = max(1, min(most, room - runners.reserved))
+        runners.reserved += count
+        runners.expected += count * each_leads_to
+        try:
+            yield count
+        finally:
+            runners.reserved -= count
+            runners.expected -= count * each_leads_to
+            runners.unblock()
 
     def pool_of(self, name: str) -> str | None:
         """The pool that serves a handler now; None if it is not configured."""

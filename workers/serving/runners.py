@@ -15,6 +15,7 @@ from workers.serving.lanes import Work
 if TYPE_CHECKING:
     from workers.serving.served import ServedHandler
 
+MOST_OUTSTANDING = 20_000  # entries in memory, of all handlers
 _SLICE = 0.0005  # seconds that deliveries may run before the event loop gets its turn
 _MOST_IDLE = 64  # tasks kept for later
 
@@ -30,6 +31,7 @@ class Runners:
     Attributes:
         outstanding: number of entries in memory.
         reserved: number of events that are being read.
+        expected: number of entries that these may lead to.
         busy: number of handlers that have some.
         blocked: what reads on, by a call, once there is room for entries.
         wanted: the handlers that have wanted an event since the server began.
@@ -47,11 +49,14 @@ class Runners:
         self._broken = broken
         self.outstanding = 0
         self.reserved = 0
+        self.expected = 0
         self.busy = 0
         self.blocked: set[Callable[[], None]] = set()
         self.wanted: dict[ServedHandler, None] = {}
         self.ran: set[ServedHandler] = set()
+        self._first: deque[Work] = deque()
         self._ready: deque[Work] = deque()
+        self._firsts_turn = False
         self._active = 0
         self.closing = False
         self._idle: list[asyncio.Future[None]] = []
@@ -62,21 +67,36 @@ class Runners:
         """Work on this as soon as possible.
 
         Args:
-            first: before all else that is ready.
+            first: it need not wait for all else that is ready, which has every second turn.
         """
-        (self._ready.appendleft if first else self._ready.append)(work)
+        (self._first if first else self._ready).append(work)
         if not self._active:
             self._another()
 
     def suspended(self) -> None:
         """Let the next runner go on, because one waits for something."""
         self._active -= 1
-        if self._ready and not self._active:
+        if (self._first or self._ready) and not self._active:
             self._another()
 
     def resumed(self) -> None:
         """Count the runner again that waited."""
         self._active += 1
+
+    @property
+    def share(self) -> int:
+        """How many entries each of the handlers that have some may have."""
+        return MOST_OUTSTANDING // max(1, self.busy)
+
+    @property
+    def free(self) -> int:
+        """How many more entries to read. Half of the most is left to handlers that are slow."""
+        return MOST_OUTSTANDING // 2 - self.outstanding - self.expected
+
+    @property
+    def has_plenty(self) -> bool:
+        """Return whether there are so many entries that a read for most handlers can wait."""
+        return self.outstanding + self.expected > MOST_OUTSTANDING // 4
 
     def unblock(self) -> None:
         """Let those read on that waited for room."""
@@ -115,7 +135,7 @@ class Runners:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while not asked_to_end():
-            while not self._ready:
+            while not (self._first or self._ready):
                 self._active -= 1
                 if len(self._idle) >= _MOST_IDLE:
                     return
@@ -123,6 +143,8 @@ class Runners:
                 self._idle.append(wake)
                 await wake
                 self._until = time.monotonic() + _SLICE
-            work = self._ready.popleft()
+            # In turns, so that neither starves.
+            self._firsts_turn = bool(self._first) and not (self._firsts_turn and self._ready)
+            work = (self._first if self._firsts_turn else self._ready).popleft()
             self.ran.add(work.handler)
             await self._run(work)

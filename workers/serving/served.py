@@ -15,7 +15,7 @@ from workers.serving.runners import Runners
 if TYPE_CHECKING:
     from workers.serving.streams import Reading
 
-MOST_OUTSTANDING = 20_000  # entries in memory, of all handlers
+READ_AT_ONCE = 500  # events that a handler reads for itself
 _FEW = 8  # a handler with fewer entries goes before those with many
 
 
@@ -89,8 +89,7 @@ class ServedHandler:
     @property
     def most(self) -> int:
         """How many entries it may have: its share, if many handlers have some."""
-        share = MOST_OUTSTANDING // max(1, self._runners.busy)
-        return min(self.room, max(self._least, share))
+        return min(self.room, max(self._least, self._runners.share))
 
     @property
     def is_full(self) -> bool:
@@ -104,8 +103,18 @@ class ServedHandler:
 
     @property
     def may_have_more(self) -> bool:
-        """Return whether to read on for it, besides what is being read."""
-        return self.outstanding + self._runners.reserved <= self.most // 2
+        """Return whether to read on for it, besides what is being read.
+
+        Once there are many entries of others, only if it has none: else those that happen to have
+        their turn first would lead all others to fall behind.
+        """
+        mine = self.outstanding + self._runners.reserved
+        return mine <= self.most // 2 and not (mine and self._runners.has_plenty)
+
+    @property
+    def read_at_once(self) -> int:
+        """How many events to read for it at once, if it reads for itself."""
+        return max(1, min(READ_AT_ONCE, self.most - self.outstanding))
 
     @property
     def idle(self) -> bool:

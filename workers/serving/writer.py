@@ -1,6 +1,7 @@
 """`Writer`: collects what was done in a partition, and writes it in batches, in order."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,8 @@ from workers.serving.streams import TenantStream
 
 _BUSY = 500  # entries in memory from which flushes are spaced out
 _SPACE = 0.004  # seconds
+_SPACE_PER_COST = 50  # the same, as a multiple of what the last flush took to describe
+_MOST_SPACE = 0.25  # seconds
 _JOIN = 0.002  # seconds for the delivery and folding of what was read to join its flush
 _AT_ONCE = 200  # streams in one flush
 _MOMENT = 50  # hundredths of a second
@@ -53,6 +56,7 @@ class Writer:
         self._ended = False
         self._wanted = asyncio.Event()
         self._described = self._sent = 0  # flushes
+        self._cost = 0.0  # seconds that the last one took to describe
 
     def mark(self, stream: TenantStream) -> None:
         """Write the stream's positions with the next flush."""
@@ -122,7 +126,7 @@ class Writer:
                 await asyncio.sleep(0 if awaited else _JOIN)
                 await self._flush()
                 if self._load() > _BUSY:
-                    await asyncio.sleep(_SPACE)
+                    await asyncio.sleep(min(_MOST_SPACE, _SPACE + _SPACE_PER_COST * self._cost))
         finally:
             self._ended = True
             _answer(self._waiting, written=False)
@@ -162,7 +166,9 @@ class Writer:
             waiting, self._waiting = self._waiting, waiting
         # Described here, all at once: a lane that is parked is acknowledged in the same step.
         self._described += 1
+        began = time.monotonic()
         changes.streams = [self._describe(stream) for stream in streams]
+        self._cost = time.monotonic() - began
         try:
             answers = await self._send(changes)
         except BaseException:

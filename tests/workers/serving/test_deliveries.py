@@ -453,6 +453,7 @@ async def test_server_that_loses_its_lease_while_it_stops_ends(bench: Bench) -> 
 
 async def test_handler_that_falls_behind_gets_every_event_once(bench: Bench) -> None:
     got: dict[str, list[str]] = {"crm": [], "slow": []}
+    in_memory = []
     release = asyncio.Event()
 
     async def fast(one: CallEvent, context: Context) -> None:
@@ -461,6 +462,7 @@ async def test_handler_that_falls_behind_gets_every_event_once(bench: Bench) -> 
     async def slow(one: CallEvent, context: Context) -> None:
         await release.wait()
         got["slow"].append(one.parameters["n"])
+        in_memory.append(bench.served(bench.server, "slow").outstanding)
 
     bench.plug(fast)
     bench.plug(slow, "slow")
@@ -473,6 +475,7 @@ async def test_handler_that_falls_behind_gets_every_event_once(bench: Bench) -> 
         release.set()
         await bench.finished()
         assert (server.runners.outstanding, bench.served(server, "slow").outstanding) == (0, 0)
+    assert max(in_memory) == 4
     assert sorted(got["slow"], key=int) == sorted(got["crm"], key=int)
     for rest in range(3):
         of_a_call = [int(n) for n in got["slow"] if int(n) % 3 == rest]
