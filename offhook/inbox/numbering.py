@@ -20,7 +20,8 @@ from redis.commands.core import AsyncScript
 
 from offhook.inbox import keys
 from offhook.inbox.entries import partition_of_call
-from offhook.inbox.partition import START, register
+from offhook.inbox.partition import register
+from offhook.inbox.positions import START
 from offhook.inbox.scripts import script
 
 log = logging.getLogger("offhook.inbox")

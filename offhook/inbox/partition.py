@@ -14,39 +14,16 @@ from redis.commands.core import AsyncScript
 from offhook.errors import LeaseLost
 from offhook.inbox import keys
 from offhook.inbox.scripts import script
+from offhook.inbox.stream_state import StreamState, by_name
 
 LEASE_MS = 8_000  # a server that has not renewed its lease for so long is considered dead
 DUE = "*"  # among the marks of ready tenants: look at the redeliveries and replays
-START = b"0-0"  # the position before the first event
 
 Item = tuple[bytes, bytes]  # position, stored event; an empty one was deleted
 # Tenant, position read, whether all is finished, pools to wake, handlers and their records, and
 # those that are written only for handlers without one of their own.
 StreamChange = tuple[str, str, int, Sequence[str], Sequence[str], Sequence[str]]
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass
-class StreamState:
-    """A tenant's stream in a partition, as the last server left it.
-
-    Attributes:
-        read: how far the pool's handlers have read together.
-        shared: the same of the shared pool: where a handler is that has no position in a record.
-        folded: how far its events were folded into calls.
-        records: of handlers that have not finished what was read: position (None: `read`), and the
-            positions of events that they had not finished.
-        known: the handlers that have a position.
-        replays: handlers to be set back, and to where.
-    """
-
-    tenant: str
-    read: bytes
-    shared: bytes
-    folded: bytes
-    records: dict[str, tuple[bytes | None, list[bytes]]]
-    known: set[str]
-    replays: dict[str, bytes]
 
 
 @dataclass
@@ -190,21 +167,18 @@ class Partition:
                 pipeline.hkeys(keys.known(self.number, tenant))
                 pipeline.hgetall(keys.replays(self.number, tenant))
             found = await pipeline.execute()
-        states = []
-        for tenant, at in zip(tenants, range(0, len(found), 6), strict=True):
-            read, shared, folded, records, known, replays = found[at : at + 6]
-            states.append(
-                StreamState(
-                    tenant,
-                    read or shared or START,
-                    shared or START,
-                    folded or START,
-                    {name.decode(): _record(record) for name, record in records.items()},
-                    {name.decode() for name in known},
-                    {name.decode(): position for name, position in replays.items()},
-                )
-            )
-        return states
+        return [
+            StreamState.from_redis(tenant, *found[at : at + 6])
+            for tenant, at in zip(tenants, range(0, len(found), 6), strict=True)
+        ]
+
+    async def replays(self, tenants: Sequence[str]) -> dict[str, dict[str, bytes]]:
+        """The handlers to be set back in each tenant's stream, and to where."""
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for tenant in tenants:
+                pipeline.hgetall(keys.replays(self.number, tenant))
+            found = await pipeline.execute()
+        return dict(zip(tenants, map(by_name, found), strict=True))
 
     async def register(self, tenant: str, starts: Mapping[str, str]) -> None:
         """Give these handlers a position, each unless it has one: `now` or `earliest`."""
@@ -386,11 +360,6 @@ def new_token() -> str:
 def holder(pid: int) -> str:
     """What the tokens of a process on this machine begin with."""
     return f"{socket.gethostname()}/{pid}/"
-
-
-def _record(stored: bytes) -> tuple[bytes | None, list[bytes]]:
-    position, *pending = stored.split(b" ")
-    return None if position == b"-" else position, pending
 
 
 def _items(found: Any) -> list[Item]:

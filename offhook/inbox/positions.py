@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+START = b"0-0"  # the position before the first event
+
 
 def order_of(position: bytes | str) -> tuple[int, int]:
     """The position as numbers that compare."""

@@ -11,8 +11,8 @@ from offhook.inbox import keys
 from offhook.inbox.appender import BLOCK_MS, Appender, Durability
 from offhook.inbox.entries import MOST_PARTITIONS, Batch, HandlerState, circuit_seconds
 from offhook.inbox.numbering import Numbering
-from offhook.inbox.partition import DUE, START, register
-from offhook.inbox.positions import order_of, position_at, position_before
+from offhook.inbox.partition import DUE, register
+from offhook.inbox.positions import START, order_of, position_at, position_before
 
 _PAGE = 1000
 

@@ -7,7 +7,8 @@ import redis as blocking
 from offhook.connection import connect
 from offhook.inbox import keys
 from offhook.inbox.migration import migrate
-from offhook.inbox.partition import Partition, StreamState
+from offhook.inbox.partition import Partition
+from offhook.inbox.stream_state import StreamState
 from tests.chaos.earlier_layout import to_earlier_layout
 from tests.offhook.inbox.earlier import EarlierInbox
 

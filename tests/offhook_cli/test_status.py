@@ -16,7 +16,8 @@ from offhook.event import to_stored
 from offhook.inbox import Inbox, keys, quarantine
 from offhook.inbox.apart import move_apart
 from offhook.inbox.leases import Leases
-from offhook.inbox.partition import START, Changes, Partition
+from offhook.inbox.partition import Changes, Partition
+from offhook.inbox.positions import START
 from offhook.settings import load_settings
 from tests.conftest import Configure
 from tests.events import event

@@ -23,7 +23,7 @@ log = logging.getLogger("offhook.serve")
 
 STREAMS_AT_ONCE = 128
 WAIT = 2.0  # seconds that a read of marks blocks
-SWEEP_EVERY = 5.0  # seconds between searches for events whose mark was lost on its way here
+SWEEP_EVERY = 5.0  # seconds between searches for events and replays whose mark was lost
 
 
 class Reader:
@@ -63,7 +63,7 @@ class Reader:
                 marks = lost + await self._partition.marks(WAIT)
                 if time.monotonic() >= sweep:
                     sweep = time.monotonic() + SWEEP_EVERY
-                    marks += await self._partition.unfinished()
+                    marks += [DUE, *await self._partition.unfinished()]
             except RedisError as error:
                 self._outage.goes_on(error)
                 await asyncio.sleep(0.2)

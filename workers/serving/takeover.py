@@ -1,12 +1,12 @@
 """`Takeover`: continues in a partition where other processes stopped, or let go of handlers."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from offhook.errors import LeaseLost
 from offhook.event import CallEvent
-from offhook.inbox.partition import StreamState
+from offhook.inbox.stream_state import StreamState
 from workers.serving.served import ServedHandler
 from workers.serving.streams import TenantStream, after
 
@@ -74,7 +74,7 @@ class Takeover:
                 self._resume(stream, handler, state, pending)
         if not self._server.pool:
             self._freeze(stream, state, state.known - served.keys())
-        self._replay(stream, state)
+        self._replay(stream, state.replays)
         self._served.reader.look_at(state.tenant)
         self._served.writer.mark(stream)
 
@@ -148,19 +148,19 @@ class Takeover:
             stream = self._served.streams[state.tenant]
             self._resume(stream, handler, state, its)
             self._served.writer.mark(stream)
-            self._replay(stream, state)
+            self._replay(stream, state.replays)
 
     async def apply_replays(self) -> None:
         """Set handlers back, as an operator has asked."""
         tenants = await self._partition.unfinished()
         await self.load([name for name in tenants if name not in self._served.streams])
-        for state in await self._partition.load(tenants):
-            self._replay(self._served.streams[state.tenant], state)
+        for tenant, replays in (await self._partition.replays(tenants)).items():
+            self._replay(self._served.streams[tenant], replays)
 
-    def _replay(self, stream: TenantStream, state: StreamState) -> None:
+    def _replay(self, stream: TenantStream, replays: Mapping[str, bytes]) -> None:
         """Set back the handlers that are served here; let the pools of the others do so."""
         pools = set()
-        for name, position in state.replays.items():
+        for name, position in replays.items():
             handler = self._server.roster.get(name)
             if handler is not None and handler not in self._served.away:
                 self._set_back(stream, handler, position)

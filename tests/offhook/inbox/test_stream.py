@@ -12,7 +12,8 @@ from offhook.connection import connect
 from offhook.errors import InboxUnavailable, LeaseLost
 from offhook.event import CallEvent, from_stored, to_stored
 from offhook.inbox import Inbox, ParkedLanes, keys, partition_of, quarantine
-from offhook.inbox.partition import LEASE_MS, START, Changes, Partition
+from offhook.inbox.partition import LEASE_MS, Changes, Partition
+from offhook.inbox.positions import START
 from tests.events import batch_of, event
 
 HANDLERS = ["crm", "log"]

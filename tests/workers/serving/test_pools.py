@@ -3,10 +3,13 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from offhook import CallEvent, Context
 from offhook.inbox import Inbox
 from tests.events import event
 from tests.workers.serving.bench import Bench, until
+from workers.serving import reader
 
 
 async def test_replay_reaches_the_process_that_serves_the_handler(bench: Bench) -> None:
@@ -28,6 +31,28 @@ async def test_replay_reaches_the_process_that_serves_the_handler(bench: Bench) 
         assert await bench.with_inbox(set_back) >= 3  # and the events of the call
         await until(lambda: got == ["0", "1", "2"] * 2, "they are delivered again")
         await until(lambda: not bench.redis.exists(bench.key("replays")), "the replay is done")
+
+
+async def test_replay_begins_though_a_dead_process_took_its_mark(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "WAIT", 0.1)
+    monkeypatch.setattr(reader, "SWEEP_EVERY", 0.2)
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(one.parameters["n"])
+
+    bench.plug(handle, events=["raw"])
+    await bench.append(event(n=0))
+    async with bench.serving():
+        await until(lambda: got == ["0"], "it is delivered")
+        await bench.finished()
+        with bench.redis.pipeline() as pipeline:  # as `set_back` does, without the mark
+            pipeline.hset(bench.key("replays"), "crm", "0-0")
+            pipeline.sadd(bench.key("unfinished"), "")
+            pipeline.execute()
+        await until(lambda: got == ["0", "0"], "it is delivered again")
 
 
 async def test_handler_that_has_enough_delays_no_other_process(bench: Bench) -> None:
