@@ -223,12 +223,12 @@ class Partition:
 
         A pool's includes those that the shared one will pass on.
         """
-        found: list[tuple[str, str]] = []
-        for pool in dict.fromkeys((self.pool, "")):
-            waiting: Any = await self.redis.zrange(keys.due(self.number, pool), 0, -1)
-            begun: Any = await self.redis.smembers(keys.redelivering(self.number, pool))
-            found += [_member(each) for each in (*waiting, *begun)]
-        return found
+        async with self.redis.pipeline(transaction=True) as pipeline:  # none moves meanwhile
+            for pool in dict.fromkeys((self.pool, "")):
+                pipeline.zrange(keys.due(self.number, pool), 0, -1)
+                pipeline.smembers(keys.redelivering(self.number, pool))
+            found = await pipeline.execute()
+        return [_member(each) for members in found for each in members]
 
     async def forget_pools(self, pools: Iterable[str]) -> None:
         """Delete the due times and the begun redeliveries of pools that no process serves."""

@@ -165,6 +165,8 @@ class Redeliveries:
             self._passing.add((begun.handler, begun.call))
             self._server.spawn(partial(self._pass_on, begun))
             return True
+        if (begun.handler, begun.call) in self._running:
+            return True  # it was made due twice: this event may be finished before its turn
         name = (self._served.number, begun.call)
         if name in handler.lanes and name not in handler.parked:
             self._postpone(begun, POSTPONED)  # a dead letter is retried: after events in memory

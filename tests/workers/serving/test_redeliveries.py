@@ -76,6 +76,27 @@ async def test_lane_is_delivered_in_order_and_then_free(bench: Bench) -> None:
     assert not bench.redis.exists(bench.key("attempts"), bench.key("redelivering"))
 
 
+async def test_lane_made_due_while_it_is_redelivered_is_redelivered_once(bench: Bench) -> None:
+    got: list[str] = []
+    go_on = asyncio.Event()
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(one.parameters["n"])
+        await go_on.wait()
+
+    bench.plug(handle)
+    await park(bench, *(event("a", n) for n in range(3)))
+    async with bench.serving() as server:
+        await until(lambda: got == ["0"], "it has begun")
+        bench.redis.zadd(bench.key("due"), {f"crm {event('a').call}": 0})
+        server.partitions[0].redeliveries.look()
+        await until(lambda: not due_times(bench), "the other one has begun")
+        go_on.set()
+        await bench.all_done()
+    assert got == ["0", "1", "2"]
+    assert bench.redis.keys("offhook:{0}:lane:*") == []
+
+
 async def test_failed_delivery_is_retried_after_its_wait_in_order(bench: Bench) -> None:
     got: list[tuple[str, int]] = []
 
