@@ -72,13 +72,14 @@ class Guard:
         left = {each for each in self._server.roster.handlers if each.apart} - self._leaving
         found: Any = await self._redis.hgetall(keys.APART)
         apart = read_apart(found)
-        handlers, pool = self._server.settings.handlers, self._server.pool
-        moved = pool in apart and handlers[pool].pool_of(pool) != pool
-        if moved and time.time() - apart[pool].since > APART_FOR and not self.returns:
+        configured, pool = self._server.settings.pools, self._server.pool
+        # A failover may lose the record; the shared processes then know nothing of this one.
+        since = apart[pool].since if pool in apart else 0.0
+        moved = pool not in configured | {""}
+        if moved and time.time() - since > APART_FOR and not self.returns:
             log.warning("handler %s behaves: it runs with the others again", pool)
             self.returns = True
             self._server.stop()
-        configured = self._server.settings.pools
         leaving = {handler.name for handler in self._leaving}
         self._server.pools = sorted((configured | apart.keys() | leaving) - {"", pool})
         for handler in self._server.roster.handlers:

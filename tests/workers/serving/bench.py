@@ -195,7 +195,9 @@ class Bench:
         return found
 
     async def _run(self, ready: asyncio.Event, pool: str) -> None:
-        handlers = [each for each in self.handlers if each.policy.pool_of(each.name) == pool]
+        handlers = [
+            each for each in self.handlers if pool in (each.policy.pool_of(each.name), each.name)
+        ]
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(connect(self.settings.redis_url, tries=10))
             waiting = await stack.enter_async_context(connect(self.settings.redis_url, tries=0))

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from offhook import CallEvent, Context
-from offhook.inbox import Inbox
+from offhook.inbox import Inbox, keys
+from offhook.inbox.apart import move_apart
 from tests.events import event
 from tests.workers.serving.bench import Bench, until
-from workers.serving import reader
+from workers.serving import partition_server, reader
 
 
 async def test_replay_reaches_the_process_that_serves_the_handler(bench: Bench) -> None:
@@ -53,6 +54,29 @@ async def test_replay_begins_though_a_dead_process_took_its_mark(
             pipeline.sadd(bench.key("unfinished"), "")
             pipeline.execute()
         await until(lambda: got == ["0", "0"], "it is delivered again")
+
+
+async def test_process_whose_record_was_lost_gives_its_handler_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_server, "WATCH_EVERY", 0.1)
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(one.parameters["n"])
+
+    bench.plug(handle, events=["raw"])
+    move_apart(bench.redis, "crm", "blocks")
+    async with bench.serving():
+        apart, task = await bench.start("crm")
+        await bench.append(event(n=0))
+        await until(lambda: got == ["0"], "it is delivered apart")
+        assert bench.redis.hget(bench.key("owners"), "crm") == b"crm"
+        bench.redis.delete(keys.APART)  # as a failover may do
+        await until(task.done, "the process ends")
+        assert apart.guard.returns
+        await bench.append(event(n=1))
+        await until(lambda: got == ["0", "1"], "it is delivered with the others")
 
 
 async def test_handler_that_has_enough_delays_no_other_process(bench: Bench) -> None:
