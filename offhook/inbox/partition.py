@@ -97,6 +97,7 @@ class Partition:
         self._release: AsyncScript = redis.register_script(script("release"))
         self._claim: AsyncScript = redis.register_script(script("claim"))
         self._flush: AsyncScript = redis.register_script(script("flush"))
+        self._replayed: AsyncScript = redis.register_script(script("replayed"))
         self._begin: AsyncScript = waiting.register_script(script("begin"))
 
     # The lease
@@ -321,9 +322,9 @@ class Partition:
         self._saves += 1
         return self._saves
 
-    async def replayed(self, tenant: str, handlers: Sequence[str]) -> None:
-        """Forget the replays of these handlers, which are in their records now."""
-        await self.redis.hdel(keys.replays(self.number, tenant), *handlers)
+    async def replayed(self, tenant: str, handler: str, position: bytes) -> None:
+        """Forget a replay that is in the handler's record now, but not a later one."""
+        await self._replayed(keys=[keys.replays(self.number, tenant)], args=[handler, position])
 
     def _lease_lost(self) -> LeaseLost:
         return LeaseLost(f"another process serves partition {self.number}")

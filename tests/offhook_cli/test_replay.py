@@ -53,7 +53,7 @@ class Bench:
                 last = items[-1][0] if items else own
                 changes = Changes([("", last.decode(), 1, [], ["crm", ""], [])])
                 await partition.numbered(changes)()
-                await partition.replayed("", ["crm"])
+                await partition.replayed("", "crm", state.replays.get("crm", b""))
                 await partition.release()
                 found.extend(from_stored(stored) for _, stored in items)
 

@@ -27,8 +27,8 @@ class Takeover:
         self._server = server
         self._served = served
         self._partition = served.partition
-        # Those that Redis has not forgotten yet.
-        self._replaying: set[tuple[TenantStream, ServedHandler]] = set()
+        # Those that Redis has not forgotten yet, and to where.
+        self._replaying: dict[tuple[TenantStream, ServedHandler], bytes] = {}
 
     async def load(self, tenants: Sequence[str]) -> None:
         """Continue with these tenants' streams, unless it is done."""
@@ -170,20 +170,23 @@ class Takeover:
             self._server.spawn(partial(self._partition.pass_on_replays, stream.tenant, pool))
 
     def _set_back(self, stream: TenantStream, handler: ServedHandler, position: bytes) -> None:
-        if (stream, handler) in self._replaying:
+        if self._replaying.get((stream, handler)) == position:
             return
-        self._replaying.add((stream, handler))
+        self._replaying[stream, handler] = position
         reading = stream.reading(handler)
         if after(reading.own or stream.read, position):
             reading.own, reading.changed = position, True
             self._served.reader.catch_up(reading)
             self._served.writer.mark(stream)
-        self._server.spawn(partial(self._forget_replay, stream, handler))
+        self._server.spawn(partial(self._forget_replay, stream, handler, position))
 
-    async def _forget_replay(self, stream: TenantStream, handler: ServedHandler) -> None:
+    async def _forget_replay(
+        self, stream: TenantStream, handler: ServedHandler, position: bytes
+    ) -> None:
         if await self._served.writer.written():  # else the next server sets it back
-            await self._partition.replayed(stream.tenant, [handler.name])
-        self._replaying.discard((stream, handler))
+            await self._partition.replayed(stream.tenant, handler.name, position)
+        if self._replaying.get((stream, handler)) == position:
+            del self._replaying[stream, handler]
 
 
 def _name(handler: ServedHandler) -> str:

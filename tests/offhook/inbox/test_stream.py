@@ -322,7 +322,9 @@ async def test_a_handler_set_back_is_set_back_by_its_server(inbox: Inbox) -> Non
     [(handler, position)] = state.replays.items()
     assert handler == "crm"
     assert len(await partition.range("", position, b"+", 10)) == 3
-    await partition.replayed("", ["crm"])
+    await partition.replayed("", "crm", b"0-0")  # an earlier one
+    assert await partition.replays([""]) == {"": {"crm": position}}
+    await partition.replayed("", "crm", position)
     [state] = await partition.load([""])
     assert state.replays == {}
 

@@ -39,7 +39,7 @@ async def test_replay_survives_a_partition_that_is_given_back_meanwhile(bench: B
         first, _ = await served(server)
         await server._give_back(first.number)
         bench.redis.hset(keys.replays(first.number), "crm", "0-0")
-        await first.takeover._forget_replay(first.streams[""], bench.served(server))
+        await first.takeover._forget_replay(first.streams[""], bench.served(server), b"0-0")
         assert bench.redis.hget(keys.replays(first.number), "crm") == b"0-0"
 
 
