@@ -85,13 +85,20 @@ class Guard:
         for handler in self._server.roster.handlers:
             if handler in self._leaving or handler.name == pool:
                 continue
-            if handler.name in apart and not handler.apart:
+            if handler.name in apart and (not handler.apart or self._is_held(handler)):
                 await self._leave(handler)
             elif handler in left and handler.name not in apart:
                 handler.apart = False
         for partition in list(self._server.partitions.values()):
             if not partition.closed:
                 await partition.takeover.look()
+
+    def _is_held(self, handler: ServedHandler) -> bool:
+        """Return whether a partition still has a handler that left while it was opened."""
+        return any(
+            partition.opened and not partition.closed and handler not in partition.away
+            for partition in self._server.partitions.values()
+        )
 
     def kept_waiting(self, handler: ServedHandler, seconds: float) -> None:
         """Note that a handler has kept all others waiting."""

@@ -1,16 +1,20 @@
-"""A handler leaves for a process of its own, while partitions are given back."""
+"""A handler leaves for a process of its own, while partitions are opened or given back."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import pytest
 
 from offhook import CallEvent, Context
 from offhook.inbox import keys
+from offhook.inbox.apart import move_apart
 from tests.events import event
 from tests.workers.serving.bench import Bench, until
+from workers.serving import partition_server
 from workers.serving.partition_server import Server
+from workers.serving.served import ServedHandler
 from workers.serving.served_partition import ServedPartition
+from workers.serving.takeover import Takeover
 
 
 async def nothing(one: CallEvent, context: Context) -> None:
@@ -30,6 +34,26 @@ async def test_handler_leaves_though_a_partition_is_given_back_meanwhile(
         monkeypatch.setattr(first.writer, "written", then_give_back(server, first, second.number))
         server.guard.kept_waiting(bench.served(server), 1.0)
         await until(lambda: bench.redis.hexists(keys.APART, "crm"), "it is known to run apart")
+
+
+async def test_handler_moved_out_while_a_partition_opens_leaves_it_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_server, "WATCH_EVERY", 0.1)
+    claim = Takeover.claim
+
+    async def moved_out_meanwhile(
+        self: Takeover, handlers: Collection[ServedHandler]
+    ) -> set[ServedHandler]:
+        claimed = await claim(self, handlers)
+        move_apart(bench.redis, "crm", "blocks")
+        await self._server.guard.look()
+        return claimed
+
+    monkeypatch.setattr(Takeover, "claim", moved_out_meanwhile)
+    async with bench.serving(nothing):
+        owners = [bench.key("owners", number) for number in range(2)]
+        await until(lambda: all(bench.redis.hget(each, "crm") == b"crm" for each in owners))
 
 
 async def test_replay_survives_a_partition_that_is_given_back_meanwhile(bench: Bench) -> None:
