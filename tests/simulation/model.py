@@ -157,15 +157,25 @@ class Model:
         if self.burials[handler, event_id] == burials:
             self.dead.pop((handler, event_id), None)
 
+    def has_earlier_layout(self) -> bool:
+        """Return whether a partition has not been taken over from the version before."""
+        streams = map(self._stream, range(self._partitions))
+        return any(stream is not None and stream._groups for stream in streams)
+
     def replaying(self, handler: str, since: datetime) -> dict[tuple[str, str], int]:
-        """A handler is about to be set back. Return what it has finished since then, how often."""
+        """A handler is about to be set back. Return what it has finished since then, how often.
+
+        Dead letters are left out: one whose replay its process did not survive may stay one.
+        """
         self.spares += self._attempts[handler]
         found = {}
         for number in range(self._partitions):
             stream = self._stream(number)
             for position in stream._ids if stream is not None else ():
                 name = (handler, from_stored(stream._values_dict[position][1]).id)
-                if position.ts >= int(since.timestamp() * 1000) and name in self.done:
+                if name in self.dead or name not in self.done:
+                    continue
+                if position.ts >= int(since.timestamp() * 1000):
                     found[name] = self.finished[name]
         return found
 
