@@ -54,18 +54,19 @@ class Limit:
         self._loop: asyncio.AbstractEventLoop | None = None  # the loop that has the timer
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - an event loop runs only tasks
-        loop = asyncio.get_running_loop()
-        self._running[task] = (loop.time() + self._seconds, task.cancelling())
-        if self._loop is not loop:
-            self._loop = loop
+        loop = self._loop  # to ask for the running one takes longer than all the rest
+        task = asyncio.current_task(loop) if loop is not None else None
+        if loop is None or task is None:  # there is no timer, or it is of a loop that has ended
+            self._loop = loop = asyncio.get_running_loop()
+            task = asyncio.current_task()
             loop.call_later(self._seconds, self._look)
+        assert task is not None  # noqa: S101 - an event loop runs only tasks
+        self._running[task] = (loop.time() + self._seconds, task.cancelling())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101
         cancelled = self._running.pop(task)[1]
         if task in self._late:

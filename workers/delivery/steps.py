@@ -6,6 +6,7 @@ event of the step that runs now, so that the worker knows which one blocks or ha
 
 import mmap
 import struct
+import sys
 import time
 from collections.abc import Coroutine, Generator
 from typing import IO, Any, Generic, NamedTuple, Protocol, TypeVar
@@ -75,9 +76,8 @@ class StepPage:
 
     def _write(self, at: int, name: str) -> None:
         encoded = name.encode()[:1024]
-        _NAME.pack_into(self._memory, at, len(encoded))
-        at += _NAME.size
-        self._memory[at : at + len(encoded)] = encoded
+        end = at + _NAME.size + len(encoded)
+        self._memory[at:end] = len(encoded).to_bytes(_NAME.size, sys.byteorder) + encoded
 
     def _name(self, at: int) -> tuple[str, ...]:
         (length,) = _NAME.unpack_from(self._memory, at)

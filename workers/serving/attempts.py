@@ -68,7 +68,7 @@ class Attempts:
             work.partition.ended()
 
     async def _run_lane(self, lane: Lane) -> None:
-        handler, served = lane.handler, lane.partition
+        handler, served, runners = lane.handler, lane.partition, self._server.runners
         for _ in range(_TURN):
             if not lane.entries:
                 del handler.lanes[served.number, lane.call]
@@ -86,7 +86,8 @@ class Attempts:
             if handler.circuit.state != "closed" and lane.entries:
                 handler.pause(lane)
                 return
-            await self._server.runners.pause()
+            if runners.slice_is_over:
+                await runners.pause()
         handler.continue_later(lane)
 
     async def _deliver(self, lane: Lane, entry: Entry) -> None:

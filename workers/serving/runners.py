@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from offhook.tasks import asked_to_end, end
+from offhook.tasks import end
 from workers.serving.lanes import Work
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Runners:
         reserved: number of events that are being read.
         expected: number of entries that these may lead to.
         busy: number of handlers that have some.
+        share: how many entries each of them may have.
         blocked: what reads on, by a call, once there is room for entries.
         wanted: the handlers that have wanted an event since the server began.
         ran: the handlers that have run since it was emptied.
@@ -51,6 +52,7 @@ class Runners:
         self.reserved = 0
         self.expected = 0
         self.busy = 0
+        self.share = MOST_OUTSTANDING
         self.blocked: set[Callable[[], None]] = set()
         self.wanted: dict[ServedHandler, None] = {}
         self.ran: set[ServedHandler] = set()
@@ -84,11 +86,6 @@ class Runners:
         self._active += 1
 
     @property
-    def share(self) -> int:
-        """How many entries each of the handlers that have some may have."""
-        return MOST_OUTSTANDING // max(1, self.busy)
-
-    @property
     def free(self) -> int:
         """How many more entries to read. Half of the most is left to handlers that are slow."""
         return MOST_OUTSTANDING // 2 - self.outstanding - self.expected
@@ -98,17 +95,26 @@ class Runners:
         """Return whether there are so many entries that a read for most handlers can wait."""
         return self.outstanding + self.expected > MOST_OUTSTANDING // 4
 
+    def busier(self, by: int) -> None:
+        """Count a handler that has entries now, or has none any more."""
+        self.busy += by
+        self.share = MOST_OUTSTANDING // max(1, self.busy)
+
     def unblock(self) -> None:
         """Let those read on that waited for room."""
         blocked, self.blocked = self.blocked, set()
         for read_on in blocked:
             read_on()
 
+    @property
+    def slice_is_over(self) -> bool:
+        """Return whether to `pause`."""
+        return time.monotonic() > self._until
+
     async def pause(self) -> None:
-        """Give the event loop its turn if this slice of time is over."""
-        if time.monotonic() > self._until:
-            await asyncio.sleep(0)
-            self._until = time.monotonic() + _SLICE
+        """Give the event loop its turn."""
+        await asyncio.sleep(0)
+        self._until = time.monotonic() + _SLICE
 
     async def close(self) -> None:
         """End all runners; what they work on is dropped."""
@@ -133,8 +139,8 @@ class Runners:
             self._broken(error)
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while not asked_to_end():
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        while not (task and task.cancelling()):  # as `asked_to_end`, without looking for the task
             while not (self._first or self._ready):
                 self._active -= 1
                 if len(self._idle) >= _MOST_IDLE:

@@ -23,6 +23,7 @@ class ServedHandler:
     """One handler, in all partitions that the server serves.
 
     Attributes:
+        name: in the configuration.
         outstanding: number of entries in memory.
         room: maximum of these; beyond it the handler falls behind and reads for itself.
         behind: its places in streams that it reads for itself once it has room.
@@ -48,6 +49,7 @@ class ServedHandler:
         "lanes",
         "lost_threads",
         "memory",
+        "name",
         "outstanding",
         "pace",
         "parked",
@@ -61,6 +63,7 @@ class ServedHandler:
         self, plugged: PluggedHandler, tenant: str, memory: Memory, runners: Runners
     ) -> None:
         self.plugged = plugged
+        self.name = plugged.name
         self.tenant = tenant
         self.memory = memory
         self._least = 2 * plugged.policy.concurrency
@@ -80,11 +83,6 @@ class ServedHandler:
         self._running = 0
         self._held: deque[Work] = deque()
         self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def name(self) -> str:
-        """Its name in the configuration."""
-        return self.plugged.name
 
     @property
     def most(self) -> int:
@@ -147,7 +145,8 @@ class ServedHandler:
         """Begin what the limit and the circuit admit now."""
         while self._held and self._admits():
             self._begin(self._next())
-        self._wake()
+        if self._held or self._timer is not None:
+            self._wake()
 
     @property
     def threads(self) -> ThreadPoolExecutor:
@@ -163,9 +162,11 @@ class ServedHandler:
 
     def added(self) -> None:
         """Note that an entry is in memory."""
-        self._runners.wanted[self] = None
-        self._runners.busy += not self.outstanding
-        self._runners.outstanding += 1
+        runners = self._runners
+        runners.wanted[self] = None
+        runners.outstanding += 1
+        if not self.outstanding:
+            runners.busier(1)
         self.outstanding += 1
 
     def released(self, entries: int = 1) -> None:
@@ -174,8 +175,10 @@ class ServedHandler:
             self.outstanding -= entries
             self.pace.finished += entries
             self._runners.outstanding -= entries
-            self._runners.busy -= not self.outstanding
-            self.use_room()
+            if not self.outstanding:
+                self._runners.busier(-1)
+            if self.behind or self._runners.blocked:
+                self.use_room()
 
     def use_room(self) -> None:
         """Let the places in streams that fell behind read on, if there is room."""

@@ -49,8 +49,7 @@ class ServedPartition:
         self._server = server
         self._outage = Outage(log, "Redis")
         self._running = 0  # deliveries
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._quiet = asyncio.Event()  # none runs any more, and none begins
         self.writer = Writer(
             partition, self._describe, lambda: server.runners.outstanding, self._outage.goes_on
         )
@@ -107,7 +106,8 @@ class ServedPartition:
             False if they cannot be written: `run` is about to end, with its error.
         """
         self.closed = True
-        await self._quiet.wait()
+        if self._running:
+            await self._quiet.wait()
         for stream in self.streams.values():
             self.writer.mark(stream)
         return await self.writer.written()
@@ -123,11 +123,10 @@ class ServedPartition:
     def began(self) -> None:
         """Count a delivery that runs."""
         self._running += 1
-        self._quiet.clear()
 
     def ended(self) -> None:
         self._running -= 1
-        if not self._running:
+        if self.closed and not self._running:
             self._quiet.set()
 
     # Entries
@@ -138,10 +137,11 @@ class ServedPartition:
         reading.pending[position] = None
         reading.changed = True
         handler.added()
-        name = (self.number, event.call)
+        call = event.call
+        name = (self.number, call)
         lane = handler.lanes.get(name)
         if lane is None:
-            lane = handler.lanes[name] = Lane(self, handler, event.call)
+            lane = handler.lanes[name] = Lane(self, handler, call)
             lane.parked = name in handler.parked
         lane.entries.append(
             Entry(reading, position, event, self._server.guard.attempts(handler, event))

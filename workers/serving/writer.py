@@ -63,7 +63,7 @@ class Writer:
         if not stream.dirty:
             stream.dirty = True
             self._streams.append(stream)
-        self._wanted.set()
+            self._wanted.set()
 
     def count(self, handler: str, outcome: str) -> None:
         """Add one to the handler's count of an outcome."""
