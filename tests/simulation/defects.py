@@ -20,15 +20,16 @@ from workers.serving.writer import Writer
 
 @contextmanager
 def _acknowledge_before_delivering() -> Iterator[None]:
-    deliver = Attempts._deliver
+    run_lane = Attempts._run_lane
 
-    async def too_early(self: Attempts, lane: Any, entry: Any) -> None:
-        entry.reading.pending.pop(entry.position, None)
-        entry.reading.changed = True
-        lane.partition.writer.mark(entry.reading.stream)
-        await deliver(self, lane, entry)
+    async def too_early(self: Attempts, lane: Any) -> None:
+        for entry in lane.entries:
+            entry.reading.pending.pop(entry.position, None)
+            entry.reading.changed = True
+            lane.partition.writer.mark(entry.reading.stream)
+        await run_lane(self, lane)
 
-    with patch.object(Attempts, "_deliver", too_early):
+    with patch.object(Attempts, "_run_lane", too_early):
         yield
 
 

@@ -19,7 +19,7 @@ from offhook.plugins import plugged
 from offhook.tasks import asked_to_end
 from workers.delivery.attempt import attempt_record, event_keys, sentence, wait_before
 from workers.delivery.steps import StepPage, Steps
-from workers.serving.lanes import Entry, Lane, Redelivery, Work
+from workers.serving.lanes import Lane, Redelivery, Work
 from workers.serving.served import ServedHandler
 
 if TYPE_CHECKING:
@@ -78,8 +78,13 @@ class Attempts:
                 handler.finished()
                 return
             entry = lane.entries[0]
-            await self._steps(handler, entry.event, self._deliver(lane, entry))
-            if lane.parked:
+            attempt = self._try(served, handler, entry.event, entry.attempts, redelivery=False)
+            again = await self._steps(handler, entry.event, attempt)
+            if again is None:
+                lane.entries.popleft()
+                served.done(entry)
+            elif not again.spared:  # else it stays first in its lane
+                self._park(lane, again.wait)
                 del handler.lanes[served.number, lane.call]
                 handler.finished()
                 return
@@ -90,19 +95,15 @@ class Attempts:
                 await runners.pause()
         handler.continue_later(lane)
 
-    async def _deliver(self, lane: Lane, entry: Entry) -> None:
-        """Make an attempt at a lane's first entry."""
-        handler, served = lane.handler, lane.partition
-        again = await self._try(served, handler, entry.event, entry.attempts, redelivery=False)
-        if again is None:
-            lane.entries.popleft()
-            served.done(entry)
-        elif not again.spared:  # else it stays first in its lane
-            handler.parked[served.number, lane.call] = False
-            lane.parked = True
-            due = time.time() + again.wait
-            served.writer.park(lane, 1, due)
-            served.redeliveries.expect(due)
+    @staticmethod
+    def _park(lane: Lane, wait: float) -> None:
+        """Park a lane whose first entry failed, for some seconds."""
+        served = lane.partition
+        lane.handler.parked[served.number, lane.call] = False
+        lane.parked = True
+        due = time.time() + wait
+        served.writer.park(lane, 1, due)
+        served.redeliveries.expect(due)
 
     async def _redeliver(self, work: Redelivery) -> None:
         """Make attempts at a parked lane's events, one after the other, until one fails."""
