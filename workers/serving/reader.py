@@ -64,6 +64,7 @@ class Reader:
                 if time.monotonic() >= sweep:
                     sweep = time.monotonic() + SWEEP_EVERY
                     marks += [DUE, *await self._partition.unfinished()]
+                    self._served.writer.check()
             except RedisError as error:
                 self._outage.goes_on(error)
                 await asyncio.sleep(0.2)

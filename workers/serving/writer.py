@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -131,6 +131,10 @@ class Writer:
             self._ended = True
             _answer(self._waiting, written=False)
 
+    def check(self) -> None:
+        """Flush though there may be nothing to write: Redis may have lost the last flush."""
+        self._wanted.set()
+
     async def written(self) -> bool:
         """Return when all is written that was done before.
 
@@ -170,7 +174,7 @@ class Writer:
         changes.streams = [self._describe(stream) for stream in streams]
         self._cost = time.monotonic() - began
         try:
-            answers = await self._send(changes)
+            answers = await _sent(self._partition.numbered(changes), self._failed)
         except BaseException:
             self._waiting += waiting  # `run` ends
             raise
@@ -179,15 +183,6 @@ class Writer:
             if not future.done():
                 future.set_result(answer)
         _answer(waiting, written=True)
-
-    async def _send(self, changes: Changes) -> list[bytes]:
-        attempt = self._partition.numbered(changes)
-        while True:
-            try:
-                return await attempt()
-            except RedisError as error:
-                self._failed(error)
-                await asyncio.sleep(0.2)
 
     def _moved(self, lane: Lane) -> list[CallEvent]:
         """Take the entries off a lane: the next flush acknowledges them."""
@@ -205,6 +200,17 @@ class Writer:
     def _change(self, *change: Any) -> None:
         self._lanes.append(change)
         self._wanted.set()
+
+
+async def _sent(
+    attempt: Callable[[], Awaitable[list[bytes]]], failed: Callable[[RedisError], None]
+) -> list[bytes]:
+    while True:
+        try:
+            return await attempt()
+        except RedisError as error:
+            failed(error)
+            await asyncio.sleep(0.2)
 
 
 def _answer(waiting: Iterable[asyncio.Future[bool]], *, written: bool) -> None:

@@ -24,6 +24,7 @@ from offhook.settings import LookupSettings
 from offhook.testing import sample_event
 from tests.events import event
 from tests.workers.serving.bench import STREAM, Bench, until
+from workers.serving import reader
 
 
 async def test_calls_overlap_and_each_keeps_its_order(bench: Bench) -> None:
@@ -448,6 +449,26 @@ async def test_server_that_loses_its_lease_while_it_stops_ends(bench: Bench) -> 
     if not done:
         await bench.kill(server, task)
     assert done
+    assert isinstance(task.exception(), LeaseLost)
+
+
+async def test_server_with_nothing_to_do_notices_that_its_last_flush_was_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "WAIT", 0.1)
+    monkeypatch.setattr(reader, "SWEEP_EVERY", 0.2)
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        """Deliver at once."""
+
+    bench.plug(handle)
+    server, task = await bench.start()
+    await bench.append(event("a"))
+    await bench.finished()
+    bench.redis.delete("offhook:{0}:flushed")  # as a failover does
+    done, _ = await asyncio.wait([task], timeout=5)
+    if not done:
+        await bench.kill(server, task)
     assert isinstance(task.exception(), LeaseLost)
 
 
