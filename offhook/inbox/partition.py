@@ -111,6 +111,15 @@ class Partition:
         """Give the lease back."""
         await self._release(keys=[self._serving], args=[self.token])
 
+    async def check(self) -> None:
+        """Return if the lease is still ours: no other server has changed anything since `take`.
+
+        Raises:
+            LeaseLost: another server serves the partition, or may have served it.
+        """
+        if await self.redis.get(self._serving) != self.token.encode():
+            raise self._lease_lost()
+
     async def claim(self, handlers: Sequence[str], others: Mapping[str, str]) -> set[str]:
         """Claim handlers for the pool. Returns those that another pool still serves.
 

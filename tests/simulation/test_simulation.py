@@ -26,7 +26,7 @@ def test_a_fault_at_any_command_loses_nothing() -> None:
 
 
 def test_each_defect_put_in_on_purpose_is_found() -> None:
-    search = _simulate(["--defect", "all", "--count", "100"])
+    search = _simulate(["--defect", "all", "--count", "300"])
     assert search.stdout.count("Violation") == len(DEFECTS), search.stdout
     for defect in DEFECTS:
         assert f"{defect}: " in search.stdout

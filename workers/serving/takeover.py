@@ -38,10 +38,12 @@ class Takeover:
                 starts = self._server.roster.starts(name)
                 if starts:
                     await self._partition.register(name, starts)
-            for state in await self._partition.load(some):
-                pending = await self._pending(state)
+            states = await self._partition.load(some)
+            pending = [await self._pending(state) for state in states]
+            await self._partition.check()  # so this goes with what was read before
+            for state, its in zip(states, pending, strict=True):
                 if state.tenant not in self._served.streams:
-                    self._adopt(state, pending)
+                    self._adopt(state, its)
 
     async def _pending(self, state: StreamState) -> Pending:
         """The events that handlers served here had not finished."""
@@ -142,6 +144,7 @@ class Takeover:
         while len(states) < len(self._served.streams):  # others may be adopted meanwhile
             states = await self._partition.load(list(self._served.streams))
             pending = [await self._pending(state) for state in states]
+            await self._partition.check()
         # No wait from here: events that are read must find the handler away or where it has come.
         self._served.away.discard(handler)
         for state, its in zip(states, pending, strict=True):

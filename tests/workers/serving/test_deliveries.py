@@ -25,6 +25,7 @@ from offhook.testing import sample_event
 from tests.events import event
 from tests.workers.serving.bench import STREAM, Bench, until
 from workers.serving import reader
+from workers.serving.redeliveries import Redeliveries
 
 
 async def test_calls_overlap_and_each_keeps_its_order(bench: Bench) -> None:
@@ -450,6 +451,31 @@ async def test_server_that_loses_its_lease_while_it_stops_ends(bench: Bench) -> 
         await bench.kill(server, task)
     assert done
     assert isinstance(task.exception(), LeaseLost)
+
+
+async def test_server_that_loses_its_lease_while_it_takes_over_delivers_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_ = Redeliveries.open
+
+    async def then_lose_the_lease(self: Redeliveries) -> None:
+        await open_(self)
+        bench.redis.delete("offhook:{0}:serving")
+
+    monkeypatch.setattr(Redeliveries, "open", then_lose_the_lease)
+    got = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(one.id)
+
+    await bench.append(event("a"))
+    bench.plug(handle)
+    server, task = await bench.start()
+    done, _ = await asyncio.wait([task], timeout=5)
+    if not done:
+        await bench.kill(server, task)
+    assert isinstance(task.exception(), LeaseLost)
+    assert got == []
 
 
 async def test_server_with_nothing_to_do_notices_that_its_last_flush_was_lost(

@@ -74,7 +74,7 @@ async def test_writer_that_ends_answers_who_waits(
     async with bench.serving(nothing) as server:
         first, _ = await served(server)
         if when != "before":
-            monkeypatch.setattr(first.writer, "_send", never)
+            monkeypatch.setattr(first.partition, "numbered", lambda changes: never)
         waiting = asyncio.create_task(first.writer.written())
         await asyncio.sleep(0 if when == "before" else 0.05)
         server._serving[first.number].cancel()
@@ -103,6 +103,6 @@ def then_give_back(
     return then
 
 
-async def never(changes: object) -> list[bytes]:
+async def never() -> list[bytes]:
     await asyncio.Event().wait()
     return []
