@@ -18,6 +18,7 @@ from workers.serving.served import ServedHandler
 
 if TYPE_CHECKING:
     from workers.serving.partition_server import Server
+    from workers.serving.served_partition import ServedPartition
 
 log = logging.getLogger("offhook.isolation")
 
@@ -88,17 +89,21 @@ class Guard:
             if handler.name in apart and (not handler.apart or self._is_held(handler)):
                 await self._leave(handler)
             elif handler in left and handler.name not in apart:
-                handler.apart = False
-        for partition in list(self._server.partitions.values()):
-            if not partition.closed:
+                if self._is_held(handler):
+                    await self._leave(handler)
+                # While a partition is opened, it is not known whether it will hold the handler.
+                handler.apart = any(not each.opened for each in self._partitions())
+        for partition in self._partitions():
+            if not partition.closed:  # meanwhile
                 await partition.takeover.look()
 
     def _is_held(self, handler: ServedHandler) -> bool:
         """Return whether a partition still has a handler that left while it was opened."""
-        return any(
-            partition.opened and not partition.closed and handler not in partition.away
-            for partition in self._server.partitions.values()
-        )
+        return any(each.opened and handler not in each.away for each in self._partitions())
+
+    def _partitions(self) -> "list[ServedPartition]":
+        """Those that are not being given back."""
+        return [each for each in self._server.partitions.values() if not each.closed]
 
     def kept_waiting(self, handler: ServedHandler, seconds: float) -> None:
         """Note that a handler has kept all others waiting."""

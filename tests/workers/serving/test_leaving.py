@@ -36,8 +36,9 @@ async def test_handler_leaves_though_a_partition_is_given_back_meanwhile(
         await until(lambda: bench.redis.hexists(keys.APART, "crm"), "it is known to run apart")
 
 
-async def test_handler_moved_out_while_a_partition_opens_leaves_it_too(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("returns", [False, True], ids=["for long", "for a moment"])
+async def test_handler_moved_out_while_a_partition_opens(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, returns: bool
 ) -> None:
     monkeypatch.setattr(partition_server, "WATCH_EVERY", 0.1)
     claim = Takeover.claim
@@ -48,12 +49,23 @@ async def test_handler_moved_out_while_a_partition_opens_leaves_it_too(
         claimed = await claim(self, handlers)
         move_apart(bench.redis, "crm", "blocks")
         await self._server.guard.look()
+        if returns:
+            bench.redis.delete(keys.APART)
         return claimed
 
-    monkeypatch.setattr(Takeover, "claim", moved_out_meanwhile)
-    async with bench.serving(nothing):
+    bench.plug(nothing)
+    await bench.append(*(event(f"call-{number}") for number in range(8)))
+    with monkeypatch.context() as patched:
+        patched.setattr(Takeover, "claim", moved_out_meanwhile)
+        server, task = await bench.start()
+        await served(server)
+    if returns:
+        await bench.finished()
+    else:
         owners = [bench.key("owners", number) for number in range(2)]
         await until(lambda: all(bench.redis.hget(each, "crm") == b"crm" for each in owners))
+    server.stop()
+    await task
 
 
 async def test_replay_survives_a_partition_that_is_given_back_meanwhile(bench: Bench) -> None:
