@@ -29,6 +29,7 @@ class Takeover:
         self._partition = served.partition
         # Those that Redis has not forgotten yet, and to where.
         self._replaying: dict[tuple[TenantStream, ServedHandler], bytes] = {}
+        self._forgotten = 0  # how many it has forgotten
 
     async def load(self, tenants: Sequence[str]) -> None:
         """Continue with these tenants' streams, unless it is done."""
@@ -157,7 +158,11 @@ class Takeover:
         """Set handlers back, as an operator has asked."""
         tenants = await self._partition.unfinished()
         await self.load([name for name in tenants if name not in self._served.streams])
-        for tenant, replays in (await self._partition.replays(tenants)).items():
+        forgotten, found = None, {}
+        while forgotten != self._forgotten:  # else it may show one that was done meanwhile
+            forgotten = self._forgotten
+            found = await self._partition.replays(tenants)
+        for tenant, replays in found.items():
             self._replay(self._served.streams[tenant], replays)
 
     def _replay(self, stream: TenantStream, replays: Mapping[str, bytes]) -> None:
@@ -190,6 +195,7 @@ class Takeover:
             await self._partition.replayed(stream.tenant, handler.name, position)
         if self._replaying.get((stream, handler)) == position:
             del self._replaying[stream, handler]
+        self._forgotten += 1
 
 
 def _name(handler: ServedHandler) -> str:

@@ -1,6 +1,7 @@
 """A handler in a process of its own depends on no handler of the shared ones."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from offhook import CallEvent, Context
 from offhook.inbox import Inbox, keys
 from offhook.inbox.apart import move_apart
+from offhook.inbox.partition import Partition
 from tests.events import event
 from tests.workers.serving.bench import Bench, until
 from workers.serving import partition_server, reader
@@ -54,6 +56,47 @@ async def test_replay_begins_though_a_dead_process_took_its_mark(
             pipeline.sadd(bench.key("unfinished"), "")
             pipeline.execute()
         await until(lambda: got == ["0", "0"], "it is delivered again")
+
+
+async def test_replay_that_is_seen_while_it_is_forgotten_is_made_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays, replayed = Partition.replays, Partition.replayed
+    seen = asyncio.Event()
+
+    async def seen_late(self: Partition, tenants: Sequence[str]) -> dict[str, dict[str, bytes]]:
+        found = await replays(self, tenants)
+        if any(found.values()):
+            seen.set()
+            await until(lambda: not bench.redis.exists(bench.key("replays")), "it is forgotten")
+            await asyncio.sleep(0.05)
+        return found
+
+    async def forgotten_once_seen(
+        self: Partition, tenant: str, handler: str, position: bytes
+    ) -> None:
+        await seen.wait()
+        await replayed(self, tenant, handler, position)
+
+    monkeypatch.setattr(Partition, "replays", seen_late)
+    monkeypatch.setattr(Partition, "replayed", forgotten_once_seen)
+    got: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(one.parameters["n"])
+
+    bench.plug(handle, events=["raw"])
+    await bench.append(event(n=0))
+    async with bench.serving():
+        await until(lambda: got == ["0"], "it is delivered")
+        await bench.finished()
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    await bench.with_inbox(lambda inbox: inbox.set_back("crm", before))
+    async with bench.serving():
+        await until(lambda: not bench.redis.exists(bench.key("replays")), "the replay is done")
+        await asyncio.sleep(0.3)
+        await bench.finished()
+    assert got == ["0", "0"]
 
 
 async def test_process_whose_record_was_lost_gives_its_handler_back(
