@@ -65,6 +65,7 @@ class Reader:
                     sweep = time.monotonic() + SWEEP_EVERY
                     marks += [DUE, *await self._partition.unfinished()]
                     self._served.writer.check()
+                    await self._served.takeover.give()
             except RedisError as error:
                 self._outage.goes_on(error)
                 await asyncio.sleep(0.2)

@@ -99,6 +99,25 @@ async def test_replay_that_is_seen_while_it_is_forgotten_is_made_once(
     assert got == ["0", "0"]
 
 
+async def test_handler_is_given_to_its_process_again_if_that_was_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "WAIT", 0.1)
+    monkeypatch.setattr(reader, "SWEEP_EVERY", 0.2)
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        """Deliver at once."""
+
+    def is_given() -> bool:
+        return bool(bench.redis.hget(bench.key("owners"), "crm") == b"crm")
+
+    bench.plug(handle, process="own")
+    async with bench.serving():
+        await until(is_given, "it is given")
+        bench.redis.delete(bench.key("owners"))  # as a failover may do
+        await until(is_given, "it is given again")
+
+
 async def test_process_whose_record_was_lost_gives_its_handler_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
