@@ -32,6 +32,7 @@ BELOW = {
 # What plugins may import, and therefore built-in handlers.
 PUBLIC = {
     "offhook": set(offhook.__all__),
+    "offhook.errors": {"did_you_mean"},
     "offhook.http": {"Answer", "is_private"},
     "offhook.ttl_cache": {"TtlCache"},
     "offhook.testing": set(testing.__all__),

@@ -176,6 +176,14 @@ SETTINGS = {
     ),
     "[lookups.staff]\nuse = 'csv'\noptions = {path = 'staff.csv', name = 'Nmae'}": (
         "lookups.staff: HERE/staff.csv has no column Nmae in its first line: "
+        "name its columns in the options number and name; did you mean 'name'?"
+    ),
+    "[lookups.staff]\nuse = 'csv'\noptions = {path = 'staff.csv', number = ['Mobile', 'Nubmer']}": (
+        "lookups.staff: HERE/staff.csv has no column Mobile, Nubmer in its first line: "
+        "name its columns in the options number and name; did you mean 'number'?"
+    ),
+    "[lookups.staff]\nuse = 'csv'\noptions = {path = 'staff.csv', name = 'Firma'}": (
+        "lookups.staff: HERE/staff.csv has no column Firma in its first line: "
         "name its columns in the options number and name"
     ),
     "[lookups.staff]\nuse = 'csv'\noptions.path = 'latin.csv'": (

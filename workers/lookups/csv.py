@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field
 
 from offhook import Context, Lookup, Number, TemporaryError
+from offhook.errors import did_you_mean
 
 _DELIMITERS = ",;\t"
 _END = 5  # last digits that index a number; phone numbers have no fewer
@@ -137,11 +138,12 @@ class _Book:
             if set(wanted) <= set(header):
                 return header, rows
             best = max(best, header, key=len)
-        missing = ", ".join(column for column in wanted if column not in best)
+        missing = [column for column in wanted if column not in best]
         # Do not quote the first line: without a header, it has a phone number.
+        hints = filter(None, (did_you_mean(column, best) for column in missing))
         raise TemporaryError(
-            f"{self._path} has no column {missing} in its first line: "
-            "name its columns in the options number and name"
+            f"{self._path} has no column {', '.join(missing)} in its first line: "
+            f"name its columns in the options number and name{next(hints, '')}"
         )
 
 

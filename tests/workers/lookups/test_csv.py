@@ -111,6 +111,7 @@ def test_an_invalid_file_is_temporary_until_it_is_corrected(path: Path) -> None:
     for content, said in {
         b"": "has no column number, name in its first line",
         b"Phone,name\n1,2\n": "has no column number in its first line",
+        b"Number;Name\n1;2\n": "options number and name; did you mean 'Number'?",
         b"+40211234567;Jane Doe\n": "has no column number, name",
         b"number,name\n1,M\xfcller\n": ", line 2: is not UTF-8: save it as CSV UTF-8",
         b'number,name\n1,"' + b"x" * 200_000: "is not CSV: field larger than field limit",
