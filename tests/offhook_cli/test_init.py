@@ -106,6 +106,7 @@ def test_next_steps_are_printed(offhook: Offhook, folder: Path) -> None:
     elsewhere = offhook("init", "--directory", "etc").stdout
     assert f"export OFFHOOK_CONFIG={folder.resolve()}/etc/offhook.toml" in elsewhere
     assert "offhook serve" in elsewhere
+    assert "`offhook work --reload`" in elsewhere
 
 
 def test_unwritable_directory_is_one_sentence(offhook: Offhook, folder: Path) -> None:
