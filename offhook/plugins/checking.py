@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from offhook.errors import BrokenPlugin, ConfigError
 from offhook.plugins.finding import plug_handler, plug_lookup
+from offhook.plugins.own_code import what_failed
 from offhook.plugins.plugged import PluggedHandler, PluggedLookup
 from offhook.settings import (
     HandlerSettings,
@@ -54,9 +55,16 @@ def plug_all(
     plug("handlers", plug_handler, handlers)
     plug("lookups", plug_lookup, lookups)
     for name, plugged in found.lookups.items():
-        if problem := plugged.lookup.problem():
+        if problem := _problem(plugged):
             found.warnings.append(f"lookups.{name}: {problem}")
     return found
+
+
+def _problem(plugged: PluggedLookup) -> str | None:
+    try:
+        return plugged.lookup.problem()
+    except Exception as error:  # noqa: BLE001 - a plugin's code may raise anything
+        return f"its `problem()` failed: {what_failed(error)}"
 
 
 def check_all() -> Plugins:

@@ -158,6 +158,20 @@ def test_a_broken_lookup_is_named(check: Check, folder: Path) -> None:
     ]
 
 
+def test_a_lookup_whose_own_check_fails_is_named(check: Check, folder: Path) -> None:
+    name = module(
+        folder,
+        f"{HEAD}@dataclass(frozen=True)\nclass Staff(Lookup):\n"
+        "    def name_of(self, number, context): ...\n"
+        "    def problem(self):\n        return {}['server']\n",
+    )
+    assert shown(check(f"[lookups.staff]\nuse = '{name}:Staff'\n"), name) == [
+        "lookups.staff: its `problem()` failed: KeyError: 'server' (FILE, line 7)"
+    ]
+    settings = load_settings()
+    assert list(plug_all({}, settings.lookups).lookups) == ["staff"]
+
+
 def test_handlers_lists_a_broken_plugin(check: Check, folder: Path, offhook: Offhook) -> None:
     name = module(folder, "x = 1\n1 / 0\n")
     check(f"[handlers.crm]\nuse = '{name}:Crm'\n[handlers.screen]\nuse = 'console'\n")
