@@ -77,7 +77,7 @@ def _erase(settings: Settings, number: Number) -> dict[str, Any]:
             report["handlers"][name] = handler.erase(number)
         except (DeliveryError, OSError) as error:
             left.append(f"handlers.{name}: {error}")
-    report["journal"], waiting = _erase_in_journals(config_path().parent / settings.journal, number)
+    report["journal"], waiting = _erase_in_journals(settings.journal_folder, number)
     if waiting:
         left.append(f"{counted(waiting, 'line')} of the journal: run it again when it is empty")
     return report | {"left": left, "copies": copies}

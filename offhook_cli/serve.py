@@ -11,7 +11,7 @@ from uvicorn.supervisors import Multiprocess
 
 from offhook import logs
 from offhook.callback_url import revoked_urls
-from offhook.settings import Settings, config_path, load_settings
+from offhook.settings import Settings, load_settings
 from offhook_cli.options import Host, Port
 from offhook_cli.screen import note
 from offhook_cli.startup import bound, check_server
@@ -58,8 +58,7 @@ def serve(
 def _run(config: uvicorn.Config, settings: Settings, listening: socket.socket) -> None:
     if config.workers > 1:
         # uvicorn would restart a process that cannot open its journal forever.
-        folder = config_path().parent / settings.journal
-        for journal in open_journals(folder, settings.journal_size):
+        for journal in open_journals(settings.journal_folder, settings.journal_size):
             journal.close()
         _print_address(config)
         Multiprocess(config, sockets=[listening]).run()

@@ -16,7 +16,7 @@ from redis.exceptions import AuthenticationError, RedisError
 from offhook.errors import InboxUnavailable
 from offhook.event import new_event_id
 from offhook.inbox import Batch, Inbox
-from offhook.settings import Settings, config_path
+from offhook.settings import Settings
 from offhook.tasks import asked_to_end
 from receiver.journal import left_behind, open_journals
 
@@ -53,7 +53,7 @@ class EventStore:
         self._announced = False  # `partitions`, which holds for all receivers
         self._appended = _Recent(settings.duplicate_window)
         self._journaled = _Recent(settings.duplicate_window)
-        self._folder = config_path().parent / settings.journal
+        self._folder = settings.journal_folder
         *self._left_behind, self._journal = open_journals(
             self._folder, settings.journal_size, settings.patience
         )

@@ -1,5 +1,6 @@
 """One check of a Redis server, for every process and command: can it be used, and is it safe?"""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -57,18 +58,13 @@ def check(redis: Redis, server: RedisServer, settings: Settings) -> list[str]:
     Raises:
         RedisError: it does not answer, or not in words that Offhook knows; see `about`.
     """
-    found = [too_old(redis, server)]
     persistence: Any = redis.info("persistence")
     replication: Any = redis.info("replication")
-    if persistence.get("loading"):
-        left = persistence.get("loading_eta_seconds")
-        found.append(f"{server} is still loading its data: it can be used in about {left} s")
-    if replication.get("role") == "slave" and replication.get("slave_read_only", 1):
-        primary = f"{replication.get('master_host')}:{replication.get('master_port')}"
-        found.append(
-            f"{server} is a read-only replica: set {server.setting} to its primary, {primary}, "
-            "or to the Sentinels that know the primary"
-        )
+    found = [
+        too_old(redis, server),
+        loading(persistence, server),
+        read_only(replication, server),
+    ]
     other = None if server.setting == "redis_url" else server.url
     return [*filter(None, found), *risks(redis, settings, other)]
 
@@ -76,10 +72,37 @@ def check(redis: Redis, server: RedisServer, settings: Settings) -> list[str]:
 def too_old(redis: Redis, server: RedisServer) -> str:
     """Why the server's version cannot be used; empty if it can."""
     info: Any = redis.info("server")
+    return about_version(info, server)
+
+
+# Each of these takes a section of INFO, and returns an empty text if there is nothing to say.
+
+
+def about_version(info: Mapping[str, Any], server: RedisServer) -> str:
+    """Why the server's version cannot be used."""
     version = str(info.get("redis_version", ""))
     if not is_too_old(version):
         return ""
     return f"{server} has version {version}, which is too old: {_INSTALL}"
+
+
+def loading(persistence: Mapping[str, Any], server: RedisServer) -> str:
+    """How long the server still loads its data."""
+    if not persistence.get("loading"):
+        return ""
+    left = persistence.get("loading_eta_seconds")
+    return f"{server} is still loading its data: it can be used in about {left} s"
+
+
+def read_only(replication: Mapping[str, Any], server: RedisServer) -> str:
+    """Which server is to be used instead of this replica."""
+    if replication.get("role") != "slave" or not replication.get("slave_read_only", 1):
+        return ""
+    primary = f"{replication.get('master_host')}:{replication.get('master_port')}"
+    return (
+        f"{server} is a read-only replica: set {server.setting} to its primary, {primary}, "
+        "or to the Sentinels that know the primary"
+    )
 
 
 def is_lasting(error: exceptions.RedisError) -> bool:

@@ -1,5 +1,6 @@
 """Settings of the Redis server that put events at risk; reported at every start."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from redis import Redis
@@ -20,49 +21,71 @@ def risks(redis: Redis, settings: Settings, url: str | None = None) -> list[str]
     # INFO where it says enough, because managed servers often forbid CONFIG.
     memory: Any = redis.info("memory")
     persistence: Any = redis.info("persistence")
-    server = f"the server {without_password(url or settings.redis_url)}"
-    found = []
-    policy = memory.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        found.append(
-            f"{server} deletes events when its memory is full "
-            f"(maxmemory-policy {policy}): set maxmemory-policy to noeviction"
-        )
-    if not persistence.get("aof_enabled", 1):
-        found.append(
-            f"{server} loses events when it restarts (appendonly no): set appendonly to yes"
-        )
-    synced = _appendfsync(redis)
-    if synced == "no":
-        found.append(
-            f"{server} loses events when its machine fails (appendfsync no): "
-            "set appendfsync to always, or to everysec if the last second may be lost"
-        )
-    if url is None and settings.durability == "replica" and settings.replicas:
+    found = [eviction(memory), volatility(persistence), unsynced(appendfsync(redis))]
+    if url is None and settings.durability == "replica":
         replication: Any = redis.info("replication")
-        connected = replication.get("connected_slaves", 0)
-        if connected < settings.replicas:
-            found.append(
-                f"{server} has {connected} of the {settings.replicas} replicas that must have an "
-                "event (replicas): every event goes to the journal until it has them all"
-            )
-        elif connected > settings.replicas:
-            found.append(
-                f"{server} has {connected} replicas, and only {settings.replicas} of them must "
-                "have an event: a failover to another one loses events; "
-                f"set replicas to {connected}"
-            )
-    return found
+        found.append(replicas_risk(replication, settings))
+    server = f"the server {without_password(url or settings.redis_url)}"
+    return [f"{server} {each}" for each in found if each]
+
+
+# Each of these takes a section of INFO. They return the rest of a sentence that begins with the
+# server's name, or an empty text if there is no risk.
+
+
+def eviction(memory: Mapping[str, Any]) -> str:
+    """Whether the server drops events when it is full."""
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction":
+        return ""
+    return (
+        f"deletes events when its memory is full (maxmemory-policy {policy}): "
+        "set maxmemory-policy to noeviction"
+    )
+
+
+def volatility(persistence: Mapping[str, Any]) -> str:
+    """Whether the server has no append-only file."""
+    if persistence.get("aof_enabled", 1):
+        return ""
+    return "loses events when it restarts (appendonly no): set appendonly to yes"
+
+
+def unsynced(synced: str | None) -> str:
+    """Whether the server never syncs its append-only file; see `appendfsync`."""
+    if synced != "no":
+        return ""
+    return (
+        "loses events when its machine fails (appendfsync no): "
+        "set appendfsync to always, or to everysec if the last second may be lost"
+    )
+
+
+def replicas_risk(replication: Mapping[str, Any], settings: Settings) -> str:
+    """Whether the server has another number of replicas than `replicas` says."""
+    connected, wanted = replication.get("connected_slaves", 0), settings.replicas or 0
+    if connected < wanted:
+        return (
+            f"has {connected} of the {wanted} replicas that must have an "
+            "event (replicas): every event goes to the journal until it has them all"
+        )
+    if connected > wanted:
+        return (
+            f"has {connected} replicas, and only {wanted} of them must "
+            "have an event: a failover to another one loses events; "
+            f"set replicas to {connected}"
+        )
+    return ""
 
 
 def unseen(redis: Redis) -> list[str]:
     """A sentence for each setting that matters and that the server does not show."""
-    if _appendfsync(redis) is None:
-        return [
-            "the server does not let Offhook read its appendfsync: "
-            "make sure that it is always, or everysec"
-        ]
+    if appendfsync(redis) is None:
+        return [f"the server {UNSEEN_SYNC}"]
     return []
+
+
+UNSEEN_SYNC = "does not let Offhook read its appendfsync: make sure that it is always, or everysec"
 
 
 def is_too_old(version: str) -> bool:
@@ -71,7 +94,7 @@ def is_too_old(version: str) -> bool:
     return all(map(str.isdigit, numbers)) and tuple(map(int, numbers)) < OLDEST
 
 
-def _appendfsync(redis: Redis) -> str | None:
+def appendfsync(redis: Redis) -> str | None:
     """When the server syncs its append-only file; None if it does not say. INFO never does."""
     try:
         found: Any = redis.config_get("appendfsync")

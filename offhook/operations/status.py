@@ -78,50 +78,101 @@ class Status:
     @property
     def problems(self) -> list[str]:
         """What needs attention, a sentence each."""
-        return list(self._problems())
-
-    def _problems(self) -> Iterator[str]:
-        if not self.handlers:
-            yield "no handler is configured: events are kept but not delivered"
-        missing = [queue for queue, workers in self.workers.items() if not workers]
-        if missing and len(missing) == len(self.workers):
-            yield "no workers run: start `offhook work`"
-        elif missing:
-            yield f"no worker for {', '.join(missing)}: start `offhook work`"
-        if self.handlers and not self.scheduler:
-            yield "no scheduler: periodic jobs do not run; start `offhook work`"
-        yield from self.loaded
-        for queue, partitions in self.unserved.items():
-            if self.workers.get(queue):
-                numbers = ", ".join(map(str, partitions))
-                yield f"{queue} does not serve partition {numbers}: see the log of `offhook work`"
-        for handler in self.handlers:
-            if handler.apart is not None:
-                yield f"{handler.name} {handler.apart}: for now it runs in a process of its own"
-            if handler.circuit is not None:
-                yield (
-                    f"{handler.name}'s target is down: its circuit is open, "
-                    f"the next probe is in {handler.circuit:.0f} s"
-                )
-            if handler.dead:
-                yield f"{handler.name} has dead letters: `offhook dead list` says why"
-        for name, count in self.abandoned.items():
-            letters = "1 dead letter" if count == 1 else f"{count} dead letters"
-            yield f"{name} is no longer configured and has {letters}: `offhook dead list`"
-        for name in self.leftover:
-            yield (
-                f"{name} is no longer configured but still has a position, which delays nothing: "
-                f"`offhook forget {name}` deletes it"
-            )
-        if self.refused:
-            refused = "1 callback was" if self.refused == 1 else f"{self.refused} callbacks were"
-            yield f"{refused} refused: `offhook quarantine list` says why, `clear` deletes them"
-        yield from self.risks
-        yield from self.turned_away
+        return [
+            *without_handlers(self),
+            *missing_workers(self),
+            *missing_scheduler(self),
+            *self.loaded,
+            *unserved_partitions(self),
+            *running_apart(self),
+            *open_circuits(self),
+            *with_dead_letters(self),
+            *abandoned_letters(self),
+            *leftover_positions(self),
+            *in_quarantine(self),
+            *self.risks,
+            *self.turned_away,
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """The status as plain JSON values."""
         return asdict(self) | {"problems": self.problems}
+
+
+def without_handlers(status: Status) -> Iterator[str]:
+    """Whether no handler is configured."""
+    if not status.handlers:
+        yield "no handler is configured: events are kept but not delivered"
+
+
+def missing_workers(status: Status) -> Iterator[str]:
+    """The queues without a worker."""
+    missing = [queue for queue, workers in status.workers.items() if not workers]
+    if missing and len(missing) == len(status.workers):
+        yield "no workers run: start `offhook work`"
+    elif missing:
+        yield f"no worker for {', '.join(missing)}: start `offhook work`"
+
+
+def missing_scheduler(status: Status) -> Iterator[str]:
+    """Whether no scheduler runs although one is needed."""
+    if status.handlers and not status.scheduler:
+        yield "no scheduler: periodic jobs do not run; start `offhook work`"
+
+
+def unserved_partitions(status: Status) -> Iterator[str]:
+    """The partitions that no process serves although workers run."""
+    for queue, partitions in status.unserved.items():
+        if status.workers.get(queue):
+            numbers = ", ".join(map(str, partitions))
+            yield f"{queue} does not serve partition {numbers}: see the log of `offhook work`"
+
+
+def running_apart(status: Status) -> Iterator[str]:
+    """The handlers that were moved to a process of their own."""
+    for handler in status.handlers:
+        if handler.apart is not None:
+            yield f"{handler.name} {handler.apart}: for now it runs in a process of its own"
+
+
+def open_circuits(status: Status) -> Iterator[str]:
+    """The handlers whose target is down."""
+    for handler in status.handlers:
+        if handler.circuit is not None:
+            yield (
+                f"{handler.name}'s target is down: its circuit is open, "
+                f"the next probe is in {handler.circuit:.0f} s"
+            )
+
+
+def with_dead_letters(status: Status) -> Iterator[str]:
+    """The configured handlers that have dead letters."""
+    for handler in status.handlers:
+        if handler.dead:
+            yield f"{handler.name} has dead letters: `offhook dead list` says why"
+
+
+def abandoned_letters(status: Status) -> Iterator[str]:
+    """The handlers that are no longer configured and have dead letters."""
+    for name, count in status.abandoned.items():
+        letters = "1 dead letter" if count == 1 else f"{count} dead letters"
+        yield f"{name} is no longer configured and has {letters}: `offhook dead list`"
+
+
+def leftover_positions(status: Status) -> Iterator[str]:
+    """The handlers that are no longer configured and have a position."""
+    for name in status.leftover:
+        yield (
+            f"{name} is no longer configured but still has a position, which delays nothing: "
+            f"`offhook forget {name}` deletes it"
+        )
+
+
+def in_quarantine(status: Status) -> Iterator[str]:
+    """Whether the quarantine has refused callbacks."""
+    if status.refused:
+        refused = "1 callback was" if status.refused == 1 else f"{status.refused} callbacks were"
+        yield f"{refused} refused: `offhook quarantine list` says why, `clear` deletes them"
 
 
 async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:

@@ -239,6 +239,11 @@ class Settings(BaseSettings):
         return read_files(values, cls.model_fields)
 
     @property
+    def journal_folder(self) -> Path:
+        """The folder of the receivers' journals."""
+        return config_path().parent / self.journal
+
+    @property
     def revoked_file(self) -> Path:
         """The file of revoked callback URLs."""
         return config_path().parent / self.revoked
