@@ -31,6 +31,7 @@ COMMANDS = {
     "handlers": "List handlers and lookups, installed and configured.",
     "lookup": "Ask the lookups for the name of a number.",
     "status": "Show the progress of each handler, and what is wrong.",
+    "doctor": "Check the whole installation, and say what to do.",
     "tail": "Show events and deliveries as they happen.",
     "calls": "List calls: who called whom, who answered, how it ended.",
     "call": "Show one call: its outcome, its legs and its events.",

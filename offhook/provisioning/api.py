@@ -15,7 +15,7 @@ from unifiedapi.errors import (
     OAuthError,
     UnexpectedAnswer,
 )
-from unifiedapi.oauth import BearerToken, ClientCredentials
+from unifiedapi.oauth import BearerToken, ClientCredentials, TokenStore
 from unifiedapi.transport import InsecureConnection
 
 
@@ -48,8 +48,13 @@ def among(settings: Settings, name: str | None) -> list[str]:
 
 
 @asynccontextmanager
-async def open_api(settings: Settings, pbx: str) -> AsyncIterator[UnifiedApi]:
+async def open_api(
+    settings: Settings, pbx: str, store: TokenStore | None = None
+) -> AsyncIterator[UnifiedApi]:
     """Open the API of a configured PBX, and close its connections at the end.
+
+    Args:
+        store: where the token is kept; in the user's cache directory if not given.
 
     Raises:
         ConfigError: the PBX's settings are wrong, or Offhook does not speak its API.
@@ -66,7 +71,7 @@ async def open_api(settings: Settings, pbx: str) -> AsyncIterator[UnifiedApi]:
             warnings.simplefilter("ignore", InsecureConnection)  # commands report it themselves
             api = UnifiedApi(
                 configured.host,
-                _auth(configured),
+                _auth(configured, store),
                 ca_file=configured.ca_file,
                 insecure=configured.insecure,
                 zone=configured.tzinfo,
@@ -96,9 +101,10 @@ def sentence(error: Exception) -> str:
     return f"{said.removesuffix('.')}: {hint}" if hint else said
 
 
-def _auth(settings: PbxSettings) -> BearerToken | ClientCredentials:
+def _auth(settings: PbxSettings, store: TokenStore | None) -> BearerToken | ClientCredentials:
     if settings.token is not None:
         return BearerToken(settings.token.get_secret_value())
     assert settings.client_id is not None  # noqa: S101 - the settings have checked it
     assert settings.client_secret is not None  # noqa: S101
-    return ClientCredentials(settings.client_id, settings.client_secret.get_secret_value())
+    secret = settings.client_secret.get_secret_value()
+    return ClientCredentials(settings.client_id, secret, store)

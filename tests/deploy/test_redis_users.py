@@ -161,6 +161,7 @@ def commands(offhook: Installation) -> None:
     """Run the commands that read or change what is in the server."""
     for command in (
         "status --json",
+        "doctor",
         "calls",
         "dead list",
         "dead retry --all --yes",
@@ -173,7 +174,7 @@ def commands(offhook: Installation) -> None:
             [OFFHOOK, *command.split()],
             env=offhook.environment,
             cwd=offhook.folder,
-            check=command != "status --json",
+            check=command not in ("status --json", "doctor"),
             capture_output=True,
         )
 

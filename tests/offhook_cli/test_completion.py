@@ -64,6 +64,8 @@ def known(configure: Configure, redis_url: str) -> Iterator[redis.Redis]:
 OFFERED = {
     "st": ["status"],
     "de": ["demo", "dev", "dead"],
+    "do": ["doctor"],
+    "doctor --": ["--pbx", "--json", "--help"],
     "dead ": ["list", "show", "retry", "discard"],
     "pbx events c": ["create", "change"],
     "handlers ": ["show", "preview", "new"],

@@ -1,0 +1,16 @@
+"""The doctor: what is wrong with an installation, and what to do about it.
+
+`examination` looks, and the modules `..._checks` judge what it saw, one group each.
+"""
+
+from offhook.operations.doctor.diagnosis import Diagnosis, Finding, Findings, Verdict
+from offhook.operations.doctor.examination import Examination, examine
+
+__all__ = [
+    "Diagnosis",
+    "Examination",
+    "Finding",
+    "Findings",
+    "Verdict",
+    "examine",
+]
