@@ -1,6 +1,7 @@
 """`offhook doctor`: check everything that can be wrong in an installation."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from offhook.logs import printable
-from offhook.operations.doctor import Diagnosis, Verdict, examine
+from offhook.operations.doctor import Diagnosis, Verdict, examine, write_bundle
 from offhook_cli.options import Json
-from offhook_cli.screen import counted, print_json
+from offhook_cli.screen import counted, fail, note, print_json
 
 _STYLES = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 
@@ -20,6 +21,14 @@ def doctor(
     pbx: Annotated[
         bool, typer.Option("--pbx", help="Also sign in to the API of each PBX.")
     ] = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write an archive (.tar.gz) for a bug report, without secrets.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check everything that can be wrong in an installation, and say what to do.
@@ -34,19 +43,30 @@ def doctor(
       warn   it works, and should be looked at
       fail   it does not work, or loses events
 
-    The output has no secrets. Exits with 1 if a check fails.
+    The output has no secrets. In a bundle, texts of the configuration that may
+    be secrets, and phone numbers, are replaced by ***. Exits with 1 if a check
+    fails.
 
     \b
     Examples:
       offhook doctor
       offhook doctor --pbx
       offhook doctor --json | jq -e '.counts.fail == 0 and .counts.warn == 0'
+      offhook doctor --bundle offhook-report.tar.gz
     """
+    if bundle is not None and bundle.exists():
+        fail(f"{bundle} already exists; nothing was written.")
     seen = examine(ask_pbx=pbx)
     if as_json:
         print_json(seen.diagnosis.as_dict())
     else:
         _print(seen.diagnosis)
+    if bundle is not None:
+        try:
+            write_bundle(bundle, seen)
+        except OSError as error:
+            fail(f"cannot write {bundle}: {error.strerror}")
+        note(f"Wrote {bundle}. Look through it before you send it.")
     if not seen.diagnosis.healthy:
         raise typer.Exit(1)
 

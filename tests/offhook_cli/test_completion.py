@@ -65,7 +65,7 @@ OFFERED = {
     "st": ["status"],
     "de": ["demo", "dev", "dead"],
     "do": ["doctor"],
-    "doctor --": ["--pbx", "--json", "--help"],
+    "doctor --": ["--pbx", "--bundle", "--json", "--help"],
     "dead ": ["list", "show", "retry", "discard"],
     "pbx events c": ["create", "change"],
     "handlers ": ["show", "preview", "new"],

@@ -1,8 +1,10 @@
 """The doctor: what is wrong with an installation, and what to do about it.
 
-`examination` looks, and the modules `..._checks` judge what it saw, one group each.
+`examination` looks, the modules `..._checks` judge what it saw, one group each, and `bundle` packs
+the result for a bug report.
 """
 
+from offhook.operations.doctor.bundle import write_bundle
 from offhook.operations.doctor.diagnosis import Diagnosis, Finding, Findings, Verdict
 from offhook.operations.doctor.examination import Examination, examine
 
@@ -13,4 +15,5 @@ __all__ = [
     "Findings",
     "Verdict",
     "examine",
+    "write_bundle",
 ]

@@ -1,17 +1,19 @@
-"""Removes secrets from texts."""
+"""Removes secrets, and for a bug report everything that may be one, from texts and settings."""
 
 import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import SecretStr
 
 from offhook.callback_url import PREFIX
+from offhook.redis_url import without_password
 from offhook.settings import Settings, config_folder, config_path
 from offhook.settings.faults import read_secret
 
@@ -30,6 +32,7 @@ _MOST = 100_000  # a number in the options of a plugin that is larger may be a p
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
 _CALLBACK = re.compile(rf"{PREFIX}/\S+")
+_PHONE_NUMBER = re.compile(r"\+\d[\d ()./-]{4,}\d|\b\d{7,}\b|\b\d+\*[\d*]+")
 
 
 class Redactor:
@@ -37,17 +40,28 @@ class Redactor:
 
     Args:
         secrets: texts to replace, wherever they are.
+        numbers: whether to replace phone numbers, too.
     """
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    def __init__(self, secrets: Iterable[str], *, numbers: bool = False) -> None:
         forms = {form for each in secrets for form in _forms(each) if len(form) >= _SHORTEST}
         longest_first = sorted(forms, key=len, reverse=True)
         self._secrets = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._numbers = numbers
 
     def text(self, text: str) -> str:
         """The text without secrets."""
         text = _CREDENTIALS.sub(f"{HIDDEN}@", self._secrets.sub(HIDDEN, text))
-        return _CALLBACK.sub(f"{PREFIX}/{HIDDEN}", text)
+        text = _CALLBACK.sub(f"{PREFIX}/{HIDDEN}", text)
+        return _PHONE_NUMBER.sub(HIDDEN, text) if self._numbers else text
+
+    def values(self, value: Any) -> Any:
+        """JSON values without secrets."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(key): self.values(each) for key, each in value.items()}
+        return [*map(self.values, value)] if isinstance(value, list) else value
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -56,8 +70,12 @@ def _forms(secret: str) -> Iterator[str]:
     yield from (line.strip() for line in secret.splitlines())
 
 
-def secrets_in(sources: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The secrets in configurations, those in files that they name included."""
+def secrets_in(sources: Iterable[Mapping[str, Any]], *, all_texts: bool = False) -> set[str]:
+    """The secrets in configurations, those in files that they name included.
+
+    Args:
+        all_texts: count every text as a secret, but for those that anyone may read.
+    """
     found: set[str] = set()
     for source in sources:
         for path, text in _texts(source):
@@ -65,11 +83,11 @@ def secrets_in(sources: Iterable[Mapping[str, Any]]) -> set[str]:
             if _is_shown(path):
                 continue
             if name.endswith("_file"):
-                if _SECRET.search(name):
+                if all_texts or _SECRET.search(name):
                     found.add(_content(text))
             elif name in _URLS:
                 found |= set(_parts(text))
-            elif _SECRET.search(name):
+            elif all_texts or _SECRET.search(name):
                 found |= {text, *_parts(text)}
     return found
 
@@ -109,6 +127,40 @@ def secret_settings(settings: Mapping[str, Any]) -> Iterator[str]:
             found = is_secret(path) and not path.endswith("_file")
         if found:
             yield path.lstrip(".")
+
+
+def redacted(settings: Mapping[str, Any], *, checked: bool) -> Any:
+    """The settings without any text that may be a secret.
+
+    Args:
+        checked: whether they have their types; otherwise URLs are hidden, too.
+    """
+    return _redacted(settings, "", checked=checked)
+
+
+def _redacted(value: Any, path: str, *, checked: bool) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        if _is_option(path):
+            return value if abs(value) < _MOST and not is_secret(path) else HIDDEN
+        return value if checked or not is_secret(path) else HIDDEN
+    if _is_option(path):  # also a list or a table, whose keys may be phone numbers
+        return HIDDEN
+    if isinstance(value, Mapping):
+        return {
+            str(key): _redacted(each, f"{path}.{key}", checked=checked)
+            for key, each in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        ordered = value if isinstance(value, list | tuple) else sorted(value, key=str)
+        return [_redacted(each, path, checked=checked) for each in ordered]
+    if isinstance(value, str | Path | IPv4Network | IPv6Network):
+        if _is_shown(path):
+            return str(value)
+        if checked and _name(path) in _URLS:
+            return _address(str(value))
+    return HIDDEN
 
 
 def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -164,3 +216,14 @@ def _parts(url: str) -> list[str]:
     values = [each.partition("=")[2] for each in query.split("&")]
     accounts = [account, *account.split(":")] if at else []
     return [each for each in (*accounts, path, *values) if len(each) >= _SHORTEST]
+
+
+def _address(url: str) -> str:
+    """The URL without what may be a secret."""
+    if not url.startswith("http"):
+        return without_password(url)
+    with suppress(ValueError):
+        found = urlsplit(url)
+        host = found.netloc.rpartition("@")[2]
+        return f"{found.scheme}://{host}{f'/{HIDDEN}' if found.path.strip('/') else ''}"
+    return HIDDEN
