@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from offhook.logs import printable
-from offhook.operations.doctor import Diagnosis, Verdict, examine, write_bundle
+from offhook_cli.diagnosis import Diagnosis, Verdict, examine, write_bundle
 from offhook_cli.options import Json
 from offhook_cli.screen import counted, fail, note, print_json
 

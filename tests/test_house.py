@@ -57,7 +57,7 @@ SAME_MODULE = {
 }
 # Class names that may be used twice.
 SAME_CLASS = {"EventType": "the PBX's numbers, and our names for them"}
-MAX_ARROWS = 82  # between the rooms of offhook
+MAX_ARROWS = 80  # between the rooms of offhook
 
 JOB = re.compile(r"workers(?:\.\w+)+\.\w+")
 A_MODULE = re.compile(rf"(?:{'|'.join(BELOW)})(?:\.\w+)+(?::\w+)?")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from offhook.operations.doctor import (
+from offhook_cli.diagnosis import (
     Finding,
     Verdict,
     inbox_checks,

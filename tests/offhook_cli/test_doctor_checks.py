@@ -9,11 +9,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from offhook.operations.doctor import machine_checks, receiver_checks, server_checks
-from offhook.operations.doctor.diagnosis import Finding, Verdict
-from offhook.operations.doctor.server_checks import SeenServer
 from offhook.operations.server_check import RedisServer, servers
 from offhook.settings import load_settings
+from offhook_cli.diagnosis import machine_checks, receiver_checks, server_checks
+from offhook_cli.diagnosis.findings import Finding, Verdict
+from offhook_cli.diagnosis.server_checks import SeenServer
 from tests.conftest import Configure
 from tests.healthy import LOCAL
 

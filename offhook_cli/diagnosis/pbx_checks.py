@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from offhook.errors import ConfigError
-from offhook.operations.doctor.diagnosis import Finding, failed, passed, warned
 from offhook.provisioning.api import open_api, sentence
 from offhook.settings import PbxSettings, Settings
+from offhook_cli.diagnosis.findings import Finding, failed, passed, warned
 from unifiedapi.errors import UnifiedApiError
 from unifiedapi.oauth import Token
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from offhook.operations import status as problems
-from offhook.operations.doctor.diagnosis import Finding, failed, passed, warned
 from offhook.operations.status import Status
+from offhook_cli.diagnosis.findings import Finding, failed, passed, warned
 
 _FAR = 1000  # events
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from offhook.operations.doctor.diagnosis import Finding, failed, passed, warned
-from offhook.operations.doctor.redaction import file_settings, secret_files, secret_settings
 from offhook.plugins import Plugins
 from offhook.settings import Settings, config_path
+from offhook_cli.diagnosis.findings import Finding, failed, passed, warned
+from offhook_cli.diagnosis.redaction import file_settings, secret_files, secret_settings
 
 
 @dataclass(frozen=True)

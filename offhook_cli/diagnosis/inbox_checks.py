@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from offhook.operations.doctor.diagnosis import Finding, failed, passed, warned
 from offhook.operations.status import Status, in_quarantine, unserved_partitions
 from offhook.settings import Settings
+from offhook_cli.diagnosis.findings import Finding, failed, passed, warned
 
 _NEARLY = 0.9  # of max_events
 

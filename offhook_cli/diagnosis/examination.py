@@ -8,7 +8,12 @@ from redis.exceptions import RedisError
 
 from offhook.connection import opened
 from offhook.errors import ConfigError
-from offhook.operations.doctor import (
+from offhook.operations.server_check import about, fault, servers
+from offhook.operations.status import Status, status
+from offhook.plugins import check_all
+from offhook.provisioning.self_test import reachability_problem
+from offhook.settings import Settings, load_settings
+from offhook_cli.diagnosis import (
     configuration_checks,
     inbox_checks,
     machine_checks,
@@ -17,13 +22,8 @@ from offhook.operations.doctor import (
     server_checks,
     work_checks,
 )
-from offhook.operations.doctor.diagnosis import Diagnosis, Finding, Findings, Verdict, judged
-from offhook.operations.doctor.redaction import Redactor, secrets_in, sources
-from offhook.operations.server_check import about, fault, servers
-from offhook.operations.status import Status, status
-from offhook.plugins import check_all
-from offhook.provisioning.self_test import reachability_problem
-from offhook.settings import Settings, load_settings
+from offhook_cli.diagnosis.findings import Diagnosis, Finding, Findings, Verdict, judged
+from offhook_cli.diagnosis.redaction import Redactor, secrets_in, sources
 
 
 @dataclass

@@ -8,8 +8,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from offhook.operations.doctor.diagnosis import Finding, passed, warned
 from offhook.settings import Settings
+from offhook_cli.diagnosis.findings import Finding, passed, warned
 
 _FILES = 16_384  # enough for the receiver's 10,000 connections and what it keeps free besides
 _DAYS = 730  # how far ahead the rules of time zones are compared

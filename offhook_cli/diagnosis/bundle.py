@@ -11,8 +11,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from offhook.operations.doctor.examination import Examination
-from offhook.operations.doctor.redaction import (
+from offhook_cli.diagnosis.examination import Examination
+from offhook_cli.diagnosis.redaction import (
     Redactor,
     file_settings,
     redacted,

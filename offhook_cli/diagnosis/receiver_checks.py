@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from offhook.callback_url import revoked_urls
 from offhook.errors import ConfigError
-from offhook.operations.doctor.diagnosis import Finding, failed, megabytes, passed, warned
 from offhook.settings import Settings
+from offhook_cli.diagnosis.findings import Finding, failed, megabytes, passed, warned
 
 
 @dataclass(frozen=True)

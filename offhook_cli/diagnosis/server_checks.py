@@ -8,7 +8,6 @@ from typing import Any
 from redis import Redis
 
 from offhook.connection import connect_rq
-from offhook.operations.doctor.diagnosis import Finding, failed, megabytes, passed, warned
 from offhook.operations.server_check import RedisServer, about_version, loading, read_only
 from offhook.operations.server_risks import (
     UNSEEN_SYNC,
@@ -19,6 +18,7 @@ from offhook.operations.server_risks import (
     volatility,
 )
 from offhook.settings import Settings
+from offhook_cli.diagnosis.findings import Finding, failed, megabytes, passed, warned
 
 _FULL, _TIGHT = 0.9, 0.8  # of maxmemory; see `scripts/append.lua` and the scheduler
 _MOST_APART = 2.0  # seconds between two clocks

@@ -4,9 +4,9 @@
 the result for a bug report.
 """
 
-from offhook.operations.doctor.bundle import write_bundle
-from offhook.operations.doctor.diagnosis import Diagnosis, Finding, Findings, Verdict
-from offhook.operations.doctor.examination import Examination, examine
+from offhook_cli.diagnosis.bundle import write_bundle
+from offhook_cli.diagnosis.examination import Examination, examine
+from offhook_cli.diagnosis.findings import Diagnosis, Finding, Findings, Verdict
 
 __all__ = [
     "Diagnosis",
