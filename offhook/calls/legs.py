@@ -5,12 +5,13 @@ In linear time: an answer or a record is compared only with the few legs that ar
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from math import inf
 
+import msgspec
+
 from offhook.call import Kind, Outcome
-from offhook.calls.facts import CallState, Hangup, PartFacts, RecordFacts, part_order
+from offhook.calls.facts import CallState, Hangup, PartFacts, RecordFacts
 
 DISORDER = 2_000_000  # microseconds by which callbacks may overtake each other
 NEAR = 8  # legs on each side of a moment that can be the leg of a fact of this moment
@@ -25,8 +26,7 @@ UNANSWERED = {
 }
 
 
-@dataclass(slots=True)
-class FoldedLeg:
+class FoldedLeg(msgspec.Struct, gc=False):
     """One period in which an extension was in the call.
 
     Attributes:
@@ -55,7 +55,7 @@ class FoldedLeg:
 
     @property
     def begin(self) -> int:
-        return min(at for at in (self.rang, self.answered, self.ended) if at is not None)
+        return min([at for at in (self.rang, self.answered, self.ended) if at is not None])
 
     @property
     def was_answered(self) -> bool:
@@ -98,7 +98,7 @@ def pair_legs(state: CallState) -> list[FoldedLeg]:
             if at is not None:
                 leg.answered = None if leg.answered is None else min(leg.answered, at)
                 leg.rang = None if leg.rang is None else min(leg.rang, at)
-    return sorted(legs, key=lambda leg: (leg.begin, part_order(leg.part)))
+    return _sorted(legs)  # those that began together: in the order of their parts
 
 
 def _legs_of(part: PartFacts) -> list[FoldedLeg]:
@@ -107,25 +107,28 @@ def _legs_of(part: PartFacts) -> list[FoldedLeg]:
     else:  # one leg, even if callbacks were repeated
         pairs = list(zip_longest(part.dials[:1], part.hangups[:1]))
         answers = part.answers[:1]
-    legs = _Legs([_leg(part, dial, hangup) for dial, hangup in pairs])
-    for answer in answers:
-        _put_answer(legs, part, answer)
-    found = legs.all
+    found = _sorted([_leg(part, dial, hangup) for dial, hangup in pairs])
+    if answers:
+        legs = _Legs(found)
+        for answer in answers:
+            _put_answer(legs, part, answer)
+        found = legs.all
     for leg, later in pairwise(found):
         leg.replaced = not leg.was_answered and leg.ended is None and later.rang is not None
     if part.records:
-        legs = _Legs(found)
+        legs = _Legs(_sorted(found))
         for record in part.records:
             _put_record(legs, part, record)
-    return legs.all
+        found = legs.all
+    return found
 
 
 class _Legs:
-    """The legs of one part, and those that had to be added to them."""
+    """The legs of one part, sorted by when they began, and those that had to be added to them."""
 
     def __init__(self, legs: list[FoldedLeg]) -> None:
-        self._legs = sorted(legs, key=lambda leg: leg.begin)
-        self._begins = [leg.begin for leg in self._legs]
+        self._legs = legs
+        self._begins = [leg.begin for leg in legs]
         self.added: list[FoldedLeg] = []
 
     @property
@@ -136,6 +139,11 @@ class _Legs:
         """The legs that began next to this moment, before and after it."""
         index = bisect_right(self._begins, at)
         return self._legs[max(0, index - NEAR) : index + NEAR] + self.added[-NEAR:]
+
+
+def _sorted(legs: list[FoldedLeg]) -> list[FoldedLeg]:
+    """The legs in the order in which they began; most often there is only one."""
+    return legs if len(legs) == 1 else sorted(legs, key=lambda leg: leg.begin)
 
 
 def _leg(part: PartFacts, dial: int | None, hangup: Hangup | None) -> FoldedLeg:
@@ -156,6 +164,8 @@ def _pairs(
     all_dials: Sequence[int], all_hangups: Sequence[Hangup]
 ) -> list[tuple[int | None, Hangup | None]]:
     """Match dials with hangups: the first with the first and so on, unless one is missing."""
+    if not (all_dials and all_hangups):
+        return list(zip_longest(all_dials, all_hangups))
     dials, hangups = list(all_dials), list(all_hangups)
     ends = [hangup.at for hangup in hangups]
     pairs: list[tuple[int | None, Hangup | None]] = []

@@ -21,7 +21,7 @@ def find_legs(state: CallState) -> list[FoldedLeg]:
     """All legs in the order in which they began, strays last."""
     legs = pair_legs(state)
     _find_strays(legs)
-    passed = defaultdict[str, list[FoldedLeg]](list)
+    passed: defaultdict[str, list[FoldedLeg]] = defaultdict(list)
     for leg in legs:
         if passer := passed_on_by(leg):
             passed[passer].append(leg)
@@ -63,7 +63,8 @@ def _find_strays(legs: Sequence[FoldedLeg]) -> None:
     hangups are registered, one that names the caller is part of the call; if all events are, it is
     not: then its dial and its answer would both be lost.
     """
-    lone, sure = list[FoldedLeg](), list[FoldedLeg]()
+    lone: list[FoldedLeg] = []
+    sure: list[FoldedLeg] = []
     for leg in legs:
         part = leg.part
         (sure if part.dials or part.answers or part.records else lone).append(leg)
@@ -103,12 +104,13 @@ def _is_room(leg: FoldedLeg, passed: _Passed) -> bool:
 
 def _find_answered_elsewhere(legs: Sequence[FoldedLeg], passed: _Passed) -> None:
     answered = [leg for leg in legs if leg.was_answered and not leg.room and not leg.stray]
-    if all(leg.answered is not None for leg in answered):
+    unsure = [leg for leg in answered if leg.answered is None]
+    if not unsure:
         return
     rang = sorted((leg for leg in answered if leg.rang is not None), key=lambda leg: leg.rang or 0)
     begins = [leg.rang or 0 for leg in rang]
-    for leg in answered:
-        if leg.answered is not None or leg.rang is None or leg.ended is None:
+    for leg in unsure:
+        if leg.rang is None or leg.ended is None:
             continue
         together = rang[
             bisect_left(begins, leg.rang - DISORDER) : bisect_left(begins, leg.rang + DISORDER + 1)
