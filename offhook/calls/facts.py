@@ -23,7 +23,7 @@ from offhook.event import CallEvent, EventType
 Closing = Literal["hangup", "silence", "records"]
 
 MOST = 400  # facts of a call: with more, putting them together would delay other calls
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 T = TypeVar("T")
 
@@ -86,15 +86,20 @@ class PartFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def first(self) -> int | None:
         """The moment of the first callback."""
-        hangups = (self.hangups[0].at,) if self.hangups else ()
-        return min((*self.dials[:1], *self.answers[:1], *hangups), default=None)
+        moments = self.dials[:1] + self.answers[:1]
+        if self.hangups:
+            moments += (self.hangups[0].at,)
+        return min(moments, default=None)
 
     @property
     def last(self) -> int:
         """The moment of the last fact."""
-        ends = [hangup.at for hangup in self.hangups[-1:]]
-        ends += [record.ended or record.began for record in self.records]
-        return max((*self.dials[-1:], *self.answers[-1:], *ends))
+        moments = self.dials[-1:] + self.answers[-1:]
+        if self.hangups:
+            moments += (self.hangups[-1].at,)
+        if self.records:
+            moments += tuple([record.ended or record.began for record in self.records])
+        return max(moments)
 
 
 class CallState(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -123,7 +128,7 @@ class CallState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def last(self) -> int:
         """The moment of the last fact."""
-        return max(part.last for part in self.parts)
+        return max([part.last for part in self.parts])
 
 
 to_state = msgspec.json.Encoder().encode
@@ -166,7 +171,7 @@ def fold(
     else:
         new = PartFacts(extension, flow, event.leg, kind, words)
         insort(parts, _with(new, event, words, kind, all_events=all_events), key=part_order)
-    if sum(part.facts for part in parts) > MOST:
+    if sum([part.facts for part in parts]) > MOST:
         return replace(state, left_out=state.left_out + 1)
     return replace(state, parts=tuple(parts))
 
@@ -203,7 +208,7 @@ def _with(
         part.extension,
         part.flow,
         part.id,
-        min(filter(None, (part.kind, kind)), default=None),
+        part.kind if kind is None else kind if part.kind is None else min(part.kind, kind),
         words if better else part.words,
         dials,
         answers,
@@ -214,6 +219,8 @@ def _with(
 
 
 def _added(facts: tuple[T, ...], fact: T, key: Callable[[T], Any]) -> tuple[T, ...]:
+    if not facts:
+        return (fact,)
     if fact in facts:
         return facts
     added = list(facts)
@@ -241,4 +248,8 @@ def _moment(event: CallEvent, name: str) -> int | None:
 
 
 def micros(moment: datetime) -> int:
-    return (moment - EPOCH) // _MICROSECOND
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_micros(at: int) -> datetime:
+    return _EPOCH + at * _MICROSECOND

@@ -10,7 +10,7 @@ from offhook.call import Call, Outcome
 from offhook.calls.closing import surely_unanswered
 from offhook.calls.facts import CallState, Closing, micros
 from offhook.calls.roles import find_legs
-from offhook.calls.summary import summarize
+from offhook.calls.summary import summarize, summarize_legs
 from offhook.event import CallEvent, EventType
 
 
@@ -27,14 +27,17 @@ def tell(
             its summary has changed since, call-corrected is due.
     """
     told: list[tuple[EventType, Call]] = []
-    if not state.started:
-        told.append((EventType.CALL_STARTED, summarize(state, region)))
-        state = replace(state, started=True)
-    if not state.answered and not state.closed and any(part.answers for part in state.parts):
+    pending = not (state.answered or state.closed)
+    may_be_answered = pending and any(part.answers for part in state.parts)
+    if not state.started or may_be_answered:
         call = summarize(state, region)
-        if _is_answered(call):
+        if not state.started:
+            told.append((EventType.CALL_STARTED, call))
+        answered = state.answered
+        if may_be_answered and _is_answered(call):
             told.append((EventType.CALL_ANSWERED, call))
-            state = replace(state, answered=True)
+            answered = True
+        state = replace(state, started=True, answered=answered)
     if closing is not None:
         state, ending = _close(state, region, closing)
         told += ending
@@ -44,23 +47,25 @@ def tell(
 def _close(
     state: CallState, region: str | None, closing: Closing
 ) -> tuple[CallState, list[tuple[EventType, Call]]]:
-    if closing == "hangup" and any(leg.recorded for leg in find_legs(state)):
+    legs = find_legs(state)
+    if closing == "hangup" and any(leg.recorded for leg in legs):
         closing = "records"
     # Changes of what closed it, of the corrections or of the region are no reason to correct it.
     # Nor is another event beyond the first one that the call has no room for.
     left_out = min(1, state.left_out)
-    alike = summarize(replace(state, closed="hangup", corrections=0, left_out=left_out), None)
+    alike_state = replace(state, closed="hangup", corrections=0, left_out=left_out)
+    alike = summarize_legs(alike_state, legs, None)
     digest = blake2b(msgspec.json.encode(alike), digest_size=8).hexdigest()
     if digest == state.told:
         return state, []
     closed = replace(state, closed=closing, told=digest)
     if state.closed is not None:
         closed = replace(closed, corrections=state.corrections + 1)
-        return closed, [(EventType.CALL_CORRECTED, summarize(closed, region))]
-    told, call = [], summarize(closed, region)
+        return closed, [(EventType.CALL_CORRECTED, summarize_legs(closed, legs, region))]
+    told, call = [], summarize_legs(closed, legs, region)
     if call.outcome is Outcome.ANSWERED and not state.answered:  # known from a hangup alone
         closed = replace(closed, answered=True)
-        told.append((EventType.CALL_ANSWERED, summarize(state, region)))
+        told.append((EventType.CALL_ANSWERED, summarize_legs(state, legs, region)))
     told.append((EventType.CALL_ENDED, call))
     missed = call.outcome is not Outcome.ANSWERED and call.direction != "out"
     if missed and surely_unanswered(state):
@@ -81,7 +86,7 @@ def _event(type_: EventType, call: Call, now: datetime, corrections: int) -> Cal
     return CallEvent(
         id=_event_id(type_, call, corrections),
         pbx=call.pbx,
-        extension=call.answered_by or next(iter(call.extensions)),
+        extension=call.answered_by or call.legs[0].extension,
         type=type_,
         call_id=call.id,
         direction=call.direction,

@@ -1,16 +1,17 @@
 """`summarize`: who called whom, who answered, how long, and how the call ended. Pure."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from offhook.call import Call, Direction, Gap, Kind, Leg, Outcome, Party
-from offhook.calls.facts import EPOCH, CallState
+from offhook.calls.facts import CallState, from_micros
 from offhook.calls.inside import is_short
 from offhook.calls.legs import UNANSWERED, FoldedLeg, short
 from offhook.calls.roles import find_legs
 from offhook.phone_number import e164
 
 _AT_ONCE = 1_000_000  # microseconds
+_GAPS = tuple(Gap)
 
 
 def summarize(state: CallState, region: str | None) -> Call:
@@ -19,7 +20,11 @@ def summarize(state: CallState, region: str | None) -> Call:
     Args:
         region: the country whose numbers are dialled without a country code, such as GB.
     """
-    all_legs = find_legs(state)
+    return summarize_legs(state, find_legs(state), region)
+
+
+def summarize_legs(state: CallState, all_legs: Sequence[FoldedLeg], region: str | None) -> Call:
+    """`summarize`, from the legs that `find_legs` finds in the state."""
     legs = [leg for leg in all_legs if not leg.stray]
     closed = state.closed is not None
     root = find_root(legs)
@@ -28,35 +33,40 @@ def summarize(state: CallState, region: str | None) -> Call:
     answered = [leg for leg in talkers if leg.was_answered]
     people = [leg for leg in answered if not _may_be_ivr(leg)] or answered
     bridged = not answered and any(leg.bridged for leg in legs)
-    first = _first_answered(people, direction)
-    ended = max(at for leg in legs for at in (leg.rang, leg.answered, leg.ended) if at is not None)
+    first = _first_answered(people, direction) if people else None
+    ended = _last_moment(legs) if closed else None
     caller, called = _parties(direction, root, legs, region)
-    gaps = {gap for leg in all_legs for gap in _gaps(leg, closed=closed)}
-    gaps |= {Gap.ANSWER} if bridged else set()
-    gaps |= {Gap.KIND} if any(map(_may_be_ivr, answered)) else set()
-    gaps |= {Gap.DIRECTION} if direction != "internal" and _may_be_internal(root) else set()
-    gaps |= {Gap.EVENTS} if state.left_out else set()
-    gaps |= {Gap.LATE} if state.corrections else set()
+    gaps = [gap for leg in all_legs for gap in _gaps(leg, closed=closed)]
+    gaps += [Gap.ANSWER] if bridged else []
+    gaps += [Gap.KIND] if any(map(_may_be_ivr, answered)) else []
+    gaps += [Gap.DIRECTION] if direction != "internal" and _may_be_internal(root) else []
+    gaps += [Gap.EVENTS] if state.left_out else []
+    gaps += [Gap.LATE] if state.corrections else []
     return Call(
         id=state.id,
         pbx=state.pbx,
         direction=direction,
         caller=caller,
         called=called,
-        started=EPOCH + timedelta(microseconds=legs[0].begin),
+        started=from_micros(legs[0].begin),
         answered=_datetime(first.answered) if first else None,
-        ended=_datetime(ended) if closed else None,
+        ended=_datetime(ended),
         answered_by=_answered_by(first, direction, called),
-        ring_seconds=_ring(legs, first, ended, answered=bool(first or bridged), closed=closed),
+        ring_seconds=_ring(legs, first, ended, answered=bool(first or bridged)),
         talk_seconds=None if bridged else _talk(people, closed=closed),
         outcome=_outcome(legs, talkers, answered=bool(first or bridged)) if closed else None,
-        gaps=tuple(gap for gap in Gap if gap in gaps),
+        gaps=tuple([gap for gap in _GAPS if gap in gaps]),
         closed_by=state.closed,
-        recovered=all(part.first is None for part in state.parts),
+        recovered=not any(part.dials or part.answers or part.hangups for part in state.parts),
         recording=next((leg.recording for leg in legs if leg.recording), None),
         left_out=state.left_out,
         legs=tuple(map(_public, all_legs)),
     )
+
+
+def _last_moment(legs: Sequence[FoldedLeg]) -> int:
+    moments = [at for leg in legs for at in (leg.rang, leg.answered, leg.ended)]
+    return max([at for at in moments if at is not None])
 
 
 def find_talkers(legs: Iterable[FoldedLeg]) -> list[FoldedLeg]:
@@ -155,7 +165,7 @@ def _parties(
     return caller, Party(number=words.called, e164=e164(words.called, region))
 
 
-def _first_answered(answered: Sequence[FoldedLeg], direction: Direction) -> FoldedLeg | None:
+def _first_answered(answered: Sequence[FoldedLeg], direction: Direction) -> FoldedLeg:
     if direction == "internal":  # prefer the called party
         answered = [leg for leg in answered if leg.part.flow == "in"] or answered
 
@@ -165,7 +175,7 @@ def _first_answered(answered: Sequence[FoldedLeg], direction: Direction) -> Fold
         latest = next(at for at in moments if at is not None)
         return leg.answered is None and leg.rang is None, latest, leg.begin
 
-    return min(answered, key=order, default=None)
+    return min(answered, key=order)
 
 
 def _answered_by(first: FoldedLeg | None, direction: Direction, called: Party) -> str | None:
@@ -196,11 +206,12 @@ def has_unknown_end(leg: FoldedLeg) -> bool:
 
 
 def _ring(
-    legs: Sequence[FoldedLeg], first: FoldedLeg | None, ended: int, *, answered: bool, closed: bool
+    legs: Sequence[FoldedLeg], first: FoldedLeg | None, ended: int | None, *, answered: bool
 ) -> float | None:
+    """Seconds until the first answer, or until the end; 0 while neither has come."""
     if answered:
         until = first.answered if first else None
-    elif not closed:
+    elif ended is None:
         return 0.0
     else:
         known = all(leg.ended is not None or leg.replaced for leg in legs)
@@ -236,4 +247,4 @@ def _outcome(legs: Sequence[FoldedLeg], talkers: Sequence[FoldedLeg], *, answere
 
 
 def _datetime(at: int | None) -> datetime | None:
-    return None if at is None else EPOCH + timedelta(microseconds=at)
+    return None if at is None else from_micros(at)
