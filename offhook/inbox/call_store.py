@@ -6,10 +6,10 @@ appended, exactly once.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
@@ -33,10 +33,10 @@ from offhook.inbox.stream import Inbox
 
 FOLDED = frozenset({*CALLBACKS, EventType.CALL_RECORD})  # folded into calls
 _PAGE = 500
+_encode = msgspec.json.Encoder().encode
 
 
-@dataclass
-class Kept:
+class Kept(msgspec.Struct, frozen=True, gc=False):
     """One call in the store.
 
     Attributes:
@@ -55,8 +55,7 @@ class Kept:
         return f"{self.first} {self.last} ".encode() + to_state(self.state)
 
 
-@dataclass
-class CallChange:
+class CallChange(msgspec.Struct, frozen=True, gc=False):
     """A call to save.
 
     Attributes:
@@ -83,7 +82,8 @@ class Calls:
         """The calls of these names that are in the store, by name."""
         if not names:
             return {}
-        found: Any = await self._redis.mget([keys.call(partition, name) for name in names])
+        prefix = keys.call(partition, "")
+        found: Any = await self._redis.mget([prefix + name for name in names])
         return {
             name: _read(name, value, partition)
             for name, value in zip(names, found, strict=True)
@@ -130,25 +130,17 @@ class Calls:
             keys.unfinished(number),
             keys.saved(number),
         ]
-        arguments: list[Any] = [
+        arguments = [
             partition.token,
             partition.next_save(),
             tenant,
             int(keep_days * 86_400_000),
             keys.call(number, ""),
             *(positions or ("", "")),
-            len(changes),
+            _encode(_listed(changes)),
+            *[change.kept.dump() for change in changes],
+            *[to_stored(event) for change in changes for event in change.events],
         ]
-        for change in changes:
-            kept = change.kept
-            arguments += (
-                kept.name,
-                kept.dump(),
-                _began(kept.state),
-                "" if change.live is None else change.live,
-                "" if change.settles is None else change.settles,
-            )
-        arguments += [to_stored(event) for change in changes for event in change.events]
         answer = await self._save(keys=script_keys, args=arguments)
         if answer == -1:
             raise LeaseLost(f"another process serves partition {number}")
@@ -280,11 +272,32 @@ def _event(item: tuple[bytes, dict[bytes, bytes]]) -> CallEvent:
     return from_stored(item[1][b"e"])
 
 
+def _listed(changes: Sequence[CallChange]) -> tuple[list[Any], ...]:
+    """The changes of the lists of calls; see save_calls.lua."""
+    names = [change.kept.name for change in changes]
+    began: list[Any] = []
+    live: list[Any] = []
+    closed: list[Any] = []
+    settling: list[Any] = []
+    settled: list[Any] = []
+    for name, change in zip(names, changes, strict=True):
+        began += (_began(change.kept.state), name)
+        if change.live is None:
+            closed.append(name)
+        else:
+            live += (change.live, name)
+        if change.settles is None:
+            settled.append(name)
+        else:
+            settling += (change.settles, name)
+    return names, began, live, closed, settling, settled
+
+
 def _began(state: CallState) -> int:
     """The first moment known of a call, in ms since 1970."""
     moments = [part.first for part in state.parts]
     moments += [record.began for part in state.parts for record in part.records]
-    return min(at for at in moments if at is not None) // 1000
+    return min([at for at in moments if at is not None]) // 1000
 
 
 def _ms(moment: datetime) -> int:

@@ -1,7 +1,6 @@
 """`Folder`: folds a partition's events into calls, and appends the events of whole calls."""
 
 import asyncio
-import dataclasses
 import logging
 import time
 from collections import OrderedDict, deque
@@ -191,19 +190,20 @@ class Folder:
         self, progress: Progress, events: Sequence[tuple[bytes, CallEvent]], last: bytes
     ) -> None:
         """Fold events into their calls, and announce what follows at once."""
-        kept = await self._load_with_latest(list(dict.fromkeys(event.call for _, event in events)))
+        kept = await self._load_with_latest(list({event.call: None for _, event in events}))
         changed: dict[str, Closing | None] = {}  # the calls to save, and what ends them
         for position, event in events:
             self._fold_one(position.decode(), event, kept, changed)
         now, wall = datetime.now(UTC), int(time.time() * 1000)
-        changes = [self._change(kept[name], now, closing) for name, closing in changed.items()]
+        changes: list[CallChange] = []
         windows: dict[str, float | None] = {}
-        for change, closing in zip(changes, changed.values(), strict=True):
-            wait = None if closing else self._settles_after(change.kept.state)
-            windows[change.kept.name] = wait
-            change.settles = None if wait is None else wall + int(wait * 1000)
+        for name, closing in changed.items():
+            call, due = self._tell(kept[name], now, closing)
+            wait = windows[name] = None if closing else self._settles_after(call.state)
+            settles = None if wait is None else wall + int(wait * 1000)
             # Also reopens a call that was closed too early.
-            change.live = None if closing else wall
+            live = None if closing else wall
+            changes.append(CallChange(call, due, settles, live))
         await self._save(progress.stream.tenant, changes, (progress.saved, last))
         progress.saved = last
         end = time.monotonic()
@@ -222,15 +222,18 @@ class Folder:
     ) -> None:
         extensions = self._server.extensions
         event = with_extensions(event, extensions)
-        first = kept.get(event.call)
-        name = name_of_latest(event.call, first.state) if first else event.call
+        name = event.call
+        first = kept.get(name)
+        if first:
+            name = name_of_latest(name, first.state)
         there = kept.get(name)
         settings = extensions.get(event.pbx, event.extension)
         try:
             if first and there and used_again(there.state, event, self._settings.settle):
-                first.state = replace(first.state, again=first.state.again + 1)
+                state = replace(first.state, again=first.state.again + 1)
+                kept[first.name] = replace(first, state=state)
                 changed |= {first.name: "hangup", name: "hangup"}
-                name, there = name_of_latest(event.call, first.state), None
+                name, there = name_of_latest(first.name, state), None
                 event = replace(event, call_id=name.partition("/")[2])
             state = fold(
                 there.state if there else None,
@@ -265,14 +268,10 @@ class Folder:
         return kept | await self._load([name for name in latest if name not in kept])
 
     async def _load(self, names: Sequence[str]) -> dict[str, Kept]:
-        """The calls of these names that exist, by name: copies, from memory or from Redis."""
+        """The calls of these names that exist, by name, from memory or from Redis."""
         missing = [name for name in names if name not in self._kept]
         found = await self._calls.load(self._partition.number, missing) if missing else {}
-        for name in names:
-            known = self._kept.get(name)
-            if known is not None:
-                found[name] = dataclasses.replace(known)
-        return found
+        return found | {name: self._kept[name] for name in names if name in self._kept}
 
     async def _save(
         self, tenant: str, changes: Sequence[CallChange], positions: tuple[bytes, bytes] | None
@@ -287,9 +286,12 @@ class Folder:
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
 
-    def _change(self, kept: Kept, now: datetime, closing: Closing | None) -> CallChange:
-        kept.state, events = tell(kept.state, self._settings.region, now, closing)
-        return CallChange(kept, events)
+    def _tell(
+        self, kept: Kept, now: datetime, closing: Closing | None
+    ) -> tuple[Kept, list[CallEvent]]:
+        """The call as it is now, and the events about it that are due."""
+        state, events = tell(kept.state, self._settings.region, now, closing)
+        return replace(kept, state=state), events
 
     # Closing
 
@@ -317,7 +319,7 @@ class Folder:
                 if closing == "silence" and self._goes_on(each.state, now):
                     changes.append(CallChange(each, [], live=int(now.timestamp() * 1000)))
                 else:
-                    changes.append(self._change(each, now, closing))
+                    changes.append(CallChange(*self._tell(each, now, closing)))
             await self._save("", changes, None)
 
     def _goes_on(self, state: CallState, now: datetime) -> bool:

@@ -8,26 +8,31 @@
 -- KEYS: serving, inbox, calls, live, settling, last, folded, ready, unfinished, saved
 -- ARGV: token, number, tenant, lifetime of a call in ms, prefix of the calls' keys,
 --       positions from where and to where events were folded ('' and '': none),
---       number of calls, for each: name, call, when it began, when its last event came or '', when
---       its settle window ends or '',
---       then the stored events to append
+--       the calls, then the stored calls in this order, and then the stored events to append
+--
+-- The calls, as JSON; at most 4,000, because `unpack` returns at most 8,000 values:
+--   [[name, ...],
+--    [when it began, name, ...],
+--    [when its last event came, name, ...], [name of a closed call, ...],
+--    [when its settle window ends, name, ...], [name of a call without one, ...]]
 
 -- include full.lua
 local serving, inbox, calls, live, settling = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local last, folded, ready, unfinished, saved = unpack(KEYS, 6)
 local token, number, tenant, keep_ms, prefix, from, to = unpack(ARGV, 1, 7)
-local at = 8  -- where the number of calls is
-local events_at = at + 1 + ARGV[at] * 5
+local names, began, alive, closed, settles, settled = unpack(cjson.decode(ARGV[8]))
+local calls_at = 9
+local events_at = calls_at + #names
 
-local function put_or_remove(index, score, name)
-    if score == '' then redis.call('ZREM', index, name)
-    else redis.call('ZADD', index, score, name) end
+local function update(list, added, removed)
+    if #added > 0 then redis.call('ZADD', list, unpack(added)) end
+    if #removed > 0 then redis.call('ZREM', list, unpack(removed)) end
 end
 
 if redis.call('GET', serving) ~= token then return -1 end
 local by, made = string.match(redis.call('GET', saved) or '', '^(.*) (%d+)$')
 if by == token and tonumber(number) <= tonumber(made) then return 1 end
-if tonumber(ARGV[at]) > 0 and full(0.95) then
+if #names > 0 and full(0.95) then
     return redis.error_reply('OOM the server has used 95 % of maxmemory; calls wait for room')
 end
 if to ~= '' then
@@ -35,13 +40,12 @@ if to ~= '' then
     redis.call('HSET', folded, tenant, to)
 end
 redis.call('SET', saved, token .. ' ' .. number)
-for i = at + 1, events_at - 1, 5 do
-    local name = ARGV[i]
-    redis.call('SET', prefix .. name, ARGV[i + 1], 'PX', keep_ms)
-    redis.call('ZADD', calls, 'NX', ARGV[i + 2], name)
-    put_or_remove(live, ARGV[i + 3], name)
-    put_or_remove(settling, ARGV[i + 4], name)
+for i, name in ipairs(names) do
+    redis.call('SET', prefix .. name, ARGV[calls_at + i - 1], 'PX', keep_ms)
 end
+if #began > 0 then redis.call('ZADD', calls, 'NX', unpack(began)) end
+update(live, alive, closed)
+update(settling, settles, settled)
 if #ARGV >= events_at then
     local count = tonumber(redis.call('GET', last) or 0)
     for i = events_at, #ARGV do
