@@ -15,6 +15,7 @@ from receiver.request import Callbacks
 log = logging.getLogger("offhook.receiver")
 
 _EVERY = 1.0  # seconds
+_AGAIN = 0.25  # seconds until the next look once memory was short: it may be so for a moment only
 _HALVE_EVERY = 3600  # rounds: an extension's share is what it took in the last hours
 _SCARCE_INBOX = 0.7  # of `maxmemory`; at 0.9 the inbox refuses all events
 _SCARCE_JOURNAL = 0.25  # of `journal_size`
@@ -44,7 +45,7 @@ class Watch:
         self._refusals = refusals
         self._connections = connections
         self._rounds = 0
-        self._scarce_before = False  # at the last look
+        self._scarce = 0  # number of looks in a row that found memory short
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -53,7 +54,7 @@ class Watch:
                 await self._look()
             except Exception:  # the receiver must go on without it
                 log.exception("unexpected error in the receiver's watch")
-            await asyncio.sleep(_EVERY)
+            await asyncio.sleep(_AGAIN if self._scarce == 1 else _EVERY)
 
     async def _look(self) -> None:
         self._rounds += 1
@@ -65,9 +66,9 @@ class Watch:
         size = self._settings.journal_size
         journal = _share(self._store.journal_size, size, _SCARCE_JOURNAL)
         inbox = await self._inbox_share()
-        # Not at the first look: its memory may be short for a moment only.
-        scarce, self._scarce_before = self._scarce_before, inbox is not None
-        shares.limit = min(filter(None, (journal, inbox if scarce else None)), default=None)
+        self._scarce = 0 if inbox is None else self._scarce + 1
+        stays = inbox if self._scarce > 1 else None
+        shares.limit = min(filter(None, (journal, stays)), default=None)
         await self._callbacks.look_at_revoked()
 
     async def _inbox_share(self) -> float | None:

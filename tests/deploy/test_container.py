@@ -92,7 +92,7 @@ def commands() -> Iterator[list[str]]:
     for page in PAGES:
         text = (ROOT / "docs" / f"{page}.md").read_text()
         for line in re.findall(r"^offhook (.*)$", text, re.MULTILINE):
-            yield shlex.split(line, comments=True)
+            yield shlex.split(line.partition(" | ")[0], comments=True)
     for service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values():
         if service["command"][0] == "offhook":
             yield service["command"][1:]
