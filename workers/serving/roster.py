@@ -41,6 +41,11 @@ class Roster:
         self._runners = runners
         self._extensions = extensions
         self._by_name = {handler.name: handler for handler in self.handlers}
+        pools = {name: policy.pool_of(name) for name, policy in settings.handlers.items()}
+        # Handlers of other pools that are never served here, and their pools.
+        self.of_other_pools = {
+            name: pool for name, pool in pools.items() if pool and name not in self._by_name
+        }
         self._wanting: OrderedDict[_Kind, list[ServedHandler]] = OrderedDict()
 
     def get(self, name: str) -> ServedHandler | None:

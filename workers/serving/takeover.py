@@ -111,21 +111,16 @@ class Takeover:
         wanted = {
             handler.name: handler for handler in sorted(handlers, key=_name) if not handler.apart
         }
-        refused = await self._partition.claim(list(wanted), self._others(wanted))
+        apart = {handler.name: handler.name for handler in handlers if handler.apart}
+        others = self._server.roster.of_other_pools | apart
+        refused = await self._partition.claim(list(wanted), others)
         return {handler for name, handler in wanted.items() if name not in refused}
 
     async def give(self) -> None:
         """Give other pools what is theirs, again: a failover may have lost that."""
-        others = self._others({handler.name for handler in self._server.roster.handlers})
+        others = self._server.roster.of_other_pools
         if others and not self._served.closed:
             await self._partition.claim([], others)
-
-    def _others(self, wanted: Collection[str]) -> dict[str, str]:
-        """The handlers of other pools."""
-        configured = self._server.settings.handlers.items()
-        pools = {name: policy.pool_of(name) for name, policy in configured}
-        pools |= {each.name: each.name for each in self._server.roster.handlers if each.apart}
-        return {name: pool for name, pool in pools.items() if pool and name not in wanted}
 
     async def look(self) -> None:
         """Serve the handlers that other processes have left meanwhile."""
