@@ -94,7 +94,7 @@ class StepScheduler(Protocol):
     def took(self, handler: Any, seconds: float) -> None: ...
 
 
-SLOW = 0.1  # seconds; a step that takes longer is reported
+LONG = 0.001  # seconds; a step that takes longer is reported
 
 
 class Steps(Generic[T]):
@@ -137,7 +137,7 @@ class Steps(Generic[T]):
             finally:
                 page.end()
                 took = monotonic() - began
-                if took > SLOW:
+                if took > LONG:
                     scheduler.took(self._handler, took)
             scheduler.suspended()
             try:

@@ -232,6 +232,8 @@ class Attempts:
                 server.guard.hung(handler)
         if not handler.plugged.is_async:
             self._page.plain_ended()
+        if server.guard.measures:
+            server.guard.measure(handler)
         if asked_to_end():
             await self._forget_cancellations()
         if error is not None or not handler.circuit.untroubled:

@@ -27,6 +27,7 @@ TOO_LONG = 0.25  # seconds of keeping all others waiting, at once
 PATIENCE = 1.0  # the same, in all, within `PATIENCE_FOR`
 PATIENCE_FOR = 10.0  # seconds
 MOST_LOST_THREADS = 3
+_SHORT = 0.7  # of `max_memory`, from which it is worth its time to see which handler takes it
 APART_FOR = 600.0  # seconds without another cause until a handler comes back
 
 
@@ -38,6 +39,7 @@ class Guard:
 
     Attributes:
         returns: the pool's handler behaves, and is to be served with the others again.
+        measures: memory is short: `measure` it after each delivery.
     """
 
     def __init__(self, server: "Server", page: StepPage, redis: Redis) -> None:
@@ -48,6 +50,7 @@ class Guard:
         self._leaving: set[ServedHandler] = set()
         self._memory = resident()
         self.returns = False
+        self.measures = False
         self._deaths: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -128,6 +131,11 @@ class Guard:
         else:
             self._move_out(handler, f"has {MOST_LOST_THREADS} threads that hang")
 
+    def measure(self, handler: ServedHandler) -> None:
+        """Note by how much the process has grown while a handler ran."""
+        before, self._memory = self._memory, resident()
+        handler.grown += self._memory - before
+
     def _look_at_memory(self) -> None:
         """Move the handler out that took most of the memory, when there is too much."""
         before, self._memory = self._memory, resident()
@@ -135,6 +143,7 @@ class Guard:
         for handler in ran:
             handler.grown += grown / len(ran)
         ran.clear()
+        self.measures = self._memory > self._server.settings.max_memory * _SHORT
         if self._memory < self._server.settings.max_memory or self._leaving:
             return
         worst = max(self._server.roster.handlers, key=lambda each: each.grown, default=None)

@@ -41,6 +41,7 @@ T = TypeVar("T")
 RENEW_EVERY = 1.0  # seconds
 SURE_FOR = LEASE_MS / 1000 * 0.8  # shorter than on the server, for clock drift
 WATCH_EVERY = 1.0  # seconds between looks at what other processes have changed
+SLOW = 0.1  # seconds; a step that takes longer keeps others waiting
 PUBLISH_EVERY = 0.1  # seconds, while a client watches deliveries
 
 
@@ -301,4 +302,6 @@ class Server:
         self._stop.set()
 
     def _slow(self, handler: ServedHandler, seconds: float) -> None:
-        self.guard.kept_waiting(handler, seconds)
+        self.guard.measure(handler)  # to fill much memory takes long
+        if seconds > SLOW:
+            self.guard.kept_waiting(handler, seconds)
