@@ -90,6 +90,16 @@ class Bench:
         self.handlers.append(PluggedHandler.of(name, chosen, handle))
         self.change(handlers={each.name: each.policy for each in self.handlers})
 
+    def record(self, **policy: Any) -> list[str]:
+        """Configure `crm` as a handler that delivers at once. Return `n` of what it gets."""
+        got: list[str] = []
+
+        async def handle(one: CallEvent, context: Context) -> None:
+            got.append(one.parameters["n"])
+
+        self.plug(handle, **policy)
+        return got
+
     async def append(self, *events: CallEvent) -> None:
         """Accept these events."""
 

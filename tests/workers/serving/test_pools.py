@@ -16,13 +16,8 @@ from workers.serving import partition_server, reader
 
 
 async def test_replay_reaches_the_process_that_serves_the_handler(bench: Bench) -> None:
-    got: list[str] = []
-
-    async def handle(one: CallEvent, context: Context) -> None:
-        got.append(one.parameters["n"])
-
     before = datetime.now(UTC) - timedelta(minutes=1)
-    bench.plug(handle, process="own", events=["raw"])
+    got = bench.record(process="own", events=["raw"])
     await bench.append(*(event(n=n) for n in range(3)))
     async with bench.serving(), bench.serving(pool="crm"):
         while (await bench.state()).delivered < 3:
@@ -41,12 +36,7 @@ async def test_replay_begins_though_a_dead_process_took_its_mark(
 ) -> None:
     monkeypatch.setattr(reader, "WAIT", 0.1)
     monkeypatch.setattr(reader, "SWEEP_EVERY", 0.2)
-    got: list[str] = []
-
-    async def handle(one: CallEvent, context: Context) -> None:
-        got.append(one.parameters["n"])
-
-    bench.plug(handle, events=["raw"])
+    got = bench.record(events=["raw"])
     await bench.append(event(n=0))
     async with bench.serving():
         await until(lambda: got == ["0"], "it is delivered")
@@ -80,12 +70,7 @@ async def test_replay_that_is_seen_while_it_is_forgotten_is_made_once(
 
     monkeypatch.setattr(Partition, "replays", seen_late)
     monkeypatch.setattr(Partition, "replayed", forgotten_once_seen)
-    got: list[str] = []
-
-    async def handle(one: CallEvent, context: Context) -> None:
-        got.append(one.parameters["n"])
-
-    bench.plug(handle, events=["raw"])
+    got = bench.record(events=["raw"])
     await bench.append(event(n=0))
     async with bench.serving():
         await until(lambda: got == ["0"], "it is delivered")
@@ -104,14 +89,11 @@ async def test_handler_is_given_to_its_process_again_if_that_was_lost(
 ) -> None:
     monkeypatch.setattr(reader, "WAIT", 0.1)
     monkeypatch.setattr(reader, "SWEEP_EVERY", 0.2)
-
-    async def handle(one: CallEvent, context: Context) -> None:
-        """Deliver at once."""
+    bench.record(process="own")
 
     def is_given() -> bool:
         return bool(bench.redis.hget(bench.key("owners"), "crm") == b"crm")
 
-    bench.plug(handle, process="own")
     async with bench.serving():
         await until(is_given, "it is given")
         bench.redis.delete(bench.key("owners"))  # as a failover may do
@@ -122,12 +104,7 @@ async def test_process_whose_record_was_lost_gives_its_handler_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition_server, "WATCH_EVERY", 0.1)
-    got: list[str] = []
-
-    async def handle(one: CallEvent, context: Context) -> None:
-        got.append(one.parameters["n"])
-
-    bench.plug(handle, events=["raw"])
+    got = bench.record(events=["raw"])
     move_apart(bench.redis, "crm", "blocks")
     async with bench.serving():
         apart, task = await bench.start("crm")
