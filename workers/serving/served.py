@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workers.serving.streams import Reading
 
 READ_AT_ONCE = 500  # events that a handler reads for itself
-_FEW = 8  # a handler with fewer entries goes before those with many
+_FEW = 8  # handlers with fewer entries take turns with those that have more
 
 
 class ServedHandler:
