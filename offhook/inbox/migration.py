@@ -22,14 +22,17 @@ _LOOK_EVERY = 1.0  # seconds between looks whether workers of that version have 
 _REGISTRIES = ("failed", "wip", "finished", "scheduled", "deferred", "canceled")
 
 
-async def migrate(redis: Redis, partition: int) -> None:
+async def migrate(redis: Redis, partition: int) -> bool:
     """Take over what the earlier version left in a partition; quick if it left nothing.
 
     Call it before handlers get a position or read. It takes each handler in one transaction, so it
     may be killed, and several processes may run it at once.
+
+    Returns:
+        Whether it left something.
     """
     if not await redis.exists(keys.inbox(partition)):
-        return
+        return False
     groups: Any = await redis.xinfo_groups(keys.inbox(partition))
     warned = False
     for name in (group["name"].decode() for group in groups):
@@ -39,6 +42,7 @@ async def migrate(redis: Redis, partition: int) -> None:
                 warned = True
             await asyncio.sleep(_LOOK_EVERY)
         log.info("partition %s of %s taken over from an earlier version", partition, name)
+    return bool(groups)
 
 
 async def _take_over(redis: Redis, partition: int, name: str) -> bool:

@@ -104,7 +104,20 @@ class Partition:
 
     async def take(self) -> float:
         """Take the lease. Returns 0, or the seconds until the lease of its holder ends."""
-        left: float = await self._take(keys=[self._serving], args=[self.token, LEASE_MS])
+        return await self._take_in_place_of(self.token)
+
+    async def take_anew(self) -> None:
+        """Take our lease with a new token: a failover that loses what came before loses it, too.
+
+        Raises:
+            LeaseLost: another server serves the partition.
+        """
+        before, self.token = self.token, new_token()
+        if await self._take_in_place_of(before) > 0:
+            raise self._lease_lost()
+
+    async def _take_in_place_of(self, before: str) -> float:
+        left: float = await self._take(keys=[self._serving], args=[self.token, LEASE_MS, before])
         return max(0.0, left / 1000)
 
     async def release(self) -> None:

@@ -220,7 +220,9 @@ class Server:
             try:
                 self._share, lost = await self.leases.renew(tokens)
                 for number in lost:
-                    if number in self.partitions:  # else it was given back meanwhile
+                    served = self.partitions.get(number)
+                    # Else it was given back, or its lease taken anew, meanwhile.
+                    if served is not None and served.partition.token == tokens[number]:
                         raise LeaseLost(f"another process serves partition {number}")
                 self._sure_until = asked + SURE_FOR
                 self.outage.is_over()

@@ -60,7 +60,8 @@ class ServedPartition:
 
     async def _open(self) -> None:
         """Find out what the last server left unfinished."""
-        await migrate(self.partition.redis, self.number)
+        while await migrate(self.partition.redis, self.number):
+            await self.partition.take_anew()  # then look again: a failover may have come between
         handlers = set(self._server.roster.handlers)
         self.away = handlers - await self.takeover.claim(handlers)
         await self.redeliveries.open()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,18 @@ import pytest
 import redis as blocking
 from redis.asyncio import Redis
 
-from offhook import queues
+from offhook import CallEvent, Context, queues
 from offhook.connection import connect
+from offhook.errors import LeaseLost
 from offhook.inbox import Inbox, keys, migration
 from offhook.inbox.migration import migrate
 from offhook.inbox.partition import Partition
 from tests.events import event
 from tests.installation import Installation, wait_until
 from tests.offhook.inbox.earlier import EarlierInbox
+from tests.workers.serving.bench import Bench, until
+from workers.serving import served_partition
+from workers.serving.redeliveries import Redeliveries
 
 
 @pytest.fixture
@@ -216,6 +221,62 @@ async def test_an_inbox_of_this_version_is_left_alone(redis: Redis, rq: Any) -> 
     rq.xadd(keys.inbox(0), {"e": "x", "n": 1})
     await migrate(redis, 0)
     assert rq.keys() == [keys.inbox(0).encode()]
+
+
+@pytest.mark.parametrize("noticed_by", ["a look", "the lease"])
+async def test_takeover_that_a_failover_loses_is_made_again(
+    redis_url: str,
+    rq: Any,
+    earlier: EarlierInbox,
+    monkeypatch: pytest.MonkeyPatch,
+    noticed_by: str,
+) -> None:
+    earlier.enqueue_redelivery()
+    bench = Bench(redis_url)
+    got = defaultdict(list)
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got[one.call].append(one.parameters["n"])
+
+    bench.plug(handle, "crm")
+    bench.plug(handle, "log", events=["answer-out"])
+    before: dict[bytes, Any] = {}
+    opened = Redeliveries.open
+
+    def fail_over() -> None:
+        rq.delete(*rq.scan_iter())
+        for key, value in before.items():
+            rq.restore(key, 0, value)
+        before.clear()
+
+    async def migrated(redis: Redis, partition: int) -> bool:
+        first = not before
+        if first:
+            before.update((key, rq.dump(key)) for key in rq.scan_iter())
+        found = await migrate(redis, partition)
+        if first and noticed_by == "a look":
+            fail_over()
+            monkeypatch.setattr(served_partition, "migrate", migrate)
+        return found
+
+    async def open_later(self: Redeliveries) -> None:
+        if before:
+            fail_over()
+            monkeypatch.setattr(served_partition, "migrate", migrate)
+        await opened(self)
+
+    monkeypatch.setattr(served_partition, "migrate", migrated)
+    monkeypatch.setattr(Redeliveries, "open", open_later)
+    server, task = await bench.start()
+    if noticed_by == "the lease":
+        with pytest.raises(LeaseLost):
+            await asyncio.wait_for(task, 20)
+        rq.delete(keys.serving(0))  # it expires
+        server, task = await bench.start()
+    await until(lambda: sum(map(len, got.values())) >= 9, "crm has all events")
+    server.stop()
+    await task
+    assert got == {f"main/{call}": ["0", "1", "2"] for call in earlier.events}
 
 
 def test_the_workers_deliver_everything_once_and_in_order(

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from offhook.errors import LeaseLost
 from offhook.event import from_stored
 from offhook.extensions import Extensions
 from offhook.inbox import keys
+from offhook.inbox.leases import Leases
 from offhook.settings import LookupSettings
 from offhook.testing import sample_event
 from tests.events import event
 from tests.workers.serving.bench import STREAM, Bench, until
-from workers.serving import reader
+from workers.serving import partition_server, reader
 from workers.serving.redeliveries import Redeliveries
 
 
@@ -436,7 +438,6 @@ async def test_server_that_lost_a_lease_ends(bench: Bench) -> None:
     assert (await bench.state()).delivered == 0
 
 
-# Fails: `Server.run` waits for `_give_back`, and nothing tells it that the writer has ended.
 async def test_server_that_loses_its_lease_while_it_stops_ends(bench: Bench) -> None:
     async def handle(one: CallEvent, context: Context) -> None:
         bench.server.stop()
@@ -451,6 +452,34 @@ async def test_server_that_loses_its_lease_while_it_stops_ends(bench: Bench) -> 
         await bench.kill(server, task)
     assert done
     assert isinstance(task.exception(), LeaseLost)
+
+
+async def test_lease_that_is_taken_anew_while_it_is_renewed_is_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_server, "RENEW_EVERY", 0.1)
+    renew, open_ = Leases.renew, Redeliveries.open
+    taken_anew, renewed = asyncio.Event(), asyncio.Event()
+
+    async def renew_later(self: Leases, tokens: Mapping[int, str]) -> tuple[int, list[int]]:
+        if tokens and not taken_anew.is_set():
+            await bench.server.partitions[0].partition.take_anew()
+            taken_anew.set()
+        found = await renew(self, tokens)
+        if taken_anew.is_set():
+            renewed.set()
+        return found
+
+    async def open_later(self: Redeliveries) -> None:
+        await renewed.wait()
+        await open_(self)
+
+    monkeypatch.setattr(Leases, "renew", renew_later)
+    monkeypatch.setattr(Redeliveries, "open", open_later)
+    got = bench.record()
+    await bench.append(event("a"))
+    async with bench.serving():
+        await until(lambda: got == ["0"], "the event is delivered")
 
 
 async def test_server_that_loses_its_lease_while_it_takes_over_delivers_nothing(
