@@ -253,13 +253,6 @@ class Partition:
             found = await pipeline.execute()
         return [_member(each) for members in found for each in members]
 
-    async def forget_pools(self, pools: Iterable[str]) -> None:
-        """Delete the due times and the begun redeliveries of pools that no process serves."""
-        tables = (keys.due, keys.redelivering)
-        names = [table(self.number, pool) for pool in sorted(pools) for table in tables]
-        if names:
-            await self.redis.delete(*names)
-
     async def begun(self) -> list[tuple[str, str]]:
         """The redeliveries that have begun, by whatever process: handler and call of each."""
         found: Any = await self.redis.smembers(self._redelivering)
@@ -297,15 +290,6 @@ class Partition:
         async with self.redis.pipeline(transaction=False) as pipeline:
             for member in waiting:
                 pipeline.zadd(self._due, {member: -seconds * 1000}, xx=True, incr=True)
-            await pipeline.execute()
-
-    async def pass_on(self, begun: Begun, pool: str, due: float) -> None:
-        """Leave a redelivery that has begun to another pool."""
-        member = f"{begun.handler} {begun.call}"
-        async with self.redis.pipeline(transaction=True) as pipeline:
-            pipeline.srem(self._redelivering, member)
-            pipeline.zadd(keys.due(self.number, pool), {member: int(due * 1000)})
-            pipeline.zadd(keys.ready(self.number, pool), {DUE: 0})
             await pipeline.execute()
 
     async def pass_on_replays(self, tenant: str, pool: str) -> None:

@@ -6,7 +6,6 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -42,7 +41,6 @@ class Redeliveries:
         self._served = served
         self._partition = served.partition
         self._running: dict[tuple[str, str], Redelivery] = {}  # by handler and call
-        self._passing: set[tuple[str, str]] = set()  # handler and call of those passed on
         self._wake = asyncio.Event()
         self._outage = Outage(log, "Redis")
         self._expected = math.inf  # when the next one is due of which Redis may not know yet
@@ -71,7 +69,6 @@ class Redeliveries:
         known = {*await self._partition.scheduled(), *self._running}
         strays = [each for each in parked if each not in known]
         if strays:
-            await self._partition.forget_pools({name for name, _ in strays} - {self._server.pool})
             self._served.writer.lost(strays, time.time())
 
     def _serves(self, name: str) -> bool:
@@ -162,8 +159,7 @@ class Redeliveries:
         """Start an attempt. Return False if its handler has no room for it."""
         handler = self._server.roster.get(begun.handler)
         if handler is None or handler in self._served.away:
-            self._passing.add((begun.handler, begun.call))
-            self._server.spawn(partial(self._pass_on, begun))
+            self._pass_on(begun)
             return True
         if (begun.handler, begun.call) in self._running:
             return True  # it was made due twice: this event may be finished before its turn
@@ -195,22 +191,21 @@ class Redeliveries:
         self._served.writer.again(begun.handler, begun.call, begun.attempt - 1, due)
         self.expect(due)
 
-    async def _pass_on(self, begun: Begun) -> None:
+    def _pass_on(self, begun: Begun) -> None:
         """Leave a redelivery to the pool of its handler; without one it waits here."""
         pool = self._server.roster.pool_of(begun.handler)
         stays = pool is None or pool == self._server.pool  # not configured, or it cannot be loaded
         known = self._server.roster.get(begun.handler) is not None
         wait = (AWAY_WAIT if known else UNKNOWN_HANDLER_WAIT) if stays else 0.0
-        due = time.time() + wait
-        await self._partition.pass_on(begun, self._server.pool if pool is None else pool, due)
-        self._passing.discard((begun.handler, begun.call))
+        taker = self._server.pool if pool is None else pool
+        self._served.writer.pass_on(begun.handler, begun.call, taker, time.time() + wait)
 
     async def _find_lost(self) -> None:
         """Make attempts due again that a dead process began, or whose response was lost.
 
         A request may reach the server after its client gave up, so look again and again.
         """
-        running = {*self._running, *self._passing}
+        running = {*self._running}
         if any(each not in running for each in await self._partition.begun()):
             await self._served.writer.written()  # so what has ended has no longer begun
             lost = [each for each in await self._partition.begun() if each not in running]

@@ -108,6 +108,10 @@ class Writer:
         """Let another pool claim a handler."""
         self._change("give", handler, pool)
 
+    def pass_on(self, handler: str, call: str, pool: str, due: float) -> None:
+        """Leave a redelivery that has begun to a pool."""
+        self._change("pass", handler, call, pool, _milliseconds(due))
+
     def lost(self, lanes: Iterable[tuple[str, str]], due: float) -> None:
         """Make redeliveries (handler and call) due that have begun, and run nowhere."""
         for handler, call in lanes:

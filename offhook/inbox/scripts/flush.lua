@@ -18,7 +18,8 @@
 --            ['behind', handler, call, number of events]
 --            ['advance', handler, call]
 --            ['again', handler, call, attempts, due in ms]
---            ['lost', handler, call, due in ms]
+--            ['lost', handler, call, due in ms], also if the handler's own pool had it
+--            ['pass', handler, call, pool, due in ms]
 --            ['give', handler, pool]
 --   counts:  [handler, outcome, number]
 
@@ -83,8 +84,17 @@ end
 
 function apply.lost(handler, call, due_ms)
     local member = handler .. ' ' .. call
+    redis.call('ZREM', prefix .. 'due:' .. handler, member)
+    redis.call('SREM', prefix .. 'redelivering:' .. handler, member)
     redis.call('SREM', redelivering, member)
     redis.call('ZADD', due, due_ms, member)
+end
+
+function apply.pass(handler, call, pool, due_ms)
+    local member, suffix = handler .. ' ' .. call, pool == '' and '' or ':' .. pool
+    redis.call('SREM', redelivering, member)
+    redis.call('ZADD', prefix .. 'due' .. suffix, due_ms, member)
+    redis.call('ZADD', prefix .. 'ready' .. suffix, 0, '*')
 end
 
 if not repeated then

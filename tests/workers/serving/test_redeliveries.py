@@ -10,6 +10,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from offhook import CallEvent, Context, ExtensionSettings, PermanentError, TemporaryError, queues
+from offhook.errors import LeaseLost
 from offhook.event import to_stored
 from offhook.extensions import Extensions
 from offhook.inbox import ParkedLanes
@@ -507,6 +508,32 @@ async def test_unknown_handler_keeps_its_lanes(
     async with bench.serving(handle):
         await bench.all_done()
     assert got == ["0"]
+
+
+async def test_server_that_lost_its_lease_passes_no_redelivery_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got = bench.record(process="own")
+    await park(bench, event("a", 0))
+    begin = Partition.begin
+
+    async def then_lose_the_lease(self: Partition, now: float, most: int) -> Any:
+        found = await begin(self, now, most)
+        if found[1]:
+            bench.redis.set(bench.key("serving"), "another")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Partition, "begin", then_lose_the_lease)
+        _, task = await bench.start()
+        with pytest.raises(LeaseLost):
+            await asyncio.wait_for(task, 20)
+    assert not bench.redis.exists(bench.key("due:crm"))  # it would be left when it is delivered
+    bench.redis.delete(bench.key("serving"))
+    async with bench.serving(), bench.serving(pool="crm"):
+        await bench.all_done()
+    assert got == ["0"]
+    assert not bench.redis.exists(bench.key("due:crm"), bench.key("redelivering:crm"))
 
 
 async def test_redelivery_has_the_extension_and_ignores_filters(bench: Bench) -> None:
