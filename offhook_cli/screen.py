@@ -5,9 +5,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain, islice
 from typing import Any, NoReturn
 
 import typer
@@ -15,6 +16,7 @@ import typer
 from offhook.logs import printable
 
 _PIPE_WIDTH = 10_000  # columns: enough that no row of a table breaks
+_MANY = 500  # rows, above which a table is printed as it comes: rich takes 0.5 ms for each
 
 
 # What a terminal that is not UTF-8 may lack, and what it shows instead.
@@ -72,6 +74,39 @@ def print_json(value: Any) -> None:
 
 def _plain(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def print_json_list(values: Iterable[Any]) -> None:
+    """Print a list as `print_json` does, each element as it comes."""
+    before = "["
+    for value in values:
+        text = json.dumps(value, indent=2, default=_plain).replace("\n", "\n  ")
+        typer.echo(f"{before}\n  {text}", nl=False)
+        before = ","
+    typer.echo("[]" if before == "[" else "\n]")
+
+
+def print_long_table(*columns: str, rows: Iterable[Sequence[str]]) -> None:
+    """Print a table whose rows need not all be there: one of any length, a line for each row.
+
+    The first rows decide how wide the columns are. If they are all, it looks as any other table.
+    """
+    from rich.cells import cell_len
+
+    coming = iter(rows)
+    first = list(islice(coming, _MANY))
+    if len(first) < _MANY:
+        print_table(*columns, rows=[list(row) for row in first])
+        return
+    shown = (tuple(map(printable, row)) for row in chain(first, coming))
+    first_shown = [columns, *islice(shown, _MANY)]
+    widths = [max(map(cell_len, column)) for column in zip(*first_shown, strict=True)]
+    rule = tuple("─" * width for width in widths)
+    for row in chain([columns, rule], first_shown[1:], shown):
+        cells = (
+            cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)
+        )
+        typer.echo("   ".join(cells).rstrip())
 
 
 def print_table(*columns: str, rows: list[list[str]], right: Sequence[str] = ()) -> None:

@@ -137,7 +137,7 @@ async def watch(settings: Settings, pbx: str, api: UnifiedApi, inbox: Inbox) -> 
         InboxUnavailable: the next check announces the same changes.
     """
     extensions = Extensions(inbox.redis)
-    mine = {number for name, number in await extensions.all() if name == pbx}
+    mine = {number for name, number in await extensions.names() if name == pbx}
     if not mine:
         return
     key = keys.phones(pbx)

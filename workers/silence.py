@@ -54,7 +54,7 @@ async def look(settings: Settings, inbox: Inbox, now: datetime) -> None:
     Raises:
         InboxUnavailable, RedisError: the next run does the same work.
     """
-    redis, names = inbox.redis, set(await Extensions(inbox.redis).all())
+    redis, names = inbox.redis, await Extensions(inbox.redis).names()
     stored: Any = await redis.hgetall(keys.HABITS)
     kept_since = now - timedelta(days=settings.keep_days)
     since = _moment(stored.pop(b"since", None)) or _next_hour(kept_since)

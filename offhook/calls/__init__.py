@@ -2,13 +2,15 @@
 
 from offhook.calls.closing import goes_on, name_of_latest, settles_after, used_again
 from offhook.calls.facts import CallState, Closing, fold, from_state, to_state
-from offhook.calls.inside import with_extensions
+from offhook.calls.inside import extensions_in, extensions_of, with_extensions
 from offhook.calls.story import tell
 from offhook.calls.summary import summarize
 
 __all__ = [
     "CallState",
     "Closing",
+    "extensions_in",
+    "extensions_of",
     "fold",
     "from_state",
     "goes_on",

@@ -11,6 +11,7 @@ SCHEDULER = "offhook:scheduler"
 REFUSED = "offhook:refused"
 DELIVERIES = "offhook:deliveries"
 EXTENSIONS = "offhook:extensions"
+EXTENSION_CHANGES = "offhook:{offhook:extensions}:changes"  # in the slot of `EXTENSIONS`
 HABITS = "offhook:habits"
 SILENT = "offhook:habits:silent"
 DAILY_SUMMARY = "offhook:summary"
@@ -142,6 +143,10 @@ def scheduled(job: str) -> str:
 
 def phones(pbx: str) -> str:
     return f"offhook:phones:{pbx}"
+
+
+def listed_phones(pbx: str) -> str:
+    return f"offhook:{{{EXTENSIONS}}}:phones:{pbx}"
 
 
 def reconciled(pbx: str) -> str:

@@ -2,21 +2,23 @@
 
 import asyncio
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from offhook.connection import opened
-from offhook.extensions import Extensions
+from offhook.extensions import Extensions, ExtensionSettings, Name
 from offhook.provisioning.api import among
 from offhook.provisioning.files import to_toml
 from offhook.provisioning.registrar import AT_ONCE
 from offhook.provisioning.self_test import reachability_problem
 from offhook.settings import Settings, load_settings
 from offhook_cli.options import Json, PbxName
-from offhook_cli.screen import counted, fail, note, print_json, print_table
+from offhook_cli.screen import counted, fail, note, print_json_list, print_long_table
 from offhook_cli.setup.arguments import AtOnce, Numbers, check_numbers
 from offhook_cli.setup.run import Order, Stored, check_drift, finish, site
 
@@ -29,30 +31,31 @@ def show(pbx: PbxName = None, as_json: Json = False) -> None:
       offhook setup show
       offhook setup show --json | jq '.[] | select(.owner == null) | .extension'
     """
-    settings = load_settings()
-    stored = _of(_stored(settings), pbx)
+    found = _each(load_settings(), pbx)
     if as_json:
-        print_json(
-            [{"pbx": name[0], "extension": name[1]} | asdict(each) for name, each in stored.items()]
+        print_json_list(
+            {"pbx": name[0], "extension": name[1]} | asdict(each) for name, each in found
         )
-    elif not stored:
+        return
+    first = next(found, None)
+    if first is None:
         note("No extension is set up: use `offhook setup EXTENSION`.")
-    else:
-        rows = [
-            [
-                number,
-                where,
-                each.label or "",
-                each.owner or "",
-                each.kind or "",
-                "all" if each.handlers is None else ", ".join(each.handlers) or "none",
-                ", ".join(each.events or ()),
-                each.method,
-            ]
-            for (where, number), each in stored.items()
+        return
+    rows = (
+        [
+            number,
+            where,
+            each.label or "",
+            each.owner or "",
+            each.kind or "",
+            "all" if each.handlers is None else ", ".join(each.handlers) or "none",
+            ", ".join(each.events or ()),
+            each.method,
         ]
-        columns = ("PBX", "label", "owner", "kind", "handlers", "events", "method")
-        print_table("extension", *columns, rows=rows)
+        for (where, number), each in chain([first], found)
+    )
+    columns = ("PBX", "label", "owner", "kind", "handlers", "events", "method")
+    print_long_table("extension", *columns, rows=rows)
 
 
 def export(
@@ -70,7 +73,7 @@ def export(
       offhook setup export extensions.toml
       offhook setup export - --pbx main
     """
-    stored = _of(_stored(load_settings()), pbx)
+    stored = dict(_each(load_settings(), pbx))
     if file == "-":
         sys.stdout.write(to_toml(stored))
         return
@@ -105,8 +108,8 @@ def check(numbers: Numbers = None, pbx: PbxName = None, at_once: AtOnce = AT_ONC
         async with site(settings, settings.pbx, at_once=at_once) as here:
             stored = {
                 name: each
-                for name, each in _of(here.stored, pbx).items()
-                if not named or name[1] in named
+                for name, each in here.stored.items()
+                if pbx in (None, name[0]) and (not named or name[1] in named)
             }
             problems.extend(f"{number} is not set up" for number in named - {n for _, n in stored})
             problems.extend(_stale(settings, stored))
@@ -140,13 +143,9 @@ def _stale(settings: Settings, stored: Stored) -> list[str]:
     ]
 
 
-def _stored(settings: Settings) -> Stored:
-    async def read() -> Stored:
+def _each(settings: Settings, pbx: str | None) -> Iterator[tuple[Name, ExtensionSettings]]:
+    async def read() -> Iterator[tuple[Name, ExtensionSettings]]:
         async with opened(settings) as (inbox, _):
-            return await Extensions(inbox.redis).all()
+            return await Extensions(inbox.redis).each()
 
-    return asyncio.run(read())
-
-
-def _of(stored: Stored, pbx: str | None) -> Stored:
-    return {name: each for name, each in stored.items() if pbx in (None, name[0])}
+    return ((name, each) for name, each in asyncio.run(read()) if pbx in (None, name[0]))

@@ -18,6 +18,7 @@ COMMANDS = {
     "order": (["--quick", "--only", "Offhook"], r"\| Offhook +\| +0 % \|"),
     "commands": (["--quick", "--only", "Offhook"], r"\| Offhook delivers.*\| +\d"),
     "memory": (["--quick"], r"\| the server, per stored event +\| +\d+ bytes \|"),
+    "extensions": (["--quick"], r"\| setup show --json +\| +\d+\.\d \|"),
     "growth": (["--quick"], r"\| connections +\| +[1-9]"),
     "engine": (["--quick"], r"\| redeliveries a second +\| +[1-9]"),
     "calls": (["--quick"], r"\| +five \| +[1-9][\d,]* \|"),

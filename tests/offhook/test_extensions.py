@@ -1,6 +1,7 @@
 """The settings of extensions: in Redis, for handlers, and in files."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence, Set
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,15 @@ from offhook.call import Kind
 from offhook.connection import connect
 from offhook.errors import ConfigError
 from offhook.event import CALLBACKS
-from offhook.extensions import UNKNOWN, Extensions, ExtensionsCopy, Name
-from offhook.inbox.keys import EXTENSIONS
+from offhook.extensions import (
+    AT_ONCE,
+    CHANGES_KEPT,
+    UNKNOWN,
+    Extensions,
+    ExtensionsCopy,
+    Name,
+)
+from offhook.inbox.keys import EXTENSION_CHANGES, EXTENSIONS
 from offhook.plugins import PluggedHandler
 from offhook.provisioning.files import (
     check_extension,
@@ -43,6 +51,7 @@ JOE = ExtensionSettings(owner="joe")
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     async with connect(redis_url) as client:
+        await client.config_resetstat()
         yield client
 
 
@@ -52,46 +61,142 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 async def test_settings_are_stored_per_extension(redis: Redis) -> None:
     extensions = Extensions(redis)
     await extensions.change({("main", "0003*210"): JANE, ("branch", "0003*210"): JOE})
-    assert await extensions.get("main", "0003*210") == JANE
-    assert await extensions.get("branch", "0003*210") == JOE
-    assert await extensions.get("main", "0003*211") == UNKNOWN
-    assert list(await extensions.all()) == [("branch", "0003*210"), ("main", "0003*210")]
-    await extensions.change({("main", "0003*211"): JOE}, [("main", "0003*210")])
-    assert await extensions.all() == {("branch", "0003*210"): JOE, ("main", "0003*211"): JOE}
+    here, there, absent = ("main", "0003*210"), ("branch", "0003*210"), ("main", "0003*211")
+    assert await extensions.read([here, there, absent]) == {here: JANE, there: JOE}
+    assert list(await extensions.all()) == [there, here]
+    await extensions.change({absent: JOE}, [here])
+    assert await extensions.all() == {there: JOE, absent: JOE}
+    assert await extensions.names() == {there, absent}
 
 
-async def test_a_copy_reads_the_settings_only_after_a_change(redis: Redis) -> None:
+async def test_many_settings_are_written_and_read_in_steps(redis: Redis) -> None:
     extensions = Extensions(redis)
+    many = {("main", f"0003*{n}"): JOE for n in range(2 * AT_ONCE + 1)}
+    await extensions.change(many)
+    assert await calls_of(redis, "hset") == 3
+    assert await extensions.all() == many
+    await extensions.change({}, many)
+    assert await extensions.all() == {}
+    assert await calls_of(redis, "hgetall") == 0
+
+
+async def calls_of(redis: Redis, command: str) -> int:
+    found = (await redis.info("commandstats")).get(f"cmdstat_{command}", {"calls": 0})
+    return int(found["calls"])
+
+
+async def load(copy: ExtensionsCopy, *numbers: str) -> None:
+    await copy.load(("main", f"0003*{number}") for number in numbers)
+
+
+async def refresh(copy: ExtensionsCopy) -> set[Name] | None:
+    """Follow the changes; return the extensions that were reported."""
+    reported: list[Set[Name] | None] = []
+    await copy.refresh(reported.append)
+    return None if None in reported else set[Name]().union(*filter(None, reported))
+
+
+async def test_a_copy_reads_what_is_named_and_what_has_changed(redis: Redis) -> None:
+    extensions = Extensions(redis)
+    await extensions.change({("main", f"0003*{number}"): JOE for number in (210, 211)})
     copy = ExtensionsCopy(extensions)
-    await copy.refresh()
-    assert copy.get("main", "0003*210") == UNKNOWN
-    await extensions.change({("main", "0003*210"): JANE})
-    await copy.refresh()
-    assert copy.get("main", "0003*210") == JANE
-    assert copy.get("branch", "0003*210") == UNKNOWN
-    calls = (await redis.info("commandstats"))["cmdstat_hgetall"]["calls"]
+    assert await refresh(copy) == set()
+    await load(copy, "210", "299")
     for _ in range(10):
-        await copy.refresh()
-    assert (await redis.info("commandstats"))["cmdstat_hgetall"]["calls"] == calls
-    await extensions.change({}, [("main", "0003*210")])
-    await copy.refresh()
+        await load(copy, "210", "299")
+        assert await refresh(copy) == set()
+    assert await calls_of(redis, "hmget") == 1
+    assert (copy.get("main", "0003*210"), copy.get("main", "0003*299")) == (JOE, UNKNOWN)
+    assert ("main", "0003*210") in copy
+    assert ("main", "0003*299") not in copy
+    new = {("main", "0003*299"), ("main", "0003*300")}
+    await extensions.change(dict.fromkeys(new, JANE), [("main", "0003*210")])
+    assert await refresh(copy) == new | {("main", "0003*210")}
+    assert (copy.get("main", "0003*210"), copy.get("main", "0003*299")) == (UNKNOWN, JANE)
+    assert ("main", "0003*210") not in copy
+    assert await calls_of(redis, "hmget") == 2
+    assert copy.get("main", "0003*300") == UNKNOWN  # not named by an event, so not read
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_copy_that_has_fallen_behind_reads_again_what_it_has(
+    redis: Redis, *, lost: bool
+) -> None:
+    extensions = Extensions(redis)
+    await extensions.change({("main", "0003*211"): JOE})
+    copy = ExtensionsCopy(extensions)
+    numbers = [str(number) for number in range(1000, 1000 + 2 * AT_ONCE)]
+    await load(copy, *numbers)
+    assert await refresh(copy) == set()
+    before = await calls_of(redis, "hmget")
+    if lost:
+        await redis.delete(EXTENSION_CHANGES)
+    for n in range(1 if lost else CHANGES_KEPT + 1):
+        await extensions.change({("main", f"0003*{numbers[-1 - n]}"): JANE})
+    assert await refresh(copy) is None
+    assert copy.get("main", f"0003*{numbers[-1]}") == JANE
+    assert await calls_of(redis, "hmget") == before + 2
+    assert await redis.xlen(EXTENSION_CHANGES) <= CHANGES_KEPT
+    assert await refresh(copy) == set()
+
+
+async def test_a_server_without_the_changes_is_noticed(redis: Redis) -> None:
+    extensions = Extensions(redis)
+    await extensions.change({("main", "0003*210"): JOE})
+    copy = ExtensionsCopy(extensions)
+    await load(copy, "210")
+    await redis.flushdb()
+    assert await refresh(copy) is None
     assert copy.get("main", "0003*210") == UNKNOWN
+    assert await refresh(copy) == set()
+
+
+async def test_a_change_while_settings_are_read_is_not_missed(redis: Redis) -> None:
+    class Slow(Extensions):
+        async def read(self, names: Sequence[Name]) -> dict[Name, ExtensionSettings]:
+            found = await super().read(names)
+            reading.set()
+            await goes_on.wait()
+            return found
+
+    reading, goes_on = asyncio.Event(), asyncio.Event()
+    copy = ExtensionsCopy(Slow(redis))
+    loading = asyncio.create_task(load(copy, "210"))
+    await reading.wait()
+    await Extensions(redis).change({("main", "0003*210"): JANE})
+    following = asyncio.create_task(refresh(copy))
+    while await calls_of(redis, "xrange") == 0:
+        await asyncio.sleep(0.001)
+    goes_on.set()
+    await loading
+    await following
+    assert copy.get("main", "0003*210") == JANE
+
+
+async def test_extensions_that_do_not_exist_take_no_memory_without_bound(redis: Redis) -> None:
+    await Extensions(redis).change({("main", "0003*210"): JANE})
+    copy = ExtensionsCopy(Extensions(redis))
+    await load(copy, "210")
+    for start in range(0, 30_000, 5000):
+        await load(copy, *(f"x{number}" for number in range(start, start + 5000)))
+    assert len(copy._absent) <= 10_000
+    assert copy.get("main", "0003*210") == JANE
 
 
 async def test_phones_of_a_pbx_are_known_without_settings(redis: Redis) -> None:
     extensions = Extensions(redis)
     await extensions.add_phones("main", ["0003*211", "0003*210"])
-    version = await extensions.version()
+    before = await extensions.last_change()
     await extensions.add_phones("main", ["0003*210", "0003*211"])
-    assert await extensions.version() == version
+    assert await extensions.last_change() == before
     copy = ExtensionsCopy(extensions)
-    await copy.refresh()
+    await copy.load([("main", "0003*211"), ("other", "0003*211"), ("main", "0003*212")])
     assert ("main", "0003*211") in copy
+    assert copy.get("main", "0003*211") == UNKNOWN
     assert ("other", "0003*211") not in copy
     assert await extensions.all() == {}
-    await extensions.add_phones("main", ["0003*212"])
-    await copy.refresh()
-    assert ("main", "0003*211") in copy
+    await extensions.add_phones("main", ["0003*211", "0003*212"])
+    assert await refresh(copy) == {("main", "0003*212")}
     assert ("main", "0003*212") in copy
 
 
@@ -108,7 +213,7 @@ async def test_unreadable_settings_do_not_affect_other_extensions(
     await redis.hset(EXTENSIONS, "main/0003*211", "{not json")
     await redis.hset(EXTENSIONS, "main/0003*212", '{"owner": "joe", "colour": "red"}')
     assert await extensions.all() == {("main", "0003*210"): JANE, ("main", "0003*212"): JOE}
-    assert await extensions.get("main", "0003*211") == UNKNOWN
+    assert await extensions.read([("main", "0003*211")]) == {}
     assert "the settings of 0003*211 on main cannot be read" in caplog.text
 
 

@@ -1,12 +1,13 @@
 """Printed tables fit any terminal, and have one line per row in a pipe."""
 
 import io
+from collections.abc import Iterator
 from random import Random
 
 import pytest
 from rich.console import Console
 
-from offhook_cli.screen import Rows, print_table
+from offhook_cli.screen import Rows, print_json, print_json_list, print_long_table, print_table
 
 CALL = ["main/1795289400.101", "2026-11-26 22:13:09", "Дарья [b] Иванова (+12125550149)", "missed"]
 TITLES = ("call", "began", "from", "outcome")
@@ -55,3 +56,39 @@ def test_pipe_output_has_one_line_per_row(
 
 def test_escape_sequences_are_not_printed() -> None:
     assert "\x1b" not in "".join(shown(100, ["a", "b", "\x1b[2J", "d"]))
+
+
+def test_a_long_table_is_printed_as_its_rows_come(capsys: pytest.CaptureFixture[str]) -> None:
+    read = printed = 0
+
+    def rows() -> Iterator[list[str]]:
+        nonlocal read, printed
+        for read in range(1, 2001):
+            if read == 1500:
+                printed = len(capsys.readouterr().out.splitlines())
+            yield [str(read), "電話" if read % 2 else "\x1b[2Jx" * 9, ""]
+
+    print_long_table("number", "label", "owner", rows=rows())
+    assert printed > 900
+    lines = capsys.readouterr().out.splitlines()
+    assert read == 2000
+    assert "\x1b" not in "".join(lines)
+    assert lines[-2].split() == ["1999", "電話"]
+    assert lines[-2].index("電") == lines[-1].index("[") - 1  # under `number`
+
+
+def test_a_short_table_looks_as_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(*TITLES, rows=[CALL])
+    expected = capsys.readouterr().out
+    print_long_table(*TITLES, rows=iter([CALL]))
+    assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize("values", [[], [1], [{"a": [1, {"b": "ü\n"}]}, [], {}]])
+def test_a_list_is_printed_as_json_as_its_elements_come(
+    capsys: pytest.CaptureFixture[str], values: list[object]
+) -> None:
+    print_json(values)
+    expected = capsys.readouterr().out
+    print_json_list(iter(values))
+    assert capsys.readouterr().out == expected

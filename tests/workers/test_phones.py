@@ -16,7 +16,7 @@ from offhook import EventType, ExtensionSettings, queues
 from offhook.connection import connect
 from offhook.event import CallEvent, from_stored
 from offhook.extensions import Extensions
-from offhook.inbox import Inbox
+from offhook.inbox import Inbox, keys
 from offhook.settings import load_settings
 from tests.conftest import Configure
 from tests.offhook.sandbox import Sandbox, sandbox
@@ -188,9 +188,9 @@ def test_one_request_lists_all_phones(watch: Watch) -> None:
 def test_all_phones_that_the_pbx_lists_are_kept(watch: Watch) -> None:
     watch.set_up(DESK)
     watch.check()
-    listed = str(watch.redis.hget("offhook:extensions", "phones main"))
-    assert DESK in listed
-    assert OTHER in listed
+    listed = watch.redis.smembers(keys.listed_phones("main"))
+    assert DESK.encode() in listed
+    assert OTHER.encode() in listed
 
 
 def test_only_extensions_that_are_set_up_are_watched(watch: Watch) -> None:

@@ -133,8 +133,8 @@ class Reconciliation:
         return await self._compare(since, until, extensions, dry_run=dry_run, advance=advance)
 
     async def _extensions(self) -> list[str]:
-        found = await Extensions(self._inbox.redis).all()
-        return [number for pbx, number in found if pbx == self.pbx]
+        found = await Extensions(self._inbox.redis).names()
+        return sorted(number for pbx, number in found if pbx == self.pbx)
 
     async def _compare(
         self,

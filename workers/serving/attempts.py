@@ -139,6 +139,8 @@ class Attempts:
     async def _redeliver_once(self, work: Redelivery) -> float | None:
         """Make one attempt. Return when the next one is due, or None if the event is finished."""
         handler, event, served = work.handler, work.event, work.partition
+        named = [(event.pbx, event.extension)]
+        await self._server.until_done(partial(self._server.extensions.load, named))
         if work.lost and await self._is_dead(handler, event):
             handler.circuit.release_probe()
             return None

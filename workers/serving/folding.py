@@ -16,6 +16,7 @@ from offhook.call import CALL_LOG, Kind
 from offhook.calls import (
     CallState,
     Closing,
+    extensions_of,
     fold,
     goes_on,
     name_of_latest,
@@ -271,6 +272,9 @@ class Folder:
         """The calls of these names that exist, by name, from memory or from Redis."""
         missing = [name for name in names if name not in self._kept]
         found = await self._calls.load(self._partition.number, missing) if missing else {}
+        await self._server.extensions.load(
+            name for each in found.values() for name in extensions_of(each.state)
+        )
         return found | {name: self._kept[name] for name in names if name in self._kept}
 
     async def _save(

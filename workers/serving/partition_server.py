@@ -116,7 +116,6 @@ class Server:
             LeaseLost: another process serves a partition; it must be left alone at once.
         """
         try:
-            await self.extensions.refresh()
             await self.guard.open()
             await self._add_leftover_partitions()
             for each in (self.guard.run(), self._keep(), self._adapt(), self._watch()):
@@ -281,8 +280,7 @@ class Server:
                 if time.monotonic() >= at:
                     at = time.monotonic() + WATCH_EVERY
                     self.watched = await feed.is_watched(self._inbox.redis)
-                    if await self.extensions.refresh():
-                        self.roster.changed()
+                    await self.extensions.refresh(self.roster.changed)
                     await self.guard.look()
                     await self._add_new_partitions()
                 if self.records:

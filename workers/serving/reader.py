@@ -4,10 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from offhook.calls import extensions_in
 from offhook.event import CallEvent, from_stored
 from offhook.inbox import quarantine
 from offhook.inbox.partition import DUE, Item
@@ -208,7 +210,10 @@ class Reader:
     async def decoded(
         self, items: Sequence[Item], *, set_aside: bool = True
     ) -> list[tuple[bytes, CallEvent | None]]:
-        """The events; None for one that cannot be read, which is put into the quarantine."""
+        """The events, once the settings of their extensions are loaded.
+
+        None for one that cannot be read, which is put into the quarantine.
+        """
         events: list[tuple[bytes, CallEvent | None]] = []
         for position, stored in items:
             try:
@@ -223,4 +228,7 @@ class Reader:
                     }
                     size = self._server.settings.quarantine_size
                     await quarantine.keep(self._partition.redis, [refused], size)
+        named = {name for _, event in events if event for name in extensions_in(event)}
+        # Last: the events are handed out at once, by settings that have not changed meanwhile.
+        await self._server.until_done(partial(self._server.extensions.load, named))
         return events

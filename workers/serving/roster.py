@@ -1,11 +1,11 @@
 """`Roster`: the handlers of a server, and which of them want an event."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
 from offhook.event import CallEvent, EventType
-from offhook.extensions import ExtensionsCopy
+from offhook.extensions import ExtensionsCopy, Name
 from offhook.settings import Settings
 from workers.serving.runners import Runners
 from workers.serving.served import ServedHandler
@@ -68,9 +68,14 @@ class Roster:
             self._wanting[kind] = found
         return found
 
-    def changed(self) -> None:
-        """Look at the filters anew: the extensions' settings have changed."""
-        self._wanting.clear()
+    def changed(self, names: Set[Name] | None) -> None:
+        """Look at the filters anew: the settings of these extensions have changed; None: of any."""
+        if names is None:
+            self._wanting.clear()
+        elif names:
+            for kind in [*self._wanting]:
+                if any((kind[2], number) in names for number in kind[4]):
+                    del self._wanting[kind]
 
     def starts(self, tenant: str) -> Mapping[str, str]:
         """Where each configured handler begins on a tenant's stream if it has no position."""

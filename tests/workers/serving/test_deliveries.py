@@ -22,6 +22,7 @@ from offhook.event import from_stored
 from offhook.extensions import Extensions
 from offhook.inbox import keys
 from offhook.inbox.leases import Leases
+from offhook.plugins import PluggedHandler
 from offhook.settings import LookupSettings
 from offhook.testing import sample_event
 from tests.events import event
@@ -615,6 +616,47 @@ async def test_running_server_notices_changed_extension_settings(bench: Bench) -
         await bench.append(event("call-2"))
         await bench.finished()
     assert got == {"call-0": None, "call-1": "joe"}
+
+
+async def test_a_server_reads_only_the_extensions_that_events_name(bench: Bench) -> None:
+    many = {("main", f"0003*{n}"): ExtensionSettings(owner=str(n)) for n in range(200, 2200)}
+    await bench.with_inbox(lambda inbox: Extensions(inbox.redis).change(many))
+    await bench.append(event("call-1"))
+    got: list[str | None] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        got.append(context.extension.owner)
+
+    async with bench.serving(handle) as server:
+        await bench.finished()
+        changed = {**many, ("main", "0003*210"): ExtensionSettings(owner="joe")}
+        await bench.with_inbox(lambda inbox: Extensions(inbox.redis).change(changed))
+        await until(lambda: server.extensions.get("main", "0003*210").owner == "joe")
+        assert ("main", "0003*211") not in server.extensions
+    assert got == ["210"]
+
+
+async def test_a_change_of_one_extension_decides_only_its_events_anew(bench: Bench) -> None:
+    looked_at: list[str] = []
+
+    class Counting(PluggedHandler):
+        def wants(self, event: CallEvent, *of: Any) -> bool:
+            if event.type is EventType.DIAL_IN:
+                looked_at.append(event.extension)
+            return super().wants(event, *of)
+
+    bench.record()
+    bench.handlers = [Counting(**vars(each)) for each in bench.handlers]
+    numbers = [f"0003*{n}" for n in range(210, 221)]
+    await set_up(bench, "0003*211", ExtensionSettings())
+    async with bench.serving() as server:
+        for owner in ("joe", "jane"):
+            await bench.append(*(event(f"call-{n}", extension=n) for n in numbers))
+            await bench.finished()
+            await set_up(bench, "0003*210", ExtensionSettings(owner=owner))
+            while server.extensions.get("main", "0003*210").owner != owner:
+                await asyncio.sleep(0.01)
+    assert looked_at == [*numbers, "0003*210"]
 
 
 async def set_up(bench: Bench, extension: str, settings: ExtensionSettings) -> None:

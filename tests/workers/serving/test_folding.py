@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from offhook import CallEvent, Context, EventType, ExtensionSettings, Kind, Outcome
+from offhook import CallEvent, Context, EventType, ExtensionSettings, Kind, Outcome, Party
 from offhook.calls import facts, fold
 from offhook.dialects.voipnow import read_event
 from offhook.event import CALLBACKS, from_stored
@@ -202,6 +203,18 @@ async def test_kind_of_an_extension_is_used(bench: Bench) -> None:
     )
     await bench.keep()
     assert bench.told() == ["call-started c1", "call-ended c1", "missed-call c1"]
+
+
+async def test_kind_is_used_of_an_extension_that_only_earlier_events_name(bench: Bench) -> None:
+    """A new server knows the call only from Redis: the phone that forwarded it has no callbacks."""
+    dial, hangup = missed()
+    forwarded = Party(number=dial.caller.number, extension="0003*211")
+    await bench.append(replace(dial, caller=forwarded))
+    async with bench.serving():
+        await until(lambda: bench.told() == ["call-started c1"])
+    await bench.append(hangup)
+    async with bench.serving():
+        await until(lambda: "call-ended c1" in bench.told())
 
 
 async def test_event_that_cannot_be_folded_does_not_affect_other_calls(
