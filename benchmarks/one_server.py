@@ -28,7 +28,9 @@ async def serve(
         connect(settings.redis_url, tries=0) as waiting,
         Http() as http,
     ):
-        server = Server(settings, handlers, inbox, waiting, rq, http, None, StepPage())
+        server = Server(
+            settings, handlers, inbox, waiting, rq, http, lambda tenant: None, StepPage()
+        )
         server.folds = folds
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
         running = asyncio.create_task(server.run())

@@ -35,6 +35,7 @@ async def announce(
         for number, at in enumerate(range(0, len(its_events), _AT_ONCE), 1):
             some = its_events[at : at + _AT_ONCE]
             stored = [msgspec.Raw(to_stored(event)) for event in some]
-            batch = Batch(writer, number, partition, [event.id for event in some], stored)
+            ids, tenants = [event.id for event in some], [event.tenant for event in some]
+            batch = Batch(writer, number, partition, ids, stored, tenants if any(tenants) else [])
             appended += len(some) - len(await inbox.append(batch, window))
     return appended

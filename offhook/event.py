@@ -75,6 +75,7 @@ class CallEvent(
             event about a whole call, the extension that answered, or the first that rang.
         status: the PBX's CallStatus, verbatim.
         parameters: every parameter as sent, unknown ones too.
+        tenant: whose extension it is; empty: the operator's.
         undecoded: those that were not UTF-8, as sent: bytes, percent-encoded. In `parameters` they
             are decoded as the setting `encoding` of the PBX says.
         leg, occurred, recording, bridged, talked: only from some PBXs, otherwise None: the leg's
@@ -101,6 +102,7 @@ class CallEvent(
     talked: int | None = None
     summary: Call | None = None
     undecoded: dict[str, str] | None = None
+    tenant: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The event as JSON values: the form that Redis stores and handlers send."""
@@ -121,8 +123,19 @@ class CallEvent(
 
     @property
     def call(self) -> str:
-        """The call's name across PBXs. Events that share it are delivered in order."""
-        return f"{self.pbx}/{self.call_id}"
+        """The call's name across tenants and PBXs. Events that share it are delivered in order."""
+        return call_name(self.pbx, self.call_id, self.tenant)
+
+
+def call_name(pbx: str, call_id: str, tenant: str = "") -> str:
+    """The name of a call across PBXs, `PBX/CALLID`; of a tenant's, `TENANT:PBX/CALLID`."""
+    return f"{tenant}:{pbx}/{call_id}" if tenant else f"{pbx}/{call_id}"
+
+
+def tenant_of(name: str) -> str:
+    """The tenant of the call of this name; empty: the operator."""
+    tenant, colon, _ = name.partition("/")[0].partition(":")
+    return tenant if colon else ""
 
 
 to_stored = msgspec.json.Encoder().encode

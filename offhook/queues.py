@@ -81,8 +81,11 @@ def call_scheduled(redis: Redis, job: str) -> None:
 
 
 def dead_letter_id(handler: str, event_id: str) -> str:
-    """The id of the job that is the dead letter of an event."""
-    return f"{handler}-{re.sub(r'[^A-Za-z0-9_-]', '', event_id)}"
+    """The id of the job that is the dead letter of an event.
+
+    RQ allows no slash in it. No name of a tenant or handler has a capital letter.
+    """
+    return f"{handler.replace('/', '-T-')}-{re.sub(r'[^A-Za-z0-9_-]', '', event_id)}"
 
 
 def bury(

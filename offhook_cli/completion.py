@@ -113,7 +113,7 @@ def dead_letters() -> Iterable[str]:
 def refused_callbacks() -> Iterable[str]:
     """The newest callbacks in the quarantine."""
     with _connect(load_settings().redis_url) as redis:
-        entries: Any = redis.xrevrange(keys.QUARANTINE, count=_MOST)
+        entries: Any = redis.xrevrange(keys.quarantine(), count=_MOST)
     return _decoded(key for key, _ in entries)
 
 

@@ -68,6 +68,8 @@ def verified(path: str, settings: Settings) -> tuple[str, str, str]:
         secrets.append(settings.previous_secret.get_secret_value())
     if not is_valid(secrets, token, pbx, extension, event_type):
         raise NoSuchCallback
+    if settings.tenants and ":" in pbx:  # which ends the tenant in the name of a call
+        raise NoSuchCallback
     return pbx, extension, event_type
 
 
@@ -95,7 +97,10 @@ def accept(
         parameters=parameters,
         received=received,
     )
-    return replace(event, undecoded=undecoded) if undecoded else event
+    if undecoded:
+        event = replace(event, undecoded=undecoded)
+    tenant = settings.tenant_of(request.pbx, request.extension)
+    return replace(event, tenant=tenant) if tenant else event
 
 
 def fingerprint(event: CallEvent) -> str:

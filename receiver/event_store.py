@@ -74,11 +74,17 @@ class EventStore:
         """Bytes of events that are not in Redis yet."""
         return sum(journal.size for journal in (*self._left_behind, self._journal))
 
-    async def put(self, partition: int, events: Sequence[tuple[str, bytes]]) -> set[int]:
+    async def put(
+        self,
+        partition: int,
+        events: Sequence[tuple[str, bytes]],
+        tenants: Sequence[str] = (),
+    ) -> set[int]:
         """Return when the events are safe. The caller awaits one put per partition at a time.
 
         Args:
             events: pairs of a fingerprint, equal for repeats, and the stored event.
+            tenants: whose events they are, one for each; empty: all are the operator's.
 
         Returns:
             The indices of the repeats.
@@ -93,6 +99,7 @@ class EventStore:
             partition=partition,
             marks=[mark for mark, _ in events],
             events=[msgspec.Raw(stored) for _, stored in events],
+            tenants=[*tenants],
         )
         if not self.takes_directly:
             async with self._journal_lock:
@@ -133,7 +140,7 @@ class EventStore:
         fresh = self._journaled.fresh(batch.marks)  # Redis does not know the others
         repeats: set[int] = set()
         if fresh:
-            repeats = await self._send(_only(batch, fresh), self._settings.duplicate_window)
+            repeats = await self._send(batch.only(fresh), self._settings.duplicate_window)
         taken = [index for position, index in enumerate(fresh) if position not in repeats]
         self._appended.add(batch.marks[index] for index in taken)
         return set(range(len(batch.marks))) - set(taken)
@@ -142,7 +149,7 @@ class EventStore:
         known = set(self._appended.fresh(batch.marks))
         fresh = [index for index in self._journaled.fresh(batch.marks) if index in known]
         if fresh:
-            await self._journal.append(_only(batch, fresh))
+            await self._journal.append(batch.only(fresh))
             # Only now: a callback that was not stored is no repeat when it is sent again.
             self._journaled.add(batch.marks[index] for index in fresh)
         return set(range(len(batch.marks))) - set(fresh)
@@ -220,16 +227,6 @@ class EventStore:
         if isinstance(cause, TimeoutError):
             return f"the server did not respond within {self._settings.patience:g} s"
         return str(cause) or type(cause).__name__
-
-
-def _only(batch: Batch, indices: Sequence[int]) -> Batch:
-    if len(indices) == len(batch.marks):
-        return batch
-    return msgspec.structs.replace(
-        batch,
-        marks=[batch.marks[index] for index in indices],
-        events=[batch.events[index] for index in indices],
-    )
 
 
 class _Recent:

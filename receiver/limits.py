@@ -72,13 +72,14 @@ class Shares:
 class KnownUrl:
     """A callback URL with a valid token, as long as it is cached."""
 
-    __slots__ = ("bucket", "event_type", "extension", "pbx", "share")
+    __slots__ = ("bucket", "event_type", "extension", "pbx", "share", "tenant")
 
     def __init__(
-        self, pbx: str, extension: str, event_type: str, rate: float, share: Share
+        self, pbx: str, extension: str, event_type: str, rate: float, share: Share, tenant: str = ""
     ) -> None:
         self.pbx = pbx
         self.extension = extension
         self.event_type = event_type
         self.bucket = Bucket(rate)
         self.share = share
+        self.tenant = tenant

@@ -37,7 +37,10 @@ class Retried:
 
 
 async def retry(
-    settings: Settings, inbox: Inbox, kept: Iterable[tuple[str, Mapping[str, bytes]]]
+    settings: Settings,
+    inbox: Inbox,
+    kept: Iterable[tuple[str, Mapping[str, bytes]]],
+    tenant: str = "",
 ) -> Retried:
     """Append the events of refused callbacks to the inbox, then remove these from the quarantine.
 
@@ -45,7 +48,9 @@ async def retry(
     between the two steps loses nothing, and nothing comes twice if it is retried in `keep_days`.
 
     Args:
+        settings: the operator's, also for a tenant's callbacks.
         kept: the callbacks with their ids, oldest first.
+        tenant: whose quarantine they are in.
 
     Raises:
         InboxUnavailable: not all events are in the inbox; nothing was removed.
@@ -59,7 +64,7 @@ async def retry(
             outcome.refused[key] = f"{refused['message'].decode()} Only a part of it is kept."
             continue
         try:
-            event = _event(key, refused, settings)
+            event = _event(key, refused, settings, tenant)
         except RefusedCallback as error:
             outcome.refused[key] = error.message
             continue
@@ -71,11 +76,11 @@ async def retry(
         outcome.delivered.append(key)
         events.append(event)
     await announce(settings, inbox, events, window=settings.keep_days * 86_400)
-    await quarantine.remove(inbox.redis, [*outcome.delivered, *outcome.repeats])
+    await quarantine.remove(inbox.redis, [*outcome.delivered, *outcome.repeats], tenant)
     return outcome
 
 
-def _event(key: str, refused: Mapping[str, bytes], settings: Settings) -> CallEvent:
+def _event(key: str, refused: Mapping[str, bytes], settings: Settings, tenant: str) -> CallEvent:
     said = {name: value.decode("utf-8", "replace") for name, value in refused.items()}
     request = CallbackRequest(
         pbx=said["pbx"],
@@ -87,10 +92,12 @@ def _event(key: str, refused: Mapping[str, bytes], settings: Settings) -> CallEv
         body=refused["body"],
     )
     event = accept(request, settings, datetime.fromisoformat(said["received"]))
-    return replace(event, id=_event_id(key))
+    # Today the extension may be another tenant's, which must not get what came before.
+    return replace(event, id=_event_id(key, tenant), tenant=tenant)
 
 
-def _event_id(key: str) -> str:
+def _event_id(key: str, tenant: str) -> str:
     """The id of the event of a refused callback, in the form of `new_event_id`."""
     milliseconds = int(key.partition("-")[0])
-    return f"{milliseconds << 16:016x}{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+    name = f"{key} {tenant}" if tenant else key
+    return f"{milliseconds << 16:016x}{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"

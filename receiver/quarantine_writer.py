@@ -18,7 +18,7 @@ class QuarantineWriter:
     """Writes one batch at a time, so that a flood needs one connection to Redis.
 
     Args:
-        size: of the quarantine: of more than this many, the oldest are not written at all.
+        size: of each quarantine: of more than this many, the oldest are not written at all.
         patience: seconds for a batch.
     """
 
@@ -26,12 +26,12 @@ class QuarantineWriter:
         self._redis = redis
         self._size = size
         self._patience = patience
-        self._waiting: list[tuple[Refused, Callable[[], None]]] = []
+        self._waiting: list[tuple[str, Refused, Callable[[], None]]] = []
         self._writing: asyncio.Task[None] | None = None
 
-    def keep(self, refused: Refused, then: Callable[[], None]) -> None:
-        """Put a refused callback into quarantine, then call `then`, also if that fails."""
-        self._waiting.append((refused, then))
+    def keep(self, refused: Refused, then: Callable[[], None], tenant: str = "") -> None:
+        """Put a tenant's refused callback into quarantine, then call `then`, also if that fails."""
+        self._waiting.append((tenant, refused, then))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write())
 
@@ -43,12 +43,16 @@ class QuarantineWriter:
     async def _write(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
+            by_tenant: dict[str, list[Refused]] = {}
+            for tenant, refused, _ in batch:
+                by_tenant.setdefault(tenant, []).append(refused)
             try:
                 async with asyncio.timeout(self._patience):
-                    newest = [refused for refused, _ in batch[-self._size :]]
-                    await quarantine.keep(self._redis, newest, self._size)
+                    for tenant, its in by_tenant.items():
+                        newest = its[-self._size :]
+                        await quarantine.keep(self._redis, newest, self._size, tenant)
             except (RedisError, TimeoutError) as error:
                 reason = str(error) or "Redis does not respond"
                 log.error("cannot quarantine a refused callback: %s", reason)
-            for _, then in batch:
+            for *_, then in batch:
                 then()

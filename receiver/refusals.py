@@ -23,18 +23,20 @@ class Refusals:
         self._log_every = log_every
         self._total = Counter[str]()
         self._logged = Counter[str]()
-        self._stored = Counter[str]()
+        self._unstored: dict[str, Counter[str]] = {}  # by tenant
         self._latest: dict[str, tuple[float, str]] = {}  # when, and of whom
         self._log_at: dict[str, float] = {}
 
-    def count(self, cause: Cause, who: str) -> None:
+    def count(self, cause: Cause, who: str, tenant: str = "") -> None:
         """Count one.
 
         Args:
             who: an address or an extension, for the log.
+            tenant: whose callback it was.
         """
         now = time.monotonic()
         self._total[cause] += 1
+        self._unstored.setdefault(tenant, Counter())[cause] += 1
         self._latest[cause] = now, who
         if now >= self._log_at.get(cause, 0.0):
             self._log(cause, now)
@@ -53,13 +55,16 @@ class Refusals:
             if now - self._latest[cause][0] < _NOTE_FOR:
                 yield f"refused since the start: {total} {SENTENCES[cause]}"
 
-    def unstored(self) -> dict[str, int]:
-        """Return what was counted since the last `stored`, by cause."""
-        return dict(self._total - self._stored)
+    def unstored(self) -> dict[str, dict[str, int]]:
+        """Return what was counted since the last `stored`, by tenant and cause."""
+        return {tenant: dict(counts) for tenant, counts in self._unstored.items()}
 
-    def stored(self, counts: Mapping[str, int]) -> None:
-        """Remember that these counts are stored."""
-        self._stored.update(counts)
+    def stored(self, tenant: str, counts: Mapping[str, int]) -> None:
+        """Remember that these counts of a tenant are stored."""
+        left = self._unstored[tenant]
+        left.subtract(counts)
+        if not +left:
+            del self._unstored[tenant]
 
     def _log(self, cause: str, now: float) -> None:
         count = self._total[cause] - self._logged[cause]

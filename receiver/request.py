@@ -57,7 +57,8 @@ class Callbacks:
         if token_version(path.rpartition("/")[2]) < lowest:
             raise NoSuchCallback
         share = self.shares.of(pbx, extension)
-        return KnownUrl(pbx, extension, event_type, self.settings.url_rate, share)
+        tenant = self.settings.tenant_of(pbx, extension)
+        return KnownUrl(pbx, extension, event_type, self.settings.url_rate, share, tenant)
 
     def address(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """Return the address that a request came from."""
@@ -94,7 +95,8 @@ class Callbacks:
         kept = quarantined(request, refusal, self.settings.max_body) | {
             "received": datetime.now(UTC).isoformat()
         }
-        self.quarantine.keep(kept, then)
+        tenant = self.settings.tenant_of(request.pbx, request.extension)
+        self.quarantine.keep(kept, then, tenant)
 
 
 def _changed(settings: Settings) -> tuple[int, int] | None:
@@ -267,8 +269,12 @@ class RequestCycle:
         self._callbacks.refuse(self._request(), refusal, answer)
 
     def _too_many(self, cause: Cause) -> None:
-        url = cause != Cause.SOURCE_RATE and f"{self._url.pbx}/{self._url.extension}"
-        self._callbacks.refusals.count(cause, url or self._address())
+        refusals = self._callbacks.refusals
+        if cause is Cause.SOURCE_RATE:
+            refusals.count(cause, self._address())
+        else:
+            url = self._url
+            refusals.count(cause, f"{url.pbx}/{url.extension}", url.tenant)
         self._answer(429, TOO_MANY)
 
     def _answer(self, status: int, body: bytes) -> None:

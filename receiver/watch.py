@@ -76,9 +76,9 @@ class Watch:
             return None
         try:
             async with asyncio.timeout(self._settings.patience):
-                if counts := self._refusals.unstored():
-                    await refused.add(self._redis, counts)
-                    self._refusals.stored(counts)
+                for tenant, counts in self._refusals.unstored().items():
+                    await refused.add(self._redis, counts, tenant)
+                    self._refusals.stored(tenant, counts)
                 used, most = await self._redis.eval(_MEMORY, 0)
         except (RedisError, OSError):
             return None  # the event store reports it

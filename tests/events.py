@@ -3,6 +3,7 @@
 from itertools import count
 
 import msgspec
+from msgspec.structs import replace
 
 from offhook.dialects.voipnow import read_event
 from offhook.event import CallEvent, EventType, to_stored
@@ -19,17 +20,27 @@ def event(
     extension: str = "0003*210",
     pbx: str = "main",
     flow: str = "IN",
+    tenant: str = "",
 ) -> CallEvent:
     """Create an event of a call; `n` distinguishes it from others of that call."""
-    return read_event(
+    made = read_event(
         pbx=pbx,
         extension=extension,
         type=type,
         parameters={"CallID": call, "CallFlow": flow, "n": str(n)},
     )
+    return replace(made, tenant=tenant)
 
 
 def batch_of(*events: CallEvent, marks: list[str] | None = None) -> Batch:
     """Put events into a batch for partition 0; each event id is its mark by default."""
     stored = [msgspec.Raw(to_stored(one)) for one in events]
-    return Batch("tests", next(_numbers), 0, marks or [one.id for one in events], stored)
+    tenants = [one.tenant for one in events]
+    return Batch(
+        "tests",
+        next(_numbers),
+        0,
+        marks or [one.id for one in events],
+        stored,
+        tenants if any(tenants) else [],
+    )

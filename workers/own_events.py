@@ -26,6 +26,7 @@ def own_event(
     received: datetime,
     extension: str = "",
     occurred: datetime | None = None,
+    tenant: str = "",
 ) -> CallEvent:
     """Return an event that belongs to no call.
 
@@ -45,4 +46,5 @@ def own_event(
         received=received,
         occurred=occurred and occurred.astimezone(UTC),
         parameters=parameters,
+        tenant=tenant,
     )

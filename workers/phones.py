@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from redis.exceptions import RedisError
 
 from offhook.announcements import announce
@@ -21,7 +22,7 @@ from offhook.errors import OffhookError
 from offhook.event import CallEvent, EventType
 from offhook.extensions import Extensions
 from offhook.inbox import Inbox, keys
-from offhook.provisioning.api import open_api, sentence
+from offhook.provisioning.api import open_api, sentence, with_api
 from offhook.settings import Settings
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import UnifiedApiError
@@ -119,35 +120,43 @@ def watch_phones() -> None:
 async def watch_all(settings: Settings) -> None:
     """Check the phones of every PBX that has an API configured."""
     async with opened(settings) as (inbox, _):
-        for pbx, configured in settings.pbx.items():
-            if configured.host is None:
-                continue
+        for tenant, pbx in with_api(settings):
             try:
-                async with open_api(settings, pbx) as api:
-                    await watch(settings, pbx, api, inbox)
+                async with open_api(settings.of(tenant), pbx) as api:
+                    await watch(settings, pbx, api, inbox, tenant)
             except (UnifiedApiError, OffhookError, RedisError) as error:
                 log.error("cannot check the phones of %s: %s", pbx, sentence(error))
 
 
-async def watch(settings: Settings, pbx: str, api: UnifiedApi, inbox: Inbox) -> None:
+async def watch(
+    settings: Settings, pbx: str, api: UnifiedApi, inbox: Inbox, access: str = ""
+) -> None:
     """Check the phones of one PBX whose extensions are set up.
+
+    Args:
+        settings: the operator's.
+        access: the tenant whose API this is.
 
     Raises:
         UnifiedApiError: the PBX does not list its phones.
         InboxUnavailable: the next check announces the same changes.
     """
     extensions = Extensions(inbox.redis)
-    mine = {number for name, number in await extensions.names() if name == pbx}
+    mine = {
+        number
+        for name, number in await extensions.names()
+        if name == pbx and settings.access_of(pbx, number) == access
+    }
     if not mine:
         return
-    key = keys.phones(pbx)
+    key = keys.phones(pbx, access)
     stored: Any = await inbox.redis.hgetall(key)
     before = {name.decode(): _decode_state(value) for name, value in stored.items()}
     now = datetime.now(UTC)
     known = {number: before[number] for number in mine & before.keys()}
     events: list[CallEvent] = []
     listed: list[str] = []
-    async for presence in api.presence.list(user=settings.pbx[pbx].user):
+    async for presence in api.presence.list(user=settings.of(access).pbx[pbx].user):
         number = presence.extension
         listed.append(number)
         if number not in mine:
@@ -156,7 +165,7 @@ async def watch(settings: Settings, pbx: str, api: UnifiedApi, inbox: Inbox) -> 
         if state is not None:
             known[number] = state
         if event is not None:
-            events.append(event)
+            events.append(replace(event, tenant=settings.tenant_of(pbx, number)))
     await extensions.add_phones(pbx, listed)
     await announce(settings, inbox, events, window=_REPEAT)
     async with inbox.redis.pipeline(transaction=True) as pipeline:

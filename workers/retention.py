@@ -28,9 +28,10 @@ async def _delete_expired(settings: Settings) -> None:
     now = datetime.now(UTC)
     try:
         async with opened(settings) as (inbox, rq):
-            refused = await quarantine.trim(
-                inbox.redis, now - timedelta(days=settings.quarantine_days)
-            )
+            before = now - timedelta(days=settings.quarantine_days)
+            refused = 0
+            for tenant in ("", *settings.tenants):
+                refused += await quarantine.trim(inbox.redis, before, tenant)
             dead = await asyncio.to_thread(
                 _discard, rq, now - timedelta(days=settings.dead_letter_days)
             )

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -41,25 +41,30 @@ JOBS: tuple[tuple[str, float, Callable[[Settings], bool]], ...] = (
         "workers.phones.watch_phones",
         60.0,
         lambda settings: (
-            _has_api(settings) and not PHONES.isdisjoint(wanted_types(settings.handlers))
+            _has_api(settings) and not PHONES.isdisjoint(wanted_types(settings.all_handlers))
         ),
     ),
     (
         "workers.silence.find_silent_extensions",
         3600.0,
-        lambda settings: EventType.EXTENSION_SILENT in wanted_types(settings.handlers),
+        lambda settings: EventType.EXTENSION_SILENT in wanted_types(settings.all_handlers),
     ),
     (
         "workers.daily_summary.daily_summary",
         60.0,
-        lambda settings: settings.daily_summary is not None,
+        lambda settings: any(each.daily_summary is not None for each in _of_all(settings)),
     ),
     ("workers.retention.delete_expired", 3600.0, lambda settings: True),
 )
 
 
 def _has_api(settings: Settings) -> bool:
-    return any(pbx.host is not None for pbx in settings.pbx.values())
+    return any(pbx.host is not None for each in _of_all(settings) for pbx in each.pbx.values())
+
+
+def _of_all(settings: Settings) -> Iterator[Settings]:
+    """The settings of the operator and of each tenant."""
+    return map(settings.of, ["", *settings.tenants])
 
 
 def run(settings: Settings) -> None:
@@ -106,11 +111,10 @@ class Scheduler:
 
     async def round(self) -> None:
         """Do what is due on the inbox's server."""
-        names = list(self._settings.handlers)
         await self._inbox.numbering.load()
         # First, because a full server rejects the writes of the other steps.
         if await self._inbox.memory_used() > TIGHT:
-            await self.make_room(names)
+            await self.make_room()
         await self._inbox.redis.set(keys.SCHEDULER, self._name, px=int(ALIVE_FOR * 1000))
         if self._positions != await self._inbox.positions():  # else none is missing
             await self._inbox.register(self._settings.starts)
@@ -118,7 +122,7 @@ class Scheduler:
         now = time.monotonic()
         if now >= self._trim_at:
             self._trim_at = now + TRIM_EVERY
-            await self.trim(names)
+            await self.trim()
             await self._inbox.numbering.retire(self._settings.keep_days)
 
     async def round_of_jobs(self) -> None:
@@ -128,7 +132,7 @@ class Scheduler:
         now = time.monotonic()
         if now >= self._rejoin_at:
             self._rejoin_at = now + REJOIN_EVERY
-            await self.rejoin_requeued(list(self._settings.handlers))
+            await self.rejoin_requeued(list(self._settings.all_handlers))
 
     async def rejoin_requeued(self, names: Sequence[str]) -> None:
         """Redeliver dead letters that were enqueued again with RQ's own tools."""
@@ -138,30 +142,39 @@ class Scheduler:
                 await ParkedLanes(self._inbox, name).rejoin([event])
                 await asyncio.to_thread(job.delete)
 
-    async def trim(self, names: Sequence[str]) -> None:
+    async def trim(self) -> None:
         """Delete finished events older than `keep_days`, and events beyond `max_events`."""
-        before = datetime.now(UTC) - timedelta(days=self._settings.keep_days)
+        now = datetime.now(UTC)
         for partition in [*range(self._inbox.partitions), *await self._inbox.beyond()]:
-            forgotten = await self._inbox.trim(partition, before, names)
+            forgotten = 0
+            for tenant in await self._inbox.tenants(partition):
+                before = now - timedelta(days=self._settings.of(tenant).keep_days)
+                names = self._settings.handlers_for(tenant)
+                forgotten += await self._inbox.trim(partition, before, names, tenant)
             if forgotten:
                 log.info("deleted %s delivered events from partition %s", forgotten, partition)
         if self._settings.max_events is None:
             return
         most = self._settings.max_events // self._inbox.partitions
         for partition in range(self._inbox.partitions):
-            for name, lost in (await self._inbox.cut(partition, most, names)).items():
-                log.error(
-                    "the inbox is full (max_events %s): %s will never get %s events of it",
-                    self._settings.max_events,
-                    name,
-                    lost,
-                )
+            for tenant in await self._inbox.tenants(partition):
+                names = self._settings.handlers_for(tenant)
+                cut = await self._inbox.cut(partition, most, names, tenant)
+                for name, lost in cut.items():
+                    log.error(
+                        "the inbox is full (max_events %s): %s will never get %s events of it",
+                        self._settings.max_events,
+                        name,
+                        lost,
+                    )
 
-    async def make_room(self, names: Sequence[str]) -> None:
+    async def make_room(self) -> None:
         """Delete all delivered events, so that the receiver does not need its journal."""
         forgotten = 0
         for partition in [*range(self._inbox.partitions), *await self._inbox.beyond()]:
-            forgotten += await self._inbox.trim(partition, None, names)
+            for tenant in await self._inbox.tenants(partition):
+                names = self._settings.handlers_for(tenant)
+                forgotten += await self._inbox.trim(partition, None, names, tenant)
         if forgotten:
             log.warning(
                 "the server's memory is nearly full (maxmemory): "

@@ -47,7 +47,7 @@ def serve(pool: str, servers: int) -> None:
     # A pool of its handler's name may serve one that was moved out of the shared processes.
     chosen = {
         name: policy
-        for name, policy in settings.handlers.items()
+        for name, policy in settings.all_handlers.items()
         if (policy.pool_of(name) == pool or name == pool)
         and not version.is_broken(f"handlers.{name}")
     }

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from redis.exceptions import RedisError
 
 from offhook.announcements import announce
@@ -62,7 +63,7 @@ async def look(settings: Settings, inbox: Inbox, now: datetime) -> None:
     if until < kept_since:  # the calls in between are deleted
         stored, since, until = {}, _next_hour(kept_since), _next_hour(kept_since)
     begin = max(until - _OVERLAP, since)
-    habits = await _count(inbox, names, begin)
+    habits = await _count(settings, inbox, names, begin)
     for name in names:
         before = _hours(stored.get(_field(name).encode(), b"{}"))
         oldest = hour_of(max(begin - KEPT, since))
@@ -80,7 +81,7 @@ async def look(settings: Settings, inbox: Inbox, now: datetime) -> None:
             continue
         found = silence(calls, since, now, _zone(settings, name[0]))
         if found is not None:
-            events.append(event(*name, found, now))
+            events.append(replace(event(*name, found, now), tenant=settings.tenant_of(*name)))
             silent[_field(name)] = last
     await announce(settings, inbox, events, window=_REPEAT)
     packed: dict[Any, Any] = {
@@ -95,15 +96,19 @@ async def look(settings: Settings, inbox: Inbox, now: datetime) -> None:
         await pipeline.execute()
 
 
-async def _count(inbox: Inbox, names: set[Name], begin: datetime) -> dict[Name, Counter[int]]:
+async def _count(
+    settings: Settings, inbox: Inbox, names: set[Name], begin: datetime
+) -> dict[Name, Counter[int]]:
     """Count the calls of these extensions by the hour, from the hour of `begin`."""
     first = hour_of(begin)
     found: defaultdict[Name, Counter[int]] = defaultdict(Counter)
-    async for kept in Calls(inbox).since(datetime.fromtimestamp(first * 3600, UTC)):
-        for extension, hour in _heard(kept):
-            name = (kept.state.pbx, extension)
-            if name in names and hour >= first:
-                found[name][hour] += 1
+    since = datetime.fromtimestamp(first * 3600, UTC)
+    for tenant in ("", *settings.tenants):
+        async for kept in Calls(inbox).since(since, tenant):
+            for extension, hour in _heard(kept):
+                name = (kept.state.pbx, extension)
+                if name in names and hour >= first:
+                    found[name][hour] += 1
     return found
 
 

@@ -93,7 +93,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         # Imports the plugins, once for all children.
-        plugins = plug_all(settings.handlers, settings.lookups)
+        plugins = plug_all(settings.all_handlers, settings.all_lookups)
         if plugins.problems:
             raise ConfigError(plugins.problems)
         for sentence in plugins.broken.values():
@@ -111,8 +111,11 @@ class Supervisor:
         # Forked children share the modules imported here. Safe: this process has no threads.
         self._processes = multiprocessing.get_context("fork")
         # Long enough for a delivery that began just now to time out and be acknowledged.
-        self._grace = 10 + max((h.timeout for h in settings.handlers.values()), default=0)
-        self._grace += sum(each.timeout for each in settings.lookups.values())
+        self._grace = 10 + max((h.timeout for h in settings.all_handlers.values()), default=0)
+        self._grace += max(
+            sum(each.timeout for each in settings.of(tenant).lookups.values())
+            for tenant in ("", *settings.tenants)
+        )
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT, then stop gracefully; a second signal kills."""
@@ -137,7 +140,7 @@ class Supervisor:
         self._look_at = time.monotonic() + _LOOK_EVERY
         with suppress(RedisError):  # the servers report it
             found: Any = self._redis.hgetall(keys.APART)
-            self._apart = set(read_apart(found)) & self._settings.handlers.keys()
+            self._apart = set(read_apart(found)) & self._settings.all_handlers.keys()
         for handler in self._apart:
             needed = required_pool(handler)
             if needed.name not in self._children:

@@ -11,11 +11,15 @@ from offhook.calls.closing import surely_unanswered
 from offhook.calls.facts import CallState, Closing, micros
 from offhook.calls.roles import find_legs
 from offhook.calls.summary import summarize, summarize_legs
-from offhook.event import CallEvent, EventType
+from offhook.event import CallEvent, EventType, call_name
 
 
 def tell(
-    state: CallState, region: str | None, now: datetime, closing: Closing | None
+    state: CallState,
+    region: str | None,
+    now: datetime,
+    closing: Closing | None,
+    tenant: str = "",
 ) -> tuple[CallState, list[CallEvent]]:
     """Return the events that are due, and the state in which they have been made.
 
@@ -41,7 +45,7 @@ def tell(
     if closing is not None:
         state, ending = _close(state, region, closing)
         told += ending
-    return state, [_event(type_, call, now, state.corrections) for type_, call in told]
+    return state, [_event(type_, call, now, state.corrections, tenant) for type_, call in told]
 
 
 def _close(
@@ -82,9 +86,9 @@ def _is_answered(call: Call) -> bool:
     )
 
 
-def _event(type_: EventType, call: Call, now: datetime, corrections: int) -> CallEvent:
+def _event(type_: EventType, call: Call, now: datetime, corrections: int, tenant: str) -> CallEvent:
     return CallEvent(
-        id=_event_id(type_, call, corrections),
+        id=_event_id(type_, call, corrections, tenant),
         pbx=call.pbx,
         extension=call.answered_by or call.legs[0].extension,
         type=type_,
@@ -97,11 +101,12 @@ def _event(type_: EventType, call: Call, now: datetime, corrections: int) -> Cal
         parameters={},
         recording=call.recording,
         summary=call,
+        tenant=tenant,
     )
 
 
-def _event_id(type_: EventType, call: Call, corrections: int) -> str:
+def _event_id(type_: EventType, call: Call, corrections: int, tenant: str) -> str:
     """In the form of `new_event_id`; the same each time for the same event about a call."""
-    name = f"{call.pbx}/{call.id}/{type_}/{corrections}".encode()
+    name = f"{call_name(call.pbx, call.id, tenant)}/{type_}/{corrections}".encode()
     began = micros(call.started) // 1000
     return f"{began:012x}{blake2b(name, digest_size=10).hexdigest()}"

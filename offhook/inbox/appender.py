@@ -101,13 +101,7 @@ class Appender:
         writer = f"{batch.writer}.{batch.partition}.{self._numbering.epoch}"
         return [
             (
-                msgspec.structs.replace(
-                    batch,
-                    writer=writer,
-                    partition=partition,
-                    marks=[batch.marks[index] for index in indices],
-                    events=[batch.events[index] for index in indices],
-                ),
+                msgspec.structs.replace(batch.only(indices), writer=writer, partition=partition),
                 indices,
             )
             for partition, indices in parts.items()
@@ -117,11 +111,9 @@ class Appender:
         self, batch: Batch, epoch: int, duplicate_window: float, patience: float
     ) -> Iterable[int]:
         """Append a batch to the partition that it has in an epoch. Return indices of repeats."""
-        partition, tenant = batch.partition, batch.tenant
+        partition = batch.partition
         script_keys = [
-            keys.inbox(partition, tenant),
             keys.written(partition, batch.writer),
-            keys.last(partition, tenant),
             keys.ready(partition),
             keys.unfinished(partition),
             keys.epoch(partition),
@@ -129,10 +121,11 @@ class Appender:
         window = int(duplicate_window * 1000)
         now = time.monotonic()
         check = now >= self._check_memory_at
-        seen_prefix = keys.seen(partition, "")
-        arguments: list[Any] = [window, seen_prefix, batch.number, int(check), tenant, epoch]
-        for mark, stored in zip(batch.marks, batch.events, strict=True):
-            arguments += (mark, bytes(stored))
+        prefix = keys.partition_prefix(partition)
+        arguments: list[Any] = [window, prefix, batch.number, int(check), epoch]
+        tenants = batch.tenants or [""] * len(batch.events)
+        for tenant, mark, stored in zip(tenants, batch.marks, batch.events, strict=True):
+            arguments += (tenant, mark, bytes(stored))
         try:
             if self._durability == "server":
                 repeats: list[int] = await self._append(keys=script_keys, args=arguments)

@@ -5,7 +5,7 @@ which events are folded: an event is folded into its call, and the events that f
 appended, exactly once.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +24,7 @@ from offhook.calls import (
     used_again,
 )
 from offhook.errors import FoldMoved, LeaseLost, TemporaryError
-from offhook.event import CALLBACKS, CallEvent, EventType, from_stored, to_stored
+from offhook.event import CALLBACKS, CallEvent, EventType, from_stored, tenant_of, to_stored
 from offhook.inbox import keys
 from offhook.inbox.partition import Partition
 from offhook.inbox.positions import position_at, position_before
@@ -40,7 +40,7 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     """One call in the store.
 
     Attributes:
-        name: `PBX/CALLID`; `PBX/CALLID~2` for the second call with this CallID, and so on.
+        name: as `CallEvent.call`; `PBX/CALLID~2` for the second call with this CallID, and so on.
         first, last: positions in the inbox of the first and the last event folded into it.
         partition: where it is.
     """
@@ -121,7 +121,7 @@ class Calls:
         script_keys = [
             keys.serving(number),
             keys.inbox(number, tenant),
-            keys.calls(number),
+            keys.calls(number, tenant),
             keys.live(number),
             keys.settling(number),
             keys.last(number, tenant),
@@ -165,9 +165,12 @@ class Calls:
             await self._redis.zrem(keys.live(partition), *names)
             await self._redis.zrem(keys.settling(partition), *names)
 
-    async def forget(self, partition: int, before: datetime) -> None:
-        """Take calls that began before then off the list; the calls themselves expire."""
-        await self._redis.zremrangebyscore(keys.calls(partition), 0, _ms(before))
+    async def forget(self, partition: int, before: Mapping[str, datetime]) -> None:
+        """Take each tenant's calls that began before then off its list; they expire themselves."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for tenant, moment in before.items():
+                pipeline.zremrangebyscore(keys.calls(partition, tenant), 0, _ms(moment))
+            await pipeline.execute()
 
     async def live(self) -> int:
         """Return how many calls are not closed."""
@@ -207,12 +210,12 @@ class Calls:
             state = None
         return summarize(fold(state, event, kind), region)
 
-    async def since(self, began: datetime) -> AsyncIterator[Kept]:
-        """The calls that began since then, newest first."""
+    async def since(self, began: datetime, tenant: str = "") -> AsyncIterator[Kept]:
+        """A tenant's calls that began since then, newest first."""
         listed: list[tuple[float, bytes, int]] = []
         for partition in range(self._inbox.partitions):
             found: Any = await self._redis.zrange(
-                keys.calls(partition), _ms(began), "+inf", byscore=True, withscores=True
+                keys.calls(partition, tenant), _ms(began), "+inf", byscore=True, withscores=True
             )
             listed += [(score, name, partition) for name, score in found]
         listed.sort(reverse=True)
@@ -233,25 +236,27 @@ class Calls:
             page = kept[at : at + _PAGE]
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for each in page:
-                    pipeline.xrange(keys.inbox(each.partition), each.first, each.first)
+                    stream = keys.inbox(each.partition, tenant_of(each.name))
+                    pipeline.xrange(stream, each.first, each.first)
                 entries: Any = await pipeline.execute()
             found |= {e.call: e for items in entries for e in map(_event, items)}
         return found
 
-    async def caught_up(self, until: datetime) -> bool:
-        """Return whether every event accepted before then has been folded into its call."""
+    async def caught_up(self, until: datetime, tenant: str = "") -> bool:
+        """Return whether a tenant's events accepted before then are folded into their calls."""
         last = position_before(position_at(until))
         for partition in range(self._inbox.partitions):
-            folded: Any = await self._redis.hget(keys.folded(partition), "")
+            folded: Any = await self._redis.hget(keys.folded(partition), tenant)
             unread = b"(" + (folded or b"0-0")
-            found: Any = await self._redis.xrange(keys.inbox(partition), unread, last, _PAGE)
+            stream = keys.inbox(partition, tenant)
+            found: Any = await self._redis.xrange(stream, unread, last, _PAGE)
             if any(_event(item).type in FOLDED for item in found):
                 return False
         return True
 
     async def events(self, kept: Kept) -> list[CallEvent]:
         """The events folded into a call, as far as the inbox still has them."""
-        stream = keys.inbox(kept.partition)
+        stream = keys.inbox(kept.partition, tenant_of(kept.name))
         found: list[CallEvent] = []
         start = kept.first
         names = (kept.name, kept.name.rpartition("~")[0])  # its records, and its callbacks

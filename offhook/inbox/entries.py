@@ -1,6 +1,7 @@
 """What is appended to the inbox, and what is read from it."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -8,7 +9,7 @@ import msgspec
 from offhook.event import CallEvent
 
 
-class Batch(msgspec.Struct, frozen=True):
+class Batch(msgspec.Struct, frozen=True, omit_defaults=True):
     """Events of one partition, appended in one step.
 
     Attributes:
@@ -16,6 +17,7 @@ class Batch(msgspec.Struct, frozen=True):
         number: larger than that of the writer's previous batch in this partition.
         marks: one for each event; events with equal marks are repeats.
         events: stored events.
+        tenants: whose events they are, one for each; empty: all are the operator's.
     """
 
     writer: str
@@ -23,7 +25,18 @@ class Batch(msgspec.Struct, frozen=True):
     partition: int
     marks: list[str]
     events: list[msgspec.Raw]
-    tenant: str = ""
+    tenants: list[str] = []
+
+    def only(self, indices: Sequence[int]) -> "Batch":
+        """The batch with only these events."""
+        if len(indices) == len(self.events):
+            return self
+        return msgspec.structs.replace(
+            self,
+            marks=[self.marks[index] for index in indices],
+            events=[self.events[index] for index in indices],
+            tenants=[self.tenants[index] for index in indices] if self.tenants else [],
+        )
 
 
 MOST_PARTITIONS = 256  # the setting's maximum

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from offhook.event import CallEvent, from_stored
+from offhook.event import CallEvent, from_stored, tenant_of
 from offhook.inbox import keys
 from offhook.inbox.appender import BLOCK_MS
 from offhook.inbox.stream import Inbox
@@ -28,25 +28,26 @@ async def publish(redis: Redis, attempts: list[dict[str, Any]]) -> None:
     await redis.publish(keys.DELIVERIES, msgspec.json.encode(attempts))
 
 
-async def watch_deliveries(redis: Redis) -> AsyncIterator[dict[str, Any]]:
-    """The attempts of all handlers, as they are made. Never ends by itself."""
+async def watch_deliveries(redis: Redis, tenant: str = "") -> AsyncIterator[dict[str, Any]]:
+    """The attempts at a tenant's events, as they are made. Never ends by itself."""
     async with redis.pubsub(ignore_subscribe_messages=True) as channel:
         await channel.subscribe(keys.DELIVERIES)
         while True:
             message = await channel.get_message(timeout=BLOCK_MS / 1000)
             for attempt in msgspec.json.decode(message["data"]) if message else ():
-                yield attempt
+                if tenant_of(attempt["call"]) == tenant:
+                    yield attempt
 
 
-async def watch_events(inbox: Inbox) -> AsyncIterator[CallEvent]:
-    """The events of all partitions, as they are accepted. Never ends by itself."""
+async def watch_events(inbox: Inbox, tenant: str = "") -> AsyncIterator[CallEvent]:
+    """A tenant's events in all partitions, as they are accepted. Never ends by itself."""
     found: asyncio.Queue[CallEvent] = asyncio.Queue(_AHEAD)
     seconds, microseconds = await inbox.redis.time()
     began = f"{seconds}{microseconds // 1000:03}-0".encode()
 
     async def follow(partition: int) -> None:
         # A read of its own: a cluster may have the partitions on different servers.
-        stream, position = keys.inbox(partition), began
+        stream, position = keys.inbox(partition, tenant), began
         while not asked_to_end():
             answer: Any = await inbox.redis.xread({stream: position}, block=BLOCK_MS)
             for _, items in answer or ():

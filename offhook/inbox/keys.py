@@ -3,18 +3,15 @@
 Keys of a partition share a hash tag, so that partitions can be spread over a cluster.
 """
 
-QUARANTINE = "offhook:quarantine"
 APART = "offhook:apart"
 DEATHS = "offhook:deaths"
 PARTITIONS = "offhook:partitions"
 SCHEDULER = "offhook:scheduler"
-REFUSED = "offhook:refused"
 DELIVERIES = "offhook:deliveries"
 EXTENSIONS = "offhook:extensions"
 EXTENSION_CHANGES = "offhook:{offhook:extensions}:changes"  # in the slot of `EXTENSIONS`
 HABITS = "offhook:habits"
 SILENT = "offhook:habits:silent"
-DAILY_SUMMARY = "offhook:summary"
 
 
 def partition_prefix(partition: int) -> str:
@@ -125,8 +122,8 @@ def call(partition: int, call: str) -> str:
     return _partition(partition, "call", call)
 
 
-def calls(partition: int) -> str:
-    return _partition(partition, "calls")
+def calls(partition: int, tenant: str = "") -> str:
+    return _partition(partition, "calls", *([tenant] if tenant else []))
 
 
 def live(partition: int) -> str:
@@ -141,16 +138,28 @@ def scheduled(job: str) -> str:
     return f"offhook:scheduled:{job}"
 
 
-def phones(pbx: str) -> str:
-    return f"offhook:phones:{pbx}"
+def phones(pbx: str, tenant: str = "") -> str:
+    return _of_tenant(f"offhook:phones:{pbx}", tenant)
 
 
 def listed_phones(pbx: str) -> str:
     return f"offhook:{{{EXTENSIONS}}}:phones:{pbx}"
 
 
-def reconciled(pbx: str) -> str:
-    return f"offhook:reconciled:{pbx}"
+def reconciled(pbx: str, tenant: str = "") -> str:
+    return _of_tenant(f"offhook:reconciled:{pbx}", tenant)
+
+
+def quarantine(tenant: str = "") -> str:
+    return _of_tenant("offhook:quarantine", tenant)
+
+
+def refused(tenant: str = "") -> str:
+    return _of_tenant("offhook:refused", tenant)
+
+
+def daily_summary(tenant: str = "") -> str:
+    return _of_tenant("offhook:summary", tenant)
 
 
 def memory(handler: str, name: str) -> str:
@@ -171,6 +180,10 @@ def lookup_asking(lookup: str, number: str) -> str:
 
 def lookup_failures(lookup: str) -> str:
     return f"offhook:lookup:{lookup}:failures"
+
+
+def _of_tenant(name: str, tenant: str) -> str:
+    return f"{name}:{tenant}" if tenant else name
 
 
 def _of_pool(partition: int, name: str, pool: str) -> str:

@@ -18,6 +18,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
+from offhook.event import call_name
 from offhook.inbox import keys
 from offhook.inbox.entries import partition_of_call
 from offhook.inbox.partition import register
@@ -34,6 +35,7 @@ _KEPT_FOR = 2.0  # times `keep_days`: an earlier number counts for so long
 class _Name(msgspec.Struct):
     pbx: str
     call_id: str
+    tenant: str = ""
 
 
 _decode = msgspec.json.Decoder(_Name).decode
@@ -42,7 +44,7 @@ _decode = msgspec.json.Decoder(_Name).decode
 def name_of(stored: bytes | msgspec.Raw) -> str:
     """The name of a stored event's call."""
     name = _decode(stored)
-    return f"{name.pbx}/{name.call_id}"
+    return call_name(name.pbx, name.call_id, name.tenant)
 
 
 class Numbering:
@@ -196,17 +198,18 @@ class Numbering:
         self.epoch, self.known = epoch, True
 
     async def _register(self) -> None:
-        """Give the handlers positions in partitions that nothing was ever in."""
-        tenants: Any = await self._redis.hkeys(keys.read(0))
-        for tenant in {tenant.decode() for tenant in tenants} | {""}:
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for partition in range(self.partitions):
-                    pipeline.hkeys(keys.known(partition, tenant))
-                known: Any = await pipeline.execute()
-            starts = dict.fromkeys((name.decode() for names in known for name in names), "now")
-            for partition, names in enumerate(known):
-                if not names:
-                    await register(self._redis, partition, tenant, starts)
+        """Give the handlers positions in partitions that nothing was ever in.
+
+        Those of a tenant's events begin with the first one that is not read: see register.lua.
+        """
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for partition in range(self.partitions):
+                pipeline.hkeys(keys.known(partition))
+            known: Any = await pipeline.execute()
+        starts = dict.fromkeys((name.decode() for names in known for name in names), "now")
+        for partition, names in enumerate(known):
+            if not names:
+                await register(self._redis, partition, "", starts)
 
     async def _put_fence(self, partition: int, epoch: int) -> None:
         looked: dict[bytes, bytes] = {}

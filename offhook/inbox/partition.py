@@ -354,6 +354,7 @@ async def register(redis: Redis, number: int, tenant: str, starts: Mapping[str, 
             keys.behind(number, tenant),
             keys.unfinished(number),
             keys.ready(number),
+            keys.read(number),
         ],
         args=[tenant, *(each for pair in new.items() for each in pair)],
     )

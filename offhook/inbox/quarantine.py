@@ -6,45 +6,49 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from offhook.inbox.keys import QUARANTINE
+from offhook.inbox import keys
 
 
-async def keep(redis: Redis, refused: Sequence[dict[str, str | bytes]], size: int) -> None:
-    """Keep refused callbacks; only the newest `size` are kept."""
+async def keep(
+    redis: Redis, refused: Sequence[dict[str, str | bytes]], size: int, tenant: str = ""
+) -> None:
+    """Keep refused callbacks of a tenant; only its newest `size` are kept."""
     if not size:
         return
+    name = keys.quarantine(tenant)
     async with redis.pipeline(transaction=False) as pipeline:
         for each in refused:
-            pipeline.xadd(QUARANTINE, each, maxlen=size, approximate=False)  # type: ignore[arg-type]
+            pipeline.xadd(name, each, maxlen=size, approximate=False)  # type: ignore[arg-type]
         await pipeline.execute()
 
 
-async def kept(redis: Redis) -> list[tuple[str, dict[str, bytes]]]:
+async def kept(redis: Redis, tenant: str = "") -> list[tuple[str, dict[str, bytes]]]:
     """The refused callbacks with their ids, the newest first."""
-    found: Any = await redis.xrevrange(QUARANTINE)
+    found: Any = await redis.xrevrange(keys.quarantine(tenant))
     return [
         (id_.decode(), {name.decode(): value for name, value in refused.items()})
         for id_, refused in found
     ]
 
 
-async def remove(redis: Redis, ids: Sequence[str]) -> None:
+async def remove(redis: Redis, ids: Sequence[str], tenant: str = "") -> None:
     """Delete refused callbacks."""
     if ids:
-        await redis.xdel(QUARANTINE, *ids)
+        await redis.xdel(keys.quarantine(tenant), *ids)
 
 
-async def trim(redis: Redis, before: datetime) -> int:
+async def trim(redis: Redis, before: datetime, tenant: str = "") -> int:
     """Delete the callbacks that were refused before then. Returns how many."""
     position = int(before.timestamp() * 1000)
-    return int(await redis.xtrim(QUARANTINE, minid=position, approximate=False))
+    name = keys.quarantine(tenant)
+    return int(await redis.xtrim(name, minid=position, approximate=False))
 
 
-async def length(redis: Redis) -> int:
+async def length(redis: Redis, tenant: str = "") -> int:
     """Return how many refused callbacks are kept."""
-    return int(await redis.xlen(QUARANTINE))
+    return int(await redis.xlen(keys.quarantine(tenant)))
 
 
-async def clear(redis: Redis) -> None:
+async def clear(redis: Redis, tenant: str = "") -> None:
     """Delete all refused callbacks."""
-    await redis.delete(QUARANTINE)
+    await redis.delete(keys.quarantine(tenant))

@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from offhook.inbox.keys import REFUSED
+from offhook.inbox import keys
 
 _KEEP = 24 * 3600  # seconds from the first one
 
@@ -32,18 +32,19 @@ SENTENCES: Mapping[str, str] = {
 }
 
 
-async def add(redis: Redis, counts: Mapping[str, int]) -> None:
+async def add(redis: Redis, counts: Mapping[str, int], tenant: str = "") -> None:
     """Add to the counts of the day."""
+    name = keys.refused(tenant)
     async with redis.pipeline() as pipeline:
         for cause, count in counts.items():
-            pipeline.hincrby(REFUSED, cause, count)
-        pipeline.expire(REFUSED, _KEEP, nx=True)
+            pipeline.hincrby(name, cause, count)
+        pipeline.expire(name, _KEEP, nx=True)
         await pipeline.execute()
 
 
-async def sentences(redis: Redis) -> list[str]:
+async def sentences(redis: Redis, tenant: str = "") -> list[str]:
     """What receivers have refused since at most a day, a sentence for each cause."""
-    counts: Any = await redis.hgetall(REFUSED)
+    counts: Any = await redis.hgetall(keys.refused(tenant))
     return [
         f"refused: {int(count)} {SENTENCES[name]}"
         for cause, count in sorted(counts.items())

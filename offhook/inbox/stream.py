@@ -170,26 +170,25 @@ class Inbox:
         left = await self.redis.pttl(keys.circuit(handler))
         return circuit_seconds(left) or None
 
-    async def trim(self, partition: int, before: datetime | None, handlers: Iterable[str]) -> int:
-        """Forget events accepted before a moment, except those that a handler has not finished.
+    async def trim(
+        self, partition: int, before: datetime | None, handlers: Iterable[str], tenant: str = ""
+    ) -> int:
+        """Forget a tenant's events accepted before a moment, except those not finished.
 
         Args:
             before: by the server's clock; None for all finished events.
-            handlers: the configured ones; positions of others hold nothing back.
+            handlers: those that get the tenant's events; positions of others hold nothing back.
 
         Returns:
             How many events were forgotten.
         """
-        forgotten = 0
-        for tenant in await self.tenants(partition):
-            oldest = await self.undelivered_from(partition, handlers, tenant)
-            oldest = min(oldest, _following(await self.folded(partition, tenant)))
-            if before:
-                oldest = min(oldest, (int(before.timestamp() * 1000), 0))
-            minid = f"{oldest[0]}-{oldest[1]}"
-            stream = keys.inbox(partition, tenant)
-            forgotten += int(await self.redis.xtrim(stream, minid=minid, approximate=True))
-        return forgotten
+        oldest = await self.undelivered_from(partition, handlers, tenant)
+        oldest = min(oldest, _following(await self.folded(partition, tenant)))
+        if before:
+            oldest = min(oldest, (int(before.timestamp() * 1000), 0))
+        minid = f"{oldest[0]}-{oldest[1]}"
+        stream = keys.inbox(partition, tenant)
+        return int(await self.redis.xtrim(stream, minid=minid, approximate=True))
 
     async def folded(self, partition: int, tenant: str = "") -> bytes:
         """How far the events have been folded into calls; those after it may need no folding."""
@@ -210,25 +209,26 @@ class Inbox:
             starts += (_following(read), *map(order_of, pending[:1]))
         return min(starts)
 
-    async def cut(self, partition: int, most: int, handlers: Iterable[str]) -> Counter[str]:
-        """Forget the oldest events beyond `most`, even those that a handler has not finished.
+    async def cut(
+        self, partition: int, most: int, handlers: Iterable[str], tenant: str = ""
+    ) -> Counter[str]:
+        """Forget a tenant's oldest events beyond `most`, even those not finished.
 
         Returns:
             How many events each of the handlers will never get.
         """
         lost: Counter[str] = Counter()
-        for tenant in await self.tenants(partition):
-            stream = keys.inbox(partition, tenant)
-            while (excess := await self.redis.xlen(stream) - most) > 0:
-                page: Any = await self.redis.xrange(stream, count=min(excess, _PAGE))
-                cut = [position for position, _ in page]
-                for name in handlers:
-                    read, pending = await self._position(partition, tenant, name)
-                    unread = sum(order_of(position) > order_of(read) for position in cut)
-                    lost[name] += unread + len(set(cut) & set(pending))
-                milliseconds, number = order_of(cut[-1])
-                following = f"{milliseconds}-{number + 1}"
-                await self.redis.xtrim(stream, minid=following, approximate=False)
+        stream = keys.inbox(partition, tenant)
+        while (excess := await self.redis.xlen(stream) - most) > 0:
+            page: Any = await self.redis.xrange(stream, count=min(excess, _PAGE))
+            cut = [position for position, _ in page]
+            for name in handlers:
+                read, pending = await self._position(partition, tenant, name)
+                unread = sum(order_of(position) > order_of(read) for position in cut)
+                lost[name] += unread + len(set(cut) & set(pending))
+            milliseconds, number = order_of(cut[-1])
+            following = f"{milliseconds}-{number + 1}"
+            await self.redis.xtrim(stream, minid=following, approximate=False)
         return +lost
 
     async def tenants(self, partition: int) -> list[str]:
@@ -241,7 +241,7 @@ class Inbox:
         numbers = range(self.partitions, MOST_PARTITIONS)
         async with self.redis.pipeline(transaction=False) as pipeline:
             for number in numbers:
-                pipeline.exists(keys.inbox(number))
+                pipeline.exists(keys.inbox(number), keys.read(number))
             found = await pipeline.execute()
         return [number for number, exists in zip(numbers, found, strict=True) if exists]
 
@@ -271,9 +271,10 @@ class Inbox:
             names |= {name.decode() for name in found}
         return names
 
-    async def forget(self, handler: str, tenant: str = "") -> None:
+    async def forget(self, handler: str) -> None:
         """Delete a handler's positions and parked lanes."""
         for partition in range(self.partitions):
+            tenants = await self.tenants(partition)
             members: Any = await self.redis.hkeys(keys.parked(partition))
             async with self.redis.pipeline(transaction=True) as pipeline:
                 for member in members:
@@ -285,8 +286,9 @@ class Inbox:
                         pipeline.zrem(keys.due(partition), member)
                         pipeline.srem(keys.redelivering(partition), member)
                 pipeline.delete(keys.counts(partition, handler))
-                for table in (keys.known, keys.behind, keys.replays):
-                    pipeline.hdel(table(partition, tenant), handler)
+                for tenant in tenants:
+                    for table in (keys.known, keys.behind, keys.replays):
+                        pipeline.hdel(table(partition, tenant), handler)
                 await pipeline.execute()
         await self.redis.delete(keys.circuit(handler))
 

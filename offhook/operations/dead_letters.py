@@ -104,9 +104,9 @@ def find(rq: Redis, wanted: Filter | None = None, after: str | None = None) -> I
 
 def _place(letter_id: str, handlers: Iterable[str]) -> tuple[str, str]:
     """Event and handler of a dead letter, which may have been deleted meanwhile."""
-    names = [each for each in handlers if letter_id.startswith(f"{each}-")]
+    names = [each for each in handlers if letter_id.startswith(queues.dead_letter_id(each, ""))]
     name = max(names, key=len, default="")
-    return letter_id.removeprefix(f"{name}-"), name
+    return letter_id.removeprefix(queues.dead_letter_id(name, "")), name
 
 
 def counts(rq: Redis, handlers: Sequence[str]) -> dict[str, int]:

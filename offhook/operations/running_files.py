@@ -23,7 +23,7 @@ from redis import Redis
 from rq.worker_registration import get_keys
 
 from offhook.plugins import plugin_modules
-from offhook.settings import Settings, config_folder, config_path
+from offhook.settings import Settings, config_folder, config_path, tenant_files
 
 FIELD = "offhook"  # of a worker's record, beside those of RQ
 _OURS = {"offhook", "offhook_cli", "receiver", "unifiedapi", "workers"}
@@ -78,9 +78,10 @@ def loaded_now(settings: Settings, broken: Iterable[str] = ()) -> Loaded:
 
 def _configuration() -> Iterator[Path]:
     """The configuration, and the files that settings such as `secret_file` name."""
-    yield config_path().absolute()
-    with suppress(OSError, ValueError):
-        yield from _named(tomllib.loads(config_path().read_text("utf-8")))
+    for path in (config_path().absolute(), *tenant_files()):
+        yield path
+        with suppress(OSError, ValueError):
+            yield from _named(tomllib.loads(path.read_text("utf-8")))
     for name, value in os.environ.items():
         if name.startswith("OFFHOOK_") and name.endswith("_FILE"):
             yield config_folder() / value
@@ -96,7 +97,7 @@ def _named(table: Mapping[str, Any]) -> Iterator[Path]:
 
 def _sources(settings: Settings) -> Iterator[Path]:
     """The modules of the plugins, and what they have imported from their package and folder."""
-    wanted = plugin_modules(settings.handlers, settings.lookups)
+    wanted = plugin_modules(settings.all_handlers, settings.all_lookups)
     packages = {_top(name) for name in wanted}
     folder = config_folder()
     for name, module in [*sys.modules.items()]:

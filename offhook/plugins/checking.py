@@ -14,6 +14,7 @@ from offhook.settings import (
     Settings,
     load_settings,
     sound_tables,
+    table_of,
 )
 
 Table = TypeVar("Table")
@@ -56,7 +57,7 @@ def plug_all(
     plug("lookups", plug_lookup, lookups)
     for name, plugged in found.lookups.items():
         if problem := _problem(plugged):
-            found.warnings.append(f"lookups.{name}: {problem}")
+            found.warnings.append(f"{table_of('lookups', name)}: {problem}")
     return found
 
 
@@ -79,7 +80,7 @@ def check_all() -> Plugins:
         found = plug_all(*sound_tables())
         found.problems[:0] = error.problems
         return found
-    return plug_all(settings.handlers, settings.lookups)
+    return plug_all(settings.all_handlers, settings.all_lookups)
 
 
 def load_checked() -> Settings:

@@ -19,7 +19,7 @@ from offhook.handler import Handler
 from offhook.lookup import Lookup
 from offhook.plugins.own_code import place, plugin_code
 from offhook.plugins.plugged import Function, PluggedHandler, PluggedLookup
-from offhook.settings import HandlerSettings, LookupSettings, config_folder
+from offhook.settings import HandlerSettings, LookupSettings, config_folder, table_of
 from offhook.settings.faults import Unreadable, read_secret, unknown_types, what_is_wrong
 
 T = TypeVar("T")
@@ -146,14 +146,15 @@ def plug_handler(name: str, settings: HandlerSettings) -> PluggedHandler:
     Raises:
         ConfigError: every fault of the table, each with its key.
     """
-    handler: Handler | Function = _configured(load_handler, settings, f"handlers.{name}")
-    with plugin_code(f"handlers.{name}: {settings.use!r}"):
+    handler: Handler | Function = _configured(load_handler, settings, table_of("handlers", name))
+    with plugin_code(f"{table_of('handlers', name)}: {settings.use!r}"):
         return PluggedHandler.of(name, settings, handler)
 
 
 def plug_lookup(name: str, settings: LookupSettings) -> PluggedLookup:
     """Load the lookup of a `[lookups.NAME]` table and set its options; like `plug_handler`."""
-    return PluggedLookup(name, settings, _configured(load_lookup, settings, f"lookups.{name}"))
+    lookup = _configured(load_lookup, settings, table_of("lookups", name))
+    return PluggedLookup(name, settings, lookup)
 
 
 def _configured(

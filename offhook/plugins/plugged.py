@@ -6,7 +6,6 @@ import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fnmatch import translate
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +18,7 @@ from offhook.http import Http
 from offhook.lookup import Lookup
 from offhook.phone_number import Number
 from offhook.settings import HandlerSettings, LookupSettings
+from offhook.settings.extension_patterns import compiled
 from offhook.tasks import Limit, LimitExceeded, asked_to_end
 
 LONGEST_NAME = 200  # characters
@@ -54,8 +54,7 @@ class PluggedHandler:
 
     @cached_property
     def _extensions(self) -> re.Pattern[str] | None:
-        patterns = [translate(_literal_star(p)) for p in self.policy.extensions or ()]
-        return re.compile("|".join(patterns)) if patterns else None
+        return compiled(self.policy.extensions or ())
 
     def wants(
         self, event: CallEvent, of: Callable[[str, str], ExtensionSettings] = lambda *_: UNKNOWN
@@ -193,14 +192,3 @@ def _with_context(function: Function) -> Callable[[CallEvent, Context], Awaitabl
     if len(positional) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return function
     return lambda event, context: function(event)
-
-
-def _literal_star(pattern: str) -> str:
-    """Escape the `*` inside an extension such as 0003*210; a `*` elsewhere is a wildcard.
-
-    `0003*210` and `0003*2??` have a literal star, `0003**` begins with one, `*` has none.
-    """
-    organisation, star, rest = pattern.partition("*")
-    if star and organisation.isdigit() and rest:
-        return f"{organisation}[*]{rest}"
-    return pattern

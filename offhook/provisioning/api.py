@@ -47,6 +47,17 @@ def among(settings: Settings, name: str | None) -> list[str]:
     return list(settings.pbx) if name is None else [name]
 
 
+def with_api(settings: Settings) -> list[tuple[str, str]]:
+    """Each access to a PBX's API: the tenant whose it is (empty: the operator), and the PBX."""
+    operators = [("", pbx) for pbx, each in settings.pbx.items() if each.host is not None]
+    return operators + [
+        (tenant, pbx)
+        for tenant, its in settings.tenants.items()
+        for pbx, each in its.pbx.items()
+        if each.host is not None
+    ]
+
+
 @asynccontextmanager
 async def open_api(
     settings: Settings, pbx: str, store: TokenStore | None = None

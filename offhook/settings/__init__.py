@@ -4,6 +4,7 @@ from offhook.settings.config_file import DEFAULT_FILE, config_folder, config_pat
 from offhook.settings.installation import Settings
 from offhook.settings.loading import load_settings, sound_tables
 from offhook.settings.setting_tables import HandlerSettings, LookupSettings, PbxSettings
+from offhook.settings.tenants import TenantSettings, table_of, tenant_files, tenant_of_plugin
 
 __all__ = [
     "DEFAULT_FILE",
@@ -11,8 +12,12 @@ __all__ = [
     "LookupSettings",
     "PbxSettings",
     "Settings",
+    "TenantSettings",
     "config_folder",
     "config_path",
     "load_settings",
     "sound_tables",
+    "table_of",
+    "tenant_files",
+    "tenant_of_plugin",
 ]

@@ -93,7 +93,11 @@ def config_error(
             the top by an empty name.
     """
     return ConfigError(
-        [_sentence(fault, path, models) for fault in error.errors(include_url=False)]
+        [
+            line
+            for fault in error.errors(include_url=False)
+            for line in _sentence(fault, path, models).split("\n")
+        ]
     )
 
 
@@ -118,7 +122,9 @@ def _sentence(fault: ErrorDetails, path: Path, models: Mapping[str, Iterable[str
 def _hint(loc: list[str], models: Mapping[str, Iterable[str]]) -> str:
     """Where an unknown setting belongs, or what it may be called."""
     table, word = (loc[0] if len(loc) > 1 else ""), loc[-1]
-    close = did_you_mean(word, models[table])
+    if table == "tenants" and len(loc) > 3:  # a table in a tenant's
+        table = loc[2]
+    close = did_you_mean(word, models.get(table, ()))
     if not close and table in ("handlers", "lookups"):
         return f"; the options of a plugin belong under [{'.'.join(loc[:-1])}.options]"
     if not close and not table:

@@ -1,11 +1,12 @@
 """The settings of an installation, from the file and the environment."""
 
 import os
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, IPvAnyNetwork, model_validator
+from pydantic import Field, IPvAnyNetwork, PrivateAttr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,6 +23,7 @@ from offhook.settings.setting_tables import (
     PbxSettings,
     Start,
 )
+from offhook.settings.tenants import Claims, TenantFiles, TenantSettings, wrong_tenants
 
 
 class Settings(BaseSettings):
@@ -210,6 +212,11 @@ class Settings(BaseSettings):
     pbx: dict[PbxName, PbxSettings] = Field(
         default_factory=dict, description="the PBXs that `offhook setup` manages, one table each"
     )
+    tenants: dict[PluginName, TenantSettings] = Field(
+        default_factory=dict,
+        description="organisations with extensions and handlers of their own, one table each",
+    )
+    _tenant: str = PrivateAttr("")
 
     @classmethod
     def settings_customise_sources(
@@ -221,7 +228,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = TomlConfigSettingsSource(settings_cls, config_path())
-        return init_settings, env_settings, file
+        return init_settings, env_settings, file, TenantFiles(settings_cls)
 
     @model_validator(mode="before")
     @classmethod
@@ -256,12 +263,87 @@ class Settings(BaseSettings):
     @property
     def pools(self) -> set[str]:
         """The pools of processes that serve the handlers; empty: the shared one."""
-        return {policy.pool_of(name) for name, policy in self.handlers.items()}
+        return {policy.pool_of(name) for name, policy in self.all_handlers.items()}
 
     @property
     def starts(self) -> dict[str, Start]:
         """The handlers, and where each begins."""
         return {name: each.start for name, each in self.handlers.items()}
+
+    @property
+    def tenant(self) -> str:
+        """Whose settings these are, if they are from `of`; empty: the operator's."""
+        return self._tenant
+
+    @cached_property
+    def all_handlers(self) -> dict[str, HandlerSettings]:
+        """The handlers of the operator and of all tenants, by full name."""
+        every = dict(self.handlers)
+        for name, tenant in self.tenants.items():
+            every |= tenant.own_handlers(name)
+        return every
+
+    @cached_property
+    def all_lookups(self) -> dict[str, LookupSettings]:
+        """The lookups of the operator and of all tenants, by full name."""
+        every = dict(self.lookups)
+        for name, tenant in self.tenants.items():
+            every |= tenant.own_lookups(name)
+        return every
+
+    def handlers_for(self, tenant: str) -> dict[str, HandlerSettings]:
+        """The handlers that get a tenant's events: its own, and those of the operator that do."""
+        theirs = {name: each for name, each in self.handlers.items() if each.gets(tenant)}
+        return theirs | self.of(tenant).handlers
+
+    def tenant_of(self, pbx: str, extension: str) -> str:
+        """The tenant that an extension belongs to; empty: the operator."""
+        return self.claims.tenant(pbx, extension) if self.tenants else ""
+
+    def access_of(self, pbx: str, extension: str) -> str:
+        """The tenant whose access to the PBX's API manages an extension; empty: the operator's."""
+        tenant = self.tenant_of(pbx, extension)
+        return tenant if tenant and pbx in self.tenants[tenant].pbx else ""
+
+    def of(self, tenant: str) -> "Settings":
+        """The settings that hold for a tenant: its own, and else the operator's.
+
+        Handlers and lookups are the tenant's alone, by their full names. The settings of a tenant
+        that is not configured, which may still have events, are the operator's without plugins.
+        """
+        if not tenant:
+            return self
+        if tenant not in self.views:
+            self.views[tenant] = self._view(tenant)
+        return self.views[tenant]
+
+    def __copy__(self) -> "Settings":
+        """A copy, to be changed, that computes anew what follows from the settings."""
+        copy = super().__copy__()
+        for name in ("all_handlers", "all_lookups", "claims", "views"):
+            copy.__dict__.pop(name, None)
+        return copy
+
+    def _view(self, tenant: str) -> "Settings":
+        its = self.tenants.get(tenant) or TenantSettings(extensions=[])
+        own = {name: getattr(its, name) for name in ("region", "keep_days", "daily_summary")}
+        update = {name: value for name, value in own.items() if value is not None}
+        update["handlers"] = its.own_handlers(tenant)
+        update["lookups"] = its.own_lookups(tenant)
+        update["pbx"] = self.pbx | its.pbx
+        view = self.model_copy(update=update | {"tenants": {}})
+        view._tenant = tenant
+        return view
+
+    @cached_property
+    def claims(self) -> Claims:
+        """Which tenant each extension belongs to."""
+        return Claims(self.tenants)
+
+    @cached_property
+    def views(self) -> dict[str, "Settings"]:
+        """What `of` has returned, by tenant."""
+        return {}
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":
@@ -270,4 +352,6 @@ class Settings(BaseSettings):
                 'replicas: durability "replica" needs it; set it to the number of replicas that '
                 "the server has"
             )
+        if wrong := list(wrong_tenants(self.tenants, self.pbx, self.handlers)):
+            raise ValueError("\n".join(wrong))
         return self

@@ -10,6 +10,7 @@ from offhook.settings.config_file import config_path
 from offhook.settings.faults import check_file, config_error
 from offhook.settings.installation import Settings
 from offhook.settings.setting_tables import HandlerSettings, LookupSettings, PbxSettings
+from offhook.settings.tenants import TenantSettings, tenant_files
 
 
 def load_settings() -> Settings:
@@ -20,6 +21,8 @@ def load_settings() -> Settings:
     """
     path = config_path()
     check_file(path)
+    for each in tenant_files():
+        check_file(each)
     try:
         return Settings()  # type: ignore[call-arg]  # the fields come from file and environment
     except ValidationError as error:
@@ -30,6 +33,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "handlers": HandlerSettings,
     "lookups": LookupSettings,
     "pbx": PbxSettings,
+    "tenants": TenantSettings,
 }
 _NAMES = {"": [*Settings.model_fields]} | {
     kind: [*table.model_fields] for kind, table in _TABLES.items()

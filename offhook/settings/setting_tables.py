@@ -45,6 +45,13 @@ class HandlerSettings(BaseModel):
     pbx: frozenset[str] | None = Field(
         default=None, description="only events of these PBXs; all if not set"
     )
+    tenants: Literal["all"] | frozenset[PluginName] | None = Field(
+        default=None,
+        description=(
+            "whose events a handler of the operator gets besides the operator's own: all, or a "
+            "list of tenants"
+        ),
+    )
     concurrency: int = Field(
         default=16, ge=1, le=1000, description="maximum number of calls to work on at a time"
     )
@@ -74,8 +81,16 @@ class HandlerSettings(BaseModel):
     )
 
     def pool_of(self, name: str) -> str:
-        """The pool of processes that serves the handler of this name; empty: the shared one."""
-        return {"shared": "", "own": name}.get(self.process, self.process)
+        """The pool of processes that serves the handler of this name; empty: the shared one.
+
+        A tenant's pools are its own: `TENANT/POOL`.
+        """
+        tenant, slash, _ = name.rpartition("/")
+        return {"shared": "", "own": name}.get(self.process, f"{tenant}{slash}{self.process}")
+
+    def gets(self, tenant: str) -> bool:
+        """Return whether a handler of the operator gets this tenant's events."""
+        return not tenant or self.tenants == "all" or tenant in (self.tenants or ())
 
 
 class LookupSettings(BaseModel):

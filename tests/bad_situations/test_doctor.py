@@ -115,11 +115,11 @@ def _nearly_too_many(scene: Scene) -> None:
 
 
 def _refused(scene: Scene) -> None:
-    scene.redis.xadd(keys.QUARANTINE, {"code": "missing_call_id"})
+    scene.redis.xadd(keys.quarantine(), {"code": "missing_call_id"})
 
 
 def _turned_away(scene: Scene) -> None:
-    scene.redis.hset(keys.REFUSED, "wrong_token", 7)
+    scene.redis.hset(keys.refused(), "wrong_token", 7)
 
 
 def _no_workers(scene: Scene) -> None:

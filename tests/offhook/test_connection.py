@@ -5,7 +5,7 @@ from typing import Any
 from redis import Redis
 
 from offhook.connection import connect, connect_rq, opened
-from offhook.inbox.keys import QUARANTINE
+from offhook.inbox import keys
 from offhook.settings import Settings
 from tests.conftest import SECRET
 
@@ -34,7 +34,7 @@ async def test_both_clients_are_closed(redis_url: str) -> None:
     settings = Settings(secret=SECRET, redis_url=redis_url, partitions=3)  # type: ignore[arg-type]
     with connect_rq(redis_url) as observer:
         async with opened(settings) as (inbox, rq):
-            assert (inbox.partitions, await inbox.redis.xlen(QUARANTINE)) == (3, 0)
+            assert (inbox.partitions, await inbox.redis.xlen(keys.quarantine())) == (3, 0)
             assert rq.ping()
             assert _clients(observer) == 3
         assert _clients(observer) == 1

@@ -56,7 +56,7 @@ def known(configure: Configure, redis_url: str) -> Iterator[redis.Redis]:
         rq.zadd(keys.calls(0), {"main/1795289400.1": 1, "Office/1795289402.1": 3})
         rq.zadd(keys.calls(3), {"main/1795289401.1": 2})
         bury(rq, OTHER)
-        rq.xadd(keys.QUARANTINE, {"request": "x" * 1000}, id="1795289400000-0")
+        rq.xadd(keys.quarantine(), {"request": "x" * 1000}, id="1795289400000-0")
         rq.hset(keys.known(0), mapping={"crm": "0", "old-crm": "0"})
         yield rq
 

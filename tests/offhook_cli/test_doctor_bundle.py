@@ -201,7 +201,7 @@ def scene(tmp_path: Path, redis_url: str, configure: Configure) -> Iterator[Scen
 
 def test_a_bundle_says_what_runs(scene: Scene, offhook: Offhook) -> None:
     scene.append(2)
-    scene.redis.xadd(keys.QUARANTINE, {"code": "missing_call_id"})
+    scene.redis.xadd(keys.quarantine(), {"code": "missing_call_id"})
     bundle = scene.folder / "report.tar.gz"
     assert offhook("doctor", "--bundle", str(bundle)).exit_code == 0
     assert stat.S_IMODE(bundle.stat().st_mode) == 0o600

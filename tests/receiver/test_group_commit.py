@@ -25,7 +25,9 @@ class Recorder:
         self._marks: set[str] = set()
         self._busy: set[int] = set()
 
-    async def put(self, partition: int, events: Sequence[tuple[str, bytes]]) -> set[int]:
+    async def put(
+        self, partition: int, events: Sequence[tuple[str, bytes]], tenants: Sequence[str]
+    ) -> set[int]:
         assert partition not in self._busy, "concurrent puts"
         self._busy.add(partition)
         self.batches.append(len(events))

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from offhook.connection import connect
-from offhook.inbox import refused
-from offhook.inbox.keys import REFUSED
+from offhook.inbox import keys, refused
 from offhook.inbox.refused import Cause
 from receiver.refusals import Refusals
 
@@ -62,15 +61,15 @@ async def test_counts_are_added_up_in_redis_for_a_day(redis_url: str) -> None:
             for refusals in (one, other):
                 refusals.count(Cause.WRONG_TOKEN, "203.0.113.9")
                 counts = refusals.unstored()
-                assert counts == {"wrong_token": 1}
-                await refused.add(redis, counts)
-                refusals.stored(counts)
+                assert counts == {"": {"wrong_token": 1}}
+                await refused.add(redis, counts[""])
+                refusals.stored("", counts[""])
                 assert refusals.unstored() == {}
         assert await refused.sentences(redis) == [
             "refused: 6 callbacks with a wrong token: was the secret changed, or a URL revoked?"
         ]
-        assert 86_000 < await redis.ttl(REFUSED) <= 86_400
-        await redis.expire(REFUSED, 100)
+        assert 86_000 < await redis.ttl(keys.refused()) <= 86_400
+        await redis.expire(keys.refused(), 100)
         await refused.add(redis, {"share": 2, "of a newer version": 1})
-        assert await redis.ttl(REFUSED) <= 100  # the day began with the first one
+        assert await redis.ttl(keys.refused()) <= 100  # the day began with the first one
         assert len(await refused.sentences(redis)) == 2

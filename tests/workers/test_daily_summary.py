@@ -96,6 +96,6 @@ def test_each_complete_day_is_announced_once(redis_url: str) -> None:
     assert tell(0, 13) == []
     assert tell(0, 14) == ["2"]
     assert tell(0, 20) == ["2"]
-    do(lambda inbox: inbox.redis.set(keys.DAILY_SUMMARY, "2026-01-01"))  # as after a crash
+    do(lambda inbox: inbox.redis.set(keys.daily_summary(), "2026-01-01"))  # as after a crash
     assert tell(0, 21) == ["2"]
     assert tell(1, 14) == ["2"]  # a day without calls

@@ -130,5 +130,5 @@ async def test_finished_events_of_leftover_partitions_are_deleted(
         for name in ("read", "folded"):
             bench.redis.hset(bench.key(name, number), "", last)
     async with opened(load_settings()) as (inbox, rq):
-        await Scheduler(load_settings(), inbox, rq).make_room(["crm"])
+        await Scheduler(load_settings(), inbox, rq).make_room()
     assert bench.redis.xlen(bench.key("inbox", 1)) < 100

@@ -8,7 +8,7 @@ import pytest
 import redis as blocking
 
 from offhook import queues
-from offhook.inbox.keys import QUARANTINE
+from offhook.inbox import keys
 from offhook.operations import dead_letters
 from offhook.settings import load_settings
 from tests.conftest import Configure
@@ -37,7 +37,7 @@ def bury(rq: blocking.Redis, handler: str, number: int, ago: timedelta) -> str:
 
 def refuse(redis: blocking.Redis, ago: timedelta) -> Any:
     position = int((NOW - ago).timestamp() * 1000)
-    made: Any = redis.xadd(QUARANTINE, {"code": "x"}, id=f"{position}-0")
+    made: Any = redis.xadd(keys.quarantine(), {"code": "x"}, id=f"{position}-0")
     return made
 
 
@@ -53,7 +53,7 @@ def test_what_is_older_than_its_setting_is_deleted_and_nothing_else(
     with caplog.at_level(logging.INFO, "offhook"):
         delete_expired()
     assert [letter.id for letter in dead_letters.find(redis)] == [young]
-    left: Any = redis.xrange(QUARANTINE)
+    left: Any = redis.xrange(keys.quarantine())
     assert [position for position, _ in left] == [kept]
     assert "deleted 1 dead letters of crm older than dead_letter_days (90)" in caplog.text
     assert "deleted 1 dead letters of gone" in caplog.text

@@ -10,7 +10,7 @@ offhook:lookup:LOOKUP:failures        consecutive failures; expires after the pa
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
@@ -121,11 +121,28 @@ class CallerNames:
 
 
 @asynccontextmanager
-async def naming(settings: Settings, redis: Redis) -> AsyncIterator[CallerNames | None]:
-    """Open the configured lookups; yield None if nothing changes a name.
+async def naming(
+    settings: Settings, redis: Redis
+) -> AsyncIterator[Callable[[str], CallerNames | None]]:
+    """Open the configured lookups; yield what returns those of a tenant, or None without any.
 
     A lookup that was misconfigured since the workers started is logged and left out.
     """
+    by_tenant: dict[str, CallerNames] = {}
+    async with Http() as http:
+        for tenant in ("", *settings.tenants):
+            its = settings.of(tenant)
+            lookups = _plugged(its)
+            if lookups or any(pbx.encoding is not None for pbx in its.pbx.values()):
+                by_tenant[tenant] = CallerNames(lookups, redis, http, its.region, pbxs=its.pbx)
+        try:
+            yield by_tenant.get
+        finally:
+            for names in by_tenant.values():
+                names.close()
+
+
+def _plugged(settings: Settings) -> list[PluggedLookup]:
     lookups = []
     for name, table in settings.lookups.items():
         if version.is_broken(f"lookups.{name}"):
@@ -135,15 +152,7 @@ async def naming(settings: Settings, redis: Redis) -> AsyncIterator[CallerNames 
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything while it is imported
             problems = error.problems if isinstance(error, ConfigError) else [sentence(error)]
             log.error("lookup %s is left out: %s", name, "; ".join(problems))
-    if not lookups and all(pbx.encoding is None for pbx in settings.pbx.values()):
-        yield None
-        return
-    async with Http() as http:
-        names = CallerNames(lookups, redis, http, settings.region, pbxs=settings.pbx)
-        try:
-            yield names
-        finally:
-            names.close()
+    return lookups
 
 
 def _external(direction: Direction | None, caller: Party, called: Party) -> Side | None:

@@ -7,7 +7,7 @@ from redis.exceptions import RedisError
 
 from offhook.connection import opened
 from offhook.errors import ConfigError, OffhookError
-from offhook.provisioning.api import open_api, sentence
+from offhook.provisioning.api import open_api, sentence, with_api
 from offhook.settings import Settings
 from unifiedapi.errors import UnifiedApiError
 from workers import process, version
@@ -25,12 +25,10 @@ def reconcile() -> None:
 async def reconcile_all(settings: Settings) -> None:
     """Reconcile every PBX that has an API configured. A failed one is retried at the next run."""
     async with opened(settings) as (inbox, _):
-        for pbx, configured in settings.pbx.items():
-            if configured.host is None:
-                continue
+        for tenant, pbx in with_api(settings):
             try:
-                async with open_api(settings, pbx) as api:
-                    done = await Reconciliation(settings, pbx, api, inbox).next()
+                async with open_api(settings.of(tenant), pbx) as api:
+                    done = await Reconciliation(settings, pbx, api, inbox, access=tenant).next()
             except ConfigError as error:
                 log.error("cannot compare the calls of %s: %s", pbx, error)
                 continue

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from offhook.call import Call, Direction, Party
-from offhook.event import CallEvent, EventType
+from offhook.event import CallEvent, EventType, call_name
 from unifiedapi.callback import CallStatus
 from unifiedapi.resources import CallLeg, CallRecord, Disposition, Flow
 from workers.own_events import stable_id
@@ -267,17 +267,20 @@ def _outside(record: RecordedCall, call: Call) -> bool:
     return max(record.began - call.started, call.started - record.ended) > SLACK
 
 
-def events(record: RecordedCall, pbx: str, call_id: str, now: datetime) -> list[CallEvent]:
+def events(
+    record: RecordedCall, pbx: str, call_id: str, now: datetime, tenant: str = ""
+) -> list[CallEvent]:
     """Return the `call-record` events of a record, one for each leg, with the same ids each time.
 
     Args:
         call_id: the id of the call that the record belongs to.
         now: when the events are made.
+        tenant: whose call it is.
     """
     began = int(record.began.timestamp() * 1000)
     return [
         CallEvent(
-            id=stable_id(began, f"{pbx}/{record.id}/{number}"),
+            id=stable_id(began, f"{call_name(pbx, record.id, tenant)}/{number}"),
             pbx=pbx,
             extension=leg.extension,
             type=EventType.CALL_RECORD,
@@ -289,6 +292,7 @@ def events(record: RecordedCall, pbx: str, call_id: str, now: datetime) -> list[
             received=now,
             occurred=record.began.astimezone(UTC),
             parameters={"record": record.id} | _moments(leg),
+            tenant=tenant,
         )
         for number, leg in enumerate(record.legs)
     ]

@@ -11,7 +11,7 @@ accepts each of them once, and folding them twice changes nothing.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -53,10 +53,20 @@ class Reconciled:
     pbx: str
     since: datetime
     until: datetime
-    records: int
-    here: int
-    closed: tuple[Call, ...]
-    recovered: tuple[RecordedCall, ...]
+    records: int = 0
+    here: int = 0
+    closed: tuple[Call, ...] = ()
+    recovered: tuple[RecordedCall, ...] = ()
+
+    def __add__(self, other: "Reconciled") -> "Reconciled":
+        """Both results of the same PBX and time span."""
+        return replace(
+            self,
+            records=self.records + other.records,
+            here=self.here + other.here,
+            closed=self.closed + other.closed,
+            recovered=self.recovered + other.recovered,
+        )
 
 
 class Reconciliation:
@@ -66,6 +76,8 @@ class Reconciliation:
         pbx: its name in the configuration.
         young: minimum age of a record.
         checks: how often to check, once a second, whether all events are folded into calls.
+        access: the tenant whose access to the API this is: it lists that tenant's calls alone.
+        only: the only tenant whose calls to compare; None: all that the access lists.
     """
 
     def __init__(
@@ -76,15 +88,20 @@ class Reconciliation:
         inbox: Inbox,
         young: timedelta = YOUNG,
         checks: int = CHECKS,
+        *,
+        access: str = "",
+        only: str | None = None,
     ) -> None:
         self.pbx = pbx
+        self._access = access
+        self._only = only
         self._settings = settings
         self._api = api
         self._inbox = inbox
         self._young = young
         self._checks = checks
         self._calls = Calls(inbox)
-        self._key = keys.reconciled(pbx)
+        self._key = keys.reconciled(pbx, access)
 
     async def next(self) -> Reconciled | None:
         """Compare the records made since the last run. The first run compares none, returns None.
@@ -134,7 +151,13 @@ class Reconciliation:
 
     async def _extensions(self) -> list[str]:
         found = await Extensions(self._inbox.redis).names()
-        return sorted(number for pbx, number in found if pbx == self.pbx)
+        return sorted(
+            number
+            for pbx, number in found
+            if pbx == self.pbx
+            and self._settings.access_of(pbx, number) == self._access
+            and self._only in (None, self._settings.tenant_of(pbx, number))
+        )
 
     async def _compare(
         self,
@@ -145,7 +168,7 @@ class Reconciliation:
         dry_run: bool = False,
         advance: Callable[[float], None] = lambda part: None,
     ) -> Reconciled:
-        if self._settings.pbx[self.pbx].zone is None:
+        if self._settings.of(self._access).pbx[self.pbx].zone is None:
             raise ConfigError(
                 f"pbx.{self.pbx}.zone: is not set, and the PBX dates its call records in its local "
                 'time; set it, such as zone = "Europe/Berlin"'
@@ -154,37 +177,59 @@ class Reconciliation:
         kept_since = datetime.now(UTC) - timedelta(days=self._settings.keep_days) + SLACK
         since = max(since, kept_since)
         counting = {name: max(at, kept_since) for name, at in extensions.items()}
-        records: dict[str, RecordedCall] = {}
+        by_tenant: dict[str, dict[str, datetime]] = {} if counting else {self._access: {}}
+        for name, at in counting.items():
+            by_tenant.setdefault(self._settings.tenant_of(self.pbx, name), {})[name] = at
+        records: dict[str, dict[str, RecordedCall]] = {tenant: {} for tenant in by_tenant}
         at = since
         while at < until:
             end = min(at + SLICE, until)
             async for record in self._listed(at, end):
-                recorded = read(record, counting)
-                if recorded is not None:
-                    records[recorded.id] = recorded
+                for tenant, its in by_tenant.items():
+                    recorded = read(record, its)
+                    if recorded is not None:
+                        records[tenant][recorded.id] = recorded
             at = end
             advance((at - since) / (until - since))
-        in_order = sorted(records.values(), key=lambda record: (record.began, record.id))
-        matches, open_ = await self._match(in_order, counting, since, until)
+        done = Reconciled(self.pbx, since, until)
+        for tenant, its in by_tenant.items():
+            in_order = sorted(records[tenant].values(), key=lambda each: (each.began, each.id))
+            done += await self._settle(tenant, in_order, its, since, until, dry_run=dry_run)
+        return done
+
+    async def _settle(
+        self,
+        tenant: str,
+        records: Sequence[RecordedCall],
+        extensions: Container[str],
+        since: datetime,
+        until: datetime,
+        *,
+        dry_run: bool,
+    ) -> Reconciled:
+        """Close and recover the calls of one tenant."""
+        matches, open_ = await self._match(tenant, records, extensions, since, until)
         closing = [
             (record, call)
-            for record in in_order
+            for record in records
             for call in matches.calls.get(record.id, ())
             if call.id in open_ and len(matches.calls[record.id]) == 1
         ]
-        if matches.doubt is not None and (closing or matches.missing or not in_order):
+        if matches.doubt is not None and (closing or matches.missing or not records):
             raise ConfigError(f"pbx.{self.pbx}: {matches.doubt}")
         if not dry_run:
-            now, window = datetime.now(UTC), self._settings.keep_days * 86_400
+            now, window = datetime.now(UTC), self._settings.of(tenant).keep_days * 86_400
             found = [(record, call.id) for record, call in closing]
             found += [(record, record.call_id) for record in matches.missing]
-            new = chain.from_iterable(events(each, self.pbx, id_, now) for each, id_ in found)
+            new = chain.from_iterable(
+                events(each, self.pbx, id_, now, tenant) for each, id_ in found
+            )
             await announce(self._settings, self._inbox, new, window=window)
         return Reconciled(
             pbx=self.pbx,
             since=since,
             until=until,
-            records=len(in_order),
+            records=len(records),
             here=len(matches.calls),
             closed=tuple(call for _, call in closing),
             recovered=matches.missing,
@@ -211,17 +256,18 @@ class Reconciliation:
 
     async def _match(
         self,
+        tenant: str,
         records: Sequence[RecordedCall],
         extensions: Container[str],
         since: datetime,
         until: datetime,
     ) -> tuple[Matches, set[str]]:
         """Return the matches, and the ids of the calls whose end is unknown."""
-        await self._wait_for_calls(until)
+        await self._wait_for_calls(until, tenant)
         first = min((record.began for record in records), default=since)
         kept = [
             each
-            async for each in self._calls.since(first - SLACK)
+            async for each in self._calls.since(first - SLACK, tenant)
             if each.state.pbx == self.pbx
             and any(part.extension in extensions for part in each.state.parts)
         ]
@@ -231,13 +277,14 @@ class Reconciliation:
             for each in kept
             if each.name in first_events
         }
-        calls = [summarize(each.state, self._settings.region) for each in kept]
+        region = self._settings.of(tenant).region
+        calls = [summarize(each.state, region) for each in kept]
         if not records:  # then no call should have ended
             calls = [call for call in calls if call.ended and since <= call.ended <= until]
         matches = match(records, calls, {call: id_ for call, id_ in api_ids.items() if id_})
         return matches, {each.state.id for each in kept if _is_open(each)}
 
-    async def _wait_for_calls(self, until: datetime) -> None:
+    async def _wait_for_calls(self, until: datetime, tenant: str) -> None:
         """Return when all events accepted before `until` are folded, so that no call is missing."""
         server: Any = await self._inbox.redis.info("server")
         if server["uptime_in_seconds"] < self._young.total_seconds():
@@ -246,7 +293,7 @@ class Reconciliation:
                 f"journals. Try again in {self._young.total_seconds() / 60:.0f} minutes"
             )
         for _ in range(self._checks):
-            if await self._calls.caught_up(until):
+            if await self._calls.caught_up(until, tenant):
                 return
             await asyncio.sleep(1)
         raise NotYet(

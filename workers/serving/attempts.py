@@ -206,8 +206,9 @@ class Attempts:
     ) -> tuple[Exception | None, float]:
         """Call the handler once, and let the circuit know. Return its error, and when it began."""
         server = self._server
-        if server.names is not None:
-            event = await server.names.named(event)
+        names = server.names(event.tenant)
+        if names is not None:
+            event = await names.named(event)
         server.check_lease()
         called = time.time()
         error: Exception | None = None
@@ -282,8 +283,9 @@ class Attempts:
     async def _call_of(self, partition: int, event: CallEvent) -> Call:
         server = self._server
         kind = server.extensions.get(event.pbx, event.extension).kind
-        call = await server.calls.of(event, kind, server.settings.region, partition)
-        return call if server.names is None else await server.names.named_call(call, event)
+        region, names = server.settings.of(event.tenant).region, server.names(event.tenant)
+        call = await server.calls.of(event, kind, region, partition)
+        return call if names is None else await names.named_call(call, event)
 
     def _free(self, work: Redelivery) -> None:
         """Deliver new events of a call directly again: its lane in Redis is empty."""

@@ -26,7 +26,7 @@ from offhook.calls import (
     with_extensions,
 )
 from offhook.errors import FoldMoved
-from offhook.event import CallEvent
+from offhook.event import CallEvent, tenant_of
 from offhook.inbox.call_store import FOLDED, CallChange, Kept
 from offhook.logs import Outage
 from offhook.tasks import asked_to_end, woken
@@ -175,7 +175,7 @@ class Folder:
             if not waiting:
                 until = stream.read
                 items = await self._partition.range(stream.tenant, progress.folded, until, AT_ONCE)
-                waiting.extend(await self._served.reader.decoded(items, set_aside=False))
+                waiting.extend(await self._served.reader.decoded(items))
                 progress.complete = len(items) < AT_ONCE and until == stream.read
                 if not items and after(until, progress.folded):
                     progress.folded = until
@@ -281,9 +281,8 @@ class Folder:
         self, tenant: str, changes: Sequence[CallChange], positions: tuple[bytes, bytes] | None
     ) -> None:
         self._server.check_lease()
-        await self._calls.save(
-            self._partition, tenant, changes, positions, self._settings.keep_days
-        )
+        keep_days = self._settings.of(tenant).keep_days
+        await self._calls.save(self._partition, tenant, changes, positions, keep_days)
         for change in changes:
             self._kept[change.kept.name] = change.kept
             self._kept.move_to_end(change.kept.name)
@@ -294,7 +293,9 @@ class Folder:
         self, kept: Kept, now: datetime, closing: Closing | None
     ) -> tuple[Kept, list[CallEvent]]:
         """The call as it is now, and the events about it that are due."""
-        state, events = tell(kept.state, self._settings.region, now, closing)
+        tenant = tenant_of(kept.name)
+        region = self._settings.of(tenant).region
+        state, events = tell(kept.state, region, now, closing, tenant)
         return replace(kept, state=state), events
 
     # Closing
@@ -318,13 +319,15 @@ class Folder:
             kept = await self._load(some)
             await self._calls.drop(number, [name for name in some if name not in kept])
             now = datetime.now(UTC)
-            changes = []
+            changes: dict[str, list[CallChange]] = {}  # by tenant
             for each in kept.values():
                 if closing == "silence" and self._goes_on(each.state, now):
-                    changes.append(CallChange(each, [], live=int(now.timestamp() * 1000)))
+                    change = CallChange(each, [], live=int(now.timestamp() * 1000))
                 else:
-                    changes.append(CallChange(*self._tell(each, now, closing)))
-            await self._save("", changes, None)
+                    change = CallChange(*self._tell(each, now, closing))
+                changes.setdefault(tenant_of(each.name), []).append(change)
+            for tenant, its in changes.items():
+                await self._save(tenant, its, None)
 
     def _goes_on(self, state: CallState, now: datetime) -> bool:
         pbx = self._settings.pbx.get(state.pbx)
@@ -344,4 +347,8 @@ class Folder:
         silent_since = wall - timedelta(seconds=self._settings.call_timeout)
         while names := await self._calls.silent(number, silent_since):
             await self._close(names, "silence")
-        await self._calls.forget(number, wall - timedelta(days=self._settings.keep_days))
+        before = {
+            tenant: wall - timedelta(days=self._settings.of(tenant).keep_days)
+            for tenant in ("", *self._progress)
+        }
+        await self._calls.forget(number, before)

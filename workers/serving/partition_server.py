@@ -22,7 +22,7 @@ from offhook.inbox.leases import LEASE_MS, Leases
 from offhook.inbox.partition import Partition
 from offhook.logs import Outage
 from offhook.plugins import PluggedHandler
-from offhook.settings import Settings
+from offhook.settings import Settings, tenant_of_plugin
 from offhook.tasks import asked_to_end, end
 from workers.delivery.caller_names import CallerNames
 from workers.delivery.redis_memory import RedisMemory
@@ -54,7 +54,8 @@ class Server:
         inbox: with a client that retries.
         waiting: a client that does not, for commands that block.
         rq: a blocking client of RQ's server.
-        http, names: for the handlers.
+        http: for the handlers.
+        names: what adds names to a tenant's events; None: nothing does.
         page: what the parent process sees.
         pool: whose handlers these are; empty for the shared one.
         least: number of servers that will share the partitions, though not all may run yet.
@@ -72,7 +73,7 @@ class Server:
         waiting: Redis,
         rq: BlockingRedis,
         http: Http,
-        names: CallerNames | None,
+        names: Callable[[str], CallerNames | None],
         page: StepPage,
         pool: str = "",
         least: int = 1,
@@ -87,7 +88,10 @@ class Server:
         self.outage = Outage(log, "Redis")
         self.runners = Runners(Attempts(self, page).run, self._slow, self._broken)
         memory = {each.name: RedisMemory(inbox.redis, each.name) for each in handlers}
-        served = [ServedHandler(each, "", memory[each.name], self.runners) for each in handlers]
+        served = [
+            ServedHandler(each, tenant_of_plugin(each.name), memory[each.name], self.runners)
+            for each in handlers
+        ]
         self.roster = Roster(settings, served, self.runners, self.extensions)
         self.partitions: dict[int, ServedPartition] = {}
         self.leases = Leases(inbox.redis, inbox.partitions, pool, least)

@@ -111,7 +111,10 @@ class Reader:
         for name in tenants:
             # Before the read: a mark that comes meanwhile may be of events that it does not see.
             self._unread.pop(name, None)
-        with self._server.roster.reserved(len(tenants)) as count:
+        tenants = [name for name in tenants if name in self._served.streams]
+        if not tenants:
+            return True
+        with self._server.roster.reserved(tenants) as count:
             try:
                 positions = {name: self._served.streams[name].read for name in tenants}
                 found = await self._partition.read(positions, count)
@@ -124,7 +127,7 @@ class Reader:
             stream.more = len(items) == count
             if stream.more:
                 self._unread[name] = True
-            self._take_in(stream, await self.decoded(items))
+            self._take_in(stream, await self.decoded(items, name))
         await asyncio.sleep(0)
         return True
 
@@ -138,7 +141,7 @@ class Reader:
 
     def _may_read(self, tenant: str) -> bool:
         stream = self._served.streams.get(tenant)
-        return stream is None or self._server.roster.may_read(stream.readings)
+        return stream is None or self._server.roster.may_read(tenant, stream.readings)
 
     def _take_in(self, stream: TenantStream, events: Events) -> None:
         before = stream.read
@@ -191,7 +194,7 @@ class Reader:
             except RedisError:
                 self._lagging[reading] = None
                 raise
-            events = await self.decoded(items, set_aside=False)
+            events = await self.decoded(items)
             if handler in self._served.away or reading.own is not began_at:
                 continue  # it left, or was set back, meanwhile
             for position, event in events:
@@ -208,11 +211,12 @@ class Reader:
             self._served.writer.mark(stream)
 
     async def decoded(
-        self, items: Sequence[Item], *, set_aside: bool = True
+        self, items: Sequence[Item], set_aside: str | None = None
     ) -> list[tuple[bytes, CallEvent | None]]:
-        """The events, once the settings of their extensions are loaded.
+        """The events, once the settings of their extensions are loaded; None for an unreadable one.
 
-        None for one that cannot be read, which is put into the quarantine.
+        Args:
+            set_aside: the tenant into whose quarantine those go; None: into none.
         """
         events: list[tuple[bytes, CallEvent | None]] = []
         for position, stored in items:
@@ -220,14 +224,14 @@ class Reader:
                 events.append((position, from_stored(stored)))
             except (ValueError, RecursionError) as error:
                 events.append((position, None))
-                if set_aside:
+                if set_aside is not None:
                     log.error("event %s cannot be read, set aside: %s", position.decode(), error)
                     refused: dict[str, str | bytes] = {
                         "error": f"an event in the inbox that cannot be read: {error}",
                         "event": stored,
                     }
                     size = self._server.settings.quarantine_size
-                    await quarantine.keep(self._partition.redis, [refused], size)
+                    await quarantine.keep(self._partition.redis, [refused], size, set_aside)
         named = {name for _, event in events if event for name in extensions_in(event)}
         # Last: the events are handed out at once, by settings that have not changed meanwhile.
         await self._server.until_done(partial(self._server.extensions.load, named))

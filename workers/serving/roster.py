@@ -1,7 +1,7 @@
 """`Roster`: the handlers of a server, and which of them want an event."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
 from offhook.event import CallEvent, EventType
@@ -41,7 +41,8 @@ class Roster:
         self._runners = runners
         self._extensions = extensions
         self._by_name = {handler.name: handler for handler in self.handlers}
-        pools = {name: policy.pool_of(name) for name, policy in settings.handlers.items()}
+        self._of: dict[str, list[ServedHandler]] = {}  # by tenant
+        pools = {name: policy.pool_of(name) for name, policy in settings.all_handlers.items()}
         # Handlers of other pools that are never served here, and their pools.
         self.of_other_pools = {
             name: pool for name, pool in pools.items() if pool and name not in self._by_name
@@ -54,7 +55,13 @@ class Roster:
 
     def of(self, tenant: str) -> Sequence[ServedHandler]:
         """The handlers that may get a tenant's events."""
-        return self.handlers
+        if not (tenant or self._settings.tenants):
+            return self.handlers
+        found = self._of.get(tenant)
+        if found is None:
+            mine = (self._by_name.get(name) for name in self._settings.handlers_for(tenant))
+            found = self._of[tenant] = [handler for handler in mine if handler is not None]
+        return found
 
     def wanting(self, tenant: str, event: CallEvent) -> list[ServedHandler]:
         """The handlers that want an event. An event like one before costs a look into a table."""
@@ -77,18 +84,33 @@ class Roster:
                 if any((kind[2], number) in names for number in kind[4]):
                     del self._wanting[kind]
 
+    def pools(self, tenant: str, pools: Sequence[str]) -> list[str]:
+        """Those of some pools that serve handlers which may get a tenant's events."""
+        if not (tenant or self._settings.tenants):
+            return [*pools]
+        its = self._settings.handlers_for(tenant)
+        theirs = {*its, *(policy.pool_of(name) for name, policy in its.items())}
+        return [pool for pool in pools if pool in theirs]
+
     def starts(self, tenant: str) -> Mapping[str, str]:
         """Where each configured handler begins on a tenant's stream if it has no position."""
-        return self._settings.starts
+        return {name: each.start for name, each in self._settings.handlers_for(tenant).items()}
 
-    def may_read(self, readings: Mapping[ServedHandler, Reading]) -> bool:
+    def _wanted(self, tenant: str) -> Collection[ServedHandler]:
+        """The handlers that have wanted an event, and may get a tenant's."""
+        wanted = self._runners.wanted
+        if not (tenant or self._settings.tenants):
+            return wanted
+        return [handler for handler in self.of(tenant) if handler in wanted]
+
+    def may_read(self, tenant: str, readings: Mapping[ServedHandler, Reading]) -> bool:
         """Return whether to read on: not while all handlers that read along have enough events.
 
         Those that have wanted none so far do not count. Half of what they may have is enough, so
         that events are read many at a time.
         """
         full = False
-        for handler in self._runners.wanted:
+        for handler in self._wanted(tenant):
             reading = readings.get(handler)
             if reading is not None and reading.own is not None:
                 continue
@@ -98,13 +120,15 @@ class Roster:
         return not full
 
     @contextmanager
-    def reserved(self, tenants: int) -> Iterator[int]:
-        """Reserve room for a read of this many streams. Yield how many events of each to read."""
-        runners, wanting = self._runners, self._runners.wanted
-        each_leads_to = len(wanting) or max(1, len(self.handlers))
-        most = _READ_AT_ONCE if tenants < 4 else _READ_OF_MANY
+    def reserved(self, tenants: Sequence[str]) -> Iterator[int]:
+        """Reserve room for a read of these streams. Yield how many events of each to read."""
+        runners = self._runners
+        wanting = [self._wanted(tenant) for tenant in tenants]
+        of_each = zip(tenants, wanting, strict=True)
+        each_leads_to = max(1, *(len(its) or len(self.of(tenant)) for tenant, its in of_each))
+        most = _READ_AT_ONCE if len(tenants) < 4 else _READ_OF_MANY
         most = min(most, min(_DELIVERIES_AT_ONCE, runners.free) // each_leads_to)
-        room = max((each.most - each.outstanding for each in wanting), default=most)
+        room = max((each.most - each.outstanding for its in wanting for each in its), default=most)
         count = max(1, min(most, room - runners.reserved))
         runners.reserved += count
         runners.expected += count * each_leads_to
@@ -117,7 +141,7 @@ class Roster:
 
     def pool_of(self, name: str) -> str | None:
         """The pool that serves a handler now; None if it is not configured."""
-        policy = self._settings.handlers.get(name)
+        policy = self._settings.all_handlers.get(name)
         if policy is None:
             return None
         handler = self._by_name.get(name)

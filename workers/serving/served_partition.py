@@ -188,4 +188,7 @@ class ServedPartition:
 
     def _describe(self, stream: TenantStream) -> object:
         explicit = bool(self._server.pool)
-        return stream.changes(self.folder, self._server.pools, explicit=explicit)
+        pools = self._server.pools
+        if stream.wake and pools:
+            pools = self._server.roster.pools(stream.tenant, pools)
+        return stream.changes(self.folder, pools, explicit=explicit)

@@ -32,7 +32,12 @@ class Takeover:
         self._forgotten = 0  # how many it has forgotten
 
     async def load(self, tenants: Sequence[str]) -> None:
-        """Continue with these tenants' streams, unless it is done."""
+        """Continue with these tenants' streams, unless it is done.
+
+        A pool leaves out those whose events none of its handlers gets.
+        """
+        if self._server.pool:
+            tenants = [name for name in tenants if not name or self._server.roster.of(name)]
         for at in range(0, len(tenants), LOAD_AT_ONCE):
             some = tenants[at : at + LOAD_AT_ONCE]
             for name in some:
@@ -56,7 +61,7 @@ class Takeover:
             items = await self._partition.events_at(state.tenant, positions)
             found[name] = [
                 (position, event)
-                for position, event in await self._served.reader.decoded(items)
+                for position, event in await self._served.reader.decoded(items, state.tenant)
                 if event is not None
             ]
         return found
@@ -167,7 +172,8 @@ class Takeover:
             forgotten = self._forgotten
             found = await self._partition.replays(tenants)
         for tenant, replays in found.items():
-            self._replay(self._served.streams[tenant], replays)
+            if tenant in self._served.streams:
+                self._replay(self._served.streams[tenant], replays)
 
     def _replay(self, stream: TenantStream, replays: Mapping[str, bytes]) -> None:
         """Set back the handlers that are served here; let the pools of the others do so."""

@@ -19,7 +19,8 @@ for _, tenant in ipairs(redis.call('SMEMBERS', unfinished)) do
     for _, entry in ipairs(found) do
         local readable, event = pcall(cjson.decode, entry[2][2])
         if readable and type(event) == 'table' and event.pbx and event.call_id then
-            calls[#calls + 1] = event.pbx .. '/' .. event.call_id
+            local whose = tenant == '' and '' or tenant .. ':'
+            calls[#calls + 1] = whose .. event.pbx .. '/' .. event.call_id
         end
     end
     if #found > most or #calls > most then return 0 end

@@ -417,7 +417,8 @@ async def test_event_continues_without_redis(caplog: pytest.LogCaptureFixture) -
 
 async def configured(event: CallEvent) -> CallEvent | None:
     settings = load_settings()
-    async with connect(settings.redis_url) as client, naming(settings, client) as names:
+    async with connect(settings.redis_url) as client, naming(settings, client) as of_tenant:
+        names = of_tenant(event.tenant)
         return None if names is None else await names.named(event)
 
 

@@ -250,6 +250,16 @@ def test_the_same_call_id_of_another_pbx_is_another_call(url: str) -> None:
     assert [row.pbx for row in rows(sql, "legs")] == ["branch", "main"]
 
 
+def test_the_same_call_id_of_another_tenant_is_another_call(url: str) -> None:
+    sql = handler(url)
+    for tenant in ("", "acme", "beta"):
+        for each in life("c1"):
+            deliver(sql, msgspec.structs.replace(each, tenant=tenant))
+    calls, legs = content(sql, "c1")
+    assert sorted(row.pbx for row in calls) == ["acme:main", "beta:main", "main"]
+    assert len(legs) == 6
+
+
 def test_a_call_without_legs_is_written(url: str) -> None:
     sql = handler(url)
     deliver(sql, sample_event("call-ended", summary=sample_call(legs=())))

@@ -99,11 +99,11 @@ def test_repeated_run_before_folding_announces_once(
     assert bench.told(recovered_id(lost)) == ["call-started", "call-answered", "call-ended"]
 
 
-async def _now(work: Reconciliation, until: datetime) -> None:
+async def _now(work: Reconciliation, until: datetime, tenant: str) -> None:
     """Do not wait: the server of this test was just started."""
 
 
-async def _at_once(calls: Calls, until: datetime) -> bool:
+async def _at_once(calls: Calls, until: datetime, tenant: str) -> bool:
     return True
 
 

@@ -10,15 +10,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import redis as blocking
+from msgspec.structs import replace
 
 from offhook import CallEvent, Context, queues
 from offhook.connection import connect
 from offhook.event import from_stored
 from offhook.http import Http
-from offhook.inbox import Batch, HandlerState, Inbox, partition_of, release_leases
+from offhook.inbox import HandlerState, Inbox, partition_of, release_leases
 from offhook.inbox.partition import holder
 from offhook.plugins import PluggedHandler
-from offhook.settings import HandlerSettings, Settings
+from offhook.settings import HandlerSettings, Settings, TenantSettings
 from tests.conftest import SECRET
 from tests.events import batch_of
 from workers.delivery.caller_names import naming
@@ -77,6 +78,7 @@ class Bench:
         )
         self.redis = blocking.Redis.from_url(url)
         self.handlers: list[PluggedHandler] = []
+        self.tenants: dict[str, TenantSettings] = {}
         self.server: Server
 
     def change(self, **settings: Any) -> None:
@@ -84,11 +86,26 @@ class Bench:
         self.settings = self.settings.model_copy(update=settings)
 
     def plug(self, handle: Handle, name: str = "crm", **policy: Any) -> None:
-        """Configure a handler."""
+        """Configure a handler; that of a tenant by its full name."""
         chosen = HandlerSettings(use="tests:none", **policy)
         self.handlers = [each for each in self.handlers if each.name != name]
         self.handlers.append(PluggedHandler.of(name, chosen, handle))
-        self.change(handlers={each.name: each.policy for each in self.handlers})
+        policies = {each.name: each.policy for each in self.handlers}
+        self.change(
+            handlers={each: policy for each, policy in policies.items() if "/" not in each},
+            tenants={
+                tenant: its.model_copy(
+                    update={
+                        "handlers": {
+                            each.partition("/")[2]: policy
+                            for each, policy in policies.items()
+                            if each.partition("/")[0] == tenant
+                        }
+                    }
+                )
+                for tenant, its in self.tenants.items()
+            },
+        )
 
     def record(self, **policy: Any) -> list[str]:
         """Configure `crm` as a handler that delivers at once. Return `n` of what it gets."""
@@ -109,7 +126,7 @@ class Bench:
                 some = [each for each in events if partition_of(each, self.partitions) == number]
                 if some:
                     batch = batch_of(*some)
-                    mine = Batch("tests", batch.number, number, batch.marks, batch.events)
+                    mine = replace(batch, partition=number)
                     await inbox.append(mine, 0)
 
         await self.with_inbox(go)

@@ -265,7 +265,7 @@ async def test_calls_are_listed_with_their_events(bench: Bench) -> None:
         assert [kept.name for kept in found] == ["main/c2", "main/c1"]
         types = [event.type for event in await calls.events(found[1])]
         assert types == [T.DIAL_IN, T.ANSWER_IN, T.HANGUP]
-        await calls.forget(0, datetime.now(UTC) + timedelta(seconds=1))
+        await calls.forget(0, {"": datetime.now(UTC) + timedelta(seconds=1)})
         assert [kept async for kept in calls.since(day_ago)] == []
 
     await bench.with_inbox(go)

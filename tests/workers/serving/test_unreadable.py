@@ -28,7 +28,7 @@ async def test_entry_that_cannot_be_read_is_set_aside(
     with caplog.at_level(logging.ERROR):
         await bench.deliver(handle)
     assert got == ["1", "3"]
-    [(_, refused)] = _any(bench.redis.xrange(keys.QUARANTINE))
+    [(_, refused)] = _any(bench.redis.xrange(keys.quarantine()))
     assert refused[b"event"] == stored
     assert len([each for each in caplog.messages if "cannot be read, set aside" in each]) == 1
 

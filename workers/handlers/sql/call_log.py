@@ -24,7 +24,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from offhook import Call, CallEvent, Number, PermanentError, TemporaryError
 from workers.handlers.sql.migrations import NotOurs, prepare
-from workers.handlers.sql.tables import call_row, event_row, leg_rows, tables
+from workers.handlers.sql.tables import call_row, event_row, leg_rows, tables, with_tenant
 
 CONNECT_TIMEOUT = 5  # seconds, PostgreSQL
 POOL_TIMEOUT = 10.0  # seconds to wait for a connection
@@ -55,6 +55,7 @@ class CallLog:
             TemporaryError: any other fault, such as a missing column or permission, because an
                 operator can correct it while the event waits.
         """
+        event = with_tenant(event)
         try:
             self._prepare()
         except (NotOurs, SQLAlchemyError) as error:

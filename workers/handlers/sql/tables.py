@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec.structs import replace
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -118,6 +119,14 @@ def tables(prefix: str) -> Tables:
 
 def _texts(*names: str) -> list[Column[str]]:
     return [Column(name, Text) for name in names]
+
+
+def with_tenant(event: CallEvent) -> CallEvent:
+    """The event with `TENANT:PBX` as its PBX: equal CallIDs of two tenants are two calls."""
+    if not event.tenant:
+        return event
+    pbx = f"{event.tenant}:{event.pbx}"
+    return replace(event, pbx=pbx, summary=event.summary and replace(event.summary, pbx=pbx))
 
 
 def event_row(event: CallEvent) -> dict[str, Any]:

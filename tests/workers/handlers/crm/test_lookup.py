@@ -94,7 +94,8 @@ options.base_url = "{hubspot.url}"
     async def process() -> list[CallEvent]:
         client = connect(settings.redis_url)
         try:
-            async with naming(settings, client) as names:
+            async with naming(settings, client) as of_tenant:
+                names = of_tenant("")
                 assert names is not None
                 return [await names.named(sample_event(type_)) for type_ in types]
         finally:
