@@ -47,17 +47,18 @@ def describe() -> str:
 
 
 @contextlib.contextmanager
-def server(fsync: str = "everysec") -> Iterator[str]:
-    """Run a Valkey server with an append-only file on the other core, and yield its URL.
+def server(fsync: str = "everysec", *, persist: bool = True) -> Iterator[str]:
+    """Run a Valkey server on the other core, and yield its URL.
 
     Args:
         fsync: `appendfsync`.
+        persist: with an append-only file.
     """
     os.sched_setaffinity(0, {OTHER})  # this observer, and the server that it starts
     with tempfile.TemporaryDirectory() as folder:
-        config = {"appendonly": "yes", "appendfsync": fsync, "save": ""}
+        config = {"appendonly": "yes" if persist else "no", "appendfsync": fsync, "save": ""}
         with ValkeyServer(
-            port=free_port(), data_dir=folder, persist=True, config=config
+            port=free_port(), data_dir=folder, persist=persist, config=config
         ) as running:
             yield str(running.connection_url)
 

@@ -1,23 +1,21 @@
 """`offhook calls`: list calls, newest first."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from itertools import chain
 from typing import Annotated
 
 import typer
 
 from offhook.call import Call, Outcome, Party
-from offhook.calls import summarize
+from offhook.calls import CallFilter, summarize
 from offhook.connection import opened
 from offhook.errors import ConfigError
-from offhook.inbox.call_store import Calls
-from offhook.settings import load_settings
+from offhook.inbox.call_search import UnknownCursor, search
+from offhook.settings import Settings, load_settings
 from offhook_cli import completion
 from offhook_cli.options import Json, moment, since_option
 from offhook_cli.reconcile import reconcile
-from offhook_cli.screen import counted, local, note, print_json, print_table, progress
+from offhook_cli.screen import counted, local, note, print_json, print_table
 
 calls = typer.Typer(add_completion=False, rich_markup_mode=None)
 calls.command()(reconcile)
@@ -29,7 +27,15 @@ def _calls(
     number: Annotated[
         str | None,
         typer.Option(
-            help="Only calls from or to this number; its last digits are enough.", metavar="NUMBER"
+            help="Only calls from or to this number, in any form; its last digits are enough.",
+            metavar="NUMBER",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Only calls from a caller with this name, or whose names begin so.",
+            metavar="NAME",
         ),
     ] = None,
     extension: Annotated[
@@ -47,12 +53,12 @@ def _calls(
         since_option("Only calls that began", "1d"),
     ] = None,
     before: Annotated[
-        datetime | None,
+        str | None,
         typer.Option(
-            parser=moment,
             metavar="TIME",
             show_default=False,
-            help="Only calls that began before this time, written as for --since.",
+            help="Only calls that began before this time, written as for --since; or the page "
+            "after one whose end names this.",
         ),
     ] = None,
     most: Annotated[
@@ -69,39 +75,29 @@ def _calls(
     Examples:
       offhook calls
       offhook calls --outcome missed --since 8h
-      offhook calls --number 7700900168
+      offhook calls --number 7700900168 --since 30d
+      offhook calls --name "ada byron"
       offhook calls --live --extension '0003*210'
       offhook calls --since 7d --before 2026-05-01T14:00 --most 200
     """
     if context.invoked_subcommand:
         return
-    if number is not None and not _digits(number):
-        raise ConfigError(f"--number: {number!r} contains no digit")
     settings = load_settings()
-    now = datetime.now(UTC)
-    began = since or now - timedelta(days=1)
-
-    async def find(advance: Callable[[float], None]) -> list[Call]:
-        found: list[Call] = []
-        async with opened(settings) as (inbox, _):
-            async for kept in Calls(inbox).since(began):
-                call = summarize(kept.state, settings.region)
-                advance((now - call.started) / (now - began))
-                if (
-                    (before is None or call.started < before)
-                    and (not live or call.closed_by is None)
-                    and outcome in (None, call.outcome)
-                    and (extension is None or extension in call.extensions)
-                    and (number is None or _has(call, number))
-                ):
-                    found.append(call)
-                    if len(found) > most:
-                        break
-        return found
-
-    with progress("Reading calls", 1.0) as advance:
-        found = asyncio.run(find(advance))
-    shown = found[:most]
+    cursor = before if before and before.startswith("@") else None
+    try:
+        wanted = CallFilter(
+            number=number,
+            name=name,
+            extension=extension,
+            outcome=outcome,
+            live=live,
+            since=since or datetime.now(UTC) - timedelta(days=1),
+            before=moment(before) if before and not cursor else None,
+            region=settings.region,
+        )
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from error
+    shown, cursor = asyncio.run(_found(settings, wanted, most, cursor))
     if as_json:
         print_json([call.as_dict() for call in shown])
     elif not shown:
@@ -112,24 +108,25 @@ def _calls(
             rows=[_row(call) for call in shown],
             right=("rang", "talked"),
         )
-    if len(found) > most:
-        note(
-            f"More than {counted(most, 'call')} match. "
-            f"The next ones: --before {shown[-1].started.isoformat()}"
-        )
+    if cursor:
+        note(f"More than {counted(most, 'call')} match. The next ones: --before {cursor}")
 
 
-def _has(call: Call, number: str) -> bool:
-    """Return whether a number of either party ends with these digits."""
-    digits = _digits(number)
-    numbers = chain.from_iterable(
-        (party.number, party.e164, party.did) for party in (call.caller, call.called)
-    )
-    return any(each and _digits(each).endswith(digits) for each in numbers)
-
-
-def _digits(number: str) -> str:
-    return "".join(filter(str.isdigit, number)).lstrip("0")
+async def _found(
+    settings: Settings, wanted: CallFilter, most: int, cursor: str | None
+) -> tuple[list[Call], str | None]:
+    """The newest calls, and the cursor of the next page."""
+    found: list[Call] = []
+    async with opened(settings) as (inbox, _):
+        while True:
+            try:
+                page = await search(inbox, wanted, most - len(found), cursor)
+            except UnknownCursor as error:
+                raise ConfigError(f"--before: {error}") from error
+            found += [summarize(kept.state, settings.region) for kept in page.calls]
+            cursor = page.cursor
+            if not cursor or len(found) == most:
+                return found, cursor
 
 
 def _row(call: Call) -> list[str]:

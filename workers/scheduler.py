@@ -55,6 +55,7 @@ JOBS: tuple[tuple[str, float, Callable[[Settings], bool]], ...] = (
         lambda settings: any(each.daily_summary is not None for each in _of_all(settings)),
     ),
     ("workers.retention.delete_expired", 3600.0, lambda settings: True),
+    ("workers.index_calls.index_calls", 3600.0, lambda settings: True),
 )
 
 

@@ -2,11 +2,13 @@
 
 from offhook.calls.closing import goes_on, name_of_latest, settles_after, used_again
 from offhook.calls.facts import CallState, Closing, fold, from_state, to_state
+from offhook.calls.filter import CallFilter, terms
 from offhook.calls.inside import extensions_in, extensions_of, with_extensions
 from offhook.calls.story import tell
 from offhook.calls.summary import summarize
 
 __all__ = [
+    "CallFilter",
     "CallState",
     "Closing",
     "extensions_in",
@@ -18,6 +20,7 @@ __all__ = [
     "settles_after",
     "summarize",
     "tell",
+    "terms",
     "to_state",
     "used_again",
     "with_extensions",

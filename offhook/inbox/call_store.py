@@ -5,6 +5,8 @@ which events are folded: an event is folded into its call, and the events that f
 appended, exactly once.
 """
 
+import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -20,6 +22,7 @@ from offhook.calls import (
     from_state,
     name_of_latest,
     summarize,
+    terms,
     to_state,
     used_again,
 )
@@ -62,12 +65,14 @@ class CallChange(msgspec.Struct, frozen=True, gc=False):
         events: the events about it, to append.
         settles: when its settle window ends, in ms since 1970; None if none is open.
         live: when its last event came, in ms since 1970; None if it is closed.
+        before: the call as it is in the store; None if it is not.
     """
 
     kept: Kept
     events: list[CallEvent]
     settles: int | None = None
     live: int | None = None
+    before: CallState | None = None
 
 
 class Calls:
@@ -117,7 +122,7 @@ class Calls:
             FoldMoved: the stream is folded to another position than expected; nothing was saved.
             OutOfMemoryError: the server is too full; nothing was saved.
         """
-        number = partition.number
+        number, keep_ms = partition.number, int(keep_days * 86_400_000)
         script_keys = [
             keys.serving(number),
             keys.inbox(number, tenant),
@@ -134,9 +139,11 @@ class Calls:
             partition.token,
             partition.next_save(),
             tenant,
-            int(keep_days * 86_400_000),
+            keep_ms,
             keys.call(number, ""),
             *(positions or ("", "")),
+            keys.index(number, "", tenant),
+            int(time.time() * 1000) - keep_ms,
             _encode(_listed(changes)),
             *[change.kept.dump() for change in changes],
             *[to_stored(event) for change in changes for event in change.events],
@@ -295,7 +302,24 @@ def _listed(changes: Sequence[CallChange]) -> tuple[list[Any], ...]:
             settled.append(name)
         else:
             settling += (change.settles, name)
-    return names, began, live, closed, settling, settled
+    return names, began, live, closed, settling, settled, _terms(changes)
+
+
+def _terms(changes: Sequence[CallChange]) -> list[tuple[str, list[int], list[int]]]:
+    """The changes of the index; see save_calls.lua."""
+    changed: defaultdict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for number, change in enumerate(changes, 1):
+        state, before = change.kept.state, change.before
+        if state == before:
+            continue
+        summaries = [event.summary for event in change.events if event.summary]
+        outcome = summaries[-1].outcome if summaries else None
+        now, then = terms(state, outcome), terms(before) if before else set[str]()
+        for term in now - then:
+            changed[term][0].append(number)
+        for term in then - now:
+            changed[term][1].append(number)
+    return [(term, *changed[term]) for term in sorted(changed)]
 
 
 def _began(state: CallState) -> int:

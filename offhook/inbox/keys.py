@@ -126,6 +126,14 @@ def calls(partition: int, tenant: str = "") -> str:
     return _partition(partition, "calls", *([tenant] if tenant else []))
 
 
+def index(partition: int, term: str, tenant: str = "") -> str:
+    return _partition(partition, "index", *([tenant] if tenant else []), term)
+
+
+def indexed(partition: int, tenant: str = "") -> str:
+    return _partition(partition, "indexed", *([tenant] if tenant else []))
+
+
 def live(partition: int) -> str:
     return _partition(partition, "live")
 

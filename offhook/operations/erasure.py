@@ -13,7 +13,7 @@ from urllib.parse import unquote_plus
 import msgspec
 from redis import Redis
 
-from offhook.inbox import Inbox, keys, quarantine
+from offhook.inbox import Inbox, call_index, keys, quarantine
 from offhook.inbox.call_store import FOLDED
 from offhook.inbox.positions import order_of
 from offhook.operations import dead_letters
@@ -151,11 +151,7 @@ class _Erasure:
         return len(doomed)
 
     async def _erase_calls(self, partition: int, calls: set[str]) -> int:
-        if not calls:
-            return 0
-        erased = int(await self._redis.delete(*(keys.call(partition, call) for call in calls)))
-        await self._redis.zrem(keys.calls(partition), *calls)
-        return erased
+        return await call_index.erase(self._inbox, partition, calls)
 
     async def _erase_quarantine(self) -> int:
         found = [

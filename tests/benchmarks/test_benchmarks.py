@@ -22,6 +22,7 @@ COMMANDS = {
     "growth": (["--quick"], r"\| connections +\| +[1-9]"),
     "engine": (["--quick"], r"\| redeliveries a second +\| +[1-9]"),
     "calls": (["--quick"], r"\| +five \| +[1-9][\d,]* \|"),
+    "search": (["--quick"], r"\| number, national +\| +1 \| +\d"),
     "durability": (["--quick"], r"\| replica, appendfsync always +\| +\d"),
     "sizing": (["--extensions", "1000"], r"receiver processes +1 "),
     "setup": (["--extensions", "5"], r"speedup: \d"),

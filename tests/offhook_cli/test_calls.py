@@ -82,11 +82,28 @@ def test_number_filter_matches_last_digits_of_caller_and_called(
     assert listed(offhook, "--number", "999999999") == []
 
 
-def test_number_without_digits_is_refused(configure: Configure, offhook: Offhook) -> None:
+def test_calls_are_found_by_name(placed: dict[str, PlacedCall], offhook: Offhook) -> None:
+    [*_, call] = json.loads(offhook("calls", "--json").stdout)
+    word = call["caller"]["name"].split()[-1]
+    assert call["id"] in listed(offhook, "--name", word.upper())
+    assert listed(offhook, "--name", f"{word}x") == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--number", "abc", "'abc' contains no digit"),
+        ("--name", "*", "'*' contains no letter"),
+        ("--before", "@1d", "'@1d' is not the end of a page"),
+    ],
+)
+def test_values_that_select_nothing_are_refused(
+    option: str, value: str, message: str, configure: Configure, offhook: Offhook
+) -> None:
     configure()
-    result = offhook("calls", "--number", "abc")
+    result = offhook("calls", option, value)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "--number: 'abc' contains no digit\n"
+    assert result.stderr == f"{option}: {message}\n"
 
 
 def test_truncated_list_is_reported(placed: dict[str, PlacedCall], offhook: Offhook) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from offhook.calls import from_state, terms
 from offhook.event import CallEvent, EventType, from_stored
 from offhook.inbox import keys
 from tests.simulation.server import Server
@@ -232,6 +233,27 @@ class Model:
             and b":unfinished:" in key
             and not self._server.execute("HEXISTS", keys.APART, key.rpartition(b":")[2])
         )
+
+    def check_index(self) -> None:
+        """The index knows each call by its terms, and no other call."""
+        execute = self._server.execute
+        for number in range(self._partitions):
+            calls, prefix = {}, keys.call(number, "")
+            for name in execute("ZRANGE", keys.calls(number), 0, -1):
+                stored = execute("GET", prefix.encode() + name)
+                if stored is not None:
+                    calls[name] = from_state(stored.split(b" ", 2)[2])
+            expected = {(term, name) for name, state in calls.items() for term in terms(state)}
+            start = keys.index(number, "").encode()
+            found = {
+                (key.removeprefix(start).decode(), name)
+                for key in list(self._server.database._dict)
+                if key.startswith(start)
+                for name in execute("ZRANGE", key, 0, -1)
+                if name in calls
+            }
+            if found != expected:
+                raise Violation(f"the index of {number} is wrong: {found ^ expected}")
 
     def check_order(self) -> None:
         """The accepted events of a call are in the inbox in the order of their acceptance."""

@@ -357,6 +357,7 @@ class World:
             if self.clock.elapsed > until:
                 raise Violation(f"not finished after {QUIET:g} s: " + "; ".join(missing[:5]))
         self.model.check_order()
+        self.model.check_index()
         for task in tasks:
             if task.done() and not task.cancelled() and task.exception():
                 raise task.exception()  # type: ignore[misc]

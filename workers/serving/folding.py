@@ -192,6 +192,7 @@ class Folder:
     ) -> None:
         """Fold events into their calls, and announce what follows at once."""
         kept = await self._load_with_latest(list({event.call: None for _, event in events}))
+        before = {name: each.state for name, each in kept.items()}
         changed: dict[str, Closing | None] = {}  # the calls to save, and what ends them
         for position, event in events:
             self._fold_one(position.decode(), event, kept, changed)
@@ -204,7 +205,7 @@ class Folder:
             settles = None if wait is None else wall + int(wait * 1000)
             # Also reopens a call that was closed too early.
             live = None if closing else wall
-            changes.append(CallChange(call, due, settles, live))
+            changes.append(CallChange(call, due, settles, live, before.get(name)))
         await self._save(progress.stream.tenant, changes, (progress.saved, last))
         progress.saved = last
         end = time.monotonic()
@@ -322,9 +323,10 @@ class Folder:
             changes: dict[str, list[CallChange]] = {}  # by tenant
             for each in kept.values():
                 if closing == "silence" and self._goes_on(each.state, now):
-                    change = CallChange(each, [], live=int(now.timestamp() * 1000))
+                    live = int(now.timestamp() * 1000)
+                    change = CallChange(each, [], live=live, before=each.state)
                 else:
-                    change = CallChange(*self._tell(each, now, closing))
+                    change = CallChange(*self._tell(each, now, closing), before=each.state)
                 changes.setdefault(tenant_of(each.name), []).append(change)
             for tenant, its in changes.items():
                 await self._save(tenant, its, None)

@@ -8,20 +8,23 @@
 -- KEYS: serving, inbox, calls, live, settling, last, folded, ready, unfinished, saved
 -- ARGV: token, number, tenant, lifetime of a call in ms, prefix of the calls' keys,
 --       positions from where and to where events were folded ('' and '': none),
+--       prefix of the index's keys, up to when calls have expired in ms since 1970,
 --       the calls, then the stored calls in this order, and then the stored events to append
 --
 -- The calls, as JSON; at most 4,000, because `unpack` returns at most 8,000 values:
 --   [[name, ...],
 --    [when it began, name, ...],
 --    [when its last event came, name, ...], [name of a closed call, ...],
---    [when its settle window ends, name, ...], [name of a call without one, ...]]
+--    [when its settle window ends, name, ...], [name of a call without one, ...],
+--    [[term, [number of a call that gets it, from 1, ...], [number of a call that loses it, ...]], ...]]
 
 -- include full.lua
+-- include index.lua
 local serving, inbox, calls, live, settling = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local last, folded, ready, unfinished, saved = unpack(KEYS, 6)
-local token, number, tenant, keep_ms, prefix, from, to = unpack(ARGV, 1, 7)
-local names, began, alive, closed, settles, settled = unpack(cjson.decode(ARGV[8]))
-local calls_at = 9
+local token, number, tenant, keep_ms, prefix, from, to, index, expired = unpack(ARGV, 1, 9)
+local names, began, alive, closed, settles, settled, terms = unpack(cjson.decode(ARGV[10]))
+local calls_at = 11
 local events_at = calls_at + #names
 
 local function update(list, added, removed)
@@ -44,6 +47,9 @@ for i, name in ipairs(names) do
     redis.call('SET', prefix .. name, ARGV[calls_at + i - 1], 'PX', keep_ms)
 end
 if #began > 0 then redis.call('ZADD', calls, 'NX', unpack(began)) end
+if #terms > 0 then
+    put(index, calls, names, terms, keep_ms, expired)
+end
 update(live, alive, closed)
 update(settling, settles, settled)
 if #ARGV >= events_at then
