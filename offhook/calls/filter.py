@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -13,7 +14,7 @@ from offhook.phone_number import Number
 
 _WHOLE = 7  # final digits by which a number is found
 _FEW = 3  # final digits by which numbers are found, if fewer than `_WHOLE` are known
-_STEM = 3  # bytes with which a word begins, by which names are found
+_STEMS = (6, 3)  # bytes with which a word begins, by which names are found
 _MOST_WORDS = 20  # of one name
 _WORD = re.compile(r"[^\W_]+")
 # Letters that Unicode does not decompose into a letter and an accent.
@@ -61,7 +62,7 @@ class CallFilter:
         if self.number is not None:
             found.update(sorted(_number_terms(self._national or self._ending), key=len)[-1:])
         if self.name is not None:
-            found.update(_word_terms(words(self.name)))
+            found |= {f"name={stem}" for word in words(self.name) for stem in _stems(word)[:1]}
         if self.extension is not None:
             found.add(f"extension={self.extension}")
         if self.outcome is not None:
@@ -119,7 +120,8 @@ def _part_terms(extension: str, said: Words) -> frozenset[str]:
     found = {f"extension={extension}"}
     for digits in _numbers(said):
         found |= _number_terms(digits)
-    return frozenset(found | _word_terms(words(said.name or "")))
+    found |= {f"name={stem}" for word in words(said.name or "") for stem in _stems(word)}
+    return frozenset(found)
 
 
 @lru_cache(maxsize=4096)  # searching looks at many calls with the same names
@@ -137,13 +139,10 @@ def _number_terms(digits: str) -> set[str]:
     return {f"number={digits[-n:]}" for n in (_WHOLE, _FEW) if len(digits) >= n}
 
 
-def _word_terms(known: tuple[str, ...]) -> set[str]:
-    found: set[str] = set()
-    for word in known:
-        stem = next((word[:n] for n in range(1, _STEM + 1) if len(word[:n].encode()) >= _STEM), "")
-        if stem:
-            found.add(f"name={stem}")
-    return found
+def _stems(word: str) -> list[str]:
+    """How a word begins, the longest first: whole letters, as many as make so many bytes."""
+    ends = [len(word[:n].encode()) for n in range(len(word) + 1)]
+    return [word[: bisect_left(ends, least)] for least in _STEMS if ends[-1] >= least]
 
 
 def _outcome_term(outcome: Outcome | None) -> str:

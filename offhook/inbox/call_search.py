@@ -23,8 +23,8 @@ from offhook.inbox.call_store import Calls, Kept
 from offhook.inbox.stream import Inbox
 
 _FIRST, _MOST = 64, 1024  # entries in one request
-_AT_ONCE = 200  # calls
-_BUDGET = 100_000  # entries that one page reads; a call counts as ten
+_AT_ONCE = 500  # calls
+_BUDGET = 100_000  # entries that one page reads; a call counts as twenty
 
 
 class UnknownCursor(ValueError):
@@ -62,6 +62,7 @@ async def search(
     lists = await _lists(inbox, wanted, start, tenant)
     found: list[tuple[_Place, Kept]] = []
     count, budget = _FIRST, _BUDGET
+    loaded = min(most + 1, _AT_ONCE)
     place = start
     while len(found) <= most and budget > 0:
         lagging = [each for each in lists if each.key and len(each.ready) < count // 4]
@@ -70,16 +71,17 @@ async def search(
         unread = [each.last for each in lists if each.key and each.last]
         horizon = max(unread, default=None)  # every list has been read so far
         ready = sorted((place for each in lists for place in each.taken(horizon)), reverse=True)
-        for at in range(0, len(ready), _AT_ONCE):
-            page = ready[at : at + _AT_ONCE]
+        for at in range(0, len(ready), loaded):
+            page = ready[at : at + loaded]
             kept = await _load(inbox, page)
-            budget -= 10 * len(kept)
+            budget -= 20 * len(kept)
             calls = [(each, kept[each.name]) for each in page if each.name in kept]
             found += [each for each in calls if wanted.selects(each[1].state)]
             place = page[-1]
             if len(found) > most or budget <= 0:
                 break
         else:
+            loaded = _AT_ONCE  # few of those that the index finds are wanted
             place = horizon
             if place is None:
                 break
@@ -191,7 +193,9 @@ async def _live_lists(
     lists = []
     for partition in range(inbox.partitions):
         names: Any = await inbox.redis.zrange(keys.live(partition), 0, -1)
-        began: Any = await inbox.redis.zmscore(keys.calls(partition, tenant), names) if names else []
+        began: Any = (
+            await inbox.redis.zmscore(keys.calls(partition, tenant), names) if names else []
+        )
         places = [
             _Place(int(at), name, partition)
             for name, at in zip(names, began, strict=True)
