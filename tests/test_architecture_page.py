@@ -1,8 +1,10 @@
-"""docs/architecture.md: the files and functions that it names exist."""
+"""docs/architecture.md and docs/how-it-works.md: the files and functions that they name exist."""
 
 import ast
 import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
@@ -47,7 +49,9 @@ def test_every_function_of_a_walk_exists() -> None:
             assert named <= defined(path), path
 
 
-def test_every_file_and_folder_that_the_page_names_exists() -> None:
-    named = re.findall(r"`(\w+/(?:\w+/)*(?:\w+\.py)?)`", PAGE)
+@pytest.mark.parametrize("page", ["architecture.md", "how-it-works.md"])
+def test_every_file_and_folder_that_the_page_names_exists(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    named = re.findall(r"`(\w+/(?:\w+/)*(?:\w+\.py)?)`", text)
     assert named
     assert [path for path in named if not (ROOT / path).exists()] == []
