@@ -208,7 +208,7 @@ class Bench:
         server._broken(Killed())
         await asyncio.wait([task])
         assert isinstance(task.exception(), Killed)
-        release_leases(self.redis, "", pid)
+        release_leases(self.redis, server.pool, pid)
 
     @staticmethod
     def key(name: str, partition: int = 0) -> str:

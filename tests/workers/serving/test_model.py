@@ -1,59 +1,69 @@
-"""Any sequence of deliveries, failures, kills, replays and retries, compared with a simple model.
+"""Any sequence of steps, compared with a simple model: deliveries, failures, kills, replays,
+retries, and handlers that move to a process of their own and come back.
 
 For each handler and call, the model keeps the events that are due, in order. An attempt must be for
-the first of them, or repeat one whose outcome a killed server may not have recorded.
+the first of them, or repeat one whose outcome a killed server may not have recorded. Which process
+makes it does not matter.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from random import Random
 from typing import Any
 
 import pytest
 import redis as blocking
-from hypothesis import HealthCheck, Phase, settings, strategies
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 
 from offhook import CallEvent, Context, PermanentError, TemporaryError
 from offhook.event import CALLBACKS, from_stored
+from offhook.inbox import keys
+from offhook.inbox.apart import Apart, move_apart
 from offhook.operations import dead_letters
 from tests.events import event
 from tests.workers.serving.bench import Bench, until
 from workers.delivery import circuit
-from workers.serving import attempts
+from workers.serving import attempts, redeliveries
 from workers.serving import partition_server as server
 
 CALLS = ("a", "b", "c", "d")  # in two partitions
 HANDLERS = ("crm", "log")
 PARTITIONS = 2
+OUTCOMES = ("temporary", "permanent", "wait")
 RETRY = [1.0, 1.0]  # so the third attempt is the last one
 
-events_to_come = strategies.tuples(
-    strategies.sampled_from(CALLS),
-    strategies.lists(strategies.sampled_from(["temporary", "permanent", "wait"]), max_size=4),
-)
+# Steps, and how often each is taken.
+STEPS = {
+    "accept": 4,
+    "start": 3,
+    "go_on": 4,
+    "finish_all": 1,
+    "stop": 1,
+    "kill": 1,
+    "move_out": 2,
+    "start_apart": 2,
+    "come_back": 2,
+    "end_apart": 1,
+    "retry_a_dead_letter": 1,
+    "replay": 2,
+}
+WALKS, LENGTH = 7, 25
 
 
-class Deliveries(RuleBasedStateMachine):
-    """Two handlers, two partitions, and up to two servers."""
+class Deliveries:
+    """Two handlers, two partitions, up to two servers, and one for each handler that moved out."""
 
-    url: str
-
-    def __init__(self) -> None:
-        super().__init__()
-        blocking.Redis.from_url(self.url).flushall()
-        self.bench = Bench(self.url, PARTITIONS)
+    def __init__(self, url: str, seed: int) -> None:
+        blocking.Redis.from_url(url).flushall()
+        self.seed = seed
+        self.random = Random(seed)
+        self.bench = Bench(url, PARTITIONS)
         for name in HANDLERS:
             self.bench.plug(self.attempt, name, retry=RETRY, concurrency=3)
         self.runner = asyncio.Runner()
         self.servers: list[tuple[server.Server, asyncio.Task[None]]] = []
+        self.pools: dict[str, tuple[server.Server, asyncio.Task[None]]] = {}  # by handler
         self.due: dict[tuple[str, str], list[str]] = defaultdict(list)  # ids, by handler and call
         self.done: dict[str, set[str]] = {name: set() for name in HANDLERS}
         self.repeatable: dict[str, set[str]] = {name: set() for name in HANDLERS}
@@ -64,9 +74,19 @@ class Deliveries(RuleBasedStateMachine):
         self.running: set[tuple[str, str]] = set()  # handlers and calls
         self.violations: list[str] = []  # raised in a handler it would only be a failed attempt
 
-    def teardown(self) -> None:
+    def walk(self) -> None:
+        """Take steps at random, then settle."""
+        steps = self.random.choices([*STEPS], [*STEPS.values()], k=LENGTH)
+        taken = []
         try:
+            for step in ("start", *steps):
+                taken.append(step)
+                getattr(self, step)()
+                self.check()
             self.settle()
+        except Exception as error:
+            error.add_note(f"in walk {self.seed}, after {', '.join(taken)}")
+            raise
         finally:
             self.run(self.end_all())
             self.runner.close()
@@ -93,7 +113,7 @@ class Deliveries(RuleBasedStateMachine):
         plan = self.plans[name, one.id]
         outcome = plan.pop(0) if plan else "ok"
         if outcome == "wait":
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(self.random.choice((0.002, 0.002, 0.1)))
             outcome = plan.pop(0) if plan else "ok"
         if outcome == "temporary":
             if attempt > len(RETRY):
@@ -117,86 +137,136 @@ class Deliveries(RuleBasedStateMachine):
 
     # Steps
 
-    @rule(planned=strategies.lists(events_to_come, min_size=1, max_size=8))
-    def accept(self, planned: list[tuple[str, list[str]]]) -> None:
+    def accept(self) -> None:
         """Accept events, each with the planned outcomes of its attempts."""
         at = len(self.accepted)
-        events = [event(call, at + n) for n, (call, _) in enumerate(planned)]
-        for one, (_, plan) in zip(events, planned, strict=True):
+        calls = self.random.choices(CALLS, k=self.random.randint(1, 8))
+        events = [event(call, at + n) for n, call in enumerate(calls)]
+        for one in events:
             self.accepted.add(one.id)
             for name in HANDLERS:
                 self.due[name, one.call].append(one.id)
-                self.plans[name, one.id] = list(plan) if name == "crm" else []
+                plan = self.random.choices(OUTCOMES, k=self.random.randint(0, 4))
+                self.plans[name, one.id] = plan if name == "crm" else []
         self.run(self.bench.append(*events))
 
-    @precondition(lambda self: len(self.servers) < 2)
-    @rule(room=strategies.sampled_from([2, 5, 1000]))
-    def start(self, room: int) -> None:
-        """Start a server; with little room its handlers fall behind."""
+    def start(self) -> None:
+        """Start a server, unless two run."""
+        if len(self.servers) < 2:
+            self.servers.append(self.run(self.started()))
 
-        async def go() -> None:
-            started, task = await self.bench.start()
-            for handler in started.roster.handlers:
-                handler.room = room
-            self.servers.append((started, task))
+    async def started(self, pool: str = "") -> tuple[server.Server, "asyncio.Task[None]"]:
+        started, task = await self.bench.start(pool)
+        for handler in started.roster.handlers:
+            handler.room = self.random.choice((2, 5, 1000))  # with little room it falls behind
+        return started, task
 
-        self.run(go())
-
-    @precondition(lambda self: self.servers)
-    @rule(milliseconds=strategies.integers(0, 40))
-    def go_on(self, milliseconds: int) -> None:
+    def go_on(self) -> None:
         """Let the servers run for a while."""
-        self.run(asyncio.sleep(milliseconds / 1000))
+        self.run(asyncio.sleep(self.random.uniform(0, 0.04)))
 
-    @precondition(lambda self: self.servers)
-    @rule()
     def finish_all(self) -> None:
-        """Let the servers run until nothing is left to do."""
-        self.run(self.bench.all_done())
-
-    @precondition(lambda self: self.servers)
-    @rule(which=strategies.integers(0, 1))
-    def stop(self, which: int) -> None:
-        """Stop a server: it finishes what runs."""
-        running, task = self.servers.pop(which % len(self.servers))
-        running.stop()
-        self.run(asyncio.wait_for(task, 10))
-
-    @precondition(lambda self: self.servers)
-    @rule(which=strategies.integers(0, 1))
-    def kill(self, which: int) -> None:
-        """Kill a server: what it has not written is repeated."""
-        running, task = self.servers.pop(which % len(self.servers))
-        self.run(self.bench.kill(running, task))
+        """Let servers of all handlers run until nothing is left to do."""
+        if not self.servers:
+            self.start()
         for name in HANDLERS:
-            self.repeatable[name] |= self.done[name]
+            self.start_handler(name)
+        self.run(until(lambda: not self.replays(), "replays are forgotten"))
+        self.run(until(lambda: not self.unfinished(), "all is finished"))
 
-    @rule(choice=strategies.integers(0, 100))
-    def retry_a_dead_letter(self, choice: int) -> None:
+    def stop(self) -> None:
+        """Stop a server: it finishes what runs."""
+        if self.servers:
+            running, task = self.servers.pop(0)
+            running.stop()
+            self.run(asyncio.wait_for(task, 10))
+
+    def kill(self) -> None:
+        """Kill a server: what it has not written is repeated."""
+        if self.servers:
+            self.run(self.bench.kill(*self.servers.pop()))
+            for name in HANDLERS:
+                self.repeatable[name] |= self.done[name]
+
+    def move_out(self) -> None:
+        """A handler blocks, as its server notices or has been killed for, while events come."""
+        name = self.random.choice(HANDLERS)
+        if self.is_apart(name):
+            return
+        self.accept()
+        self.go_on()
+        if self.servers and self.random.random() < 0.7:
+            self.leave(name)
+        else:
+            move_apart(self.bench.redis, name, "blocks")
+        self.accept()
+        self.random.choice((self.go_on, self.start_apart))()
+
+    def leave(self, name: str) -> None:
+        async def go(running: server.Server) -> None:
+            while not self.is_apart(name):  # it may not know yet that the handler is back
+                running.guard.kept_waiting(self.bench.served(running, name), 1.0)
+                await asyncio.sleep(0.01)
+
+        self.run(asyncio.wait_for(go(self.servers[0][0]), 20))
+
+    def start_apart(self) -> None:
+        """Start the process of a handler that was moved out."""
+        self.start_handler(self.random.choice(HANDLERS))
+
+    def start_handler(self, name: str) -> None:
+        if self.is_apart(name) and name not in self.pools:
+            self.pools[name] = self.run(self.started(name))
+
+    def come_back(self) -> None:
+        """A handler behaves: its process lets the others serve it. Before they do, events come."""
+        name = self.random.choice(HANDLERS)
+        if name in self.pools:
+            self.bench.redis.hset(keys.APART, name, Apart("blocks", since=0).stored())
+            running, task = self.pools.pop(name)
+            self.run(asyncio.wait_for(task, 10))
+            assert running.guard.returns
+            self.accept()
+            self.bench.redis.hdel(keys.APART, name)  # as `workers.serve`
+
+    def end_apart(self) -> None:
+        """Stop or kill the process of a handler that was moved out."""
+        name = self.random.choice(HANDLERS)
+        if name in self.pools:
+            running, task = self.pools.pop(name)
+            if self.random.random() < 0.5:
+                self.run(self.bench.kill(running, task))
+                self.repeatable[name] |= self.done[name]
+            else:
+                running.stop()
+                self.run(asyncio.wait_for(task, 10))
+
+    def retry_a_dead_letter(self) -> None:
         """Retry a dead letter: it is delivered again, at some time."""
         letters = self.dead()
         if not letters:
             return
-        letter = letters[choice % len(letters)]
+        letter = self.random.choice(letters)
         if letter.event.id in self.due[letter.handler, letter.event.call]:
             return  # a killed server has not recorded that it is dead, or a replay delivers it
         self.owed[letter.handler].add(letter.event.id)
         self.repeatable[letter.handler].add(letter.event.id)
         self.with_inbox(lambda inbox: dead_letters.retry(inbox, self.bench.redis, [letter]))
 
-    @precondition(lambda self: self.accepted)
-    @rule(back=strategies.integers(0, 100), name=strategies.sampled_from(HANDLERS))
-    def replay(self, back: int, name: str) -> None:
+    def replay(self) -> None:
         """Set a handler back while nothing is in flight."""
+        name = self.random.choice(HANDLERS)
         in_flight = any(self.due.values()) or any(self.owed.values())
-        if in_flight or self.bench.unfinished() or self.bench.parked():
+        if in_flight or self.unfinished() or not self.accepted:
             return
+        if name in self.pools and not self.servers:
+            return  # no server passes the replay on before later events
         stored: list[tuple[int, CallEvent]] = []
         for number in range(PARTITIONS):
             found: Any = self.bench.redis.xrange(self.bench.key("inbox", number))
             stored += [(int(p.split(b"-")[0]), from_stored(fields[b"e"])) for p, fields in found]
         stored = [(at, one) for at, one in stored if one.type in CALLBACKS]
-        milliseconds = stored[back % len(stored)][0]
+        milliseconds, _ = self.random.choice(stored)
         for at, one in stored:
             if at >= milliseconds:
                 self.due[name, one.call].append(one.id)
@@ -204,28 +274,23 @@ class Deliveries(RuleBasedStateMachine):
                 self.repeatable[name].discard(one.id)
         since = datetime.fromtimestamp(milliseconds / 1000, UTC)
         self.with_inbox(lambda inbox: inbox.set_back(name, since))
-        if self.servers:  # it must not deliver later events before
+        if self.servers and (name in self.pools or not self.is_apart(name)):
+            # It must not deliver later events before.
             self.run(until(lambda: not self.replays(), "the replay begins"))
 
     # What must hold
 
-    @invariant()
-    def each_attempt_was_due(self) -> None:
+    def check(self) -> None:
+        """Each attempt was due, and the servers run."""
         assert not self.violations
-
-    @invariant()
-    def servers_run(self) -> None:
-        for _, task in self.servers:
+        for _, task in self.all_servers():
             if task.done():
                 task.result()
                 raise AssertionError("a server has ended")
 
     def settle(self) -> None:
         """Without faults, every due event is delivered or a dead letter."""
-        if not self.servers:
-            self.start(1000)
-        self.run(until(lambda: not self.replays(), "replays are forgotten"))
-        self.run(self.bench.all_done())
+        self.finish_all()
         assert not self.violations
         assert not any(self.due.values()), f"never attempted: {dict(self.due)}"
         assert not any(self.owed.values()), f"never retried: {self.owed}"
@@ -235,7 +300,7 @@ class Deliveries(RuleBasedStateMachine):
             lost = self.accepted - self.delivered[name] - found
             assert not lost, f"neither delivered nor dead: {lost}"
         self.run(asyncio.sleep(0.01))
-        for running, _ in self.servers:
+        for running, _ in self.all_servers():
             assert running.runners.outstanding == 0
             for handler in running.roster.handlers:
                 assert (handler.outstanding, handler._running, len(handler._held)) == (0, 0, 0)
@@ -249,8 +314,27 @@ class Deliveries(RuleBasedStateMachine):
 
         return self.runner.run(go())
 
+    def unfinished(self) -> list[str]:
+        """What is not finished, or has not come to the process that is to serve it."""
+        redis, left = self.bench.redis, []
+        for number in range(PARTITIONS):
+            pools = ["", *filter(self.is_apart, HANDLERS)]
+            tables = [keys.unfinished(number, pool) for pool in pools]
+            left += [key for key in (*tables, keys.parked(number)) if redis.exists(key)]
+            for name in HANDLERS:
+                owner: Any = redis.hget(keys.owners(number), name) or b""
+                if owner.decode() != (name if self.is_apart(name) else ""):
+                    left.append(f"{name} belongs to {owner!r}")
+        return left
+
+    def is_apart(self, name: str) -> bool:
+        return bool(self.bench.redis.hexists(keys.APART, name))
+
+    def all_servers(self) -> list[tuple[server.Server, "asyncio.Task[None]"]]:
+        return [*self.servers, *self.pools.values()]
+
     async def end_all(self) -> None:
-        for running, task in self.servers:
+        for running, task in self.all_servers():
             await self.bench.kill(running, task)
 
     def replays(self) -> int:
@@ -266,20 +350,15 @@ class Deliveries(RuleBasedStateMachine):
 def test_promises_hold_for_any_sequence_of_steps(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "wait_before", lambda seconds, error: 0.004)
+    waits = Random(0)
+    monkeypatch.setattr(
+        attempts, "wait_before", lambda seconds, error: waits.choice((0.004, 0.004, 0.2))
+    )
     monkeypatch.setattr(server, "RENEW_EVERY", 0.1)
+    monkeypatch.setattr(server, "WATCH_EVERY", 0.05)
+    monkeypatch.setattr(redeliveries, "AWAY_WAIT", 0.05)
     # Circuits only delay, and have their own tests.
     monkeypatch.setattr(circuit, "CONSECUTIVE", 1000)
     monkeypatch.setattr(circuit, "MOSTLY", 2.0)
-    monkeypatch.setattr(Deliveries, "url", redis_url, raising=False)
-    run_state_machine_as_test(
-        Deliveries,
-        settings=settings(
-            max_examples=20,
-            phases=[Phase.generate],
-            stateful_step_count=15,
-            deadline=None,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    for seed in range(WALKS):
+        Deliveries(redis_url, seed).walk()
