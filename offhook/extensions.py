@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import msgspec
@@ -57,7 +58,7 @@ class ExtensionSettings:
     kind: Kind | None = None
     user: str | None = None
 
-    @property
+    @cached_property  # it is asked for each event that is folded
     def has_all_events(self) -> bool:
         """Return whether all event types are registered."""
         return self.events is not None and set(CALLBACKS) <= set(self.events)

@@ -61,11 +61,13 @@ class Reader:
         sweep = time.monotonic() + SWEEP_EVERY
         lost: list[str] = []
         while not asked_to_end():
+            unfinished: list[str] | None = None
             try:
                 marks = lost + await self._partition.marks(WAIT)
                 if time.monotonic() >= sweep:
                     sweep = time.monotonic() + SWEEP_EVERY
-                    marks += [DUE, *await self._partition.unfinished()]
+                    unfinished = await self._partition.unfinished()
+                    marks += [DUE, *unfinished]
                     self._served.writer.check()
                     await self._served.takeover.give()
             except RedisError as error:
@@ -78,7 +80,7 @@ class Reader:
             for mark in marks:
                 if mark == DUE:
                     self._served.redeliveries.look()
-                    await self._served.takeover.apply_replays()
+                    await self._served.takeover.apply_replays(unfinished)
                 else:
                     self.look_at(mark)
 

@@ -163,9 +163,14 @@ class Takeover:
             self._served.writer.mark(stream)
             self._replay(stream, state.replays)
 
-    async def apply_replays(self) -> None:
-        """Set handlers back, as an operator has asked."""
-        tenants = await self._partition.unfinished()
+    async def apply_replays(self, tenants: Sequence[str] | None = None) -> None:
+        """Set handlers back, as an operator has asked.
+
+        Args:
+            tenants: those with unfinished events, if they were just read.
+        """
+        if tenants is None:
+            tenants = await self._partition.unfinished()
         await self.load([name for name in tenants if name not in self._served.streams])
         forgotten, found = None, {}
         while forgotten != self._forgotten:  # else it may show one that was done meanwhile

@@ -22,6 +22,7 @@ from offhook.event import from_stored
 from offhook.extensions import Extensions
 from offhook.inbox import keys
 from offhook.inbox.leases import Leases
+from offhook.inbox.partition import Partition
 from offhook.plugins import PluggedHandler
 from offhook.settings import LookupSettings
 from offhook.testing import sample_event
@@ -29,6 +30,7 @@ from tests.events import event
 from tests.workers.serving.bench import STREAM, Bench, until
 from workers.serving import partition_server, reader
 from workers.serving.redeliveries import Redeliveries
+from workers.serving.writer import Writer
 
 
 async def test_calls_overlap_and_each_keeps_its_order(bench: Bench) -> None:
@@ -526,6 +528,30 @@ async def test_server_with_nothing_to_do_notices_that_its_last_flush_was_lost(
     if not done:
         await bench.kill(server, task)
     assert isinstance(task.exception(), LeaseLost)
+
+
+async def test_sweep_reads_once_what_is_unfinished(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "WAIT", 0.05)
+    monkeypatch.setattr(reader, "SWEEP_EVERY", 0.05)
+    unfinished, check = Partition.unfinished, Writer.check
+    reads, sweeps = [], []
+
+    async def counted(self: Partition) -> list[str]:
+        reads.append(self)
+        return await unfinished(self)
+
+    def swept(self: Writer) -> None:
+        sweeps.append(self)
+        check(self)
+
+    monkeypatch.setattr(Partition, "unfinished", counted)
+    monkeypatch.setattr(Writer, "check", swept)
+    bench.record()
+    async with bench.serving():
+        await until(lambda: len(sweeps) >= 5, "it has swept")
+        assert len(reads) <= len(sweeps) + 2  # one when it took over, and one of a sweep that began
 
 
 async def test_handler_that_falls_behind_gets_every_event_once(bench: Bench) -> None:
