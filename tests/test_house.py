@@ -58,6 +58,16 @@ SAME_MODULE = {
 # Class names that may be used twice.
 SAME_CLASS = {"EventType": "the PBX's numbers, and our names for them"}
 MAX_ARROWS = 80  # between the rooms of offhook
+MAX_METHODS = 15  # of a class: private ones, too, but no properties and no `__special__` methods
+# Classes that have more.
+LARGE = {
+    "Crm": "what all CRMs share; each has its own part",
+    "Folder": "one pass, from reading an event to closing its call",
+    "Inbox": "what processes other than servers do with the inbox",
+    "Partition": "what a server does with its partition",
+    "Server": "keeps the leases, and all that its partitions share",
+    "Writer": "one method for each change that a flush may have",
+}
 
 JOB = re.compile(r"workers(?:\.\w+)+\.\w+")
 A_MODULE = re.compile(rf"(?:{'|'.join(BELOW)})(?:\.\w+)+(?::\w+)?")
@@ -307,3 +317,28 @@ def test_public_classes_have_different_names() -> None:
     found = twice(names)
     assert {name: found[name] for name in found.keys() - SAME_CLASS.keys()} == {}
     assert found.keys() == SAME_CLASS.keys()
+
+
+# Small classes
+
+
+def methods(node: ast.ClassDef) -> list[str]:
+    """The names of a class's methods, without properties and special methods."""
+    return [
+        each.name
+        for each in node.body
+        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not each.name.startswith("__")
+        and not any("property" in ast.unparse(by) for by in each.decorator_list)
+    ]
+
+
+def test_classes_have_few_methods() -> None:
+    large = {
+        node.name
+        for module, path in MODULES.items()
+        if module.startswith(("offhook.", "workers."))
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ClassDef) and len(methods(node)) > MAX_METHODS
+    }
+    assert large == LARGE.keys()

@@ -84,7 +84,7 @@ class Attempts:
                 lane.entries.popleft()
                 served.done(entry)
             elif not again.spared:  # else it stays first in its lane
-                self._park(lane, again.wait)
+                _park(lane, again.wait)
                 del handler.lanes[served.number, lane.call]
                 handler.finished()
                 return
@@ -94,16 +94,6 @@ class Attempts:
             if runners.slice_is_over:
                 await runners.pause()
         handler.continue_later(lane)
-
-    @staticmethod
-    def _park(lane: Lane, wait: float) -> None:
-        """Park a lane whose first entry failed, for some seconds."""
-        served = lane.partition
-        lane.handler.parked[served.number, lane.call] = False
-        lane.parked = True
-        due = time.time() + wait
-        served.writer.park(lane, 1, due)
-        served.redeliveries.expect(due)
 
     async def _redeliver(self, work: Redelivery) -> None:
         """Make attempts at a parked lane's events, one after the other, until one fails."""
@@ -332,6 +322,16 @@ class Attempts:
             log.error("a bug in the handler, will retry", exc_info=error, extra=keys)
         else:
             log.error("a bug in the handler, will retry: %s", sentence(error), extra=keys)
+
+
+def _park(lane: Lane, wait: float) -> None:
+    """Park a lane whose first entry failed, for some seconds."""
+    served = lane.partition
+    lane.handler.parked[served.number, lane.call] = False
+    lane.parked = True
+    due = time.time() + wait
+    served.writer.park(lane, 1, due)
+    served.redeliveries.expect(due)
 
 
 def _of_plugin(trace: TracebackType | None) -> TracebackType | None:

@@ -1,19 +1,17 @@
-"""`Redeliveries`: begins the attempts at parked lanes when they are due."""
+"""`Redeliveries`: follows when the attempts at parked lanes are due."""
 
 import asyncio
 import logging
 import math
-import random
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from offhook.event import from_stored
-from offhook.inbox.partition import Begun
 from offhook.logs import Outage
 from offhook.tasks import asked_to_end, woken
+from workers.serving.due import DueAttempts
 from workers.serving.lanes import Redelivery
 from workers.serving.served import ServedHandler
 
@@ -25,11 +23,6 @@ log = logging.getLogger("offhook.redeliver")
 
 AT_ONCE = 200
 LOOK_EVERY = 10.0  # seconds, should the server's clock be ahead of ours
-UNKNOWN_HANDLER_WAIT = 60.0  # seconds until a handler that is not served here is looked for again
-AWAY_WAIT = 1.0  # seconds until a handler may have come back
-POSTPONED = 0.1  # seconds
-WAIT = 0.02  # seconds between looks whether a handler has room
-POSTPONED_AT_ONCE = 1000  # redeliveries of a handler in a second, if it cannot take more
 SET_BACK = 2.0  # seconds; smaller jumps do not count as setting back the clock
 
 
@@ -40,12 +33,11 @@ class Redeliveries:
         self._server = server
         self._served = served
         self._partition = served.partition
-        self._running: dict[tuple[str, str], Redelivery] = {}  # by handler and call
+        self._due = DueAttempts(server, served, self.expect)
         self._wake = asyncio.Event()
         self._outage = Outage(log, "Redis")
         self._expected = math.inf  # when the next one is due of which Redis may not know yet
         self._find_lost_at = 0.0  # monotonic
-        self._lost: set[tuple[str, str]] = set()  # begun by others, and made due
 
     async def open(self) -> None:
         """Note which calls are parked, so that their new events are parked behind."""
@@ -66,7 +58,7 @@ class Redeliveries:
                 handler.parked[self._served.number, call] = False
         if not parked:
             return
-        known = {*await self._partition.scheduled(), *self._running}
+        known = {*await self._partition.scheduled(), *self._due.running}
         strays = [each for each in parked if each not in known]
         if strays:
             self._served.writer.lost(strays, time.time())
@@ -90,7 +82,7 @@ class Redeliveries:
         try:
             await self._follow_due_times()
         finally:
-            for work in [*self._running.values()]:
+            for work in [*self._due.running.values()]:
                 self.ended(work)
 
     async def _follow_due_times(self) -> None:
@@ -118,8 +110,7 @@ class Redeliveries:
 
     def ended(self, work: Redelivery) -> None:
         """Note that the attempts have ended."""
-        if self._running.pop((work.handler.name, work.call), None) is not None:
-            work.handler.released()
+        self._due.ended(work)
 
     async def _begin(self) -> float:
         """Begin what is due. Return the seconds until the next one is."""
@@ -128,89 +119,24 @@ class Redeliveries:
                 self._expected = math.inf
                 await self._served.writer.written()
             following, begun = await self._partition.begin(time.time(), AT_ONCE)
-            await self._start_all(begun)
+            await self._due.start(begun)
             if len(begun) < AT_ONCE:
                 if following is None:
                     return LOOK_EVERY
                 return min(LOOK_EVERY, max(0.001, following - time.time()))
         return LOOK_EVERY
 
-    async def _start_all(self, begun: Sequence[Begun]) -> None:
-        """Start attempts as their handlers have room. Postpone those of slow handlers, so that they
-        take no memory that others need.
-        """
-        while begun := [each for each in begun if not self._start(each)]:
-            waiting = []
-            for each in begun:
-                pace = self._handler_of(each).pace.per_second()
-                if pace is None or pace > POSTPONED_AT_ONCE:
-                    waiting.append(each)
-                else:
-                    self._leave_for_later(each)
-            begun = waiting
-            await asyncio.sleep(WAIT)
-
-    def _handler_of(self, begun: Begun) -> ServedHandler:
-        handler = self._server.roster.get(begun.handler)
-        assert handler is not None  # noqa: S101 - those of others are passed on
-        return handler
-
-    def _start(self, begun: Begun) -> bool:
-        """Start an attempt. Return False if its handler has no room for it."""
-        handler = self._server.roster.get(begun.handler)
-        if handler is None or handler in self._served.away:
-            self._pass_on(begun)
-            return True
-        if (begun.handler, begun.call) in self._running:
-            return True  # it was made due twice: this event may be finished before its turn
-        name = (self._served.number, begun.call)
-        if name in handler.lanes and name not in handler.parked:
-            self._postpone(begun, POSTPONED)  # a dead letter is retried: after events in memory
-            return True
-        handler.parked.setdefault(name, False)
-        if handler.is_full:
-            return False
-        work = Redelivery(
-            self._served, handler, begun.call, from_stored(begun.stored), begun.attempt
-        )
-        work.lost = (begun.handler, begun.call) in self._lost
-        self._lost.discard((begun.handler, begun.call))
-        self._running[begun.handler, begun.call] = work
-        handler.added()
-        handler.start(work)
-        return True
-
-    def _leave_for_later(self, begun: Begun) -> None:
-        handler = self._handler_of(begun)
-        spread = random.uniform(1.0, 1.0 + len(handler.parked) / POSTPONED_AT_ONCE)
-        self._postpone(begun, handler.circuit.probe_in + spread)
-
-    def _postpone(self, begun: Begun, seconds: float) -> None:
-        """Make it due later, without counting the attempt."""
-        due = time.time() + seconds
-        self._served.writer.again(begun.handler, begun.call, begun.attempt - 1, due)
-        self.expect(due)
-
-    def _pass_on(self, begun: Begun) -> None:
-        """Leave a redelivery to the pool of its handler; without one it waits here."""
-        pool = self._server.roster.pool_of(begun.handler)
-        stays = pool is None or pool == self._server.pool  # not configured, or it cannot be loaded
-        known = self._server.roster.get(begun.handler) is not None
-        wait = (AWAY_WAIT if known else UNKNOWN_HANDLER_WAIT) if stays else 0.0
-        taker = self._server.pool if pool is None else pool
-        self._served.writer.pass_on(begun.handler, begun.call, taker, time.time() + wait)
-
     async def _find_lost(self) -> None:
         """Make attempts due again that a dead process began, or whose response was lost.
 
         A request may reach the server after its client gave up, so look again and again.
         """
-        running = {*self._running}
+        running = {*self._due.running}
         if any(each not in running for each in await self._partition.begun()):
             await self._served.writer.written()  # so what has ended has no longer begun
             lost = [each for each in await self._partition.begun() if each not in running]
             self._served.writer.lost(lost, time.time())
-            self._lost.update(lost)
+            self._due.lost.update(lost)
             await self._served.writer.written()
         self._find_lost_at = time.monotonic() + LOOK_EVERY
 

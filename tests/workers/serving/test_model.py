@@ -24,7 +24,7 @@ from offhook.operations import dead_letters
 from tests.events import event
 from tests.workers.serving.bench import Bench, until
 from workers.delivery import circuit
-from workers.serving import attempts, redeliveries
+from workers.serving import attempts, due
 from workers.serving import partition_server as server
 
 CALLS = ("a", "b", "c", "d")  # in two partitions
@@ -356,7 +356,7 @@ def test_promises_hold_for_any_sequence_of_steps(
     )
     monkeypatch.setattr(server, "RENEW_EVERY", 0.1)
     monkeypatch.setattr(server, "WATCH_EVERY", 0.05)
-    monkeypatch.setattr(redeliveries, "AWAY_WAIT", 0.05)
+    monkeypatch.setattr(due, "AWAY_WAIT", 0.05)
     # Circuits only delay, and have their own tests.
     monkeypatch.setattr(circuit, "CONSECUTIVE", 1000)
     monkeypatch.setattr(circuit, "MOSTLY", 2.0)

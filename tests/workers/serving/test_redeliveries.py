@@ -23,6 +23,7 @@ from tests.workers.serving.test_deliveries import with_contacts
 from workers.delivery import circuit as circuits
 from workers.delivery.attempt import wait_before
 from workers.serving import attempts as attempting
+from workers.serving import due
 from workers.serving import redeliveries as module
 from workers.serving.partition_server import Server
 
@@ -405,7 +406,7 @@ async def test_handler_reads_on_after_its_redeliveries(bench: Bench) -> None:
 async def test_many_redeliveries_due_at_once_wait_for_room(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "POSTPONED_AT_ONCE", 20)  # slower than the slowest machine
+    monkeypatch.setattr(due, "POSTPONED_AT_ONCE", 20)  # slower than the slowest machine
     delivered = 0
 
     async def handle(one: CallEvent, context: Context) -> None:
@@ -494,7 +495,7 @@ async def test_outage_costs_no_attempt(bench: Bench, caplog: pytest.LogCaptureFi
 async def test_unknown_handler_keeps_its_lanes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "UNKNOWN_HANDLER_WAIT", FAR)
+    monkeypatch.setattr(due, "UNKNOWN_HANDLER_WAIT", FAR)
     got: list[str] = []
 
     async def handle(one: CallEvent, context: Context) -> None:
