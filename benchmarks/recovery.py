@@ -18,7 +18,7 @@ from benchmarks.rounds import Figures, arguments, interleaved, table
 
 _ENGINES = ("Offhook", "BullMQ", "Celery, threads", "arq", "taskiq", "huey", "RQ, forking")
 
-_WORKER, _HORSE = 1, 2  # forks below `offhook work`
+_WORKER, _HORSE = 2, 3  # forks below `offhook work`
 
 
 def part_killed(url: str, depth: int, count: int, patience: float) -> Figures:

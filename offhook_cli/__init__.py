@@ -23,6 +23,7 @@ COMMANDS = {
     "url": "Print or revoke the callback URLs of an extension.",
     "serve": "Run the receiver: accept the callbacks of the PBX.",
     "work": "Run the workers: deliver events to the handlers.",
+    "reload": "Apply a changed configuration and code, or refuse it.",
     "presence": "Show which phones are registered, and their status.",
     "agents": "Show the agents of a queue; log one in or out, or pause one.",
     "pbx": "Manage phone call events on the PBX, of any software.",

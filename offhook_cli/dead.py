@@ -15,7 +15,8 @@ from offhook.event import EventType
 from offhook.logs import printable
 from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter, Filter
-from offhook.operations.running_files import about_running
+from offhook.operations.processes import running
+from offhook.operations.running_files import newer_files
 from offhook.settings import load_settings
 from offhook_cli import completion
 from offhook_cli.options import (
@@ -151,8 +152,9 @@ def retry(
     gone = {letter.handler for letter in letters} - set(settings.handlers)
     if gone:
         fail(f"{', '.join(sorted(gone))}: no longer configured, so nothing can be delivered.")
-    with connect_rq(settings.redis_url) as rq:
-        for sentence in about_running(rq, settings):
+    with connect_rq(settings.redis_url) as redis:
+        loaded = [each.loaded for each in running(redis)]
+        for sentence in newer_files(loaded, settings):
             note(f"! {sentence}")
     confirm(f"Retry {counted(len(letters), 'dead letter')}?", yes=yes)
     done = asyncio.run(_retry(letters))

@@ -207,7 +207,7 @@ For real, with a Redis or Valkey server running ({Settings.model_fields["redis_u
   offhook work        deliver events, in a second terminal
   offhook simulate    place simulated calls, in a third
 
-`offhook work` reads {config.name} only when it starts. While you add or write handlers, run
+`offhook reload` applies a change of {config.name}. While you add or write handlers, run
 `offhook work --reload`: it restarts the workers after every change.
 
 Then set public_url and [pbx.main] in {config.name}, and register the callback URLs on the PBX with

@@ -1,7 +1,10 @@
 """`offhook serve`: run the receiver."""
 
+import signal
 import socket
+import threading
 from contextlib import suppress
+from functools import partial
 from math import ceil
 from typing import Annotated
 
@@ -11,10 +14,13 @@ from uvicorn.supervisors import Multiprocess
 
 from offhook import logs
 from offhook.callback_url import revoked_urls
+from offhook.operations.running_files import SERVE, Loaded, loaded_now
 from offhook.settings import Settings, load_settings
 from offhook_cli.options import Host, Port
 from offhook_cli.screen import note
-from offhook_cli.startup import bound, check_server
+from offhook_cli.startup import bound, check_server, on_hangup
+from receiver.app import create_app
+from receiver.following import follow
 from receiver.journal import open_journals
 from receiver.uvicorn_protocol import server_config
 
@@ -32,6 +38,7 @@ def serve(
     """Run the receiver: accept the callbacks of the PBX.
 
     On SIGTERM or Ctrl-C it answers the callbacks in flight, then stops.
+    SIGHUP applies a changed configuration, as `offhook reload` does.
     For TLS, put a proxy in front of it.
 
     \b
@@ -42,7 +49,9 @@ def serve(
     settings = load_settings()
     revoked_urls(settings.revoked_file)  # uvicorn would restart a process that cannot read it
     logs.log_to_stderr()
+    loaded = loaded_now(settings, program=SERVE)
     config = server_config(
+        app=partial(create_app, settings, loaded),
         host=host,
         port=port,
         workers=processes,
@@ -52,21 +61,48 @@ def serve(
     listening = bound(host, port)
     check_server(settings)
     with suppress(KeyboardInterrupt):  # uvicorn raises it when it has stopped
-        _run(config, settings, listening)
+        _run(config, settings, loaded, listening)
 
 
-def _run(config: uvicorn.Config, settings: Settings, listening: socket.socket) -> None:
+def _run(
+    config: uvicorn.Config, settings: Settings, loaded: Loaded, listening: socket.socket
+) -> None:
+    if on_hangup() is not None:
+        signal.signal(signal.SIGHUP, _reload)
     if config.workers > 1:
         # uvicorn would restart a process that cannot open its journal forever.
         for journal in open_journals(settings.journal_folder, settings.journal_size):
             journal.close()
         _print_address(config)
-        Multiprocess(config, sockets=[listening]).run()
+        _Receivers(config, [listening]).run_all(settings, loaded)
         return
     server = _Server(config)
     server.run([listening])
     if not server.started:
         raise typer.Exit(1)
+
+
+def _reload(*_: object) -> None:
+    if begin := on_hangup():
+        threading.Thread(target=begin().wait, name="hangup", daemon=True).start()
+
+
+class _Receivers(Multiprocess):
+    """Several processes. One that is started anew runs what the others run."""
+
+    def run_all(self, settings: Settings, loaded: Loaded) -> None:
+        """Run until SIGTERM."""
+
+        def take(settings: Settings, loaded: Loaded) -> None:
+            self.config.app = partial(create_app, settings, loaded)
+
+        leave = follow(settings, loaded, take)
+        self.run()
+        leave()
+
+    def handle_hup(self) -> None:
+        """Reload; uvicorn would restart all processes."""
+        _reload()
 
 
 class _Server(uvicorn.Server):

@@ -2,6 +2,9 @@
 
 import logging
 import socket
+import subprocess
+import sys
+from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
@@ -55,3 +58,17 @@ def bound(host: str, port: int) -> socket.socket:
         ) from error
     sock.set_inheritable(True)
     return sock
+
+
+def on_hangup() -> "Callable[[], subprocess.Popen[bytes]] | None":
+    """What to do on SIGHUP: begin a reload, as `offhook reload` does. None in a terminal, where it
+    means that the terminal is gone.
+    """
+    return None if sys.stdin is not None and sys.stdin.isatty() else _begin_reload
+
+
+def _begin_reload() -> "subprocess.Popen[bytes]":
+    # In a process of its own: this one has loaded the version that is to be replaced.
+    return subprocess.Popen(
+        [sys.executable, "-m", "offhook_cli", "reload"], stdin=subprocess.DEVNULL
+    )

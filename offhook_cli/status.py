@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -87,7 +89,7 @@ def _rendered(status: Status) -> RenderableType:
         columns.append("process")
         rows = [[*row, process] for row, process in zip(rows, processes, strict=True)]
     table = Rows(columns, rows, right=columns[1:7])
-    lines = [_inbox(status), _workers(status)]
+    lines = [_inbox(status), _workers(status), *_versions(status)]
     problems = [Text(f"! {problem}", style="yellow") for problem in status.problems]
     return Group(*([table] if status.handlers else []), *map(Text, lines), *problems)
 
@@ -117,3 +119,15 @@ def _workers(status: Status) -> str:
     return (
         f"workers: {running}, on {served} of {counted(len(status.workers), 'queue')}; {scheduler}"
     )
+
+
+def _versions(status: Status) -> Iterator[str]:
+    """A line for each version that processes run."""
+    who: dict[str, Counter[str]] = {}
+    for each in status.versions:
+        who.setdefault(each.version, Counter())[f"{each.program} on {each.host}"] += 1
+    for version, programs in who.items():
+        names = (
+            f"{name} ({count} processes)" if count > 1 else name for name, count in programs.items()
+        )
+        yield f"version {version}: {', '.join(names)}"

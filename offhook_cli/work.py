@@ -1,20 +1,15 @@
 """`offhook work`: run the workers."""
 
-import logging
 from typing import Annotated
 
 import typer
 
 from offhook import logs
-from offhook.errors import ConfigError
-from offhook.plugins import load_checked
-from offhook.settings import Settings, config_path
+from offhook.settings import Settings
 from offhook_cli import reloading
 from offhook_cli.screen import counted, note
-from offhook_cli.startup import check_server
-from workers import supervisor
-
-log = logging.getLogger("offhook")
+from offhook_cli.startup import check_server, on_hangup
+from workers.keeper import Keeper
 
 
 def work(
@@ -32,7 +27,8 @@ def work(
     for each handler or pool with `process` set, one for periodic jobs, and the
     scheduler. On SIGTERM or Ctrl-C it finishes the deliveries in flight, then
     stops; a second Ctrl-C stops at once. All processes run the configuration
-    and the plugins as they were at the start.
+    and the plugins as they were at the start or at the last `offhook reload`,
+    which SIGHUP runs, too.
 
     \b
     Examples:
@@ -42,19 +38,14 @@ def work(
     if reload:
         reloading.work()
         return
-    settings = load_checked()
-    if not settings.handlers:
-        raise ConfigError(
-            f"no handler is configured: add a [handlers.NAME] table to {config_path()}; "
-            "`offhook handlers` lists the installed ones"
-        )
     logs.log_to_stderr()
-    members = supervisor.Supervisor(settings)
-    check_server(settings, stop=True)
-    _warn_unknown_pbxs(settings)
-    names = [each.name for each in supervisor.required_processes(settings)]
+    keeper = Keeper(on_hangup())
+    check_server(keeper.settings, stop=True)
+    _warn_unknown_pbxs(keeper.settings)
+    names = keeper.names
     note(f"runs {counted(len(names), 'worker')}: {', '.join(names)}")
-    members.run()
+    if keeper.run():
+        raise typer.Exit(1)
 
 
 def _warn_unknown_pbxs(settings: Settings) -> None:

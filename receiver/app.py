@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import multiprocessing
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -20,11 +20,13 @@ from starlette.types import Receive, Scope, Send
 from offhook.callback_url import PREFIX
 from offhook.connection import connect
 from offhook.inbox import Inbox
+from offhook.operations.running_files import Loaded
 from offhook.settings import Settings, load_settings
 from offhook.tasks import end
 from receiver.callback import header
 from receiver.connections import Connections
 from receiver.event_store import EventStore
+from receiver.following import follow
 from receiver.group_commit import GroupCommit
 from receiver.refusals import Refusals
 from receiver.request import NOT_FOUND, Callbacks, RequestCycle, error_body
@@ -51,9 +53,26 @@ class Receiver:
             settings, self.inbox, self.store, self.callbacks, self.refusals, self.connections
         )
 
+    async def take(self, settings: Settings) -> None:
+        """Use other settings, from the next request on."""
+        await self.store.take(settings)
+        self.callbacks.take(settings)
+        self.watch.take(settings)
+        self.connections.take(settings.proxies, settings.source_rate)
+
     async def close(self) -> None:
         await self.store.close()
         await self.redis.aclose()
+
+
+def _follow(receiver: Receiver, loaded: Loaded) -> Callable[[], None]:
+    loop = asyncio.get_running_loop()
+
+    def take(settings: Settings, loaded: Loaded) -> None:
+        asyncio.run_coroutine_threadsafe(receiver.take(settings), loop).result()
+        log.info("changed to version %s", loaded.version)
+
+    return follow(receiver.settings, loaded, take)
 
 
 class CallbackEndpoint:
@@ -166,11 +185,12 @@ def _without_secrets(text: str) -> str:
 _no_secrets = _NoSecrets()
 
 
-def create_app(settings: Settings | None = None) -> Starlette:
+def create_app(settings: Settings | None = None, loaded: Loaded | None = None) -> Starlette:
     """The receiver as an ASGI app.
 
     Args:
         settings: the configuration; read from file and environment when not given.
+        loaded: its version, to take part in reloads.
 
     Raises:
         ConfigError: the configuration is wrong, or there is no secret.
@@ -191,13 +211,15 @@ def create_app(settings: Settings | None = None) -> Starlette:
         # Keep the collector from scanning these objects while callbacks wait.
         gc.collect()
         gc.freeze()
+        leave = _follow(receiver, loaded) if loaded is not None else None
         try:
             yield {
-                "settings": receiver.settings,
                 "callbacks": receiver.callbacks,
                 "connections": receiver.connections,
             }
         finally:
+            if leave is not None:
+                await asyncio.to_thread(leave)
             await receiver.callbacks.quarantine.close()
             await receiver.commit.close()
             await end(watching)

@@ -65,6 +65,13 @@ class Connections:
         self._unproven: dict[Connection, None] = {}  # oldest first
         self._proven: dict[Connection, None] = {}
 
+    def take(self, proxies: Iterable[Network], rate: float) -> None:
+        """Use other settings; open connections stay."""
+        self._proxies = list(proxies)
+        self._rate = rate
+        for source in self._sources.values():
+            source.bucket = Bucket(rate)
+
     def opened(self, connection: Connection, peer: str) -> None:
         """Add a connection, and set its source. If there are too many, close one.
 

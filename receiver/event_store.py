@@ -74,6 +74,21 @@ class EventStore:
         """Bytes of events that are not in Redis yet."""
         return sum(journal.size for journal in (*self._left_behind, self._journal))
 
+    async def take(self, settings: Settings) -> None:
+        """Use other settings. New handlers have a position before the events they should get."""
+        try:
+            async with asyncio.timeout(settings.patience):
+                for tenant in ("", *settings.tenants):
+                    every = settings.handlers_for(tenant)
+                    new = every.keys() - self._settings.handlers_for(tenant).keys()
+                    if new:
+                        starts = {name: every[name].start for name in new}
+                        await self._inbox.register(starts, tenant)
+        except (RedisError, TimeoutError) as error:  # the workers do it, too
+            log.warning("the handlers get their positions later: %s", self._reason(error))
+        self._settings = settings
+        self._appended.window = self._journaled.window = settings.duplicate_window
+
     async def put(
         self,
         partition: int,
@@ -233,12 +248,12 @@ class _Recent:
     """The marks of the last seconds, to detect repeats while Redis cannot."""
 
     def __init__(self, window: float) -> None:
-        self._window = window
+        self.window = window
         self._marks: OrderedDict[str, float] = OrderedDict()  # mark -> when it expires
 
     def fresh(self, marks: Sequence[str]) -> list[int]:
         """Return the indices of the marks that repeat neither a recent one nor one before them."""
-        if not self._window:
+        if not self.window:
             return list(range(len(marks)))
         self._forget()
         first: dict[str, int] = {}
@@ -249,7 +264,7 @@ class _Recent:
 
     def add(self, marks: Iterable[str]) -> None:
         """Remember marks from now on."""
-        until = time.monotonic() + self._window
+        until = time.monotonic() + self.window
         for mark in marks:
             self._marks.pop(mark, None)  # so that the newest is last
             self._marks[mark] = until

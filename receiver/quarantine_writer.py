@@ -29,6 +29,10 @@ class QuarantineWriter:
         self._waiting: list[tuple[str, Refused, Callable[[], None]]] = []
         self._writing: asyncio.Task[None] | None = None
 
+    def take(self, size: int, patience: float) -> None:
+        """Use other settings."""
+        self._size, self._patience = size, patience
+
     def keep(self, refused: Refused, then: Callable[[], None], tenant: str = "") -> None:
         """Put a tenant's refused callback into quarantine, then call `then`, also if that fails."""
         self._waiting.append((tenant, refused, then))

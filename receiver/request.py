@@ -51,6 +51,13 @@ class Callbacks:
         # Safe: the path includes the token, and invalid ones raise, so they are not cached.
         self.known = lru_cache(CACHED_PATHS)(self._known)
 
+    def take(self, settings: Settings) -> None:
+        """Use other settings from the next request on."""
+        self.settings = settings
+        self.quarantine.take(settings.quarantine_size, settings.patience)
+        self._revoked_at = None  # read it again, if there is one
+        self.known.cache_clear()
+
     def _known(self, path: str) -> KnownUrl:
         pbx, extension, event_type = verified(path, self.settings)
         lowest = self._revoked.version(pbx, extension, event_type)

@@ -2,11 +2,13 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
 import httptools
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -14,7 +16,6 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from offhook.callback_url import PREFIX
-from offhook.settings import Settings
 from receiver.callback import header
 from receiver.connections import Connections, Source, backlog, raise_descriptor_limit
 from receiver.request import Callbacks, RequestCycle
@@ -27,14 +28,23 @@ _MOST_PIPELINED = 8  # requests that wait for the responses to earlier ones
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
 
-def server_config(*, host: str, port: int, **more: Any) -> uvicorn.Config:
+def server_config(
+    *,
+    host: str,
+    port: int,
+    app: "str | Callable[[], Starlette]" = "receiver.app:create_app",
+    **more: Any,
+) -> uvicorn.Config:
     """Return the configuration for `uvicorn.Server`; `more` goes to `uvicorn.Config`.
 
     Raises this process's limit of descriptors, which its children inherit.
+
+    Args:
+        app: makes the app.
     """
     raise_descriptor_limit()
     return uvicorn.Config(
-        "receiver.app:create_app",
+        app,
         factory=True,
         host=host,
         port=port,
@@ -60,16 +70,16 @@ class BoundedHttp(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        settings: Settings = self.app_state["settings"]
         self._callbacks: Callbacks = self.app_state["callbacks"]
         self._all: Connections = self.app_state["connections"]
-        self._restricted = settings.allowed_addresses is not None
         self._peer = ""
         self.source: Source | None = None
         self._proven = False
         self._address = self._client_address  # bound once, not for each callback
+        # These stay as they are while the connection is open; its requests are judged anew.
+        settings = self._callbacks.settings
         self._timeout = settings.read_timeout
-        self.timeout_keep_alive = settings.idle_timeout  # type: ignore[assignment]
+        self.timeout_keep_alive = settings.idle_timeout
         self._most = settings.max_body + _HEAD_WITHOUT_QUERY
         self._in_request_line = True
         self._in_head = False
@@ -187,7 +197,8 @@ class BoundedHttp(HttpToolsProtocol):
     def _begin_callback(self) -> None:
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
-        if self._restricted and not self._callbacks.allows(self._address()):
+        restricted = self._callbacks.settings.allowed_addresses is not None
+        if restricted and not self._callbacks.allows(self._address()):
             path = ""
         earlier: RequestResponseCycle | None = self.cycle
         cycle = RequestCycle(

@@ -47,6 +47,10 @@ class Watch:
         self._rounds = 0
         self._scarce = 0  # number of looks in a row that found memory short
 
+    def take(self, settings: Settings) -> None:
+        """Use other settings."""
+        self._settings = settings
+
     async def run(self) -> None:
         """Look until cancelled."""
         while True:

@@ -54,6 +54,7 @@ class Installation:
 
     Args:
         descriptors: how many the receiver may have; as many as the system allows if not given.
+        receivers: number of its processes.
     """
 
     def __init__(
@@ -63,9 +64,11 @@ class Installation:
         server_config: Mapping[str, object] | None = None,
         *,
         descriptors: int | None = None,
+        receivers: int = 1,
         **settings: object,
     ) -> None:
         self.folder = folder
+        self._receivers = receivers
         self._descriptors = descriptors
         self.output = folder / "delivered"
         self.output.mkdir()
@@ -109,10 +112,18 @@ class Installation:
         server_config: Mapping[str, object] | None = None,
         *,
         descriptors: int | None = None,
+        receivers: int = 1,
         **settings: object,
     ) -> Iterator["Installation"]:
         """Run everything, stop it at the end, and print the log for failing tests."""
-        installation = cls(folder, handlers, server_config, descriptors=descriptors, **settings)
+        installation = cls(
+            folder,
+            handlers,
+            server_config,
+            descriptors=descriptors,
+            receivers=receivers,
+            **settings,
+        )
         try:
             wait_until(installation.is_ready, "the receiver is ready")
             yield installation
@@ -121,7 +132,8 @@ class Installation:
             sys.stdout.write(installation.log.read_text()[-20_000:])
 
     def start_receiver(self) -> subprocess.Popen[bytes]:
-        command = [OFFHOOK, "serve", "--port", str(self.port)]
+        processes = str(self._receivers)
+        command = [OFFHOOK, "serve", "--port", str(self.port), "--processes", processes]
         if self._descriptors:
             command = ["sh", "-c", f'ulimit -n {self._descriptors}; exec "$@"', "sh", *command]
         return self._start(*command)
@@ -162,12 +174,12 @@ class Installation:
         self.redis.start()
 
     def work_horses(self) -> list[int]:
-        """Return the processes that run jobs: grandchildren of the supervisor."""
-        return [pid for child in children(self.supervisor.pid) for pid in children(child)]
+        """Return the processes that run jobs."""
+        return [pid for child in self.workers() for pid in children(child)]
 
     def workers(self) -> list[int]:
-        """Return the processes that listen to queues, and the scheduler."""
-        return children(self.supervisor.pid)
+        """Return the processes that listen to queues, and the scheduler, of all versions."""
+        return [pid for version in children(self.supervisor.pid) for pid in children(version)]
 
     def scheduler(self) -> int:
         """Return the process that runs periodic jobs; its pid is in its sign of life.

@@ -22,11 +22,10 @@ from offhook.connection import connect_rq
 from offhook.errors import ConfigError, LeaseLost
 from offhook.inbox import keys, release_leases
 from offhook.logs import Outage
-from offhook.operations.running_files import FIELD
 from offhook.settings import Settings
 
 # RQ forks a work-horse for each job: it inherits these modules instead of importing them anew.
-from workers import scheduler, serve, version
+from workers import scheduler, serve
 from workers.delivery.steps import StepPage
 from workers.isolation import ProcessWatch
 
@@ -44,12 +43,6 @@ class OffhookWorker(Worker):
     """RQ's forking worker with our own log lines for failed jobs; RQ's log is off."""
 
     max_connection_wait_time = 2.0  # seconds
-
-    def serialize(self) -> dict[str, Any]:
-        """The worker's record in Redis, which ends with it: also what it has loaded."""
-        record: dict[str, Any] = super().serialize()
-        running = version.RUNNING
-        return record | ({FIELD: running.loaded.as_json()} if running else {})
 
     def procline(self, message: str) -> None:
         """Keep the title that says which process of Offhook this is."""
@@ -160,19 +153,22 @@ def refused() -> None:
     raise RuntimeError("not a job of Offhook")
 
 
-def run_worker(queue_name: str, settings: Settings, pool: str | None, servers: int) -> None:
+def run_worker(
+    queue_name: str, settings: Settings, pool: str | None, servers: int, page: StepPage | None
+) -> None:
     """Work on one queue until SIGTERM. The main function of a worker process.
 
     Args:
         pool: the pool of handlers that the queue's job serves; None for other jobs.
         servers: number of processes that serve the pool on this machine.
+        page: what the process that serves shows of itself; None for other jobs.
     """
     logging.getLogger("rq").setLevel(logging.CRITICAL)
     # A worker that waits long for RQ's server does not look at its work-horse meanwhile.
     connection = connect_rq(settings.jobs_url, tries=None if pool is None else 1)
     inbox = connect_rq(settings.redis_url)
     outage = Outage(log, "RQ's server")
-    serve.PAGE = StepPage()  # the work-horse inherits it
+    serve.PAGE = page or StepPage()  # the work-horse inherits it
     watch = ProcessWatch(serve.PAGE, inbox, settings.max_memory)
     worker: OffhookWorker | None = None
     with suppress(StopRequested):  # SIGTERM while RQ registers or deregisters the worker

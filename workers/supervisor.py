@@ -21,10 +21,11 @@ from offhook.connection import connect_rq
 from offhook.errors import ConfigError
 from offhook.inbox import keys
 from offhook.inbox.apart import read_apart
-from offhook.operations.running_files import loaded_now
+from offhook.operations.running_files import Loaded, loaded_now
 from offhook.plugins import plug_all
 from offhook.settings import Settings
 from workers import process, scheduler, version
+from workers.delivery.steps import StepPage
 from workers.rq_workers import run_worker
 
 log = logging.getLogger("offhook.supervisor")
@@ -33,6 +34,7 @@ SCHEDULER = "scheduler"
 _RESTARTS = (0.2, 1.0, 2.0, 5.0)  # seconds before the 1st, 2nd, ... restart in a row
 _HEALTHY = 30.0  # seconds of life after which a death counts as the first again
 _LOOK_EVERY = 0.5  # seconds between looks for handlers that must run apart
+_SOON = 10.0  # seconds in which the processes serve, or will not soon: Redis may be away
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def required_pool(pool: str) -> Needed:
 @dataclass
 class _Child:
     needed: Needed
+    page: StepPage | None = None
     process: BaseProcess | None = None
     started: float = 0.0
     start_at: float = 0.0
@@ -86,6 +89,9 @@ class Supervisor:
 
     Args:
         settings: the configuration.
+
+    Attributes:
+        loaded: what it runs.
 
     Raises:
         ConfigError: a plugin is misconfigured.
@@ -100,8 +106,8 @@ class Supervisor:
             log.error("%s; the others run, and its events wait", sentence)
         for sentence in plugins.warnings:
             log.warning(sentence)
-        loaded = loaded_now(settings, plugins.broken.values())
-        self._version = version.Version(settings, loaded, plugins.broken)
+        self.loaded: Loaded = loaded_now(settings, plugins.broken.values())
+        self._version = version.Version(settings, plugins.broken)
         self._settings = settings
         self._children = {each.name: _Child(each) for each in required_processes(settings)}
         self._apart: set[str] = set()
@@ -117,12 +123,15 @@ class Supervisor:
             for tenant in ("", *settings.tenants)
         )
 
-    def run(self) -> None:
-        """Run until SIGTERM or SIGINT, then stop gracefully; a second signal kills."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        setproctitle("offhook work")
+    def run(self, serves: Callable[[], object]) -> None:
+        """Run until SIGTERM, then stop gracefully; a second signal kills.
+
+        Args:
+            serves: called once the processes serve, or could not do so soon.
+        """
+        signal.signal(signal.SIGTERM, self._on_signal)
         version.RUNNING = self._version
+        latest, called = time.monotonic() + _SOON, False
         # Children then neither scan these objects nor copy their pages.
         gc.collect()
         gc.freeze()
@@ -130,8 +139,15 @@ class Supervisor:
             self._look_for_pools()
             for child in list(self._children.values()):
                 self._keep_running(child)
+            if not called and (self._serves() or time.monotonic() > latest):
+                called = True
+                serves()
             time.sleep(0.1)
         self._stop()
+
+    def _serves(self) -> bool:
+        serving = [each for each in self._children.values() if each.needed.pool is not None]
+        return all(each.page is not None and each.page.read().looped for each in serving)
 
     def _look_for_pools(self) -> None:
         """Run a process for each handler that was moved out of the shared ones."""
@@ -156,7 +172,7 @@ class Supervisor:
             return
         if now >= child.start_at and not self._stopping:
             child.started = now
-            child.process = self._start(child.needed)
+            child.process = self._start(child)
 
     def _bury(self, child: _Child) -> None:
         """Free what a dead process held, and decide when it starts again."""
@@ -182,12 +198,14 @@ class Supervisor:
         child.process = None
         child.start_at = now + wait
 
-    def _start(self, needed: Needed) -> BaseProcess:
+    def _start(self, child: _Child) -> BaseProcess:
+        needed = child.needed
         target: Callable[..., None] = scheduler.run
         arguments: tuple[Any, ...] = (self._settings,)
         if needed.queue:
             target = run_worker
-            arguments = (needed.queue, self._settings, needed.pool, needed.servers)
+            child.page = None if needed.pool is None else StepPage()
+            arguments = (needed.queue, self._settings, needed.pool, needed.servers, child.page)
         started = self._processes.Process(
             target=_run, args=(needed.name, target, *arguments), name=needed.name
         )
@@ -221,7 +239,7 @@ class Supervisor:
 
 def _run(name: str, target: Callable[..., None], *arguments: Any) -> None:
     setproctitle(f"offhook work: {name}")
-    os.setpgrp()  # the supervisor handles Ctrl-C
+    os.setpgrp()  # the keeper handles Ctrl-C
     process.die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

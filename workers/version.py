@@ -7,7 +7,6 @@ others that do not.
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from offhook.operations.running_files import Loaded
 from offhook.settings import Settings, load_settings
 
 
@@ -16,12 +15,10 @@ class Version:
     """A configuration, as it was loaded.
 
     Attributes:
-        loaded: the files.
         broken: the plugins that could not be loaded, as `handlers.NAME`.
     """
 
     settings: Settings
-    loaded: Loaded
     broken: Collection[str]
 
 

@@ -12,6 +12,8 @@ EXTENSIONS = "offhook:extensions"
 EXTENSION_CHANGES = "offhook:{offhook:extensions}:changes"  # in the slot of `EXTENSIONS`
 HABITS = "offhook:habits"
 SILENT = "offhook:habits:silent"
+PROCESSES = "offhook:processes"
+RELOAD = "offhook:reload"
 
 
 def partition_prefix(partition: int) -> str:
@@ -140,6 +142,10 @@ def live(partition: int) -> str:
 
 def settling(partition: int) -> str:
     return _partition(partition, "settling")
+
+
+def process(process: str) -> str:
+    return f"offhook:process:{process}"
 
 
 def scheduled(job: str) -> str:

@@ -33,6 +33,7 @@ class Leases:
         self._redis = redis
         self._pool = pool
         self._least = least
+        self._left = False
         self._servers = keys.servers(pool)
         self._renew = redis.register_script(script("renew"))
 
@@ -46,7 +47,10 @@ class Leases:
         """
         now = time.time()
         async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.zadd(self._servers, {self.name: now})
+            if self._left:
+                pipeline.zrem(self._servers, self.name)
+            else:
+                pipeline.zadd(self._servers, {self.name: now})
             pipeline.zremrangebyscore(self._servers, 0, now - LEASE_MS / 1000)
             # Of servers that died before the clock was set back.
             pipeline.zremrangebyscore(self._servers, now + LEASE_MS / 1000, "+inf")
@@ -60,9 +64,14 @@ class Leases:
         lost = [number for number, kept in zip(tokens, renewed, strict=True) if not kept]
         return ceil(len(self.order) / max(servers, self._least)), lost
 
-    async def leave(self) -> None:
-        """Let the other servers have this one's share."""
-        await self._redis.zrem(self._servers, self.name)
+    async def leave(self) -> bool:
+        """Let the other servers have this one's share. Return whether there are others."""
+        self._left = True
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.zrem(self._servers, self.name)
+            pipeline.zcard(self._servers)
+            others: int = (await pipeline.execute())[1]
+        return others > 0
 
     async def note_circuit(self, handler: str, seconds: float | None) -> None:
         """Store when the next probe of an open circuit is, or that it is closed."""

@@ -1,98 +1,137 @@
-"""What `offhook work` has loaded: which files have changed since, and which plugins are broken.
+"""What a process has loaded: its version, which files have changed since, which plugins are broken.
 
-Each worker keeps a digest of the files in its record in Redis. A digest says whether the files of
-another machine or container differ, too; times of changes do not.
+A version is a digest of the files, so it says whether those of another machine or container differ,
+too; times of changes do not.
 """
 
-import json
 import linecache
 import os
 import socket
 import sys
-import tomllib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-from redis import Redis
-from rq.worker_registration import get_keys
 
 from offhook.plugins import plugin_modules
-from offhook.settings import Settings, config_folder, config_path, tenant_files
+from offhook.settings import Settings, config_folder, configuration_files
 
-FIELD = "offhook"  # of a worker's record, beside those of RQ
+WORK, SERVE = "offhook work", "offhook serve"
+
 _OURS = {"offhook", "offhook_cli", "receiver", "unifiedapi", "workers"}
 _INSTALLED = {"site-packages", "dist-packages"}
 _MOST = 3  # files that a sentence names
+_UNREADABLE = ""  # instead of a digest: not for this user's eyes
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What an `offhook work` has loaded.
+    """What a process has loaded.
 
     Attributes:
+        program: `WORK` or `SERVE`.
         pid: of its first process.
         at: when, in ISO 8601.
         folder: where its configuration is.
-        files: the digest of each file, by its path.
+        files: the digest of each file of the configuration, by its path.
+        code: the same of the plugins; a receiver has none.
         broken: a sentence for each plugin that could not be loaded.
     """
 
+    program: str
     host: str
     pid: int
     at: str
     folder: str
     files: dict[str, str]
+    code: dict[str, str]
     broken: list[str]
 
-    def as_json(self) -> str:
-        """What a worker keeps in its record."""
-        return json.dumps(asdict(self))
+    @property
+    def version(self) -> str:
+        """A short name of the configuration and, after a hyphen, of the plugins' code."""
+        return "-".join(_short(each) for each in (self.files, self.code) if each)
+
+    def runs(self, wanted: "Loaded") -> bool:
+        """Return whether this is the version of `wanted`, wherever its files are."""
+        return not self.differing(wanted)
+
+    def differing(self, wanted: "Loaded") -> list[str]:
+        """The names of the files that are not those of `wanted`."""
+        pairs = [(self.files, wanted.files)]
+        if SERVE not in (self.program, wanted.program):
+            pairs.append((self.code, wanted.code))
+        found = []
+        for mine, theirs in pairs:
+            ours, others = _by_name(mine), _by_name(theirs)
+            for name in sorted(ours.keys() | others.keys()):
+                one, other = ours.get(name), others.get(name)
+                unknown = one and other and _UNREADABLE in (*one, *other)
+                if one != other and not unknown:
+                    found.append(name)
+        return found
+
+    def here(self) -> "Loaded":
+        """The same, as this process reports it."""
+        return replace(self, pid=os.getpid())
 
 
-def loaded_now(settings: Settings, broken: Iterable[str] = ()) -> Loaded:
+def loaded_now(settings: Settings, broken: Iterable[str] = (), program: str = WORK) -> Loaded:
     """What this process has just loaded.
 
     Keeps the source of the plugins, so that tracebacks quote the code that runs.
 
     Args:
         broken: a sentence for each plugin that could not be loaded.
+        program: a receiver loads no plugins.
     """
-    key, files = _keys(settings)[0], {}
-    for path in sorted({*_configuration(), *_sources(settings)}):
-        with suppress(OSError):
+    key = _keys(settings)[0]
+    sources = _sources(settings) if program == WORK else ()
+    return Loaded(
+        program=program,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        at=datetime.now().astimezone().isoformat(timespec="seconds"),
+        folder=str(config_folder()),
+        files=_digests(configuration_files(), key),
+        code=_digests(sources, key),
+        broken=[*broken],
+    )
+
+
+def _digests(paths: Iterable[Path], key: bytes) -> dict[str, str]:
+    found = {}
+    for path in sorted({*paths}):
+        try:
             content = path.read_bytes()
-            files[str(path)] = _digest(content, key)
-            if path.suffix == ".py":
-                lines = content.decode("utf-8", "replace").splitlines(keepends=True)
-                # Without a time the entry is never compared with the file.
-                linecache.cache[str(path)] = (len(content), None, lines, str(path))
-    at = datetime.now().astimezone().isoformat(timespec="seconds")
-    return Loaded(socket.gethostname(), os.getpid(), at, str(config_folder()), files, [*broken])
+        except FileNotFoundError:
+            continue
+        except OSError:
+            found[str(path)] = _UNREADABLE
+            continue
+        found[str(path)] = _digest(content, key)
+        if path.suffix == ".py":
+            lines = content.decode("utf-8", "replace").splitlines(keepends=True)
+            # Without a time the entry is never compared with the file.
+            linecache.cache[str(path)] = (len(content), None, lines, str(path))
+    return found
 
 
-def _configuration() -> Iterator[Path]:
-    """The configuration, and the files that settings such as `secret_file` name."""
-    for path in (config_path().absolute(), *tenant_files()):
-        yield path
-        with suppress(OSError, ValueError):
-            yield from _named(tomllib.loads(path.read_text("utf-8")))
-    for name, value in os.environ.items():
-        if name.startswith("OFFHOOK_") and name.endswith("_FILE"):
-            yield config_folder() / value
+def _by_name(files: Mapping[str, str]) -> dict[str, list[str]]:
+    """The digests by name alone: the folders of another machine may have other names."""
+    found = defaultdict(list)
+    for path, digest in files.items():
+        found[Path(path).name].append(digest)
+    return {name: sorted(digests) for name, digests in found.items()}
 
 
-def _named(table: Mapping[str, Any]) -> Iterator[Path]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _named(value)
-        elif key.endswith("_file") and isinstance(value, str):
-            yield config_folder() / value
+def _short(files: Mapping[str, str]) -> str:
+    names = sorted((Path(path).name, digest) for path, digest in files.items())
+    return blake2b(repr(names).encode(), digest_size=4).hexdigest()
 
 
 def _sources(settings: Settings) -> Iterator[Path]:
@@ -116,37 +155,25 @@ def _top(module: str) -> str:
     return module.partition(".")[0]
 
 
-def about_running(rq: Redis, settings: Settings) -> list[str]:
-    """A sentence for each running `offhook work` whose files differ from those here, and for each
-    plugin that one could not load.
+def newer_files(running: Iterable[Loaded], settings: Settings) -> list[str]:
+    """A sentence for each process whose files differ from those here, and for each plugin that one
+    could not load.
     """
     keys, host = _keys(settings), socket.gethostname()
-    sentences = []
-    for loaded in _running(rq):
+    sentences: dict[tuple[object, ...], str] = {}
+    for loaded in running:
         here = loaded.host == host
-        if here and not Path(f"/proc/{loaded.pid}").exists():
-            continue  # it was killed, and RQ has not noticed yet
         differing = [
             path.name
-            for name, digest in loaded.files.items()
+            for name, digest in (loaded.files | loaded.code).items()
             if (path := _counterpart(name, loaded, here=here)) and _differs(path, digest, keys)
         ]
-        if differing:
-            sentences.append(_sentence(loaded, differing, here=here))
-        sentences += [f"{each}; correct it and restart `offhook work`" for each in loaded.broken]
-    return [*dict.fromkeys(sentences)]
-
-
-def _running(rq: Redis) -> list[Loaded]:
-    with rq.pipeline(transaction=False) as pipeline:
-        for key in sorted(get_keys(connection=rq)):
-            pipeline.hmget(key, FIELD, "death")
-        records = {record for record, death in pipeline.execute() if record and not death}
-    found = []
-    for each in records:
-        with suppress(TypeError):  # of another version of Offhook
-            found.append(Loaded(**json.loads(each)))
-    return sorted(found, key=lambda each: each.at)
+        if differing:  # several processes of a receiver say the same
+            said = loaded.program, loaded.host, *differing
+            sentences.setdefault(said, _sentence(loaded, differing, here=here))
+        for each in loaded.broken:
+            sentences[each,] = f"{each}; correct it and run `offhook reload`"
+    return [*sentences.values()]
 
 
 def _counterpart(name: str, loaded: Loaded, *, here: bool) -> Path | None:
@@ -166,25 +193,30 @@ def _differs(path: Path, digest: str, keys: Iterable[bytes]) -> bool:
         return True
     except OSError:
         return False  # not for this user's eyes
-    return digest not in {_digest(content, key) for key in keys}
+    return digest not in {_UNREADABLE, *(_digest(content, key) for key in keys)}
 
 
 def _sentence(loaded: Loaded, names: list[str], *, here: bool) -> str:
+    files = some(names)
+    at = f"{datetime.fromisoformat(loaded.at):%Y-%m-%d %H:%M:%S}"
+    if here:
+        has = "has" if len({*names}) == 1 else "have"
+        return (
+            f"{files} {has} changed since `{loaded.program}` loaded its files ({at}): "
+            "`offhook reload` applies what is new"
+        )
+    return (
+        f"`{loaded.program}` on {loaded.host}, version of {at}, does not run the {files} that is "
+        "here: copy what is newer to the other machine, then run `offhook reload`"
+    )
+
+
+def some(names: Iterable[str]) -> str:
+    """These names in a sentence; a few of them if they are many."""
     names = [*dict.fromkeys(names)]
     more = len(names) - _MOST
     shown = names if more <= 0 else [*names[:_MOST], f"{more} more"]
-    files = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
-    at = f"{datetime.fromisoformat(loaded.at):%Y-%m-%d %H:%M:%S}"
-    if here:
-        has = "has" if len(names) == 1 else "have"
-        return (
-            f"{files} {has} changed since `offhook work` started ({at}): restart it, "
-            "or develop with `offhook work --reload`"
-        )
-    return (
-        f"`offhook work` on {loaded.host}, started {at}, does not run the {files} that is here: "
-        "copy what is newer to the other machine, and restart `offhook work`"
-    )
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
 def _keys(settings: Settings) -> list[bytes]:

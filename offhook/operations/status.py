@@ -9,10 +9,12 @@ from redis import Redis
 from rq import Worker
 
 from offhook import queues
+from offhook.connection import connect_rq
 from offhook.inbox import Inbox, keys, quarantine, refused
 from offhook.inbox.apart import read_apart
 from offhook.operations import dead_letters
-from offhook.operations.running_files import about_running
+from offhook.operations.processes import Process, running
+from offhook.operations.running_files import SERVE, newer_files
 from offhook.operations.server_check import check_all
 from offhook.settings import Settings
 
@@ -46,6 +48,23 @@ class HandlerStatus:
 
 
 @dataclass(frozen=True)
+class RunningVersion:
+    """What one process runs.
+
+    Attributes:
+        program: `offhook serve` or `offhook work`.
+        version: of the configuration and, after a hyphen, of the plugins' code.
+        loaded: when, in ISO 8601.
+    """
+
+    program: str
+    host: str
+    pid: int
+    version: str
+    loaded: str
+
+
+@dataclass(frozen=True)
 class Status:
     """The whole installation.
 
@@ -59,8 +78,9 @@ class Status:
         refused: callbacks in quarantine.
         turned_away: callbacks that receivers refused without keeping them, a sentence each.
         risks: why a Redis server cannot be used or may lose events, a sentence each.
-        loaded: which files the running workers have not loaded as they are now, and which plugins
-            they could not load, a sentence each.
+        versions: what each process runs.
+        loaded: which files the processes have not loaded as they are now, and which plugins they
+            could not load, a sentence each.
     """
 
     handlers: list[HandlerStatus]
@@ -73,6 +93,7 @@ class Status:
     refused: int
     risks: list[str]
     turned_away: list[str]
+    versions: list[RunningVersion]
     loaded: list[str]
 
     @property
@@ -82,6 +103,7 @@ class Status:
             *without_handlers(self),
             *missing_workers(self),
             *missing_scheduler(self),
+            *different_versions(self),
             *self.loaded,
             *unserved_partitions(self),
             *running_apart(self),
@@ -118,6 +140,19 @@ def missing_scheduler(status: Status) -> Iterator[str]:
     """Whether no scheduler runs although one is needed."""
     if status.handlers and not status.scheduler:
         yield "no scheduler: periodic jobs do not run; start `offhook work`"
+
+
+def different_versions(status: Status) -> Iterator[str]:
+    """Whether processes run different versions."""
+    found: dict[str, set[str]] = {}
+    for each in status.versions:
+        # A receiver's version is the first part of that of the workers with its configuration.
+        known = {name for name in found if name.startswith(each.version)}
+        name = min(known, default=each.version)
+        found.setdefault(name, set()).add(f"`{each.program}` on {each.host}")
+    if len(found) > 1:
+        what = "; ".join(f"{name}: {', '.join(sorted(who))}" for name, who in found.items())
+        yield f"the processes run different versions: `offhook reload` makes them one ({what})"
 
 
 def unserved_partitions(status: Status) -> Iterator[str]:
@@ -177,6 +212,7 @@ def in_quarantine(status: Status) -> Iterator[str]:
 
 async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
     """The status of the installation with these settings."""
+    processes = await asyncio.to_thread(_processes, settings)
     names = list(settings.handlers)
     stored: Any = await inbox.redis.hgetall(keys.APART)
     apart = {name: each.reason for name, each in read_apart(stored).items() if name in names}
@@ -192,8 +228,20 @@ async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
         refused=await quarantine.length(inbox.redis),
         risks=await asyncio.to_thread(check_all, settings),
         turned_away=await refused.sentences(inbox.redis),
-        loaded=await asyncio.to_thread(about_running, rq, settings),
+        versions=[_version(each) for each in processes],
+        loaded=newer_files([each.loaded for each in processes], settings),
     )
+
+
+def _processes(settings: Settings) -> list[Process]:
+    with connect_rq(settings.redis_url, tries=3) as redis:
+        found = running(redis)
+    return sorted(found, key=lambda each: each.loaded.program == SERVE)  # those with code first
+
+
+def _version(process: Process) -> RunningVersion:
+    at = process.loaded
+    return RunningVersion(at.program, at.host, at.pid, at.version, at.at)
 
 
 async def _handlers(

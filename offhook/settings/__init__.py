@@ -2,9 +2,9 @@
 
 from offhook.settings.config_file import DEFAULT_FILE, config_folder, config_path
 from offhook.settings.installation import Settings
-from offhook.settings.loading import load_settings, sound_tables
+from offhook.settings.loading import configuration_files, load_settings, sound_tables
 from offhook.settings.setting_tables import HandlerSettings, LookupSettings, PbxSettings
-from offhook.settings.tenants import TenantSettings, table_of, tenant_files, tenant_of_plugin
+from offhook.settings.tenants import TenantSettings, table_of, tenant_of_plugin
 
 __all__ = [
     "DEFAULT_FILE",
@@ -15,9 +15,9 @@ __all__ = [
     "TenantSettings",
     "config_folder",
     "config_path",
+    "configuration_files",
     "load_settings",
     "sound_tables",
     "table_of",
-    "tenant_files",
     "tenant_of_plugin",
 ]

@@ -324,6 +324,12 @@ class Settings(BaseSettings):
             copy.__dict__.pop(name, None)
         return copy
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """For another process: without what follows from the settings."""
+        state = super().__getstate__()
+        own = {name: state["__dict__"][name] for name in type(self).model_fields}
+        return state | {"__dict__": own}
+
     def _view(self, tenant: str) -> "Settings":
         its = self.tenants.get(tenant) or TenantSettings(extensions=[])
         own = {name: getattr(its, name) for name in ("region", "keep_days", "daily_summary")}

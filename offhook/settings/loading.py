@@ -1,12 +1,15 @@
 """Loads the configuration, or as much of it as is right."""
 
+import os
 import tomllib
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from offhook.settings.config_file import config_path
+from offhook.settings.config_file import config_folder, config_path
 from offhook.settings.faults import check_file, config_error
 from offhook.settings.installation import Settings
 from offhook.settings.setting_tables import HandlerSettings, LookupSettings, PbxSettings
@@ -66,3 +69,25 @@ def _sound(tables: Any, model: type[T]) -> dict[str, T]:
                 plugin = {key: table[key] for key in table.keys() & {"use", "options"}}
                 sound[name] = model.model_validate(plugin)
     return sound
+
+
+def configuration_files() -> Iterator[Path]:
+    """Every file that the configuration is read from: `offhook.toml`, those of tenants, and those
+    that settings such as `secret_file` or variables such as `OFFHOOK_SECRET_FILE` name. One may be
+    missing.
+    """
+    for path in (config_path().absolute(), *tenant_files()):
+        yield path
+        with suppress(OSError, ValueError):
+            yield from _named(tomllib.loads(path.read_text("utf-8")))
+    for name, value in os.environ.items():
+        if name.startswith("OFFHOOK_") and name.endswith("_FILE"):
+            yield config_folder() / value
+
+
+def _named(table: Mapping[str, Any]) -> Iterator[Path]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _named(value)
+        elif key.endswith("_file") and isinstance(value, str):
+            yield config_folder() / value

@@ -24,10 +24,10 @@ def scheduler(seen: Status) -> Iterator[Finding]:
 
 
 def versions(seen: Status) -> Iterator[Finding]:
-    """Workers run the configuration and the plugins that are here."""
-    if any(seen.workers.values()):
-        said = "the workers run the configuration and the plugins that are here"
-        yield from _all_or(warned, seen.loaded, said)
+    """All processes run one version of the configuration and the plugins: that which is here."""
+    if seen.versions:
+        said = f"all processes run what is here, version {seen.versions[0].version}"
+        yield from _all_or(warned, [*problems.different_versions(seen), *seen.loaded], said)
 
 
 def lag(seen: Status) -> Iterator[Finding]:

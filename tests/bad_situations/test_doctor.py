@@ -15,7 +15,8 @@ from offhook.connection import connect
 from offhook.inbox import keys
 from offhook.inbox.apart import move_apart
 from offhook.inbox.leases import Leases
-from offhook.operations.running_files import FIELD, loaded_now
+from offhook.operations.processes import Process, report
+from offhook.operations.running_files import loaded_now
 from offhook.settings import load_settings
 from tests.conftest import Configure
 from tests.events import event
@@ -131,8 +132,7 @@ def _no_scheduler(scene: Scene) -> None:
 
 
 def _changed_since(scene: Scene) -> None:
-    record = loaded_now(load_settings()).as_json()
-    scene.redis.hset("rq:worker:offhook.serve", FIELD, record)
+    report(scene.redis, "here/1", Process(loaded_now(load_settings())))
     scene.again(CRM, partitions=1, settle=4)
 
 
@@ -292,8 +292,8 @@ SITUATIONS: dict[Break, str] = {
         "Workers: fail no scheduler: periodic jobs do not run; start `offhook work`"
     ),
     _changed_since: (
-        "Workers: warn offhook.toml has changed since `offhook work` started (TIME): restart it, "
-        "or develop with `offhook work --reload`"
+        "Workers: warn offhook.toml has changed since `offhook work` loaded its files (TIME): "
+        "`offhook reload` applies what is new"
     ),
     _behind: (
         "Handlers: warn crm is 1,001 events behind: `offhook status --watch` shows whether it "

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import redis
 
-from offhook.operations.running_files import FIELD, about_running, loaded_now
+from offhook.inbox import keys
+from offhook.operations.processes import Process, leave, report, running
+from offhook.operations.running_files import SERVE, WORK, loaded_now, newer_files
 from offhook.plugins import plug_all
 from offhook.settings import Settings, load_settings
 from tests.conftest import Configure
@@ -61,15 +63,13 @@ def settings(name: str) -> Settings:
 
 @pytest.fixture
 def add(settings: Settings, redis_url: str) -> Add:
-    """Return a function that adds a worker with the files as they are now, and its changes."""
+    """Return a function that adds a process with the files as they are now, and its changes."""
 
-    def add(**changes: Any) -> None:
-        at = "2026-05-01T10:00:00+00:00"
-        record = replace(loaded_now(settings), **({"at": at} | changes)).as_json()
-        with redis.Redis.from_url(redis_url) as rq:
-            worker = f"rq:worker:offhook.serve.{rq.scard('rq:workers')}"
-            rq.hset(worker, mapping={FIELD: record, "birth": "2026-05-01T10:00:00.000000Z"})
-            rq.sadd("rq:workers", worker)
+    def add(program: str = WORK, name: str = "web/1/a", **changes: Any) -> None:
+        at = {"at": "2026-05-01T10:00:00+00:00"}
+        process = Process(replace(loaded_now(settings, program=program), **(at | changes)))
+        with redis.Redis.from_url(redis_url) as client:
+            report(client, name, process)
 
     return add
 
@@ -77,14 +77,15 @@ def add(settings: Settings, redis_url: str) -> Add:
 @pytest.fixture
 def told(settings: Settings, redis_url: str) -> Callable[[], list[str]]:
     def told() -> list[str]:
-        with redis.Redis.from_url(redis_url) as rq:
-            return [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", each)
-                    for each in about_running(rq, settings)]  # fmt: skip
+        with redis.Redis.from_url(redis_url) as client:
+            loaded = [each.loaded for each in running(client)]
+        return [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", each)
+                for each in newer_files(loaded, settings)]  # fmt: skip
 
     return told
 
 
-RESTART = "since `offhook work` started (TIME): restart it, or develop with `offhook work --reload`"
+RELOAD = "since `offhook work` loaded its files (TIME): `offhook reload` applies what is new"
 
 
 def test_nothing_is_said_while_the_files_are_the_same(
@@ -92,7 +93,7 @@ def test_nothing_is_said_while_the_files_are_the_same(
 ) -> None:
     assert told() == []
     add()
-    add(host="other")
+    add(host="other", name="other")
     (tmp_path / f"{name}.py").touch()
     (tmp_path / "another.py").write_text("")
     assert told() == []
@@ -104,13 +105,12 @@ def test_a_changed_file_is_named(
 ) -> None:
     file = file.replace("NAME", name)
     add()
-    add()  # each worker of `offhook work` has the same record
     with (tmp_path / file).open("a") as opened:
         opened.write("# changed")
-    assert told() == [f"{file} has changed {RESTART}"]
+    assert told() == [f"{file} has changed {RELOAD}"]
     (tmp_path / file).unlink()
     if file != "offhook.toml":
-        assert told() == [f"{file} has changed {RESTART}"]
+        assert told() == [f"{file} has changed {RELOAD}"]
 
 
 def test_a_plugin_that_workers_could_not_load_is_named(
@@ -118,8 +118,8 @@ def test_a_plugin_that_workers_could_not_load_is_named(
 ) -> None:
     sentence = "handlers.crm.use: 'crm:show' cannot be loaded: KeyError: 'x' (crm.py, line 2)"
     add(broken=[sentence])
-    add(host="web2", broken=[sentence])
-    assert told() == [f"{sentence}; correct it and restart `offhook work`"]
+    add(host="web2", name="web2", broken=[sentence])
+    assert told() == [f"{sentence}; correct it and run `offhook reload`"]
 
 
 def test_many_changed_files_are_counted(
@@ -130,18 +130,18 @@ def test_many_changed_files_are_counted(
     for file in files:
         with (tmp_path / file).open("a") as opened:
             opened.write(" ")
-    assert told() == [f"hook-secret, offhook.toml, {name}.py and 1 more have changed {RESTART}"]
+    assert told() == [f"hook-secret, offhook.toml, {name}.py and 1 more have changed {RELOAD}"]
 
 
 def test_another_machine_is_named(
     add: Add, told: Callable[[], list[str]], tmp_path: Path, name: str
 ) -> None:
-    add(host="web2")
+    add(host="web2", name="web2")
     (tmp_path / f"{name}.py").write_text(PLUGIN.format(name=name) + "\n")
-    add(host="web3")
+    add(host="web3", name="web3")
     assert told() == [
-        f"`offhook work` on web2, started TIME, does not run the {name}.py that is here: "
-        "copy what is newer to the other machine, and restart `offhook work`"
+        f"`offhook work` on web2, version of TIME, does not run the {name}.py that is here: "
+        "copy what is newer to the other machine, then run `offhook reload`"
     ]
 
 
@@ -150,27 +150,37 @@ def test_another_machine_may_have_another_folder(
 ) -> None:
     files = {
         path.replace(str(tmp_path), "/srv/offhook"): digest
-        for path, digest in loaded_now(settings).files.items()
+        for path, digest in (loaded_now(settings).files | loaded_now(settings).code).items()
     }
     files |= {"/usr/lib/python3/dist-packages/not_here.py": "0"}
-    add(host="web2", folder="/srv/offhook", files=files)
+    add(host="web2", folder="/srv/offhook", files=files, code={})
     assert told() == []
     (tmp_path / "hook-secret").write_text("another one")
     assert told() == [
-        "`offhook work` on web2, started TIME, does not run the hook-secret that is here: "
-        "copy what is newer to the other machine, and restart `offhook work`"
+        "`offhook work` on web2, version of TIME, does not run the hook-secret that is here: "
+        "copy what is newer to the other machine, then run `offhook reload`"
     ]
 
 
-def test_workers_that_ended_are_left_out(
+def test_processes_of_a_receiver_say_it_once(
+    add: Add, told: Callable[[], list[str]], tmp_path: Path, name: str
+) -> None:
+    add(SERVE)
+    add(SERVE, pid=1, name="web/1/b")
+    (tmp_path / f"{name}.py").write_text("# a receiver does not load it")
+    assert told() == []
+    (tmp_path / "hook-secret").write_text("another one")
+    assert told() == [f"hook-secret has changed {RELOAD.replace('work', 'serve')}"]
+
+
+def test_processes_that_ended_are_left_out(
     add: Add, told: Callable[[], list[str]], tmp_path: Path, redis_url: str
 ) -> None:
-    add(pid=2**22 + 1)  # more than a process can have
     add()
-    with redis.Redis.from_url(redis_url) as rq:
-        rq.hset("rq:worker:offhook.serve.1", "death", "2026-05-01T10:00:00.000000Z")
-        rq.sadd("rq:workers", "rq:worker:of-another-program", "rq:worker:offhook.another-version")
-        rq.hset("rq:worker:offhook.another-version", FIELD, '{"host": "web2", "words": 1}')
+    with redis.Redis.from_url(redis_url) as client:
+        leave(client, "web/1/a")
+        client.zadd(keys.PROCESSES, {"expired": 1, "web2/1": 1})
+        client.set(keys.process("web2/1"), '{"of": "another version of Offhook"}')
     (tmp_path / "hook-secret").write_text("another one")
     assert told() == []
 
@@ -199,8 +209,8 @@ def test_a_new_secret_changes_only_its_own_file(
         secret="another secret for the URLs, of 40 letters",
         previous_secret=settings.secret.get_secret_value(),
     )
-    with redis.Redis.from_url(redis_url) as rq:
-        (sentence,) = about_running(rq, load_settings())
+    with redis.Redis.from_url(redis_url) as client:
+        (sentence,) = newer_files([each.loaded for each in running(client)], load_settings())
     assert sentence.startswith("offhook.toml has changed since")
 
 
@@ -210,7 +220,7 @@ def test_status_and_dead_retry_say_it(
     add()
     (tmp_path / "hook-secret").write_text("another one")
     problems = json.loads(offhook("status", "--json").stdout)["problems"]
-    expected = "hook-secret has changed since `offhook work` started"
+    expected = "hook-secret has changed since `offhook work` loaded its files"
     assert [each for each in problems if each.startswith(expected)]
     assert f"! {expected}" in offhook("status").stdout
     with redis.Redis.from_url(redis_url) as rq:

@@ -14,6 +14,7 @@ COMMANDS = {
     "receive": (["--quick", "--only", "Offhook", "204"], r"\| Offhook +\| +[1-9]"),
     "deliver": (["--quick", "--only", "Offhook", "bare"], r"\| a bare aiohttp loop +\| +[1-9]"),
     "latency": (["--quick", "--only", "Offhook"], r"\| Offhook +\| +\d+\.\d+ \| +\d+\.\d+ \| +\d+"),
+    "reload": (["--quick", "--only", "reload"], r"\| offhook reload .* 0\.0 \|  0\.0 \|"),
     "recovery": (["--quick", "--only", "Offhook", "--rounds", "1"], r"\| Offhook .* 0 \|"),
     "order": (["--quick", "--only", "Offhook"], r"\| Offhook +\| +0 % \|"),
     "commands": (["--quick", "--only", "Offhook"], r"\| Offhook delivers.*\| +\d"),

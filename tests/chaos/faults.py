@@ -42,6 +42,7 @@ FAULTS: dict[str, Fault] = {
         (process_faults.kill_supervisor, "supervisor"),
         (process_faults.kill_everybody, _WORKERS),
         (process_faults.kill_server, "server"),
+        (process_faults.reload, "supervisor"),
         (process_faults.stall_receiver, "receiver"),
         (process_faults.stall_work_horse, "work-horse"),
         (process_faults.stall_worker, "worker"),

@@ -2,13 +2,15 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 
 from tests.chaos.scene import NothingToStrike, Scene
-from tests.installation import Installation, wait_until
+from tests.installation import OFFHOOK, Installation, children, wait_until
 
 
 def kill_receiver(scene: Scene, dice: Random) -> None:
@@ -42,7 +44,8 @@ def kill_scheduler(scene: Scene, dice: Random) -> None:
 
 
 def kill_supervisor(scene: Scene, dice: Random) -> None:
-    scene.offhook.supervisor.kill()
+    """Kill the keeper, or the version that it runs: the other one ends by itself."""
+    _send(signal.SIGKILL, dice.choice(_supervisors(scene.offhook)))
     scene.offhook.supervisor.wait()
     scene.offhook.supervisor = scene.offhook.start_supervisor()
 
@@ -51,6 +54,19 @@ def kill_everybody(scene: Scene, dice: Random) -> None:
     """Kill the supervisor and all processes below it, as when a machine or a container ends."""
     scene.offhook.kill_supervisors()
     scene.offhook.supervisor = scene.offhook.start_supervisor()
+
+
+def reload(scene: Scene, dice: Random) -> None:
+    """Apply a new version, or fail because another fault strikes."""
+    config = Path(scene.offhook.environment["OFFHOOK_CONFIG"])
+    config.write_text(f"{config.read_text()}# {dice.random()}\n")
+    subprocess.run(
+        [OFFHOOK, "reload", "--timeout", "20"],
+        env=scene.offhook.environment,
+        cwd=scene.offhook.folder,
+        capture_output=True,
+        check=False,
+    )
 
 
 def kill_server(scene: Scene, dice: Random) -> None:
@@ -77,7 +93,7 @@ def stall_scheduler(scene: Scene, dice: Random) -> None:
 
 
 def stall_supervisor(scene: Scene, dice: Random) -> None:
-    _stall(scene.offhook.supervisor.pid, dice)
+    _stall(dice.choice(_supervisors(scene.offhook)), dice)
 
 
 def stall_server(scene: Scene, dice: Random) -> None:
@@ -99,6 +115,10 @@ def _one_of(pids: Sequence[int], dice: Random) -> int:
     if not pids:
         raise NothingToStrike
     return dice.choice(sorted(pids))
+
+
+def _supervisors(offhook: Installation) -> list[int]:
+    return [offhook.supervisor.pid, *sorted(children(offhook.supervisor.pid))]
 
 
 def _workers(offhook: Installation) -> list[int]:

@@ -27,6 +27,7 @@ FAULTS = [
     "stall server",
     "kill connections",
     "flush scripts",
+    "reload",
 ]
 
 
@@ -40,6 +41,7 @@ def check(found: Round) -> None:
 def test_each_fault_loses_nothing_and_heals_within_seconds(tmp_path: Path) -> None:
     found = run_round(tmp_path, "the same every time", 0, FAULTS, **LOAD)
     check(found)
+    assert "changed to version" in found.log
     slow = {s.kind: s.recovered for s in found.strikes if s.recovered > 10}
     assert not slow, "recovery took longer than 10 s"
 

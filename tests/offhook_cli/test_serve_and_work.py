@@ -141,6 +141,7 @@ def titles(pid: int) -> set[str]:
     folder = Path("/proc", str(pid))
     below = (folder / "task" / str(pid) / "children").read_text().split()
     title = (folder / "cmdline").read_text().rstrip("\0").replace("\0", " ")
+    title = re.sub(r"(version) [0-9a-f]{8}$", r"\1", title)
     return {title}.union(*(titles(int(each)) for each in below))
 
 
@@ -150,6 +151,7 @@ def test_ps_shows_which_process_is_which(
     configure(TWO + 'process = "own"\n', processes=1)
     expected = {
         "offhook work",
+        "offhook work: version",
         "offhook work: offhook.serve",
         "offhook work: offhook.serve: deliveries",
         "offhook work: offhook.serve.chat",

@@ -39,6 +39,8 @@ log = logging.getLogger("offhook.serve")
 T = TypeVar("T")
 
 RENEW_EVERY = 1.0  # seconds
+TAKE_EVERY = 0.05  # seconds between attempts to take partitions that another server gives back
+EAGER_FOR = 10.0  # seconds for which these attempts are made
 SURE_FOR = LEASE_MS / 1000 * 0.8  # shorter than on the server, for clock drift
 WATCH_EVERY = 1.0  # seconds between looks at what other processes have changed
 SLOW = 0.1  # seconds; a step that takes longer keeps others waiting
@@ -104,6 +106,7 @@ class Server:
         self._rq = rq
         self._rq_outage = Outage(log, "RQ's server")
         self._share = 0
+        self._eager_until = 0.0
         self._sure_until = time.monotonic() + SURE_FOR
         self._tasks: set[asyncio.Task[None]] = set()
         self._serving: dict[int, asyncio.Task[None]] = {}
@@ -221,13 +224,16 @@ class Server:
             asked = time.monotonic()
             tokens = {number: each.partition.token for number, each in self.partitions.items()}
             try:
-                self._share, lost = await self.leases.renew(tokens)
+                share, lost = await self.leases.renew(tokens)
                 for number in lost:
                     served = self.partitions.get(number)
                     # Else it was given back, or its lease taken anew, meanwhile.
                     if served is not None and served.partition.token == tokens[number]:
                         raise LeaseLost(f"another process serves partition {number}")
                 self._sure_until = asked + SURE_FOR
+                if share > self._share:  # another server leaves
+                    self._eager_until = asked + EAGER_FOR
+                self._share = share
                 self.outage.is_over()
             except RedisError as error:
                 self.outage.goes_on(error)
@@ -246,7 +252,9 @@ class Server:
                         await self._take(number)
             except RedisError as error:
                 self.outage.goes_on(error)
-            await asyncio.sleep(RENEW_EVERY / 4)
+            lacks = len(self.partitions) < self._share
+            eager = lacks and time.monotonic() < self._eager_until
+            await asyncio.sleep(TAKE_EVERY if eager else RENEW_EVERY / 4)
 
     async def _take(self, number: int) -> None:
         partition = Partition(self._inbox.redis, self._waiting, number, self.pool)
@@ -273,8 +281,10 @@ class Server:
             await served.partition.release()
 
     async def _leave(self) -> None:
+        with suppress(RedisError):  # its sign of life expires
+            if await self.leases.leave():
+                await asyncio.sleep(RENEW_EVERY)  # others learn that all partitions are theirs
         await asyncio.gather(*(self._give_back(number) for number in [*self._serving]))
-        await self.leases.leave()
 
     async def _watch(self) -> None:
         """Follow what other processes change, and publish attempts if a client watches."""

@@ -45,6 +45,7 @@ RARE = {
     "offhook:deliveries",
     "offhook:habits:silent",
     "offhook:refused",
+    "offhook:reload",
     "offhook:lookup:LOOKUP:asking:NUMBER",
     "offhook:memory:HANDLER:NAME:lock",
 }
