@@ -160,11 +160,13 @@ class Keeper:
                 self._member.look()
                 look_at = time.monotonic() + self._member.look_in
             self._begin_reload()
+            self._reap()
             time.sleep(_LOOP)
         self._member.leave()
         self.drop()
-        while self._is_left():
+        while self._leaving:
             time.sleep(_LOOP)
+            self._reap()
         return 0 if self._signals else 1
 
     # Its part in a reload
@@ -188,7 +190,8 @@ class Keeper:
             self._running, self._next = self._next, None
             if loaded := self._running.loaded():
                 log.info("changed to version %s", loaded.version)
-        return not self._is_left()
+        self._reap()
+        return not self._leaving
 
     def drop(self) -> None:
         """End the version that was prepared."""
@@ -197,10 +200,9 @@ class Keeper:
             self._leaving.append(self._next)
             self._next = None
 
-    def _is_left(self) -> bool:
-        """Return whether a version that was stopped has not ended yet."""
+    def _reap(self) -> None:
+        """Forget the stopped versions that have ended, so that none stays a zombie."""
         self._leaving = [each for each in self._leaving if each.exit_code is None]
-        return bool(self._leaving)
 
     # Signals
 
