@@ -17,6 +17,7 @@ from rq.serializers import JSONSerializer
 from offhook.event import CallEvent
 
 SCHEDULED = "offhook.scheduled"  # the queue of periodic jobs
+REDELIVER = "workers.redeliver.redeliver"  # the function of a dead letter's job
 
 _FOREVER = -1
 
@@ -101,7 +102,7 @@ def bury(
     target = queue(dead_queue(handler), redis)
     died = datetime.now(UTC).isoformat(timespec="seconds")
     job = target.create_job(
-        "workers.redeliver.redeliver",
+        REDELIVER,
         args=(handler, event.as_dict()),
         job_id=dead_letter_id(handler, event.id),
         timeout=-1,

@@ -1,12 +1,13 @@
 """`offhook dead`: list, retry and discard dead letters."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Annotated
 
 import typer
+from redis import Redis
 
 from offhook import queues
 from offhook.connection import connect_rq, opened
@@ -17,7 +18,7 @@ from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter, Filter
 from offhook.operations.processes import running
 from offhook.operations.running_files import newer_files
-from offhook.settings import load_settings
+from offhook.settings import Settings, load_settings
 from offhook_cli import completion
 from offhook_cli.options import (
     MANY,
@@ -88,17 +89,22 @@ def list_(
       offhook dead list --limit 10
       offhook dead list --limit 10 --after crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
     """
-    found = _found(Filter(handler, call, extension, event_type, since), limit + 1, after)
-    more, found = found[limit:], found[:limit]
-    if as_json:
-        print_json([letter.as_dict() for letter in found])
-    elif not found:
-        note("No dead letters.")
-    else:
-        for letter in found:
-            typer.echo("\n".join(map(printable, _lines(letter))))
-    if more:
-        note(f"More than {limit}: the next ones come with --after {found[-1].id}")
+    wanted = Filter(handler, call, extension, event_type, since)
+    with connect_rq(_known(wanted).jobs_url) as rq:
+        found = dead_letters.find(rq, wanted, after)
+        last, shown = "", []
+        for letter in islice(found, limit):
+            last = letter.id
+            if as_json:
+                shown.append(letter.as_dict())
+            else:
+                typer.echo("\n".join(map(printable, _lines(letter))))
+        if as_json:
+            print_json(shown)
+        elif not last:
+            note("No dead letters.")
+        if next(found, None):
+            note(f"More than {limit}: the next ones come with --after {last}")
 
 
 @dead.command()
@@ -115,7 +121,9 @@ def show(
       offhook dead show crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
     """
     with connect_rq(load_settings().jobs_url) as rq:
-        [letter] = _by_id(list(dead_letters.find(rq)), [letter_id])
+        letter = next(dead_letters.get(rq, [letter_id]), None)
+        if letter is None:
+            fail(f"There is no dead letter {letter_id}: see `offhook dead list`.")
         trace = dead_letters.traceback(rq, letter)
     if as_json:
         print_json(letter.as_dict() | {"traceback": trace})
@@ -147,17 +155,18 @@ def retry(
       offhook dead retry --all --yes
     """
     wanted = Filter(handler, call, extension, event_type, since)
-    letters = _chosen(ids, wanted, everything)
-    settings = load_settings()
-    gone = {letter.handler for letter in letters} - set(settings.handlers)
+    settings = _known(wanted)
+    with connect_rq(settings.jobs_url) as rq:
+        chosen = _chosen(rq, ids, wanted, everything)
+    gone = {*chosen.values()} - set(settings.handlers)
     if gone:
         fail(f"{', '.join(sorted(gone))}: no longer configured, so nothing can be delivered.")
     with connect_rq(settings.redis_url) as redis:
         loaded = [each.loaded for each in running(redis)]
         for sentence in newer_files(loaded, settings):
             note(f"! {sentence}")
-    confirm(f"Retry {counted(len(letters), 'dead letter')}?", yes=yes)
-    done = asyncio.run(_retry(letters))
+    confirm(f"Retry {counted(len(chosen), 'dead letter')}?", yes=yes)
+    done = asyncio.run(_retry(settings, chosen))
     typer.echo(f"Retried {counted(done, 'dead letter')}.")
 
 
@@ -179,59 +188,61 @@ def discard(
       offhook dead discard crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
       offhook dead discard --handler crm --call 1778000000.42
     """
-    letters = _chosen(ids, Filter(handler, call, extension, event_type, since), everything)
-    confirm(f"Delete {counted(len(letters), 'dead letter')} for good?", yes=yes)
-    with progress("", len(letters)) as advance, connect_rq(load_settings().jobs_url) as rq:
-        done = dead_letters.discard(rq, letters, advance)
+    wanted = Filter(handler, call, extension, event_type, since)
+    with connect_rq(_known(wanted).jobs_url) as rq:
+        chosen = _chosen(rq, ids, wanted, everything)
+        confirm(f"Delete {counted(len(chosen), 'dead letter')} for good?", yes=yes)
+        with progress("", len(chosen)) as advance:
+            done = dead_letters.discard(rq, dead_letters.get(rq, chosen), advance)
     typer.echo(f"Deleted {counted(done, 'dead letter')}.")
 
 
-def _chosen(ids: Sequence[str] | None, wanted: Filter, everything: bool) -> list[DeadLetter]:
-    """Return the dead letters with these ids or matching the filter; exit if there are none."""
+def _chosen(
+    rq: Redis, ids: Sequence[str] | None, wanted: Filter, everything: bool
+) -> dict[str, str]:
+    """Return the ids of the dead letters that are meant, with their handlers; exit if none is."""
     if not ids and wanted == Filter() and not everything:
         raise typer.BadParameter("choose dead letters by id, by a filter, or with --all")
     if ids and (everything or wanted != Filter()):
         raise typer.BadParameter("use either ids or filters, not both")
-    found = _found(wanted)
     if ids:
-        return _by_id(found, ids)
-    if not found:
+        # In the order of `find`, in which each call gets its events.
+        found = {letter.id: letter for letter in dead_letters.get(rq, ids)}
+        if unknown := set(ids) - found.keys():
+            unknown_ids = ", ".join(sorted(unknown))
+            fail(f"There is no dead letter {unknown_ids}: see `offhook dead list`.")
+        letters = sorted(found.values(), key=lambda letter: letter.event.id)
+        return {letter.id: letter.handler for letter in letters}
+    names = [wanted.handler] if wanted.handler else queues.with_dead_letters(rq)
+    with progress("Reading dead letters", sum(dead_letters.counts(rq, names).values())) as advance:
+        chosen: dict[str, str] = {}
+        for letter in dead_letters.find(rq, wanted):
+            chosen[letter.id] = letter.handler
+            advance(len(chosen))
+    if not chosen:
         note("No dead letters.")
         raise typer.Exit
-    return found
+    return chosen
 
 
-def _found(wanted: Filter, most: int | None = None, after: str | None = None) -> list[DeadLetter]:
-    """Return the first dead letters that match a filter, after the one with this id."""
+def _known(wanted: Filter) -> Settings:
+    """Return the settings, if there is such a handler, or a dead letter of it."""
     settings = load_settings()
-    with connect_rq(settings.jobs_url) as rq:
-        names = {*settings.handlers, *queues.with_dead_letters(rq)}
-        if wanted.handler is not None and wanted.handler not in names:
+    if wanted.handler is not None and wanted.handler not in settings.handlers:
+        with connect_rq(settings.jobs_url) as rq:
+            names = {*settings.handlers, *queues.with_dead_letters(rq)}
+        if wanted.handler not in names:
             raise ConfigError(
                 f"there is no handler {wanted.handler!r}; "
                 f"known: {', '.join(sorted(names)) or 'none'}{did_you_mean(wanted.handler, names)}"
             )
-        with progress(
-            "Reading dead letters", most or sum(dead_letters.counts(rq, [*names]).values())
-        ) as advance:
-            found = []
-            for letter in islice(dead_letters.find(rq, wanted, after), most):
-                found.append(letter)
-                advance(len(found))
-            return found
+    return settings
 
 
-def _by_id(found: Sequence[DeadLetter], ids: Sequence[str]) -> list[DeadLetter]:
-    unknown = set(ids) - {letter.id for letter in found}
-    if unknown:
-        fail(f"There is no dead letter {', '.join(sorted(unknown))}: see `offhook dead list`.")
-    return [letter for letter in found if letter.id in ids]
-
-
-async def _retry(letters: Sequence[DeadLetter]) -> int:
-    with progress("", len(letters)) as advance:
-        async with opened(load_settings()) as (inbox, rq):
-            return await dead_letters.retry(inbox, rq, letters, advance)
+async def _retry(settings: Settings, ids: Collection[str]) -> int:
+    with progress("", len(ids)) as advance:
+        async with opened(settings) as (inbox, rq):
+            return await dead_letters.retry(inbox, rq, dead_letters.get(rq, ids), advance)
 
 
 def _lines(letter: DeadLetter) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from redis import Redis
@@ -102,6 +103,22 @@ def find(rq: Redis, wanted: Filter | None = None, after: str | None = None) -> I
                 yield letter
 
 
+def get(rq: Redis, ids: Iterable[str]) -> Iterator[DeadLetter]:
+    """The dead letters with these ids, in this order, as far as they exist."""
+    left = iter(ids)
+    while page := list(islice(left, _AT_ONCE)):
+        jobs = Job.fetch_many(page, rq, JSONSerializer)
+        # Any job of RQ may have an id that is asked for.
+        found = [job for job in jobs if job is not None and job.func_name == queues.REDELIVER]
+        with rq.pipeline(transaction=False) as pipeline:
+            for job in found:
+                pipeline.zscore(queues.dead_registry(rq, job.args[0]).key, job.id)
+            scores = pipeline.execute()
+        for job, score in zip(found, scores, strict=True):
+            if score is not None:
+                yield _letter(job.args[0], job)
+
+
 def _place(letter_id: str, handlers: Iterable[str]) -> tuple[str, str]:
     """Event and handler of a dead letter, which may have been deleted meanwhile."""
     names = [each for each in handlers if letter_id.startswith(queues.dead_letter_id(each, ""))]
@@ -127,7 +144,7 @@ def traceback(rq: Redis, letter: DeadLetter) -> str:
 async def retry(
     inbox: Inbox,
     rq: Redis,
-    letters: Sequence[DeadLetter],
+    letters: Iterable[DeadLetter],
     advance: Callable[[int], None] = lambda done: None,
 ) -> int:
     """Redeliver the events, each after those that its call is still waiting for.
@@ -153,7 +170,7 @@ async def retry(
 
 
 def discard(
-    rq: Redis, letters: Sequence[DeadLetter], advance: Callable[[int], None] = lambda done: None
+    rq: Redis, letters: Iterable[DeadLetter], advance: Callable[[int], None] = lambda done: None
 ) -> int:
     """Delete dead letters; their events are not delivered.
 
@@ -171,17 +188,15 @@ def discard(
 
 
 def _pages(
-    letters: Sequence[DeadLetter], advance: Callable[[int], None]
+    letters: Iterable[DeadLetter], advance: Callable[[int], None]
 ) -> Iterator[list[DeadLetter]]:
-    """The dead letters by handler, in pages."""
-    done = 0
-    for name in dict.fromkeys(each.handler for each in letters):
-        those = [each for each in letters if each.handler == name]
-        for at in range(0, len(those), _AT_ONCE):
-            page = those[at : at + _AT_ONCE]
-            yield page
-            done += len(page)
-            advance(done)
+    """The dead letters in pages, each of one handler."""
+    done, left = 0, iter(letters)
+    while some := list(islice(left, _AT_ONCE)):
+        for name in dict.fromkeys(each.handler for each in some):
+            yield [each for each in some if each.handler == name]
+        done += len(some)
+        advance(done)
 
 
 def _made(rq: Redis, handler: str, ids: Iterable[str]) -> dict[str, bytes]:

@@ -149,6 +149,28 @@ async def test_retried_dead_letters_are_delivered_and_gone(bench: Bench) -> None
     assert bench.find() == []
 
 
+def test_dead_letters_are_read_by_id(bench: Bench) -> None:
+    events = [event(f"call-{n}", n) for n in range(3)]
+    bench.bury(*events)
+    bench.bury(events[0], handler="a-log")
+    queues.call_scheduled(bench.redis, "workers.retention.delete_expired")
+    [job] = queues.queue(queues.SCHEDULED, bench.redis).job_ids
+    wanted = [queues.dead_letter_id("a-log", events[0].id)]
+    wanted += [queues.dead_letter_id("crm", each.id) for each in events[::-1]]
+    found = list(dead_letters.get(bench.redis, [*wanted[:2], "crm-none", job, *wanted[2:]]))
+    assert [letter.id for letter in found] == wanted
+    assert sorted(found, key=lambda letter: (letter.event.id, letter.handler)) == bench.find()
+    dead_letters.discard(bench.redis, found[:1])
+    assert list(dead_letters.get(bench.redis, wanted[:1])) == []
+
+
+def test_one_that_is_being_redelivered_is_not_read(bench: Bench) -> None:
+    bench.bury(event())
+    [letter] = bench.find()
+    queues.dead_registry(bench.redis, "crm").remove(letter.id)  # its job stays for a moment
+    assert list(dead_letters.get(bench.redis, [letter.id])) == []
+
+
 async def test_a_retry_keeps_the_order_of_a_call(bench: Bench) -> None:
     events = sorted((event("a", n) for n in range(5)), key=lambda each: each.id)
     bench.bury(*reversed(events))
