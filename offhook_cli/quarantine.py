@@ -1,14 +1,17 @@
 """`offhook quarantine`: inspect refused callbacks, and deliver them after all."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
+from redis.asyncio import Redis
 
 from offhook.connection import opened
-from offhook.errors import InboxUnavailable
+from offhook.errors import ConfigError, InboxUnavailable
 from offhook.inbox import quarantine as refused_callbacks
+from offhook.inbox.positions import order_of
 from offhook.logs import printable
 from offhook.settings import load_settings
 from offhook_cli import completion
@@ -16,6 +19,8 @@ from offhook_cli.options import MANY, After, Json, Limit, Yes, group, id_argumen
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json
 from receiver.quarantine_retry import Retried
 from receiver.quarantine_retry import retry as deliver
+
+T = TypeVar("T")
 
 quarantine = group("List, show, deliver and delete refused callbacks.")
 
@@ -32,9 +37,10 @@ def list_(after: After = None, limit: Limit = MANY, as_json: Json = False) -> No
       offhook quarantine list
       offhook quarantine list --limit 10 --after 1778000000000-0
     """
-    found = _read()
-    if after is not None:
-        found = found[next((n for n, (key, _) in enumerate(found, 1) if key == after), 0) :]
+    try:
+        found = _run(lambda redis: refused_callbacks.kept(redis, after=after, most=limit + 1))
+    except ValueError as error:
+        raise ConfigError(f"--after: {error}") from error
     more, found = found[limit:], found[:limit]
     if as_json:
         print_json([_as_dict(key, refused) for key, refused in found])
@@ -58,9 +64,7 @@ def show(
     Examples:
       offhook quarantine show 1778000000000-0
     """
-    refused = dict(_read()).get(key)
-    if refused is None:
-        fail(f"There is no refused callback {key}: see `offhook quarantine list`.")
+    [refused] = _these([key]).values()
     if as_json:
         print_json(_as_dict(key, refused))
         return
@@ -89,10 +93,7 @@ def retry(
     """
     if bool(ids) is everything:
         raise typer.BadParameter("choose refused callbacks by id, or all of them with --all")
-    kept = dict(reversed(_read()))
-    if unknown := [key for key in ids or () if key not in kept]:
-        fail(f"There is no refused callback {', '.join(unknown)}: see `offhook quarantine list`.")
-    chosen = kept if everything else {key: kept[key] for key in kept if key in (ids or ())}
+    chosen = _these(ids) if ids else dict(reversed(_run(refused_callbacks.kept)))
     if not chosen:
         note("The quarantine is empty.")
         return
@@ -114,22 +115,30 @@ def clear(yes: Yes = False) -> None:
     Examples:
       offhook quarantine clear
     """
-    count = len(_read())
+    count = _run(refused_callbacks.length)
     if not count:
         note("The quarantine is empty.")
         return
     callbacks = counted(count, "refused callback")
     confirm(f"Delete {callbacks}?", yes=yes)
-    asyncio.run(_clear())
+    _run(refused_callbacks.clear)
     typer.echo(f"Deleted {callbacks}.")
 
 
-def _read() -> list[tuple[str, dict[str, bytes]]]:
-    async def read() -> list[tuple[str, dict[str, bytes]]]:
-        async with opened(load_settings()) as (inbox, _):
-            return await refused_callbacks.kept(inbox.redis)
+def _these(ids: Sequence[str]) -> dict[str, dict[str, bytes]]:
+    """Return the refused callbacks with these ids, oldest first; exit if one does not exist."""
+    found = dict(_run(lambda redis: refused_callbacks.get(redis, ids)))
+    if unknown := [key for key in ids if key not in found]:
+        fail(f"There is no refused callback {', '.join(unknown)}: see `offhook quarantine list`.")
+    return {key: found[key] for key in sorted(found, key=lambda key: order_of(key.encode()))}
 
-    return asyncio.run(read())
+
+def _run(go: Callable[[Redis], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with opened(load_settings()) as (inbox, _):
+            return await go(inbox.redis)
+
+    return asyncio.run(run())
 
 
 async def _retry(chosen: dict[str, dict[str, bytes]]) -> Retried:
@@ -139,11 +148,6 @@ async def _retry(chosen: dict[str, dict[str, bytes]]) -> Retried:
             return await deliver(settings, inbox, chosen.items())
         except InboxUnavailable as error:
             fail(f"Not all of them were delivered, so they stay in the quarantine: {error}")
-
-
-async def _clear() -> None:
-    async with opened(load_settings()) as (inbox, _):
-        await refused_callbacks.clear(inbox.redis)
 
 
 def _as_dict(key: str, refused: dict[str, bytes]) -> dict[str, Any]:

@@ -48,17 +48,17 @@ def replay(
 
     async def run() -> None:
         async with opened(settings) as (inbox, _):
-            count, first = await inbox.read_since(handler, since)
-            if first is None:
+            found = await inbox.read_since(handler, since)
+            if found.first is None:
                 note(f"{handler} has not read any event since {local(since)}.")
                 return
-            events = counted(count, "event")
+            events = counted(found.total, "event")
             confirm(
-                f"{handler} will read {events} again, from {local(first)}. Its filter applies. "
-                "Continue?",
+                f"{handler} will read {events} again, from {local(found.first)}. "
+                "Its filter applies. Continue?",
                 yes=yes,
             )
-            count = await inbox.set_back(handler, since)
-            typer.echo(f"{handler} will read {counted(count, 'event')} again.")
+            await inbox.set_back(handler, since, found=found)
+            typer.echo(f"{handler} will read {events} again.")
 
     asyncio.run(run())

@@ -1,12 +1,15 @@
 """The quarantine: refused callbacks, kept to be looked at, and delivered later."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from redis.asyncio import Redis
 
 from offhook.inbox import keys
+
+_ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
 async def keep(
@@ -22,9 +25,37 @@ async def keep(
         await pipeline.execute()
 
 
-async def kept(redis: Redis, tenant: str = "") -> list[tuple[str, dict[str, bytes]]]:
-    """The refused callbacks with their ids, the newest first."""
-    found: Any = await redis.xrevrange(keys.quarantine(tenant))
+async def kept(
+    redis: Redis, tenant: str = "", after: str | None = None, most: int | None = None
+) -> list[tuple[str, dict[str, bytes]]]:
+    """The refused callbacks with their ids, the newest first.
+
+    Args:
+        after: only those that come after the one with this id.
+        most: maximum number; None: all.
+
+    Raises:
+        ValueError: `after` is not an id.
+    """
+    if after is not None and not _ID.fullmatch(after):
+        raise ValueError(f"{after!r} is not the id of a refused callback")
+    top = "+" if after is None else f"({after}"
+    return _items(await redis.xrevrange(keys.quarantine(tenant), top, "-", most))
+
+
+async def get(
+    redis: Redis, ids: Iterable[str], tenant: str = ""
+) -> list[tuple[str, dict[str, bytes]]]:
+    """The refused callbacks with these ids, in this order, as far as they exist."""
+    name = keys.quarantine(tenant)
+    async with redis.pipeline(transaction=False) as pipeline:
+        for each in ids:
+            if _ID.fullmatch(each):
+                pipeline.xrange(name, each, each)
+        return _items([item for items in await pipeline.execute() for item in items])
+
+
+def _items(found: Any) -> list[tuple[str, dict[str, bytes]]]:
     return [
         (id_.decode(), {name.decode(): value for name, value in refused.items()})
         for id_, refused in found

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from redis.asyncio import Redis
 
 from offhook.inbox import keys
@@ -15,6 +16,23 @@ from offhook.inbox.partition import DUE, register
 from offhook.inbox.positions import START, order_of, position_at, position_before
 
 _PAGE = 1000
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """Events that a handler has read, and can get again.
+
+    Attributes:
+        counts: partition -> number of events.
+        first: when the first one was accepted; None if there is none.
+    """
+
+    counts: dict[int, int]
+    first: datetime | None
+
+    @property
+    def total(self) -> int:
+        """Number of events."""
+        return sum(self.counts.values())
 
 
 class Inbox:
@@ -69,43 +87,45 @@ class Inbox:
             found: list[int] = await pipeline.execute()
         return found
 
-    async def set_back(self, handler: str, since: datetime, tenant: str = "") -> int:
+    async def set_back(
+        self, handler: str, since: datetime, tenant: str = "", found: "Replay | None" = None
+    ) -> int:
         """Set the handler's position back to the first event accepted at or after `since`.
 
         A handler that is behind `since` stays where it is: moved forward, it would lose events. The
         server does it within a second, or when the next one starts.
 
+        Args:
+            found: what `read_since` has found, if it was asked.
+
         Returns:
             Number of events that the handler will get again.
         """
-        position = position_before(position_at(since))
-        total = 0
-        for partition in range(self.partitions):
-            count, _ = await self._read_since(handler, partition, position, tenant)
-            if count:
-                replays = keys.replays(partition, tenant)
-                asked: Any = await self.redis.hget(replays, handler)  # before, and not yet done
-                earliest = min(asked or position.encode(), position.encode(), key=order_of)
-                async with self.redis.pipeline(transaction=True) as pipeline:
-                    pipeline.hset(replays, handler, earliest)
-                    pipeline.sadd(keys.unfinished(partition), tenant)
-                    pipeline.zadd(keys.ready(partition), {DUE: 0})
-                    await pipeline.execute()
-            total += count
-        return total
+        if found is None:
+            found = await self.read_since(handler, since, tenant)
+        position = position_before(position_at(since)).encode()
+        for partition in found.counts:
+            replays = keys.replays(partition, tenant)
+            asked: Any = await self.redis.hget(replays, handler)  # before, and not yet done
+            async with self.redis.pipeline(transaction=True) as pipeline:
+                pipeline.hset(replays, handler, min(asked or position, position, key=order_of))
+                pipeline.sadd(keys.unfinished(partition), tenant)
+                pipeline.zadd(keys.ready(partition), {DUE: 0})
+                await pipeline.execute()
+        return found.total
 
-    async def read_since(
-        self, handler: str, since: datetime, tenant: str = ""
-    ) -> tuple[int, datetime | None]:
-        """How many events since then the handler has read, and when the first was accepted."""
+    async def read_since(self, handler: str, since: datetime, tenant: str = "") -> "Replay":
+        """What the handler has read of the events accepted at or after `since`."""
         position = position_before(position_at(since))
-        found = [
-            await self._read_since(handler, partition, position, tenant)
-            for partition in range(self.partitions)
-        ]
-        first = min((order_of(first)[0] for _, first in found if first), default=None)
-        accepted = None if first is None else datetime.fromtimestamp(first / 1000, UTC)
-        return sum(count for count, _ in found), accepted
+        counts, accepted = {}, []
+        for partition in range(self.partitions):
+            count, first = await self._read_since(handler, partition, position, tenant)
+            if first:
+                counts[partition] = count
+                accepted.append(order_of(first)[0])
+        if not accepted:
+            return Replay({}, None)
+        return Replay(counts, datetime.fromtimestamp(min(accepted) / 1000, UTC))
 
     async def _read_since(
         self, handler: str, partition: int, position: str, tenant: str

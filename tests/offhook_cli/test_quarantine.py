@@ -65,6 +65,9 @@ def test_a_long_list_is_read_page_by_page(redis_url: str, offhook: Offhook) -> N
     assert first.stderr == f"More than 2: the next ones come with --after {every[1]}\n"
     rest = offhook("quarantine", "list", "--limit", "2", "--after", every[1])
     assert (rest.stdout.splitlines()[0], rest.stderr) == (every[2], "")
+    wrong = offhook("quarantine", "list", "--after", "(1-0")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert wrong.stderr == "--after: '(1-0' is not the id of a refused callback\n"
 
 
 def test_body_is_shown_without_control_characters(redis_url: str, offhook: Offhook) -> None:
@@ -77,10 +80,12 @@ def test_body_is_shown_without_control_characters(redis_url: str, offhook: Offho
     assert json.loads(offhook("quarantine", "show", refused["id"], "--json").stdout) == refused
 
 
-def test_unknown_id_is_reported(redis_url: str, offhook: Offhook) -> None:
-    result = offhook("quarantine", "show", "1-0")
+@pytest.mark.parametrize("key", ["1-0", "1", "-", "+", "x\ny"])
+def test_unknown_id_is_reported(key: str, redis_url: str, offhook: Offhook) -> None:
+    keep(redis_url, b"1")
+    result = offhook("quarantine", "show", "--", key)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "There is no refused callback 1-0" in result.stderr
+    assert f"There is no refused callback {key}" in result.stderr
 
 
 def test_retry_delivers_what_is_no_longer_refused(
