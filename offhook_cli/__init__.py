@@ -24,6 +24,7 @@ COMMANDS = {
     "serve": "Run the receiver: accept the callbacks of the PBX.",
     "work": "Run the workers: deliver events to the handlers.",
     "reload": "Apply a changed configuration and code, or refuse it.",
+    "console": "Run the console: pages and an API for people.",
     "presence": "Show which phones are registered, and their status.",
     "agents": "Show the agents of a queue; log one in or out, or pause one.",
     "pbx": "Manage phone call events on the PBX, of any software.",

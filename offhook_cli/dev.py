@@ -37,6 +37,7 @@ from offhook_cli.local_processes import (
     write_pbx,
 )
 from offhook_cli.reloading import EVERY, differing, files, named
+from offhook_console.passwords import hash_password
 from unifiedapi.sandbox.scenarios import Scenario
 
 SPEED = 20.0  # a call of a minute lasts three seconds
@@ -69,8 +70,8 @@ def dev(
 ) -> None:
     """Run everything for development, and show events as they happen.
 
-    Starts a Valkey server, a sandbox PBX, the receiver and the workers, on
-    this machine only, registers the callbacks, and places a call. In a
+    Starts a Valkey server, a sandbox PBX, the receiver, the workers and the
+    console, on this machine only, registers the callbacks, and places a call. In a
     terminal, Enter places another one. Ctrl-C stops everything.
 
     Uses the handlers and lookups of offhook.toml, if there is one: they
@@ -100,7 +101,8 @@ def dev(
 async def _dev(lines: Lines, folder: Path, phones: list[str], *, reload: bool) -> None:
     _stop_on_signals()
     with EmbeddedServer(folder / "valkey") as server:
-        receiver, pbx = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        receiver, pbx, console = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
+        password = secrets.token_urlsafe(12)
         own = config_path().exists()
         if not own:
             config = folder / "offhook.toml"
@@ -114,6 +116,7 @@ async def _dev(lines: Lines, folder: Path, phones: list[str], *, reload: bool) -
             "OFFHOOK_PUBLIC_URL": receiver,
             "OFFHOOK_JOURNAL": str(folder / "journal"),
             "OFFHOOK_DURABILITY": "server",
+            "OFFHOOK_CONSOLE": json.dumps({"users": {"dev": _console_user(password)}}),
             "OFFHOOK_PBX": json.dumps({name: _sandbox_table(pbx, secret) for name in pbxs}),
             "XDG_CACHE_HOME": str(folder / "cache"),
         }
@@ -129,7 +132,7 @@ async def _dev(lines: Lines, folder: Path, phones: list[str], *, reload: bool) -
         ):
             with (
                 process(folder / "sandbox.log", *sandbox) as running,
-                Processes(folder, receiver) as processes,
+                Processes(folder, receiver, console) as processes,
                 ExitStack() as starting,
             ):
                 # In a terminal only.
@@ -142,7 +145,10 @@ async def _dev(lines: Lines, folder: Path, phones: list[str], *, reload: bool) -
                     _also(processes.reload(lines) if reload else asyncio.sleep(0)),
                 ):
                     starting.close()
-                    lines.print(_running(folder, pbx, server.url, own=own), soft_wrap=True)
+                    lines.print(
+                        _running(folder, pbx, server.url, console, password, own=own),
+                        soft_wrap=True,
+                    )
                     lines.legend()
                     await watching()
 
@@ -166,6 +172,11 @@ def _sandbox_table(pbx: str, secret: str) -> dict[str, object]:
         "ca_file": "",
         "user": "@me",
     }
+
+
+def _console_user(password: str) -> dict[str, str]:
+    """Return the table of a user who may sign in to the console, besides those of the file."""
+    return {"role": "operator", "password": hash_password(password)}
 
 
 def _pbx_names() -> list[str]:
@@ -198,7 +209,9 @@ def _introduce(lines: Lines, settings: Settings, *, own: bool) -> None:
         )
 
 
-def _running(folder: Path, pbx: str, redis_url: str, *, own: bool) -> str:
+def _running(
+    folder: Path, pbx: str, redis_url: str, console: str, password: str, *, own: bool
+) -> str:
     use = f"OFFHOOK_CONFIG={config_path()}"
     if own:
         use = f"OFFHOOK_REDIS_URL={redis_url} OFFHOOK_RQ_URL={redis_url}"
@@ -206,6 +219,7 @@ def _running(folder: Path, pbx: str, redis_url: str, *, own: bool) -> str:
     enter = "Enter places another call; " if sys.stdin.isatty() else ""
     return (
         f"\n[bold]Running.[/] {enter}Ctrl-C stops. The logs are in {folder}.{also}\n"
+        f"In a browser: {console} (sign in as dev with the password {password})\n"
         "In another terminal:\n"
         f"  export {use}; offhook status\n"
         f"  offhook sandbox call missed --speed 20 --url {pbx}"
@@ -213,14 +227,16 @@ def _running(folder: Path, pbx: str, redis_url: str, *, own: bool) -> str:
 
 
 class Processes:
-    """The receiver and the workers."""
+    """The receiver, the workers and the console."""
 
-    def __init__(self, folder: Path, receiver: str) -> None:
+    def __init__(self, folder: Path, receiver: str, console: str) -> None:
         self._folder = folder
         self._receiver = receiver
+        self._console = console
         self._commands = {
             "serve": ("serve", "--port", receiver.rpartition(":")[2]),
             "work": ("work",),
+            "console": ("console", "--port", console.rpartition(":")[2]),
         }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -230,7 +246,7 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in ("work", "serve"):
+        for name in ("console", "work", "serve"):
             stop(self._running[name])
 
     def _start(self, name: str) -> None:
@@ -239,6 +255,8 @@ class Processes:
     async def until_ready(self) -> None:
         url = f"{self._receiver}/health/ready"
         await until_answers(url, self._running["serve"], "the receiver", self._folder)
+        sign_in = f"{self._console}/sign-in"
+        await until_answers(sign_in, self._running["console"], "the console", self._folder)
 
     async def show(self, lines: Lines) -> None:
         """Print what the processes log and print, but for the steps of normal work."""
@@ -268,6 +286,7 @@ class Processes:
                 lines.print(f"! {problem}", markup=False, style="yellow")
             if config_path().absolute() in changed:
                 await self._restart("serve")
+                await self._restart("console")
             await self._restart("work")
 
     async def _restart(self, name: str) -> None:

@@ -11,7 +11,14 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
-from offhook.settings import DEFAULT_FILE, HandlerSettings, LookupSettings, PbxSettings, Settings
+from offhook.settings import (
+    DEFAULT_FILE,
+    ConsoleSettings,
+    HandlerSettings,
+    LookupSettings,
+    PbxSettings,
+    Settings,
+)
 from offhook_cli.screen import fail
 
 SECRET_FILE = "offhook.secret"  # noqa: S105 - a file's name
@@ -30,6 +37,13 @@ _PBX = """\
 # `offhook setup EXTENSION` registers the callback URLs of an extension on the PBX.
 
 #[pbx.main]
+"""
+
+_CONSOLE = """\
+# The console shows calls, handlers and dead letters: `offhook console`. `offhook console user NAME`
+# prints the table of a user.
+
+#[console]
 """
 
 _LOOKUPS = """\
@@ -136,13 +150,14 @@ def configuration() -> str:
     settings = [
         _setting(name, field)
         for name, field in Settings.model_fields.items()
-        if name not in ("secret", "handlers", "lookups", "pbx")
+        if name not in ("secret", "handlers", "lookups", "pbx", "console")
     ]
     return "\n".join(
         [
             _TOP,
             *settings,
             _PBX + "".join(_pbx()),
+            _CONSOLE + "".join(_of_table(ConsoleSettings)),
             _HANDLERS + "".join(_handler()),
             _EXAMPLES,
             _LOOKUPS + "".join(_of_table(LookupSettings)) + _LOOKUP_OPTIONS,
@@ -165,9 +180,9 @@ def _handler() -> Iterator[str]:
     yield from _of_table(HandlerSettings)
 
 
-def _of_table(table: type[HandlerSettings | LookupSettings]) -> Iterator[str]:
+def _of_table(table: type[HandlerSettings | LookupSettings | ConsoleSettings]) -> Iterator[str]:
     for name, field in table.model_fields.items():
-        if name not in ("use", "options"):
+        if name not in ("use", "options", "users"):
             yield _setting(name, field)
 
 

@@ -27,7 +27,8 @@ BELOW = {
     "offhook": {"unifiedapi"},
     "receiver": {"offhook", "unifiedapi"},
     "workers": {"offhook", "unifiedapi"},
-    "offhook_cli": {"offhook", "receiver", "unifiedapi", "workers"},
+    "offhook_console": {"offhook", "unifiedapi"},
+    "offhook_cli": {"offhook", "offhook_console", "receiver", "unifiedapi", "workers"},
 }
 # What plugins may import, and therefore built-in handlers.
 PUBLIC = {
@@ -48,6 +49,7 @@ BY_NAME = {
 }
 # Module names that may be used twice.
 SAME_MODULE = {
+    "app": "the ASGI applications of the receiver and of the console",
     "callback": "what the PBX sends, and how the receiver accepts it",
     "client": "of the PBX's API, and of HTTP targets",
     "errors": "unifiedapi is usable alone",

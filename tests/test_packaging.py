@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("offhook", "offhook_cli", "receiver", "unifiedapi", "workers")
+PACKAGES = ("offhook", "offhook_cli", "offhook_console", "receiver", "unifiedapi", "workers")
 
 
 @pytest.fixture(scope="module")

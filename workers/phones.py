@@ -22,6 +22,7 @@ from offhook.errors import OffhookError
 from offhook.event import CallEvent, EventType
 from offhook.extensions import Extensions
 from offhook.inbox import Inbox, keys
+from offhook.operations.phone_states import RegistrationState, phone_states
 from offhook.provisioning.api import open_api, sentence, with_api
 from offhook.settings import Settings
 from unifiedapi.client import UnifiedApi
@@ -36,21 +37,6 @@ _REGISTERED = (RegistrationStatus.REGISTERED, RegistrationStatus.NOT_NECESSARY)
 _UNREGISTERED = (RegistrationStatus.NOT_REGISTERED, RegistrationStatus.EXPIRED)
 _FORGET = 3600  # seconds without a check before the next one counts as the first
 _REPEAT = 86_400.0  # seconds in which a killed job may announce the same change again
-
-
-class RegistrationState(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of an extension's phones.
-
-    Attributes:
-        registered: as last announced, or at the first check.
-        changed: when the last check found the opposite, or None if it did not.
-    """
-
-    registered: bool
-    changed: datetime | None = None
-
-
-_decode_state = msgspec.json.Decoder(RegistrationState).decode
 
 
 def is_registered(presence: Presence) -> bool | None:
@@ -150,8 +136,7 @@ async def watch(
     if not mine:
         return
     key = keys.phones(pbx, access)
-    stored: Any = await inbox.redis.hgetall(key)
-    before = {name.decode(): _decode_state(value) for name, value in stored.items()}
+    before = await phone_states(inbox.redis, pbx, access)
     now = datetime.now(UTC)
     known = {number: before[number] for number in mine & before.keys()}
     events: list[CallEvent] = []

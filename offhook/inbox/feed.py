@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from redis.asyncio import Redis
 from offhook.event import CallEvent, from_stored, tenant_of
 from offhook.inbox import keys
 from offhook.inbox.appender import BLOCK_MS
+from offhook.inbox.positions import position_at
 from offhook.inbox.stream import Inbox
 from offhook.tasks import asked_to_end, end
 
@@ -37,6 +39,21 @@ async def watch_deliveries(redis: Redis, tenant: str = "") -> AsyncIterator[dict
             for attempt in msgspec.json.decode(message["data"]) if message else ():
                 if tenant_of(attempt["call"]) == tenant:
                     yield attempt
+
+
+async def accepted_since(
+    inbox: Inbox, since: datetime, most: int, tenant: str = ""
+) -> AsyncIterator[datetime]:
+    """When a tenant's newest events were accepted, without their order.
+
+    Args:
+        most: of each partition.
+    """
+    first = position_at(since)
+    for partition in range(inbox.partitions):
+        found: Any = await inbox.redis.xrevrange(keys.inbox(partition, tenant), "+", first, most)
+        for position, _ in found:
+            yield datetime.fromtimestamp(int(position.partition(b"-")[0]) / 1000, UTC)
 
 
 async def watch_events(inbox: Inbox, tenant: str = "") -> AsyncIterator[CallEvent]:

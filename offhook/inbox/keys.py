@@ -12,6 +12,7 @@ EXTENSIONS = "offhook:extensions"
 EXTENSION_CHANGES = "offhook:{offhook:extensions}:changes"  # in the slot of `EXTENSIONS`
 HABITS = "offhook:habits"
 SILENT = "offhook:habits:silent"
+OPERATIONS = "offhook:operations"
 PROCESSES = "offhook:processes"
 RELOAD = "offhook:reload"
 
@@ -194,6 +195,14 @@ def lookup_asking(lookup: str, number: str) -> str:
 
 def lookup_failures(lookup: str) -> str:
     return f"offhook:lookup:{lookup}:failures"
+
+
+def audit(tenant: str = "") -> str:
+    return _of_tenant("offhook:audit", tenant)
+
+
+def operation_lease(operation: str) -> str:
+    return f"offhook:operation:{operation}:lease"
 
 
 def _of_tenant(name: str, tenant: str) -> str:

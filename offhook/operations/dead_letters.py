@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+import msgspec
 from redis import Redis
 from redis.exceptions import WatchError
 from rq.job import Job
@@ -53,13 +54,15 @@ class DeadLetter:
         }
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
     """A selection of dead letters; a field that is None selects all.
 
     Attributes:
         call: the CallID, or PBX/CallID.
         since: the earliest `died`.
+        until: the latest `died`.
+        error: why the last attempt failed, verbatim.
+        ids: those of the dead letters.
     """
 
     handler: str | None = None
@@ -67,6 +70,9 @@ class Filter:
     extension: str | None = None
     type: EventType | None = None
     since: datetime | None = None
+    until: datetime | None = None
+    error: str | None = None
+    ids: frozenset[str] | None = None
 
     def __contains__(self, letter: DeadLetter) -> bool:
         event = letter.event
@@ -76,6 +82,9 @@ class Filter:
             and self.extension in (None, event.extension)
             and self.type in (None, event.type)
             and (self.since is None or letter.died >= self.since)
+            and (self.until is None or letter.died <= self.until)
+            and self.error in (None, letter.error)
+            and (self.ids is None or letter.id in self.ids)
         )
 
 

@@ -1,7 +1,7 @@
 """Status: the position of each handler, its workers, and what needs attention."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -218,7 +218,7 @@ async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
     apart = {name: each.reason for name, each in read_apart(stored).items() if name in names}
     pools = settings.pools | apart.keys()
     return Status(
-        handlers=await _handlers(inbox, rq, settings, apart),
+        handlers=await handler_statuses(inbox, rq, settings, apart),
         partitions=[await inbox.length(partition) for partition in range(inbox.partitions)],
         workers=await asyncio.to_thread(_workers, rq, sorted(pools)),
         scheduler=bool(await inbox.redis.exists(keys.SCHEDULER)),
@@ -244,9 +244,18 @@ def _version(process: Process) -> RunningVersion:
     return RunningVersion(at.program, at.host, at.pid, at.version, at.at)
 
 
-async def _handlers(
-    inbox: Inbox, rq: Redis, settings: Settings, apart: dict[str, str]
+async def handler_statuses(
+    inbox: Inbox, rq: Redis, settings: Settings, apart: Mapping[str, str] | None = None
 ) -> list[HandlerStatus]:
+    """The status of each handler.
+
+    Args:
+        apart: the handlers that run in a process of their own although they should not; None: they
+            are read.
+    """
+    if apart is None:
+        stored: Any = await inbox.redis.hgetall(keys.APART)
+        apart = {name: each.reason for name, each in read_apart(stored).items()}
     names = list(settings.handlers)
     states = [await inbox.states(names, number) for number in range(inbox.partitions)]
     waiting = await inbox.parked()

@@ -1,6 +1,7 @@
 """The configuration: read once when a process starts, from a file and the environment."""
 
 from offhook.settings.config_file import DEFAULT_FILE, config_folder, config_path
+from offhook.settings.console_table import ConsoleSettings, ConsoleToken, ConsoleUser, Role, Scope
 from offhook.settings.installation import Settings
 from offhook.settings.loading import configuration_files, load_settings, sound_tables
 from offhook.settings.setting_tables import HandlerSettings, LookupSettings, PbxSettings
@@ -8,9 +9,14 @@ from offhook.settings.tenants import TenantSettings, table_of, tenant_of_plugin
 
 __all__ = [
     "DEFAULT_FILE",
+    "ConsoleSettings",
+    "ConsoleToken",
+    "ConsoleUser",
     "HandlerSettings",
     "LookupSettings",
     "PbxSettings",
+    "Role",
+    "Scope",
     "Settings",
     "TenantSettings",
     "config_folder",

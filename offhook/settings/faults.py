@@ -129,6 +129,7 @@ def _hint(loc: list[str], models: Mapping[str, Iterable[str]]) -> str:
         return f"; the options of a plugin belong under [{'.'.join(loc[:-1])}.options]"
     if not close and not table:
         place = next((kind for kind, names in models.items() if kind and word in names), "")
+        place = "console.users" if place == "console" else place
         return f"; it belongs into a table [{place}.NAME]" if place else ""
     return close
 

@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from offhook.settings.config_file import config_path, read_files
+from offhook.settings.console_table import ConsoleSettings
 from offhook.settings.faults import PbxName, PluginName, RedisUrl, Region, Secret, like
 from offhook.settings.setting_tables import (
     HandlerName,
@@ -211,6 +212,9 @@ class Settings(BaseSettings):
     )
     pbx: dict[PbxName, PbxSettings] = Field(
         default_factory=dict, description="the PBXs that `offhook setup` manages, one table each"
+    )
+    console: ConsoleSettings = Field(
+        default_factory=ConsoleSettings, description="who may use `offhook console`"
     )
     tenants: dict[PluginName, TenantSettings] = Field(
         default_factory=dict,

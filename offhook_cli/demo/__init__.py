@@ -28,6 +28,7 @@ from offhook_cli.demo.target import OtherSystems
 from offhook_cli.embedded_server import EmbeddedServer, free_port
 from offhook_cli.live import watched
 from offhook_cli.local_processes import process, temporary_folder, until_answers, write_pbx
+from offhook_console.passwords import hash_password
 from unifiedapi.sandbox.scenarios import Scenario
 
 HANDLERS = ("call-log", "crm", "alerts")
@@ -48,6 +49,10 @@ settle = 0.5                    # a call ends this long after the last hangup; t
 settle_unanswered = 0.5
 partitions = 1                  # one process serves all events here
 processes = 1
+
+[console.users.demo]            # the console, on this machine only
+role = "operator"
+password = "{password_hash}"
 
 [pbx.demo]
 host = "{pbx}"
@@ -121,7 +126,8 @@ def demo(
 
 async def _demo(show: Show, folder: Path, *, keep: bool, seed: int | None) -> None:
     key = f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
-    receiver, pbx = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    receiver, pbx, console = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
+    password = secrets.token_urlsafe(12)
     show.step("a Valkey server, append-only file on")
     with EmbeddedServer(folder / "valkey") as server, OtherSystems(key) as others:
         config = folder / "offhook.toml"
@@ -137,6 +143,7 @@ async def _demo(show: Show, folder: Path, *, keep: bool, seed: int | None) -> No
                 target=others.url,
                 webhook_secret=key,
                 alerts=f"{others.url.replace('http', 'json')}/alerts",
+                password_hash=hash_password(password),
             )
         )
         async with (
@@ -150,8 +157,9 @@ async def _demo(show: Show, folder: Path, *, keep: bool, seed: int | None) -> No
             await _run(show, config, "calls")
             show.summary(folder / "calls.db", others)
             if keep:
-                show.kept(receiver, pbx, config, folder)
-                await asyncio.Event().wait()
+                async with _console(show, config, console):
+                    show.kept(receiver, pbx, config, folder, console, password)
+                    await asyncio.Event().wait()
             show.next_steps()
 
 
@@ -176,6 +184,14 @@ async def _offhook(show: Show, config: Path, receiver: str, redis_url: str) -> A
         with _process(config, "work") as work:
             await _until_listening(redis_url, work, config.parent)
             yield
+
+
+@contextlib.asynccontextmanager
+async def _console(show: Show, config: Path, url: str) -> AsyncIterator[None]:
+    show.step("the console")
+    with _process(config, "console", "--port", url.rpartition(":")[2]) as running:
+        await until_answers(f"{url}/sign-in", running, "the console", config.parent)
+        yield
 
 
 def _process(

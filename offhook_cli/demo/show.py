@@ -107,8 +107,12 @@ class Show(Lines):
         for alert in others.alerts:
             self.print(f"  {alert}", markup=False)
 
-    def kept(self, receiver: str, pbx: str, config: Path, folder: Path) -> None:
+    def kept(
+        self, receiver: str, pbx: str, config: Path, folder: Path, console: str, password: str
+    ) -> None:
         self.print(
+            f"\n[bold]Look at it in a browser[/]: {console}\n"
+            f"Sign in as demo with the password {password}\n"
             f"\n[bold]Still running[/]: the receiver (try {receiver}/health/ready),\n"
             f"and the PBX at {pbx}.\n"
             "In another terminal, with this demo's configuration:\n"
@@ -125,7 +129,7 @@ class Show(Lines):
     def next_steps(self) -> None:
         self.print(
             "\n[bold]What to try next[/]\n"
-            f"  {OFFHOOK} demo --keep     keep it running and look around\n"
+            f"  {OFFHOOK} demo --keep     keep it running, and look at the calls in a browser\n"
             f"  {OFFHOOK} init            write your own configuration\n"
             f"  {OFFHOOK} handlers        list the handlers\n"
             "To write a handler in ten lines, see docs/handlers.md."

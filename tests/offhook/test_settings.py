@@ -8,7 +8,15 @@ from traceback import format_exception
 import pytest
 
 from offhook.errors import ConfigError
-from offhook.settings import HandlerSettings, PbxSettings, Settings, load_settings
+from offhook.settings import (
+    ConsoleSettings,
+    ConsoleToken,
+    ConsoleUser,
+    HandlerSettings,
+    PbxSettings,
+    Settings,
+    load_settings,
+)
 from tests.conftest import SECRET
 
 
@@ -316,6 +324,13 @@ def test_a_pbxs_name_can_be_part_of_a_url(write: Write) -> None:
 
 
 def test_every_setting_has_a_description() -> None:
-    for model in (Settings, HandlerSettings, PbxSettings):
+    for model in (
+        Settings,
+        HandlerSettings,
+        PbxSettings,
+        ConsoleSettings,
+        ConsoleUser,
+        ConsoleToken,
+    ):
         for name, field in model.model_fields.items():
             assert field.description, name

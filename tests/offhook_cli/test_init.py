@@ -10,7 +10,14 @@ from pydantic import BaseModel
 
 from offhook.event import EventType
 from offhook.plugins import faults, installed, plug_handler, plug_lookup
-from offhook.settings import HandlerSettings, LookupSettings, PbxSettings, Settings, load_settings
+from offhook.settings import (
+    ConsoleSettings,
+    HandlerSettings,
+    LookupSettings,
+    PbxSettings,
+    Settings,
+    load_settings,
+)
 from offhook_cli.init import configuration
 from tests.offhook_cli.conftest import Offhook
 
@@ -64,7 +71,8 @@ def test_uncommented_lines_are_valid_settings(offhook: Offhook, folder: Path) ->
 def test_every_setting_is_listed_with_its_description() -> None:
     text = configuration()
     tables: dict[type[BaseModel], set[str]] = {
-        Settings: {"handlers", "lookups", "pbx"},
+        Settings: {"handlers", "lookups", "pbx", "console"},
+        ConsoleSettings: {"users"},  # `offhook console user` prints one
         HandlerSettings: {"use", "options"},
         LookupSettings: {"use", "options"},
         PbxSettings: {"token"},  # described in a comment

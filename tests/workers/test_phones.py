@@ -17,13 +17,14 @@ from offhook.connection import connect
 from offhook.event import CallEvent, from_stored
 from offhook.extensions import Extensions
 from offhook.inbox import Inbox, keys
+from offhook.operations.phone_states import RegistrationState
 from offhook.settings import load_settings
 from tests.conftest import Configure
 from tests.offhook.sandbox import Sandbox, sandbox
 from tests.workers.reconcile.reconciling import configuration
 from unifiedapi.resources import PhoneRegistration, Presence, RegistrationStatus
 from workers import phones as module
-from workers.phones import RegistrationState, check, is_registered, watch_all
+from workers.phones import check, is_registered, watch_all
 from workers.scheduler import Scheduler
 
 BEGAN = datetime(2026, 11, 21, 9, tzinfo=UTC)

@@ -1,0 +1,92 @@
+"""The table `[console]`: the people who may sign in to the console, and their API tokens."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from offhook.settings.faults import like
+
+Role = Literal["viewer", "agent", "supervisor", "operator"]
+Scope = Literal["calls", "numbers", "deliveries", "repair"]
+
+UserName = Annotated[
+    str,
+    like(
+        r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}",
+        "a name of letters, digits, and . _ @ + -, such as ruth or ruth@example.com",
+    ),
+]
+TokenName = Annotated[
+    str, like(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", "named with letters, digits, - and _")
+]
+
+
+def _hash(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith("$argon2id$"):
+        raise ValueError("must be a hash that `offhook console user` prints, not the password")
+    return value
+
+
+class ConsoleToken(BaseModel):
+    """One `[console.users.NAME.tokens.TOKEN]` table: a token of the API."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hash: Annotated[
+        str, like(r"sha256:[0-9a-f]{64}", "a hash that `offhook console token` prints")
+    ] = Field(repr=False, description="the hash that `offhook console token` prints")
+    scopes: frozenset[Scope] = Field(
+        description=(
+            "what the token may do, within the user's role: calls, numbers (not masked), "
+            "deliveries (handlers, dead letters, quarantine), repair (change them)"
+        )
+    )
+
+
+class ConsoleUser(BaseModel):
+    """One `[console.users.NAME]` table: a person who may sign in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    password: Annotated[SecretStr, AfterValidator(_hash)] = Field(
+        description="the hash that `offhook console user` prints"
+    )
+    role: Role = Field(
+        description=(
+            "viewer (calls, numbers masked), agent (calls of own extensions), "
+            "supervisor (all calls) or operator (deliveries, too)"
+        )
+    )
+    extensions: list[str] = Field(
+        default=[], description="the user's own extensions, such as 0003*210; for agents"
+    )
+    tokens: dict[TokenName, ConsoleToken] = Field(
+        default_factory=dict, description="the user's API tokens, a table each"
+    )
+
+
+class ConsoleSettings(BaseModel):
+    """The `[console]` table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    users: dict[UserName, ConsoleUser] = Field(
+        default_factory=dict, description="who may sign in to the console, a table each"
+    )
+    session_hours: float = Field(
+        default=12.0, gt=0, le=8760, description="hours until a person must sign in again"
+    )
+    answer_within: float = Field(
+        default=20.0,
+        gt=0,
+        le=3600,
+        description="seconds within which a call should be answered, for the service level",
+    )
+    origins: list[
+        Annotated[
+            str, like(r"https?://[^\s/?#@]+", "an origin such as https://console.example.com")
+        ]
+    ] = Field(
+        default=[],
+        description="the origins under which a proxy publishes the console",
+    )

@@ -1,0 +1,144 @@
+"""`offhook console`: run the console; make users and tokens for it."""
+
+import json
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from offhook import logs
+from offhook.errors import ConfigError
+from offhook.settings import load_settings
+from offhook_cli.options import Host, Port
+from offhook_cli.screen import fail, note
+from offhook_cli.startup import bound, check_server
+
+console = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
+
+_SHORTEST = 10  # characters of a password
+_ROLES = ("viewer", "agent", "supervisor", "operator")
+_SCOPES = ("calls", "numbers", "deliveries", "repair")
+
+UserName = Annotated[
+    str,
+    typer.Argument(help="The user's name, such as ruth or ruth@example.com.", metavar="NAME"),
+]
+
+
+@console.callback()
+def _console(context: typer.Context, host: Host = "127.0.0.1", port: Port = 8090) -> None:
+    """Run the console: pages, an API and a live feed for people.
+
+    Shows calls as they happen, every call, handlers, dead letters and the
+    quarantine. Nothing done there slows a callback: it is a process of its
+    own. Users are in [console.users] of offhook.toml; `offhook console user`
+    makes one. For TLS, put a proxy in front of it.
+
+    \b
+    Examples:
+      offhook console user ruth --role operator
+      offhook console
+      offhook console --host 0.0.0.0 --port 8090
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from offhook_cli.console_server import run
+
+    settings = load_settings()
+    logs.log_to_stderr()
+    listening = bound(host, port)
+    check_server(settings)
+    if not settings.console.users:
+        note("There are no users yet: `offhook console user NAME` makes one.")
+    with suppress(KeyboardInterrupt):  # uvicorn raises it when it has stopped
+        if not run(settings, listening, host, port):
+            raise typer.Exit(1)
+
+
+@console.command()
+def user(
+    name: UserName,
+    role: Annotated[
+        str,
+        typer.Option(
+            help="viewer (numbers masked), agent (own extensions), supervisor or operator.",
+            metavar="ROLE",
+        ),
+    ] = "operator",
+    extension: Annotated[
+        list[str] | None,
+        typer.Option(help="An extension of an agent; may be repeated.", metavar="EXTENSION"),
+    ] = None,
+) -> None:
+    """Print the table of a user for offhook.toml. Asks for the password.
+
+    \b
+    Examples:
+      offhook console user ruth --role operator
+      offhook console user tom --role agent --extension '0003*211' >> offhook.toml
+    """
+    _check_choice("--role", role, _ROLES)
+    _check_user(name)
+    from offhook_console.passwords import hash_password
+
+    password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    if len(password) < _SHORTEST:
+        fail(f"The password is too short: choose {_SHORTEST} characters or more.", code=2)
+    lines = [
+        "",
+        f"[console.users.{json.dumps(name)}]",
+        f'role = "{role}"',
+        f'password = "{hash_password(password)}"',
+    ]
+    if extension:
+        lines.append(f"extensions = {json.dumps(extension)}")
+    typer.echo("\n".join(lines))
+    note("Add this table to offhook.toml, and restart `offhook console`.")
+
+
+@console.command()
+def token(
+    name: UserName,
+    label: Annotated[
+        str, typer.Argument(help="A name for the token, such as reports.", metavar="TOKEN")
+    ],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="calls, numbers, deliveries or repair; may be repeated.",
+            metavar="SCOPE",
+            show_default="calls",
+        ),
+    ] = None,
+) -> None:
+    """Make an API token of a user: print it, and its table for offhook.toml.
+
+    The token is shown once; the configuration has only its hash.
+
+    \b
+    Examples:
+      offhook console token ruth reports --scope calls --scope numbers
+    """
+    scopes = scope or ["calls"]
+    for each in scopes:
+        _check_choice("--scope", each, _SCOPES)
+    _check_user(name)
+    from offhook_console.passwords import make_token
+
+    made, hashed = make_token()
+    typer.echo(
+        f"\n[console.users.{json.dumps(name)}.tokens.{json.dumps(label)}]\n"
+        f'hash = "{hashed}"\n'
+        f"scopes = {json.dumps(scopes)}"
+    )
+    note(f"The token, which is not shown again: {made}")
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{option}: {value!r} is not one of {', '.join(choices)}")
+
+
+def _check_user(name: str) -> None:
+    if not name or not name.isprintable():
+        raise ConfigError(f"{name!r} is no name for a user")

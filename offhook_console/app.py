@@ -1,0 +1,162 @@
+"""`application`: the console as an ASGI app."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+from redis.exceptions import RedisError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount
+from starlette.staticfiles import StaticFiles
+
+from offhook.connection import connected
+from offhook.settings import Settings
+from offhook.tasks import end
+from offhook_console.access import console_route, is_api, public_route
+from offhook_console.attention import Attention
+from offhook_console.guard_rails import GuardRails
+from offhook_console.json_api.endpoints import api_routes
+from offhook_console.live_feed import LiveFeed
+from offhook_console.pages import (
+    audit_page,
+    calls_page,
+    dead_letters_page,
+    handlers_page,
+    now_page,
+    quarantine_page,
+    sign_in_page,
+)
+from offhook_console.parts import ConsoleParts, Deliver
+from offhook_console.passwords import PasswordCheck
+from offhook_console.people import Right
+from offhook_console.problem_details import ConsoleError, problem
+from offhook_console.rendering import STATIC, Pages, static_version
+from offhook_console.sessions import Sessions
+from offhook_console.sign_in_limit import SignInLimit
+
+log = logging.getLogger("offhook.console")
+
+POST = ("POST",)
+
+
+def application(settings: Settings, deliver: Deliver) -> Starlette:
+    """The console of an installation.
+
+    Args:
+        deliver: reads refused callbacks again, as `receiver.quarantine_retry.retry` does.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with connected(settings) as (inbox, rq):
+            pages = Pages(lambda: feed.counts)
+            feed = LiveFeed(settings, inbox, rq, pages)
+            app.state.parts = ConsoleParts(
+                settings=settings,
+                inbox=inbox,
+                rq=rq,
+                pages=pages,
+                feed=feed,
+                sessions=Sessions(settings),
+                passwords=PasswordCheck(),
+                limit=SignInLimit(frozenset(settings.console.users)),
+                deliver=deliver,
+                attention=Attention(),
+            )
+            reading = asyncio.create_task(feed.run())
+            try:
+                yield
+            finally:
+                feed.close()
+                await end(reading)
+
+    return Starlette(
+        routes=routes(),
+        middleware=[Middleware(GuardRails)],
+        exception_handlers={
+            ConsoleError: _console_error,
+            HTTPException: _http_error,
+            RedisError: _redis_error,
+            Exception: _unexpected,
+        },
+        lifespan=lifespan,
+    )
+
+
+def routes() -> list[BaseRoute]:
+    """All routes, each with the right that it needs."""
+    calls, deliveries, repair = Right.CALLS, Right.DELIVERIES, Right.REPAIR
+    return [
+        Mount(f"/static/{static_version()}", StaticFiles(directory=STATIC), name="static"),
+        public_route("/sign-in", sign_in_page.sign_in, ("GET", "POST")),
+        console_route("/sign-out", sign_in_page.sign_out, None, POST),
+        console_route("/", sign_in_page.start, None),
+        console_route("/now", now_page.now, calls),
+        console_route("/live", now_page.live, calls),
+        console_route("/calls", calls_page.calls, calls),
+        console_route("/calls.csv", calls_page.calls_csv, calls),
+        console_route("/calls/{pbx}/{id:path}", calls_page.call, calls),
+        console_route("/handlers", handlers_page.handlers, deliveries),
+        console_route("/handlers/{name}", handlers_page.handler, deliveries),
+        console_route("/handlers/{name}/replay", handlers_page.replay, repair, ("GET", "POST")),
+        console_route("/dead-letters", dead_letters_page.dead_letters, deliveries),
+        console_route(
+            "/dead-letters/operations", dead_letters_page.change_dead_letters, repair, POST
+        ),
+        console_route(
+            "/dead-letters/operations/{id}/undo", dead_letters_page.undo_change, repair, POST
+        ),
+        console_route("/dead-letters/{id}", dead_letters_page.dead_letter, deliveries),
+        console_route("/quarantine", quarantine_page.quarantine, deliveries),
+        console_route("/quarantine", quarantine_page.change_quarantine, repair, POST),
+        console_route("/audit", audit_page.audit, repair),
+        *api_routes(),
+    ]
+
+
+async def _console_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ConsoleError)  # noqa: S101
+    return _answer(request, error.status, error.detail)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    detail = {
+        404: "There is no such page.",
+        405: "This address does not take this method.",
+    }.get(error.status_code, error.detail)
+    return _answer(request, error.status_code, detail)
+
+
+async def _redis_error(request: Request, error: Exception) -> Response:
+    log.warning("Redis does not answer: %s", error)
+    detail = (
+        "Redis does not answer. Callbacks are still accepted: the receiver writes them to its "
+        "journal. This page works again when Redis does."
+    )
+    return _answer(request, 503, detail)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return _answer(request, 500, "An unexpected error; the log of the console has it.")
+
+
+def _answer(request: Request, status: int, detail: str) -> Response:
+    if is_api(request):
+        return problem(status, detail)
+    parts: ConsoleParts = request.app.state.parts
+    theme = request.cookies.get("theme")
+    html = parts.pages.html(
+        "error.html",
+        theme=theme if theme in ("light", "dark") else None,
+        status=status,
+        title=HTTPStatus(status).phrase,
+        detail=detail,
+    )
+    return Response(html, status, media_type="text/html")

@@ -1,0 +1,29 @@
+"""What needs attention, as `offhook status` says it; looked up once for all who look."""
+
+import asyncio
+import time
+
+from redis import Redis
+
+from offhook.inbox import Inbox
+from offhook.operations.status import status
+from offhook.settings import Settings
+
+_KEEP = 10.0  # seconds: it takes many commands
+
+
+class Attention:
+    """The sentences of `offhook status`."""
+
+    def __init__(self) -> None:
+        self._known: list[str] = []
+        self._until = 0.0
+        self._looking = asyncio.Lock()
+
+    async def get(self, inbox: Inbox, rq: Redis, settings: Settings) -> list[str]:
+        """The sentences, some seconds old at most."""
+        async with self._looking:
+            if time.monotonic() >= self._until:
+                self._known = (await status(inbox, rq, settings)).problems
+                self._until = time.monotonic() + _KEEP
+            return self._known

@@ -1,0 +1,261 @@
+"""The endpoints of the API, and the table of them."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from offhook.calls import summarize
+from offhook.errors import InboxUnavailable
+from offhook.inbox import quarantine as refused_callbacks
+from offhook.operations.audit import changes, note_change
+from offhook.operations.bulk import BulkOperation
+from offhook.operations.status import HandlerStatus
+from offhook_console.access import ConsoleRoute, console_route, public_route
+from offhook_console.call_query import find_calls, read_query
+from offhook_console.json_api import shapes
+from offhook_console.json_api.openapi_document import ApiEndpoint, openapi
+from offhook_console.letters import announce_change, matching_letters
+from offhook_console.parts import ConsoleParts, parts_of
+from offhook_console.people import Person, Right
+from offhook_console.problem_details import ConsoleError
+
+_BASE = "/api/v1"
+_MOST = 500  # entries of a list
+T = TypeVar("T")
+
+
+async def list_calls(request: Request, person: Person) -> Response:
+    parts = parts_of(request)
+    given = dict(request.query_params)
+    limit = _limit(given.pop("limit", "50"))
+    found = await find_calls(
+        parts.inbox, read_query(given), person.view, parts.settings.region, limit
+    )
+    calls = [shapes.seen_call(call, person.view) for call in found.calls]
+    return _json(shapes.CallList(calls, found.cursor))
+
+
+async def list_live_calls(request: Request, person: Person) -> Response:
+    parts = parts_of(request)
+    known = [
+        summarize(kept.state, parts.settings.region) for kept in await parts.calls.in_progress()
+    ]
+    known.sort(key=lambda call: call.started, reverse=True)
+    calls = [shapes.seen_call(each, person.view) for each in known if person.view.shows(each)]
+    return _json(shapes.CallList(calls, None))
+
+
+async def get_call(request: Request, person: Person) -> Response:
+    parts = parts_of(request)
+    kept, call = await parts.call(request, person)
+    events = None if person.view.masked else await parts.calls.events(kept)
+    return _json(shapes.CallDetail(shapes.seen_call(call, person.view), events))
+
+
+async def list_handlers(request: Request, person: Person) -> Response:
+    return _json(shapes.HandlerList(await _handlers(parts_of(request))))
+
+
+async def get_handler(request: Request, person: Person) -> Response:
+    name = request.path_params["name"]
+    for each in await _handlers(parts_of(request)):
+        if each.name == name:
+            return _json(each)
+    raise ConsoleError(404, "There is no handler with this name.")
+
+
+async def list_dead_letters(request: Request, person: Person) -> Response:
+    parts = parts_of(request)
+    query = _query(request.query_params, shapes.DeadLetterQuery)
+    limit = _limit(str(query.limit))
+    found = await asyncio.to_thread(matching_letters, parts, _words(query))
+    ids = [each.id for each in found]
+    if query.after is not None and query.after not in ids:
+        raise ConsoleError(400, "after: this dead letter was retried or discarded; begin anew.")
+    at = ids.index(query.after) + 1 if query.after else 0
+    page = found[at : at + limit]
+    more = page[-1].id if page and at + limit < len(found) else None
+    return _json(shapes.DeadLetterList(page, len(found), more))
+
+
+async def start_operation(request: Request, person: Person) -> Response:
+    parts = parts_of(request)
+    wanted = await _body(request, shapes.OperationRequest)
+    key = request.headers.get("idempotency-key")
+    if key is not None and len(key) > 200:
+        raise ConsoleError(400, "Idempotency-Key: is longer than 200 characters.")
+    operation = await announce_change(
+        parts,
+        person,
+        wanted.kind,
+        _words(wanted),
+        wanted.ids,
+        datetime.now(UTC),
+        wanted.count,
+        key,
+    )
+    await parts.feed.look_at_deliveries()
+    return _json(operation, 202)
+
+
+async def list_operations(request: Request, person: Person) -> Response:
+    return _json(shapes.OperationList(await parts_of(request).operations.all()))
+
+
+async def undo_operation(request: Request, person: Person) -> Response:
+    parts = parts_of(request)
+    operation = await parts.operations.undo(request.path_params["id"], person.name)
+    if operation is None:
+        raise ConsoleError(404, "There is no such operation.")
+    await parts.feed.look_at_deliveries()
+    return _json(operation)
+
+
+async def list_quarantine(request: Request, person: Person) -> Response:
+    kept = await refused_callbacks.kept(parts_of(request).inbox.redis)
+    return _json(shapes.Quarantine([_refused(key, refused) for key, refused in kept[:_MOST]]))
+
+
+async def deliver_refused(request: Request, person: Person) -> Response:
+    parts = parts_of(request)
+    key, refused = await _one_refused(request)
+    try:
+        done = await parts.deliver(parts.settings, parts.inbox, [(key, refused)])
+    except InboxUnavailable as error:
+        raise ConsoleError(503, f"It was not delivered, and stays: {error}") from error
+    outcome = "delivered" if done.delivered else "repeat" if done.repeats else "refused"
+    where = refused["extension"].decode("utf-8", "replace")
+    did = f"delivered a callback of {where} from the quarantine: {outcome}"
+    await note_change(parts.inbox.redis, person.name, did)
+    return _json(shapes.QuarantineOutcome(outcome, done.refused.get(key)))
+
+
+async def discard_refused(request: Request, person: Person) -> Response:
+    parts = parts_of(request)
+    key, refused = await _one_refused(request)
+    await refused_callbacks.remove(parts.inbox.redis, [key])
+    where = refused["extension"].decode("utf-8", "replace")
+    await note_change(
+        parts.inbox.redis, person.name, f"discarded a callback of {where} from the quarantine"
+    )
+    return Response(status_code=204)
+
+
+async def get_status(request: Request, person: Person) -> Response:
+    parts = parts_of(request)
+    overview = shapes.Overview(
+        handlers=await _handlers(parts),
+        problems=await parts.attention.get(parts.inbox, parts.rq, parts.settings),
+        live=await parts.calls.live(),
+        quarantined=await refused_callbacks.length(parts.inbox.redis),
+    )
+    return _json(overview)
+
+
+async def list_changes(request: Request, person: Person) -> Response:
+    entries = await changes(parts_of(request).inbox.redis, _MOST)
+    return _json(shapes.AuditLog(list(entries)))
+
+
+ENDPOINTS = (
+    ApiEndpoint("GET", f"{_BASE}/calls", list_calls, Right.CALLS, "List calls, newest first.",
+             shapes.CallList, query=shapes.CallListQuery),
+    ApiEndpoint("GET", f"{_BASE}/calls/live", list_live_calls, Right.CALLS,
+             "List the calls in progress.", shapes.CallList),
+    ApiEndpoint("GET", f"{_BASE}/calls/{{pbx}}/{{id:path}}", get_call, Right.CALLS,
+             "Get a call and its events.", shapes.CallDetail),
+    ApiEndpoint("GET", f"{_BASE}/handlers", list_handlers, Right.DELIVERIES,
+             "List the handlers and their progress.", shapes.HandlerList),
+    ApiEndpoint("GET", f"{_BASE}/handlers/{{name}}", get_handler, Right.DELIVERIES,
+             "Get the progress of a handler.", HandlerStatus),
+    ApiEndpoint("GET", f"{_BASE}/dead-letters", list_dead_letters, Right.DELIVERIES,
+             "List dead letters.", shapes.DeadLetterList, query=shapes.DeadLetterQuery),
+    ApiEndpoint("GET", f"{_BASE}/dead-letters/operations", list_operations, Right.DELIVERIES,
+             "List the operations on dead letters.", shapes.OperationList),
+    ApiEndpoint("POST", f"{_BASE}/dead-letters/operations", start_operation, Right.REPAIR,
+             "Retry or discard all dead letters that match, in ten seconds.", BulkOperation,
+             body=shapes.OperationRequest, status=202, repeatable=True),
+    ApiEndpoint("POST", f"{_BASE}/dead-letters/operations/{{id}}/undo", undo_operation,
+             Right.REPAIR, "Undo an operation that has not begun; stop one that runs.",
+             BulkOperation),
+    ApiEndpoint("GET", f"{_BASE}/quarantine", list_quarantine, Right.DELIVERIES,
+             "List refused callbacks.", shapes.Quarantine),
+    ApiEndpoint("POST", f"{_BASE}/quarantine/{{id}}/deliver", deliver_refused, Right.REPAIR,
+             "Read a refused callback again, and deliver its event.", shapes.QuarantineOutcome),
+    ApiEndpoint("DELETE", f"{_BASE}/quarantine/{{id}}", discard_refused, Right.REPAIR,
+             "Discard a refused callback.", None, status=204),
+    ApiEndpoint("GET", f"{_BASE}/status", get_status, Right.DELIVERIES,
+             "Get the progress of everything, and what needs attention.", shapes.Overview),
+    ApiEndpoint("GET", f"{_BASE}/audit", list_changes, Right.REPAIR, "List who changed what.",
+             shapes.AuditLog),
+)  # fmt: skip
+
+
+async def openapi_json(request: Request) -> Response:
+    return _json(openapi(ENDPOINTS))
+
+
+def api_routes() -> list[ConsoleRoute]:
+    """The routes of the API."""
+    return [
+        public_route(f"{_BASE}/openapi.json", openapi_json),
+        *(
+            console_route(each.path, each.endpoint, each.right, (each.method,))
+            for each in ENDPOINTS
+        ),
+    ]
+
+
+async def _handlers(parts: ConsoleParts) -> list[HandlerStatus]:
+    await parts.feed.look_at_deliveries()
+    return parts.feed.deliveries.handlers
+
+
+async def _one_refused(request: Request) -> tuple[str, Mapping[str, bytes]]:
+    key = request.path_params["id"]
+    refused = dict(await refused_callbacks.kept(parts_of(request).inbox.redis)).get(key)
+    if refused is None:
+        raise ConsoleError(404, "There is no such callback in the quarantine.")
+    return key, refused
+
+
+def _refused(key: str, refused: Mapping[str, bytes]) -> shapes.RefusedCallbackDetail:
+    texts = {name: value.decode("utf-8", "replace") for name, value in refused.items()}
+    own = {name: texts.pop(name, "") for name in ("pbx", "extension", "event_type", "message")}
+    received = datetime.fromisoformat(texts.pop("received"))
+    return shapes.RefusedCallbackDetail(id=key, received=received, request=texts, **own)
+
+
+def _words(query: shapes.DeadLetterQuery | shapes.OperationRequest) -> dict[str, str]:
+    names = ("handler", "error", "since", "q")
+    return {name: getattr(query, name) for name in names if getattr(query, name)}
+
+
+def _query(parameters: Mapping[str, str], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(dict(parameters), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConsoleError(400, f"A parameter is wrong: {error}.") from error
+
+
+async def _body(request: Request, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except msgspec.MsgspecError as error:
+        raise ConsoleError(400, f"The body is wrong: {error}.") from error
+
+
+def _limit(text: str) -> int:
+    limit = int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 0
+    if not 1 <= limit <= _MOST:
+        raise ConsoleError(400, f"limit: must be a number from 1 to {_MOST}.")
+    return limit
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(shapes.encode(value), status, media_type="application/json")

@@ -1,0 +1,163 @@
+"""What the API takes and answers, as types. The OpenAPI document follows from them."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from offhook.call import Call, Party
+from offhook.event import CallEvent
+from offhook.operations.audit import AuditEntry
+from offhook.operations.bulk import BulkOperation, Kind
+from offhook.operations.dead_letters import DeadLetter
+from offhook.operations.status import HandlerStatus
+from offhook_console.call_query import CallQuery
+from offhook_console.people import View
+from offhook_console.wording import number_of, shown_name, shown_number
+
+
+class CallListQuery(CallQuery, frozen=True, kw_only=True, omit_defaults=True):
+    """The filters of a list of calls, and its length."""
+
+    limit: int = 50
+
+
+class CallList(msgspec.Struct, frozen=True):
+    """Calls, newest first.
+
+    Attributes:
+        next: the value of `before` for the next page; null: there is none.
+    """
+
+    calls: list[Call]
+    next: str | None
+
+
+class CallDetail(msgspec.Struct, frozen=True):
+    """A call, and the events folded into it; null if numbers are masked."""
+
+    call: Call
+    events: list[CallEvent] | None
+
+
+class HandlerList(msgspec.Struct, frozen=True):
+    """All handlers."""
+
+    handlers: list[HandlerStatus]
+
+
+class DeadLetterQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The filters of dead letters, and the length of the list.
+
+    Attributes:
+        error: why the last attempt failed, verbatim.
+        q: a part of the call, the extension, the event type or the error.
+        after: the cursor: those that come after the one with this id.
+    """
+
+    handler: str | None = None
+    error: str | None = None
+    since: str | None = None
+    q: str | None = None
+    after: str | None = None
+    limit: int = 50
+
+
+class DeadLetterList(msgspec.Struct, frozen=True):
+    """Dead letters, in the order of their events.
+
+    Attributes:
+        total: number that match.
+        next: the value of `after` for the next page; null: there is none.
+    """
+
+    dead_letters: list[DeadLetter]
+    total: int
+    next: str | None
+
+
+class OperationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Retry or discard all dead letters that match.
+
+    Attributes:
+        count: the number that is expected to match; needed to discard 100 or more.
+    """
+
+    kind: Kind
+    handler: str | None = None
+    error: str | None = None
+    since: str | None = None
+    q: str | None = None
+    ids: frozenset[str] = frozenset()
+    count: int | None = None
+
+
+class OperationList(msgspec.Struct, frozen=True):
+    """The bulk operations that wait, run, or ended in the last hour, newest first."""
+
+    operations: list[BulkOperation]
+
+
+class RefusedCallbackDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """A refused callback, without its token."""
+
+    id: str
+    received: datetime
+    pbx: str
+    extension: str
+    event_type: str
+    message: str
+    request: dict[str, str]
+
+
+class Quarantine(msgspec.Struct, frozen=True):
+    """The refused callbacks, newest first."""
+
+    callbacks: list[RefusedCallbackDetail]
+
+
+class QuarantineOutcome(msgspec.Struct, frozen=True):
+    """How a delivery from the quarantine ended: `delivered`, `repeat` or `refused`."""
+
+    outcome: str
+    message: str | None = None
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """The installation.
+
+    Attributes:
+        problems: what needs attention, a sentence each.
+        live: number of calls in progress.
+        quarantined: number of refused callbacks.
+    """
+
+    handlers: list[HandlerStatus]
+    problems: list[str]
+    live: int
+    quarantined: int
+
+
+class AuditLog(msgspec.Struct, frozen=True):
+    """The newest changes, newest first."""
+
+    entries: list[AuditEntry]
+
+
+def seen_call(call: Call, view: View) -> Call:
+    """A call as people with this view see it: its numbers masked, or not."""
+    if not view.masked:
+        return call
+    return msgspec.structs.replace(call, caller=_masked(call.caller), called=_masked(call.called))
+
+
+def encode(value: Any) -> bytes:
+    """The JSON of an answer."""
+    return msgspec.json.encode(value)
+
+
+def _masked(party: Party) -> Party:
+    number = shown_number(number_of(party), masked=True)
+    name = shown_name(party.name, masked=True)
+    did = shown_number(party.did, masked=True)
+    return Party(number=number, name=name, extension=party.extension, did=did)

@@ -1,0 +1,104 @@
+"""Quarantine: refused callbacks: look at them, deliver or discard one."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from offhook.errors import InboxUnavailable
+from offhook.inbox import quarantine as refused_callbacks
+from offhook.operations.audit import note_change
+from offhook_console.parts import parts_of
+from offhook_console.people import Person
+from offhook_console.problem_details import ConsoleError
+
+_PAGE = 200
+_OWN = ("method", "pbx", "extension", "event_type", "message", "received")
+# Of a state: delivered, or still refused. The text of a notice comes from here, not from the URL.
+_NOTICES = {
+    "delivered": ("ok", "The callback was delivered: its event is in the inbox."),
+    "repeat": ("ok", "The callback was a repeat of one that was delivered before."),
+    "refused": ("ring", "The callback is still refused: see what is wrong with it."),
+    "discarded": ("ok", "The callback was discarded."),
+}
+
+
+@dataclass(frozen=True)
+class RefusedView:
+    """A refused callback, as shown."""
+
+    id: str
+    method: str
+    pbx: str
+    extension: str
+    event_type: str
+    message: str
+    received: datetime
+    rest: list[tuple[str, str]]
+
+
+async def quarantine(request: Request, person: Person) -> Response:
+    """Show the refused callbacks, and one of them."""
+    parts = parts_of(request)
+    kept = await refused_callbacks.kept(parts.inbox.redis)
+    shown = [view_refused(key, refused) for key, refused in kept[:_PAGE]]
+    wanted = request.query_params.get("id")
+    notice = _NOTICES.get(request.query_params.get("did", ""))
+    return parts.pages.page(
+        request,
+        person,
+        "quarantine.html",
+        refused=shown,
+        total=len(kept),
+        chosen=next((each for each in shown if each.id == wanted), shown[0] if shown else None),
+        notices=[notice] if notice else [],
+        days=f"{parts.settings.quarantine_days:g}",
+        most=parts.settings.quarantine_size,
+    )
+
+
+async def change_quarantine(request: Request, person: Person) -> Response:
+    """Deliver or discard one refused callback."""
+    parts = parts_of(request)
+    async with request.form(max_files=0, max_fields=5) as form:
+        key, kind = str(form.get("id", "")), form.get("kind")
+    refused = dict(await refused_callbacks.kept(parts.inbox.redis)).get(key)
+    if refused is None:
+        raise ConsoleError(404, "This callback is no longer in the quarantine.")
+    where = f"a callback of {refused['extension'].decode('utf-8', 'replace')}"
+    if kind == "discard":
+        await refused_callbacks.remove(parts.inbox.redis, [key])
+        did = "discarded"
+    elif kind == "deliver":
+        try:
+            done = await parts.deliver(parts.settings, parts.inbox, [(key, refused)])
+        except InboxUnavailable as error:
+            raise ConsoleError(503, f"It was not delivered, and stays: {error}") from error
+        did = "delivered" if done.delivered else "repeat" if done.repeats else "refused"
+    else:
+        raise ConsoleError(400, "kind: must be deliver or discard.")
+    said = {"refused": "tried to deliver", "repeat": "dropped, as a repeat,"}.get(did, did)
+    await note_change(parts.inbox.redis, person.name, f"{said} {where} from the quarantine")
+    await parts.feed.look_at_deliveries()
+    stays = {"id": key} if did == "refused" else {}
+    return RedirectResponse(f"/quarantine?{urlencode({**stays, 'did': did})}", 303)
+
+
+def view_refused(key: str, refused: Mapping[str, bytes]) -> RefusedView:
+    """A refused callback, readable, without its token."""
+    texts = {name: value.decode("utf-8", "replace") for name, value in refused.items()}
+    rest = [(name, value) for name, value in texts.items() if name not in _OWN]
+    return RefusedView(
+        id=key,
+        method=texts.get("method", "?"),
+        pbx=texts.get("pbx", "?"),
+        extension=texts.get("extension", "?"),
+        event_type=texts.get("event_type", "?"),
+        message=texts.get("message", ""),
+        received=datetime.fromisoformat(texts["received"]),
+        rest=[(re.sub("_", " ", name), value) for name, value in rest],
+    )

@@ -1,0 +1,74 @@
+"""Signing in and out."""
+
+import logging
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from offhook_console.access import next_page
+from offhook_console.parts import parts_of
+from offhook_console.people import Person
+
+log = logging.getLogger("offhook.console")
+
+
+async def sign_in(request: Request) -> Response:
+    """Show the form, or sign in."""
+    parts = parts_of(request)
+    if request.method == "GET":
+        if parts.sessions.person(request) is not None:
+            return RedirectResponse(next_page(request.query_params.get("next")), 303)
+        return _form(request, request.query_params.get("next", "/"))
+    async with request.form(max_files=0, max_fields=10) as form:
+        name, password, to = (str(form.get(each, "")) for each in ("name", "password", "next"))
+    address = request.client.host if request.client else "?"
+    if not parts.limit.attempt(name, address):
+        log.warning("too many attempts to sign in from %s", address)
+        return _form(request, to, name, "Too many tries. Wait for 15 minutes, then try again.", 429)
+    user = parts.settings.console.users.get(name)
+    hashed = user.password.get_secret_value() if user else None
+    if not await parts.passwords.fits(hashed, password):
+        log.warning("a wrong name or password from %s", address)
+        left = parts.limit.left(name, address)
+        tries = "1 more try" if left == 1 else f"{left} more tries"
+        error = (
+            f"That name and password do not go together. {tries}, then wait for 15 minutes."
+            if left
+            else "That name and password do not go together. Wait for 15 minutes."
+        )
+        return _form(request, to, name, error, 401)
+    parts.limit.succeeded(name, address)
+    log.info("%s signed in from %s", name, address)
+    response = RedirectResponse(next_page(to), 303)
+    parts.sessions.start(request, response, name)
+    return response
+
+
+async def sign_out(request: Request, person: Person) -> Response:
+    """End the session."""
+    response = RedirectResponse("/sign-in", 303)
+    parts_of(request).sessions.end(request, response)
+    # What the browser has kept of this console goes, too.
+    response.headers["Clear-Site-Data"] = '"cache"'
+    return response
+
+
+async def start(request: Request, person: Person) -> Response:
+    """Go to the first page."""
+    return RedirectResponse("/now", 303)
+
+
+def _form(
+    request: Request, to: str, name: str = "", error: str = "", status: int = 200
+) -> Response:
+    parts = parts_of(request)
+    theme = request.cookies.get("theme")
+    html = parts.pages.html(
+        "sign_in.html",
+        theme=theme if theme in ("light", "dark") else None,
+        next=next_page(to),
+        name=name,
+        error=error,
+        users=bool(parts.settings.console.users),
+    )
+    return Response(html, status, media_type="text/html")

@@ -1,0 +1,74 @@
+"""What the endpoints of the console share."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+from starlette.requests import Request
+
+from offhook.call import Call
+from offhook.calls import summarize
+from offhook.event import call_name
+from offhook.inbox import Inbox
+from offhook.inbox.call_store import Calls, Kept
+from offhook.operations.bulk import BulkOperations
+from offhook.settings import Settings
+from offhook_console.attention import Attention
+from offhook_console.live_feed import LiveFeed
+from offhook_console.passwords import PasswordCheck
+from offhook_console.people import Person
+from offhook_console.problem_details import ConsoleError
+from offhook_console.rendering import Pages
+from offhook_console.sessions import Sessions
+from offhook_console.sign_in_limit import SignInLimit
+
+# Reads refused callbacks again: of the settings, the inbox, and the callbacks by id. The receiver
+# knows how, and the console may not import it.
+Deliver = Callable[[Settings, Inbox, Iterable[tuple[str, Mapping[str, bytes]]]], Awaitable[Any]]
+
+
+@dataclass
+class ConsoleParts:
+    """What the endpoints of the console share: `parts_of(request)`."""
+
+    settings: Settings
+    inbox: Inbox
+    rq: Redis
+    pages: Pages
+    feed: LiveFeed
+    sessions: Sessions
+    passwords: PasswordCheck
+    limit: SignInLimit
+    deliver: Deliver
+    attention: Attention
+
+    @property
+    def calls(self) -> Calls:
+        """The store of calls."""
+        return Calls(self.inbox)
+
+    async def call(self, request: Request, person: Person) -> tuple[Kept, Call]:
+        """The call that the path names, as `pbx` and `id`.
+
+        Raises:
+            ConsoleError: there is none that this person may see.
+        """
+        pbx, call_id = request.path_params["pbx"], request.path_params["id"]
+        # A tenant's call has the tenant before the PBX.
+        kept = None if ":" in pbx else await self.calls.get(call_name(pbx, call_id))
+        call = summarize(kept.state, self.settings.region) if kept else None
+        if kept is None or call is None or not person.view.shows(call):
+            raise ConsoleError(404, "There is no such call. Calls are kept as long as events.")
+        return kept, call
+
+    @property
+    def operations(self) -> BulkOperations:
+        """The bulk operations."""
+        return BulkOperations(self.inbox, self.rq)
+
+
+def parts_of(request: Request) -> ConsoleParts:
+    """The parts of the console that answers a request."""
+    parts: ConsoleParts = request.app.state.parts
+    return parts

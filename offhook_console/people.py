@@ -1,0 +1,72 @@
+"""Who may do what: people, their roles, and the rights that a route needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from offhook.call import Call
+from offhook.settings import Role
+
+
+class Right(StrEnum):
+    """What a route needs, and a scope of a token grants."""
+
+    CALLS = "calls"  # see calls
+    ALL_CALLS = "all-calls"  # also those of other people's extensions
+    NUMBERS = "numbers"  # see numbers in full
+    DELIVERIES = "deliveries"  # see handlers, dead letters and the quarantine
+    REPAIR = "repair"  # change them
+
+
+RIGHTS: Mapping[Role, frozenset[Right]] = {
+    "viewer": frozenset({Right.CALLS, Right.ALL_CALLS}),
+    "agent": frozenset({Right.CALLS, Right.NUMBERS}),
+    "supervisor": frozenset({Right.CALLS, Right.ALL_CALLS, Right.NUMBERS}),
+    "operator": frozenset(Right),
+}
+
+
+@dataclass(frozen=True)
+class Person:
+    """The user who makes a request.
+
+    Attributes:
+        rights: those of the role, or fewer: those of a token.
+        extensions: the user's own.
+        token: the name of the token, if the request has one.
+    """
+
+    name: str
+    role: Role
+    rights: frozenset[Right]
+    extensions: frozenset[str] = frozenset()
+    token: str | None = None
+
+    @property
+    def view(self) -> "View":
+        """What this person sees of calls."""
+        own = None if Right.ALL_CALLS in self.rights else self.extensions
+        return View(Right.NUMBERS not in self.rights, own, Right.DELIVERIES in self.rights)
+
+    def may(self, right: Right | None) -> bool:
+        """Return whether the person has a right; None: everyone who is signed in has it."""
+        return right is None or right in self.rights
+
+
+@dataclass(frozen=True)
+class View:
+    """What is shown of calls. People with the same view share what is rendered.
+
+    Attributes:
+        masked: whether numbers are masked.
+        own: only calls of these extensions; None: all.
+        deliveries: whether handlers and dead letters are shown.
+    """
+
+    masked: bool
+    own: frozenset[str] | None = None
+    deliveries: bool = False
+
+    def shows(self, call: Call) -> bool:
+        """Return whether a call is shown."""
+        return self.own is None or not self.own.isdisjoint(call.extensions)

@@ -1,0 +1,95 @@
+"""Sessions: signed cookies. Nothing is stored; a new password ends them all."""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Any
+
+from itsdangerous import BadData, URLSafeTimedSerializer
+from starlette.requests import Request
+from starlette.responses import Response
+
+from offhook.settings import ConsoleUser, Settings
+from offhook_console.passwords import hash_token
+from offhook_console.people import RIGHTS, Person, Right
+
+
+class Sessions:
+    """Finds out who makes a request."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._users: Mapping[str, ConsoleUser] = settings.console.users
+        self._seconds = int(settings.console.session_hours * 3600)
+        secret = settings.secret.get_secret_value().encode()
+        # A key of its own: a cookie is no callback token.
+        self._key = hmac.digest(secret, b"offhook console", hashlib.sha256)
+        self._signer = URLSafeTimedSerializer(self._key, salt="session")
+        self._tokens = {
+            token.hash: (name, label, token.scopes)
+            for name, user in self._users.items()
+            for label, token in user.tokens.items()
+        }
+
+    def start(self, request: Request, response: Response, name: str) -> None:
+        """Sign a user in: set the cookie."""
+        response.set_cookie(
+            _cookie(request),
+            self.value(name),
+            max_age=self._seconds,
+            path="/",
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+
+    def value(self, name: str) -> str:
+        """The value of a user's cookie."""
+        return str(self._signer.dumps([name, self._fingerprint(name)]))
+
+    def end(self, request: Request, response: Response) -> None:
+        """Sign a user out: delete the cookie."""
+        response.delete_cookie(
+            _cookie(request),
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+
+    def person(self, request: Request) -> Person | None:
+        """Return who makes the request; None if that is not known."""
+        authorization = request.headers.get("authorization")
+        if authorization is not None:
+            return self._of_token(authorization)
+        cookie = request.cookies.get(_cookie(request))
+        if cookie is None:
+            return None
+        try:
+            read: Any = self._signer.loads(cookie, max_age=self._seconds)
+        except BadData:
+            return None
+        name, fingerprint = read
+        if name not in self._users or fingerprint != self._fingerprint(name):
+            return None
+        user = self._users[name]
+        return Person(name, user.role, RIGHTS[user.role], frozenset(user.extensions))
+
+    def _of_token(self, authorization: str) -> Person | None:
+        kind, _, token = authorization.partition(" ")
+        known = self._tokens.get(hash_token(token.strip()))
+        if kind.lower() != "bearer" or known is None:
+            return None
+        name, label, scopes = known
+        user = self._users[name]
+        granted = {Right(scope) for scope in scopes} | {Right.ALL_CALLS}
+        rights = RIGHTS[user.role] & granted
+        return Person(name, user.role, rights, frozenset(user.extensions), label)
+
+    def _fingerprint(self, name: str) -> str:
+        """Changes with the password, so that a new one ends the user's sessions."""
+        password = self._users[name].password.get_secret_value()
+        return hmac.digest(self._key, password.encode(), hashlib.sha256).hex()[:16]
+
+
+def _cookie(request: Request) -> str:
+    # The prefix makes the browser refuse a cookie that another host has set.
+    return "__Host-offhook" if request.url.scheme == "https" else "offhook"

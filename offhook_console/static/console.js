@@ -1,0 +1,246 @@
+// The live feed, clocks, theme, dialogs, ticked rows and keys. htmx fetches fragments: an element
+// says with hx-trigger="live-NAME from:body" which changes it shows. The feed itself is ours,
+// because the SSE extension of htmx opens a stream for each tab, and here all tabs share one.
+(() => {
+  "use strict";
+  const root = document.documentElement;
+  const still = new URLSearchParams(location.search).has("still");
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+  // ---- Times in the viewer's zone, and running clocks ----
+  const pad = (number, width = 2) => String(number).padStart(width, "0");
+  const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+  const days = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+  const written = (iso, form) => {
+    const at = new Date(iso), clock = `${pad(at.getHours())}:${pad(at.getMinutes())}`;
+    const date = `${pad(at.getDate())} ${months[at.getMonth()]}`;
+    const second = `${clock}:${pad(at.getSeconds())}`;
+    if (form === "minute") return clock;
+    if (form === "exact") return `${second}.${pad(at.getMilliseconds(), 3)}`;
+    if (form === "full") return `${days[at.getDay()]} ${date}, ${second}`;
+    if (form === "day" && at.toDateString() !== new Date().toDateString()) return `${date} ${clock}`;
+    return second;
+  };
+  const duration = (seconds) => {
+    const s = Math.max(0, Math.floor(seconds)), h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60;
+    return `${h ? `${h}:${pad(m)}` : m}:${pad(s % 60)}`;
+  };
+  const local = (within) => {
+    for (const time of all("time[data-form]", within)) {
+      const text = written(time.dateTime, time.dataset.form);
+      if (time.textContent !== text) time.textContent = text;
+      time.title ||= new Date(time.dateTime).toString();
+    }
+    for (const text of all("text[data-time]", within)) text.textContent = written(text.dataset.time, "clock");
+  };
+  // A clock begins with the seconds at the time of sending; the server sends no ticks.
+  const begun = new WeakMap();
+  const gone = (element, value) => {
+    const known = begun.get(element);
+    if (!known || known.value !== value) begun.set(element, { value, at: performance.now() });
+    return (performance.now() - begun.get(element).at) / 1000;
+  };
+  let broken = 0; // when the feed broke off
+  const tick = () => {
+    if (still) return;
+    const stale = broken && performance.now() - broken > 10000;
+    root.classList.toggle("feed-stale", Boolean(stale));
+    if (!stale) for (const clock of all("[data-clock]")) {
+      const text = duration(Number(clock.dataset.clock) + gone(clock, clock.dataset.clock));
+      if (clock.textContent !== text) clock.textContent = text;
+    }
+    for (const left of all("[data-undo]")) {
+      left.textContent = String(Math.max(0, Math.ceil(Number(left.dataset.undo) - gone(left, left.dataset.undo))));
+    }
+  };
+
+  // ---- Fragments: an element replaces the one with its id, or joins the list it names ----
+  const waiting = new Map(); // fragments for elements that hold the focus
+  const put = (element) => {
+    const present = document.getElementById(element.id);
+    if (element.hasAttribute("data-gone")) { present?.remove(); return; }
+    if (present?.contains(document.activeElement)) { waiting.set(element.id, element); return; }
+    local(element);
+    const into = element.dataset.into;
+    if (!into || (present && present.parentElement?.id === into)) { present?.replaceWith(element); return; }
+    present?.remove();
+    const list = document.getElementById(into);
+    if (!list) return;
+    element.firstElementChild?.classList.add("fresh");
+    if (element.hasAttribute("data-first")) list.prepend(element); else list.append(element);
+    while (element.hasAttribute("data-first") && list.children.length > 12) list.lastElementChild.remove();
+  };
+  const show = (html) => {
+    const template = document.createElement("template");
+    template.innerHTML = html;
+    for (const element of [...template.content.children]) if (element.id) put(element);
+    tick();
+  };
+  addEventListener("focusout", () => setTimeout(() => {
+    for (const [id, element] of waiting) {
+      if (document.getElementById(id)?.contains(document.activeElement)) continue;
+      waiting.delete(id);
+      put(element);
+    }
+  }));
+
+  // ---- The live feed: one stream for a browser; the tab that holds the lock reads it ----
+  const news = "BroadcastChannel" in window ? new BroadcastChannel("offhook-live") : null;
+  const pulse = (words, state) => {
+    for (const mark of all("[data-pulse]")) {
+      const text = mark.querySelector("span");
+      if (text.textContent !== words) text.textContent = words;
+      mark.classList.toggle("t-bad", state === "bad");
+    }
+  };
+  const hear = ({ event, data }) => {
+    if (event === "fragments") {
+      show(data);
+      document.dispatchEvent(new CustomEvent("offhook-fragments", { detail: data }));
+    }
+    if (event === "changed") {
+      for (const name of JSON.parse(data)) document.body.dispatchEvent(new CustomEvent(`live-${name}`));
+    }
+    if (event === "feed") {
+      broken = data === "up" ? 0 : broken || performance.now();
+      pulse(data === "up" ? "live feed" : data === "down" ? "Redis does not answer" : "feed broke off, trying again", data === "up" ? "" : "bad");
+      root.dataset.feed = data;
+    }
+  };
+  const tell = (message) => { hear(message); news?.postMessage(message); };
+  const read = (url) => new Promise(() => {
+    const connect = () => {
+      const source = new EventSource(url);
+      source.onopen = () => tell({ event: "feed", data: "up" });
+      for (const event of ["fragments", "changed", "feed"]) {
+        source.addEventListener(event, ({ data }) => tell({ event, data }));
+      }
+      source.onerror = () => {
+        tell({ event: "feed", data: "broken" });
+        if (source.readyState === EventSource.CLOSED) setTimeout(connect, 3000);
+      };
+      root.dataset.reader = "yes";
+      window.offhookStreams = (window.offhookStreams || 0) + 1;
+    };
+    connect();
+  });
+  const live = (url) => {
+    if (!news || !navigator.locks) { read(url); return; }
+    news.onmessage = ({ data }) => {
+      if (data.event !== "state?") hear(data);
+      else if (root.dataset.reader) news.postMessage({ event: "feed", data: root.dataset.feed || "up" });
+    };
+    news.postMessage({ event: "state?" });
+    navigator.locks.request("offhook-live", () => read(url));
+  };
+
+  // ---- Theme ----
+  const isDark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const themes = () => {
+    for (const button of all("[data-theme-switch]")) button.setAttribute("aria-pressed", String(isDark()));
+  };
+
+  // ---- Ticked dead letters ----
+  const ticked = () => {
+    const bar = document.querySelector("[data-bulk]");
+    if (!bar) return;
+    const boxes = all("[data-tick]"), some = boxes.filter((box) => box.checked).length;
+    const number = some || Number(bar.dataset.bulk);
+    for (const each of all("[data-bulk-number], [data-bulk-count]")) each.textContent = number.toLocaleString("en");
+    for (const each of all("[data-bulk-all]")) each.hidden = some > 0;
+    for (const each of all("[data-bulk-some]")) each.hidden = some === 0;
+    const box = document.querySelector("[data-tick-all]");
+    box.checked = some > 0 && some === boxes.length;
+    box.indeterminate = some > 0 && some < boxes.length;
+    for (const each of all("[data-bulk-type]")) {
+      each.hidden = number < 100;
+      each.querySelector("input").required = number >= 100;
+      each.querySelector("input").pattern = String(number);
+    }
+    for (const each of boxes) each.closest("tr").classList.toggle("sel", each.checked);
+  };
+
+  const copied = async (button, text) => {
+    await navigator.clipboard.writeText(text);
+    const before = button.innerHTML;
+    button.textContent = "Copied";
+    setTimeout(() => { button.innerHTML = before; }, 1500);
+  };
+
+  // Listeners of the document, so that fragments that come later need none of their own.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button, [data-close]");
+    if (!button) return;
+    const { dataset } = button;
+    if ("themeSwitch" in dataset) {
+      root.dataset.theme = isDark() ? "light" : "dark";
+      document.cookie = `theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=strict`;
+      themes();
+      dispatchEvent(new Event("themechange"));
+    }
+    if (dataset.open) document.getElementById(dataset.open)?.showModal();
+    if ("close" in dataset) button.closest("dialog").close();
+    if ("copy" in dataset) copied(button, dataset.copy);
+    if ("copyLink" in dataset) copied(button, location.href);
+    if ("fullScreen" in dataset) document.querySelector("main").requestFullscreen();
+    if ("bulkNone" in dataset) { for (const box of all("[data-tick]")) box.checked = false; ticked(); }
+  });
+  document.addEventListener("change", ({ target }) => {
+    if (target.matches("[data-tick-all]")) for (const box of all("[data-tick]")) box.checked = target.checked;
+    if (target.matches("[data-tick-all], [data-tick]")) ticked();
+    if (target.matches("[data-keys-off]")) localStorage.setItem("keys", target.checked ? "off" : "on");
+  });
+  document.addEventListener("submit", ({ target }) => {
+    // Empty fields of a search would only make its URL longer.
+    if (target.method === "get") for (const field of all("input, select", target)) field.disabled = !field.value;
+  });
+  addEventListener("pageshow", () => { for (const field of all("form[method=get] :disabled, form:not([method]) :disabled")) field.disabled = false; });
+
+  // ---- Keys ----
+  const places = { n: "now", c: "calls", h: "handlers", d: "dead-letters" };
+  let before = "", before_at = 0;
+  const move = (step) => {
+    const rows = all("[data-rows] tr"), at = rows.findIndex((row) => row.contains(document.activeElement));
+    rows[Math.min(rows.length - 1, Math.max(0, at + step))]?.querySelector("th a, td a")?.focus();
+  };
+  addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog")) return;
+    if (localStorage.getItem("keys") === "off") return;
+    const { key } = event, second = before === "g" && performance.now() - before_at < 1000;
+    before = key;
+    before_at = performance.now();
+    if (second && document.querySelector(`nav a[href="/${places[key]}"]`)) location.href = `/${places[key]}`;
+    else if (key === "j") move(1);
+    else if (key === "k") move(-1);
+    else if (key === "?") document.getElementById("keys-dialog")?.showModal();
+    else if (key === "/") {
+      const search = document.querySelector("[type=search]");
+      if (search) { event.preventDefault(); search.focus(); }
+    }
+  });
+
+  // ---- "3 new calls": new rows never come by themselves ----
+  const known = document.querySelector("[data-rows][data-known=yes]");
+  if (known) {
+    const fresh = new Set();
+    const look = (html) => {
+      const template = document.createElement("template");
+      template.innerHTML = html;
+      for (const card of all("li[data-name]", template.content)) {
+        if (Number(card.dataset.began) > Number(known.dataset.newest)) fresh.add(card.id);
+      }
+      const bar = document.getElementById("new-calls");
+      if (fresh.size) { bar.hidden = false; bar.firstElementChild.textContent = fresh.size === 1 ? "1 new call" : `${fresh.size} new calls`; }
+    };
+    document.addEventListener("offhook-fragments", ({ detail }) => look(detail));
+  }
+
+  local(document);
+  themes();
+  ticked();
+  tick();
+  for (const box of all("[data-keys-off]")) box.checked = localStorage.getItem("keys") === "off";
+  setInterval(tick, 1000);
+  document.addEventListener("htmx:after:swap", () => { local(document); ticked(); tick(); dispatchEvent(new Event("fragmentschange")); });
+  if (document.body.dataset.live) live(document.body.dataset.live);
+})();

@@ -1,0 +1,50 @@
+// A plot is a table first: each figure.plot holds its numbers as a table, and this draws them.
+(() => {
+  const colour = (name) => {
+    const probe = document.createElement("i");
+    probe.style.color = `var(${name})`;
+    document.body.append(probe);
+    const seen = getComputedStyle(probe).color;
+    probe.remove();
+    return seen;
+  };
+  const faint = (rgb, alpha) => rgb.replace(/^rgba?\(([^)]+)\)$/, (_, v) => `rgba(${v.split(",").slice(0, 3)}, ${alpha})`);
+
+  const draw = (figure) => {
+    const table = figure.querySelector("table");
+    const heads = [...table.tHead.rows[0].cells].slice(1);
+    const rows = [...table.tBodies[0].rows];
+    const labels = rows.map((row) => row.cells[0].textContent.trim());
+    const columns = heads.map((_, i) => rows.map((row) => row.cells[i + 1].textContent.trim() === "" ? null : Number(row.cells[i + 1].textContent)));
+    const stacked = figure.dataset.plot === "bars";
+    const shown = columns.map((column) => [...column]);
+    if (stacked) for (let c = shown.length - 2; c >= 0; c--) shown[c] = shown[c].map((v, i) => (v || 0) + (shown[c + 1][i] || 0));
+    const target = figure.querySelector(".draw");
+    target.replaceChildren();
+    const ink = colour("--ink3"), line = colour("--line");
+    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px Inter, system-ui, sans-serif", gap: 6 };
+    const series = heads.map((head) => {
+      const c = colour(`--${head.dataset.k}-on`);
+      return stacked
+        ? { label: head.textContent, stroke: c, fill: c, width: 0, paths: uPlot.paths.bars({ size: [0.72, 60], radius: 0.12 }), points: { show: false } }
+        : { label: head.textContent, stroke: c, width: 1.75, fill: head.dataset.fill ? faint(c, 0.12) : undefined, dash: head.dataset.dash ? [5, 4] : undefined, points: { show: false }, spanGaps: false };
+    });
+    const unit = figure.dataset.unit || "";
+    new uPlot({
+      width: target.clientWidth, height: target.clientHeight, legend: { show: false },
+      cursor: { drag: { x: false, y: false }, points: { size: 5 } }, padding: [8, 8, 0, 0],
+      scales: { x: { time: false, range: stacked ? (u, min, max) => [min - 0.6, max + 0.6] : undefined }, y: { range: (u, min, max) => [0, Math.max(1, max * 1.12)] } },
+      axes: [
+        { ...axis, grid: { show: false }, size: 24, values: (u, ticks) => ticks.map((t) => Number.isInteger(t) ? labels[t] ?? "" : ""), space: 56 },
+        { ...axis, size: 46, values: (u, ticks) => ticks.map((t) => `${t >= 1000 ? t / 1000 + "k" : t}${unit}`), space: 32 },
+      ],
+      series: [{}, ...series],
+    }, [labels.map((_, i) => i), ...shown], target);
+  };
+  const all = () => document.querySelectorAll("figure[data-plot]").forEach(draw);
+  addEventListener("load", () => document.fonts.ready.then(all));
+  addEventListener("themechange", all);
+  addEventListener("fragmentschange", all);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
+  let late; addEventListener("resize", () => { clearTimeout(late); late = setTimeout(all, 120); });
+})();

@@ -1,0 +1,110 @@
+"""How numbers, times and names are written on a page."""
+
+from datetime import datetime
+from functools import lru_cache
+
+from phonenumbers import NumberParseException, PhoneNumberFormat, format_number, parse
+
+from offhook.call import Gap, Party
+
+_MASKED_FROM = 5  # digits: as many, and a name may be a number
+_SHOWN = 3  # digits of a masked number
+
+GAPS = {
+    Gap.DIAL: "when a phone began to ring",
+    Gap.ANSWER: "when the call was answered",
+    Gap.HANGUP: "when a leg ended",
+    Gap.STATUS: "how a leg ended",
+    Gap.KIND: "whether a person or an IVR answered",
+    Gap.DIRECTION: "whether the number is an extension",
+    Gap.EVENTS: "all that came after its first events: there were too many",
+    Gap.LATE: "whether this is all: a callback came after the end",
+}
+
+
+def duration(seconds: float | None) -> str:
+    """`0:07`, `1:02:03`; a dash if it is unknown."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def short(seconds: float | None) -> str:
+    """`0.4 s`, `11 s`, `1:34`, `44 min`, `18 h`, `3 days`; a dash if it is unknown."""
+    if seconds is None:
+        return "–"
+    if seconds < 9.95:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    if seconds < 60:
+        return f"{round(seconds)} s"
+    if seconds < 600:
+        return duration(seconds)
+    if seconds < 7200:
+        return f"{round(seconds / 60)} min"
+    if seconds < 172_800:
+        return f"{round(seconds / 3600)} h"
+    return f"{round(seconds / 86_400)} days"
+
+
+def count(number: int) -> str:
+    """`4,021`."""
+    return f"{number:,}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 dead letter`, `4,021 dead letters`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def number_of(party: Party) -> str | None:
+    """The number as it is dialled; None if it is withheld, for which PBXs have many words."""
+    number = party.e164 or party.number or party.did
+    return number if number and any(map(str.isdigit, number)) else None
+
+
+def shown_number(number: str | None, *, masked: bool) -> str | None:
+    """A number in groups of digits: `+44 7700 900168`, or masked: `+44 •••• •••168`."""
+    if number is None:
+        return None
+    grouped = _grouped(number)
+    if not masked:
+        return grouped
+    digits = sum(map(str.isdigit, grouped))
+    if digits <= _SHOWN:
+        return grouped
+    keep_first = len(grouped.partition(" ")[0]) if grouped.startswith("+") and " " in grouped else 0
+    left = digits
+    shown = []
+    for place, character in enumerate(grouped):
+        if character.isalnum():
+            hide = place >= keep_first and left > _SHOWN
+            left -= character.isdigit()
+            character = "•" if hide else character
+        shown.append(character)
+    return "".join(shown)
+
+
+def shown_name(name: str | None, *, masked: bool) -> str | None:
+    """A name; masked as a number if it may be one."""
+    if not name:
+        return None
+    if masked and sum(map(str.isdigit, name)) >= _MASKED_FROM:
+        return shown_number(name, masked=True)
+    return name
+
+
+@lru_cache(maxsize=10_000)
+def _grouped(number: str) -> str:
+    if not number.startswith("+"):
+        return number
+    try:
+        return format_number(parse(number), PhoneNumberFormat.INTERNATIONAL)
+    except NumberParseException:
+        return number
+
+
+def iso(moment: datetime) -> str:
+    """For the attribute `datetime`."""
+    return moment.isoformat(timespec="milliseconds")

@@ -1,0 +1,140 @@
+"""A whole installation with a console, and the system's Chromium to look at it."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from offhook.callback_url import callback_url
+from offhook_cli.embedded_server import free_port
+from tests.brokers import installed
+from tests.conftest import SECRET
+from tests.installation import OFFHOOK, Installation, wait_until
+from tests.offhook_console.conftest import PASSWORD, users
+from unifiedapi.sandbox.scenarios import Callback, Scenario, ScriptedCall, make_call
+
+PHONES = ("0003*210", "0003*211", "0003*212", "0003*213")
+HANDLERS = """
+[handlers.crm]
+use = "tests.recorders:record"
+[handlers.log]
+use = "tests.recorders:record"
+events = ["hangup"]
+"""
+
+
+class Watched:
+    """A browser context that notes what must not happen.
+
+    Attributes:
+        faults: errors, reports of the content security policy, requests to other hosts.
+    """
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.context = context
+        self.url = url
+        self.faults: list[str] = []
+        context.on("request", self._request)
+        context.on("console", lambda message: self._note(message.type, message.text))
+        context.on("weberror", lambda error: self.faults.append(str(error.error)))
+
+    def _request(self, request) -> None:  # type: ignore[no-untyped-def]
+        if not request.url.startswith(self.url):
+            self.faults.append(f"a request to {request.url}")
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.faults.append(text)
+
+    def open(self, path: str) -> Page:
+        """Open a page in a new tab."""
+        page = self.context.new_page()
+        page.goto(self.url + path)
+        return page
+
+    def sign_in(self, name: str = "operator") -> Page:
+        """Sign in; the tab shows Now."""
+        page = self.open("/now")
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url("**/now")
+        return page
+
+
+class Scene:
+    """The installation, its console and the browser."""
+
+    def __init__(self, installation: Installation, url: str, browser: Browser) -> None:
+        self.installation = installation
+        self.url = url
+        self._browser = browser
+
+    @contextmanager
+    def context(self, **options: object) -> Iterator[Watched]:
+        """Open a browser profile of its own; at the end, nothing forbidden has happened in it."""
+        options.setdefault("viewport", {"width": 1280, "height": 800})
+        context = self._browser.new_context(**options)  # type: ignore[arg-type]
+        context.set_default_timeout(30_000)
+        watched = Watched(context, self.url)
+        yield watched
+        context.close()
+        assert watched.faults == [], watched.faults
+
+    def call(self, scenario: str = "answered", seed: int = 1) -> ScriptedCall:
+        """Make up a call; `send` sends its callbacks."""
+        return make_call(Scenario(scenario), Random(seed), PHONES)
+
+    def send(self, callback: Callback) -> None:
+        """Make a callback, as the PBX does."""
+        base = f"http://127.0.0.1:{self.installation.port}"
+        url = callback_url(base, SECRET, "main", callback.extension, callback.type.label)
+        # A number for the handler that records.
+        answer = httpx.post(url, data={**callback.parameters, "n": "0"}, timeout=10)
+        assert answer.status_code == 200
+
+
+@contextmanager
+def scene(folder: Path, password_hash: str, handlers: str = HANDLERS) -> Iterator[Scene]:
+    """Run everything."""
+    program = installed("chromium", "chromium")
+    settings: dict[str, Any] = {
+        "partitions": 1,
+        "processes": 1,
+        "settle": 0.3,
+        "settle_unanswered": 0.3,
+    }
+    tables = handlers + users(password_hash)
+    with Installation.running(folder, tables, **settings) as installation:
+        port = free_port()
+        with (folder / "console.log").open("wb") as log:
+            console = subprocess.Popen(
+                [OFFHOOK, "console", "--port", str(port)],
+                env=installation.environment,
+                cwd=folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until(lambda: _answers(url), "the console answers")
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+                yield Scene(installation, url, browser)
+                browser.close()
+        finally:
+            console.terminate()
+            console.wait(30)
+            print((folder / "console.log").read_text()[-5000:])
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/sign-in", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False

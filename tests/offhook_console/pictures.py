@@ -1,0 +1,167 @@
+"""Takes the pictures in docs/console/: `python -m tests.offhook_console.pictures`."""
+
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import msgspec
+import redis
+from argon2 import PasswordHasher
+
+from offhook import CallEvent, EventType, ExtensionSettings, queues
+from offhook.call import Kind
+from offhook.dialects.voipnow import read_event
+from offhook.event import to_stored
+from offhook.inbox import keys
+from offhook.operations.phone_states import RegistrationState
+from tests.installation import ROOT, wait_until
+from tests.offhook_console.browsing import PHONES, Scene, scene
+from tests.offhook_console.conftest import PASSWORD
+from tests.offhook_console.test_api import REFUSED
+from unifiedapi.sandbox.scenarios import Scenario, ScriptedCall, make_call
+
+HANDLERS = """
+[handlers.crm]
+use = "console"
+[handlers.call-log]
+use = "file"
+options.path = "calls.jsonl"
+"""
+FOLDER = ROOT / "docs" / "console"
+LABELS = {
+    "0003*210": "Front desk",
+    "0003*211": "Tom Reyes",
+    "0003*212": "Priya Nair",
+    "0003*213": "Aoife Byrne",
+    "0003*400": "Sales",
+}
+CALLERS = (
+    ("Müller GmbH", "+447700900168"),
+    ("Harriet Bloom", "+447700900421"),
+    ("Northgate Dental", "+447700900655"),
+    ("Kestrel Joinery", "+447700900588"),
+    ("", "+447700900307"),
+    ("Rowan Pike", "+447700900811"),
+    ("Pennine Roofing", "+447700900073"),
+    ("Calder Print", "+447700900340"),
+    ("Ingrid Solberg", "+447700900530"),
+    ("D. Achebe", "+447700900912"),
+    ("Okonkwo & Daughters Haulage (Peterborough) Ltd", "+447700900217"),
+)
+# Scenario, minutes since it ended, and how many of its callbacks came: the others are yet to come.
+STORY = [
+    *[("answered", 12.0 * n, None) for n in range(1, 40)],
+    *[("missed", 31.0 * n, None) for n in range(1, 8)],
+    *[("queue", 26.0 * n, None) for n in range(1, 9)],
+    *[("outgoing", 17.0 * n, None) for n in range(1, 14)],
+    ("busy", 4.5, None),
+    ("answered", 6.5, None),
+    ("cancelled", 7.5, None),
+    ("missed", 2.2, None),
+    ("answered", 1.2, None),
+    ("queue", 0.4, 1),
+    ("answered", 0.2, 1),
+    ("answered", 3.6, 2),
+    ("outgoing", 1.4, 2),
+    ("answered", 8.1, 2),
+]
+TRANSFER = "transfer"
+PAGES = {"now": "/now", "calls": "/calls", "handlers": "/handlers", "quarantine": "/quarantine"}
+
+
+def events_of(
+    call: ScriptedCall, began: datetime, first: int | None, caller: tuple[str, str]
+) -> list[CallEvent]:
+    """Return the events of a call, with this name and number of the other party."""
+    out = call.scenario is Scenario.OUTGOING
+    other = (
+        {"CalledNumber": caller[1]}
+        if out
+        else dict(zip(("CallerIDName", "CallerIDNum"), caller, strict=True))
+    )
+    return [
+        read_event(
+            pbx="main",
+            extension=callback.extension,
+            type=EventType(callback.type.label),
+            parameters={**callback.parameters, **other, "n": "0"},
+            received=began + timedelta(seconds=callback.at),
+        )
+        for callback in call.callbacks[:first]
+    ]
+
+
+def prepare(made: Scene) -> str:
+    """Fill the installation with a day of calls. Return the path of a call with a transfer."""
+    now = datetime.now(UTC)
+    events: list[CallEvent] = []
+    for seed, (scenario, minutes, first) in enumerate(STORY):
+        call = make_call(Scenario(scenario), Random(seed), PHONES)
+        length = call.callbacks[-1].at if first is None else 0.0
+        began = now - timedelta(minutes=minutes, seconds=length)
+        events += events_of(call, began, first, CALLERS[seed % len(CALLERS)])
+    transfer = make_call(Scenario(TRANSFER), Random(5), PHONES)
+    events += events_of(transfer, now - timedelta(minutes=95), None, CALLERS[6])
+    with redis.Redis.from_url(made.installation.redis_url) as client:
+        for extension, label in LABELS.items():
+            kind = Kind.QUEUE if label == "Sales" else Kind.PHONE
+            settings = ExtensionSettings(label=label, kind=kind)
+            client.hset(keys.EXTENSIONS, f"main/{extension}", msgspec.json.encode(settings))
+            state = RegistrationState(registered=extension != "0003*213")
+            client.hset(keys.phones("main"), extension, msgspec.json.encode(state))
+        client.hset(keys.EXTENSIONS, "version", 1)
+        time.sleep(2.5)  # until the workers know which extension is a queue
+        # As append.lua does, but in the past.
+        for number, event in enumerate(sorted(events, key=lambda each: each.received), start=1):
+            position = f"{int(event.received.timestamp() * 1000)}-*"
+            client.xadd(keys.inbox(0), {"e": to_stored(event), "n": number}, id=position)
+        client.set(keys.last(0), len(events))
+        client.sadd(keys.unfinished(0), "")
+        client.zadd(keys.ready(0), {"": int(now.timestamp() * 1000)})
+        for n, event in enumerate(events[:24]):
+            error = ("answered 503: Service Unavailable", "no response within 10 s")[n % 4 == 3]
+            queues.bury(client, "crm", event, attempt=6, error=error, trace="Traceback: ...")
+        client.xadd(keys.quarantine(), dict(REFUSED))
+        client.set(keys.circuit("crm"), "open", ex=60)
+    return f"/calls/main/{transfer.id}"
+
+
+def take(made: Scene, folder: Path) -> None:
+    """Take a picture of each page."""
+    call = prepare(made)
+    pages = PAGES | {"call": call, "dead-letters": "/dead-letters?handler=crm"}
+    for scheme, width, names in (
+        ("light", 1280, [*pages]),
+        ("dark", 1280, ["handlers"]),
+        ("light", 390, ["now"]),
+    ):
+        size = {"width": width, "height": 800 if width > 400 else 844}
+        with made.context(color_scheme=scheme, viewport=size) as browser:
+            page = browser.sign_in()
+            wait_until(lambda: settled(made), "all calls are folded", seconds=90)
+            for name in names:
+                page.goto(made.url + pages[name])
+                page.evaluate("document.fonts.ready")
+                page.wait_for_timeout(500)
+                suffix = ("-dark" if scheme == "dark" else "") + ("-phone" if width < 400 else "")
+                page.screenshot(path=folder / f"{name}{suffix}.png")
+
+
+def settled(made: Scene) -> bool:
+    """Whether the workers have put the calls together, and only those that go on are live."""
+    with redis.Redis.from_url(made.installation.redis_url) as client:
+        live = sum(1 for *_, first in STORY if first is not None)
+        kept = client.zcard(keys.calls(0))
+        return bool(kept == len(STORY) + 1 and client.zcard(keys.live(0)) == live)
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        scene(Path(temporary), quick, HANDLERS) as made,
+    ):
+        take(made, FOLDER)

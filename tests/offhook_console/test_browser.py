@@ -1,0 +1,215 @@
+"""The console as a person uses it, in Chromium."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from offhook import queues
+from offhook.connection import connect_rq
+from offhook_console.rendering import NAVIGATION
+from tests.events import event
+from tests.installation import wait_until
+from tests.offhook_console.browsing import Scene, scene
+
+AXE = Path(__file__).parent / "vendor" / "axe" / "axe.min.js"
+SECONDS = 30_000  # ms, for what takes milliseconds on an idle machine
+
+
+@pytest.fixture(scope="module")
+def console(tmp_path_factory: pytest.TempPathFactory, password_hash: str) -> Iterator[Scene]:
+    with scene(tmp_path_factory.mktemp("console"), password_hash) as made:
+        yield made
+
+
+def card(page: Page, lane: str, call_id: str):  # type: ignore[no-untyped-def]
+    return page.locator(f'#lane-{lane} li[data-name="main/{call_id}"]')
+
+
+def test_a_call_rings_is_answered_and_ends_without_a_reload(console: Scene) -> None:
+    call = console.call("answered", seed=11)
+    dial, answer, *rest = call.callbacks
+    with console.context() as browser:
+        page = browser.sign_in()
+        page.evaluate("window.sameDocument = true")
+        console.send(dial)
+        expect(card(page, "ringing", call.id)).to_be_visible(timeout=SECONDS)
+        clock = card(page, "ringing", call.id).locator("[data-clock]")
+        before = clock.inner_text()
+        expect(clock).not_to_have_text(before, timeout=SECONDS)  # it runs
+        console.send(answer)
+        expect(card(page, "talking", call.id)).to_be_visible(timeout=SECONDS)
+        expect(card(page, "ringing", call.id)).to_have_count(0)
+        for callback in rest:
+            console.send(callback)
+        expect(card(page, "ended", call.id)).to_be_visible(timeout=SECONDS)
+        expect(card(page, "talking", call.id)).to_have_count(0)
+        expect(page.locator("#figures")).to_contain_text("Calls today", timeout=SECONDS)
+        assert page.evaluate("window.sameDocument")
+        card(page, "ended", call.id).locator("a").click()
+        page.wait_for_url(f"**/calls/main/{call.id}")
+        expect(page.locator(".tl .trk svg[role=img]")).to_have_count(1)
+        number = re.sub(r"\D", "", dict(dial.parameters)["CallerIDNum"])
+        page.goto(f"{console.url}/calls?q={number[-6:]}")
+        expect(page.locator(f'tbody a[href="/calls/main/{call.id}"]').first).to_be_visible()
+
+
+def test_two_tabs_share_one_stream(console: Scene) -> None:
+    with console.context() as browser:
+        streams: list[str] = []
+        browser.context.on(
+            "request", lambda each: streams.append(each.url) if each.url.endswith("/live") else None
+        )
+        first = browser.sign_in()
+        expect(first.locator("[data-pulse]")).to_have_text("live feed")
+        expect(first.locator("html[data-reader=yes]")).to_have_count(1, timeout=SECONDS)
+        before = len(streams)
+        second = browser.open("/now")
+        call = console.call("answered", seed=12)
+        console.send(call.callbacks[0])
+        for page in (first, second):
+            expect(card(page, "ringing", call.id)).to_be_visible(timeout=SECONDS)
+        assert len(streams) == before
+        assert second.evaluate("document.documentElement.dataset.reader") is None
+        first.close()  # the other tab takes over
+        expect(second.locator("html[data-reader=yes]")).to_have_count(1, timeout=SECONDS)
+        for callback in call.callbacks[1:]:
+            console.send(callback)
+        expect(card(second, "ended", call.id)).to_be_visible(timeout=SECONDS)
+        assert len(streams) == before + 1
+
+
+def test_dead_letters_are_undone_then_retried_in_order(console: Scene) -> None:
+    url = console.installation.redis_url
+    events = [event(f"dead-{n % 2}", n) for n in range(8)]
+    with connect_rq(url) as rq:
+        for n, each in enumerate(events):
+            error = "answered 503" if n < 6 else "answered 410"
+            queues.bury(rq, "crm", each, attempt=6, error=error, trace="t")
+    with console.context() as browser:
+        page = browser.sign_in()
+        expect(page.locator(".side #nav-dead-letters")).to_contain_text("8", timeout=SECONDS)
+        page.goto(f"{console.url}/dead-letters?handler=crm")
+        page.get_by_role("link", name="answered 503").click()
+        page.get_by_role("button", name="Retry 6…").click()
+        page.get_by_role("button", name="Retry 6", exact=True).click()
+        page.get_by_role("button", name="Undo").click()
+        expect(page.locator("#operations")).to_contain_text("Nothing was done to 6 dead letters")
+        with connect_rq(url) as rq:
+            assert len(queues.dead_registry(rq, "crm").get_job_ids()) == 8
+        page.goto(f"{console.url}/dead-letters?error=answered+503")
+        page.get_by_role("button", name="Retry 6…").click()
+        page.get_by_role("button", name="Retry 6", exact=True).click()
+        expect(page.locator("#operations")).to_contain_text(
+            "6 of 6 dead letters retried", timeout=2 * SECONDS
+        )
+        wanted = {each.id for each in events[:6]}
+        wait_until(lambda: wanted <= {i for i, *_ in console.installation.delivered("crm")}, "all")
+        got = [(call, n) for i, call, n in console.installation.delivered("crm") if i in wanted]
+        for call in ("dead-0", "dead-1"):
+            numbers = [n for each, n in got if each == call]
+            assert numbers == sorted(numbers)
+        page.goto(f"{console.url}/dead-letters")
+        expect(page.locator("#letters tbody tr")).to_have_count(2)
+        page.locator("[data-tick]").first.check()
+        expect(page.get_by_role("button", name="Discard 1…")).to_be_visible()
+        page.get_by_role("button", name="Discard 1…").click()
+        page.get_by_role("button", name="Discard 1", exact=True).click()
+        expect(page.locator("#operations")).to_contain_text("1 dead letter will be discarded")
+        page.goto(f"{console.url}/audit")
+        expect(page.locator("tbody tr").first).to_contain_text("asked to discard 1 dead letter")
+
+
+def test_a_wrong_password_is_refused(console: Scene) -> None:
+    with console.context() as browser:
+        page = browser.open("/sign-in")
+        page.get_by_label("Name").fill("operator")
+        page.get_by_label("Password").fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_contain_text("do not go together")
+        browser.faults = [each for each in browser.faults if "401" not in each]
+
+
+def test_keys_lead_to_pages_and_rows(console: Scene) -> None:
+    with console.context() as browser:
+        page = browser.sign_in()
+        page.keyboard.press("g")
+        page.keyboard.press("h")
+        page.wait_for_url("**/handlers")
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/handlers/crm")
+        page.keyboard.press("?")
+        expect(page.locator("#keys-dialog")).to_be_visible()
+        page.keyboard.press("Escape")
+        page.keyboard.press("g")
+        page.keyboard.press("c")
+        page.wait_for_url("**/calls")
+        page.keyboard.press("/")
+        expect(page.locator("[type=search]")).to_be_focused()
+
+
+def pages_of(console: Scene) -> list[str]:
+    """Return the path of every page, with something to show on each."""
+    call = console.call("queue", seed=21)
+    for callback in call.callbacks:
+        console.send(callback)
+    letters = [event("axe", n) for n in range(2)]
+    with connect_rq(console.installation.redis_url) as rq:
+        for n, each in enumerate(letters):
+            queues.bury(rq, "crm", each, attempt=6, error=f"50{n}", trace="t")
+    letter = queues.dead_letter_id("crm", letters[0].id)
+    paths = [f"/{entry.key}" for _, entries in NAVIGATION for entry in entries]
+    return [
+        *paths,
+        "/handlers/crm",
+        f"/calls/main/{call.id}",
+        f"/dead-letters/{letter}",
+        "/calls?q=none",
+    ]
+
+
+def test_no_page_breaks_its_policy_or_asks_another_host(console: Scene) -> None:
+    paths = pages_of(console)
+    with console.context() as browser:
+        page = browser.sign_in()
+        for path in paths:
+            page.goto(console.url + path)
+            page.wait_for_timeout(200)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_finds_nothing_serious(console: Scene, scheme: str, width: int) -> None:
+    paths = pages_of(console)
+    size = {"width": width, "height": 800}
+    # axe itself applies inline styles.
+    with console.context(color_scheme=scheme, viewport=size, bypass_csp=True) as browser:
+        found = violations(browser.open("/sign-in"))
+        page = browser.sign_in()
+        for path in paths:
+            page.goto(console.url + path)
+            found += violations(page)
+            wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert wide <= 0, f"{path} is {wide} px too wide"
+        page.goto(f"{console.url}/dead-letters")
+        page.get_by_role("button", name="Discard").first.click()
+        found += violations(page)
+    assert found == []
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe finds serious on a page."""
+    page.evaluate(AXE.read_text())
+    result = page.evaluate(
+        "axe.run(document, {resultTypes: ['violations'], preload: false})"
+        ".then((found) => found.violations)"
+    )
+    return [
+        f"{page.url}: {each['id']}: {node['html'][:200]} {node['failureSummary'][:200]}"
+        for each in result
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
