@@ -64,7 +64,6 @@ MAX_METHODS = 15  # of a class: private ones, too, but no properties and no `__s
 # Classes that have more.
 LARGE = {
     "Crm": "what all CRMs share; each has its own part",
-    "Folder": "one pass, from reading an event to closing its call",
     "Inbox": "what processes other than servers do with the inbox",
     "Partition": "what a server does with its partition",
     "Server": "keeps the leases, and all that its partitions share",

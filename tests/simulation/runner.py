@@ -28,7 +28,7 @@ from tests.simulation.clock import Clock
 from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.server import Server
 from tests.simulation.world import BOTH, BURST, RAW, Plan, World
-from workers.serving import folding, guard, roster, runners, served
+from workers.serving import folding, guard, kept_calls, roster, runners, served
 
 Task = TypeVar("Task")
 Trace = Callable[[str], None] | None
@@ -201,7 +201,7 @@ def _sizes(
         (runners, "MOST_OUTSTANDING", room),
         (folding, "AT_ONCE", fold),
         (folding, "MOST_WAITING", waiting),
-        (folding, "MOST_KEPT", kept),
+        (kept_calls, "MOST_KEPT", kept),
         (guard, "APART_FOR", apart),
         (guard, "TICK_EVERY", 1e6),  # no signs of life: there is no parent process
         (guard, "resident", lambda: 0),

@@ -3,25 +3,19 @@
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 from redis.exceptions import RedisError
 
-from offhook.call import CALL_LOG, Kind
+from offhook.call import CALL_LOG
 from offhook.calls import (
-    CallState,
     Closing,
-    extensions_of,
     fold,
-    goes_on,
     name_of_latest,
-    settles_after,
-    tell,
     used_again,
     with_extensions,
 )
@@ -31,6 +25,9 @@ from offhook.inbox.call_store import FOLDED, CallChange, Kept
 from offhook.logs import Outage
 from offhook.tasks import asked_to_end, woken
 from workers.delivery.attempt import event_keys
+from workers.serving.call_rules import CallRules
+from workers.serving.kept_calls import KeptCalls
+from workers.serving.settle_windows import SettleWindows
 from workers.serving.streams import Events, TenantStream, after
 
 if TYPE_CHECKING:
@@ -41,7 +38,6 @@ log = logging.getLogger("offhook.calls")
 
 AT_ONCE = 500  # events or calls
 MOST_WAITING = 5_000  # events in memory; beyond it they are read again later
-MOST_KEPT = 2_000  # calls in memory
 SWEEP_EVERY = 20.0  # seconds between sweeps for calls without an end and calls past `keep_days`
 
 
@@ -78,11 +74,10 @@ class Folder:
         self._calls = server.calls
         self._progress: dict[str, Progress] = {}  # by tenant
         self._unfolded: dict[str, None] = {}  # tenants
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
-        # Monotonic times.
-        self._windows: dict[str, float] = {}  # call -> when its settle window ends
-        self._ends: list[tuple[float, str]] = []  # the same as a heap, with outdated entries
-        self._sweep_at = 0.0
+        self._kept = KeptCalls(server, served.number)
+        self._rules = CallRules(server)
+        self._windows = SettleWindows()
+        self._sweep_at = 0.0  # monotonic
         self._lost = False  # it is not known which of the last steps were made
         self._wake = asyncio.Event()
         self._outage = Outage(log, "Redis")
@@ -93,9 +88,8 @@ class Folder:
         longest = max(self._settings.settle, self._settings.settle_unanswered)
         self._kept.clear()
         self._windows.clear()
-        self._ends.clear()
         for name, ends in (await self._calls.settling(self._partition.number)).items():
-            self._open(name, now + min(max(0.0, ends / 1000 - wall), longest))
+            self._windows.open(name, now + min(max(0.0, ends / 1000 - wall), longest))
 
     def adopt(self, stream: TenantStream, folded: bytes) -> None:
         """Continue with a stream where the last server stopped."""
@@ -138,8 +132,9 @@ class Folder:
             if asked_to_end():
                 return  # a cancellation can get lost: see `offhook.tasks.end`
             wait = SWEEP_EVERY
-            if self._ends:
-                wait = min(wait, max(0.0, self._ends[0][0] - time.monotonic()))
+            following = self._windows.following
+            if following is not None:
+                wait = min(wait, max(0.0, following - time.monotonic()))
             if await woken(self._wake, wait):
                 await asyncio.sleep(0)  # deliveries that can begin now go first
 
@@ -191,7 +186,7 @@ class Folder:
         self, progress: Progress, events: Sequence[tuple[bytes, CallEvent]], last: bytes
     ) -> None:
         """Fold events into their calls, and announce what follows at once."""
-        kept = await self._load_with_latest(list({event.call: None for _, event in events}))
+        kept = await self._kept.load_with_latest(list({event.call: None for _, event in events}))
         before = {name: each.state for name, each in kept.items()}
         changed: dict[str, Closing | None] = {}  # the calls to save, and what ends them
         for position, event in events:
@@ -200,8 +195,8 @@ class Folder:
         changes: list[CallChange] = []
         windows: dict[str, float | None] = {}
         for name, closing in changed.items():
-            call, due = self._tell(kept[name], now, closing)
-            wait = windows[name] = None if closing else self._settles_after(call.state)
+            call, due = self._rules.tell(kept[name], now, closing)
+            wait = windows[name] = None if closing else self._rules.settles_after(call.state)
             settles = None if wait is None else wall + int(wait * 1000)
             # Also reopens a call that was closed too early.
             live = None if closing else wall
@@ -211,9 +206,9 @@ class Folder:
         end = time.monotonic()
         for name, wait in windows.items():
             if wait is None:
-                self._windows.pop(name, None)
+                self._windows.close(name)
             else:
-                self._open(name, end + wait)
+                self._windows.open(name, end + wait)
 
     def _fold_one(
         self,
@@ -256,88 +251,38 @@ class Folder:
         kept[name] = Kept(name, state, began, position, self._served.number)
         changed[name] = None
 
-    def _settles_after(self, state: CallState) -> float | None:
-        def kind_of(extension: str) -> Kind | None:
-            return self._server.extensions.get(state.pbx, extension).kind
-
-        settings = self._settings
-        return settles_after(state, settings.settle, settings.settle_unanswered, kind_of)
-
-    async def _load_with_latest(self, names: Sequence[str]) -> dict[str, Kept]:
-        """The calls of these names, and the latest call of each CallID that is used again."""
-        kept = await self._load(names)
-        latest = [name_of_latest(name, each.state) for name, each in kept.items()]
-        return kept | await self._load([name for name in latest if name not in kept])
-
-    async def _load(self, names: Sequence[str]) -> dict[str, Kept]:
-        """The calls of these names that exist, by name, from memory or from Redis."""
-        missing = [name for name in names if name not in self._kept]
-        found = await self._calls.load(self._partition.number, missing) if missing else {}
-        await self._server.extensions.load(
-            name for each in found.values() for name in extensions_of(each.state)
-        )
-        return found | {name: self._kept[name] for name in names if name in self._kept}
-
     async def _save(
         self, tenant: str, changes: Sequence[CallChange], positions: tuple[bytes, bytes] | None
     ) -> None:
         self._server.check_lease()
         keep_days = self._settings.of(tenant).keep_days
         await self._calls.save(self._partition, tenant, changes, positions, keep_days)
-        for change in changes:
-            self._kept[change.kept.name] = change.kept
-            self._kept.move_to_end(change.kept.name)
-        while len(self._kept) > MOST_KEPT:
-            self._kept.popitem(last=False)
-
-    def _tell(
-        self, kept: Kept, now: datetime, closing: Closing | None
-    ) -> tuple[Kept, list[CallEvent]]:
-        """The call as it is now, and the events about it that are due."""
-        tenant = tenant_of(kept.name)
-        region = self._settings.of(tenant).region
-        state, events = tell(kept.state, region, now, closing, tenant)
-        return replace(kept, state=state), events
+        self._kept.keep(change.kept for change in changes)
 
     # Closing
 
     async def _end_windows(self) -> None:
         """Close the calls whose settle window has ended."""
-        names = []
-        now = time.monotonic()
-        while self._ends and self._ends[0][0] <= now:
-            ends, name = heappop(self._ends)
-            if self._windows.get(name) == ends:  # otherwise the entry is outdated
-                del self._windows[name]
-                names.append(name)
-        await self._close(names, "hangup")
+        await self._close(self._windows.ended(time.monotonic()), "hangup")
 
     async def _close(self, names: Sequence[str], closing: Closing) -> None:
         """Close these calls, or announce corrections of those already closed."""
         number = self._partition.number
         for at in range(0, len(names), AT_ONCE):
             some = names[at : at + AT_ONCE]
-            kept = await self._load(some)
+            kept = await self._kept.load(some)
             await self._calls.drop(number, [name for name in some if name not in kept])
             now = datetime.now(UTC)
             changes: dict[str, list[CallChange]] = {}  # by tenant
             for each in kept.values():
-                if closing == "silence" and self._goes_on(each.state, now):
+                if closing == "silence" and self._rules.goes_on(each.state, now):
                     live = int(now.timestamp() * 1000)
                     change = CallChange(each, [], live=live, before=each.state)
                 else:
-                    change = CallChange(*self._tell(each, now, closing), before=each.state)
+                    change = CallChange(*self._rules.tell(each, now, closing), before=each.state)
                 changes.setdefault(tenant_of(each.name), []).append(change)
             for tenant, its in changes.items():
                 await self._save(tenant, its, None)
-
-    def _goes_on(self, state: CallState, now: datetime) -> bool:
-        pbx = self._settings.pbx.get(state.pbx)
-        return goes_on(state, now, records=pbx is not None and pbx.host is not None)
-
-    def _open(self, name: str, ends: float) -> None:
-        self._windows[name] = ends
-        heappush(self._ends, (ends, name))
 
     async def _sweep(self) -> None:
         """Close silent calls, and delete old ones, when it is time."""
