@@ -282,7 +282,10 @@ class Folder:
                     change = CallChange(*self._rules.tell(each, now, closing), before=each.state)
                 changes.setdefault(tenant_of(each.name), []).append(change)
             for tenant, its in changes.items():
-                await self._save(tenant, its, None)
+                progress = self._progress.get(tenant)
+                # Nothing is saved of calls in memory whose events a failover has made unfolded.
+                positions = (progress.saved, progress.saved) if progress else None
+                await self._save(tenant, its, positions)
 
     async def _sweep(self) -> None:
         """Close silent calls, and delete old ones, when it is time."""

@@ -20,7 +20,7 @@ from offhook.calls import facts, fold
 from offhook.dialects.voipnow import read_event
 from offhook.event import CALLBACKS, from_stored
 from offhook.extensions import Extensions
-from offhook.inbox import Inbox
+from offhook.inbox import Inbox, keys
 from offhook.inbox.call_store import Calls
 from offhook.inbox.scripts import script
 from offhook.settings import LookupSettings
@@ -29,6 +29,7 @@ from tests.workers.folded import until_folded
 from tests.workers.serving.bench import STREAM, until
 from tests.workers.serving.bench import Bench as Plain
 from workers.serving import folding as module
+from workers.serving.settle_windows import SettleWindows
 
 T = EventType
 
@@ -109,6 +110,26 @@ async def test_expired_call_with_an_open_settle_window_is_dropped(bench: Bench) 
     bench.redis.zadd("offhook:{0}:settling", {"main/gone": time.time() * 1000 - 10_000})
     await bench.keep()
     assert bench.sizes() == (0, 0, 0)
+
+
+async def test_call_of_which_a_failover_lost_everything_is_folded_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, failed_over = SettleWindows.ended, asyncio.Event()
+
+    def ended_later(self: SettleWindows, now: float) -> list[str]:
+        return ended(self, now) if failed_over.is_set() else []
+
+    monkeypatch.setattr(SettleWindows, "ended", ended_later)
+    async with bench.serving():
+        await bench.append(*answered())
+        await until(lambda: bench.sizes() == (1, 1, 1), "the call settles")
+        for name in ("call*", "index*", "live*", "settling*", "folded*", "saved*"):
+            bench.redis.delete(*bench.redis.scan_iter(f"offhook:{{0}}:{name}"), "none")
+        failed_over.set()
+        await until(lambda: bench.sizes() == (1, 0, 0), "the call has ended")
+    for term in ("extension=0003*210", "outcome=answered"):
+        assert b"main/c1" in bench.redis.zrange(keys.index(0, term), 0, -1)
 
 
 async def test_events_of_a_call_are_in_its_lane(bench: Bench) -> None:
