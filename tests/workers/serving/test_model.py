@@ -48,7 +48,7 @@ STEPS = {
     "retry_a_dead_letter": 1,
     "replay": 2,
 }
-WALKS, LENGTH = 7, 25
+WALKS, LENGTH = 8, 25
 
 
 class Deliveries:
@@ -161,9 +161,9 @@ class Deliveries:
             handler.room = self.random.choice((2, 5, 1000))  # with little room it falls behind
         return started, task
 
-    def go_on(self) -> None:
+    def go_on(self, most: float = 0.04) -> None:
         """Let the servers run for a while."""
-        self.run(asyncio.sleep(self.random.uniform(0, 0.04)))
+        self.run(asyncio.sleep(self.random.uniform(0, most)))
 
     def finish_all(self) -> None:
         """Let servers of all handlers run until nothing is left to do."""
@@ -194,7 +194,7 @@ class Deliveries:
         if self.is_apart(name):
             return
         self.accept()
-        self.go_on()
+        self.go_on(0.02)  # so that some are on their way
         if self.servers and self.random.random() < 0.7:
             self.leave(name)
         else:
@@ -219,9 +219,11 @@ class Deliveries:
             self.pools[name] = self.run(self.started(name))
 
     def come_back(self) -> None:
-        """A handler behaves: its process lets the others serve it. Before they do, events come."""
+        """A handler behaves: its process lets the others serve it, while events come."""
         name = self.random.choice(HANDLERS)
         if name in self.pools:
+            self.accept()
+            self.go_on()
             self.bench.redis.hset(keys.APART, name, Apart("blocks", since=0).stored())
             running, task = self.pools.pop(name)
             self.run(asyncio.wait_for(task, 10))
