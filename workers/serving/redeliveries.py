@@ -121,6 +121,7 @@ class Redeliveries:
             following, begun = await self._partition.begin(time.time(), AT_ONCE)
             await self._due.start(begun)
             if len(begun) < AT_ONCE:
+                self._due.lost.clear()  # all of them have begun: a later event is not one of them
                 if following is None:
                     return LOOK_EVERY
                 return min(LOOK_EVERY, max(0.001, following - time.time()))

@@ -13,7 +13,8 @@ from offhook import CallEvent, Context, ExtensionSettings, PermanentError, Tempo
 from offhook.errors import LeaseLost
 from offhook.event import to_stored
 from offhook.extensions import Extensions
-from offhook.inbox import ParkedLanes
+from offhook.inbox import ParkedLanes, keys
+from offhook.inbox.apart import move_apart
 from offhook.inbox.partition import Partition
 from offhook.settings import LookupSettings
 from offhook.testing import sample_event
@@ -23,7 +24,7 @@ from tests.workers.serving.test_deliveries import with_contacts
 from workers.delivery import circuit as circuits
 from workers.delivery.attempt import wait_before
 from workers.serving import attempts as attempting
-from workers.serving import due
+from workers.serving import due, partition_server
 from workers.serving import redeliveries as module
 from workers.serving.partition_server import Server
 
@@ -535,6 +536,25 @@ async def test_server_that_lost_its_lease_passes_no_redelivery_on(
         await bench.all_done()
     assert got == ["0"]
     assert not bench.redis.exists(bench.key("due:crm"), bench.key("redelivering:crm"))
+
+
+async def test_retried_dead_letter_is_delivered_though_its_lane_was_once_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_server, "WATCH_EVERY", 0.05)
+    got = bench.record()
+    one = event("a", 0)
+    await park(bench, one)
+    bench.redis.zrem(bench.key("due"), "crm main/a")
+    bench.redis.sadd(bench.key("redelivering"), "crm main/a")  # as a process that died
+    move_apart(bench.redis, "crm", "blocks")
+    async with bench.serving():
+        await until(lambda: bench.redis.exists(bench.key("due:crm")), "it is passed on")
+        # `offhook dead retry` has put the event into its lane, and is about to delete the letter.
+        queues.bury(bench.redis, "crm", one, attempt=1, error="failed", trace="")
+        bench.redis.delete(keys.APART)
+        await bench.all_done()
+    assert got == ["0"]
 
 
 async def test_redelivery_has_the_extension_and_ignores_filters(bench: Bench) -> None:
