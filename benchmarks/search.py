@@ -1,4 +1,4 @@
-"""Search: how long it takes to find calls among a million, and what the index costs.
+"""Search: how long it takes to find calls among a million, and dead letters; what the index costs.
 
     python -m benchmarks.search [--quick] [--calls N] [--rounds N] [--only NAME ...]
 
@@ -12,20 +12,25 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import redis
 from msgspec.structs import replace
 
 from benchmarks import machine, rounds
+from offhook import queues
 from offhook.call import Outcome
 from offhook.calls import CallFilter, CallState, tell
 from offhook.calls.facts import Hangup, PartFacts, Words
 from offhook.connection import connect
+from offhook.event import new_event_id
 from offhook.inbox import Inbox, Partition, call_store, keys
 from offhook.inbox.call_index import index_kept
-from offhook.inbox.call_search import search
+from offhook.inbox.call_search import CallPage, search
 from offhook.inbox.call_store import CallChange, Calls, Kept
+from offhook.operations import dead_letters
+from offhook.operations.dead_letters import Filter
 
 _PARTITIONS = 16
 _AT_ONCE = 500  # changes
@@ -40,9 +45,10 @@ def main() -> None:
         __doc__ or "",
         calls=(1_000_000, "calls to search"),
         saved=(20_000, "calls in a round that measures the cost of saving"),
+        letters=(10_000, "dead letters to list"),
     )
     if given.quick:
-        given.calls, given.saved = 2_000, 1_000
+        given.calls, given.saved, given.letters = 2_000, 1_000, 100
     costs = {
         "without the index": partial(_saving, given.saved, indexed=False),
         "with the index": partial(_saving, given.saved, indexed=True),
@@ -71,9 +77,32 @@ def main() -> None:
         rows = asyncio.run(_search_all(url))
     rounds.table(
         f"Finding 50 of {given.calls:,} calls ({used / 1e9:.2f} GB, kept in {took:.0f} s)",
-        ["", "found", "first page, ms", "second page, ms"],
+        ["", "found", "first page, ms", "CPU, ms", "second page, ms", "CPU, ms"],
         rows,
     )
+    with machine.server(persist=False) as url, redis.Redis.from_url(url) as client:
+        rows = _dead_letters(client, given.letters)
+    rounds.table(f"{given.letters:,} dead letters", ["", "ms"], rows)
+
+
+def _dead_letters(rq: Any, count: int) -> list[list[str]]:
+    now, [call] = datetime.now(UTC), _told(0)[0].events
+    for _ in range(count):
+        letter = replace(call, id=new_event_id(), received=now)
+        queues.bury(rq, "crm", letter, attempt=3, error="answered 410", trace="Trace: x")
+    last = queues.dead_letter_id("crm", letter.id)
+    rows = []
+    for what, read in {
+        "one by its id": lambda: dead_letters.get(rq, [last]),
+        "the first 100": lambda: islice(dead_letters.find(rq), 100),
+        "all": lambda: dead_letters.find(rq),
+        "those of another extension": lambda: dead_letters.find(rq, Filter(extension="none")),
+    }.items():
+        began = time.perf_counter()
+        for _ in read():
+            pass
+        rows.append([what, f"{(time.perf_counter() - began) * 1000:.1f}"])
+    return rows
 
 
 def _saving(count: int, *, indexed: bool) -> rounds.Figures:
@@ -172,21 +201,26 @@ async def _search_all(url: str) -> list[list[str]]:
     async with connect(url) as client:
         inbox = Inbox(client, _PARTITIONS)
         await search(inbox, CallFilter(), 1)  # connects
-        for what, each in wanted.items():
-            began = time.perf_counter()
-            first = await search(inbox, each, 50)
-            between = time.perf_counter()
-            second = await search(inbox, each, 50, first.cursor) if first.cursor else None
-            ended = time.perf_counter()
-            rows.append(
-                [
-                    what,
-                    f"{len(first.calls)}{' or more' if first.cursor else ''}",
-                    f"{(between - began) * 1000:.1f}",
-                    f"{(ended - between) * 1000:.1f}" if second else "",
-                ]
-            )
+        with redis.Redis.from_url(url) as client:
+            for what, each in wanted.items():
+                first, *times = await _page(client, inbox, each, None)
+                row = [what, f"{len(first.calls)}{' or more' if first.cursor else ''}", *times]
+                if first.cursor:
+                    _, *times = await _page(client, inbox, each, first.cursor)
+                    row += times
+                rows.append([*row, "", ""][:6])
     return rows
+
+
+async def _page(
+    client: Any, inbox: Inbox, wanted: CallFilter, cursor: str | None
+) -> tuple[CallPage, str, str]:
+    """Read a page. Returns it, the time that it took, and the CPU time with the server's."""
+    busy, own, began = _server_seconds(client), time.process_time(), time.perf_counter()
+    page = await search(inbox, wanted, 50, cursor)
+    took, own = time.perf_counter() - began, time.process_time() - own
+    busy = _server_seconds(client) - busy
+    return page, f"{took * 1000:.1f}", f"{(own + busy) * 1000:.1f}"
 
 
 def _call(number: int) -> CallState:

@@ -353,6 +353,31 @@ async def test_calls_that_began_at_the_same_moment_are_all_listed(
     assert await bench.found(most=700, **wanted) == bench.expected()
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"number": "+44 161 4960251"},
+        {"number": "0251"},
+        {"name": "muller"},
+        {"extension": "0003*211", "outcome": Outcome.ANSWERED},
+        {"live": True},
+        {"since": NOW - timedelta(seconds=90)},
+    ],
+)
+async def test_other_calls_are_not_read(bench: Bench, wanted: dict[str, Any]) -> None:
+    await bench.save(*(call(f"c{n}", caller="Mullbar Ada") for n in range(400)))
+    one = call(
+        "x", ago=timedelta(minutes=1), number="441614960251", caller="Müller", extension="0003*211"
+    )
+    live = call("y", ago=timedelta(minutes=1), number="441614960251", status=None)
+    await bench.save(one, live)
+    await bench.inbox.redis.config_resetstat()
+    names = await bench.found(**wanted)
+    assert {"main/x", "main/y"} & set(names)
+    stats: Any = await bench.inbox.redis.info("stats")
+    assert stats["keyspace_hits"] < 40  # sets and calls
+
+
 async def test_a_page_reads_a_limited_number_of_calls(bench: Bench) -> None:
     for first in range(0, 5_500, 500):
         some = range(first, first + 500)
