@@ -9,6 +9,7 @@ from offhook.event import CallEvent
 from offhook.operations import dead_letters
 from offhook.operations.bulk import BulkOperation, Kind
 from offhook.operations.dead_letters import DeadLetter, Filter
+from offhook.settings import tenant_of_plugin
 from offhook_console.call_query import moment_of
 from offhook_console.parts import ConsoleParts
 from offhook_console.people import Person
@@ -24,7 +25,7 @@ def matching_letters(
     ids: frozenset[str] = frozenset(),
     until: datetime | None = None,
 ) -> list[DeadLetter]:
-    """The dead letters that match, in the order of their events.
+    """The operator's dead letters that match, in the order of their events.
 
     Args:
         query: the filters `handler`, `error`, `since` and `q`.
@@ -35,6 +36,7 @@ def matching_letters(
     return [
         each
         for each in dead_letters.find(parts.rq, _filter(query, ids, until))
+        if not tenant_of_plugin(each.handler)
         if not words or any(words in text.casefold() for text in _texts(each))
     ]
 
@@ -81,7 +83,8 @@ async def announce_change(
             names = ", ".join(sorted(gone))
             raise ConsoleError(409, f"{names}: no longer configured, so nothing can be delivered.")
     wanted = _filter(query, ids, asked)
-    if query.get("q"):  # a search for words: exactly those that were counted
+    # Exactly those that were counted, where the filter alone would select others, too.
+    if query.get("q") or (parts.settings.tenants and not query.get("handler")):
         wanted = Filter(ids=frozenset(each.id for each in matching))
     id_ = hashlib.blake2b(f"{person.name}\0{key}".encode(), digest_size=8).hexdigest()
     return await parts.operations.ask(

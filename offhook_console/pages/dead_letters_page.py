@@ -14,7 +14,8 @@ from starlette.responses import RedirectResponse, Response
 from offhook import queues
 from offhook.operations import dead_letters as letters_of
 from offhook.operations.bulk import Kind
-from offhook.operations.dead_letters import DeadLetter, Filter
+from offhook.operations.dead_letters import DeadLetter
+from offhook.settings import tenant_of_plugin
 from offhook_console.call_query import moment_of
 from offhook_console.letters import announce_change, caller_of, matching_letters
 from offhook_console.pages.handlers_page import group_by_answer
@@ -100,8 +101,8 @@ async def dead_letters(request: Request, person: Person) -> Response:
 async def dead_letter(request: Request, person: Person) -> Response:
     """Show one dead letter."""
     parts = parts_of(request)
-    wanted = Filter(ids=frozenset({request.path_params["id"]}))
-    found = await asyncio.to_thread(lambda: list(letters_of.find(parts.rq, wanted)))
+    ids = frozenset({request.path_params["id"]})
+    found = await asyncio.to_thread(matching_letters, parts, {}, ids)
     if not found:
         raise ConsoleError(404, "There is no such dead letter: it was retried or discarded.")
     [letter] = found
@@ -171,7 +172,8 @@ def _view(letter: DeadLetter) -> LetterView:
 
 def _handlers(parts: ConsoleParts) -> list[str]:
     """The handlers that have dead letters."""
-    names = sorted({*parts.settings.handlers, *queues.with_dead_letters(parts.rq)})
+    ever = {name for name in queues.with_dead_letters(parts.rq) if not tenant_of_plugin(name)}
+    names = sorted({*parts.settings.handlers, *ever})
     return [name for name, number in letters_of.counts(parts.rq, names).items() if number]
 
 

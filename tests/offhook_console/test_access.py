@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
 
 import httpx
+import msgspec
 import pytest
 import redis as blocking
 from starlette.routing import Mount
@@ -339,3 +340,35 @@ async def test_a_secret_is_on_no_page(console: Console) -> None:
             text = (await client.get(path_of(route))).text
             assert secret not in text
             assert hashed not in text
+
+
+TENANT = """
+[tenants.acme]
+extensions = ["main/0003*21?"]
+[tenants.acme.handlers.crm]
+use = "console"
+[handlers.crm]
+use = "console"
+"""
+
+
+async def test_what_is_a_tenants_is_not_shown_to_the_operator(
+    configure: Configure, password_hash: str, rq: blocking.Redis
+) -> None:
+    configure(users(password_hash) + TENANT)
+    its, own = msgspec.structs.replace(event("its", 1), tenant="acme"), event("own", 2)
+    for handler, each in (("acme/crm", its), ("crm", own)):
+        queues.bury(rq, handler, each, attempt=1, error="503", trace="t")
+    async with running() as console:
+        client = console("operator")
+        letters = (await client.get("/api/v1/dead-letters")).json()
+        assert [each["handler"] for each in letters["dead_letters"]] == ["crm"]
+        assert "acme" not in (await client.get("/dead-letters")).text
+        theirs = queues.dead_letter_id("acme/crm", its.id)
+        assert (await client.get(f"/dead-letters/{theirs}")).status_code == 404
+        for path in ("/calls/acme:main/its", "/api/v1/calls/acme:main/its"):
+            assert (await client.get(path)).status_code == 404
+        asked = await client.post("/api/v1/dead-letters/operations", json={"kind": "discard"})
+        assert asked.json()["count"] == 1
+        assert asked.json()["wanted"]["ids"] == [queues.dead_letter_id("crm", own.id)]
+        await client.post(f"/api/v1/dead-letters/operations/{asked.json()['id']}/undo")
