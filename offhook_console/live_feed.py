@@ -18,11 +18,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from offhook.call import Call
-from offhook.calls import summarize
+from offhook.calls import name_of_latest, summarize
 from offhook.event import EventType
 from offhook.extensions import ExtensionSettings, Name
 from offhook.inbox import Inbox, feed, quarantine
-from offhook.inbox.call_store import FOLDED, Calls
+from offhook.inbox.call_store import FOLDED, Calls, Kept
 from offhook.operations.bulk import BulkOperations
 from offhook.operations.status import HandlerStatus, handler_statuses
 from offhook.settings import Settings
@@ -217,7 +217,7 @@ class LiveFeed:
                     del self._due[name]
             await self._labels.refresh()
             for name in due:
-                kept = await self._calls.latest(name)
+                kept = await _latest(self._calls, name)
                 if kept is not None:
                     self._show(summarize(kept.state, self._settings.region))
 
@@ -342,3 +342,11 @@ def _midnight() -> datetime:
     """When today began, in the time zone of this machine."""
     today = datetime.now().astimezone().date()
     return datetime.combine(today, _DAWN).astimezone()
+
+
+async def _latest(calls: Calls, name: str) -> Kept | None:
+    """The latest call with the CallID of this name; None if it is not in the store."""
+    kept = await calls.get(name)
+    if kept is None or (latest := name_of_latest(name, kept.state)) == name:
+        return kept
+    return (await calls.load(kept.partition, [latest])).get(latest, kept)

@@ -189,13 +189,6 @@ class Calls:
                 found += (await self.load(partition, names[at : at + _PAGE])).values()
         return found
 
-    async def latest(self, name: str) -> Kept | None:
-        """The latest call with the CallID of this name; None if it is not in the store."""
-        kept = await self.get(name)
-        if kept is None or (latest := name_of_latest(name, kept.state)) == name:
-            return kept
-        return (await self.load(kept.partition, [latest])).get(latest, kept)
-
     async def live(self) -> int:
         """Return how many calls are not closed."""
         return sum(

@@ -75,14 +75,14 @@ async def replay(request: Request, person: Person) -> Response:
     name, _ = _named(request, parts)
     if request.method == "GET":
         since = _since(request.query_params.get("since"))
-        number, first = await parts.inbox.read_since(name, since)
+        found = await parts.inbox.read_since(name, since)
         return parts.pages.page(
             request,
             person,
             "replay.html",
             name=name,
-            number=number,
-            first=first,
+            number=found.total,
+            first=found.first,
             asked=since,
             since=since.isoformat(),
         )
