@@ -13,7 +13,7 @@ from offhook.call import Call
 from offhook.event import CALLBACKS, CALLS, CallEvent, EventType
 from offhook.extensions import UNKNOWN, ExtensionSettings
 from offhook.handler_memory import LocalMemory, Memory
-from offhook.http import Answer, Http, check
+from offhook.http import Answer, Http, check, quoted
 
 FindCall = Callable[[CallEvent], Awaitable[Call]]
 
@@ -68,8 +68,18 @@ class Context(msgspec.Struct, frozen=True, dict=True):
         return logging.LoggerAdapter(logging.getLogger(f"offhook.handler.{self.handler}"), keys)
 
     def check(self, answer: Answer) -> None:
-        """Return if the status is 2xx; otherwise raise as `offhook.http.check` does."""
+        """Return if the status is 2xx; otherwise raise as `offhook.http.check` does.
+
+        The record of deliveries quotes the start of the response.
+        """
         check(answer)
+        self.__dict__["_answer"] = answer  # as `cached_property` does
+
+    @property
+    def answered(self) -> str:
+        """The status and the start of the last response that was checked, if any."""
+        answer = self.__dict__.get("_answer")
+        return quoted(answer) if answer else ""
 
 
 class Handler(ABC):

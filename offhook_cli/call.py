@@ -11,10 +11,13 @@ from offhook.calls import summarize
 from offhook.connection import opened
 from offhook.event import CallEvent
 from offhook.inbox.call_store import Calls, Kept
+from offhook.inbox.record import Record
+from offhook.inbox.record_part import RecordedAttempt
 from offhook.logs import printable
 from offhook.settings import Settings, load_settings
 from offhook_cli import completion
 from offhook_cli.calls import ending, seconds, side
+from offhook_cli.deliveries import print_attempts
 from offhook_cli.options import Json
 from offhook_cli.screen import fail, local, print_json
 
@@ -41,7 +44,7 @@ def call(
     ],
     as_json: Json = False,
 ) -> None:
-    """Show one call: its outcome, its legs, and its events in order.
+    """Show one call: its outcome, legs and events, and how these were delivered.
 
     \b
     Examples:
@@ -52,24 +55,36 @@ def call(
     found = asyncio.run(_find(settings, name))
     if found is None:
         fail(f"There is no call {name!r}: `offhook calls --since 7d` lists the calls of a week.")
-    kept, events = found
+    kept, events, attempts = found
     known = summarize(kept.state, settings.region)
     if as_json:
-        print_json(known.as_dict() | {"events": [event.as_dict() for event in events]})
+        print_json(
+            known.as_dict()
+            | {
+                "events": [event.as_dict() for event in events],
+                "deliveries": [attempt.as_dict() for attempt in attempts],
+            }
+        )
         return
     for line in (*_facts(known), "", *map(_leg, known.legs), "", *_timeline(events)):
         typer.echo(printable(line))
+    if attempts:
+        typer.echo()
+        print_attempts(attempts, with_call=False)
 
 
-async def _find(settings: Settings, name: str) -> tuple[Kept, list[CallEvent]] | None:
-    """Find a call and its events by its name, or by its CallID on any PBX."""
+async def _find(
+    settings: Settings, name: str
+) -> tuple[Kept, list[CallEvent], list[RecordedAttempt]] | None:
+    """Find a call, its events and their deliveries by its name, or by its CallID on any PBX."""
     async with opened(settings) as (inbox, _):
         calls = Calls(inbox)
         names = [name, *(f"{pbx}/{name}" for pbx in settings.pbx or ["main"])]
         for each in names:
             kept = await calls.get(each)
             if kept is not None:
-                return kept, await calls.events(kept)
+                events = await calls.events(kept)
+                return kept, events, await Record(inbox).of_call(kept.name, events)
     return None
 
 

@@ -7,6 +7,7 @@ import typer
 
 from offhook.connection import opened
 from offhook.errors import ConfigError
+from offhook.inbox.record import Record
 from offhook.settings import config_path, load_settings
 from offhook_cli import completion
 from offhook_cli.options import Yes
@@ -26,8 +27,9 @@ def forget(
 ) -> None:
     """Delete the position of a handler that is no longer configured.
 
-    Also deletes its redeliveries. Its dead letters stay: discard them with
-    `offhook dead discard`. Other handlers are not affected.
+    Also deletes its redeliveries, and what the record of deliveries has of it.
+    Its dead letters stay: discard them with `offhook dead discard`. Other
+    handlers are not affected.
 
     \b
     Examples:
@@ -50,6 +52,7 @@ def forget(
                 )
             confirm(f"{handler} will never get its undelivered events. Continue?", yes=yes)
             await inbox.forget(handler)
+            await Record(inbox).forget(handler)
             typer.echo(f"Deleted the position of {handler}.")
 
     asyncio.run(run())

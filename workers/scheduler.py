@@ -20,6 +20,7 @@ from offhook import queues
 from offhook.connection import connected
 from offhook.event import CallEvent, EventType
 from offhook.inbox import Inbox, ParkedLanes, keys
+from offhook.inbox.record import Record
 from offhook.logs import Outage
 from offhook.plugins import wanted_types
 from offhook.settings import Settings
@@ -105,6 +106,7 @@ class Scheduler:
         self._settings = settings
         self._inbox = inbox
         self._rq = rq
+        self._record = Record(inbox)
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._trim_at = self._rejoin_at = 0.0
         self._positions: list[int] = []  # as of the last time that all handlers had theirs
@@ -124,6 +126,7 @@ class Scheduler:
         if now >= self._trim_at:
             self._trim_at = now + TRIM_EVERY
             await self.trim()
+            await self.trim_record()
             await self._inbox.numbering.retire(self._settings.keep_days)
 
     async def round_of_jobs(self) -> None:
@@ -169,6 +172,11 @@ class Scheduler:
                         lost,
                     )
 
+    async def trim_record(self) -> None:
+        """Delete what the record has of deliveries from before the oldest event."""
+        for partition in [*range(self._inbox.partitions), *await self._inbox.beyond()]:
+            await self._record.trim(partition)
+
     async def make_room(self) -> None:
         """Delete all delivered events, so that the receiver does not need its journal."""
         forgotten = 0
@@ -176,6 +184,7 @@ class Scheduler:
             for tenant in await self._inbox.tenants(partition):
                 names = self._settings.handlers_for(tenant)
                 forgotten += await self._inbox.trim(partition, None, names, tenant)
+        await self.trim_record()
         if forgotten:
             log.warning(
                 "the server's memory is nearly full (maxmemory): "

@@ -28,6 +28,7 @@ _CORRECT = "correct the handler's options"
 _TEMPORARY = {401, 408, 425, 429}
 
 _START = 200  # characters of a response that an error quotes
+_SHORT_START = 100  # the same of a successful one
 # Phone numbers, and words as long as a token.
 _PRIVATE = re.compile(r"\+?[0-9][0-9 ().-]{4,}[0-9]|[A-Za-z0-9+/=_.~-]{24,}")
 
@@ -137,15 +138,22 @@ def check(answer: Answer) -> None:
     """
     if 200 <= answer.status < 300:
         return
-    start = _PRIVATE.sub(
-        "***", " ".join(answer.body[: 4 * _START].decode(errors="replace").split())
-    )
-    message = f"answered {answer.status}"
-    message += f" ({answer.host})" if answer.host else ""
-    message += f": {start[:_START]}{'...' if len(start) > _START else ''}" if start else ""
+    message = quoted(answer)
     if answer.status in _TEMPORARY or answer.status >= 500:
         raise TemporaryError(message, retry_after(answer.headers))
     raise PermanentError(message)
+
+
+def quoted(answer: Answer) -> str:
+    """The status, and the start of the body without what may be a number or a secret."""
+    longest = _SHORT_START if 200 <= answer.status < 300 else _START
+    start = _PRIVATE.sub(
+        "***", " ".join(answer.body[: 4 * longest].decode(errors="replace").split())
+    )
+    message = f"answered {answer.status}"
+    message += f" ({answer.host})" if answer.host else ""
+    message += f": {start[:longest]}{'...' if len(start) > longest else ''}" if start else ""
+    return message
 
 
 # Not private in some Python versions, or to Python at all.

@@ -121,6 +121,18 @@ def counts(partition: int, handler: str) -> str:
     return _partition(partition, "counts", handler)
 
 
+def recorded(partition: int, tenant: str = "") -> str:
+    return _partition(partition, "recorded", *([tenant] if tenant else []))
+
+
+def failures(partition: int, tenant: str = "") -> str:
+    return _partition(partition, "failures", *([tenant] if tenant else []))
+
+
+def tried(partition: int, call: str) -> str:
+    return _partition(partition, "tried", call)
+
+
 def call(partition: int, call: str) -> str:
     return _partition(partition, "call", call)
 

@@ -13,6 +13,7 @@ from redis.commands.core import AsyncScript
 
 from offhook.errors import LeaseLost
 from offhook.inbox import keys
+from offhook.inbox.record_part import RecordPart
 from offhook.inbox.scripts import script
 from offhook.inbox.stream_state import StreamState, by_name
 
@@ -35,12 +36,14 @@ class Changes:
         lanes: changes of parked lanes, in order.
         stored: the events that these push.
         counts: handler and outcome -> number.
+        record: the attempts that were made.
     """
 
     streams: list[StreamChange] = field(default_factory=list)
     lanes: list[tuple[Any, ...]] = field(default_factory=list)
     stored: list[bytes] = field(default_factory=list)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    record: list[RecordPart] = field(default_factory=list)
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -311,8 +314,11 @@ class Partition:
         """
         self._flushes += 1
         counts = [(*name, number) for name, number in changes.counts.items()]
-        described = _encode((changes.streams, changes.lanes, counts))
+        tenants = [part.tenant for part in changes.record]
+        described = _encode((changes.streams, changes.lanes, counts, tenants))
         arguments: list[Any] = [self.token, self._flushes, LEASE_MS, self._prefix, described]
+        for part in changes.record:
+            arguments += part.dump()
         arguments += changes.stored
 
         async def flush() -> list[bytes]:

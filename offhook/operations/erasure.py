@@ -16,6 +16,7 @@ from redis import Redis
 from offhook.inbox import Inbox, call_index, keys, quarantine
 from offhook.inbox.call_store import FOLDED
 from offhook.inbox.positions import order_of
+from offhook.inbox.record import Record
 from offhook.operations import dead_letters
 from offhook.settings import Settings
 
@@ -145,9 +146,11 @@ class _Erasure:
                 order = order_of(position)
                 if order >= undelivered or (order > folded and type_ in FOLDED):
                     waiting.add(call)
-        doomed = [each for call in positions.keys() - waiting for each in positions[call]]
+        finished = positions.keys() - waiting
+        doomed = [each for call in finished for each in positions[call]]
         for at in range(0, len(doomed), _PAGE):
             await self._redis.xdel(keys.inbox(partition), *doomed[at : at + _PAGE])
+        await Record(self._inbox).erase(partition, finished)
         return len(doomed)
 
     async def _erase_calls(self, partition: int, calls: set[str]) -> int:

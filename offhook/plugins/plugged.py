@@ -93,8 +93,8 @@ class PluggedHandler:
         extension: ExtensionSettings = UNKNOWN,
         calls: FindCall | None = None,
         memory: Memory | None = None,
-    ) -> None:
-        """Make one attempt to deliver the event.
+    ) -> str:
+        """Make one attempt to deliver the event. Return the start of the response, if known.
 
         Raises:
             DeliveryError: raised by the handler.
@@ -120,6 +120,7 @@ class PluggedHandler:
             # Passed on, it would end the worker's task without a trace, and the call would wait
             # forever.
             raise RuntimeError("the handler's own code cancelled it") from error
+        return context.answered
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,13 @@ class Settings(BaseSettings):
             "they are not yet delivered; no limit if not set"
         ),
     )
+    record: Literal["all", "failures"] = Field(
+        default="all",
+        description=(
+            "the deliveries to keep a record of, as long as events: all, or only attempts that "
+            "failed and redeliveries"
+        ),
+    )
     max_body: int = Field(
         default=65536, ge=1024, description="maximum bytes of a callback's query, and of its body"
     )

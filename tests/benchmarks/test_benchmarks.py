@@ -20,6 +20,7 @@ COMMANDS = {
     "commands": (["--quick", "--only", "Offhook"], r"\| Offhook delivers.*\| +\d"),
     "memory": (["--quick"], r"\| the server, per stored event +\| +\d+ bytes \|"),
     "extensions": (["--quick"], r"\| setup show --json +\| +\d+\.\d \|"),
+    "record": (["--quick", "--only", "not folded", "reading"], r"\| one call +\| +\d+\.\d \|"),
     "growth": (["--quick"], r"\| connections +\| +[1-9]"),
     "engine": (["--quick"], r"\| redeliveries a second +\| +[1-9]"),
     "calls": (["--quick"], r"\| +five \| +[1-9][\d,]* \|"),

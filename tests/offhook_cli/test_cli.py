@@ -13,6 +13,7 @@ from tests.offhook_cli.conftest import Offhook
 UNREACHABLE = "redis://user:the-password@127.0.0.1:1/0"  # nothing listens on port 1
 WITH_EXAMPLES = (
     *("dev", "tail", "init", "url", "serve", "work", "lookup", "status", "replay", "doctor"),
+    *("deliveries", "calls", "call"),
     *("setup", "setup show", "setup check", "setup export", "setup apply"),
     *("dead list", "dead show", "dead retry", "dead discard"),
     *("quarantine list", "quarantine show", "quarantine retry", "quarantine clear"),

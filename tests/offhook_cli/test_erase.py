@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis as blocking
 
-from offhook import CallEvent, EventType, Party, queues
+from offhook import CallEvent, Context, EventType, Party, PermanentError, queues
 from offhook.connection import connect
 from offhook.event import to_stored
 from offhook.inbox import Batch, Inbox, keys, quarantine
@@ -23,7 +23,7 @@ from receiver.journal import Journal
 from tests.conftest import Configure
 from tests.events import batch_of
 from tests.offhook_cli.conftest import Offhook
-from tests.workers.folded import fold
+from tests.workers.folded import fold, until_folded
 from tests.workers.serving.bench import Bench
 from workers.handlers.file import File
 from workers.handlers.sql import Sql
@@ -143,6 +143,32 @@ def test_a_number_is_nowhere_in_redis_afterwards(redis: blocking.Redis, offhook:
     assert dict(stored(redis)).items() <= before.items()
     [call] = json.loads(offhook("calls", "--json", "--since", "3000d").stdout)
     assert call["id"] == "other"
+
+
+def test_the_record_of_deliveries_loses_the_number(
+    redis: blocking.Redis, offhook: Offhook, redis_url: str
+) -> None:
+    async def rejects(event: CallEvent, context: Context) -> None:
+        raise PermanentError(f"no contact has the number {event.caller.number}")
+
+    async def deliver() -> None:
+        bench = Bench(redis_url)
+        bench.settings = load_settings()
+        bench.handlers = []
+        bench.plug(rejects, events=["dial-in"])
+        async with bench.serving():
+            await bench.append(*call_of(NUMBER, "theirs"), *call_of(OTHER, "other"))
+            await until_folded(bench)
+        bench.redis.close()
+
+    asyncio.run(deliver())
+    deliver_all("log", "lines", "crm")
+    assert NUMBER in everything(redis)
+    assert len(json.loads(offhook("deliveries", "--json").stdout)) == 2
+    report_of(offhook)
+    assert NUMBER not in everything(redis)
+    [left] = json.loads(offhook("deliveries", "--json").stdout)
+    assert (left["call"], left["answer"]) == ("main/other", f"no contact has the number {OTHER}")
 
 
 def test_an_event_that_a_handler_has_not_had_waits(redis: blocking.Redis, offhook: Offhook) -> None:

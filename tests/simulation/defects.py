@@ -6,9 +6,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
+from weakref import WeakKeyDictionary
 
 from offhook.inbox import scripts
-from offhook.inbox.partition import Partition
+from offhook.inbox.partition import Changes, Partition
 from offhook.settings import HandlerSettings
 from tests.simulation.world import BOTH, BURST, Plan
 from workers.serving.attempts import Attempts
@@ -36,6 +37,20 @@ def _acknowledge_before_delivering() -> Iterator[None]:
 @contextmanager
 def _leave_unfinished_too_early() -> Iterator[None]:
     with _changed_script("flush", "if finished == 1 and", "if"):
+        yield
+
+
+@contextmanager
+def _record_in_the_next_flush() -> Iterator[None]:
+    numbered = Partition.numbered
+    late: WeakKeyDictionary[Partition, Any] = WeakKeyDictionary()
+
+    def without(self: Partition, changes: Changes) -> Any:
+        later, late[self] = late.get(self, []), changes.record
+        changes.record = later
+        return numbered(self, changes)
+
+    with patch.object(Partition, "numbered", without):
         yield
 
 
@@ -180,6 +195,7 @@ DEFECTS = {
     "lanes": Defect(_lanes_per_event),
     "late": Defect(_forget_marks_during_a_read, _CALM),
     "orphan": Defect(_finish_though_orphaned, _ORPHANS),
+    "record": Defect(_record_in_the_next_flush, _KILLS),
     "mark": Defect(_take_marks_and_not_follow_them),
 }
 # Those that only two faults show, at a pair of commands of a scenario.

@@ -1,7 +1,8 @@
 """What must be true: the plain model that a simulation is compared with."""
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -266,6 +267,28 @@ class Model:
                 if number < last.get(call, -1):
                     raise Violation(f"{event_id} of {call} is in the inbox after a later one")
                 last[call] = number
+
+    def check_record(self) -> None:
+        """Every delivery is in the record.
+
+        Not so for a dead letter whose process was killed before it could note that.
+        """
+        recorded = set(self._recorded())
+        for handler, event_id in self.delivered:
+            name = (handler, event_id)
+            if event_id in self.types and name not in recorded and not self.burials[name]:
+                raise Violation(f"{handler} had {event_id}, which is not in the record")
+
+    def _recorded(self) -> Iterator[tuple[str, str]]:
+        """Handler and event id of the deliveries in the record."""
+        for number in range(self._partitions):
+            prefix = keys.tried(number, "").encode()
+            for key, item in self._server.database._dict.items():
+                for part in item.value if key.startswith(prefix) else ():
+                    for event_id, _, _, attempts in json.loads(part.partition(b" ")[2]):
+                        for handler, _, _, _, outcome, _ in attempts:
+                            if outcome == "delivered":
+                                yield handler, event_id
 
 
 def _shown(value: Any) -> str:

@@ -358,6 +358,8 @@ class World:
                 raise Violation(f"not finished after {QUIET:g} s: " + "; ".join(missing[:5]))
         self.model.check_order()
         self.model.check_index()
+        if "full" not in self.plan.troubles and not self.plan.migrates:
+            self.model.check_record()
         for task in tasks:
             if task.done() and not task.cancelled() and task.exception():
                 raise task.exception()  # type: ignore[misc]

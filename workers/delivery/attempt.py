@@ -22,7 +22,13 @@ def wait_before(seconds: float, error: Exception) -> float:
 
 def sentence(error: Exception) -> str:
     """Return the error's message; for a bug, with the type of the exception."""
-    return str(error) if isinstance(error, DeliveryError) else f"{type(error).__name__}: {error}"
+    said = str(error) if isinstance(error, DeliveryError) else f"{type(error).__name__}: {error}"
+    return encodable(said)
+
+
+def encodable(text: str) -> str:
+    """Replace what UTF-8 cannot encode: a text in an exception may come from anywhere."""
+    return text.encode(errors="replace").decode()
 
 
 def event_keys(event: CallEvent, handler: str, attempt: int) -> dict[str, Any]:

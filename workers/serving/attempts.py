@@ -15,9 +15,10 @@ from offhook import queues
 from offhook.call import Call
 from offhook.errors import DeliveryError, HandlerTimeout, PermanentError, TemporaryError
 from offhook.event import CallEvent, from_stored
+from offhook.inbox.record_part import AttemptMade, AttemptOutcome
 from offhook.plugins import plugged
 from offhook.tasks import asked_to_end
-from workers.delivery.attempt import attempt_record, event_keys, sentence, wait_before
+from workers.delivery.attempt import attempt_record, encodable, event_keys, sentence, wait_before
 from workers.delivery.steps import StepPage, Steps
 from workers.serving.lanes import Lane, Redelivery, Work
 from workers.serving.served import ServedHandler
@@ -78,7 +79,7 @@ class Attempts:
                 handler.finished()
                 return
             entry = lane.entries[0]
-            attempt = self._try(served, handler, entry.event, entry.attempts, redelivery=False)
+            attempt = self._try(served, handler, entry.event, entry.attempts)
             again = await self._steps(handler, entry.event, attempt)
             if again is None:
                 lane.entries.popleft()
@@ -149,7 +150,7 @@ class Attempts:
         event: CallEvent,
         made: int,
         *,
-        redelivery: bool,
+        redelivery: bool = False,
     ) -> _Again | None:
         """Make the next attempt at an event. Return whether and when to make another one.
 
@@ -161,23 +162,33 @@ class Attempts:
         if made > len(waits):
             handler.circuit.release_probe()
             await self._bury(handler, event, made, PermanentError(_DIED))
-            served.writer.count(handler.name, "dead")
+            now, dead = time.time(), AttemptOutcome.DEAD
+            made_last = AttemptMade.of(handler.name, made, now, now, dead, _DIED)
+            served.writer.record(event, made_last)
+            served.writer.count(handler.name, dead)
             return None
         attempt = made + 1
-        error, called = await self._attempt(served, handler, event, attempt)
-        outcome, again = "delivered", None
+        error, answer, called = await self._attempt(served, handler, event, attempt)
+        ended = time.time()
+        outcome, again = AttemptOutcome.DELIVERED, None
         if error is not None:
+            answer = sentence(error)
             spared = self._spares(handler, error) and bool(waits or redelivery)
             if isinstance(error, PermanentError) or (attempt > len(waits) and not spared):
-                outcome = "dead"
+                outcome = AttemptOutcome.DEAD
                 await self._bury(handler, event, attempt, error)
             else:
-                outcome = "failed"
+                outcome = AttemptOutcome.CIRCUIT_OPEN if spared else AttemptOutcome.FAILED
                 self._log_failed(handler, event, attempt, error)
                 wait = handler.circuit.probe_in if spared else wait_before(waits[made], error)
                 again = _Again(wait, spared)
         elif redelivery:
             log.info("redelivered", extra=event_keys(event, handler.name, attempt))
+        if server.records_all or error is not None or redelivery:
+            last = AttemptMade.of(handler.name, attempt, called, ended, outcome, answer)
+            served.writer.record(event, last)
+        if outcome is AttemptOutcome.CIRCUIT_OPEN:
+            outcome = AttemptOutcome.FAILED  # as those count and show that watch
         served.writer.count(handler.name, outcome)
         if server.watched:
             server.records.append(
@@ -193,8 +204,12 @@ class Attempts:
 
     async def _attempt(
         self, served: "ServedPartition", handler: ServedHandler, event: CallEvent, attempt: int
-    ) -> tuple[Exception | None, float]:
-        """Call the handler once, and let the circuit know. Return its error, and when it began."""
+    ) -> tuple[Exception | None, str, float]:
+        """Call the handler once, and let the circuit know.
+
+        Returns:
+            Its error, the start of the target's answer, and when it began.
+        """
         server = self._server
         names = server.names(event.tenant)
         if names is not None:
@@ -202,10 +217,11 @@ class Attempts:
         server.check_lease()
         called = time.time()
         error: Exception | None = None
+        answer = ""
         if not handler.plugged.is_async:
             self._page.plain(handler.name, event.id, event.call)
         try:
-            await handler.plugged.deliver(
+            answer = await handler.plugged.deliver(
                 event,
                 attempt=attempt,
                 http=server.http,
@@ -231,7 +247,7 @@ class Attempts:
             await self._forget_cancellations()
         if error is not None or not handler.circuit.untroubled:
             self._record(handler, event, error)
-        return error, called
+        return error, answer, called
 
     async def _forget_cancellations(self) -> None:
         """Keep a runner that the handler's own code has cancelled."""
@@ -300,7 +316,7 @@ class Attempts:
             extra=event_keys(event, handler.name, attempt),
         )
         error.__traceback__ = _of_plugin(error.__traceback__)
-        trace = "".join(traceback.format_exception(error))
+        trace = encodable("".join(traceback.format_exception(error)))
         await self._server.call_rq(
             queues.bury,
             handler.name,

@@ -65,6 +65,7 @@ class Server:
     Attributes:
         pools: the other pools, to be woken when there are events.
         records: of attempts, to publish while a client watches.
+        records_all: whether to keep a record of every attempt, or only of failures.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Server:
         self.pools: list[str] = []
         self.watched = False
         self.records: list[dict[str, Any]] = []
+        self.records_all = settings.record == "all"
         self._inbox = inbox
         self._waiting = waiting
         self._rq = rq

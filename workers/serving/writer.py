@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from offhook.event import CallEvent, to_stored
 from offhook.inbox.partition import Changes, Partition
+from offhook.inbox.record_part import AttemptMade, RecordPart
 from offhook.tasks import asked_to_end
 from workers.serving.lanes import Lane, Redelivery
 from workers.serving.streams import TenantStream
@@ -51,6 +52,8 @@ class Writer:
         self._lanes: list[tuple[Any, ...]] = []
         self._stored: list[bytes] = []
         self._counts: dict[tuple[str, str], int] = {}
+        self._record: list[RecordPart] = []
+        self._parts: dict[str, RecordPart] = {}  # of it, by tenant: those that are not full
         self._advancing: list[Advanced] = []
         self._waiting: list[asyncio.Future[bool]] = []
         self._ended = False
@@ -69,6 +72,15 @@ class Writer:
         """Add one to the handler's count of an outcome."""
         name = (handler, outcome)
         self._counts[name] = self._counts.get(name, 0) + 1
+        self._wanted.set()
+
+    def record(self, event: CallEvent, made: AttemptMade) -> None:
+        """Add an attempt to the record of deliveries."""
+        part = self._parts.get(event.tenant)
+        if part is None or part.is_full:
+            part = self._parts[event.tenant] = RecordPart(event.tenant)
+            self._record.append(part)
+        part.add(event, made)
         self._wanted.set()
 
     def park(self, lane: Lane, attempts: int, due: float) -> None:
@@ -164,9 +176,10 @@ class Writer:
     async def _flush(self) -> None:
         self._wanted.clear()
         streams, self._streams = self._streams[:_AT_ONCE], self._streams[_AT_ONCE:]
-        changes = Changes([], self._lanes, self._stored, self._counts)
+        changes = Changes([], self._lanes, self._stored, self._counts, self._record)
         advancing = self._advancing
         self._lanes, self._stored, self._counts, self._advancing = [], [], {}, []
+        self._record, self._parts = [], {}
         waiting: list[asyncio.Future[bool]] = []
         if self._streams:
             self._wanted.set()

@@ -7,10 +7,15 @@
 -- The lease is renewed first: a server without memory executes that, and then whatever else the
 -- script writes, but refuses a script that begins with another write.
 --
--- KEYS: serving, flushed, read, unfinished, due, redelivering, parked, attempts, owners
--- ARGV: token, number, lease in ms, prefix of the partition's keys, changes, then stored events
+-- The record is left out while the server has used 95 % of its memory: the rest is for deliveries,
+-- which empty the inbox.
 --
--- The changes, as JSON: [streams, lanes, counts]
+-- KEYS: serving, flushed, read, unfinished, due, redelivering, parked, attempts, owners
+-- ARGV: token, number, lease in ms, prefix of the partition's keys, changes, then of each part of the
+--       record: calls, handlers, handlers that failed (both as JSON), and for each call a line with
+--       its attempts; then stored events
+--
+-- The changes, as JSON: [streams, lanes, counts, tenants of the parts of the record]
 --   streams: [tenant, position read, finished (0 or 1), pools to wake, [handler, record, ...],
 --             [handler, record, ...] of those to write only where there is no position]
 --            record: `POSITION PENDING...` ('-' for the stream's position); '' deletes it
@@ -23,6 +28,7 @@
 --            ['give', handler, pool]
 --   counts:  [handler, outcome, number]
 
+-- include full.lua
 local serving, flushed, read, unfinished, due, redelivering, parked, attempts, owners = unpack(KEYS)
 local token, number, lease_ms, prefix = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 if redis.call('GET', serving) ~= token then return -1 end
@@ -32,7 +38,8 @@ if number > made + 1 then return -1 end
 redis.call('PEXPIRE', serving, lease_ms)
 local changes = cjson.decode(ARGV[5])
 local repeated = number <= made
-local event_at, answers = 6, {}
+local record_at = 6
+local event_at, answers = record_at + 4 * #changes[4], {}
 
 local function push(lane, count)
     for i = event_at, event_at + count - 1 do redis.call('RPUSH', lane, ARGV[i]) end
@@ -97,6 +104,19 @@ function apply.pass(handler, call, pool, due_ms)
     redis.call('ZADD', prefix .. 'ready' .. suffix, 0, '*')
 end
 
+local function record(tenant, calls, handlers, failed, lines)
+    local suffix = tenant == '' and '' or ':' .. tenant
+    local id = redis.call('XADD', prefix .. 'recorded' .. suffix, '*', 'c', calls, 'h', handlers)
+    if failed ~= '[]' then
+        redis.call('XADD', prefix .. 'failures' .. suffix, id, 'c', calls, 'h', failed)
+    end
+    local names, number = cjson.decode(calls), 0
+    for line in string.gmatch(lines, '[^\n]+') do
+        number = number + 1
+        redis.call('RPUSH', prefix .. 'tried:' .. names[number], id .. ' ' .. line)
+    end
+end
+
 if not repeated then
     for _, change in ipairs(changes[2]) do apply[change[1]](unpack(change, 2)) end
     for _, stream in ipairs(changes[1]) do
@@ -129,6 +149,11 @@ if not repeated then
     end
     for _, count in ipairs(changes[3]) do
         redis.call('HINCRBY', prefix .. 'counts:' .. count[1], count[2], count[3])
+    end
+    if #changes[4] > 0 and not full(0.95) then
+        for i, tenant in ipairs(changes[4]) do
+            record(tenant, unpack(ARGV, record_at + 4 * i - 4, record_at + 4 * i - 1))
+        end
     end
     redis.call('SET', flushed, token .. ' ' .. ARGV[2])
 end
