@@ -10,8 +10,15 @@ import pytest
 
 from offhook import CallEvent, Context, PermanentError, TemporaryError
 from offhook.inbox import Inbox, keys
+from offhook.inbox.partition import Changes, Partition
 from offhook.inbox.record import AttemptsPage, Record, WantedAttempts
-from offhook.inbox.record_part import LONGEST_ANSWER, AttemptOutcome, RecordedAttempt
+from offhook.inbox.record_part import (
+    LONGEST_ANSWER,
+    AttemptMade,
+    AttemptOutcome,
+    RecordedAttempt,
+    RecordPart,
+)
 from offhook.settings import HandlerSettings
 from tests.events import event
 from tests.http_target import HttpTarget
@@ -173,6 +180,21 @@ async def test_killed_process_loses_the_record_with_the_acknowledgement(
     await bench.deliver()
     assert len(got) == 2
     assert [each.outcome for each in await of_call(bench, one.call, one)] == [DELIVERED]
+
+
+async def test_write_that_is_sent_again_records_its_attempts_once(bench: Bench) -> None:
+    part = RecordPart("")
+    part.add(event(), AttemptMade("crm", 1, 1, 1, DELIVERED, ""))
+
+    async def write(inbox: Inbox) -> None:
+        partition = Partition(inbox.redis, inbox.redis, 0)
+        await partition.take()
+        send = partition.numbered(Changes(record=[part]))
+        await send()
+        await send()
+
+    await bench.with_inbox(write)
+    assert len((await page(bench)).attempts) == 1
 
 
 async def test_record_is_left_out_while_memory_is_scarce(bench: Bench) -> None:
