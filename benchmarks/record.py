@@ -13,15 +13,21 @@ from functools import partial
 from typing import Any
 
 import redis
+from msgspec.structs import replace
 
 from benchmarks.engines import OFFHOOK, UNFOLDED, bench, ended, handlers
 from benchmarks.machine import server
 from benchmarks.rounds import Figures, arguments, interleaved, ratio, table
 from offhook.connection import connect
+from offhook.event import CallEvent, new_event_id
 from offhook.inbox import Inbox
+from offhook.inbox.entries import partition_of
+from offhook.inbox.partition import Changes, Partition
 from offhook.inbox.record import Record, WantedAttempts
-from offhook.inbox.record_part import AttemptOutcome
+from offhook.inbox.record_part import MOST_CALLS, AttemptMade, AttemptOutcome, RecordPart
+from offhook.testing import sample_event
 
+_PARTITIONS = 16
 _LOADS = {  # engine, events, events of a call, other handlers
     "1 handler, not folded": (UNFOLDED, 200_000, 1, 0),
     "1 handler, 10 events a call": (OFFHOOK, 100_000, 10, 0),
@@ -62,16 +68,36 @@ def _used(client: Any) -> float:
 
 def reading(url: str, calls: int) -> Figures:
     """Measure how long readers take when the record has one attempt at an event of each call."""
-    with bench(url, "nothing", 16) as measured:
-        measured.fill(UNFOLDED, calls)
-        with ended(measured.work(UNFOLDED)) as worker:
-            measured.rate(worker, calls, 600)
-        return asyncio.run(_read(url))
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+        size = _used(client)
+        asyncio.run(_write(url, calls))
+        each = (_used(client) - size) / calls
+    return asyncio.run(_read(url)) | {"bytes per attempt": each}
+
+
+async def _write(url: str, calls: int) -> None:
+    """Record an attempt at an event of each call, as servers of 16 partitions do."""
+    made = AttemptMade("crm", 1, 1_795_289_400_123, 2_345, AttemptOutcome.DELIVERED, "answered 200")
+    event = sample_event()
+    spread: list[list[CallEvent]] = [[] for _ in range(_PARTITIONS)]
+    for number in range(calls):
+        one = replace(event, id=new_event_id(), call_id=f"1795289400.{number}")
+        spread[partition_of(one, _PARTITIONS)].append(one)
+    async with connect(url) as client:
+        for number in range(_PARTITIONS):
+            partition = Partition(client, client, number)
+            await partition.take()
+            for at in range(0, len(spread[number]), MOST_CALLS):
+                part = RecordPart("")
+                for one in spread[number][at : at + MOST_CALLS]:
+                    part.add(one, made)
+                await partition.numbered(Changes(record=[part]))()
 
 
 async def _read(url: str) -> Figures:
     async with connect(url) as client:
-        inbox = Inbox(client, 16)
+        inbox = Inbox(client, _PARTITIONS)
         await inbox.numbering.load()
         record = Record(inbox)
         newest = await record.page(WantedAttempts(), 50)
@@ -134,7 +160,7 @@ def main() -> None:
         for figures in found.values():
             table(
                 f"Reading the record of {given.calls // part:,} calls",
-                ("", "ms"),
+                ("", "ms, or bytes"),
                 [(name, f"{value:,.1f}") for name, value in figures.items()],
             )
 

@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from offhook import CallEvent, Context, PermanentError, TemporaryError
+from offhook.event import from_stored
 from offhook.inbox import Inbox, keys
 from offhook.inbox.partition import Changes, Partition
 from offhook.inbox.record import AttemptsPage, Record, WantedAttempts
@@ -315,12 +317,38 @@ async def test_calls_with_one_id_share_a_record_and_are_told_apart(bench: Bench)
     assert [each.event for each in await of_call(bench, "main/same~2", other)] == [other.id]
 
 
+async def test_tenants_with_equal_calls_have_records_of_their_own(bench: Bench) -> None:
+    made = AttemptMade("crm", 1, 1, 1, FAILED, "")
+    one = event()
+    theirs = replace(one, tenant="acme")
+
+    async def write(inbox: Inbox) -> None:
+        partition = Partition(inbox.redis, inbox.redis, 0)
+        await partition.take()
+        parts = [RecordPart(""), RecordPart("acme")]
+        for part, each in zip(parts, (one, theirs), strict=True):
+            part.add(each, made)
+        await partition.numbered(Changes(record=parts))()
+
+    await bench.with_inbox(write)
+    for tenant, call in (("", "main/call-1"), ("acme", "acme:main/call-1")):
+        assert [each.call for each in (await page(bench, tenant=tenant)).attempts] == [call]
+        assert [each.call for each in await of_call(bench, call, one)] == [call]
+
+
 # Deleting
+
+
+def cut_before(bench: Bench, call: str) -> None:
+    """Delete the events in the inbox that came before a call's first one."""
+    stored: Any = bench.redis.xrange(keys.inbox(0))
+    first = next(at for at, fields in stored if from_stored(fields[b"e"]).call_id == call)
+    bench.redis.xtrim(keys.inbox(0), minid=first, approximate=False)
 
 
 async def test_record_goes_with_the_events(bench: Bench) -> None:
     await deliver_calls(bench, "old", "rejected", "new", "rejected", retry=[3600])
-    bench.redis.xtrim(keys.inbox(0), maxlen=2, approximate=False)
+    cut_before(bench, "new")
     await bench.with_inbox(lambda inbox: Record(inbox).trim(0))
     found = (await page(bench)).attempts
     assert [each.call for each in found] == ["main/rejected", "main/new"]
@@ -350,7 +378,7 @@ async def test_scheduler_bounds_the_record_by_max_events(bench: Bench) -> None:
 
 async def test_scheduler_makes_room_in_the_record_too(bench: Bench) -> None:
     await deliver_calls(bench, *"abcde")
-    bench.redis.xtrim(keys.inbox(0), maxlen=1, approximate=False)
+    cut_before(bench, "e")
     bench.change(handlers={"crm": HandlerSettings(use="console")})
 
     async def make_room(inbox: Inbox) -> None:
