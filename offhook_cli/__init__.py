@@ -20,6 +20,7 @@ COMMANDS = {
     "dev": "Run everything for development, and show events.",
     "init": "Write a first configuration and a secret.",
     "setup": "Register callbacks on the PBX; choose their handlers.",
+    "tenants": "List, add, show and remove tenants.",
     "url": "Print or revoke the callback URLs of an extension.",
     "serve": "Run the receiver: accept the callbacks of the PBX.",
     "work": "Run the workers: deliver events to the handlers.",

@@ -8,7 +8,7 @@ import typer
 
 from offhook.errors import ConfigError
 from offhook_cli import completion
-from offhook_cli.options import Json, PbxName, UserId
+from offhook_cli.options import Json, PbxName, Tenant, UserId
 from offhook_cli.pbx_api import in_words, pbx_api
 from offhook_cli.pbx_list import ListRequest, read, with_list_options
 from offhook_cli.screen import note, print_json, print_table
@@ -51,6 +51,7 @@ def agents(
     request: ListRequest,
     pbx: PbxName = None,
     user: UserId = None,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """Show the agents of a queue; log one in or out, or pause one.
@@ -66,7 +67,7 @@ def agents(
       offhook agents '0003*400' --fields 'status, identifier' --json
     """
     status = _wanted(agent, login, logout, pause)
-    found = asyncio.run(_done(queue, agent, status, pbx, user, request))
+    found = asyncio.run(_done(queue, agent, status, pbx, user, tenant, request))
     chosen = ["agentNumber", *request.fields] if request.fields else _DEFAULT
     shown = [_FIELDS[name] for name in dict.fromkeys(chosen) if name in _FIELDS]
     if as_json:
@@ -101,9 +102,10 @@ async def _done(
     status: AgentStatus | None,
     pbx: str | None,
     user: str | None,
+    tenant: str,
     request: ListRequest,
 ) -> Sequence[QueueAgent]:
-    async with pbx_api(pbx, user) as (api, user_id):
+    async with pbx_api(pbx, user, tenant) as (api, user_id):
         if agent is not None and status is not None:
             await api.queue_agents.update(queue, agent, status, user=user_id)
         listing = api.queue_agents.list(queue, agent, user=user_id, **request.options)

@@ -14,11 +14,11 @@ from offhook.inbox.call_store import Calls, Kept
 from offhook.inbox.record import Record
 from offhook.inbox.record_part import RecordedAttempt
 from offhook.logs import printable
-from offhook.settings import Settings, load_settings
+from offhook.settings import Settings
 from offhook_cli import completion
 from offhook_cli.calls import ending, seconds, side
 from offhook_cli.deliveries import print_attempts
-from offhook_cli.options import Json
+from offhook_cli.options import Json, Tenant, call_names, settings_of
 from offhook_cli.screen import fail, local, print_json
 
 _GAPS = {
@@ -42,6 +42,7 @@ def call(
             autocompletion=completion.calls,
         ),
     ],
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """Show one call: its outcome, legs and events, and how these were delivered.
@@ -51,7 +52,7 @@ def call(
       offhook call main/1795289400.101
       offhook call 1795289400.101 --json
     """
-    settings = load_settings()
+    settings = settings_of(tenant)
     found = asyncio.run(_find(settings, name))
     if found is None:
         fail(f"There is no call {name!r}: `offhook calls --since 7d` lists the calls of a week.")
@@ -79,8 +80,7 @@ async def _find(
     """Find a call, its events and their deliveries by its name, or by its CallID on any PBX."""
     async with opened(settings) as (inbox, _):
         calls = Calls(inbox)
-        names = [name, *(f"{pbx}/{name}" for pbx in settings.pbx or ["main"])]
-        for each in names:
+        for each in call_names(settings, name):
             kept = await calls.get(each)
             if kept is not None:
                 events = await calls.events(kept)

@@ -11,9 +11,9 @@ from offhook.calls import CallFilter, summarize
 from offhook.connection import opened
 from offhook.errors import ConfigError
 from offhook.inbox.call_search import UnknownCursor, search
-from offhook.settings import Settings, load_settings
+from offhook.settings import Settings
 from offhook_cli import completion
-from offhook_cli.options import Json, moment, since_option
+from offhook_cli.options import Json, Tenant, moment, settings_of, since_option
 from offhook_cli.reconcile import reconcile
 from offhook_cli.screen import counted, local, note, print_json, print_table
 
@@ -64,6 +64,7 @@ def _calls(
     most: Annotated[
         int, typer.Option("--most", "-n", min=1, metavar="N", help="Maximum number of calls.")
     ] = 50,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """List calls, newest first: who called whom, who answered, how it ended.
@@ -82,7 +83,7 @@ def _calls(
     """
     if context.invoked_subcommand:
         return
-    settings = load_settings()
+    settings = settings_of(tenant)
     cursor = before if before and before.startswith("@") else None
     try:
         wanted = CallFilter(
@@ -120,7 +121,7 @@ async def _found(
     async with opened(settings) as (inbox, _):
         while True:
             try:
-                page = await search(inbox, wanted, most - len(found), cursor)
+                page = await search(inbox, wanted, most - len(found), cursor, settings.tenant)
             except UnknownCursor as error:
                 raise ConfigError(f"--before: {error}") from error
             found += [summarize(kept.state, settings.region) for kept in page.calls]

@@ -67,6 +67,11 @@ def plugins() -> Iterable[str]:
 
 
 @_values
+def tenants() -> Iterable[str]:
+    return load_settings().tenants
+
+
+@_values
 def pbxs() -> Iterable[str]:
     return load_settings().pbx or ["main"]
 

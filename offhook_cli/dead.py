@@ -25,10 +25,13 @@ from offhook_cli.options import (
     After,
     Json,
     Limit,
+    Tenant,
     Yes,
+    full_name,
     group,
     id_argument,
     ids_argument,
+    settings_of,
     since_option,
 )
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json, progress
@@ -78,6 +81,7 @@ def list_(
     since: Since = None,
     after: After = None,
     limit: Limit = MANY,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """List dead letters, in the order in which their events arrived.
@@ -89,8 +93,9 @@ def list_(
       offhook dead list --limit 10
       offhook dead list --limit 10 --after crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
     """
-    wanted = Filter(handler, call, extension, event_type, since)
-    with connect_rq(_known(wanted).jobs_url) as rq:
+    settings = settings_of(tenant)
+    wanted = _wanted(settings, handler, call, extension, event_type, since)
+    with connect_rq(settings.jobs_url) as rq:
         found = dead_letters.find(rq, wanted, after)
         last, shown = "", []
         for letter in islice(found, limit):
@@ -110,6 +115,7 @@ def list_(
 @dead.command()
 def show(
     letter_id: Id,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """Show one dead letter: its event and its last error.
@@ -120,9 +126,9 @@ def show(
     Examples:
       offhook dead show crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
     """
-    with connect_rq(load_settings().jobs_url) as rq:
+    with connect_rq(settings_of(tenant).jobs_url) as rq:
         letter = next(dead_letters.get(rq, [letter_id]), None)
-        if letter is None:
+        if letter is None or not Filter(tenant=tenant).admits(letter.handler):
             fail(f"There is no dead letter {letter_id}: see `offhook dead list`.")
         trace = dead_letters.traceback(rq, letter)
     if as_json:
@@ -144,6 +150,7 @@ def retry(
     event_type: Type = None,
     since: Since = None,
     everything: Everything = False,
+    tenant: Tenant = "",
     yes: Yes = False,
 ) -> None:
     """Deliver dead letters again, each call in order.
@@ -154,8 +161,8 @@ def retry(
       offhook dead retry --handler crm --since 2h
       offhook dead retry --all --yes
     """
-    wanted = Filter(handler, call, extension, event_type, since)
-    settings = _known(wanted)
+    settings = settings_of(tenant)
+    wanted = _wanted(settings, handler, call, extension, event_type, since)
     with connect_rq(settings.jobs_url) as rq:
         chosen = _chosen(rq, ids, wanted, everything)
     gone = {*chosen.values()} - set(settings.handlers)
@@ -163,7 +170,7 @@ def retry(
         fail(f"{', '.join(sorted(gone))}: no longer configured, so nothing can be delivered.")
     with connect_rq(settings.redis_url) as redis:
         loaded = [each.loaded for each in running(redis)]
-        for sentence in newer_files(loaded, settings):
+        for sentence in newer_files(loaded, load_settings()):
             note(f"! {sentence}")
     confirm(f"Retry {counted(len(chosen), 'dead letter')}?", yes=yes)
     done = asyncio.run(_retry(settings, chosen))
@@ -179,6 +186,7 @@ def discard(
     event_type: Type = None,
     since: Since = None,
     everything: Everything = False,
+    tenant: Tenant = "",
     yes: Yes = False,
 ) -> None:
     """Delete dead letters. Their events will never be delivered.
@@ -188,8 +196,9 @@ def discard(
       offhook dead discard crm-019a8e11c0de5f0a8e7c4b1d2f3a4b5c
       offhook dead discard --handler crm --call 1778000000.42
     """
-    wanted = Filter(handler, call, extension, event_type, since)
-    with connect_rq(_known(wanted).jobs_url) as rq:
+    settings = settings_of(tenant)
+    wanted = _wanted(settings, handler, call, extension, event_type, since)
+    with connect_rq(settings.jobs_url) as rq:
         chosen = _chosen(rq, ids, wanted, everything)
         confirm(f"Delete {counted(len(chosen), 'dead letter')} for good?", yes=yes)
         with progress("", len(chosen)) as advance:
@@ -201,19 +210,24 @@ def _chosen(
     rq: Redis, ids: Sequence[str] | None, wanted: Filter, everything: bool
 ) -> dict[str, str]:
     """Return the ids of the dead letters that are meant, with their handlers; exit if none is."""
-    if not ids and wanted == Filter() and not everything:
+    everybodys = Filter(tenant=wanted.tenant)
+    if not ids and wanted == everybodys and not everything:
         raise typer.BadParameter("choose dead letters by id, by a filter, or with --all")
-    if ids and (everything or wanted != Filter()):
+    if ids and (everything or wanted != everybodys):
         raise typer.BadParameter("use either ids or filters, not both")
     if ids:
         # In the order of `find`, in which each call gets its events.
-        found = {letter.id: letter for letter in dead_letters.get(rq, ids)}
+        found = {
+            letter.id: letter
+            for letter in dead_letters.get(rq, ids)
+            if everybodys.admits(letter.handler)
+        }
         if unknown := set(ids) - found.keys():
             unknown_ids = ", ".join(sorted(unknown))
             fail(f"There is no dead letter {unknown_ids}: see `offhook dead list`.")
         letters = sorted(found.values(), key=lambda letter: letter.event.id)
         return {letter.id: letter.handler for letter in letters}
-    names = [wanted.handler] if wanted.handler else queues.with_dead_letters(rq)
+    names = [each for each in queues.with_dead_letters(rq) if wanted.admits(each)]
     with progress("Reading dead letters", sum(dead_letters.counts(rq, names).values())) as advance:
         chosen: dict[str, str] = {}
         for letter in dead_letters.find(rq, wanted):
@@ -225,18 +239,27 @@ def _chosen(
     return chosen
 
 
-def _known(wanted: Filter) -> Settings:
-    """Return the settings, if there is such a handler, or a dead letter of it."""
-    settings = load_settings()
-    if wanted.handler is not None and wanted.handler not in settings.handlers:
+def _wanted(
+    settings: Settings,
+    handler: str | None,
+    call: str | None,
+    extension: str | None,
+    event_type: EventType | None,
+    since: datetime | None,
+) -> Filter:
+    """Return the filter, if there is such a handler, or a dead letter of it."""
+    everybodys = Filter(tenant=settings.tenant)
+    if handler is not None:
+        handler = full_name(settings, handler)
         with connect_rq(settings.jobs_url) as rq:
-            names = {*settings.handlers, *queues.with_dead_letters(rq)}
-        if wanted.handler not in names:
+            had = queues.with_dead_letters(rq) if handler not in settings.handlers else []
+        names = {*settings.handlers, *filter(everybodys.admits, had)}
+        if handler not in names:
             raise ConfigError(
-                f"there is no handler {wanted.handler!r}; "
-                f"known: {', '.join(sorted(names)) or 'none'}{did_you_mean(wanted.handler, names)}"
+                f"there is no handler {handler!r}; "
+                f"known: {', '.join(sorted(names)) or 'none'}{did_you_mean(handler, names)}"
             )
-    return settings
+    return Filter(handler, call, extension, event_type, since, tenant=settings.tenant)
 
 
 async def _retry(settings: Settings, ids: Collection[str]) -> int:

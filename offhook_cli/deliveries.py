@@ -5,16 +5,26 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
+import msgspec
 import typer
 
 from offhook.connection import opened
 from offhook.errors import ConfigError, not_configured
 from offhook.inbox.record import AttemptsPage, Record, WantedAttempts
 from offhook.inbox.record_part import AttemptOutcome, RecordedAttempt
-from offhook.settings import Settings, load_settings
+from offhook.settings import Settings
 from offhook_cli import completion
 from offhook_cli.live import ms
-from offhook_cli.options import Json, Limit, moment, since_option
+from offhook_cli.options import (
+    Json,
+    Limit,
+    Tenant,
+    call_names,
+    full_name,
+    moment,
+    settings_of,
+    since_option,
+)
 from offhook_cli.screen import local, note, print_json, print_table
 
 
@@ -54,6 +64,7 @@ def deliveries(
         str | None,
         typer.Option(help="The next page: what the page before says at its end.", metavar="CURSOR"),
     ] = None,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """List attempts at deliveries, newest first: when, how long, and the answer.
@@ -70,15 +81,11 @@ def deliveries(
       offhook deliveries --outcome failed --outcome dead --until 2026-05-01T14:00
       offhook deliveries --call main/1795289400.101 --json
     """
-    settings = load_settings()
-    page = asyncio.run(
-        _page(
-            settings,
-            WantedAttempts(handler, frozenset(outcome or ()), call, since, until),
-            limit,
-            before,
-        )
-    )
+    settings = settings_of(tenant)
+    if handler is not None:
+        handler = full_name(settings, handler)
+    wanted = WantedAttempts(handler, frozenset(outcome or ()), call, since, until)
+    page = asyncio.run(_page(settings, wanted, limit, before))
     if as_json:
         print_json([attempt.as_dict() for attempt in page.attempts])
     elif page.attempts:
@@ -96,25 +103,18 @@ async def _page(
 ) -> AttemptsPage:
     async with opened(settings) as (inbox, _):
         if wanted.handler is not None:
-            known = settings.handlers.keys() | await inbox.known()
+            known = settings.handlers.keys() | await inbox.known(settings.tenant)
             if wanted.handler not in known:
                 raise ConfigError(not_configured("handler", wanted.handler, sorted(known)))
-        record = Record(inbox)
-        try:
-            page = await record.page(wanted, most, before)
-            for pbx in settings.pbx or ["main"]:
-                if wanted.call is None or page.attempts:
-                    break
-                named = WantedAttempts(
-                    wanted.handler,
-                    wanted.outcomes,
-                    f"{pbx}/{wanted.call}",
-                    wanted.since,
-                    wanted.until,
-                )
-                page = await record.page(named, most, before)
-        except ValueError as error:
-            raise ConfigError(f"--before: {error}") from error
+        page = AttemptsPage([], None)
+        for call in call_names(settings, wanted.call) if wanted.call else [None]:
+            named = msgspec.structs.replace(wanted, call=call)
+            try:
+                page = await Record(inbox).page(named, most, before, settings.tenant)
+            except ValueError as error:
+                raise ConfigError(f"--before: {error}") from error
+            if page.attempts:
+                break
         return page
 
 

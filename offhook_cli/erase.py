@@ -14,8 +14,8 @@ from offhook.operations import erasure
 from offhook.operations.erasure import Erased
 from offhook.phone_number import Number
 from offhook.plugins import load_handler, with_options
-from offhook.settings import Settings, config_path, load_settings
-from offhook_cli.options import Json, Yes
+from offhook.settings import Settings, config_path, load_settings, table_of
+from offhook_cli.options import Json, Tenant, Yes, settings_of
 from offhook_cli.screen import confirm, counted, note, print_json, progress
 
 
@@ -23,6 +23,7 @@ def erase(
     number: Annotated[
         str, typer.Argument(metavar="NUMBER", help="With its country: +442079460100.")
     ],
+    tenant: Tenant = "",
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -30,8 +31,9 @@ def erase(
 
     Deletes whole calls from the inbox with all their events, dead letters,
     refused callbacks, names from lookups, lines of `file` handlers, and rows
-    of `sql` handlers. Calls that are not yet delivered to every handler stay:
-    run it again later. Run it on every machine with a journal or with files.
+    of `sql` handlers: what is the operator's or, with --tenant, a tenant's.
+    Calls that are not yet delivered to every handler stay: run it again
+    later. Run it on every machine with a journal or with files.
 
     Exits with 1 if something is left.
 
@@ -40,7 +42,7 @@ def erase(
       offhook erase +442079460100
       offhook erase 02079460100 --yes --json
     """
-    settings = load_settings()
+    settings = settings_of(tenant)
     person = Number.read(number, settings.region)
     if person.e164 is None:
         raise ConfigError(
@@ -72,12 +74,16 @@ def _erase(settings: Settings, number: Number) -> dict[str, Any]:
         if not hasattr(kind, "erase"):
             copies.append(name)
             continue
-        handler: Any = with_options(kind, table.options, f"handlers.{name}.options")
+        handler: Any = with_options(kind, table.options, f"{table_of('handlers', name)}.options")
         try:
             report["handlers"][name] = handler.erase(number)
         except (DeliveryError, OSError) as error:
             left.append(f"handlers.{name}: {error}")
-    report["journal"], waiting = _erase_in_journals(settings.journal_folder, number)
+    if settings.tenant:  # its events may be in the tables and files of the operator, with others'
+        copies += [
+            name for name, table in load_settings().handlers.items() if table.gets(settings.tenant)
+        ]
+    report["journal"], waiting = _erase_in_journals(settings, number)
     if waiting:
         left.append(f"{counted(waiting, 'line')} of the journal: run it again when it is empty")
     return report | {"left": left, "copies": copies}
@@ -86,18 +92,23 @@ def _erase(settings: Settings, number: Number) -> dict[str, Any]:
 async def _erase_in_redis(settings: Settings, number: Number) -> Erased:
     with progress("Searching", 1.0) as advance:
         async with opened(settings) as (inbox, rq):
-            return await erasure.erase(inbox, rq, settings, number.is_in, advance)
+            return await erasure.erase(
+                inbox, rq, load_settings(), number.is_in, advance, settings.tenant
+            )
 
 
-def _erase_in_journals(folder: Path, number: Number) -> tuple[int, int]:
-    """Delete damaged batches with the number.
+def _erase_in_journals(settings: Settings, number: Number) -> tuple[int, int]:
+    """Delete damaged batches with the number; not for a tenant: they may be of several.
 
     Returns:
         How many were deleted; and how many batches are still to be moved to the inbox.
     """
     deleted = waiting = 0
+    folder, whose = settings.journal_folder, f'"{settings.tenant}"' if settings.tenant else ""
     for path in sorted(folder.glob("*.journal")):
-        waiting += sum(number.is_in(line) for line in _lines(path))
+        waiting += sum(number.is_in(line) and whose in line for line in _lines(path))
+    if whose:
+        return 0, waiting
     for path in sorted(folder.glob("*.damaged")):
         kept = [line for line in _lines(path) if not number.is_in(line)]
         found = sum(1 for _ in _lines(path)) - len(kept)

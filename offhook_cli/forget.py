@@ -8,9 +8,9 @@ import typer
 from offhook.connection import opened
 from offhook.errors import ConfigError
 from offhook.inbox.record import Record
-from offhook.settings import config_path, load_settings
+from offhook.settings import config_path, table_of, tenant_of_plugin
 from offhook_cli import completion
-from offhook_cli.options import Yes
+from offhook_cli.options import Tenant, Yes, full_name, settings_of
 from offhook_cli.screen import confirm
 
 
@@ -23,6 +23,7 @@ def forget(
             autocompletion=completion.forgotten_handlers,
         ),
     ],
+    tenant: Tenant = "",
     yes: Yes = False,
 ) -> None:
     """Delete the position of a handler that is no longer configured.
@@ -35,16 +36,21 @@ def forget(
     Examples:
       offhook forget old-crm
     """
-    settings = load_settings()
+    settings = settings_of(tenant)
+    handler = full_name(settings, handler)
     if handler in settings.handlers:
         raise ConfigError(
-            f"handlers.{handler} is still configured: remove it from {config_path()} and "
-            "restart `offhook work` first"
+            f"{table_of('handlers', handler)} is still configured: remove it from "
+            f"{config_path()} and restart `offhook work` first"
         )
 
     async def run() -> None:
         async with opened(settings) as (inbox, _):
-            left = sorted(await inbox.known() - settings.handlers.keys())
+            left = sorted(
+                name
+                for name in await inbox.known(tenant) - settings.handlers.keys()
+                if tenant_of_plugin(name) == tenant
+            )
             if handler not in left:
                 raise ConfigError(
                     f"{handler} has no position; handlers that are no longer configured and "

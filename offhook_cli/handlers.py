@@ -19,10 +19,21 @@ from offhook.plugins import (
     load_lookup,
     with_options,
 )
-from offhook.settings import HandlerSettings, LookupSettings, load_settings, sound_tables
+from offhook.settings import (
+    HandlerSettings,
+    LookupSettings,
+    load_settings,
+    sound_tables,
+    table_of,
+)
 from offhook.testing import sample_event
 from offhook_cli import completion, handlers_new
-from offhook_cli.options import Json
+from offhook_cli.options import (
+    Json,
+    Tenant,
+    full_name,
+    settings_of,
+)
 from offhook_cli.plugin_help import Installed, Option, describe, describe_lookup, is_same
 from offhook_cli.screen import fail, note, print_json, print_table
 
@@ -32,7 +43,7 @@ _CALLS = {"in": "incoming calls", "out": "outgoing calls", "internal": "internal
 
 
 @handlers.callback()
-def list_(ctx: typer.Context, as_json: Json = False) -> None:
+def list_(ctx: typer.Context, tenant: Tenant = "", as_json: Json = False) -> None:
     """List handlers and lookups, installed and configured, and their problems.
 
     Exits with 1 if the configuration has a problem.
@@ -48,7 +59,7 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     points, knowing = installed("handlers"), installed("lookups")
     there = [describe(name, point, load_handler) for name, point in points.items()]
     known = [describe_lookup(name, point) for name, point in knowing.items()]
-    configured, lookups, problems = _configured()
+    configured, lookups, problems = _configured(tenant)
     if as_json:
         print_json(
             {
@@ -126,6 +137,7 @@ def preview(
         EventType | None,
         typer.Option(help="Only this event type.", show_default="all the handler gets"),
     ] = None,
+    tenant: Tenant = "",
 ) -> None:
     """Show what a configured handler would send for sample events. Sends nothing.
 
@@ -134,14 +146,15 @@ def preview(
       offhook handlers preview missed
       offhook handlers preview missed --event call-started
     """
-    configured = load_settings().handlers
+    configured = settings_of(tenant).handlers
+    name = full_name(settings_of(tenant), name)
     if name not in configured:
         fail(not_configured("handler", name, configured))
     settings = configured[name]
     target = load_handler(settings.use)
     if not hasattr(target, "preview") or not isinstance(target, type):
         fail(f"{name} ({settings.use}) has no preview")
-    handler: Any = with_options(target, settings.options, f"handlers.{name}.options")
+    handler: Any = with_options(target, settings.options, f"{table_of('handlers', name)}.options")
     for each in [event] if event else [one for one in EventType if one in _events(settings)]:
         typer.echo(f"--- {each}")
         for line in handler.preview(sample_event(each)).splitlines():
@@ -193,14 +206,17 @@ Then add it to offhook.toml, and watch it with `offhook dev --reload`:
 """
 
 
-def _configured() -> tuple[dict[str, HandlerSettings], dict[str, LookupSettings], list[str]]:
+def _configured(
+    tenant: str,
+) -> tuple[dict[str, HandlerSettings], dict[str, LookupSettings], list[str]]:
     """Return the configured handlers and lookups, and all problems of the configuration."""
     plugins = check_all()
     problems = [*plugins.problems, *plugins.broken.values(), *plugins.warnings]
     try:
-        settings = load_settings()
+        load_settings()
     except ConfigError:
         return *sound_tables(), problems
+    settings = settings_of(tenant)
     return settings.handlers, settings.lookups, problems
 
 

@@ -18,6 +18,8 @@ from offhook.settings import (
     LookupSettings,
     PbxSettings,
     Settings,
+    TenantLimits,
+    TenantSettings,
 )
 from offhook_cli.screen import fail
 
@@ -88,10 +90,28 @@ _EXAMPLES = """\
 #urls = ["mailto://user:password@example.com"]
 """
 
+_TENANTS = """\
+# Tenants: organizations with extensions, handlers and lookups of their own; one table each, or a
+# file each, tenants/NAME.toml. docs/tenants.md explains them.
+
+#[tenants.acme]
+"""
+
+_TENANT_TABLES = """\
+#[tenants.acme.handlers.crm]
+#use = "webhook"
+#[tenants.acme.handlers.crm.options]
+#url = "https://crm.acme.example/calls"
+
+#[tenants.acme.limits]
+"""
+
 # Examples for settings that have no default.
 _VALUES: dict[str, Any] = {
     "events": ["raw", "calls"],
     "extensions": ["0003*210", "0004*"],
+    "tenants": "all",
+    "keep_days": 30,
     "direction": "in",
     "pbx": ["main"],
     "encoding": "cp1251",
@@ -150,7 +170,7 @@ def configuration() -> str:
     settings = [
         _setting(name, field)
         for name, field in Settings.model_fields.items()
-        if name not in ("secret", "handlers", "lookups", "pbx", "console")
+        if name not in ("secret", "handlers", "lookups", "pbx", "tenants", "console")
     ]
     return "\n".join(
         [
@@ -161,6 +181,7 @@ def configuration() -> str:
             _HANDLERS + "".join(_handler()),
             _EXAMPLES,
             _LOOKUPS + "".join(_of_table(LookupSettings)) + _LOOKUP_OPTIONS,
+            _TENANTS + "".join(_tenant()),
         ]
     )
 
@@ -172,6 +193,18 @@ def _pbx() -> Iterator[str]:
             yield f'# {field.description}: token_file = "pbx-token"\n'
         else:
             yield _setting(name, field)
+
+
+def _tenant() -> Iterator[str]:
+    """Yield a tenant, with every setting that is no table of plugins or PBXs."""
+    for name, field in TenantSettings.model_fields.items():
+        if name == "extensions":
+            yield f'{_comment(field)}#extensions = ["main/0003**"]\n'
+        elif name not in ("handlers", "lookups", "pbx", "limits"):
+            yield _setting(name, field)
+    yield f"\n{_TENANT_TABLES}"
+    for name, field in TenantLimits.model_fields.items():
+        yield _setting(name, field)
 
 
 def _handler() -> Iterator[str]:

@@ -80,19 +80,20 @@ async def watched(
     inbox: Inbox,
     event: Callable[[CallEvent], object],
     attempt: Callable[[Attempt], object],
+    tenant: str = "",
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Call these functions with each event and each attempt, while in this context.
+    """Call these functions with each event of a tenant and each attempt, while in this context.
 
     Yields:
         A function that waits, and raises `RedisError` when Redis fails.
     """
 
     async def events() -> None:
-        async for each in feed.watch_events(inbox):
+        async for each in feed.watch_events(inbox, tenant):
             event(each)
 
     async def deliveries() -> None:
-        async for each in feed.watch_deliveries(inbox.redis):
+        async for each in feed.watch_deliveries(inbox.redis, tenant):
             attempt(each)
 
     watching = [asyncio.create_task(events()), asyncio.create_task(deliveries())]

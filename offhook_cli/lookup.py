@@ -14,9 +14,14 @@ from offhook.errors import DeliveryError
 from offhook.http import Http
 from offhook.phone_number import Number
 from offhook.plugins import PluggedLookup, plug_lookup
-from offhook.settings import config_path, load_settings
+from offhook.settings import config_path, table_of
 from offhook.testing import sample_event
-from offhook_cli.options import Json
+from offhook_cli.options import (
+    Json,
+    Tenant,
+    full_name,
+    settings_of,
+)
 from offhook_cli.screen import fail, print_json, print_table, progress
 
 
@@ -35,6 +40,7 @@ def lookup(
     number: Annotated[
         str, typer.Argument(help="An external number, as the PBX sends it.", metavar="NUMBER")
     ],
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """Ask every lookup for the name of a number.
@@ -47,9 +53,10 @@ def lookup(
       offhook lookup +442079460100
       offhook lookup '020 7946 0100' --json
     """
-    settings = load_settings()
+    settings = settings_of(tenant)
     if not settings.lookups:
-        fail(f"no lookup is configured: add a [lookups.NAME] table to {config_path()}")
+        table = table_of("lookups", full_name(settings, "NAME"))
+        fail(f"no lookup is configured: add a [{table}] table to {config_path()}")
     asked = Number.read(number, settings.region)
     if asked.is_nobodys:
         fail(f"{number} is not an external number; lookups are not asked about it")

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from offhook.errors import ConfigError, not_configured
+from offhook.event import tenant_of
+from offhook.settings import Settings, load_settings
 from offhook_cli import completion
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
@@ -26,6 +29,16 @@ PbxName = Annotated[
         autocompletion=completion.pbxs,
     ),
 ]
+Tenant = Annotated[
+    str,
+    typer.Option(
+        "--tenant",
+        help="Whose: a tenant's name; without it, the operator's.",
+        metavar="NAME",
+        show_default=False,
+        autocompletion=completion.tenants,
+    ),
+]
 UserId = Annotated[
     str | None,
     typer.Option(
@@ -40,6 +53,33 @@ Port = Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="The p
 
 _AGO = re.compile(r"(\d+)\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def settings_of(tenant: str) -> Settings:
+    """The configuration as it holds for a tenant; empty: for the operator.
+
+    Raises:
+        ConfigError: the configuration is wrong, or has no such tenant.
+    """
+    settings = load_settings()
+    if tenant and tenant not in settings.tenants:
+        raise ConfigError(not_configured("tenant", tenant, settings.tenants))
+    return settings.of(tenant)
+
+
+def full_name(settings: Settings, handler: str) -> str:
+    """The full name of a handler: of the tenant whose settings these are, also if it is given."""
+    prefix = f"{settings.tenant}/" if settings.tenant else ""
+    return prefix + handler.removeprefix(prefix)
+
+
+def call_names(settings: Settings, call: str) -> list[str]:
+    """The names that a call of this tenant may have, by its id, with its PBX or without."""
+    prefix = f"{settings.tenant}:" if settings.tenant else ""
+    call = call.removeprefix(prefix)
+    names = [prefix + call, *(f"{prefix}{pbx}/{call}" for pbx in settings.pbx or ["main"])]
+    # What looks like another's call is no call of this one.
+    return [name for name in names if tenant_of(name) == settings.tenant]
 
 
 def id_argument(values: Callable[[], list[str]] | None = None) -> Any:

@@ -13,9 +13,18 @@ from offhook.callback_url import read_callback_url
 from offhook.errors import ConfigError
 from offhook.provisioning.api import chosen
 from offhook.provisioning.plan import Installation
-from offhook.settings import load_settings
 from offhook_cli import completion
-from offhook_cli.options import Json, PbxName, UserId, Yes, group, id_argument, ids_argument
+from offhook_cli.options import (
+    Json,
+    PbxName,
+    Tenant,
+    UserId,
+    Yes,
+    group,
+    id_argument,
+    ids_argument,
+    settings_of,
+)
 from offhook_cli.pbx_api import in_words, pbx_api
 from offhook_cli.pbx_list import ListRequest, read, with_list_options
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json, print_table
@@ -91,8 +100,10 @@ class _Events:
 
 
 @asynccontextmanager
-async def _events(extension: str, name: str | None, user: str | None) -> AsyncIterator[_Events]:
-    settings = load_settings()
+async def _events(
+    extension: str, name: str | None, user: str | None, tenant: str
+) -> AsyncIterator[_Events]:
+    settings = settings_of(tenant)
     where, installation = chosen(settings, name), Installation.of(settings)
 
     def is_ours(event: PhoneCallEvent) -> bool:
@@ -100,7 +111,7 @@ async def _events(extension: str, name: str | None, user: str | None) -> AsyncIt
         is_short = url is not None and url.extension.endswith(f"*{extension}")
         return installation.owns(event, where, url.extension if url and is_short else extension)
 
-    async with pbx_api(name, user) as (api, user_id):
+    async with pbx_api(name, user, tenant) as (api, user_id):
         yield _Events(api, user_id, extension, is_ours)
 
 
@@ -114,6 +125,7 @@ def list_(
     urls: Urls = False,
     pbx: PbxName = None,
     user: UserId = None,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """List the phone call events of an extension, by any software.
@@ -129,7 +141,7 @@ def list_(
     """
 
     async def listed() -> list[dict[str, Any]]:
-        async with _events(extension, pbx, user) as its:
+        async with _events(extension, pbx, user, tenant) as its:
             listing = its.api.phone_call_events.list(
                 extension, event_type, user=its.user, **request.options
             )
@@ -160,6 +172,7 @@ def create(
     disabled: Annotated[bool, typer.Option("--disabled", help="Create it disabled.")] = False,
     pbx: PbxName = None,
     user: UserId = None,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """Create a phone call event with any URL. For Offhook's own use `offhook setup`.
@@ -170,7 +183,7 @@ def create(
     """
 
     async def made() -> dict[str, Any]:
-        async with _events(extension, pbx, user) as its:
+        async with _events(extension, pbx, user, tenant) as its:
             event = await its.api.phone_call_events.create(
                 extension,
                 type=event_type,
@@ -204,6 +217,7 @@ def change(
     others: Others = False,
     pbx: PbxName = None,
     user: UserId = None,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """Change a phone call event. One that other software created needs --others.
@@ -217,7 +231,7 @@ def change(
         raise ConfigError("say what to change: --url, --method, --note, --enable or --disable")
 
     async def changed() -> dict[str, Any]:
-        async with _events(extension, pbx, user) as its:
+        async with _events(extension, pbx, user, tenant) as its:
             [event] = found = await its.find([id_])
             its.check_ours(found, others=others)
             after = await its.api.phone_call_events.update(
@@ -251,6 +265,7 @@ def delete(
     yes: Yes = False,
     pbx: PbxName = None,
     user: UserId = None,
+    tenant: Tenant = "",
 ) -> None:
     """Delete phone call events. Those that other software created need --others.
 
@@ -266,7 +281,7 @@ def delete(
         raise typer.BadParameter("use --type only with --all")
 
     async def run() -> None:
-        async with _events(extension, pbx, user) as its:
+        async with _events(extension, pbx, user, tenant) as its:
             found = [e for e in await its.find(ids or ()) if event_type in (None, e.type)]
             if ids:
                 its.check_ours(found, others=others)

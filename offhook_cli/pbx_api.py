@@ -9,19 +9,27 @@ from urllib.parse import urlsplit
 from offhook.errors import ConfigError
 from offhook.provisioning.api import chosen, open_api, sentence
 from offhook.settings import Settings, load_settings
+from offhook_cli.options import settings_of
 from offhook_cli.screen import fail, note
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import UnifiedApiError
 
 
 @asynccontextmanager
-async def pbx_api(name: str | None, user: str | None) -> AsyncIterator[tuple[UnifiedApi, str]]:
+async def pbx_api(
+    name: str | None, user: str | None, tenant: str = ""
+) -> AsyncIterator[tuple[UnifiedApi, str]]:
     """Open the API of a configured PBX. Yield it and the user whose extensions to request.
 
     An error of the PBX ends the command.
     """
-    settings = load_settings()
+    settings = settings_of(tenant)
     pbx = chosen(settings, name)
+    if tenant and pbx not in load_settings().tenants[tenant].pbx:
+        raise ConfigError(
+            f"tenant {tenant} has no access of its own to {pbx}, and the operator's shows the "
+            f"extensions of others: add a table [tenants.{tenant}.pbx.{pbx}]"
+        )
     warn_insecure(settings, pbx)
     warnings, client = _Warnings(logging.WARNING), logging.getLogger("unifiedapi")
     client.addHandler(warnings)

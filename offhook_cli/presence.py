@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from offhook_cli import completion
-from offhook_cli.options import Json, PbxName, UserId
+from offhook_cli.options import Json, PbxName, Tenant, UserId
 from offhook_cli.pbx_api import in_words, pbx_api
 from offhook_cli.pbx_list import ListRequest, read, with_list_options
 from offhook_cli.screen import local, note, print_json, print_table
@@ -29,6 +29,7 @@ def presence(
     request: ListRequest,
     pbx: PbxName = None,
     user: UserId = None,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """Show which phones are registered, and their status.
@@ -45,7 +46,7 @@ def presence(
     """
 
     async def listed() -> list[Presence]:
-        async with pbx_api(pbx, user) as (api, user_id):
+        async with pbx_api(pbx, user, tenant) as (api, user_id):
             listing = api.presence.list(extension, user=user_id, **request.options)
             return await read(listing, request.count)
 

@@ -15,7 +15,18 @@ from offhook.inbox.positions import order_of
 from offhook.logs import printable
 from offhook.settings import load_settings
 from offhook_cli import completion
-from offhook_cli.options import MANY, After, Json, Limit, Yes, group, id_argument, ids_argument
+from offhook_cli.options import (
+    MANY,
+    After,
+    Json,
+    Limit,
+    Tenant,
+    Yes,
+    group,
+    id_argument,
+    ids_argument,
+    settings_of,
+)
 from offhook_cli.screen import confirm, counted, fail, local, note, print_json
 from receiver.quarantine_retry import Retried
 from receiver.quarantine_retry import retry as deliver
@@ -26,7 +37,9 @@ quarantine = group("List, show, deliver and delete refused callbacks.")
 
 
 @quarantine.command("list")
-def list_(after: After = None, limit: Limit = MANY, as_json: Json = False) -> None:
+def list_(
+    after: After = None, limit: Limit = MANY, tenant: Tenant = "", as_json: Json = False
+) -> None:
     """List refused callbacks, newest first, each with the reason.
 
     Their URLs were valid, so most likely the PBX sent them. The setting
@@ -38,7 +51,7 @@ def list_(after: After = None, limit: Limit = MANY, as_json: Json = False) -> No
       offhook quarantine list --limit 10 --after 1778000000000-0
     """
     try:
-        found = _run(lambda redis: refused_callbacks.kept(redis, after=after, most=limit + 1))
+        found = _run(lambda redis: refused_callbacks.kept(redis, tenant, after, limit + 1), tenant)
     except ValueError as error:
         raise ConfigError(f"--after: {error}") from error
     more, found = found[limit:], found[:limit]
@@ -56,6 +69,7 @@ def list_(after: After = None, limit: Limit = MANY, as_json: Json = False) -> No
 @quarantine.command()
 def show(
     key: Annotated[str, id_argument(completion.refused_callbacks)],
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """Show one refused callback, with its query and body.
@@ -64,7 +78,7 @@ def show(
     Examples:
       offhook quarantine show 1778000000000-0
     """
-    [refused] = _these([key]).values()
+    [refused] = _these([key], tenant).values()
     if as_json:
         print_json(_as_dict(key, refused))
         return
@@ -76,6 +90,7 @@ def show(
 def retry(
     ids: Annotated[list[str] | None, ids_argument(completion.refused_callbacks)] = None,
     everything: Annotated[bool, typer.Option("--all", help="All refused callbacks.")] = False,
+    tenant: Tenant = "",
     yes: Yes = False,
 ) -> None:
     """Read refused callbacks again, and deliver their events.
@@ -93,12 +108,15 @@ def retry(
     """
     if bool(ids) is everything:
         raise typer.BadParameter("choose refused callbacks by id, or all of them with --all")
-    chosen = _these(ids) if ids else dict(reversed(_run(refused_callbacks.kept)))
+    if ids:
+        chosen = _these(ids, tenant)
+    else:
+        chosen = dict(reversed(_run(lambda redis: refused_callbacks.kept(redis, tenant), tenant)))
     if not chosen:
         note("The quarantine is empty.")
         return
     confirm(f"Deliver {counted(len(chosen), 'refused callback')}?", yes=yes)
-    done = asyncio.run(_retry(chosen))
+    done = asyncio.run(_retry(chosen, tenant))
     for key, message in done.refused.items():
         note(f"{key} is still refused: {printable(message)}")
     repeats = f", and dropped {counted(len(done.repeats), 'repeat')}" if done.repeats else ""
@@ -108,44 +126,44 @@ def retry(
 
 
 @quarantine.command()
-def clear(yes: Yes = False) -> None:
+def clear(tenant: Tenant = "", yes: Yes = False) -> None:
     """Delete all refused callbacks.
 
     \b
     Examples:
       offhook quarantine clear
     """
-    count = _run(refused_callbacks.length)
+    count = _run(lambda redis: refused_callbacks.length(redis, tenant), tenant)
     if not count:
         note("The quarantine is empty.")
         return
     callbacks = counted(count, "refused callback")
     confirm(f"Delete {callbacks}?", yes=yes)
-    _run(refused_callbacks.clear)
+    _run(lambda redis: refused_callbacks.clear(redis, tenant), tenant)
     typer.echo(f"Deleted {callbacks}.")
 
 
-def _these(ids: Sequence[str]) -> dict[str, dict[str, bytes]]:
+def _these(ids: Sequence[str], tenant: str) -> dict[str, dict[str, bytes]]:
     """Return the refused callbacks with these ids, oldest first; exit if one does not exist."""
-    found = dict(_run(lambda redis: refused_callbacks.get(redis, ids)))
+    found = dict(_run(lambda redis: refused_callbacks.get(redis, ids, tenant), tenant))
     if unknown := [key for key in ids if key not in found]:
         fail(f"There is no refused callback {', '.join(unknown)}: see `offhook quarantine list`.")
     return {key: found[key] for key in sorted(found, key=lambda key: order_of(key.encode()))}
 
 
-def _run(go: Callable[[Redis], Awaitable[T]]) -> T:
+def _run(go: Callable[[Redis], Awaitable[T]], tenant: str) -> T:
     async def run() -> T:
-        async with opened(load_settings()) as (inbox, _):
+        async with opened(settings_of(tenant)) as (inbox, _):
             return await go(inbox.redis)
 
     return asyncio.run(run())
 
 
-async def _retry(chosen: dict[str, dict[str, bytes]]) -> Retried:
+async def _retry(chosen: dict[str, dict[str, bytes]], tenant: str) -> Retried:
     settings = load_settings()
     async with opened(settings) as (inbox, _):
         try:
-            return await deliver(settings, inbox, chosen.items())
+            return await deliver(settings, inbox, chosen.items(), tenant)
         except InboxUnavailable as error:
             fail(f"Not all of them were delivered, so they stay in the quarantine: {error}")
 

@@ -11,7 +11,7 @@ from offhook.errors import InboxUnavailable, NotYet
 from offhook.provisioning.api import among, open_api, sentence
 from offhook.settings import Settings, load_settings
 from offhook_cli import completion
-from offhook_cli.options import Json, since_option
+from offhook_cli.options import Json, Tenant, settings_of, since_option
 from offhook_cli.pbx_api import warn_insecure
 from offhook_cli.screen import counted, fail, local, note, print_json, print_table, progress
 from unifiedapi.errors import UnifiedApiError
@@ -37,6 +37,7 @@ def reconcile(
         bool,
         typer.Option("--dry-run", help="Show the changes without making them."),
     ] = False,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """Compare the PBX's call records with the calls kept here.
@@ -51,12 +52,12 @@ def reconcile(
       offhook calls reconcile --since 2d --dry-run
       offhook calls reconcile --since 2026-05-01 --pbx main
     """
-    settings = load_settings()
+    settings = settings_of(tenant)
     began = since or datetime.now(UTC) - timedelta(days=1)
     names = among(settings, pbx)
     if pbx is None:
         names = [name for name in names if settings.pbx[name].host is not None] or names
-    done = asyncio.run(_done(settings, names, began, dry_run=dry_run))
+    done = asyncio.run(_done(load_settings(), tenant, names, began, dry_run=dry_run))
     if as_json:
         print_json([_as_dict(each) for each in done])
         return
@@ -69,16 +70,20 @@ def reconcile(
 
 
 async def _done(
-    settings: Settings, names: list[str], since: datetime, *, dry_run: bool
+    settings: Settings, tenant: str, names: list[str], since: datetime, *, dry_run: bool
 ) -> list[Reconciled]:
     done = []
+    own = settings.tenants[tenant].pbx if tenant else {}
     async with opened(settings) as (inbox, _):
         for name in names:
-            warn_insecure(settings, name)
+            warn_insecure(settings.of(tenant), name)
             try:
-                async with open_api(settings, name) as api:
+                async with open_api(settings.of(tenant), name) as api:
                     with progress(f"Reading the records of {name}", 1.0) as advance:
-                        work = Reconciliation(settings, name, api, inbox)
+                        access = tenant if name in own else ""
+                        work = Reconciliation(
+                            settings, name, api, inbox, access=access, only=tenant
+                        )
                         done.append(await work.since(since, dry_run=dry_run, advance=advance))
             except (UnifiedApiError, NotYet, InboxUnavailable) as error:
                 fail(f"{name}: {sentence(error)}")

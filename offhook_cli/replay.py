@@ -8,9 +8,8 @@ import typer
 
 from offhook.connection import opened
 from offhook.errors import ConfigError, not_configured
-from offhook.settings import load_settings
 from offhook_cli import completion
-from offhook_cli.options import Yes, since_option
+from offhook_cli.options import Tenant, Yes, full_name, settings_of, since_option
 from offhook_cli.screen import confirm, counted, local, note
 
 
@@ -28,6 +27,7 @@ def replay(
         datetime,
         since_option("Redeliver events accepted"),
     ],
+    tenant: Tenant = "",
     yes: Yes = False,
 ) -> None:
     """Redeliver past events to a handler.
@@ -42,23 +42,30 @@ def replay(
       offhook replay --handler crm --since 2h
       offhook replay --handler crm --since 2026-05-01T14:00 --yes
     """
-    settings = load_settings()
+    settings = settings_of(tenant)
+    handler = full_name(settings, handler)
     if handler not in settings.handlers:
         raise ConfigError(not_configured("handler", handler, settings.handlers))
+    # An operator's handler may get the events of tenants.
+    streams = [tenant]
+    if not tenant:
+        streams += [each for each in settings.tenants if settings.handlers[handler].gets(each)]
 
     async def run() -> None:
         async with opened(settings) as (inbox, _):
-            found = await inbox.read_since(handler, since)
-            if found.first is None:
+            found = {each: await inbox.read_since(handler, since, each) for each in streams}
+            first = min((each.first for each in found.values() if each.first), default=None)
+            if first is None:
                 note(f"{handler} has not read any event since {local(since)}.")
                 return
-            events = counted(found.total, "event")
+            events = counted(sum(each.total for each in found.values()), "event")
             confirm(
-                f"{handler} will read {events} again, from {local(found.first)}. "
+                f"{handler} will read {events} again, from {local(first)}. "
                 "Its filter applies. Continue?",
                 yes=yes,
             )
-            await inbox.set_back(handler, since, found=found)
+            for each, read in found.items():
+                await inbox.set_back(handler, since, each, found=read)
             typer.echo(f"{handler} will read {events} again.")
 
     asyncio.run(run())

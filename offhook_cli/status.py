@@ -15,7 +15,7 @@ from offhook.connection import opened
 from offhook.operations.status import HandlerStatus, Status
 from offhook.operations.status import status as read_status
 from offhook.settings import load_settings
-from offhook_cli.options import Json
+from offhook_cli.options import Json, Tenant, settings_of
 from offhook_cli.screen import Rows, counted, print_json
 
 _EVERY = 1.0  # seconds
@@ -25,6 +25,7 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Refresh every second until Ctrl-C.")
     ] = False,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """Show the progress of each handler, and what is wrong.
@@ -50,33 +51,33 @@ def status(
       offhook status --json | jq '.handlers[] | select(.lag > 1000)'
     """
     if watch:
-        _watch(as_json)
+        _watch(tenant, as_json)
     elif as_json:
-        print_json(_read().as_dict())
+        print_json(_read(tenant).as_dict())
     else:
-        Console(highlight=False).print(_rendered(_read()), soft_wrap=True)
+        Console(highlight=False).print(_rendered(_read(tenant)), soft_wrap=True)
 
 
-def _read() -> Status:
-    return asyncio.run(_read_it())
+def _read(tenant: str) -> Status:
+    return asyncio.run(_read_it(tenant))
 
 
-async def _read_it() -> Status:
-    settings = load_settings()
+async def _read_it(tenant: str) -> Status:
+    settings = settings_of(tenant)
     async with opened(settings) as (inbox, rq):
-        return await read_status(inbox, rq, settings)
+        return await read_status(inbox, rq, load_settings(), tenant)
 
 
-def _watch(as_json: bool) -> None:
+def _watch(tenant: str, as_json: bool) -> None:
     try:
         if as_json:
             while True:
-                print_json(_read().as_dict())
+                print_json(_read(tenant).as_dict())
                 time.sleep(_EVERY)
-        with Live(_rendered(_read()), console=Console(highlight=False)) as live:
+        with Live(_rendered(_read(tenant)), console=Console(highlight=False)) as live:
             while True:
                 time.sleep(_EVERY)
-                live.update(_rendered(_read()), refresh=True)
+                live.update(_rendered(_read(tenant)), refresh=True)
     except KeyboardInterrupt:
         return
 

@@ -12,9 +12,10 @@ from rich.console import Console
 from offhook.connection import opened
 from offhook.errors import ConfigError, not_configured
 from offhook.event import CallEvent
-from offhook.settings import Settings, load_settings
+from offhook.settings import Settings
 from offhook_cli import completion
 from offhook_cli.live import Attempt, Lines, watched
+from offhook_cli.options import Tenant, full_name, settings_of
 from offhook_cli.screen import note
 
 Filter = Sequence[str] | None
@@ -48,6 +49,7 @@ def tail(
             autocompletion=completion.calls,
         ),
     ] = None,
+    tenant: Tenant = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object per line: an event or a delivery.")
     ] = False,
@@ -63,8 +65,9 @@ def tail(
       offhook tail --handler crm --extension '0003*210'
       offhook tail --json | jq 'select(.delivery.outcome == "failed")'
     """
-    settings = load_settings()
-    for name in handler or ():
+    settings = settings_of(tenant)
+    handler = [full_name(settings, name) for name in handler or ()]
+    for name in handler:
         if name not in settings.handlers:
             raise ConfigError(not_configured("handler", name, settings.handlers))
     with suppress(KeyboardInterrupt):
@@ -93,7 +96,7 @@ async def _tail(
 
     async with (
         opened(settings) as (inbox, _),
-        watched(inbox, event, attempt) as watching,
+        watched(inbox, event, attempt, settings.tenant) as watching,
     ):
         if not as_json:
             note("Events and deliveries as they happen; Ctrl-C stops.")

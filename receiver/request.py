@@ -44,7 +44,7 @@ class Callbacks:
         self.settings = settings
         self.commit = commit
         self.refusals = refusals
-        self.shares = Shares()
+        self.shares = Shares(settings.tenants)
         self.quarantine = QuarantineWriter(inbox.redis, settings.quarantine_size, settings.patience)
         self._revoked_at = _changed(settings)  # before it is read, so that no change is missed
         self._revoked = revoked_urls(settings.revoked_file)
@@ -64,7 +64,7 @@ class Callbacks:
         if token_version(path.rpartition("/")[2]) < lowest:
             raise NoSuchCallback
         share = self.shares.of(pbx, extension)
-        tenant = self.settings.tenant_of(pbx, extension)
+        tenant = self.shares.of_tenant(self.settings.tenant_of(pbx, extension))
         return KnownUrl(pbx, extension, event_type, self.settings.url_rate, share, tenant)
 
     def address(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -204,6 +204,9 @@ class RequestCycle:
         if not url.bucket.take():
             self._too_many(Cause.URL_RATE)
             return
+        if url.tenant.bucket is not None and not url.tenant.bucket.take():
+            self._too_many(Cause.TENANT_RATE)
+            return
         if url.event_type == SELF_TEST:
             self._answer(200, SELF_TESTED)
             return
@@ -250,8 +253,9 @@ class RequestCycle:
 
     def _accept(self) -> None:
         size = len(self._query) + len(self.body)
-        if not self._callbacks.shares.take(self._url.share, size):
-            self._too_many(Cause.SHARE)
+        cause = self._callbacks.shares.take(self._url, size)
+        if cause is not None:
+            self._too_many(cause)
             return
         try:
             event = accept(self._request(), self._callbacks.settings)
@@ -281,7 +285,7 @@ class RequestCycle:
             refusals.count(cause, self._address())
         else:
             url = self._url
-            refusals.count(cause, f"{url.pbx}/{url.extension}", url.tenant)
+            refusals.count(cause, f"{url.pbx}/{url.extension}", url.tenant.name)
         self._answer(429, TOO_MANY)
 
     def _answer(self, status: int, body: bytes) -> None:

@@ -72,7 +72,7 @@ class Watch:
         inbox = await self._inbox_share()
         self._scarce = 0 if inbox is None else self._scarce + 1
         stays = inbox if self._scarce > 1 else None
-        shares.limit = min(filter(None, (journal, stays)), default=None)
+        shares.size = min(filter(None, (journal, stays)), default=None)
         await self._callbacks.look_at_revoked()
 
     async def _inbox_share(self) -> float | None:
@@ -90,5 +90,5 @@ class Watch:
 
 
 def _share(used: int, size: int, scarce: float) -> float | None:
-    """Return the bytes that one extension may take of a store; None while it has room."""
-    return size / 10 if used >= size * scarce > 0 else None
+    """Return the bytes of a store that is getting full; None while it has room."""
+    return size if used >= size * scarce > 0 else None

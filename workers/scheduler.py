@@ -163,7 +163,9 @@ class Scheduler:
         for partition in range(self._inbox.partitions):
             for tenant in await self._inbox.tenants(partition):
                 names = self._settings.handlers_for(tenant)
-                cut = await self._inbox.cut(partition, most, names, tenant)
+                its = self._settings.tenants.get(tenant)
+                share = int(most * its.limits.share) if its else most
+                cut = await self._inbox.cut(partition, share, names, tenant)
                 for name, lost in cut.items():
                     log.error(
                         "the inbox is full (max_events %s): %s will never get %s events of it",

@@ -17,8 +17,10 @@ class Cause(StrEnum):
     WRONG_TOKEN = "wrong_token"  # noqa: S105 - no token
     ADDRESS = "address"
     URL_RATE = "url_rate"
+    TENANT_RATE = "tenant_rate"
     SOURCE_RATE = "source_rate"
     SHARE = "share"
+    TENANT_SHARE = "tenant_share"
     CONNECTIONS = "connections"
 
 
@@ -26,8 +28,10 @@ SENTENCES: Mapping[str, str] = {
     Cause.WRONG_TOKEN: "callbacks with a wrong token: was the secret changed, or a URL revoked?",
     Cause.ADDRESS: "callbacks from addresses that are not in `allowed_addresses`",
     Cause.URL_RATE: "callbacks above the `url_rate` of their URL",
+    Cause.TENANT_RATE: "callbacks above the `limits.rate` of their tenant",
     Cause.SOURCE_RATE: "requests above the `source_rate` of their address",
     Cause.SHARE: "callbacks of an extension that has used up its share of the inbox or journal",
+    Cause.TENANT_SHARE: "callbacks of a tenant that has used up its `limits.share` of a store",
     Cause.CONNECTIONS: "connections, because too many were open",
 }
 

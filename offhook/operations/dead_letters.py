@@ -20,6 +20,7 @@ from rq.serializers import JSONSerializer
 from offhook import queues
 from offhook.event import CallEvent, EventType
 from offhook.inbox import Inbox, ParkedLanes
+from offhook.settings import tenant_of_plugin
 
 _AT_ONCE = 500  # dead letters in one request
 
@@ -63,6 +64,7 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
         until: the latest `died`.
         error: why the last attempt failed, verbatim.
         ids: those of the dead letters.
+        tenant: whose handlers; empty: the operator's.
     """
 
     handler: str | None = None
@@ -73,11 +75,16 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
     until: datetime | None = None
     error: str | None = None
     ids: frozenset[str] | None = None
+    tenant: str | None = None
+
+    def admits(self, handler: str) -> bool:
+        """Return whether to look at the dead letters of a handler, by its full name."""
+        return self.handler in (None, handler) and self.tenant in (None, tenant_of_plugin(handler))
 
     def __contains__(self, letter: DeadLetter) -> bool:
         event = letter.event
         return (
-            self.handler in (None, letter.handler)
+            self.admits(letter.handler)
             and self.call in (None, event.call, event.call_id)
             and self.extension in (None, event.extension)
             and self.type in (None, event.type)
@@ -96,6 +103,7 @@ def find(rq: Redis, wanted: Filter | None = None, after: str | None = None) -> I
     """
     wanted = wanted or Filter()
     names = [wanted.handler] if wanted.handler else queues.with_dead_letters(rq)
+    names = [name for name in names if wanted.admits(name)]
     # An id ends in the event's, so that only those are read that the caller takes.
     ids = sorted(
         (job_id.removeprefix(queues.dead_letter_id(name, "")), name, job_id)

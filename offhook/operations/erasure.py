@@ -13,6 +13,7 @@ from urllib.parse import unquote_plus
 import msgspec
 from redis import Redis
 
+from offhook.event import call_name
 from offhook.inbox import Inbox, call_index, keys, quarantine
 from offhook.inbox.call_store import FOLDED
 from offhook.inbox.positions import order_of
@@ -59,14 +60,16 @@ async def erase(
     settings: Settings,
     is_in: Callable[[str], bool],
     advance: Callable[[float], None] = lambda _: None,
+    tenant: str = "",
 ) -> Erased:
-    """Erase all calls of a number, except those that are still being delivered.
+    """Erase a tenant's calls of a number, except those that are still being delivered.
 
     Args:
+        settings: the operator's.
         is_in: whether the number occurs in a text.
         advance: called with the share of the inbox that was searched, from 0 to 1.
     """
-    return await _Erasure(inbox, rq, settings, is_in, advance).run()
+    return await _Erasure(inbox, rq, settings, is_in, advance, tenant).run()
 
 
 class _Erasure:
@@ -77,11 +80,13 @@ class _Erasure:
         settings: Settings,
         is_in: Callable[[str], bool],
         advance: Callable[[float], None],
+        tenant: str,
     ) -> None:
         self._inbox = inbox
         self._redis = inbox.redis
         self._rq = rq
-        self._settings = settings
+        self._handlers = settings.handlers_for(tenant)
+        self._tenant = tenant
         self._is_in = is_in
         self._advance = advance
         self._searched = 0
@@ -90,7 +95,8 @@ class _Erasure:
     async def run(self) -> Erased:
         erased = Erased()
         partitions = [*range(self._inbox.partitions), *await self._inbox.beyond()]
-        self._total = 2 * sum([await self._inbox.length(each) for each in partitions]) or 1
+        lengths = [await self._inbox.length(each, self._tenant) for each in partitions]
+        self._total = 2 * sum(lengths) or 1
         letters = await asyncio.to_thread(self._dead_letters)
         calls = {letter.event.call for letter in letters}
         for partition in partitions:
@@ -112,12 +118,16 @@ class _Erasure:
         return erased
 
     def _dead_letters(self) -> Sequence[dead_letters.DeadLetter]:
-        found = dead_letters.find(self._rq)
-        return [each for each in found if self._mentions(msgspec.json.encode(each.event))]
+        # Also those of the operator's handlers that get the tenant's events.
+        return [
+            each
+            for each in dead_letters.find(self._rq)
+            if each.event.tenant == self._tenant and self._mentions(msgspec.json.encode(each.event))
+        ]
 
     async def _stored_calls(self, partition: int) -> set[str]:
         """The calls of the number that are in the store."""
-        names: Any = await self._redis.zrange(keys.calls(partition), 0, -1)
+        names: Any = await self._redis.zrange(keys.calls(partition, self._tenant), 0, -1)
         found: set[str] = set()
         for at in range(0, len(names), _PAGE):
             page = [name.decode() for name in names[at : at + _PAGE]]
@@ -137,8 +147,8 @@ class _Erasure:
 
     async def _erase_events(self, partition: int, calls: set[str], waiting: set[str]) -> int:
         """Delete the events of the calls, and add to `waiting` those that a handler has not had."""
-        undelivered = await self._inbox.undelivered_from(partition, self._settings.handlers)
-        folded = order_of(await self._inbox.folded(partition))
+        undelivered = await self._inbox.undelivered_from(partition, self._handlers, self._tenant)
+        folded = order_of(await self._inbox.folded(partition, self._tenant))
         positions: dict[str, list[bytes]] = {}
         async for position, call, type_, mentions in self._entries(partition):
             if call in calls or mentions:
@@ -149,7 +159,7 @@ class _Erasure:
         finished = positions.keys() - waiting
         doomed = [each for call in finished for each in positions[call]]
         for at in range(0, len(doomed), _PAGE):
-            await self._redis.xdel(keys.inbox(partition), *doomed[at : at + _PAGE])
+            await self._redis.xdel(keys.inbox(partition, self._tenant), *doomed[at : at + _PAGE])
         await Record(self._inbox).erase(partition, finished)
         return len(doomed)
 
@@ -159,18 +169,25 @@ class _Erasure:
     async def _erase_quarantine(self) -> int:
         found = [
             key
-            for key, refused in await quarantine.kept(self._redis)
+            for key, refused in await quarantine.kept(self._redis, self._tenant)
             if any(self._mentions(value) for value in refused.values())
         ]
         if found:
-            await quarantine.remove(self._redis, found)
+            await quarantine.remove(self._redis, found, self._tenant)
         return len(found)
 
     async def _erase_remembered(self) -> int:
         """Delete names by number that lookups gave, and what handlers remember of the number."""
         erased = 0
-        for pattern in (keys.memory("*", "*"), keys.lookup_name("*", "*")):
+        whose = f"{self._tenant}/*" if self._tenant else "*"
+        for pattern in (
+            keys.memory(whose, "*"),
+            keys.memory(f"lookups.{whose}", "*"),
+            keys.lookup_name(whose, "*"),
+        ):
             async for key in self._redis.scan_iter(pattern, count=_PAGE):
+                if not self._tenant and _is_a_tenants(key):
+                    continue
                 value = await self._redis.get(key)
                 if self._mentions(key.replace(b":", b" ")) or (value and self._mentions(value)):
                     erased += await self._redis.delete(key)
@@ -178,13 +195,13 @@ class _Erasure:
 
     async def _entries(self, partition: int) -> AsyncIterator[tuple[bytes, str, str, bool]]:
         """Position, call and type of each event, and whether it mentions the number."""
-        start = "-"
+        start, stream = "-", keys.inbox(partition, self._tenant)
         while True:
-            page: Any = await self._redis.xrange(keys.inbox(partition), min=start, count=_PAGE)
+            page: Any = await self._redis.xrange(stream, min=start, count=_PAGE)
             for position, fields in page:
                 stored = fields[b"e"]
                 name = _name(stored)
-                call = f"{name.pbx}/{name.call_id}"
+                call = call_name(name.pbx, name.call_id, self._tenant)
                 yield position, call, name.type, self._mentions(stored)
             self._searched += len(page)
             self._advance(min(1.0, self._searched / self._total))
@@ -195,3 +212,8 @@ class _Erasure:
     def _mentions(self, stored: bytes | str) -> bool:
         text = stored if isinstance(stored, str) else stored.decode("utf-8", "replace")
         return self._is_in(text) or ("%" in text and self._is_in(unquote_plus(text)))
+
+
+def _is_a_tenants(key: bytes) -> bool:
+    """Return whether a key has the full name of a tenant's handler or lookup."""
+    return b"/" in key.split(b":")[2]

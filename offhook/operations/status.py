@@ -10,13 +10,13 @@ from rq import Worker
 
 from offhook import queues
 from offhook.connection import connect_rq
-from offhook.inbox import Inbox, keys, quarantine, refused
+from offhook.inbox import HandlerState, Inbox, keys, quarantine, refused
 from offhook.inbox.apart import read_apart
 from offhook.operations import dead_letters
 from offhook.operations.processes import Process, running
 from offhook.operations.running_files import SERVE, newer_files
 from offhook.operations.server_check import check_all
-from offhook.settings import Settings
+from offhook.settings import Settings, tenant_of_plugin
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,13 @@ def leftover_positions(status: Status) -> Iterator[str]:
     for name in status.leftover:
         yield (
             f"{name} is no longer configured but still has a position, which delays nothing: "
-            f"`offhook forget {name}` deletes it"
+            f"`offhook forget {name}{_tenant_option(name)}` deletes it"
         )
+
+
+def _tenant_option(handler: str) -> str:
+    tenant = tenant_of_plugin(handler)
+    return f" --tenant {tenant}" if tenant else ""
 
 
 def in_quarantine(status: Status) -> Iterator[str]:
@@ -210,26 +215,35 @@ def in_quarantine(status: Status) -> Iterator[str]:
         yield f"{refused} refused: `offhook quarantine list` says why, `clear` deletes them"
 
 
-async def status(inbox: Inbox, rq: Redis, settings: Settings) -> Status:
-    """The status of the installation with these settings."""
-    processes = await asyncio.to_thread(_processes, settings)
-    names = list(settings.handlers)
+async def status(inbox: Inbox, rq: Redis, settings: Settings, tenant: str = "") -> Status:
+    """The status of what is a tenant's; of the operator's, with that of the whole installation.
+
+    Args:
+        settings: the operator's.
+    """
+    processes = [] if tenant else await asyncio.to_thread(_processes, settings)
+    its = settings.of(tenant)
+    names = list(its.handlers)
     stored: Any = await inbox.redis.hgetall(keys.APART)
     apart = {name: each.reason for name, each in read_apart(stored).items() if name in names}
-    pools = settings.pools | apart.keys()
+    pools = (its if tenant else settings).pools | apart.keys()
     return Status(
-        handlers=await handler_statuses(inbox, rq, settings, apart),
-        partitions=[await inbox.length(partition) for partition in range(inbox.partitions)],
+        handlers=await handler_statuses(inbox, rq, settings, apart, tenant),
+        partitions=[await inbox.length(each, tenant) for each in range(inbox.partitions)],
         workers=await asyncio.to_thread(_workers, rq, sorted(pools)),
         scheduler=bool(await inbox.redis.exists(keys.SCHEDULER)),
         unserved=await _unserved(inbox, sorted(pools)),
-        abandoned=await asyncio.to_thread(_abandoned, rq, names),
-        leftover=sorted(await inbox.known() - set(names)),
-        refused=await quarantine.length(inbox.redis),
-        risks=await asyncio.to_thread(check_all, settings),
-        turned_away=await refused.sentences(inbox.redis),
+        abandoned=await asyncio.to_thread(_abandoned, rq, names, tenant),
+        leftover=sorted(
+            name
+            for name in await inbox.known(tenant) - set(names)
+            if tenant_of_plugin(name) == tenant
+        ),
+        refused=await quarantine.length(inbox.redis, tenant),
+        risks=[] if tenant else await asyncio.to_thread(check_all, settings),
+        turned_away=await refused.sentences(inbox.redis, tenant),
         versions=[_version(each) for each in processes],
-        loaded=newer_files([each.loaded for each in processes], settings),
+        loaded=[] if tenant else newer_files([each.loaded for each in processes], settings),
     )
 
 
@@ -245,26 +259,38 @@ def _version(process: Process) -> RunningVersion:
 
 
 async def handler_statuses(
-    inbox: Inbox, rq: Redis, settings: Settings, apart: Mapping[str, str] | None = None
+    inbox: Inbox,
+    rq: Redis,
+    settings: Settings,
+    apart: Mapping[str, str] | None = None,
+    tenant: str = "",
 ) -> list[HandlerStatus]:
-    """The status of each handler.
+    """The status of each handler of a tenant.
 
     Args:
+        settings: the operator's.
         apart: the handlers that run in a process of their own although they should not; None: they
             are read.
     """
     if apart is None:
         stored: Any = await inbox.redis.hgetall(keys.APART)
         apart = {name: each.reason for name, each in read_apart(stored).items()}
-    names = list(settings.handlers)
-    states = [await inbox.states(names, number) for number in range(inbox.partitions)]
+    its = settings.of(tenant)
+    names = list(its.handlers)
+    states = [await inbox.states(names, number, tenant) for number in range(inbox.partitions)]
+    others: list[dict[str, HandlerState]] = []  # of the tenants whose events the operator's get
+    for other in () if tenant else settings.tenants:
+        getting = [name for name, policy in its.handlers.items() if policy.gets(other)]
+        if getting:
+            numbers = range(inbox.partitions)
+            others += [await inbox.states(getting, number, other) for number in numbers]
     waiting = await inbox.parked()
     dead = await asyncio.to_thread(dead_letters.counts, rq, names)
     return [
         HandlerStatus(
             name=name,
-            lag=sum(each[name].lag for each in states),
-            in_flight=sum(each[name].in_flight for each in states),
+            lag=sum(each[name].lag for each in [*states, *others] if name in each),
+            in_flight=sum(each[name].in_flight for each in [*states, *others] if name in each),
             waiting=waiting[name],
             delivered=sum(each[name].delivered for each in states),
             failed=sum(each[name].failed for each in states),
@@ -273,7 +299,7 @@ async def handler_statuses(
             process=policy.process,
             apart=apart.get(name),
         )
-        for name, policy in settings.handlers.items()
+        for name, policy in its.handlers.items()
     ]
 
 
@@ -301,6 +327,10 @@ def _workers(rq: Redis, pools: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def _abandoned(rq: Redis, handlers: Sequence[str]) -> dict[str, int]:
-    names = [name for name in queues.with_dead_letters(rq) if name not in handlers]
+def _abandoned(rq: Redis, handlers: Sequence[str], tenant: str) -> dict[str, int]:
+    names = [
+        name
+        for name in queues.with_dead_letters(rq)
+        if name not in handlers and tenant_of_plugin(name) == tenant
+    ]
     return {name: count for name, count in dead_letters.counts(rq, names).items() if count}

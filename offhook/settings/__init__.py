@@ -5,7 +5,14 @@ from offhook.settings.console_table import ConsoleSettings, ConsoleToken, Consol
 from offhook.settings.installation import Settings
 from offhook.settings.loading import configuration_files, load_settings, sound_tables
 from offhook.settings.setting_tables import HandlerSettings, LookupSettings, PbxSettings
-from offhook.settings.tenants import TenantSettings, table_of, tenant_of_plugin
+from offhook.settings.tenants import (
+    TenantLimits,
+    TenantSettings,
+    table_of,
+    tenant_files,
+    tenant_of_plugin,
+    tenants_folder,
+)
 
 __all__ = [
     "DEFAULT_FILE",
@@ -18,6 +25,7 @@ __all__ = [
     "Role",
     "Scope",
     "Settings",
+    "TenantLimits",
     "TenantSettings",
     "config_folder",
     "config_path",
@@ -25,5 +33,7 @@ __all__ = [
     "load_settings",
     "sound_tables",
     "table_of",
+    "tenant_files",
     "tenant_of_plugin",
+    "tenants_folder",
 ]

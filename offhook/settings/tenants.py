@@ -22,7 +22,6 @@ from offhook.settings.setting_tables import (
     PbxSettings,
 )
 
-FOLDER = "tenants"  # of a file for each tenant, beside the configuration
 _OWN_CODE = "own_code"
 _REMEMBERED = 65_536  # extensions whose tenant is known without a search
 
@@ -59,6 +58,23 @@ class TenantLimits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    rate: float = Field(
+        default=300.0,
+        gt=0,
+        description="maximum callbacks per second; 30 seconds' worth may come at once",
+    )
+    share: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="the part of the inbox and journal that it may fill while room is scarce",
+    )
+    concurrency: int = Field(
+        default=64,
+        ge=1,
+        le=10_000,
+        description="maximum number of calls that all its handlers work on, in each process",
+    )
     handlers: int = Field(default=20, ge=0, description="maximum number of handlers")
 
 
@@ -215,9 +231,14 @@ def _wrong_plugins(name: str, tenant: TenantSettings) -> Iterator[str]:
                 )
 
 
+def tenants_folder() -> Path:
+    """The folder of the tenants' files, beside the configuration."""
+    return config_folder() / "tenants"
+
+
 def tenant_files() -> list[Path]:
-    """The files of tenants, beside the configuration."""
-    return sorted((config_folder() / FOLDER).glob("*.toml"))
+    """The files of tenants."""
+    return sorted(tenants_folder().glob("*.toml"))
 
 
 class TenantFiles(InitSettingsSource):

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from offhook.callback_url import PREFIX
 from offhook.redis_url import without_password
-from offhook.settings import Settings, config_folder, config_path
+from offhook.settings import Settings, config_folder, config_path, tenant_files
 from offhook.settings.faults import read_secret
 
 HIDDEN = "***"
@@ -99,7 +99,7 @@ def is_secret(path: str) -> bool:
 
 def sources(settings: Settings | None) -> list[Mapping[str, Any]]:
     """What a configuration consists of: its file, the environment, the settings if they load."""
-    found: list[Mapping[str, Any]] = [file_settings(), _environment()]
+    found: list[Mapping[str, Any]] = [file_settings(), *_tenants(), _environment()]
     return found if settings is None else [*found, settings.model_dump()]
 
 
@@ -108,6 +108,13 @@ def file_settings() -> dict[str, Any]:
     with suppress(OSError, ValueError):
         return tomllib.loads(config_path().read_text("utf-8"))
     return {}
+
+
+def _tenants() -> Iterator[dict[str, Any]]:
+    """The content of each tenant's file that can be read."""
+    for path in tenant_files():
+        with suppress(OSError, ValueError):
+            yield tomllib.loads(path.read_text("utf-8"))
 
 
 def secret_files() -> Iterator[tuple[Path, str]]:

@@ -1,7 +1,7 @@
 """`offhook setup`: register the callbacks of extensions, and keep their settings."""
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,11 +18,12 @@ from offhook.provisioning.files import (
     read_toml,
 )
 from offhook.provisioning.registrar import AT_ONCE
-from offhook.settings import Settings, load_settings
+from offhook.settings import Settings
 from offhook_cli import completion
-from offhook_cli.options import PbxName, Yes
+from offhook_cli.options import PbxName, Tenant, Yes, full_name, settings_of
 from offhook_cli.setup import inspect
 from offhook_cli.setup.arguments import AtOnce, Numbers, check_numbers
+from offhook_cli.setup.owner import Owner
 from offhook_cli.setup.run import Order, finish, run, site
 
 _DEFAULT = "extensions"
@@ -122,6 +123,7 @@ def extensions(
     ] = False,
     adopt: Adopt = False,
     only_plan: OnlyPlan = False,
+    tenant: Tenant = "",
     yes: Yes = False,
     at_once: AtOnce = AT_ONCE,
 ) -> None:
@@ -151,7 +153,7 @@ def extensions(
       offhook setup --known --yes       (after the secret or public_url has changed)
       offhook setup '0003*210' --remove
     """
-    settings = load_settings()
+    settings = settings_of(tenant)
     rows = read_csv(file) if file else {}
     named = check_numbers(numbers)
     if not (named or rows or everyone or known):
@@ -167,21 +169,28 @@ def extensions(
     given = {name: value or None for name, value in given.items() if value is not None}
     if handlers is not None:
         given["handlers"] = read_handlers(handlers)
+    for each in (given, *rows.values()):
+        _name_in_full(settings, each)
     _check_handlers(settings, [given, *rows.values()])
     if user is not None:
         _check_user(user)
     only_known = known and not (named or rows or everyone)
     names = among(settings, pbx) if only_known else [chosen(settings, pbx)]
+    whose = Owner.of(tenant)
 
     async def work() -> bool:
         async with site(settings, names, at_once=at_once, adopt=adopt) as here:
             orders = []
             for name, registrar in here.registrars.items():
                 found = dict.fromkeys([*named, *rows])
+                whose.check(name, found)
                 if known or (everyone and remove):
-                    found |= dict.fromkeys(n for where, n in here.stored if where == name)
+                    found |= dict.fromkeys(
+                        n for where, n in whose.stored(here.stored) if where == name
+                    )
                 if everyone:
-                    found |= dict.fromkeys(await registrar.phones(user or here.user(name)))
+                    phones = await registrar.phones(user or here.user(name))
+                    found |= dict.fromkeys(whose.among(name, phones))
                 targets = [
                     here.target((name, number), given | rows.get(number, {}), remove=remove)
                     for number in found
@@ -205,6 +214,7 @@ def apply(
     ] = False,
     adopt: Adopt = False,
     only_plan: OnlyPlan = False,
+    tenant: Tenant = "",
     yes: Yes = False,
     at_once: AtOnce = AT_ONCE,
 ) -> None:
@@ -219,8 +229,14 @@ def apply(
       offhook setup apply extensions.toml --dry-run
       offhook setup apply extensions.toml --prune --yes
     """
-    settings = load_settings()
-    in_file = read_toml(file)
+    settings = settings_of(tenant)
+    in_file = {
+        name: replace(each, handlers=_in_full(settings, each.handlers))
+        for name, each in read_toml(file).items()
+    }
+    whose = Owner.of(tenant)
+    for where, number in in_file:
+        whose.check(where, [number])
     _check_handlers(settings, [asdict(each) for each in in_file.values()])
     pbxs = list(dict.fromkeys(where for where, _ in in_file))
     unknown = [where for where in pbxs if where not in settings.pbx]
@@ -232,7 +248,8 @@ def apply(
     async def work() -> bool:
         names = list(settings.pbx) if prune else pbxs
         async with site(settings, names, at_once=at_once, adopt=adopt) as here:
-            gone = [name for name in here.stored if name not in in_file] if prune else []
+            there = whose.stored(here.stored) if prune else ()
+            gone = [name for name in there if name not in in_file]
             orders = [
                 Order(
                     registrar,
@@ -246,6 +263,16 @@ def apply(
             return await run(here, orders, yes=yes, only_plan=only_plan)
 
     finish(work())
+
+
+def _in_full(settings: Settings, handlers: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The full names of a tenant's handlers."""
+    return None if handlers is None else tuple(full_name(settings, each) for each in handlers)
+
+
+def _name_in_full(settings: Settings, given: dict[str, Any]) -> None:
+    if given.get("handlers") is not None:
+        given["handlers"] = _in_full(settings, given["handlers"])
 
 
 def _check_handlers(settings: Settings, given: Iterable[dict[str, Any]]) -> None:

@@ -16,14 +16,15 @@ from offhook.provisioning.api import among
 from offhook.provisioning.files import to_toml
 from offhook.provisioning.registrar import AT_ONCE
 from offhook.provisioning.self_test import reachability_problem
-from offhook.settings import Settings, load_settings
-from offhook_cli.options import Json, PbxName
+from offhook.settings import Settings
+from offhook_cli.options import Json, PbxName, Tenant, settings_of
 from offhook_cli.screen import counted, fail, note, print_json_list, print_long_table
 from offhook_cli.setup.arguments import AtOnce, Numbers, check_numbers
+from offhook_cli.setup.owner import Owner
 from offhook_cli.setup.run import Order, Stored, check_drift, finish, site
 
 
-def show(pbx: PbxName = None, as_json: Json = False) -> None:
+def show(pbx: PbxName = None, tenant: Tenant = "", as_json: Json = False) -> None:
     """Show the extensions and their settings.
 
     \b
@@ -31,7 +32,7 @@ def show(pbx: PbxName = None, as_json: Json = False) -> None:
       offhook setup show
       offhook setup show --json | jq '.[] | select(.owner == null) | .extension'
     """
-    found = _each(load_settings(), pbx)
+    found = _each(tenant, pbx)
     if as_json:
         print_json_list(
             {"pbx": name[0], "extension": name[1]} | asdict(each) for name, each in found
@@ -63,6 +64,7 @@ def export(
         str, typer.Argument(help="The file to write; - for standard output.", metavar="FILE")
     ],
     pbx: PbxName = None,
+    tenant: Tenant = "",
 ) -> None:
     """Write the extensions and their settings to a file, for version control.
 
@@ -73,7 +75,7 @@ def export(
       offhook setup export extensions.toml
       offhook setup export - --pbx main
     """
-    stored = dict(_each(load_settings(), pbx))
+    stored = dict(_each(tenant, pbx))
     if file == "-":
         sys.stdout.write(to_toml(stored))
         return
@@ -84,7 +86,12 @@ def export(
     note(f"Wrote {counted(len(stored), 'extension')} to {file}.")
 
 
-def check(numbers: Numbers = None, pbx: PbxName = None, at_once: AtOnce = AT_ONCE) -> None:
+def check(
+    numbers: Numbers = None,
+    pbx: PbxName = None,
+    tenant: Tenant = "",
+    at_once: AtOnce = AT_ONCE,
+) -> None:
     """Compare the PBX with the settings, and test the callback URL. Changes nothing.
 
     Sends a test callback, which creates no event, to public_url. This shows
@@ -98,7 +105,7 @@ def check(numbers: Numbers = None, pbx: PbxName = None, at_once: AtOnce = AT_ONC
       offhook setup check
       offhook setup check '0003*210'
     """
-    settings = load_settings()
+    settings = settings_of(tenant)
     named = set(check_numbers(numbers))
     if pbx is not None:
         among(settings, pbx)
@@ -108,7 +115,7 @@ def check(numbers: Numbers = None, pbx: PbxName = None, at_once: AtOnce = AT_ONC
         async with site(settings, settings.pbx, at_once=at_once) as here:
             stored = {
                 name: each
-                for name, each in here.stored.items()
+                for name, each in Owner.of(tenant).stored(here.stored).items()
                 if pbx in (None, name[0]) and (not named or name[1] in named)
             }
             problems.extend(f"{number} is not set up" for number in named - {n for _, n in stored})
@@ -143,9 +150,11 @@ def _stale(settings: Settings, stored: Stored) -> list[str]:
     ]
 
 
-def _each(settings: Settings, pbx: str | None) -> Iterator[tuple[Name, ExtensionSettings]]:
+def _each(tenant: str, pbx: str | None) -> Iterator[tuple[Name, ExtensionSettings]]:
     async def read() -> Iterator[tuple[Name, ExtensionSettings]]:
-        async with opened(settings) as (inbox, _):
+        async with opened(settings_of(tenant)) as (inbox, _):
             return await Extensions(inbox.redis).each()
 
-    return ((name, each) for name, each in asyncio.run(read()) if pbx in (None, name[0]))
+    whose = Owner.of(tenant)
+    found = (each for each in asyncio.run(read()) if whose.has(*each[0]))
+    return ((name, each) for name, each in found if pbx in (None, name[0]))

@@ -99,7 +99,7 @@ OFFERED = {
     "setup --handlers crm,": ["crm,chat"],
     "setup --events dial-in,h": ["dial-in,hangup"],
     "setup --label ": [],
-    "setup show --": ["--pbx", "--json", "--help"],
+    "setup show --": ["--pbx", "--tenant", "--json", "--help"],
     "url ": ["print", "revoke", "Office"],
     "url main 0004": ["0004*100"],
     "url revoke Office 0003*211": ["0003*211"],

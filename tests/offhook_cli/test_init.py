@@ -16,6 +16,8 @@ from offhook.settings import (
     LookupSettings,
     PbxSettings,
     Settings,
+    TenantLimits,
+    TenantSettings,
     load_settings,
 )
 from offhook_cli.init import configuration
@@ -71,11 +73,13 @@ def test_uncommented_lines_are_valid_settings(offhook: Offhook, folder: Path) ->
 def test_every_setting_is_listed_with_its_description() -> None:
     text = configuration()
     tables: dict[type[BaseModel], set[str]] = {
-        Settings: {"handlers", "lookups", "pbx", "console"},
+        Settings: {"handlers", "lookups", "pbx", "tenants", "console"},
         ConsoleSettings: {"users"},  # `offhook console user` prints one
         HandlerSettings: {"use", "options"},
         LookupSettings: {"use", "options"},
         PbxSettings: {"token"},  # described in a comment
+        TenantSettings: {"handlers", "lookups", "pbx", "limits"},
+        TenantLimits: set(),
     }
     for model, elsewhere in tables.items():
         for name, field in model.model_fields.items():

@@ -15,6 +15,7 @@ from receiver.group_commit import MAX_BATCH, GroupCommit
 from receiver.quarantine_retry import retry
 from tests.conftest import Configure
 from tests.events import event
+from tests.installation import wait_until
 from tests.receiver.running import running_receiver, url
 from tests.receiver.storing import Valkey, append, storing, until
 
@@ -110,6 +111,32 @@ def test_a_receiver_finds_the_tenant_of_an_extension(
             assert refused[b"extension"] == extension.encode()
         # The colon would end a tenant in the name of a call.
         assert receiver.post(url(pbx="acme:main"), form).status == 404
+
+
+def test_a_flood_of_one_tenant_is_refused_and_counted(
+    configure: Configure, tmp_path: Path, redis_url: str
+) -> None:
+    config = configure(TENANTS + "[tenants.acme2]\nextensions = []\n")
+    config.write_text(
+        config.read_text().replace("[tenants.beta]", "limits.rate = 1\n[tenants.beta]")
+    )
+    form = b"CallID=c%d&CallFlow=IN&CallStatus=CALLING"
+    with (
+        running_receiver(redis_url, tmp_path, config=config) as receiver,
+        Redis.from_url(redis_url) as client,
+    ):
+        numbers = range(60)
+        answers = [
+            receiver.post(url(extension=f"0003*{210 + n % 20}"), form % n).status for n in numbers
+        ]
+        assert answers.count(429) > 10
+        assert answers[:30] == [200] * 30  # a burst of 30 seconds' worth
+        others = [receiver.post(url(extension="0004*210"), form % n).status for n in range(20)]
+        assert others == [200] * 20
+        wait_until(lambda: client.exists(keys.refused("acme")), "the refusals are stored")
+        assert client.hgetall(keys.refused("acme")).keys() == {b"tenant_rate"}
+        assert not client.exists(keys.refused(), keys.refused("beta"))
+        assert len(events(client, "acme")) == answers.count(200)
 
 
 async def test_a_retry_stays_in_the_tenant(configure: Configure, redis_url: str) -> None:

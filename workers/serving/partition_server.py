@@ -31,7 +31,7 @@ from workers.serving.attempts import Attempts
 from workers.serving.guard import Guard
 from workers.serving.roster import Roster
 from workers.serving.runners import Runners
-from workers.serving.served import ServedHandler
+from workers.serving.served import ServedHandler, TenantRoom
 from workers.serving.served_partition import ServedPartition
 
 log = logging.getLogger("offhook.serve")
@@ -91,9 +91,13 @@ class Server:
         self.outage = Outage(log, "Redis")
         self.runners = Runners(Attempts(self, page).run, self._slow, self._broken)
         memory = {each.name: RedisMemory(inbox.redis, each.name) for each in handlers}
+        rooms = {
+            name: TenantRoom(each.limits.concurrency) for name, each in settings.tenants.items()
+        }
         served = [
-            ServedHandler(each, tenant_of_plugin(each.name), memory[each.name], self.runners)
+            ServedHandler(each, tenant, memory[each.name], self.runners, rooms.get(tenant))
             for each in handlers
+            for tenant in [tenant_of_plugin(each.name)]
         ]
         self.roster = Roster(settings, served, self.runners, self.extensions)
         self.partitions: dict[int, ServedPartition] = {}

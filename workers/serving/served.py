@@ -19,6 +19,38 @@ READ_AT_ONCE = 500  # events that a handler reads for itself
 _FEW = 8  # handlers with fewer entries take turns with those that have more
 
 
+class TenantRoom:
+    """How many calls all handlers of a tenant may work on, in this process.
+
+    Attributes:
+        waiting: the handlers that wait for their turn, in order.
+    """
+
+    __slots__ = ("_most", "_running", "waiting")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._running = 0
+        self.waiting: dict[ServedHandler, None] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether no delivery may begin."""
+        return self._running >= self._most
+
+    def enter(self) -> None:
+        """Count a delivery that begins."""
+        self._running += 1
+
+    def leave(self) -> None:
+        """A delivery has ended: let the next handler begin one."""
+        self._running -= 1
+        if self.waiting:
+            handler = next(iter(self.waiting))
+            del self.waiting[handler]
+            handler.look()  # it waits again, behind the others, if it has more
+
+
 class ServedHandler:
     """One handler, in all partitions that the server serves.
 
@@ -38,6 +70,7 @@ class ServedHandler:
     __slots__ = (
         "_held",
         "_least",
+        "_room",
         "_runners",
         "_running",
         "_threads",
@@ -60,9 +93,15 @@ class ServedHandler:
     )
 
     def __init__(
-        self, plugged: PluggedHandler, tenant: str, memory: Memory, runners: Runners
+        self,
+        plugged: PluggedHandler,
+        tenant: str,
+        memory: Memory,
+        runners: Runners,
+        room: TenantRoom | None = None,
     ) -> None:
         self.plugged = plugged
+        self._room = room
         self.name = plugged.name
         self.tenant = tenant
         self.memory = memory
@@ -139,6 +178,8 @@ class ServedHandler:
     def finished(self) -> None:
         """Work has ended: let the next begin."""
         self._running -= 1
+        if self._room is not None:
+            self._room.leave()
         self.look()
 
     def look(self) -> None:
@@ -213,6 +254,9 @@ class ServedHandler:
     def _admits(self) -> bool:
         if self.apart or self._running >= self.plugged.policy.concurrency:
             return False
+        if self._room is not None and self._room.is_full:
+            self._room.waiting[self] = None
+            return False
         return self.circuit.state == "closed" or self.circuit.try_probe()
 
     def _next(self) -> Work:
@@ -226,6 +270,8 @@ class ServedHandler:
 
     def _begin(self, work: Work) -> None:
         self._running += 1
+        if self._room is not None:
+            self._room.enter()
         self._runners.start(work, first=self.outstanding < _FEW)
 
     def _wake(self) -> None:

@@ -1,5 +1,7 @@
 """Tenants in a server: each handler gets the events of its tenant, and calls are apart."""
 
+import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +12,7 @@ from offhook.dialects.voipnow import read_event
 from offhook.inbox import keys
 from offhook.inbox.call_store import Calls
 from offhook.operations import dead_letters
-from offhook.settings import LookupSettings, TenantSettings
+from offhook.settings import LookupSettings, TenantLimits, TenantSettings
 from tests.events import event
 from tests.workers.serving.bench import Bench, Handle, until
 
@@ -212,6 +214,37 @@ async def test_a_tenants_pool_looks_at_its_tenants_alone(
         assert [*own.partitions[0].streams] == ["acme"]
     members = bench.redis.smembers(keys.unfinished(0, "acme/crm"))
     assert members <= {b"acme"}
+
+
+async def test_a_tenants_handlers_work_on_so_many_calls_together(bench: Bench) -> None:
+    bench.tenants = {
+        "acme": TenantSettings(extensions=[], limits=TenantLimits(concurrency=3)),
+        "beta": TenantSettings(extensions=[]),
+    }
+    running: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    got: Counter[str] = Counter()
+
+    def slow(name: str) -> Handle:
+        async def handle(one: CallEvent, context: Context) -> None:
+            tenant = name.partition("/")[0]
+            running[tenant] += 1
+            most[tenant] = max(most[tenant], running[tenant])
+            await asyncio.sleep(0.005)
+            running[tenant] -= 1
+            got[name] += 1
+            if got["acme/one"] < 20:
+                assert got["acme/two"] <= got["acme/one"] + 10  # each in its turn
+
+        return handle
+
+    for name in ("acme/one", "acme/two", "beta/one"):
+        bench.plug(slow(name), name)
+    await bench.append(*(event(f"c{n}", n, tenant=t) for n in range(40) for t in ("acme", "beta")))
+    await bench.deliver()
+    assert got == {"acme/one": 40, "acme/two": 40, "beta/one": 40}
+    assert most["acme"] == 3
+    assert most["beta"] > 3
 
 
 async def test_keep_days_and_calls_are_per_tenant(bench: Bench) -> None:
