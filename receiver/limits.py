@@ -74,8 +74,18 @@ class Shares:
     def __init__(self, tenants: Mapping[str, TenantSettings]) -> None:
         self.size: float | None = None
         self._shares: dict[tuple[str, str], Share] = {}
-        self._tenants = {name: TenantUse(name, each.limits) for name, each in tenants.items()}
-        self._tenants[""] = TenantUse("", None)
+        self._tenants = {"": TenantUse("", None)}
+        self.limit_tenants(tenants)
+
+    def limit_tenants(self, tenants: Mapping[str, TenantSettings]) -> None:
+        """Let these limits hold; what a tenant has taken counts on."""
+        before = self._tenants
+        self._tenants = {"": before[""]}
+        for name, each in tenants.items():
+            use = self._tenants[name] = TenantUse(name, each.limits)
+            known = before.get(name)
+            if use.share is not None and known is not None and known.share is not None:
+                use.share.taken = known.share.taken
 
     def of(self, pbx: str, extension: str) -> Share:
         """Return the share of an extension whose URL is verified."""

@@ -54,6 +54,7 @@ class Callbacks:
     def take(self, settings: Settings) -> None:
         """Use other settings from the next request on."""
         self.settings = settings
+        self.shares.limit_tenants(settings.tenants)
         self.quarantine.take(settings.quarantine_size, settings.patience)
         self._revoked_at = None  # read it again, if there is one
         self.known.cache_clear()

@@ -19,7 +19,7 @@ _PAGE = 1000
 OF_PARTITION = (
     *(keys.inbox, keys.last, keys.known, keys.behind, keys.replays, keys.calls, keys.indexed),
 )
-OF_INSTALLATION = (keys.quarantine, keys.refused, keys.daily_summary)
+OF_INSTALLATION = (keys.quarantine, keys.refused, keys.daily_summary, keys.audit)
 OF_PBX = (keys.phones, keys.reconciled)
 # Keys of a partition that have the tenant in their name, and then something else.
 OF_TERM = (keys.index,)

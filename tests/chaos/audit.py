@@ -1,7 +1,7 @@
 """The audit: what each handler got, compared with the events that were answered 200."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.installation import Installation
@@ -18,24 +18,33 @@ class Findings:
         lost: accepted, and never delivered.
         disordered: first delivered after a later event of their call.
         renamed: delivered again with another id.
+        mixed: delivered, and of a tenant whose events it must not get.
         duplicates: number of repeated deliveries.
     """
 
     lost: list[Event] = field(default_factory=list)
     disordered: list[Event] = field(default_factory=list)
     renamed: list[Event] = field(default_factory=list)
+    mixed: list[Event] = field(default_factory=list)
     duplicates: int = 0
 
     @property
     def faultless(self) -> bool:
         """Return whether every promise is kept."""
-        return not (self.lost or self.disordered or self.renamed)
+        return not (self.lost or self.disordered or self.renamed or self.mixed)
 
 
-def audit(accepted: Mapping[Event, float], delivered: Sequence[Delivery]) -> Findings:
+def audit(
+    accepted: Mapping[Event, float],
+    delivered: Sequence[Delivery],
+    may_get: Callable[[Event], bool] = lambda event: True,
+) -> Findings:
     """Compare the accepted events with those that one handler got.
 
     An event without a response may be delivered or not, at any place: its client does not know.
+
+    Args:
+        may_get: whether an event may be for the handler at all.
     """
     findings = Findings()
     ids: dict[Event, str] = {}
@@ -48,6 +57,8 @@ def audit(accepted: Mapping[Event, float], delivered: Sequence[Delivery]) -> Fin
                 findings.renamed.append(event)
             continue
         ids[event] = event_id
+        if not may_get(event):
+            findings.mixed.append(event)
         if event in accepted:
             if n < latest[call]:
                 findings.disordered.append(event)
@@ -58,8 +69,9 @@ def audit(accepted: Mapping[Event, float], delivered: Sequence[Delivery]) -> Fin
 
 def deliveries(offhook: Installation, handler: str) -> list[Delivery]:
     """Return what a handler got so far, in order."""
-    path = offhook.output / handler
-    lines = path.read_text().splitlines() if path.exists() else []
+    path = offhook.output / handler.replace("/", "~")
+    text = path.read_text() if path.exists() else ""
+    lines = text.rpartition("\n")[0].splitlines()  # the last may be half written
     return [
         (i, call, int(n), float(moment)) for i, call, n, moment in (line.split() for line in lines)
     ]

@@ -1,10 +1,12 @@
 """Moves an inbox back into the layout of the version before: the reverse of the migration.
 
 That version had a consumer group for each handler and one for folding calls, tables of parked lanes
-for each handler, and RQ jobs to redeliver. Streams, calls and parked events are the same.
+for each handler, and RQ jobs to redeliver. Streams, calls and parked events are the same. It had no
+tenants: what is theirs stays as it is.
 """
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,7 +42,11 @@ def _move_back(redis: Any, rq: Any, partition: int) -> None:
     due: dict[str, float] = {}
     for key in redis.scan_iter(f"{keys.due(partition)}*"):
         due |= dict(redis.zrange(key, 0, -1, withscores=True))
-    parked = redis.hgetall(keys.parked(partition))
+    parked = {
+        member: event_id
+        for member, event_id in redis.hgetall(keys.parked(partition)).items()
+        if member.partition(" ")[0] in known  # a tenant's stay
+    }
     for member in parked:
         handler, _, call = member.partition(" ")
         head = redis.lindex(keys.lane(partition, handler, call), 0)
@@ -63,18 +69,23 @@ def _move_back(redis: Any, rq: Any, partition: int) -> None:
         handler, _, call = member.partition(" ")
         pipeline.hset(f"{prefix}parked:{handler}", call, event_id)
         pipeline.hset(f"{prefix}attempts:{handler}", call, attempts.get(member, 0))
-    gone = [
-        keys.known,
-        keys.behind,
-        keys.read,
-        keys.folded,
-        keys.parked,
-        keys.attempts,
-        keys.owners,
-    ]
-    pipeline.delete(*(name(partition) for name in gone))
-    of_pools = (keys.read, keys.flushed, keys.unfinished, keys.ready, keys.due, keys.redelivering)
-    for name in of_pools:
-        found = list(redis.scan_iter(f"{name(partition)}:*"))
-        pipeline.delete(name(partition), *found)
+    pipeline.delete(*(name(partition) for name in (keys.known, keys.behind, keys.owners)))
+    pipeline.hdel(keys.folded(partition), "")
+    for name in (keys.parked, keys.attempts):
+        pipeline.hdel(name(partition), *parked, "")
+
+    def of_pools(name: Callable[[int], str]) -> list[str]:
+        return [name(partition), *redis.scan_iter(f"{name(partition)}:*")]
+
+    pipeline.delete(*of_pools(keys.flushed))
+    for key in of_pools(keys.read):
+        pipeline.hdel(key, "")
+    for key in of_pools(keys.unfinished):
+        pipeline.srem(key, "")
+    for key in of_pools(keys.ready):
+        pipeline.zrem(key, "", "*")
+    for key in of_pools(keys.due):
+        pipeline.zrem(key, *parked, "")
+    for key in of_pools(keys.redelivering):
+        pipeline.srem(key, *parked, "")
     pipeline.execute()

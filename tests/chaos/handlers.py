@@ -16,7 +16,7 @@ def _a_moment() -> float:
 
 
 def _write(event: CallEvent, context: Context) -> None:
-    path = Path(os.environ["RECORDINGS"]) / context.handler
+    path = Path(os.environ["RECORDINGS"]) / context.handler.replace("/", "~")
     with path.open("a") as file:  # a short line in append mode is written atomically
         file.write(f"{event.id} {event.call_id} {event.parameters['n']} {time.time()}\n")
 

@@ -65,6 +65,7 @@ class Round:
     def __str__(self) -> str:
         lost = sum(len(found.lost) for found in self.findings.values())
         disordered = sum(len(found.disordered) for found in self.findings.values())
+        mixed = sum(len(found.mixed) for found in self.findings.values())
         duplicates = sum(found.duplicates for found in self.findings.values())
         longest = self.longest_recovery()
         slowest = f"{longest.recovered:.1f} s after {longest.kind}" if longest else "-"
@@ -72,7 +73,7 @@ class Round:
         faults = ", ".join(f"{kind} {times}" for kind, times in kinds.items())
         return (
             f"seed {self.seed}: {self.accepted} of {self.sent} accepted, lost {lost}, "
-            f"out of order {disordered}, duplicates {duplicates}, "
+            f"out of order {disordered}, mixed {mixed}, duplicates {duplicates}, "
             f"longest recovery {slowest}; {faults}"
         )
 
@@ -133,7 +134,8 @@ def run_round(
             strike.recovered = _longest_silence(strike.ended, until, delivered)
         log = offhook.log.read_text()
     findings = {
-        each.name: audit(each.wanted(callers.accepted), delivered[each.name]) for each in audited
+        each.name: audit(each.wanted(callers.accepted), delivered[each.name], each.may_get)
+        for each in audited
     }
     return Round(seed, callers.sent, len(callers.accepted), strikes, findings, log)
 

@@ -57,6 +57,7 @@ def _summary(rounds: Sequence[Round]) -> str:
         f"{audited} handlers that get some, {len(strikes)} faults: "
         f"lost {sum(len(found.lost) for found in findings)}, "
         f"out of order {sum(len(found.disordered) for found in findings)}, "
+        f"mixed {sum(len(found.mixed) for found in findings)}, "
         f"duplicates {sum(found.duplicates for found in findings)}"
     )
     return "\n".join(lines)

@@ -68,6 +68,20 @@ def test_a_tenants_extensions_have_a_share_together() -> None:
     assert {shares.take(each, 500) for each in acme} == {None}
 
 
+def test_other_limits_of_tenants_hold_at_once() -> None:
+    def tenants(share: float, *names: str) -> dict[str, TenantSettings]:
+        limits = TenantLimits(share=share)
+        return {name: TenantSettings(extensions=[], limits=limits) for name in names}
+
+    shares = Shares(tenants(0.5, "acme"))
+    shares.take(url(shares, "0003*1", "acme"), 500)
+    shares.size = 10_000.0
+    assert shares.take(url(shares, "0003*2", "acme"), 500) is None  # 1,000 of 5,000 bytes
+    shares.limit_tenants(tenants(0.2, "acme", "beta"))
+    assert shares.take(url(shares, "0003*3", "acme"), 500) is Cause.TENANT_SHARE
+    assert shares.take(url(shares, "0004*1", "beta"), 500) is None
+
+
 def test_all_urls_of_an_extension_have_one_share() -> None:
     shares = Shares({})
     assert shares.of("main", "0003*210") is shares.of("main", "0003*210")

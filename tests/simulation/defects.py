@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
+from offhook.event import CallEvent, call_name
 from offhook.inbox import scripts
 from offhook.inbox.partition import Changes, Partition
 from offhook.settings import HandlerSettings
@@ -15,6 +16,7 @@ from tests.simulation.world import BOTH, BURST, Plan
 from workers.serving.attempts import Attempts
 from workers.serving.partition_server import Server
 from workers.serving.reader import Reader
+from workers.serving.roster import Roster
 from workers.serving.served_partition import ServedPartition
 from workers.serving.writer import Writer
 
@@ -162,6 +164,18 @@ def _replaced(script: Callable[[str], str]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _hand_out_to_all_tenants() -> Iterator[None]:
+    with patch.object(Roster, "of", lambda self, tenant: self.handlers):
+        yield
+
+
+@contextmanager
+def _forget_whose_a_call_is() -> Iterator[None]:
+    with patch.object(CallEvent, "call", property(lambda self: call_name(self.pbx, self.call_id))):
+        yield
+
+
 @dataclass(frozen=True)
 class Defect:
     """A defect, and simulations that look where it is.
@@ -188,6 +202,13 @@ _FREEZES = Plan(
     slow=0.3,
     troubles=("freeze", "freeze"),
 )
+_TENANTS = Plan(
+    handlers=dict.fromkeys(("h", "a/h", "b/h"), _HANDLER)
+    | {"all": _HANDLER.model_copy(update={"tenants": "all"})},
+    tenants=("a", "b"),
+    calls=2,
+    failing=0.3,
+)
 DEFECTS = {
     "acknowledge": Defect(_acknowledge_before_delivering),
     "unfinished": Defect(_leave_unfinished_too_early, _KILLS),
@@ -197,6 +218,8 @@ DEFECTS = {
     "orphan": Defect(_finish_though_orphaned, _ORPHANS),
     "record": Defect(_record_in_the_next_flush, _KILLS),
     "mark": Defect(_take_marks_and_not_follow_them),
+    "tenants": Defect(_hand_out_to_all_tenants, _TENANTS),
+    "equal calls": Defect(_forget_whose_a_call_is, _TENANTS),
 }
 # Those that only two faults show, at a pair of commands of a scenario.
 RARE_DEFECTS = {"claim": Defect(_finish_while_claiming)}

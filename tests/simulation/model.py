@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,7 @@ class Model:
         now: returns the seconds since the simulation began.
         wanted: handler -> event types that it wants.
         attempts: handler -> maximum number of attempts.
+        gets: tenant -> the handlers that get its events.
         pools: handlers may run apart, which leaves records of where they have come.
 
     Attributes:
@@ -46,6 +47,7 @@ class Model:
         partitions: int,
         wanted: Mapping[str, frozenset[EventType]],
         attempts: Mapping[str, int],
+        gets: Mapping[str, Collection[str]],
         *,
         pools: bool,
     ) -> None:
@@ -55,7 +57,8 @@ class Model:
         self._wanted = wanted
         self._attempts = attempts
         self._pools = pools
-        self._seen = [0] * partitions
+        self._gets = gets
+        self._seen: Counter[tuple[int, str]] = Counter()
         self.accepted: dict[str, CallEvent] = {}
         self.appended: dict[str, float] = {}
         self.sequence: defaultdict[str, list[str]] = defaultdict(list)
@@ -78,20 +81,28 @@ class Model:
 
     def observe(self) -> None:
         """Look at what was appended to the inbox."""
-        for number in range(self._partitions):
-            stream = self._stream(number)
-            if stream is None or len(stream._ids) == self._seen[number]:
+        for name in self._places():
+            stream = self._stream(*name)
+            if stream is None or len(stream._ids) == self._seen[name]:
                 continue
-            new = stream._ids[self._seen[number] :]
-            self._seen[number] = len(stream._ids)
+            new = stream._ids[self._seen[name] :]
+            self._seen[name] = len(stream._ids)
             for position in new:
-                self._appended(from_stored(stream._values_dict[position][1]))
+                self._appended(from_stored(stream._values_dict[position][1]), name[1])
 
-    def _stream(self, number: int) -> Any:
-        item = self._server.database._dict.get(keys.inbox(number).encode())
+    def _places(self) -> Iterator[tuple[int, str]]:
+        """Yield partition and tenant of each stream."""
+        for number in range(self._partitions):
+            for tenant in self._gets:
+                yield number, tenant
+
+    def _stream(self, number: int, tenant: str = "") -> Any:
+        item = self._server.database._dict.get(keys.inbox(number, tenant).encode())
         return None if item is None else item.value
 
-    def _appended(self, event: CallEvent) -> None:
+    def _appended(self, event: CallEvent, tenant: str) -> None:
+        if event.tenant != tenant:
+            raise Violation(f"mixed: {event.id} of {event.call} is in the stream of {tenant!r}")
         if event.id in self.types:
             raise Violation(f"event {event.id} is in the inbox twice")
         self.types[event.id] = event.type
@@ -104,7 +115,7 @@ class Model:
 
     def restored(self) -> None:
         """The server has lost its last writes."""
-        self._seen = [0] * self._partitions
+        self._seen.clear()
         self.sequence.clear()
         self.appended.clear()
         self.verdicts.clear()
@@ -117,6 +128,8 @@ class Model:
 
     def begun(self, handler: str, event: CallEvent, attempt: int) -> None:
         """A handler is called."""
+        if handler not in self._gets[event.tenant]:
+            raise Violation(f"mixed: {handler} gets {event.id} of {event.call}")
         name = (handler, event.id)
         self.made[name] += 1
         if attempt > self._attempts[handler]:
@@ -171,9 +184,11 @@ class Model:
         """
         self.spares += self._attempts[handler]
         found = {}
-        for number in range(self._partitions):
-            stream = self._stream(number)
-            for position in stream._ids if stream is not None else ():
+        for number, tenant in self._places():
+            stream = self._stream(number, tenant) if handler in self._gets[tenant] else None
+            if stream is None:
+                continue
+            for position in stream._ids:
                 name = (handler, from_stored(stream._values_dict[position][1]).id)
                 if name in self.dead or name not in self.done:
                     continue
@@ -187,6 +202,7 @@ class Model:
             handler
             for handler, wanted in self._wanted.items()
             if event.type in wanted
+            and handler in self._gets[event.tenant]
             and not self.made[handler, event.id]
             and (handler, event.id) not in self.done
         ]
@@ -202,6 +218,8 @@ class Model:
         ]
         for event_id, kind in self.types.items():
             for handler, wanted in self._wanted.items():
+                if handler not in self._gets[self.events[event_id].tenant]:
+                    continue
                 name = (handler, event_id)
                 again = name in self.again and name not in self.dead
                 if kind in wanted and (name not in self.done or again):
@@ -221,7 +239,8 @@ class Model:
                 name = key.decode().removeprefix(prefix).split(":")[0]
                 if name in _EMPTY and item.value and not self._is_of_moved(key):
                     left.append(f"{key.decode()} is left: {_shown(item.value)}")
-            behind = self._server.execute("HGETALL", keys.behind(number))
+        for number, tenant in self._places():
+            behind = self._server.execute("HGETALL", keys.behind(number, tenant))
             for handler, record in zip(behind[::2], behind[1::2], strict=True):
                 if b" " in record or not self._pools:
                     left.append(f"{handler.decode()} is behind in {number}: {record.decode()}")
@@ -238,14 +257,14 @@ class Model:
     def check_index(self) -> None:
         """The index knows each call by its terms, and no other call."""
         execute = self._server.execute
-        for number in range(self._partitions):
+        for number, tenant in self._places():
             calls, prefix = {}, keys.call(number, "")
-            for name in execute("ZRANGE", keys.calls(number), 0, -1):
+            for name in execute("ZRANGE", keys.calls(number, tenant), 0, -1):
                 stored = execute("GET", prefix.encode() + name)
                 if stored is not None:
                     calls[name] = from_state(stored.split(b" ", 2)[2])
             expected = {(term, name) for name, state in calls.items() for term in terms(state)}
-            start = keys.index(number, "").encode()
+            start = keys.index(number, "", tenant).encode()
             found = {
                 (key.removeprefix(start).decode(), name)
                 for key in list(self._server.database._dict)

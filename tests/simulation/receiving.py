@@ -121,11 +121,12 @@ async def send(world: "World", event: "CallEvent") -> None:
         world.model.accepted[event.id] = event
 
 
-async def call(world: "World", name: str) -> None:
+async def call(world: "World", name: str, tenant: str) -> None:
     """Let the PBX make a call."""
     await asyncio.sleep(world.random.uniform(0, world.plan.active * 0.8))
     for n in range(world.plan.events):
-        await send(world, world.event(name, n, _kind_of(n, world.plan.events)))
+        kind = _kind_of(n, world.plan.events)
+        await send(world, world.event(name, n, kind, tenant))
         await asyncio.sleep(world.random.choice(world.plan.gaps))
         if world.quiet:
             return
@@ -143,10 +144,10 @@ async def append(world: "World", process: Process) -> None:
     writer = f"w{process.pid}"
     numbers = [0] * world.plan.partitions
 
-    async def call(name: str) -> None:
+    async def call(name: str, tenant: str) -> None:
         await asyncio.sleep(world.random.uniform(0, world.plan.active * 0.7))
         for n in range(world.plan.events):
-            event = world.event(name, n, _kind_of(n, world.plan.events))
+            event = world.event(name, n, _kind_of(n, world.plan.events), tenant)
             partition = partition_of(event, world.plan.partitions)
             async with locks[partition]:
                 numbers[partition] += 1
@@ -156,6 +157,7 @@ async def append(world: "World", process: Process) -> None:
                     partition,
                     [event.id],
                     [msgspec.Raw(to_stored(event))],
+                    [tenant] if tenant else [],
                 )
                 try:
                     await inbox.append(batch, 5.0)
@@ -165,7 +167,8 @@ async def append(world: "World", process: Process) -> None:
             await asyncio.sleep(world.random.choice(world.plan.gaps))
 
     locks = [asyncio.Lock() for _ in numbers]
-    await asyncio.gather(*(call(f"c{process.pid}-{each}") for each in range(world.plan.calls)))
+    names = [f"c{process.pid}-{each}" for each in range(world.plan.calls)]
+    await asyncio.gather(*(call(name, tenant) for name in names for tenant in world.tenants))
     await asyncio.sleep(1e9)
 
 

@@ -49,6 +49,7 @@ _TROUBLES = (
 )
 _IN_A_PROCESS = 200
 _MOVING = 8  # in each one of so many, handlers move out
+_WITH_TENANTS = 5  # each one of so many has tenants
 _CALM = 8  # each one of so many simulations has no faults: all must be prompt
 
 
@@ -175,10 +176,26 @@ def plan_of(seed: int) -> Plan:
         pools=apart,
         migrates=pools.random() < 0.15,
     )
+    tenants = Random(f"tenants {seed}")
+    if not plan.migrates and tenants.random() < 1 / _WITH_TENANTS:
+        plan = _with_tenants(plan, tenants)
     if seed % _CALM == 0:
         plan = replace(plan, rate=0.0, failing=0.0, slow=0.0, troubles=(), migrates=False)
         return replace(plan, calls=4, events=3, gaps=BURST)
     return with_trouble(plan, "move out") if seed % _MOVING == 1 else plan
+
+
+def _with_tenants(plan: Plan, choose: Random) -> Plan:
+    """The same with two tenants, which have some of the handlers, too; some get all events."""
+    handlers = {
+        name: policy.model_copy(update={"tenants": choose.choice((None, "all", frozenset("a")))})
+        for name, policy in plan.handlers.items()
+    }
+    for tenant in "ab":
+        for name, policy in plan.handlers.items():
+            if choose.random() < 0.7:
+                handlers[f"{tenant}/{name}"] = policy.model_copy(update={"start": "now"})
+    return replace(plan, handlers=handlers, tenants=("a", "b"))
 
 
 def _sizes(

@@ -14,6 +14,8 @@ _ONCE = HandlerSettings(
     use="simulated", events=RAW, concurrency=1, timeout=2.0, retry=[], start="earliest"
 )
 
+_FROM_NOW = _ONCE.model_copy(update={"start": "now"})
+
 # Scenario -> what it is about, and its seed.
 SCENARIOS: dict[str, tuple[Plan, int]] = {
     "deliver": (Plan(handlers={"h": _RETRIES}, calls=1, events=3, active=0.8), 1),
@@ -41,6 +43,23 @@ SCENARIOS: dict[str, tuple[Plan, int]] = {
     "migrate": (
         Plan(handlers={"h": _RETRIES}, calls=1, events=2, active=0.8, migrates=True),
         7,
+    ),
+    # Equal calls of the operator and two tenants; one handler gets all.
+    "tenants": (
+        Plan(
+            handlers={
+                "h": _ONCE,
+                "a/h": _FROM_NOW,
+                "b/h": _FROM_NOW,
+                "all": _RETRIES.model_copy(update={"tenants": "all"}),
+            },
+            tenants=("a", "b"),
+            calls=1,
+            events=2,
+            active=0.8,
+            failing=0.3,
+        ),
+        11,
     ),
     "journal": (Plan(handlers={"h": _ONCE}, journal=True, active=1.6, troubles=("down",)), 5),
 }

@@ -124,7 +124,13 @@ async def _replay(world: "World") -> None:
         owed = world.model.replaying(handler, since)
         failovers = world.faults.counts.get("failover", 0)
         try:
-            count = await inbox.set_back(handler, since)
+            count = sum(
+                [
+                    await inbox.set_back(handler, since, tenant)
+                    for tenant in world.tenants
+                    if handler in world.settings.handlers_for(tenant)
+                ]
+            )
         except RedisError:
             return
         world.trace(f"replay of {count} events to {handler} since {since.timestamp():.3f}")

@@ -8,6 +8,7 @@ from functools import cache
 from random import Random
 from typing import Any, cast
 
+from msgspec.structs import replace
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
@@ -18,7 +19,7 @@ from offhook.handler import Context
 from offhook.inbox import Inbox, keys
 from offhook.inbox.partition import holder
 from offhook.plugins import PluggedHandler
-from offhook.settings import HandlerSettings, Settings
+from offhook.settings import HandlerSettings, Settings, TenantSettings
 from receiver.group_commit import GroupCommit
 from tests.simulation.clock import Clock
 from tests.simulation.delays import Delays
@@ -51,6 +52,7 @@ class Plan:
         gaps: seconds between them, one of these.
         room: most entries in memory for a handler; 0: as it is.
         migrates: the version before has left something.
+        tenants: besides the operator; all have calls with the same CallIDs at the same time.
         pools: handlers may run in processes of their own.
         troubles: what else goes wrong: see `troubles.py`.
     """
@@ -68,6 +70,7 @@ class Plan:
     journal: bool = False
     room: int = 0
     migrates: bool = False
+    tenants: tuple[str, ...] = ()
     pools: bool = False
     faults: dict[int, str] = field(default_factory=dict)
     troubles: tuple[str, ...] = ()
@@ -93,8 +96,16 @@ class World:
         self._trace = trace
         self.loop = Loop(clock, lambda _: self.random.uniform(0.0001, 0.003))
         self.redis = RedisServer()
+        self.tenants = ("", *plan.tenants)
         self.settings = _settings().model_copy(
-            update={"partitions": plan.partitions, "handlers": plan.handlers}
+            update={
+                "partitions": plan.partitions,
+                "handlers": _handlers_of("", plan),
+                "tenants": {
+                    name: TenantSettings(extensions=[], handlers=_handlers_of(name, plan))
+                    for name in plan.tenants
+                },
+            }
         )
         plugged = self._plugged()
         self.model = Model(
@@ -103,6 +114,7 @@ class World:
             plan.partitions,
             {each.name: each.events for each in plugged},
             {each.name: len(each.policy.retry) + 1 for each in plugged},
+            {name: set(self.settings.handlers_for(name)) for name in self.tenants},
             pools=plan.pools,
         )
         self.delays = Delays(self)
@@ -310,16 +322,17 @@ class World:
 
     # The PBX
 
-    def event(self, call: str, n: int, kind: EventType) -> CallEvent:
+    def event(self, call: str, n: int, kind: EventType, tenant: str = "") -> CallEvent:
         from datetime import UTC, datetime
 
-        return read_event(
+        made = read_event(
             pbx="main",
             extension="0003*210",
             type=kind,
             parameters={"CallID": call, "CallFlow": "IN", "CallerIDNum": "0123", "n": str(n)},
             received=datetime.fromtimestamp(self.clock.time(), UTC),
         )
+        return replace(made, tenant=tenant)
 
     # The run
 
@@ -366,7 +379,11 @@ class World:
 
     async def _receive(self) -> None:
         if self.plan.journal:
-            calls = [asyncio.create_task(call(self, f"c{each}")) for each in range(self.plan.calls)]
+            calls = [
+                asyncio.create_task(call(self, f"c{each}", tenant))
+                for each in range(self.plan.calls)
+                for tenant in self.tenants
+            ]
             await self.keep("receiver", lambda process: receive(self, process))
             await asyncio.gather(*calls)
         while not self.quiet:
@@ -387,6 +404,15 @@ class World:
                     raise failure["exception"]
             if self.finding is not None:
                 raise self.finding
+
+
+def _handlers_of(tenant: str, plan: Plan) -> dict[str, HandlerSettings]:
+    """A tenant's handlers, by their own names."""
+    return {
+        name.rpartition("/")[2]: policy
+        for name, policy in plan.handlers.items()
+        if name.rpartition("/")[0] == tenant
+    }
 
 
 def _done(future: "asyncio.Future[None]") -> None:

@@ -34,10 +34,15 @@ class Takeover:
     async def load(self, tenants: Sequence[str]) -> None:
         """Continue with these tenants' streams, unless it is done.
 
-        A pool leaves out those whose events none of its handlers gets.
+        Leaves out those of tenants that are not configured, or not yet: their events wait for
+        their handlers. A pool also leaves out those whose events none of its handlers gets.
         """
-        if self._server.pool:
-            tenants = [name for name in tenants if not name or self._server.roster.of(name)]
+        known, pool = self._server.settings.tenants, self._server.pool
+        tenants = [
+            name
+            for name in tenants
+            if not name or (name in known and (not pool or self._server.roster.of(name)))
+        ]
         for at in range(0, len(tenants), LOAD_AT_ONCE):
             some = tenants[at : at + LOAD_AT_ONCE]
             for name in some:

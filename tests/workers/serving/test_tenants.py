@@ -78,6 +78,20 @@ async def test_a_tenants_new_handler_begins_with_what_is_not_read(
     }
 
 
+async def test_events_of_a_tenant_wait_until_it_is_configured(
+    bench: Bench, got: dict[str, list[CallEvent]]
+) -> None:
+    bench.plug(recording(got, "all"), "all", tenants="all")
+    await bench.append(event(n=1, tenant="new"), event(n=2, tenant="acme"))  # a receiver knows it
+    async with bench.serving():
+        await until(lambda: ns(got.get("all", [])) == ["2"])
+    assert b"new" in bench.redis.smembers(keys.unfinished(0))
+    bench.tenants["new"] = TenantSettings(extensions=[])
+    bench.plug(recording(got, "new/crm"), "new/crm")
+    await bench.deliver()
+    assert (ns(got["all"]), ns(got["new/crm"])) == (["2", "1"], ["1"])
+
+
 async def test_equal_calls_of_two_tenants_are_apart(
     bench: Bench, got: dict[str, list[CallEvent]]
 ) -> None:
