@@ -18,6 +18,7 @@ _PAGE = 1000
 # Keys that end in the tenant: of a partition, of the installation, and of a PBX.
 OF_PARTITION = (
     *(keys.inbox, keys.last, keys.known, keys.behind, keys.replays, keys.calls, keys.indexed),
+    *(keys.recorded, keys.failures),
 )
 OF_INSTALLATION = (keys.quarantine, keys.refused, keys.daily_summary, keys.audit)
 OF_PBX = (keys.phones, keys.reconciled)
@@ -100,6 +101,7 @@ async def _remove_from_partition(redis: redis.asyncio.Redis, number: int, tenant
     patterns = [make(number, f"{tenant}/*") for make in _OF_POOL]
     patterns += [make(number, "*", tenant) for make in OF_TERM]
     patterns += [keys.counts(number, f"{tenant}/*"), keys.seen(number, f"{tenant}:*")]
+    patterns += [keys.tried(number, f"{tenant}:*")]
     matching = await _matching(redis, patterns)
     live: Any = await redis.zrange(keys.live(number), 0, -1)
     settling: Any = await redis.zrange(keys.settling(number), 0, -1)

@@ -6,6 +6,7 @@ nothing of it. One of the neighbors is hostile: its names and texts look like th
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -107,6 +108,7 @@ CASES = {
     "calls": Case(f"--number {NUMBER} --since {SINCE} --json", shows=True),
     "calls reconcile": Case("--since 1h --dry-run"),
     "call": Case("{call} --json", shows=True),
+    "deliveries": Case("--json"),  # it shows no marker: see below
     "dead list": Case("--json", shows=True),
     "dead show": Case("{letter} --json", shows=True),
     "dead retry": Case("--all --yes", changes=True),
@@ -336,6 +338,13 @@ def _words(name: str, case: Case, tenant: str) -> list[str]:
     )
     words = [*name.removesuffix(" extensions").split(), *filled.split()]
     return words if not tenant or name.startswith("tenants ") else [*words, "--tenant", tenant]
+
+
+def test_deliveries_are_of_one_tenant(world: World, offhook: Offhook) -> None:
+    world.restore()
+    for tenant in TENANTS:
+        shown = offhook(*_words("deliveries", CASES["deliveries"], tenant)).output
+        assert {each["call"] for each in json.loads(shown)} == {_events(tenant)[0].call}
 
 
 async def test_tail_follows_one_tenant(world: World) -> None:
