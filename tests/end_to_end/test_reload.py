@@ -1,5 +1,6 @@
 """A new version of configuration and code, in processes that serve a stream of callbacks."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -7,12 +8,13 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import aiohttp
 import pytest
 import redis
 
 from offhook.operations.processes import running
 from tests.chaos.audit import audit
-from tests.chaos.load import Callers
+from tests.chaos.load import Callers, send, url_of
 from tests.installation import OFFHOOK, Installation, children, wait_until
 
 PLUGIN = """
@@ -32,8 +34,16 @@ class Record(Handler):
     async def handle(self, event, context):
         await asyncio.sleep(0.05)
         said = event.id, event.call_id, event.parameters["n"], time.time(), CODE, self.option
-        with (Path(os.environ["RECORDINGS"]) / context.handler).open("a") as file:
+        with (Path(os.environ["RECORDINGS"]) / context.handler.replace("/", "-")).open("a") as file:
             file.write(" ".join(map(str, said)) + "\\n")
+"""
+TENANT = """
+[tenants.acme]
+extensions = ["main/0003*999"]
+own_code = true
+[tenants.acme.handlers.theirs]
+use = "mine:Record"
+options.option = "c"
 """
 HANDLER = """
 [handlers.{name}]
@@ -94,6 +104,14 @@ class Reloading:
         return self.recorded("stays")[-1]
 
 
+async def call(port: int, extension: str) -> None:
+    """Make one callback."""
+    accepted: dict[tuple[str, int], float] = {}
+    async with aiohttp.ClientSession() as session:
+        await send(session, url_of(port, extension), f"{extension}-0", 0, accepted)
+    assert accepted
+
+
 @pytest.fixture(scope="module")
 def reloading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reloading]:
     folder = tmp_path_factory.mktemp("reloading")
@@ -112,7 +130,7 @@ def test_a_new_version_costs_no_event_and_no_order(reloading: Reloading) -> None
         wait_until(lambda: len(reloading.recorded("leaves")) > 50, "events are delivered")
         reloading.plugin.write_text(PLUGIN.replace('"one"', '"two"'))
         new = HANDLER.format(name="stays", option="b") + HANDLER.format(name="comes", option="b")
-        reloading.write(new)
+        reloading.write(new + TENANT)
         began = time.time()
         done = reloading("reload")
         ended = time.time()
@@ -132,6 +150,8 @@ def test_a_new_version_costs_no_event_and_no_order(reloading: Reloading) -> None
         return any(set(events) - got[name] for name, events in wanted.items())
 
     wait_until(lambda: not missing(), "every event is delivered", 60)
+    asyncio.run(call(reloading.offhook.port, "999"))
+    wait_until(lambda: bool(reloading.recorded("acme-theirs")), "the new tenant gets its event")
     found = reloading.recorded("stays")
     findings = audit(accepted, [each[:4] for each in found])
     assert findings.faultless, findings
