@@ -56,7 +56,6 @@ class Callbacks:
         self.settings = settings
         self.shares.limit_tenants(settings.tenants)
         self.quarantine.take(settings.quarantine_size, settings.patience)
-        self._revoked_at = None  # read it again, if there is one
         self.known.cache_clear()
 
     def _known(self, path: str) -> KnownUrl:
