@@ -112,7 +112,9 @@ class Receiver:
     async def _nothing(self) -> None:
         """Run instead of what stores events."""
 
-    async def _put(self, partition: int, batch: Sequence[tuple[str, bytes]]) -> set[int]:
+    async def _put(
+        self, partition: int, batch: Sequence[tuple[str, bytes]], tenants: Sequence[str]
+    ) -> set[int]:
         for _, stored in batch:
             event = from_stored(stored)
             assert to_stored(event) == stored
