@@ -31,9 +31,8 @@ def measured(url: str, seconds: float, rate: float, how: str) -> Figures:
         working = Working(found)
         with running(serve, found.log, found.environment, OTHER), working:
             until(lambda: listens(port), "the receiver listens")
-            drive(port, callbacks(URLS), 3.0, connections=1, rate=10)
-            until(found.lines, "the first event is delivered")
-            time.sleep(1)
+            first = drive(port, callbacks(URLS), 3.0, connections=1, rate=10)
+            until(lambda: len(found.lines()) >= first.answered, "the first events are delivered")
             before = len(found.lines())
             changing = threading.Timer(seconds / 3, working.change, [how])
             changing.start()
