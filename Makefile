@@ -65,7 +65,7 @@ INSTALL = echo "Installing the packages of $< into $(@D), once (about a minute)"
   $(1) -m venv $(@D) && \
   $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $< && touch $@
 
-BROKERS := chromium mosquitto mosquitto-clients nats-server nginx rabbitmq-server
+BROKERS := chromium mosquitto mosquitto-clients nats-server nginx prometheus rabbitmq-server
 brokers:  ## install the brokers, proxy and browser that some tests need (Debian, Ubuntu; as root)
 	@dpkg -s $(BROKERS) >/dev/null 2>&1 || { apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(BROKERS); }
@@ -108,7 +108,7 @@ LOCK = $(BIN)/uv pip compile --quiet --no-config --universal --generate-hashes \
   --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 # production.txt, demo.txt and build.txt take their versions from dev.txt.
 LOCKED := --constraint requirements/dev.txt
-PRODUCTION := --extra console --extra sql --extra postgresql --extra notify --extra webhook
+PRODUCTION := --extra console --extra sql --extra postgresql --extra notify --extra webhook --extra metrics
 
 lock: $(READY)  ## lock the packages of pyproject.toml, keeping locked versions (UPGRADE=1: newest)
 	@$(LOCK) --python-version 3.11 --extra all --extra dev --output-file requirements/dev.txt pyproject.toml

@@ -38,6 +38,11 @@ def dead_registry(redis: Redis, handler: str) -> FailedJobRegistry:
     return registry
 
 
+def dead_key(handler: str) -> str:
+    """The sorted set in Redis that is this registry."""
+    return FailedJobRegistry.key_template.format(dead_queue(handler))
+
+
 def with_dead_letters(redis: Redis) -> list[str]:
     """Handlers that have ever had a dead letter, configured or not."""
     pattern = re.compile(re.escape(dead_queue("NAME")).replace("NAME", "(.+)"))

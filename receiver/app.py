@@ -30,6 +30,7 @@ from receiver.following import follow
 from receiver.group_commit import GroupCommit
 from receiver.refusals import Refusals
 from receiver.request import NOT_FOUND, Callbacks, RequestCycle, error_body
+from receiver.scraping import Scraping
 from receiver.watch import Watch
 
 log = logging.getLogger("offhook.receiver")
@@ -49,6 +50,7 @@ class Receiver:
         self.refusals = Refusals()
         self.callbacks = Callbacks(settings, self.commit, self.inbox, self.refusals)
         self.connections = Connections(settings.proxies, settings.source_rate, self.refusals)
+        self.scraping = Scraping(settings)
         self.watch = Watch(
             settings, self.inbox, self.store, self.callbacks, self.refusals, self.connections
         )
@@ -61,7 +63,9 @@ class Receiver:
         self.connections.take(settings.proxies, settings.source_rate)
 
     async def close(self) -> None:
+        await self.watch.store_counts()
         await self.store.close()
+        await self.scraping.close()
         await self.redis.aclose()
 
 
@@ -231,6 +235,7 @@ def create_app(settings: Settings | None = None, loaded: Loaded | None = None) -
             Mount(PREFIX, app=CallbackEndpoint(receiver.callbacks)),
             Route("/health/live", live),
             Route("/health/ready", ready),
+            Route("/metrics", receiver.scraping.respond),
         ],
         exception_handlers={HTTPException: http_error},
         lifespan=lifespan,

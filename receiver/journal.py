@@ -36,6 +36,15 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Batch).decode
 
 
+def bytes_in(folder: Path) -> int:
+    """Return the size of all journals in a folder, those of other processes among them."""
+    total = 0
+    for path in folder.glob(f"*{_SUFFIX}"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
 class Journal:
     """One file of batches, locked by one process: drained from the front, truncated when empty.
 

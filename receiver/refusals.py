@@ -1,11 +1,14 @@
-"""`Refusals`: counts what was not accepted, by cause, so that a flood is one log line a minute."""
+"""`Refusals`: counts what was refused, by cause, so that a flood is one log line a minute.
+
+Also what was accepted: for metrics.
+"""
 
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from offhook.inbox.refused import SENTENCES, Cause
+from offhook.inbox.refused import SENTENCES, CallbackOutcome, Cause
 
 log = logging.getLogger("offhook.receiver")
 
@@ -41,6 +44,10 @@ class Refusals:
         if now >= self._log_at.get(cause, 0.0):
             self._log(cause, now)
 
+    def note(self, outcome: CallbackOutcome) -> None:
+        """Count what else became of a callback: it is not logged."""
+        self._unstored.setdefault("", Counter())[outcome] += 1
+
     def log_the_rest(self) -> None:
         """Log what was counted since the last lines, if their minute is over."""
         now = time.monotonic()
@@ -56,7 +63,7 @@ class Refusals:
                 yield f"refused since the start: {total} {SENTENCES[cause]}"
 
     def unstored(self) -> dict[str, dict[str, int]]:
-        """Return what was counted since the last `stored`, by tenant and cause."""
+        """Return what was counted since the last `stored`, by tenant, and by cause or outcome."""
         return {tenant: dict(counts) for tenant, counts in self._unstored.items()}
 
     def stored(self, tenant: str, counts: Mapping[str, int]) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from offhook.callback_url import SELF_TEST, revoked_urls, token_version
 from offhook.errors import ConfigError, InboxUnavailable, RefusedCallback
 from offhook.inbox import Inbox
-from offhook.inbox.refused import Cause
+from offhook.inbox.refused import CallbackOutcome, Cause
 from offhook.settings import Settings
 from receiver.callback import (
     CallbackRequest,
@@ -94,6 +94,7 @@ class Callbacks:
         self, request: CallbackRequest, refusal: RefusedCallback, then: Callable[[], None]
     ) -> None:
         """Put a refused callback into quarantine, then call `then`."""
+        self.refusals.note(CallbackOutcome.QUARANTINED)
         log.warning(
             "a callback was refused: %s",
             refusal.code,
@@ -267,11 +268,14 @@ class RequestCycle:
         self._callbacks.commit.submit(fingerprint(event), event, self._stored)
 
     def _stored(self, outcome: bool | InboxUnavailable) -> None:
+        refusals = self._callbacks.refusals
         if isinstance(outcome, InboxUnavailable):
+            refusals.note(CallbackOutcome.UNAVAILABLE)
             log.error("a callback was not accepted: %s", outcome)
             message = "The event could not be stored; it was not accepted."
             self._answer(503, error_body("inbox_unavailable", message))
         else:
+            refusals.note(CallbackOutcome.ACCEPTED if outcome else CallbackOutcome.REPEATED)
             self._answer(200, ACCEPTED if outcome else REPEATED)
 
     def _refuse(self, refusal: RefusedCallback) -> None:

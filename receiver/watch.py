@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from redis.exceptions import RedisError
 
@@ -75,14 +76,20 @@ class Watch:
         shares.size = min(filter(None, (journal, stays)), default=None)
         await self._callbacks.look_at_revoked()
 
-    async def _inbox_share(self) -> float | None:
-        if not self._store.takes_directly:
-            return None
-        try:
+    async def store_counts(self) -> None:
+        """Add what was counted to the counts in Redis, if it answers."""
+        with suppress(RedisError, OSError):  # the event store reports it
             async with asyncio.timeout(self._settings.patience):
                 for tenant, counts in self._refusals.unstored().items():
                     await refused.add(self._redis, counts, tenant)
                     self._refusals.stored(tenant, counts)
+
+    async def _inbox_share(self) -> float | None:
+        if not self._store.takes_directly:
+            return None
+        await self.store_counts()
+        try:
+            async with asyncio.timeout(self._settings.patience):
                 used, most = await self._redis.eval(_MEMORY, 0)
         except (RedisError, OSError):
             return None  # the event store reports it

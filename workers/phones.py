@@ -5,6 +5,7 @@ dials is recognized as an extension. A change counts when two checks in a row se
 phones lose their registration for a moment now and then.
 
 offhook:phones:PBX   hash: EXTENSION -> a `RegistrationState`; expires
+offhook:registered   hash: PBX/TENANT -> how many extensions have a registered phone, or none
 """
 
 import asyncio
@@ -160,3 +161,6 @@ async def watch(
             pipeline.hset(key, mapping=packed)
             pipeline.expire(key, _FORGET)
         await pipeline.execute()
+    registered = sum(state.registered for state in known.values())
+    counts: Any = msgspec.json.encode([registered, len(known) - registered])
+    await inbox.redis.hset(keys.REGISTERED, f"{pbx}/{access}", counts)

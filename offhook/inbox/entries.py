@@ -50,13 +50,29 @@ class HandlerState:
     Attributes:
         lag: number of events that it has not read.
         in_flight: number of events that were read and are neither finished nor parked.
+        since: when the first of all these was accepted, in milliseconds since 1970; 0 without any.
     """
 
     lag: int
     in_flight: int
+    since: int
     delivered: int
     failed: int
     dead: int
+
+
+@dataclass
+class StreamFigures:
+    """A tenant's stream in one partition.
+
+    Attributes:
+        last: number of its last event, which is how many it ever had.
+        length: how many the inbox has.
+    """
+
+    last: int
+    length: int
+    handlers: dict[str, HandlerState]
 
 
 def partition_of(event: CallEvent, partitions: int) -> int:

@@ -7,6 +7,8 @@ APART = "offhook:apart"
 DEATHS = "offhook:deaths"
 PARTITIONS = "offhook:partitions"
 SCHEDULER = "offhook:scheduler"
+RECEIVED = "offhook:received"
+REGISTERED = "offhook:registered"
 DELIVERIES = "offhook:deliveries"
 EXTENSIONS = "offhook:extensions"
 EXTENSION_CHANGES = "offhook:{offhook:extensions}:changes"  # in the slot of `EXTENSIONS`
@@ -131,6 +133,10 @@ def failures(partition: int, tenant: str = "") -> str:
 
 def tried(partition: int, call: str) -> str:
     return _partition(partition, "tried", call)
+
+
+def latency(partition: int) -> str:
+    return _partition(partition, "latency")
 
 
 def call(partition: int, call: str) -> str:

@@ -37,6 +37,7 @@ class Changes:
         stored: the events that these push.
         counts: handler and outcome -> number.
         record: the attempts that were made.
+        latencies: field of `keys.latency` -> number.
     """
 
     streams: list[StreamChange] = field(default_factory=list)
@@ -44,6 +45,7 @@ class Changes:
     stored: list[bytes] = field(default_factory=list)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     record: list[RecordPart] = field(default_factory=list)
+    latencies: dict[str, int] = field(default_factory=dict)
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -314,8 +316,9 @@ class Partition:
         """
         self._flushes += 1
         counts = [(*name, number) for name, number in changes.counts.items()]
+        latencies = list(changes.latencies.items())
         tenants = [part.tenant for part in changes.record]
-        described = _encode((changes.streams, changes.lanes, counts, tenants))
+        described = _encode((changes.streams, changes.lanes, counts, tenants, latencies))
         arguments: list[Any] = [self.token, self._flushes, LEASE_MS, self._prefix, described]
         for part in changes.record:
             arguments += part.dump()

@@ -1,4 +1,7 @@
-"""How many callbacks and connections the receivers refused, by cause; for `offhook status`."""
+"""How many callbacks and connections the receivers accepted and refused, by cause.
+
+Those refused in the last day, for `offhook status`; all of them, for metrics.
+"""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -24,6 +27,15 @@ class Cause(StrEnum):
     CONNECTIONS = "connections"
 
 
+class CallbackOutcome(StrEnum):
+    """What else became of a callback."""
+
+    ACCEPTED = "accepted"
+    REPEATED = "repeated"
+    UNAVAILABLE = "unavailable"  # neither Redis nor the journal took it
+    QUARANTINED = "quarantined"
+
+
 SENTENCES: Mapping[str, str] = {
     Cause.WRONG_TOKEN: "callbacks with a wrong token: was the secret changed, or a URL revoked?",
     Cause.ADDRESS: "callbacks from addresses that are not in `allowed_addresses`",
@@ -37,13 +49,28 @@ SENTENCES: Mapping[str, str] = {
 
 
 async def add(redis: Redis, counts: Mapping[str, int], tenant: str = "") -> None:
-    """Add to the counts of the day."""
+    """Add to the counts.
+
+    Args:
+        counts: `Cause` or `CallbackOutcome` -> number.
+    """
     name = keys.refused(tenant)
-    async with redis.pipeline() as pipeline:
+    async with redis.pipeline(transaction=False) as pipeline:
         for cause, count in counts.items():
-            pipeline.hincrby(name, cause, count)
+            pipeline.hincrby(keys.RECEIVED, cause, count)
+            if cause in SENTENCES:
+                pipeline.hincrby(name, cause, count)
         pipeline.expire(name, _KEEP, nx=True)
         await pipeline.execute()
+
+
+async def totals(redis: Redis) -> dict[str, int]:
+    """How many there ever were of each `Cause` and `CallbackOutcome`, of all tenants."""
+    counts: Any = await redis.hgetall(keys.RECEIVED)
+    return {
+        name: int(counts.get(name.encode(), 0))
+        for name in (*map(str, CallbackOutcome), *map(str, Cause))
+    }
 
 
 async def sentences(redis: Redis, tenant: str = "") -> list[str]:

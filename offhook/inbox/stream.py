@@ -1,21 +1,30 @@
 """`Inbox`: the log of accepted events, and how far each handler has come on it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
 
 from offhook.inbox import keys
 from offhook.inbox.appender import BLOCK_MS, Appender, Durability
-from offhook.inbox.entries import MOST_PARTITIONS, Batch, HandlerState, circuit_seconds
+from offhook.inbox.entries import (
+    MOST_PARTITIONS,
+    Batch,
+    HandlerState,
+    StreamFigures,
+    circuit_seconds,
+)
 from offhook.inbox.numbering import Numbering
 from offhook.inbox.partition import DUE, register
 from offhook.inbox.positions import START, order_of, position_at, position_before
+from offhook.inbox.scripts import script
 
 _PAGE = 1000
+_HANDLERS_AT_ONCE = 250  # and tenants
 
 
 class Replay(msgspec.Struct, frozen=True):
@@ -55,6 +64,7 @@ class Inbox:
         self.redis = redis
         self.numbering = Numbering(redis, partitions)
         self._appender = Appender(redis, self.numbering, durability, replicas or 1)
+        self._figures: AsyncScript = redis.register_script(script("figures"))
 
     @property
     def partitions(self) -> int:
@@ -151,31 +161,27 @@ class Inbox:
         self, handlers: Sequence[str], partition: int, tenant: str = ""
     ) -> dict[str, HandlerState]:
         """How far each of the handlers has come in one partition."""
-        stream = keys.inbox(partition, tenant)
-        async with self.redis.pipeline(transaction=True) as pipeline:
-            pipeline.xlen(stream)
-            pipeline.get(keys.last(partition, tenant))
-            pipeline.hget(keys.read(partition), tenant)
-            pipeline.hgetall(keys.behind(partition, tenant))
-            for name in handlers:
-                pipeline.hgetall(keys.counts(partition, name))
-            length, last, shared, records, *counts = await pipeline.execute()
-        lags: dict[bytes, int] = {}
-        states = {}
-        for name, counted in zip(handlers, counts, strict=True):
-            own, *pending = records.get(name.encode(), b"-").split(b" ")
-            read = (shared or START) if own == b"-" else own
-            if read not in lags:
-                lag = int(last or 0) - await self._number(stream, read) if length else 0
-                lags[read] = max(0, min(lag, length))
-            states[name] = HandlerState(
-                lag=lags[read],
-                in_flight=len(pending),
-                delivered=int(counted.get(b"delivered", 0)),
-                failed=int(counted.get(b"failed", 0)),
-                dead=int(counted.get(b"dead", 0)),
-            )
-        return states
+        return (await self.figures({tenant: handlers}, partition))[tenant].handlers
+
+    async def figures(
+        self, handlers: Mapping[str, Sequence[str]], partition: int
+    ) -> dict[str, StreamFigures]:
+        """The streams of some tenants in one partition, and how far their handlers have come."""
+        found = {tenant: StreamFigures(0, 0, {}) for tenant in handlers}
+        for step in _steps(handlers):
+            arguments: list[Any] = [keys.partition_prefix(partition)]
+            for tenant, names in step:
+                arguments += [tenant, len(names), *names]
+            answer: Any = await self._figures(keys=[keys.read(partition)], args=arguments)
+            at = 0
+            for tenant, names in step:
+                figures = found[tenant]
+                figures.last, figures.length = answer[at : at + 2]
+                at += 2
+                for name in names:
+                    figures.handlers[name] = HandlerState(*answer[at : at + 6])
+                    at += 6
+        return found
 
     async def parked(self) -> Counter[str]:
         """How many calls of each handler wait for a redelivery."""
@@ -329,6 +335,21 @@ class Inbox:
             return int(found[0][1][b"n"])
         first: Any = await self.redis.xrange(stream, count=1)
         return int(first[0][1][b"n"]) - 1 if first else 0
+
+
+def _steps(handlers: Mapping[str, Sequence[str]]) -> Iterator[list[tuple[str, Sequence[str]]]]:
+    """Divide the handlers of tenants: the server answers no one else during a step."""
+    step: list[tuple[str, Sequence[str]]] = []
+    room = _HANDLERS_AT_ONCE
+    for tenant, names in handlers.items():
+        for at in range(0, max(1, len(names)), _HANDLERS_AT_ONCE):
+            some = names[at : at + _HANDLERS_AT_ONCE]
+            if step and len(some) >= room:
+                yield step
+                step, room = [], _HANDLERS_AT_ONCE
+            step.append((tenant, some))
+            room -= len(some) + 1
+    yield step
 
 
 def _following(position: bytes) -> tuple[int, int]:

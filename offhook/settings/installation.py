@@ -193,6 +193,14 @@ class Settings(BaseSettings):
     allowed_addresses: list[IPvAnyNetwork] | None = Field(
         default=None, description="the only addresses that may call; all if not set"
     )
+    metrics_addresses: list[IPvAnyNetwork] = Field(
+        default=[IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")],
+        description="the only addresses that may read /metrics, if there is no metrics_token",
+    )
+    metrics_token: Secret | None = Field(
+        default=None,
+        description="the bearer token that /metrics requires of everyone; at least 32 characters",
+    )
     revoked: Path = Field(
         default=Path("revoked.json"), description="the file in which `offhook url revoke` writes"
     )

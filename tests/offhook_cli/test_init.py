@@ -62,6 +62,7 @@ def test_uncommented_lines_are_valid_settings(offhook: Offhook, folder: Path) ->
     path = folder / "offhook.toml"
     path.write_text(re.sub(r"^#(?=\S)", "", path.read_text(), flags=re.MULTILINE))
     (folder / "offhook.previous-secret").write_text("another secret, also forty characters long")
+    (folder / "offhook.metrics-token").write_text("a token, also more than forty characters long")
     (folder / "offhook.client-secret").write_text("the app's secret")
     settings = load_settings()
     assert settings.previous_secret is not None

@@ -190,6 +190,8 @@ class Attempts:
         if outcome is AttemptOutcome.CIRCUIT_OPEN:
             outcome = AttemptOutcome.FAILED  # as those count and show that watch
         served.writer.count(handler.name, outcome)
+        if error is None:
+            served.writer.delivered(event.received)
         if server.watched:
             server.records.append(
                 attempt_record(handler.name, event, attempt, called, outcome, error)

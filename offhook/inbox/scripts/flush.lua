@@ -15,7 +15,8 @@
 --       record: calls, handlers, handlers that failed (both as JSON), and for each call a line with
 --       its attempts; then stored events
 --
--- The changes, as JSON: [streams, lanes, counts, tenants of the parts of the record]
+-- The changes, as JSON: [streams, lanes, counts, tenants of the parts of the record,
+--                        latencies]
 --   streams: [tenant, position read, finished (0 or 1), pools to wake, [handler, record, ...],
 --             [handler, record, ...] of those to write only where there is no position]
 --            record: `POSITION PENDING...` ('-' for the stream's position); '' deletes it
@@ -27,6 +28,7 @@
 --            ['pass', handler, call, pool, due in ms]
 --            ['give', handler, pool]
 --   counts:  [handler, outcome, number]
+--   latencies: [field, number]
 
 -- include full.lua
 local serving, flushed, read, unfinished, due, redelivering, parked, attempts, owners = unpack(KEYS)
@@ -154,6 +156,9 @@ if not repeated then
         for i, tenant in ipairs(changes[4]) do
             record(tenant, unpack(ARGV, record_at + 4 * i - 4, record_at + 4 * i - 1))
         end
+    end
+    for _, latency in ipairs(changes[5]) do
+        redis.call('HINCRBY', prefix .. 'latency', latency[1], latency[2])
     end
     redis.call('SET', flushed, token .. ' ' .. ARGV[2])
 end

@@ -118,8 +118,8 @@ def test_a_running_installation_has_no_other_keys(tmp_path: Path) -> None:
         Installation.running(
             tmp_path,
             CONFIGURATION.format(url=pbx),
-            settle=0.5,
-            settle_unanswered=0.5,
+            settle=3.0,  # so long that the look at all keys sees open calls
+            settle_unanswered=3.0,
             daily_summary=datetime.now().astimezone().strftime("%H:%M"),
         ) as offhook,
         offhook.client() as redis,

@@ -3,10 +3,12 @@
 import asyncio
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from offhook import (
     Call,
@@ -51,6 +53,29 @@ async def test_calls_overlap_and_each_keeps_its_order(bench: Bench) -> None:
     assert most_together == 4
     state = await bench.state()
     assert (state.lag, state.in_flight, state.delivered) == (0, 0, 20)
+
+
+async def test_latency_of_deliveries_is_counted(bench: Bench) -> None:
+    old = replace(event("old"), received=datetime.now(UTC) - timedelta(days=1))
+    ahead = replace(event("ahead"), received=datetime.now(UTC) + timedelta(hours=1))
+    await bench.append(old, ahead, event("new"))
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        if one.call_id == "new" and context.attempt == 1:
+            raise TemporaryError("later")
+
+    async with bench.serving(handle, retry=[1]):
+        await bench.all_done()
+        await until(lambda: (bench_latency(bench).get("inf"), len(bench_latency(bench))) == (1, 4))
+    found = bench_latency(bench)
+    assert sum(count for bound, count in found.items() if bound != "sum") == 3
+    assert found["5"] == 1  # accepted by a clock that is ahead
+    assert 86_400_000 < found["sum"] < 90_000_000
+
+
+def bench_latency(bench: Bench) -> dict[str, int]:
+    found: Any = bench.redis.hgetall(keys.latency(0))
+    return {bound.decode(): int(count) for bound, count in found.items()}
 
 
 async def test_concurrency_limits_the_calls_in_flight(bench: Bench) -> None:
