@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("offhook.calls")
 
 AT_ONCE = 500  # events or calls
+OF_TENANTS_AT_ONCE = 64  # events, so that a tenant's flood does not keep others waiting
 MOST_WAITING = 5_000  # events in memory; beyond it they are read again later
 SWEEP_EVERY = 20.0  # seconds between sweeps for calls without an end and calls past `keep_days`
 
@@ -78,6 +79,9 @@ class Folder:
         self._rules = CallRules(server)
         self._windows = SettleWindows()
         self._sweep_at = 0.0  # monotonic
+        self._at_once = AT_ONCE
+        if server.settings.tenants:
+            self._at_once = min(AT_ONCE, OF_TENANTS_AT_ONCE)
         self._lost = False  # it is not known which of the last steps were made
         self._wake = asyncio.Event()
         self._outage = Outage(log, "Redis")
@@ -119,8 +123,10 @@ class Folder:
             try:
                 if self._lost:
                     await self._start_again()
-                while self._unfolded:
-                    await self._fold_some(self._progress[next(iter(self._unfolded))])
+                while self._unfolded and not asked_to_end():
+                    tenant = next(iter(self._unfolded))
+                    self._unfolded[tenant] = self._unfolded.pop(tenant)  # then the others' turns
+                    await self._fold_some(self._progress[tenant])
                 await self._end_windows()
                 await self._sweep()
             except (RedisError, FoldMoved) as error:
@@ -174,7 +180,7 @@ class Folder:
                 progress.complete = len(items) < AT_ONCE and until == stream.read
                 if not items and after(until, progress.folded):
                     progress.folded = until
-            events = [waiting.popleft() for _ in range(min(AT_ONCE, len(waiting)))]
+            events = [waiting.popleft() for _ in range(min(self._at_once, len(waiting)))]
             # A process that ended after it saved and before it noted what it read was further.
             while events and not after(events[0][0], progress.folded):
                 del events[0]

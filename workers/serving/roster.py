@@ -126,7 +126,8 @@ class Roster:
         wanting = [self._wanted(tenant) for tenant in tenants]
         of_each = zip(tenants, wanting, strict=True)
         each_leads_to = max(1, *(len(its) or len(self.of(tenant)) for tenant, its in of_each))
-        most = _READ_AT_ONCE if len(tenants) < 4 else _READ_OF_MANY
+        many = len(tenants) > 3 or bool(self._settings.tenants)
+        most = min(_READ_AT_ONCE, _READ_OF_MANY) if many else _READ_AT_ONCE
         most = min(most, min(_DELIVERIES_AT_ONCE, runners.free) // each_leads_to)
         room = max((each.most - each.outstanding for its in wanting for each in its), default=most)
         count = max(1, min(most, room - runners.reserved))

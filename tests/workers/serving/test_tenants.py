@@ -261,6 +261,21 @@ async def test_a_tenants_handlers_work_on_so_many_calls_together(bench: Bench) -
     assert most["beta"] > 3
 
 
+async def test_calls_of_a_tenant_do_not_wait_for_anothers_flood(bench: Bench) -> None:
+    bench.tenants = {name: TenantSettings(extensions=[]) for name in ("flood", "calm")}
+    order: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        order.append(one.tenant)
+
+    bench.plug(handle, "all", tenants="all", events=["calls"])
+    await bench.append(*(event(f"f{n}", n, tenant="flood") for n in range(2000)))
+    await bench.append(event("c", tenant="calm"))
+    async with bench.serving():
+        await until(lambda: "calm" in order, seconds=60)
+    assert order.index("calm") < 1000
+
+
 async def test_keep_days_and_calls_are_per_tenant(bench: Bench) -> None:
     bench.tenants["acme"] = TenantSettings(extensions=[], keep_days=2)
     bench.plug(recording({}, "crm"))
