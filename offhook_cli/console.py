@@ -69,6 +69,9 @@ def user(
         list[str] | None,
         typer.Option(help="An extension of an agent; may be repeated.", metavar="EXTENSION"),
     ] = None,
+    tenant: Annotated[
+        str, typer.Option(help="The tenant whose calls the user sees.", metavar="TENANT")
+    ] = "",
 ) -> None:
     """Print the table of a user for offhook.toml. Asks for the password.
 
@@ -90,6 +93,8 @@ def user(
         f'role = "{role}"',
         f'password = "{hash_password(password)}"',
     ]
+    if tenant:
+        lines.append(f"tenant = {json.dumps(tenant)}")
     if extension:
         lines.append(f"extensions = {json.dumps(extension)}")
     typer.echo("\n".join(lines))

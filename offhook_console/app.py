@@ -55,26 +55,30 @@ def application(settings: Settings, deliver: Deliver) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with connected(settings) as (inbox, rq):
-            pages = Pages(lambda: feed.counts)
-            feed = LiveFeed(settings, inbox, rq, pages)
+            pages = Pages(lambda: feeds[""].counts)
+            tenants = {"", *(user.tenant for user in settings.console.users.values())}
+            feeds = {
+                tenant: LiveFeed(settings, inbox, rq, pages, tenant) for tenant in sorted(tenants)
+            }
             app.state.parts = ConsoleParts(
                 settings=settings,
                 inbox=inbox,
                 rq=rq,
                 pages=pages,
-                feed=feed,
+                feeds=feeds,
                 sessions=Sessions(settings),
                 passwords=PasswordCheck(),
                 limit=SignInLimit(frozenset(settings.console.users)),
                 deliver=deliver,
                 attention=Attention(),
             )
-            reading = asyncio.create_task(feed.run())
+            reading = [asyncio.create_task(feed.run()) for feed in feeds.values()]
             try:
                 yield
             finally:
-                feed.close()
-                await end(reading)
+                for feed in feeds.values():
+                    feed.close()
+                await end(*reading)
 
     return Starlette(
         routes=routes(),

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from offhook.call import Call, Outcome
-from offhook.calls import CallFilter, summarize
+from offhook.calls import CallFilter, name_of_latest, summarize
 from offhook.inbox import Inbox
 from offhook.inbox.call_search import UnknownCursor, search
+from offhook.inbox.call_store import Calls, Kept
 from offhook_console.people import View
 from offhook_console.problem_details import ConsoleError
 
@@ -18,6 +19,7 @@ _DAY = timedelta(days=1)  # searched, if nothing is said
 _MASKED_DIGITS = 3  # that a person who sees masked numbers may search for
 _NUMBER = re.compile(r"[+\d][\d\s()./-]*")
 _EXTENSION = re.compile(r"\d+\*[\d*]+")
+_LIVE = 1000  # live calls in one request
 _PAGES = 20  # that one search reads for people who do not see all calls
 
 
@@ -99,6 +101,26 @@ async def find_calls(
         if cursor is None or len(found) == most:
             break
     return FoundCalls(found, cursor)
+
+
+async def live_calls(inbox: Inbox, region: str | None, tenant: str = "") -> list[Call]:
+    """A tenant's calls in progress, newest first."""
+    found: list[Call] = []
+    cursor = None
+    while True:
+        page = await search(inbox, CallFilter(live=True), _LIVE, cursor, tenant)
+        found += [summarize(kept.state, region) for kept in page.calls]
+        cursor = page.cursor
+        if cursor is None:
+            return found
+
+
+async def latest_call(calls: Calls, name: str) -> Kept | None:
+    """The latest call with the CallID of this name; None if it is not in the store."""
+    kept = await calls.get(name)
+    if kept is None or (latest := name_of_latest(name, kept.state)) == name:
+        return kept
+    return (await calls.load(kept.partition, [latest])).get(latest, kept)
 
 
 def _filter(query: CallQuery, view: View, region: str | None) -> CallFilter:

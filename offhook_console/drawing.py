@@ -6,7 +6,7 @@ All positions are percent of the width, so that they are SVG attributes and no s
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from math import sqrt
+from math import ceil, sqrt
 
 from offhook.call import Call, Kind, Leg, Outcome
 from offhook_console.wording import duration, short
@@ -99,7 +99,8 @@ def timeline(call: Call, names: Sequence[str], now: datetime) -> Timeline:
     def place(moment: datetime) -> float:
         return max(0.0, (moment - call.started).total_seconds() * scale)
 
-    step = next((each for each in _STEPS if seconds / each <= _MOST_LINES), _STEPS[-1])
+    days = 86_400 * ceil(seconds / 86_400 / _MOST_LINES)
+    step = next((each for each in _STEPS if seconds / each <= _MOST_LINES), days)
     lines = [
         Line(n * step * scale, f"+{duration(n * step)}") for n in range(1, int(seconds // step) + 1)
     ]

@@ -18,16 +18,17 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from offhook.call import Call
-from offhook.calls import name_of_latest, summarize
-from offhook.event import EventType
+from offhook.calls import summarize
+from offhook.event import CALLBACKS, EventType
 from offhook.extensions import ExtensionSettings, Name
 from offhook.inbox import Inbox, feed, quarantine
-from offhook.inbox.call_store import FOLDED, Calls, Kept
+from offhook.inbox.call_store import FOLDED, Calls
 from offhook.operations.bulk import BulkOperations
 from offhook.operations.status import HandlerStatus, handler_statuses
 from offhook.settings import Settings
 from offhook.tasks import end, woken
 from offhook_console.board import JUST_ENDED, Board
+from offhook_console.call_query import latest_call, live_calls
 from offhook_console.call_views import call_key, view_call
 from offhook_console.labels import ExtensionLabels
 from offhook_console.people import View
@@ -44,6 +45,7 @@ _HOUR = timedelta(hours=1)
 _COUNTED = 5000  # events of a partition, when the events per minute are counted at the start
 _FIGURES = 2.0  # seconds between two pushes of the figures
 _DELIVERIES = 2.0  # seconds between two looks at the handlers
+_UNWATCHED = 10.0  # the same while no browser listens
 _CALL_EVENTS = FOLDED | {
     EventType.CALL_STARTED,
     EventType.CALL_ANSWERED,
@@ -80,14 +82,20 @@ class Deliveries:
 
 
 class LiveFeed:
-    """Reads the inbox and tells browsers.
+    """Reads a tenant's events in the inbox and tells browsers.
 
     Args:
+        settings: the operator's.
         pages: renders the fragments.
+        tenant: whose events; empty: the operator's, and everything about deliveries.
     """
 
-    def __init__(self, settings: Settings, inbox: Inbox, rq: Redis, pages: Pages) -> None:
+    def __init__(
+        self, settings: Settings, inbox: Inbox, rq: Redis, pages: Pages, tenant: str = ""
+    ) -> None:
         self._settings = settings
+        self._tenant = tenant
+        self._region = settings.of(tenant).region
         self._inbox = inbox
         self._rq = rq
         self._pages = pages
@@ -157,30 +165,25 @@ class LiveFeed:
         await self._inbox.numbering.load()
         midnight, now = _midnight(), datetime.now(UTC)
         self.board = Board(self._settings.console.answer_within)
-        async for moment in feed.accepted_since(self._inbox, now - _HOUR, _COUNTED):
+        async for moment in feed.received_since(self._inbox, now - _HOUR, _COUNTED, self._tenant):
             self.board.count_event(moment)
-        async for kept in self._calls.since(midnight):
-            self.board.put(summarize(kept.state, self._settings.region), midnight)
-        for kept in await self._calls.in_progress():
-            self.board.put(summarize(kept.state, self._settings.region), midnight)
+        async for kept in self._calls.since(midnight, self._tenant):
+            self.board.put(summarize(kept.state, self._region), midnight)
+        for call in await live_calls(self._inbox, self._region, self._tenant):
+            self.board.put(call, midnight)
         self.board.forget(now, midnight)
-        await self.look_at_deliveries()
+        if not self._tenant:
+            await self.look_at_deliveries()
         if self.down_since is not None:
             self.down_since = None
             self._tell_all(FeedMessage("feed", "up"))
         self._tell_all(FeedMessage("changed", json.dumps(["all"])))
 
     async def _follow(self) -> None:
-        tasks = [
-            asyncio.create_task(work)
-            for work in (
-                self._read_events(),
-                self._look_at_calls(),
-                self._push_figures(),
-                self._watch_deliveries(),
-                self._run_operations(),
-            )
-        ]
+        works = [self._read_events(), self._look_at_calls(), self._push_figures()]
+        if not self._tenant:
+            works += [self._watch_deliveries(), self._run_operations()]
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -192,9 +195,10 @@ class LiveFeed:
                     task.exception()  # so that asyncio does not report it, too
 
     async def _read_events(self) -> None:
-        async for event in feed.watch_events(self._inbox):
+        async for event in feed.watch_events(self._inbox, self._tenant):
             now = time.monotonic()
-            self.board.count_event(event.received)
+            if event.type in CALLBACKS:
+                self.board.count_event(event.received)
             if event.type in _CALL_EVENTS:
                 self._due[event.call] = [now + after for after in _LOOKS]
                 self._changed.set()
@@ -217,9 +221,9 @@ class LiveFeed:
                     del self._due[name]
             await self._labels.refresh()
             for name in due:
-                kept = await _latest(self._calls, name)
+                kept = await latest_call(self._calls, name)
                 if kept is not None:
-                    self._show(summarize(kept.state, self._settings.region))
+                    self._show(summarize(kept.state, self._region))
 
     def _show(self, call: Call) -> None:
         """Put a call on the board, and push its card if it has changed."""
@@ -260,10 +264,13 @@ class LiveFeed:
                 self._tell_all(FeedMessage("changed", json.dumps(["minute"])))
 
     async def _watch_deliveries(self) -> None:
+        looked = time.monotonic()
         while True:
             await asyncio.sleep(_DELIVERIES)
-            if any(listener.view.deliveries for listener in self.listeners):
+            watched = any(listener.view.deliveries for listener in self.listeners)
+            if watched or time.monotonic() - looked >= _UNWATCHED:
                 await self.look_at_deliveries()
+                looked = time.monotonic()
 
     async def look_at_deliveries(self) -> None:
         """Look at handlers, dead letters and the quarantine, and tell what has changed."""
@@ -342,11 +349,3 @@ def _midnight() -> datetime:
     """When today began, in the time zone of this machine."""
     today = datetime.now().astimezone().date()
     return datetime.combine(today, _DAWN).astimezone()
-
-
-async def _latest(calls: Calls, name: str) -> Kept | None:
-    """The latest call with the CallID of this name; None if it is not in the store."""
-    kept = await calls.get(name)
-    if kept is None or (latest := name_of_latest(name, kept.state)) == name:
-        return kept
-    return (await calls.load(kept.partition, [latest])).get(latest, kept)

@@ -36,12 +36,25 @@ class ConsoleParts:
     inbox: Inbox
     rq: Redis
     pages: Pages
-    feed: LiveFeed
+    feeds: Mapping[str, LiveFeed]
     sessions: Sessions
     passwords: PasswordCheck
     limit: SignInLimit
     deliver: Deliver
     attention: Attention
+
+    @property
+    def feed(self) -> LiveFeed:
+        """The feed of the operator's events and of all deliveries."""
+        return self.feeds[""]
+
+    def feed_of(self, person: Person) -> LiveFeed:
+        """The feed of the events that a person may see."""
+        return self.feeds[person.tenant]
+
+    def region_of(self, person: Person) -> str | None:
+        """The country whose numbers are dialled without a country code."""
+        return self.settings.of(person.tenant).region
 
     @property
     def calls(self) -> Calls:
@@ -55,9 +68,10 @@ class ConsoleParts:
             ConsoleError: there is none that this person may see.
         """
         pbx, call_id = request.path_params["pbx"], request.path_params["id"]
-        # A tenant's call has the tenant before the PBX.
-        kept = None if ":" in pbx else await self.calls.get(call_name(pbx, call_id))
-        call = summarize(kept.state, self.settings.region) if kept else None
+        # The name of a tenant's call begins with the tenant: no path may bring one in.
+        name = call_name(pbx, call_id, person.tenant)
+        kept = None if ":" in pbx else await self.calls.get(name)
+        call = summarize(kept.state, self.region_of(person)) if kept else None
         if kept is None or call is None or not person.view.shows(call):
             raise ConsoleError(404, "There is no such call. Calls are kept as long as events.")
         return kept, call

@@ -33,6 +33,7 @@ class Person:
     Attributes:
         rights: those of the role, or fewer: those of a token.
         extensions: the user's own.
+        tenant: whose calls the user sees; empty: the operator's.
         token: the name of the token, if the request has one.
     """
 
@@ -40,6 +41,7 @@ class Person:
     role: Role
     rights: frozenset[Right]
     extensions: frozenset[str] = frozenset()
+    tenant: str = ""
     token: str | None = None
 
     @property

@@ -71,7 +71,8 @@ class Sessions:
         if name not in self._users or fingerprint != self._fingerprint(name):
             return None
         user = self._users[name]
-        return Person(name, user.role, RIGHTS[user.role], frozenset(user.extensions))
+        rights, own = RIGHTS[user.role], frozenset(user.extensions)
+        return Person(name, user.role, rights, own, user.tenant)
 
     def _of_token(self, authorization: str) -> Person | None:
         kind, _, token = authorization.partition(" ")
@@ -82,7 +83,7 @@ class Sessions:
         user = self._users[name]
         granted = {Right(scope) for scope in scopes} | {Right.ALL_CALLS}
         rights = RIGHTS[user.role] & granted
-        return Person(name, user.role, rights, frozenset(user.extensions), label)
+        return Person(name, user.role, rights, frozenset(user.extensions), user.tenant, label)
 
     def _fingerprint(self, name: str) -> str:
         """Changes with the password, so that a new one ends the user's sessions."""

@@ -179,16 +179,6 @@ class Calls:
                 pipeline.zremrangebyscore(keys.calls(partition, tenant), 0, _ms(moment))
             await pipeline.execute()
 
-    async def in_progress(self, tenant: str = "") -> list[Kept]:
-        """A tenant's calls that are not closed."""
-        found: list[Kept] = []
-        for partition in range(self._inbox.partitions):
-            listed: Any = await self._redis.zrange(keys.live(partition), 0, -1)
-            names = [name for each in listed if tenant_of(name := each.decode()) == tenant]
-            for at in range(0, len(names), _PAGE):
-                found += (await self.load(partition, names[at : at + _PAGE])).values()
-        return found
-
     async def live(self) -> int:
         """Return how many calls are not closed."""
         return sum(

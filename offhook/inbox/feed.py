@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
 
-from offhook.event import CallEvent, from_stored, tenant_of
+from offhook.event import CALLBACKS, CallEvent, from_stored, tenant_of
 from offhook.inbox import keys
 from offhook.inbox.appender import BLOCK_MS
 from offhook.inbox.positions import position_at
@@ -41,19 +41,20 @@ async def watch_deliveries(redis: Redis, tenant: str = "") -> AsyncIterator[dict
                     yield attempt
 
 
-async def accepted_since(
+async def received_since(
     inbox: Inbox, since: datetime, most: int, tenant: str = ""
 ) -> AsyncIterator[datetime]:
-    """When a tenant's newest events were accepted, without their order.
+    """When a tenant's newest callbacks were received, in no order.
 
     Args:
-        most: of each partition.
+        most: events of each partition to look at.
     """
     first = position_at(since)
     for partition in range(inbox.partitions):
         found: Any = await inbox.redis.xrevrange(keys.inbox(partition, tenant), "+", first, most)
-        for position, _ in found:
-            yield datetime.fromtimestamp(int(position.partition(b"-")[0]) / 1000, UTC)
+        for event in (from_stored(fields[b"e"]) for _, fields in found):
+            if event.type in CALLBACKS:
+                yield event.received
 
 
 async def watch_events(inbox: Inbox, tenant: str = "") -> AsyncIterator[CallEvent]:

@@ -1,5 +1,6 @@
 """The table `[console]`: the people who may sign in to the console, and their API tokens."""
 
+from collections.abc import Collection, Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
@@ -57,6 +58,9 @@ class ConsoleUser(BaseModel):
             "supervisor (all calls) or operator (deliveries, too)"
         )
     )
+    tenant: str = Field(
+        default="", description="the tenant whose calls the user sees; the operator's if not set"
+    )
     extensions: list[str] = Field(
         default=[], description="the user's own extensions, such as 0003*210; for agents"
     )
@@ -90,3 +94,19 @@ class ConsoleSettings(BaseModel):
         default=[],
         description="the origins under which a proxy publishes the console",
     )
+
+
+def wrong_users(console: ConsoleSettings, tenants: Collection[str]) -> Iterator[str]:
+    """What is wrong with users of tenants, a sentence each.
+
+    Args:
+        tenants: those that are configured.
+    """
+    for name, user in console.users.items():
+        if user.tenant and user.tenant not in tenants:
+            yield f"console.users.{name}.tenant: there is no tenant {user.tenant!r}"
+        elif user.tenant and user.role == "operator":
+            yield (
+                f"console.users.{name}.role: a user of a tenant cannot be an operator, who sees "
+                "handlers and dead letters: choose supervisor"
+            )

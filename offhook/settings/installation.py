@@ -15,7 +15,7 @@ from pydantic_settings import (
 )
 
 from offhook.settings.config_file import config_path, read_files
-from offhook.settings.console_table import ConsoleSettings
+from offhook.settings.console_table import ConsoleSettings, wrong_users
 from offhook.settings.faults import PbxName, PluginName, RedisUrl, Region, Secret, like
 from offhook.settings.setting_tables import (
     HandlerName,
@@ -377,6 +377,10 @@ class Settings(BaseSettings):
                 'replicas: durability "replica" needs it; set it to the number of replicas that '
                 "the server has"
             )
-        if wrong := list(wrong_tenants(self.tenants, self.pbx, self.handlers)):
+        wrong = [
+            *wrong_tenants(self.tenants, self.pbx, self.handlers),
+            *wrong_users(self.console, self.tenants),
+        ]
+        if wrong:
             raise ValueError("\n".join(wrong))
         return self

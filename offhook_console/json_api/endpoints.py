@@ -9,14 +9,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from offhook.calls import summarize
 from offhook.errors import InboxUnavailable
 from offhook.inbox import quarantine as refused_callbacks
 from offhook.operations.audit import changes, note_change
 from offhook.operations.bulk import BulkOperation
 from offhook.operations.status import HandlerStatus
 from offhook_console.access import ConsoleRoute, console_route, public_route
-from offhook_console.call_query import find_calls, read_query
+from offhook_console.call_query import find_calls, live_calls, read_query
 from offhook_console.json_api import shapes
 from offhook_console.json_api.openapi_document import ApiEndpoint, openapi
 from offhook_console.letters import announce_change, matching_letters
@@ -34,7 +33,7 @@ async def list_calls(request: Request, person: Person) -> Response:
     given = dict(request.query_params)
     limit = _limit(given.pop("limit", "50"))
     found = await find_calls(
-        parts.inbox, read_query(given), person.view, parts.settings.region, limit
+        parts.inbox, read_query(given), person.view, parts.region_of(person), limit, person.tenant
     )
     calls = [shapes.seen_call(call, person.view) for call in found.calls]
     return _json(shapes.CallList(calls, found.cursor))
@@ -42,10 +41,7 @@ async def list_calls(request: Request, person: Person) -> Response:
 
 async def list_live_calls(request: Request, person: Person) -> Response:
     parts = parts_of(request)
-    known = [
-        summarize(kept.state, parts.settings.region) for kept in await parts.calls.in_progress()
-    ]
-    known.sort(key=lambda call: call.started, reverse=True)
+    known = await live_calls(parts.inbox, parts.region_of(person), person.tenant)
     calls = [shapes.seen_call(each, person.view) for each in known if person.view.shows(each)]
     return _json(shapes.CallList(calls, None))
 

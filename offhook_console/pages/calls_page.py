@@ -49,9 +49,13 @@ async def calls(request: Request, person: Person) -> Response:
     parts = parts_of(request)
     query = read_query(request.query_params)
     began = time.perf_counter()
-    found = await find_calls(parts.inbox, query, person.view, parts.settings.region, PAGE)
+    found = await find_calls(
+        parts.inbox, query, person.view, parts.region_of(person), PAGE, person.tenant
+    )
     moment = datetime.now(UTC)
-    shown = [view_call(call, person.view, parts.feed.labels, moment) for call in found.calls]
+    shown = [
+        view_call(call, person.view, parts.feed_of(person).labels, moment) for call in found.calls
+    ]
     said = query.said()
     first = query.before is None
     older = {**said, "before": found.cursor} if found.cursor else None
@@ -98,13 +102,13 @@ async def call(request: Request, person: Person) -> Response:
     parts = parts_of(request)
     kept, known = await parts.call(request, person)
     moment = datetime.now(UTC)
-    drawn = view_timeline(known, parts.feed.labels, moment)
+    drawn = view_timeline(known, parts.feed_of(person).labels, moment)
     return parts.pages.page(
         request,
         person,
         "call.html",
-        call=view_call(known, person.view, parts.feed.labels, moment),
-        legs=list(zip(view_legs(known, parts.feed.labels), drawn.lanes, strict=True)),
+        call=view_call(known, person.view, parts.feed_of(person).labels, moment),
+        legs=list(zip(view_legs(known, parts.feed_of(person).labels), drawn.lanes, strict=True)),
         drawn=drawn,
         events=None if person.view.masked else await parts.calls.events(kept),
     )
@@ -113,9 +117,11 @@ async def call(request: Request, person: Person) -> Response:
 async def _rows(parts: ConsoleParts, query: CallQuery, person: Person) -> AsyncIterator[str]:
     yield _line(_COLUMNS)
     while True:
-        found = await find_calls(parts.inbox, query, person.view, parts.settings.region, _EXPORTED)
+        found = await find_calls(
+            parts.inbox, query, person.view, parts.region_of(person), _EXPORTED, person.tenant
+        )
         yield "".join(
-            _line(_row(each, view_call(each, person.view, parts.feed.labels)))
+            _line(_row(each, view_call(each, person.view, parts.feed_of(person).labels)))
             for each in found.calls
         )
         if found.cursor is None:

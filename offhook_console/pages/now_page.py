@@ -12,7 +12,7 @@ from offhook.call import Kind
 from offhook.operations.phone_states import phone_states
 from offhook_console.call_views import view_call
 from offhook_console.parts import ConsoleParts, parts_of
-from offhook_console.people import Person, View
+from offhook_console.people import Person
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,24 @@ class Phones:
 async def now(request: Request, person: Person) -> Response:
     """Show the wallboard."""
     parts = parts_of(request)
-    view = person.view
+    feed, view = parts.feed_of(person), person.view
     moment = datetime.now(UTC)
     lanes = {
-        lane: [
-            view_call(call, view, parts.feed.labels, moment)
-            for call in parts.feed.board.lane(lane, view)
-        ]
+        lane: [view_call(call, view, feed.labels, moment) for call in feed.board.lane(lane, view)]
         for lane in ("ringing", "talking", "ended")
     }
-    minutes = parts.feed.board.per_minute(moment)
+    minutes = feed.board.per_minute(moment)
     return parts.pages.page(
         request,
         person,
         "now.html",
         masked=view.masked,
-        all_figures=parts.feed.board.figures(view),
+        all_figures=feed.board.figures(view),
         minutes=minutes,
         total=sum(number for _, number in minutes),
         most=max(number for _, number in minutes),
-        queues=_queues(parts, view, moment),
-        phones=await _phones(parts, view),
+        queues=_queues(parts, person, moment),
+        phones=await _phones(parts, person),
         ringing=lanes["ringing"],
         talking=lanes["talking"],
         ended=lanes["ended"],
@@ -66,7 +63,7 @@ async def now(request: Request, person: Person) -> Response:
 
 async def live(request: Request, person: Person) -> Response:
     """The live feed, as server-sent events."""
-    feed = parts_of(request).feed
+    feed = parts_of(request).feed_of(person)
 
     async def events() -> AsyncIterator[ServerSentEvent]:
         async for message in feed.messages(person.view):
@@ -75,11 +72,12 @@ async def live(request: Request, person: Person) -> Response:
     return EventSourceResponse(events(), ping=15, headers={"X-Accel-Buffering": "no"})
 
 
-def _queues(parts: ConsoleParts, view: View, moment: datetime) -> list[Queue]:
-    ringing = parts.feed.board.lane("ringing", view)
+def _queues(parts: ConsoleParts, person: Person, moment: datetime) -> list[Queue]:
+    feed = parts.feed_of(person)
+    ringing = feed.board.lane("ringing", person.view)
     found = []
-    for (pbx, extension), settings in parts.feed.labels.items():
-        if settings.kind is not Kind.QUEUE or (view.own and extension not in view.own):
+    for (pbx, extension), settings in feed.labels.items():
+        if settings.kind is not Kind.QUEUE or not _sees(parts, person, pbx, extension):
             continue
         began = [
             call.started for call in ringing if call.pbx == pbx and extension in call.extensions
@@ -89,14 +87,23 @@ def _queues(parts: ConsoleParts, view: View, moment: datetime) -> list[Queue]:
     return found
 
 
-async def _phones(parts: ConsoleParts, view: View) -> Phones:
+async def _phones(parts: ConsoleParts, person: Person) -> Phones:
     known, gone = 0, []
-    for pbx in parts.settings.pbx or ["main"]:
-        for extension, state in (await phone_states(parts.inbox.redis, pbx)).items():
-            if view.own is not None and extension not in view.own:
-                continue
-            known += 1
-            if not state.registered:
-                settings = parts.feed.labels.get((pbx, extension))
-                gone.append(f"{extension} {settings.label or '' if settings else ''}".strip())
+    for pbx in parts.settings.of(person.tenant).pbx or ["main"]:
+        for access in {"", person.tenant}:
+            states = await phone_states(parts.inbox.redis, pbx, access)
+            for extension, state in states.items():
+                if not _sees(parts, person, pbx, extension):
+                    continue
+                known += 1
+                if not state.registered:
+                    settings = parts.feed_of(person).labels.get((pbx, extension))
+                    gone.append(f"{extension} {settings.label or '' if settings else ''}".strip())
     return Phones(known, known - len(gone), gone)
+
+
+def _sees(parts: ConsoleParts, person: Person, pbx: str, extension: str) -> bool:
+    """Return whether an extension is the person's own, or one of the organization."""
+    own = person.view.own
+    mine = parts.settings.tenant_of(pbx, extension) == person.tenant
+    return mine and (own is None or extension in own)

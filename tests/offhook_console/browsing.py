@@ -1,7 +1,7 @@
 """A whole installation with a console, and the system's Chromium to look at it."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -100,8 +100,17 @@ class Scene:
 
 
 @contextmanager
-def scene(folder: Path, password_hash: str, handlers: str = HANDLERS) -> Iterator[Scene]:
-    """Run everything."""
+def scene(
+    folder: Path,
+    password_hash: str,
+    handlers: str = HANDLERS,
+    prepare: Callable[[Installation], object] = lambda installation: None,
+) -> Iterator[Scene]:
+    """Run everything.
+
+    Args:
+        prepare: called before the console starts.
+    """
     program = installed("chromium", "chromium")
     settings: dict[str, Any] = {
         "partitions": 1,
@@ -111,6 +120,7 @@ def scene(folder: Path, password_hash: str, handlers: str = HANDLERS) -> Iterato
     }
     tables = handlers + users(password_hash)
     with Installation.running(folder, tables, **settings) as installation:
+        prepare(installation)
         port = free_port()
         with (folder / "console.log").open("wb") as log:
             console = subprocess.Popen(

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import httpx
+import msgspec
 import pytest
 import redis as blocking
 from argon2 import PasswordHasher
@@ -96,7 +97,8 @@ async def running(*, loaded: bool = True) -> AsyncIterator[Console]:
 
     async with app.router.lifespan_context(app):
         if loaded:
-            await app.state.parts.feed.load()
+            for feed in app.state.parts.feeds.values():
+                await feed.load()
         yield client
         for each in clients:
             await each.aclose()
@@ -108,12 +110,13 @@ async def place(
     *,
     seed: int = 1,
     ago: timedelta = timedelta(minutes=5),
+    tenant: str = "",
 ) -> PlacedCall:
     """Add a past call to the inbox, or its first callbacks, and fold it."""
-    return await asyncio.to_thread(_place, scenario, first, seed, ago)
+    return await asyncio.to_thread(_place, scenario, first, seed, ago, tenant)
 
 
-def _place(scenario: str, first: int | None, seed: int, ago: timedelta) -> PlacedCall:
+def _place(scenario: str, first: int | None, seed: int, ago: timedelta, tenant: str) -> PlacedCall:
     settings = load_settings()
     call = make_call(Scenario(scenario), Random(seed), PHONES)
     began = datetime.now(UTC) - ago
@@ -127,6 +130,8 @@ def _place(scenario: str, first: int | None, seed: int, ago: timedelta) -> Place
         )
         for callback in call.callbacks[:first]
     ]
+
+    events = [msgspec.structs.replace(each, tenant=tenant) for each in events]
 
     async def add() -> None:
         async with opened(settings) as (inbox, _):

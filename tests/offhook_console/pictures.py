@@ -16,7 +16,7 @@ from offhook.dialects.voipnow import read_event
 from offhook.event import to_stored
 from offhook.inbox import keys
 from offhook.operations.phone_states import RegistrationState
-from tests.installation import ROOT, wait_until
+from tests.installation import ROOT, Installation, wait_until
 from tests.offhook_console.browsing import PHONES, Scene, scene
 from tests.offhook_console.conftest import PASSWORD
 from tests.offhook_console.test_api import REFUSED
@@ -93,8 +93,8 @@ def events_of(
     ]
 
 
-def prepare(made: Scene) -> str:
-    """Fill the installation with a day of calls. Return the path of a call with a transfer."""
+def prepare(installation: Installation) -> None:
+    """Fill the installation with a day of calls."""
     now = datetime.now(UTC)
     events: list[CallEvent] = []
     for seed, (scenario, minutes, first) in enumerate(STORY):
@@ -102,16 +102,17 @@ def prepare(made: Scene) -> str:
         length = call.callbacks[-1].at if first is None else 0.0
         began = now - timedelta(minutes=minutes, seconds=length)
         events += events_of(call, began, first, CALLERS[seed % len(CALLERS)])
-    transfer = make_call(Scenario(TRANSFER), Random(5), PHONES)
+    transfer = transferred()
     events += events_of(transfer, now - timedelta(minutes=95), None, CALLERS[6])
-    with redis.Redis.from_url(made.installation.redis_url) as client:
+    with redis.Redis.from_url(installation.redis_url) as client:
         for extension, label in LABELS.items():
             kind = Kind.QUEUE if label == "Sales" else Kind.PHONE
             settings = ExtensionSettings(label=label, kind=kind)
             client.hset(keys.EXTENSIONS, f"main/{extension}", msgspec.json.encode(settings))
             state = RegistrationState(registered=extension != "0003*213")
             client.hset(keys.phones("main"), extension, msgspec.json.encode(state))
-        client.hset(keys.EXTENSIONS, "version", 1)
+        names = [f"main/{extension}" for extension in LABELS]
+        client.xadd(keys.EXTENSION_CHANGES, {"names": msgspec.json.encode(names)})
         time.sleep(2.5)  # until the workers know which extension is a queue
         # As append.lua does, but in the past.
         for number, event in enumerate(sorted(events, key=lambda each: each.received), start=1):
@@ -125,13 +126,19 @@ def prepare(made: Scene) -> str:
             queues.bury(client, "crm", event, attempt=6, error=error, trace="Traceback: ...")
         client.xadd(keys.quarantine(), dict(REFUSED))
         client.set(keys.circuit("crm"), "open", ex=60)
-    return f"/calls/main/{transfer.id}"
+    wait_until(lambda: settled(installation), "all calls are folded", seconds=90)
+
+
+def transferred() -> ScriptedCall:
+    return make_call(Scenario(TRANSFER), Random(5), PHONES)
 
 
 def take(made: Scene, folder: Path) -> None:
     """Take a picture of each page."""
-    call = prepare(made)
-    pages = PAGES | {"call": call, "dead-letters": "/dead-letters?handler=crm"}
+    pages = PAGES | {
+        "call": f"/calls/main/{transferred().id}",
+        "dead-letters": "/dead-letters?handler=crm",
+    }
     for scheme, width, names in (
         ("light", 1280, [*pages]),
         ("dark", 1280, ["handlers"]),
@@ -140,7 +147,6 @@ def take(made: Scene, folder: Path) -> None:
         size = {"width": width, "height": 800 if width > 400 else 844}
         with made.context(color_scheme=scheme, viewport=size) as browser:
             page = browser.sign_in()
-            wait_until(lambda: settled(made), "all calls are folded", seconds=90)
             for name in names:
                 page.goto(made.url + pages[name])
                 page.evaluate("document.fonts.ready")
@@ -149,9 +155,9 @@ def take(made: Scene, folder: Path) -> None:
                 page.screenshot(path=folder / f"{name}{suffix}.png")
 
 
-def settled(made: Scene) -> bool:
+def settled(installation: Installation) -> bool:
     """Whether the workers have put the calls together, and only those that go on are live."""
-    with redis.Redis.from_url(made.installation.redis_url) as client:
+    with redis.Redis.from_url(installation.redis_url) as client:
         live = sum(1 for *_, first in STORY if first is not None)
         kept = client.zcard(keys.calls(0))
         return bool(kept == len(STORY) + 1 and client.zcard(keys.live(0)) == live)
@@ -162,6 +168,6 @@ if __name__ == "__main__":
     quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
     with (
         tempfile.TemporaryDirectory() as temporary,
-        scene(Path(temporary), quick, HANDLERS) as made,
+        scene(Path(temporary), quick, HANDLERS, prepare) as made,
     ):
         take(made, FOLDER)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from http.cookies import SimpleCookie
 
 import httpx
@@ -11,6 +12,7 @@ import redis as blocking
 from starlette.routing import Mount
 
 from offhook import queues
+from offhook.errors import ConfigError
 from offhook.settings import load_settings
 from offhook_console.access import ConsoleRoute, next_page
 from offhook_console.app import routes
@@ -318,6 +320,23 @@ async def test_the_digits_of_a_masked_number_are_nowhere(
             assert (found == []) is (role == "viewer"), (role, found)
 
 
+async def test_a_masked_number_cannot_be_found_out_digit_by_digit(console: Console) -> None:
+    call = await place("missed", seed=2)
+    number = dict(call.callbacks[0].parameters)["CallerIDNum"]
+    wrong = f"{(int(number[-4]) + 1) % 10}{number[-3:]}"
+
+    async def found(role: str, words: str) -> bool:
+        listed = await console(role).get("/api/v1/calls", params={"q": words})
+        return call.id in listed.text
+
+    assert await found("supervisor", number[-4:])
+    assert not await found("supervisor", wrong)
+    # To a viewer, the digits before the last three make no difference.
+    assert await found("viewer", number[-4:])
+    assert await found("viewer", wrong)
+    assert await found("viewer", f"Name {wrong}")
+
+
 async def test_an_agent_sees_the_calls_of_own_extensions(console: Console) -> None:
     placed = [await place("answered", seed=seed) for seed in range(1, 9)]
     own = {call.id for call in placed if any(c.extension == "0003*210" for c in call.callbacks)}
@@ -372,3 +391,55 @@ async def test_what_is_a_tenants_is_not_shown_to_the_operator(
         assert asked.json()["count"] == 1
         assert asked.json()["wanted"]["ids"] == [queues.dead_letter_id("crm", own.id)]
         await client.post(f"/api/v1/dead-letters/operations/{asked.json()['id']}/undo")
+
+
+async def test_a_tenants_user_sees_the_calls_of_the_tenant_alone(
+    configure: Configure, password_hash: str
+) -> None:
+    theirs = "".join(
+        f'[console.users.acme-{role}]\npassword = "{password_hash}"\nrole = "{role}"\n'
+        'tenant = "acme"\nextensions = ["0003*210"]\n'
+        for role in ("viewer", "agent", "supervisor")
+    )
+    configure(users(password_hash) + theirs + TENANT)
+    its = await place("answered", seed=1, tenant="acme")
+    live = await place("answered", 1, seed=3, tenant="acme", ago=timedelta(seconds=20))
+    own = await place("missed", seed=2)
+    async with running() as console:
+        for user, seen, hidden in (
+            ("acme-supervisor", [its, live], [own]),
+            ("acme-viewer", [its, live], [own]),
+            ("acme-agent", [], [own]),
+            ("supervisor", [own], [its, live]),
+            ("operator", [own], [its, live]),
+        ):
+            client = console(user)
+            lists = ["/now", "/calls", "/calls.csv", "/api/v1/calls", "/api/v1/calls/live"]
+            texts = [(await client.get(path)).text for path in lists]
+            for call in hidden:
+                assert not any(call.id in text for text in texts), user
+                for pbx in ("main", "acme:main", ":main"):
+                    for path in (f"/calls/{pbx}/{call.id}", f"/api/v1/calls/{pbx}/{call.id}"):
+                        assert (await client.get(path)).status_code == 404, user
+            for call in seen:
+                assert any(call.id in text for text in texts), user
+                assert (await client.get(f"/calls/main/{call.id}")).status_code == 200, user
+        assert (await console("acme-supervisor").get("/handlers")).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("tenant", "role", "wrong"),
+    [
+        ("acm", "viewer", "console.users.tom.tenant: there is no tenant 'acm'"),
+        ("acme", "operator", "console.users.tom.role: a user of a tenant cannot be an operator"),
+    ],
+)
+def test_a_tenants_user_is_checked(
+    configure: Configure, password_hash: str, tenant: str, role: str, wrong: str
+) -> None:
+    configure(
+        f'[console.users.tom]\npassword = "{password_hash}"\nrole = "{role}"\n'
+        f'tenant = "{tenant}"\n{TENANT}'
+    )
+    with pytest.raises(ConfigError, match=re.escape(wrong)):
+        load_settings()

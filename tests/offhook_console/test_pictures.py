@@ -10,7 +10,8 @@ def test_every_picture_of_the_documents_can_be_taken(tmp_path: Path, password_ha
     taken = tmp_path / "pictures"
     taken.mkdir()
     (tmp_path / "installation").mkdir()
-    with scene(tmp_path / "installation", password_hash, pictures.HANDLERS) as made:
+    folder = tmp_path / "installation"
+    with scene(folder, password_hash, pictures.HANDLERS, pictures.prepare) as made:
         pictures.take(made, taken)
     kept = {path.name for path in pictures.FOLDER.iterdir()}
     assert {path.name for path in taken.iterdir()} == kept

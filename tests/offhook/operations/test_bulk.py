@@ -102,6 +102,7 @@ async def test_undone_in_time_it_does_nothing(
     undone = await operations.undo(asked.id, "tom")
     assert undone is not None
     assert undone.state == "undone"
+    assert await operations.undo(asked.id, "ruth") == undone  # which changes nothing
     await make_due(inbox[0], undone)
     await operations.run_due()
     assert dead_letters.counts(inbox[1], ["crm"]) == {"crm": 120}

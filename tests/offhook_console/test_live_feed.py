@@ -1,0 +1,112 @@
+"""What the live feed tells browsers, and whom."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+import pytest
+
+from offhook.connection import connected
+from offhook.settings import load_settings
+from offhook_console import live_feed
+from offhook_console.live_feed import FeedMessage, LiveFeed
+from offhook_console.people import View
+from offhook_console.rendering import Pages
+from tests.conftest import Configure
+from tests.offhook_console.conftest import place
+
+ALL, MASKED = View(masked=False), View(masked=True)
+OWN = View(masked=False, own=frozenset({"0003*299"}))
+TENANT = '[tenants.acme]\nextensions = ["main/0003**"]\n'
+
+
+@asynccontextmanager
+async def running(tenant: str = "") -> AsyncIterator[LiveFeed]:
+    settings = load_settings()
+    async with connected(settings) as (inbox, rq):
+        feed = LiveFeed(settings, inbox, rq, Pages(dict), tenant)
+        await feed.load()
+        reading = asyncio.create_task(feed.run())
+        await asyncio.sleep(0.2)  # until it follows the inbox
+        yield feed
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reading
+
+
+class Browser:
+    """Collects the messages of a view."""
+
+    def __init__(self, feed: LiveFeed, view: View) -> None:
+        self.got: list[FeedMessage] = []
+        self.ended = asyncio.create_task(self._read(feed, view))
+
+    async def _read(self, feed: LiveFeed, view: View) -> None:
+        async for message in feed.messages(view):
+            self.got.append(message)
+
+    @property
+    def html(self) -> str:
+        return " ".join(each.data for each in self.got if each.event == "fragments")
+
+    async def until(self, text: str) -> None:
+        async with asyncio.timeout(30):
+            while text not in self.html:
+                await asyncio.sleep(0.02)
+
+
+async def test_a_call_is_pushed_as_each_view_sees_it(configure: Configure) -> None:
+    configure()
+    async with running() as feed:
+        full, masked, other = (Browser(feed, view) for view in (ALL, MASKED, OWN))
+        await asyncio.sleep(0)
+        call = await place("answered", 1, seed=2, ago=timedelta(seconds=5))
+        for browser in (full, masked):
+            await browser.until(f'data-name="main/{call.id}"')
+        number = dict(call.callbacks[0].parameters)["CallerIDNum"][-6:]
+        plain = re.sub(r"[ ()-]", "", full.html)
+        assert number in plain
+        assert number not in re.sub(r"[ ()-]", "", masked.html)
+        assert call.id not in other.html
+        assert json.loads(full.got[0].data) == ["all"]  # what changed before is fetched
+        assert any("calls" in each.data for each in full.got if each.event == "changed")
+
+
+async def test_a_tenants_call_is_pushed_to_its_people_alone(configure: Configure) -> None:
+    configure(TENANT)
+    async with running() as operators, running("acme") as its:
+        ours, theirs = Browser(operators, ALL), Browser(its, ALL)
+        await asyncio.sleep(0)
+        call = await place("answered", 1, seed=2, tenant="acme", ago=timedelta(seconds=5))
+        await theirs.until(f'data-name="main/{call.id}"')
+        own = await place("answered", 1, seed=3, ago=timedelta(seconds=5))
+        await ours.until(f'data-name="main/{own.id}"')
+        assert call.id not in ours.html
+        assert own.id not in theirs.html
+
+
+async def test_a_browser_that_does_not_read_is_cut_off(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure()
+    async with running() as feed:
+        with feed.listening(ALL) as listener:
+            for _ in range(live_feed._AHEAD + 1):
+                feed._tell_all(FeedMessage("changed", "[]"))
+            assert listener not in feed.listeners
+            assert listener.messages.qsize() == 1  # the end
+            assert await listener.messages.get() is None
+
+
+async def test_closing_ends_all_streams(configure: Configure) -> None:
+    configure()
+    async with running() as feed:
+        browser = Browser(feed, ALL)
+        await asyncio.sleep(0)
+        feed.close()
+        async with asyncio.timeout(10):
+            await browser.ended
+        assert feed.listeners == set()
