@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from offhook.call import Call, Kind, Leg, Outcome, Party
 from offhook.extensions import ExtensionSettings, Name
+from offhook.inbox.record_part import AttemptOutcome
 from offhook_console.drawing import Bar, Timeline, course, timeline
 from offhook_console.people import View
 from offhook_console.wording import GAPS, duration, number_of, shown_name, shown_number
@@ -23,6 +24,14 @@ OUTCOMES: Mapping[Outcome, tuple[str, str]] = {
     Outcome.CANCELLED: ("off", "cancelled"),
     Outcome.UNREACHABLE: ("bad", "plug"),
     Outcome.FAILED: ("bad", "cross"),
+}
+
+# The same of each outcome of an attempt.
+ATTEMPTS: Mapping[AttemptOutcome, tuple[str, str, str]] = {
+    AttemptOutcome.DELIVERED: ("ok", "check", "delivered"),
+    AttemptOutcome.FAILED: ("ring", "hourglass", "failed, retries"),
+    AttemptOutcome.CIRCUIT_OPEN: ("ring", "plug", "target down"),
+    AttemptOutcome.DEAD: ("bad", "cross", "dead letter"),
 }
 
 

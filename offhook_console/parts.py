@@ -9,11 +9,13 @@ from starlette.requests import Request
 
 from offhook.call import Call
 from offhook.calls import summarize
-from offhook.event import call_name
+from offhook.event import CallEvent, call_name
 from offhook.inbox import Inbox
 from offhook.inbox.call_store import Calls, Kept
+from offhook.inbox.record import Record
+from offhook.inbox.record_part import RecordedAttempt
 from offhook.operations.bulk import BulkOperations
-from offhook.settings import Settings
+from offhook.settings import Settings, tenant_of_plugin
 from offhook_console.attention import Attention
 from offhook_console.live_feed import LiveFeed
 from offhook_console.passwords import PasswordCheck
@@ -75,6 +77,20 @@ class ConsoleParts:
         if kept is None or call is None or not person.view.shows(call):
             raise ConsoleError(404, "There is no such call. Calls are kept as long as events.")
         return kept, call
+
+    async def history(
+        self, kept: Kept, person: Person
+    ) -> tuple[list[CallEvent] | None, list[RecordedAttempt] | None]:
+        """A call's events, and the attempts to deliver them to the handlers that are the person's.
+
+        Both contain numbers: None for a person who may not see them.
+        """
+        if person.view.masked:
+            return None, None
+        events = await self.calls.events(kept)
+        attempts = await Record(self.inbox).of_call(kept.name, events)
+        mine = [each for each in attempts if tenant_of_plugin(each.handler) == person.tenant]
+        return events, mine
 
     @property
     def operations(self) -> BulkOperations:

@@ -81,6 +81,7 @@ def environment() -> Environment:
         **{name: getattr(wording, name) for name in ("count", "counted", "duration", "iso")},
     )
     made.filters["short"] = wording.short
+    made.filters["took"] = wording.took
     made.filters["code"] = _code
     return made
 

@@ -48,6 +48,13 @@ def short(seconds: float | None) -> str:
     return f"{round(seconds / 86_400)} days"
 
 
+def took(seconds: float) -> str:
+    """`< 1 ms`, `3 ms`, and from a second on as `short`."""
+    if seconds < 0.0005:
+        return "< 1 ms"
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else short(seconds)
+
+
 def count(number: int) -> str:
     """`4,021`."""
     return f"{number:,}"

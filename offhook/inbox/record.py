@@ -119,13 +119,16 @@ class Record:
             call: `PBX/CALLID`, or `PBX/CALLID~2` for the second call with this CallID, and so on.
             events: those that were folded into it; calls with one CallID share their record.
         """
-        ids = {event.id for event in events}
+        ids = {event.id: number for number, event in enumerate(events)}
         found = []
         for name in dict.fromkeys((call, call.rpartition("~")[0] or call)):
             for _, each in await self._placed(name):
                 if each.event in ids or (name == call and each.type not in FOLDED):
                     found.append(each)
-        return sorted(found, key=lambda each: (each.began, each.attempt))
+        # Several may begin in one millisecond: then in the order of the events.
+        return sorted(
+            found, key=lambda each: (each.began, ids.get(each.event, len(ids)), each.attempt)
+        )
 
     async def page(
         self, wanted: WantedAttempts, most: int, before: str | None = None, tenant: str = ""

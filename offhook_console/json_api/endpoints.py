@@ -49,8 +49,8 @@ async def list_live_calls(request: Request, person: Person) -> Response:
 async def get_call(request: Request, person: Person) -> Response:
     parts = parts_of(request)
     kept, call = await parts.call(request, person)
-    events = None if person.view.masked else await parts.calls.events(kept)
-    return _json(shapes.CallDetail(shapes.seen_call(call, person.view), events))
+    events, deliveries = await parts.history(kept, person)
+    return _json(shapes.CallDetail(shapes.seen_call(call, person.view), events, deliveries))
 
 
 async def list_handlers(request: Request, person: Person) -> Response:

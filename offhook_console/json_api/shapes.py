@@ -7,6 +7,7 @@ import msgspec
 
 from offhook.call import Call, Party
 from offhook.event import CallEvent
+from offhook.inbox.record_part import RecordedAttempt
 from offhook.operations.audit import AuditEntry
 from offhook.operations.bulk import BulkOperation, Kind
 from offhook.operations.dead_letters import DeadLetter
@@ -34,10 +35,15 @@ class CallList(msgspec.Struct, frozen=True):
 
 
 class CallDetail(msgspec.Struct, frozen=True):
-    """A call, and the events folded into it; null if numbers are masked."""
+    """A call, the events folded into it, and the attempts to deliver these.
+
+    Attributes:
+        events, deliveries: null if numbers are masked.
+    """
 
     call: Call
     events: list[CallEvent] | None
+    deliveries: list[RecordedAttempt] | None
 
 
 class HandlerList(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -13,13 +13,15 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from offhook.call import Call, Outcome
+from offhook.inbox.record_part import AttemptOutcome, RecordedAttempt
 from offhook_console.call_query import CallQuery, find_calls, read_query
-from offhook_console.call_views import CallView, view_call, view_legs, view_timeline
+from offhook_console.call_views import ATTEMPTS, CallView, view_call, view_legs, view_timeline
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import Person
 
 PAGE = 50  # calls on a page
 _EXPORTED = 1000  # calls in one step of an export
+_SOON = timedelta(minutes=1)  # after the end of a call, in which its last events are delivered
 _NAMES = {
     "since": "Since",
     "until": "Until",
@@ -98,19 +100,34 @@ async def calls_csv(request: Request, person: Person) -> Response:
 
 
 async def call(request: Request, person: Person) -> Response:
-    """Show one call: its legs, and its events."""
+    """Show one call: its legs, its events, and how these were delivered."""
     parts = parts_of(request)
     kept, known = await parts.call(request, person)
+    events, deliveries = await parts.history(kept, person)
     moment = datetime.now(UTC)
     drawn = view_timeline(known, parts.feed_of(person).labels, moment)
+    view = view_call(known, person.view, parts.feed_of(person).labels, moment)
     return parts.pages.page(
         request,
         person,
         "call.html",
-        call=view_call(known, person.view, parts.feed_of(person).labels, moment),
+        call=view,
+        goes_on=_goes_on(view, deliveries or (), moment),
         legs=list(zip(view_legs(known, parts.feed_of(person).labels), drawn.lanes, strict=True)),
         drawn=drawn,
-        events=None if person.view.masked else await parts.calls.events(kept),
+        events=events,
+        deliveries=deliveries,
+        attempt_states=ATTEMPTS,
+    )
+
+
+def _goes_on(view: CallView, deliveries: Iterable[RecordedAttempt], now: datetime) -> bool:
+    """Return whether there may be more attempts to deliver the call's events."""
+    last = {(each.event, each.handler): each.outcome for each in deliveries}
+    return (
+        view.ended is None
+        or now - view.ended < _SOON
+        or not {AttemptOutcome.DELIVERED, AttemptOutcome.DEAD}.issuperset(last.values())
     )
 
 

@@ -18,6 +18,8 @@ from offhook.call import Kind
 from offhook.connection import opened
 from offhook.extensions import Extensions
 from offhook.inbox import keys
+from offhook.inbox.call_store import Calls
+from offhook.inbox.record_part import AttemptMade, AttemptOutcome, RecordPart
 from offhook.operations.phone_states import RegistrationState
 from offhook.settings import load_settings
 from tests.conftest import Configure
@@ -61,6 +63,50 @@ async def test_no_link_is_dead(console: Console, rq: blocking.Redis) -> None:
         "/quarantine",
         "/audit",
     }
+
+
+async def test_a_call_shows_who_got_what(console: Console, rq: blocking.Redis) -> None:
+    placed = await place("missed", seed=3, ago=timedelta(hours=1))
+    async with opened(load_settings()) as (inbox, _):
+        kept = await Calls(inbox).get(f"main/{placed.id}")
+        assert kept is not None
+        first, second, *_ = await Calls(inbox).events(kept)
+    part, began = RecordPart(""), first.received.timestamp()
+    failed, delivered = AttemptOutcome.FAILED, AttemptOutcome.DELIVERED
+    for made in (
+        AttemptMade.of("crm", 1, began, began + 2.5, failed, "answered 503: <busy>"),
+        AttemptMade.of("acme/crm", 1, began, began + 1, delivered, "another's"),
+        AttemptMade.of("crm", 2, began + 10, began + 10.004, delivered, ""),
+    ):
+        part.add(first, made)
+    last = began + 20
+    part.add(second, AttemptMade.of("crm", 1, last, last, AttemptOutcome.DEAD, "answered 410"))
+    part.add(first, AttemptMade.of("log", 1, last, last, delivered, ""))  # in the same millisecond
+    *_, line = part.dump()
+    rq.rpush(keys.tried(kept.partition, first.call), b"1795000000000-0 " + line)
+    path = f"/calls/main/{placed.id}"
+    page = (await console("operator").get(path)).text
+    section = page.partition('id="told"')[2].partition("</section>")[0]
+    rows = [
+        [
+            unescape(re.sub("<[^>]+>", "", cell))
+            for cell in re.findall(r"<t[dh][ >].*?</t[dh]>", row)
+        ]
+        for row in section.partition("<tbody>")[2].split("</tr>")[:-1]
+    ]
+    assert [row[1:] for row in rows] == [
+        ["crm", "dial-in", "1", "2.5 s", "failed, retries", "answered 503: <busy>"],
+        ["crm", "dial-in", "2", "4 ms", "delivered", "–"],
+        ["log", "dial-in", "1", "< 1 ms", "delivered", "–"],
+        ["crm", "hangup", "1", "< 1 ms", "dead letter", "answered 410"],
+    ]
+    assert "live-handlers" not in page  # all is delivered
+    answer = (await console("operator").get(f"/api/v1{path}")).json()
+    assert [each["outcome"] for each in answer["deliveries"]] == [
+        *("failed", "delivered", "delivered", "dead")
+    ]
+    assert 'id="told"' not in (await console("viewer").get(path)).text
+    assert (await console("viewer").get(f"/api/v1{path}")).json()["deliveries"] is None
 
 
 async def test_now_shows_each_call_in_its_lane(console: Console) -> None:
