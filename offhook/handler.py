@@ -13,7 +13,8 @@ from offhook.call import Call
 from offhook.event import CALLBACKS, CALLS, CallEvent, EventType
 from offhook.extensions import UNKNOWN, ExtensionSettings
 from offhook.handler_memory import LocalMemory, Memory
-from offhook.http import Answer, Http, check, quoted
+from offhook.http import Answer, Http, check
+from offhook.http.client import quoted
 
 FindCall = Callable[[CallEvent], Awaitable[Call]]
 

@@ -36,7 +36,7 @@ TYPED = {
     ),
     "dead lst": "Error: No such command 'lst'. Did you mean 'list'?",
     "calls --sinse 2h": (
-        "Error: No such option: --sinse (Possible options: --json, --live, --since)"
+        "Error: No such option: --sinse (Possible options: --live, --name, --since)"
     ),
     "calls --since yesterday": (
         "Error: Invalid value for '--since': 'yesterday' is not a time: write 90s, 30m, 2h, 3d, 1w "

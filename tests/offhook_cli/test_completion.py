@@ -63,7 +63,7 @@ def known(configure: Configure, redis_url: str) -> Iterator[redis.Redis]:
 
 OFFERED = {
     "st": ["status"],
-    "de": ["demo", "dev", "dead"],
+    "de": ["demo", "dev", "dead", "deliveries"],
     "do": ["doctor"],
     "doctor --": ["--pbx", "--bundle", "--json", "--help"],
     "dead ": ["list", "show", "retry", "discard"],
