@@ -37,7 +37,7 @@ class Changes:
         stored: the events that these push.
         counts: handler and outcome -> number.
         record: the attempts that were made.
-        latencies: field of `keys.latency` -> number.
+        latencies: fields of `keys.latency`, and the number to add to each.
     """
 
     streams: list[StreamChange] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Changes:
     stored: list[bytes] = field(default_factory=list)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     record: list[RecordPart] = field(default_factory=list)
-    latencies: dict[str, int] = field(default_factory=dict)
+    latencies: list[tuple[str, int]] = field(default_factory=list)
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -316,9 +316,8 @@ class Partition:
         """
         self._flushes += 1
         counts = [(*name, number) for name, number in changes.counts.items()]
-        latencies = list(changes.latencies.items())
         tenants = [part.tenant for part in changes.record]
-        described = _encode((changes.streams, changes.lanes, counts, tenants, latencies))
+        described = _encode((changes.streams, changes.lanes, counts, tenants, changes.latencies))
         arguments: list[Any] = [self.token, self._flushes, LEASE_MS, self._prefix, described]
         for part in changes.record:
             arguments += part.dump()

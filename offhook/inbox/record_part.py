@@ -19,6 +19,8 @@ _encode = msgspec.json.Encoder().encode
 class AttemptOutcome(StrEnum):
     """How an attempt ended. `CIRCUIT_OPEN`: it failed, and does not count."""
 
+    __hash__ = str.__hash__  # each delivery needs it, and that of an Enum is slow
+
     DELIVERED = "delivered"
     FAILED = "failed"
     DEAD = "dead"
@@ -56,7 +58,7 @@ class AttemptMade(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return cls(handler, attempt, int(began * 1000), took, outcome, answer[:LONGEST_ANSWER])
 
 
-class AttemptsAtEvent(msgspec.Struct, array_like=True):
+class AttemptsAtEvent(msgspec.Struct, array_like=True, gc=False):
     """The attempts at one event, in the form that Redis keeps with its call."""
 
     event: str
@@ -102,11 +104,12 @@ class RecordedAttempt(msgspec.Struct, frozen=True):
 class RecordPart:
     """Attempts at one tenant's events since the last flush, or a part of them."""
 
-    __slots__ = ("_calls", "_failed", "_handlers", "tenant")
+    __slots__ = ("_calls", "_events", "_failed", "_handlers", "tenant")
 
     def __init__(self, tenant: str) -> None:
         self.tenant = tenant
-        self._calls: dict[str, dict[str, AttemptsAtEvent]] = {}
+        self._calls: dict[str, list[AttemptsAtEvent]] = {}
+        self._events: dict[str, AttemptsAtEvent] = {}  # the same, by id
         self._handlers: dict[str, None] = {}
         self._failed: dict[str, None] = {}
 
@@ -120,18 +123,17 @@ class RecordPart:
         self._handlers[made.handler] = None
         if made.outcome is not AttemptOutcome.DELIVERED:
             self._failed[made.handler] = None
-        events = self._calls.get(call := event.call)
-        if events is None:
-            events = self._calls[call] = {}
-        at = events.get(event.id)
-        if at is None:
-            events[event.id] = AttemptsAtEvent(event.id, event.type, event.extension, [made])
-        else:
+        at = self._events.get(event.id)
+        if at is not None:
             at.attempts.append(made)
+            return
+        at = AttemptsAtEvent(event.id, event.type, event.extension, [made])
+        self._events[event.id] = at
+        self._calls.setdefault(event.call, []).append(at)
 
     def dump(self) -> list[bytes]:
         """Encode it for flush.lua: calls, handlers, those that failed, a line for each call."""
-        lines = b"\n".join([_encode([*events.values()]) for events in self._calls.values()])
+        lines = b"\n".join([_encode(events) for events in self._calls.values()])
         return [
             _encode([*self._calls]),
             _encode([*self._handlers]),

@@ -191,7 +191,7 @@ class Attempts:
             outcome = AttemptOutcome.FAILED  # as those count and show that watch
         served.writer.count(handler.name, outcome)
         if error is None:
-            served.writer.delivered(event.received)
+            served.writer.latencies.add(event.received, ended)
         if server.watched:
             server.records.append(
                 attempt_record(handler.name, event, attempt, called, outcome, error)

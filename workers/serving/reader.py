@@ -123,13 +123,14 @@ class Reader:
             except RedisError:
                 self._unread |= dict.fromkeys(tenants, False)
                 raise
+            # With the room reserved: meanwhile, others would read what there is no room for.
+            events = {name: await self.decoded(found.get(name, ()), name) for name in tenants}
         for name in tenants:
-            items = found.get(name, ())
             stream = self._served.streams[name]
-            stream.more = len(items) == count
+            stream.more = len(events[name]) == count
             if stream.more:
                 self._unread[name] = True
-            self._take_in(stream, await self.decoded(items, name))
+            self._take_in(stream, events[name])
         await asyncio.sleep(0)
         return True
 

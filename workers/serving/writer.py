@@ -3,13 +3,12 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import datetime
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from offhook.event import CallEvent, to_stored
-from offhook.inbox.latency import SUM, bucket
+from offhook.inbox.latency import Latencies
 from offhook.inbox.partition import Changes, Partition
 from offhook.inbox.record_part import AttemptMade, RecordPart
 from offhook.tasks import asked_to_end
@@ -56,7 +55,7 @@ class Writer:
         self._counts: dict[tuple[str, str], int] = {}
         self._record: list[RecordPart] = []
         self._parts: dict[str, RecordPart] = {}  # of it, by tenant: those that are not full
-        self._latencies: dict[str, int] = {}
+        self.latencies = Latencies()
         self._advancing: list[Advanced] = []
         self._waiting: list[asyncio.Future[bool]] = []
         self._ended = False
@@ -85,12 +84,6 @@ class Writer:
             self._record.append(part)
         part.add(event, made)
         self._wanted.set()
-
-    def delivered(self, accepted: datetime) -> None:
-        """Note how long an event took that was accepted then."""
-        latency = max(0, int((time.time() - accepted.timestamp()) * 1000))
-        for field, number in ((bucket(latency), 1), (SUM, latency)):
-            self._latencies[field] = self._latencies.get(field, 0) + number
 
     def park(self, lane: Lane, attempts: int, due: float) -> None:
         """Park a lane whose first entry failed: move all its entries to Redis.
@@ -186,12 +179,11 @@ class Writer:
         self._wanted.clear()
         streams, self._streams = self._streams[:_AT_ONCE], self._streams[_AT_ONCE:]
         changes = Changes(
-            [], self._lanes, self._stored, self._counts, self._record, self._latencies
+            [], self._lanes, self._stored, self._counts, self._record, self.latencies.take()
         )
         advancing = self._advancing
         self._lanes, self._stored, self._advancing = [], [], []
-        self._counts, self._latencies = {}, {}
-        self._record, self._parts = [], {}
+        self._counts, self._record, self._parts = {}, [], {}
         waiting: list[asyncio.Future[bool]] = []
         if self._streams:
             self._wanted.set()

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from offhook import queues
 from offhook.connection import connect
 from offhook.event import to_stored
 from offhook.inbox import Inbox, keys, refused
-from offhook.inbox.latency import BOUNDS, bucket
+from offhook.inbox.latency import BOUNDS, Latencies
 from offhook.inbox.leases import Leases
 from offhook.inbox.partition import Changes, Partition
 from offhook.inbox.positions import START
@@ -70,7 +71,7 @@ async def fill(url: str) -> None:
                 lanes=[("park", "crm", events[1].call, events[1].id, 1, "9999999999999", 1)],
                 stored=[to_stored(events[1])],
                 counts={("crm", "delivered"): 1, ("crm", "failed"): 3},
-                latencies={bucket(7): 2, bucket(99_999_999): 1, "sum": 2500},
+                latencies=[("10", 2), ("inf", 1), ("sum", 2500)],
             )
         )()
         await Leases(client, 2, "", 1).note_circuit("crm", 60)
@@ -226,10 +227,14 @@ async def test_without_redis_metrics_say_so(redis_url: str, away: str) -> None:
 
 
 def test_a_latency_is_in_the_first_bucket_that_is_not_below_it() -> None:
-    assert [bucket(each) for each in (0, 5, 6, BOUNDS[-1], BOUNDS[-1] + 1)] == [
-        "5",
-        "5",
-        "10",
-        "3600000",
-        "inf",
+    latencies, accepted = Latencies(), datetime(2026, 5, 1, tzinfo=UTC)
+    for milliseconds in (0, 5, 6, BOUNDS[-1], BOUNDS[-1] + 1, -1000):
+        latencies.add(accepted, accepted.timestamp() + (milliseconds + 0.5) / 1000)
+    assert latencies.take() == [
+        ("5", 3),
+        ("10", 1),
+        (str(BOUNDS[-1]), 1),
+        ("inf", 1),
+        ("sum", 12 + 2 * BOUNDS[-1]),
     ]
+    assert latencies.take() == []
