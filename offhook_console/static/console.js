@@ -203,8 +203,10 @@
     const rows = all("[data-rows] tr"), at = rows.findIndex((row) => row.contains(document.activeElement));
     rows[Math.min(rows.length - 1, Math.max(0, at + step))]?.querySelector("th a, td a")?.focus();
   };
+  // A dialog that has just closed keeps the focus until the next frame: its fields do not count.
+  const takesKeys = "dialog[open], :is(input, textarea, select):not(dialog:not([open]) *)";
   addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest(takesKeys)) return;
     if (localStorage.getItem("keys") === "off") return;
     const { key } = event, second = before === "g" && performance.now() - before_at < 1000;
     before = key;

@@ -145,9 +145,26 @@ def test_keys_lead_to_pages_and_rows(console: Scene) -> None:
         expect(page.locator("#keys-dialog")).to_be_visible()
         page.keyboard.press("Escape")
         expect(page.locator("#keys-dialog")).to_be_hidden()
-        page.goto(f"{console.url}/calls")
+        page.keyboard.press("g")
+        page.keyboard.press("c")
+        page.wait_for_url("**/calls")
         page.keyboard.press("/")
         expect(page.locator("[type=search]")).to_be_focused()
+
+
+def test_keys_work_as_soon_as_the_dialog_of_keys_is_closed(console: Scene) -> None:
+    with console.context() as browser:
+        page = browser.sign_in()
+        page.keyboard.press("?")
+        expect(page.locator("#keys-dialog")).to_be_visible()
+        page.evaluate("""() => {  // before the next frame, until which the dialog has the focus
+            document.getElementById("keys-dialog").close();
+            for (const key of ["g", "h"]) {
+                const pressed = new KeyboardEvent("keydown", { key, bubbles: true });
+                document.activeElement.dispatchEvent(pressed);
+            }
+        }""")
+        page.wait_for_url("**/handlers")
 
 
 def pages_of(console: Scene) -> list[str]:
