@@ -61,6 +61,7 @@ class Receiver:
         self.callbacks.take(settings)
         self.watch.take(settings)
         self.connections.take(settings.proxies, settings.source_rate)
+        self.scraping.take(settings)
 
     async def close(self) -> None:
         await self.watch.store_counts()

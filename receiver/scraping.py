@@ -32,6 +32,12 @@ class Scraping:
         self._settings = settings
         self._metrics = _metrics(settings)
 
+    def take(self, settings: Settings) -> None:
+        """Use other settings, from the next scrape on."""
+        self._settings = settings
+        if self._metrics is not None:
+            self._metrics.take(settings)
+
     async def respond(self, request: Request) -> Response:
         """Answer a scrape."""
         if not self._allows(request):

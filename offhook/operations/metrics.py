@@ -62,6 +62,10 @@ class Metrics:
                 self._made_at = time.monotonic()
             return self._text
 
+    def take(self, settings: Settings) -> None:
+        """Read the figures of other settings, of the same inbox, from the next time on."""
+        self._settings = settings
+
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.aclose()

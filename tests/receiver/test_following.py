@@ -85,6 +85,23 @@ async def test_other_settings_hold_from_the_next_request_on(
         assert await status(url(OTHER)) == 404
 
 
+async def test_metrics_are_those_of_the_other_settings(configure: Configure) -> None:
+    configure('[handlers.crm]\nuse = "console"\n')
+    app = create_app(load_settings())
+    receiver: Receiver = app.state.receiver
+    token = "a token for the scraper of these tests, long enough"
+    async with serving(app) as client:
+        await until(lambda: receiver.store.takes_directly)
+        assert 'handler="crm"' in (await client.get("/metrics")).text
+        configure('[handlers.new]\nuse = "console"\n', metrics_token=token)
+        await receiver.take(load_settings())
+        assert (await client.get("/metrics")).status_code == 404
+        await asyncio.sleep(1.1)  # a scrape is kept for a second
+        found = await client.get("/metrics", headers={"Authorization": f"Bearer {token}"})
+        assert 'handler="new"' in found.text
+        assert 'handler="crm"' not in found.text
+
+
 def test_what_cannot_change_is_refused(configure: Configure, tmp_path: Path) -> None:
     configure()
     part = ReceiverPart(load_settings(), lambda *_: None)
