@@ -25,7 +25,7 @@ from offhook.operations.audit import note_change
 from offhook.operations.dead_letters import DeadLetter, Filter
 
 UNDO = timedelta(seconds=10)
-_KEEP = 3600  # seconds that an operation is shown after it ended
+_KEEP = timedelta(hours=1)  # that an operation is shown after it ended
 _LEASE = 30  # seconds after which another process takes an operation over
 _STEP = 50  # dead letters between two looks at whether to stop
 
@@ -99,7 +99,7 @@ class BulkOperations:
         stored: Any = await self._redis.hgetall(keys.OPERATIONS)
         found = sorted(map(_decode, stored.values()), key=lambda each: each.asked, reverse=True)
         now = datetime.now(UTC)
-        old = [each.id for each in found if each.ended and (now - each.ended).seconds > _KEEP]
+        old = [each.id for each in found if each.ended and now - each.ended > _KEEP]
         if old:
             await self._redis.hdel(keys.OPERATIONS, *old)
         return [each for each in found if each.id not in old]
@@ -136,8 +136,7 @@ class BulkOperations:
 
     async def _run(self, operation: BulkOperation, changed: Callable[[], None]) -> None:
         lease = keys.operation_lease(operation.id)
-        token = secrets.token_hex(8)
-        if not await self._redis.set(lease, token, nx=True, ex=_LEASE):
+        if not await self._redis.set(lease, 1, nx=True, ex=_LEASE):
             return
         if await self._change(operation.id, lambda each: replace(each, state="running")):
             letters = await asyncio.to_thread(

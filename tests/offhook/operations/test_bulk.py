@@ -154,6 +154,16 @@ async def test_old_operations_are_forgotten(
     asked = await operations.ask("retry", Filter(), "ruth", 120)
     await operations.undo(asked.id, "ruth")
     assert await operations.all()
-    monkeypatch.setattr(bulk, "_KEEP", -1)
+    monkeypatch.setattr(bulk, "_KEEP", timedelta(seconds=-1))
     assert await operations.all() == []
     assert await operations.get(asked.id) is None
+
+
+async def test_an_operation_that_ended_a_day_ago_is_not_shown(
+    inbox: tuple[Inbox, blocking.Redis], operations: BulkOperations
+) -> None:
+    asked = await operations.ask("retry", Filter(), "ruth", 120)
+    ended = datetime.now(UTC) - timedelta(days=1, minutes=5)
+    old = msgspec.structs.replace(asked, state="undone", ended=ended)
+    await inbox[0].redis.hset(keys.OPERATIONS, asked.id, msgspec.json.encode(old))
+    assert await operations.all() == []
