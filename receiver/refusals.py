@@ -5,7 +5,7 @@ Also what was accepted: for metrics.
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 from offhook.inbox.refused import SENTENCES, CallbackOutcome, Cause
@@ -26,7 +26,7 @@ class Refusals:
         self._log_every = log_every
         self._total = Counter[str]()
         self._logged = Counter[str]()
-        self._unstored: dict[str, Counter[str]] = {}  # by tenant
+        self._unstored: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by tenant
         self._latest: dict[str, tuple[float, str]] = {}  # when, and of whom
         self._log_at: dict[str, float] = {}
 
@@ -39,14 +39,14 @@ class Refusals:
         """
         now = time.monotonic()
         self._total[cause] += 1
-        self._unstored.setdefault(tenant, Counter())[cause] += 1
+        self._unstored[tenant][cause] += 1
         self._latest[cause] = now, who
         if now >= self._log_at.get(cause, 0.0):
             self._log(cause, now)
 
     def note(self, outcome: CallbackOutcome) -> None:
         """Count what else became of a callback: it is not logged."""
-        self._unstored.setdefault("", Counter())[outcome] += 1
+        self._unstored[""][outcome] += 1
 
     def log_the_rest(self) -> None:
         """Log what was counted since the last lines, if their minute is over."""

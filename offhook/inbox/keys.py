@@ -24,11 +24,11 @@ def partition_prefix(partition: int) -> str:
 
 
 def inbox(partition: int, tenant: str = "") -> str:
-    return _partition(partition, "inbox", *([tenant] if tenant else []))
+    return _perhaps_of(partition, "inbox", tenant)
 
 
 def last(partition: int, tenant: str = "") -> str:
-    return _partition(partition, "last", *([tenant] if tenant else []))
+    return _perhaps_of(partition, "last", tenant)
 
 
 def written(partition: int, writer: str) -> str:
@@ -48,27 +48,27 @@ def staying(partition: int) -> str:
 
 
 def serving(partition: int, pool: str = "") -> str:
-    return _of_pool(partition, "serving", pool)
+    return _perhaps_of(partition, "serving", pool)
 
 
 def flushed(partition: int, pool: str = "") -> str:
-    return _of_pool(partition, "flushed", pool)
+    return _perhaps_of(partition, "flushed", pool)
 
 
 def ready(partition: int, pool: str = "") -> str:
-    return _of_pool(partition, "ready", pool)
+    return _perhaps_of(partition, "ready", pool)
 
 
 def unfinished(partition: int, pool: str = "") -> str:
-    return _of_pool(partition, "unfinished", pool)
+    return _perhaps_of(partition, "unfinished", pool)
 
 
 def read(partition: int, pool: str = "") -> str:
-    return _of_pool(partition, "read", pool)
+    return _perhaps_of(partition, "read", pool)
 
 
 def due(partition: int, pool: str = "") -> str:
-    return _of_pool(partition, "due", pool)
+    return _perhaps_of(partition, "due", pool)
 
 
 def owners(partition: int) -> str:
@@ -76,7 +76,7 @@ def owners(partition: int) -> str:
 
 
 def redelivering(partition: int, pool: str = "") -> str:
-    return _of_pool(partition, "redelivering", pool)
+    return _perhaps_of(partition, "redelivering", pool)
 
 
 def servers(pool: str = "") -> str:
@@ -84,15 +84,15 @@ def servers(pool: str = "") -> str:
 
 
 def known(partition: int, tenant: str = "") -> str:
-    return _partition(partition, "known", *([tenant] if tenant else []))
+    return _perhaps_of(partition, "known", tenant)
 
 
 def behind(partition: int, tenant: str = "") -> str:
-    return _partition(partition, "behind", *([tenant] if tenant else []))
+    return _perhaps_of(partition, "behind", tenant)
 
 
 def replays(partition: int, tenant: str = "") -> str:
-    return _partition(partition, "replays", *([tenant] if tenant else []))
+    return _perhaps_of(partition, "replays", tenant)
 
 
 def folded(partition: int) -> str:
@@ -124,11 +124,11 @@ def counts(partition: int, handler: str) -> str:
 
 
 def recorded(partition: int, tenant: str = "") -> str:
-    return _partition(partition, "recorded", *([tenant] if tenant else []))
+    return _perhaps_of(partition, "recorded", tenant)
 
 
 def failures(partition: int, tenant: str = "") -> str:
-    return _partition(partition, "failures", *([tenant] if tenant else []))
+    return _perhaps_of(partition, "failures", tenant)
 
 
 def tried(partition: int, call: str) -> str:
@@ -144,7 +144,7 @@ def call(partition: int, call: str) -> str:
 
 
 def calls(partition: int, tenant: str = "") -> str:
-    return _partition(partition, "calls", *([tenant] if tenant else []))
+    return _perhaps_of(partition, "calls", tenant)
 
 
 def index(partition: int, term: str, tenant: str = "") -> str:
@@ -152,7 +152,7 @@ def index(partition: int, term: str, tenant: str = "") -> str:
 
 
 def indexed(partition: int, tenant: str = "") -> str:
-    return _partition(partition, "indexed", *([tenant] if tenant else []))
+    return _perhaps_of(partition, "indexed", tenant)
 
 
 def live(partition: int) -> str:
@@ -227,8 +227,9 @@ def _of_tenant(name: str, tenant: str) -> str:
     return f"{name}:{tenant}" if tenant else name
 
 
-def _of_pool(partition: int, name: str, pool: str) -> str:
-    return _partition(partition, name, *([pool] if pool else []))
+def _perhaps_of(partition: int, name: str, whose: str) -> str:
+    """A key of a tenant or a pool; without one, of the operator or the shared pool."""
+    return _partition(partition, name, *([whose] if whose else []))
 
 
 def _partition(partition: int, *names: str) -> str:

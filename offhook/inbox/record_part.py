@@ -19,8 +19,6 @@ _encode = msgspec.json.Encoder().encode
 class AttemptOutcome(StrEnum):
     """How an attempt ended. `CIRCUIT_OPEN`: it failed, and does not count."""
 
-    __hash__ = str.__hash__  # each delivery needs it, and that of an Enum is slow
-
     DELIVERED = "delivered"
     FAILED = "failed"
     DEAD = "dead"

@@ -13,10 +13,11 @@ from redis.asyncio import Redis
 from offhook import queues
 from offhook.inbox import HandlerState, Inbox, keys, refused
 from offhook.inbox.latency import Histogram
+from offhook.inbox.partition import LEASE_MS
 from offhook.settings import Settings, tenant_of_plugin
 
 _AT_ONCE = 100  # commands
-_ALIVE = 8.0  # seconds since the last sign of life of a process that serves handlers
+_ALIVE = LEASE_MS / 1000  # seconds since the last sign of life of a process that serves handlers
 
 
 @dataclass

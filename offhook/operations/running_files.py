@@ -17,7 +17,6 @@ from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
 
-from offhook.plugins import plugin_modules
 from offhook.settings import Settings, config_folder, configuration_files
 
 WORK, SERVE = "offhook work", "offhook serve"
@@ -136,6 +135,8 @@ def _short(files: Mapping[str, str]) -> str:
 
 def _sources(settings: Settings) -> Iterator[Path]:
     """The modules of the plugins, and what they have imported from their package and folder."""
+    from offhook.plugins import plugin_modules  # a receiver needs none of it
+
     wanted = plugin_modules(settings.all_handlers, settings.all_lookups)
     packages = {_top(name) for name in wanted}
     folder = config_folder()

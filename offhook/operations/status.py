@@ -10,7 +10,7 @@ from rq import Worker
 
 from offhook import queues
 from offhook.connection import connect_rq
-from offhook.inbox import HandlerState, Inbox, keys, quarantine, refused
+from offhook.inbox import Inbox, keys, quarantine, refused
 from offhook.inbox.apart import read_apart
 from offhook.operations import dead_letters
 from offhook.operations.processes import Process, running
@@ -277,20 +277,20 @@ async def handler_statuses(
         apart = {name: each.reason for name, each in read_apart(stored).items()}
     its = settings.of(tenant)
     names = list(its.handlers)
-    states = [await inbox.states(names, number, tenant) for number in range(inbox.partitions)]
-    others: list[dict[str, HandlerState]] = []  # of the tenants whose events the operator's get
-    for other in () if tenant else settings.tenants:
-        getting = [name for name, policy in its.handlers.items() if policy.gets(other)]
-        if getting:
-            numbers = range(inbox.partitions)
-            others += [await inbox.states(getting, number, other) for number in numbers]
+    wanted = {tenant: names}
+    for other in () if tenant else settings.tenants:  # whose events the operator's handlers get
+        if getting := [name for name, policy in its.handlers.items() if policy.gets(other)]:
+            wanted[other] = getting
+    found = [await inbox.figures(wanted, number) for number in range(inbox.partitions)]
+    states = [streams[tenant].handlers for streams in found]
+    every = [stream.handlers for streams in found for stream in streams.values()]
     waiting = await inbox.parked()
     dead = await asyncio.to_thread(dead_letters.counts, rq, names)
     return [
         HandlerStatus(
             name=name,
-            lag=sum(each[name].lag for each in [*states, *others] if name in each),
-            in_flight=sum(each[name].in_flight for each in [*states, *others] if name in each),
+            lag=sum(each[name].lag for each in every if name in each),
+            in_flight=sum(each[name].in_flight for each in every if name in each),
             waiting=waiting[name],
             delivered=sum(each[name].delivered for each in states),
             failed=sum(each[name].failed for each in states),

@@ -339,8 +339,8 @@ class Settings(BaseSettings):
     def __copy__(self) -> "Settings":
         """A copy, to be changed, that computes anew what follows from the settings."""
         copy = super().__copy__()
-        for name in ("all_handlers", "all_lookups", "claims", "views"):
-            copy.__dict__.pop(name, None)
+        for name in copy.__dict__.keys() - type(self).model_fields.keys():
+            del copy.__dict__[name]
         return copy
 
     def __getstate__(self) -> dict[Any, Any]:

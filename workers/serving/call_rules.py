@@ -1,4 +1,4 @@
-"""`CallRules`: what the configuration says about calls: when they end, and what is told of them."""
+"""`CallRules`: when calls end by the settings of a server, and which events about them are due."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
