@@ -48,6 +48,19 @@ class Gap(StrEnum):
     LATE = "late"  # an event came after the call counted as ended
 
 
+# What is unknown, in words for people.
+UNKNOWN: Mapping[Gap, str] = {
+    Gap.DIAL: "when a phone began to ring",
+    Gap.ANSWER: "when the call was answered",
+    Gap.HANGUP: "when a leg ended",
+    Gap.STATUS: "how a leg ended",
+    Gap.KIND: "whether a person or an IVR answered",
+    Gap.DIRECTION: "whether the number is an extension",
+    Gap.EVENTS: "all that came after its first events: there were too many",
+    Gap.LATE: "whether this is all: a callback came after the end",
+}
+
+
 class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One side of a call. Fields that the PBX did not send are None."""
 

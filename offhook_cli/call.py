@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from offhook.call import Call, Gap, Leg
+from offhook.call import UNKNOWN, Call, Leg
 from offhook.calls import summarize
 from offhook.connection import opened
 from offhook.event import CallEvent
@@ -20,17 +20,6 @@ from offhook_cli.calls import ending, seconds, side
 from offhook_cli.deliveries import print_attempts
 from offhook_cli.options import Json, Tenant, call_names, settings_of
 from offhook_cli.screen import fail, local, print_json
-
-_GAPS = {
-    Gap.DIAL: "when a phone began to ring",
-    Gap.ANSWER: "when the call was answered",
-    Gap.HANGUP: "when a leg ended",
-    Gap.STATUS: "how a leg ended",
-    Gap.KIND: "whether a person or an IVR answered",
-    Gap.DIRECTION: "whether the number is an extension",
-    Gap.EVENTS: "all that came after its first events: there were too many",
-    Gap.LATE: "whether this is all: a callback came after the end",
-}
 
 
 def call(
@@ -105,7 +94,7 @@ def _facts(call: Call) -> list[str]:
         "recovered": "no callback came; found in the PBX's call records"
         if call.recovered
         else None,
-        "unknown": ", ".join(_GAPS[gap] for gap in call.gaps) or None,
+        "unknown": ", ".join(UNKNOWN[gap] for gap in call.gaps) or None,
     }
     return [f"{name + ':':<11} {value}" for name, value in facts.items() if value is not None]
 

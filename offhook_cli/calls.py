@@ -57,8 +57,8 @@ def _calls(
         typer.Option(
             metavar="TIME",
             show_default=False,
-            help="Only calls that began before this time, written as for --since; or the page "
-            "after one whose end names this.",
+            help="Only calls that began before this time, written as for --since; or "
+            "continue from this cursor, which the page before ends with.",
         ),
     ] = None,
     most: Annotated[

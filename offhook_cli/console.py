@@ -1,23 +1,24 @@
 """`offhook console`: run the console; make users and tokens for it."""
 
-import json
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from offhook import logs
 from offhook.errors import ConfigError
+from offhook.provisioning.files import quoted, quoted_list
 from offhook.settings import load_settings
+from offhook.settings.console_table import Role, Scope
 from offhook_cli.options import Host, Port
 from offhook_cli.screen import fail, note
-from offhook_cli.startup import bound, check_server
+from offhook_cli.startup import bound, check_server, console_packages
 
 console = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 
 _SHORTEST = 10  # characters of a password
-_ROLES = ("viewer", "agent", "supervisor", "operator")
-_SCOPES = ("calls", "numbers", "deliveries", "repair")
+_ROLES: tuple[str, ...] = get_args(Role)
+_SCOPES: tuple[str, ...] = get_args(Scope)
 
 UserName = Annotated[
     str,
@@ -87,16 +88,18 @@ def user(
     password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     if len(password) < _SHORTEST:
         fail(f"The password is too short: choose {_SHORTEST} characters or more.", code=2)
+    with console_packages():
+        hashed = hash_password(password)
     lines = [
         "",
-        f"[console.users.{json.dumps(name)}]",
+        f"[console.users.{quoted(name)}]",
         f'role = "{role}"',
-        f'password = "{hash_password(password)}"',
+        f'password = "{hashed}"',
     ]
     if tenant:
-        lines.append(f"tenant = {json.dumps(tenant)}")
+        lines.append(f"tenant = {quoted(tenant)}")
     if extension:
-        lines.append(f"extensions = {json.dumps(extension)}")
+        lines.append(f"extensions = {quoted_list(extension)}")
     typer.echo("\n".join(lines))
     note("Add this table to offhook.toml, and restart `offhook console`.")
 
@@ -132,9 +135,9 @@ def token(
 
     made, hashed = make_token()
     typer.echo(
-        f"\n[console.users.{json.dumps(name)}.tokens.{json.dumps(label)}]\n"
+        f"\n[console.users.{quoted(name)}.tokens.{quoted(label)}]\n"
         f'hash = "{hashed}"\n'
-        f"scopes = {json.dumps(scopes)}"
+        f"scopes = {quoted_list(scopes)}"
     )
     note(f"The token, which is not shown again: {made}")
 

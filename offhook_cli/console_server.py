@@ -4,9 +4,9 @@ import socket
 
 import uvicorn
 
-from offhook.errors import ConfigError
 from offhook.settings import Settings
 from offhook_cli.screen import note
+from offhook_cli.startup import console_packages
 from receiver.quarantine_retry import retry
 
 _GRACE = 5  # seconds for requests in flight when it stops
@@ -18,12 +18,8 @@ def run(settings: Settings, listening: socket.socket, host: str, port: int) -> b
     Raises:
         ConfigError: a package that it needs is missing.
     """
-    try:
+    with console_packages():
         from offhook_console.app import application
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"the console needs the package {error.name}: pip install 'offhook[console]'"
-        ) from error
     config = uvicorn.Config(
         application(settings, retry),
         host=host,

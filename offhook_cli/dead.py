@@ -209,7 +209,7 @@ def discard(
 def _chosen(
     rq: Redis, ids: Sequence[str] | None, wanted: Filter, everything: bool
 ) -> dict[str, str]:
-    """Return the ids of the dead letters that are meant, with their handlers; exit if none is."""
+    """Return the chosen dead letters' ids, with their handlers; exit if there are none."""
     everybodys = Filter(tenant=wanted.tenant)
     if not ids and wanted == everybodys and not everything:
         raise typer.BadParameter("choose dead letters by id, by a filter, or with --all")

@@ -62,7 +62,9 @@ def deliveries(
     limit: Limit = 50,
     before: Annotated[
         str | None,
-        typer.Option(help="The next page: what the page before says at its end.", metavar="CURSOR"),
+        typer.Option(
+            help="Continue from this cursor, which the page before ends with.", metavar="CURSOR"
+        ),
     ] = None,
     tenant: Tenant = "",
     as_json: Json = False,

@@ -37,6 +37,7 @@ from offhook_cli.local_processes import (
     write_pbx,
 )
 from offhook_cli.reloading import EVERY, differing, files, named
+from offhook_cli.startup import console_packages
 from offhook_console.passwords import hash_password
 from unifiedapi.sandbox.scenarios import Scenario
 
@@ -176,7 +177,8 @@ def _sandbox_table(pbx: str, secret: str) -> dict[str, object]:
 
 def _console_user(password: str) -> dict[str, str]:
     """Return the table of a user who may sign in to the console, besides those of the file."""
-    return {"role": "operator", "password": hash_password(password)}
+    with console_packages():
+        return {"role": "operator", "password": hash_password(password)}
 
 
 def _pbx_names() -> list[str]:

@@ -98,7 +98,7 @@ async def _erase_in_redis(settings: Settings, number: Number) -> Erased:
 
 
 def _erase_in_journals(settings: Settings, number: Number) -> tuple[int, int]:
-    """Delete damaged batches with the number; not for a tenant: they may be of several.
+    """Delete damaged batches with the number; not for a tenant: a batch may have others' events.
 
     Returns:
         How many were deleted; and how many batches are still to be moved to the inbox.

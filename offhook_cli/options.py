@@ -68,7 +68,7 @@ def settings_of(tenant: str) -> Settings:
 
 
 def full_name(settings: Settings, handler: str) -> str:
-    """The full name of a handler: of the tenant whose settings these are, also if it is given."""
+    """The full name of a handler: with or without its tenant, the one of these settings."""
     prefix = f"{settings.tenant}/" if settings.tenant else ""
     return prefix + handler.removeprefix(prefix)
 
@@ -78,7 +78,7 @@ def call_names(settings: Settings, call: str) -> list[str]:
     prefix = f"{settings.tenant}:" if settings.tenant else ""
     call = call.removeprefix(prefix)
     names = [prefix + call, *(f"{prefix}{pbx}/{call}" for pbx in settings.pbx or ["main"])]
-    # What looks like another's call is no call of this one.
+    # Skip names that belong to another tenant.
     return [name for name in names if tenant_of(name) == settings.tenant]
 
 

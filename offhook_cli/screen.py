@@ -87,9 +87,9 @@ def print_json_list(values: Iterable[Any]) -> None:
 
 
 def print_long_table(*columns: str, rows: Iterable[Sequence[str]]) -> None:
-    """Print a table whose rows need not all be there: one of any length, a line for each row.
+    """Print a table of any length, row by row.
 
-    The first rows decide how wide the columns are. If they are all, it looks as any other table.
+    The first rows decide how wide the columns are. A short table looks like any other.
     """
     from rich.cells import cell_len
 

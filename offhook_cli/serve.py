@@ -88,7 +88,7 @@ def _reload(*_: object) -> None:
 
 
 class _Receivers(Multiprocess):
-    """Several processes. One that is started anew runs what the others run."""
+    """Several processes. A restarted one runs the version of the others."""
 
     def run_all(self, settings: Settings, loaded: Loaded) -> None:
         """Run until SIGTERM."""

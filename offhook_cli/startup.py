@@ -4,7 +4,8 @@ import logging
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
@@ -58,6 +59,21 @@ def bound(host: str, port: int) -> socket.socket:
         ) from error
     sock.set_inheritable(True)
     return sock
+
+
+@contextmanager
+def console_packages() -> Iterator[None]:
+    """Import what the console needs.
+
+    Raises:
+        ConfigError: a package is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the console needs the package {error.name}: pip install 'offhook[console]'"
+        ) from error
 
 
 def on_hangup() -> "Callable[[], subprocess.Popen[bytes]] | None":

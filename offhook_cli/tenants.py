@@ -15,6 +15,7 @@ from offhook.errors import ConfigError
 from offhook.extensions import Extensions
 from offhook.operations import tenant_removal
 from offhook.operations.tenant_removal import TenantData
+from offhook.provisioning.files import quoted_list
 from offhook.settings import Settings, config_path, load_settings, tenants_folder
 from offhook_cli import completion
 from offhook_cli.options import Json, Yes, group, settings_of
@@ -121,11 +122,10 @@ def add(
     if not name.replace("-", "").replace("_", "").isalnum():
         raise ConfigError(f"{name!r}: name it with lower-case letters, digits, - and _")
     path = tenants_folder() / f"{name}.toml"
-    claims = ", ".join(_quoted(each) for each in extensions)
     try:
         path.parent.mkdir(exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
-            file.write(_FILE.format(claims=claims))
+            file.write(_FILE.format(claims=quoted_list(extensions)))
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
     try:
@@ -137,7 +137,7 @@ def add(
 
 
 _FILE = """\
-extensions = [{claims}]
+extensions = {claims}
 
 # Its handlers, as in offhook.toml:
 # [handlers.crm]
@@ -252,8 +252,3 @@ def _in_words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "not set" if value is None else str(value)
-
-
-def _quoted(text: str) -> str:
-    """A TOML string."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -23,7 +23,6 @@ class Figure:
     value: float | None
     form: str
     below: str
-    warn: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Ended:
 
 
 class Board:
-    """What the wallboard shows. Pure: it is told each call as it is known now.
+    """What the wallboard shows. Pure: `put` takes each call as it is now.
 
     Args:
         answer_within: seconds within which a call should be answered.

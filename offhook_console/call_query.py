@@ -94,7 +94,7 @@ async def find_calls(
         try:
             page = await search(inbox, wanted, most - len(found), cursor, tenant)
         except UnknownCursor as error:
-            raise ConsoleError(400, f"before: {error}; begin anew.") from error
+            raise ConsoleError(400, f"before: {error}; start again without it.") from error
         calls = [summarize(kept.state, region) for kept in page.calls]
         found += [call for call in calls if view.shows(call)]
         cursor = page.cursor

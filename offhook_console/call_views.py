@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from offhook.call import Call, Kind, Leg, Outcome, Party
+from offhook.call import UNKNOWN, Call, Kind, Leg, Outcome, Party
 from offhook.extensions import ExtensionSettings, Name
 from offhook.inbox.record_part import AttemptOutcome
 from offhook_console.drawing import Bar, Timeline, course, timeline
 from offhook_console.people import View
-from offhook_console.wording import GAPS, duration, number_of, shown_name, shown_number
+from offhook_console.wording import duration, number_of, shown_name, shown_number
 
 Labels = Mapping[Name, ExtensionSettings]
 
@@ -132,7 +132,7 @@ def view_call(call: Call, view: View, labels: Labels, now: datetime | None = Non
         talked=duration(call.talk_seconds if call.closed_by else None) if call.answered_by else "–",
         complete=call.complete,
         recovered=call.recovered,
-        notes=tuple(GAPS[gap] for gap in call.gaps),
+        notes=tuple(UNKNOWN[gap] for gap in call.gaps),
         bars=bars,
         course=_sentence(call),
         recording=call.recording,

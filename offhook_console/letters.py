@@ -9,7 +9,6 @@ from offhook.event import CallEvent
 from offhook.operations import dead_letters
 from offhook.operations.bulk import BulkOperation, Kind
 from offhook.operations.dead_letters import DeadLetter, Filter
-from offhook.settings import tenant_of_plugin
 from offhook_console.call_query import moment_of
 from offhook_console.parts import ConsoleParts
 from offhook_console.people import Person
@@ -36,7 +35,6 @@ def matching_letters(
     return [
         each
         for each in dead_letters.find(parts.rq, _filter(query, ids, until))
-        if not tenant_of_plugin(each.handler)
         if not words or any(words in text.casefold() for text in _texts(each))
     ]
 
@@ -48,6 +46,7 @@ def _filter(query: Mapping[str, str], ids: frozenset[str], until: datetime | Non
         since=moment_of(query.get("since") or None, "since"),
         until=until,
         ids=ids or None,
+        tenant="",
     )
 
 

@@ -236,9 +236,7 @@ class LiveFeed:
             return  # the server catches up; `_push_figures` takes its card away
         for view, listeners in self._views():
             if view.shows(call):
-                html = self._pages.macro(
-                    "cards.html", "pushed_card", view_call(call, view, self.labels)
-                )
+                html = self._pages.macro("cards.html", "card", view_call(call, view, self.labels))
                 html += self._pages.macro("cards.html", "lane_counts", self._lane_counts(view))
                 self._tell(listeners, FeedMessage("fragments", html))
         self._tell_all(FeedMessage("changed", json.dumps(["calls", f"call-{call_key(name)}"])))

@@ -4,11 +4,11 @@ import asyncio
 import hashlib
 import secrets
 from functools import cache
+from typing import TYPE_CHECKING
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
 
-_HASHER = PasswordHasher()  # RFC 9106's low-memory profile: 64 MiB, 3 passes
 _AT_ONCE = 2  # each takes 64 MiB
 
 PREFIX = "ofh_"  # of API tokens, so that scanners for leaked secrets know them
@@ -16,7 +16,7 @@ PREFIX = "ofh_"  # of API tokens, so that scanners for leaked secrets know them
 
 def hash_password(password: str) -> str:
     """The hash of a password, for the configuration."""
-    return _HASHER.hash(password)
+    return _hasher().hash(password)
 
 
 class PasswordCheck:
@@ -37,10 +37,20 @@ class PasswordCheck:
 
 
 def _verify(hashed: str | None, password: str) -> bool:
+    from argon2.exceptions import InvalidHashError, VerificationError
+
     try:
-        return _HASHER.verify(hashed or _of_no_user(), password)
+        return _hasher().verify(hashed or _of_no_user(), password)
     except (VerificationError, InvalidHashError):
         return False
+
+
+@cache
+def _hasher() -> "PasswordHasher":
+    # Here, because argon2 is not part of a plain installation, whose commands make tokens and help.
+    from argon2 import PasswordHasher
+
+    return PasswordHasher()  # RFC 9106's low-memory profile: 64 MiB, 3 passes
 
 
 @cache

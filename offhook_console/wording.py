@@ -5,21 +5,10 @@ from functools import lru_cache
 
 from phonenumbers import NumberParseException, PhoneNumberFormat, format_number, parse
 
-from offhook.call import Gap, Party
+from offhook.call import Party
 
 _MASKED_FROM = 5  # digits: as many, and a name may be a number
 _SHOWN = 3  # digits of a masked number
-
-GAPS = {
-    Gap.DIAL: "when a phone began to ring",
-    Gap.ANSWER: "when the call was answered",
-    Gap.HANGUP: "when a leg ended",
-    Gap.STATUS: "how a leg ended",
-    Gap.KIND: "whether a person or an IVR answered",
-    Gap.DIRECTION: "whether the number is an extension",
-    Gap.EVENTS: "all that came after its first events: there were too many",
-    Gap.LATE: "whether this is all: a callback came after the end",
-}
 
 
 def duration(seconds: float | None) -> str:

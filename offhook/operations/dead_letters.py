@@ -110,6 +110,8 @@ def find(rq: Redis, wanted: Filter | None = None, after: str | None = None) -> I
         for name in names
         for job_id in queues.dead_registry(rq, name).get_job_ids(cleanup=False)
     )
+    if wanted.ids is not None:
+        ids = [each for each in ids if each[2] in wanted.ids]
     if after is not None:
         ids = [each for each in ids if each[:2] > _place(after, queues.with_dead_letters(rq))]
     for at in range(0, len(ids), _AT_ONCE):

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -152,7 +152,7 @@ def read_toml(path: Path) -> dict[Name, ExtensionSettings]:
 def to_toml(extensions: Mapping[Name, ExtensionSettings]) -> str:
     """Return the extensions as a file; the same extensions make the same text."""
     return _HEAD + "".join(
-        f"\n[{_quoted(pbx)}.{_quoted(number)}]\n{_lines(settings)}"
+        f"\n[{quoted(pbx)}.{quoted(number)}]\n{_lines(settings)}"
         for (pbx, number), settings in sorted(extensions.items())
     )
 
@@ -193,17 +193,18 @@ def _lines(settings: ExtensionSettings) -> str:
         "user": settings.user,
     }
     return "".join(
-        f"{name} = {_quoted(value) if isinstance(value, str) else _list(value)}\n"
+        f"{name} = {quoted(value) if isinstance(value, str) else quoted_list(value)}\n"
         for name, value in values.items()
         if value is not None
     )
 
 
-def _list(values: Sequence[str]) -> str:
-    return f"[{', '.join(map(_quoted, values))}]"
+def quoted_list(values: Iterable[str]) -> str:
+    """A TOML array of strings."""
+    return f"[{', '.join(map(quoted, values))}]"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A TOML string: as in JSON, except for DEL."""
     return json.dumps(str(text), ensure_ascii=False).replace("\x7f", "\\u007f")
 

@@ -28,6 +28,7 @@ from offhook_cli.demo.target import OtherSystems
 from offhook_cli.embedded_server import EmbeddedServer, free_port
 from offhook_cli.live import watched
 from offhook_cli.local_processes import process, temporary_folder, until_answers, write_pbx
+from offhook_cli.startup import console_packages
 from offhook_console.passwords import hash_password
 from unifiedapi.sandbox.scenarios import Scenario
 
@@ -128,6 +129,8 @@ async def _demo(show: Show, folder: Path, *, keep: bool, seed: int | None) -> No
     key = f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
     receiver, pbx, console = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
     password = secrets.token_urlsafe(12)
+    with console_packages():
+        hashed = hash_password(password)
     show.step("a Valkey server, append-only file on")
     with EmbeddedServer(folder / "valkey") as server, OtherSystems(key) as others:
         config = folder / "offhook.toml"
@@ -143,7 +146,7 @@ async def _demo(show: Show, folder: Path, *, keep: bool, seed: int | None) -> No
                 target=others.url,
                 webhook_secret=key,
                 alerts=f"{others.url.replace('http', 'json')}/alerts",
-                password_hash=hash_password(password),
+                password_hash=hashed,
             )
         )
         async with (

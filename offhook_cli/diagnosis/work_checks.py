@@ -24,7 +24,7 @@ def scheduler(seen: Status) -> Iterator[Finding]:
 
 
 def versions(seen: Status) -> Iterator[Finding]:
-    """All processes run one version of the configuration and the plugins: that which is here."""
+    """All processes run the configuration and the plugins of this machine."""
     if seen.versions:
         said = f"all processes run what is here, version {seen.versions[0].version}"
         yield from _all_or(warned, [*problems.different_versions(seen), *seen.loaded], said)

@@ -72,7 +72,8 @@ async def list_dead_letters(request: Request, person: Person) -> Response:
     found = await asyncio.to_thread(matching_letters, parts, _words(query))
     ids = [each.id for each in found]
     if query.after is not None and query.after not in ids:
-        raise ConsoleError(400, "after: this dead letter was retried or discarded; begin anew.")
+        why = "this dead letter was retried or discarded; start again without it."
+        raise ConsoleError(400, f"after: {why}")
     at = ids.index(query.after) + 1 if query.after else 0
     page = found[at : at + limit]
     more = page[-1].id if page and at + limit < len(found) else None
@@ -113,8 +114,8 @@ async def undo_operation(request: Request, person: Person) -> Response:
 
 
 async def list_quarantine(request: Request, person: Person) -> Response:
-    kept = await refused_callbacks.kept(parts_of(request).inbox.redis)
-    return _json(shapes.Quarantine([_refused(key, refused) for key, refused in kept[:_MOST]]))
+    kept = await refused_callbacks.kept(parts_of(request).inbox.redis, most=_MOST)
+    return _json(shapes.Quarantine([_refused(key, refused) for key, refused in kept]))
 
 
 async def deliver_refused(request: Request, person: Person) -> Response:
@@ -148,7 +149,7 @@ async def get_status(request: Request, person: Person) -> Response:
         handlers=await _handlers(parts),
         problems=await parts.attention.get(parts.inbox, parts.rq, parts.settings),
         live=await parts.calls.live(),
-        quarantined=await refused_callbacks.length(parts.inbox.redis),
+        quarantined=parts.feed.deliveries.quarantined,
     )
     return _json(overview)
 
@@ -214,7 +215,7 @@ async def _handlers(parts: ConsoleParts) -> list[HandlerStatus]:
 
 async def _one_refused(request: Request) -> tuple[str, Mapping[str, bytes]]:
     key = request.path_params["id"]
-    refused = dict(await refused_callbacks.kept(parts_of(request).inbox.redis)).get(key)
+    refused = dict(await refused_callbacks.get(parts_of(request).inbox.redis, [key])).get(key)
     if refused is None:
         raise ConsoleError(404, "There is no such callback in the quarantine.")
     return key, refused

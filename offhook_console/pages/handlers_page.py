@@ -1,9 +1,10 @@
 """Handlers: does everything get to its target; one handler; a replay to it."""
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -100,22 +101,23 @@ def group_by_answer(letters: list[DeadLetter], query: dict[str, str]) -> list[An
     Args:
         query: the filters that each answer's URL has besides the answer.
     """
-    times = Counter(each.error for each in letters)
-    found = []
-    for error, number in times.most_common():
-        died = [each.died for each in letters if each.error == error]
-        url = f"/dead-letters?{urlencode({**query, 'error': error})}"
-        found.append(AnswerGroup(error, number, min(died), max(died), url))
-    return found
+    died: defaultdict[str, list[datetime]] = defaultdict(list)
+    for each in letters:
+        died[each.error].append(each.died)
+    return [
+        AnswerGroup(
+            error,
+            len(times),
+            min(times),
+            max(times),
+            f"/dead-letters?{urlencode({**query, 'error': error})}",
+        )
+        for error, times in sorted(died.items(), key=lambda each: -len(each[1]))
+    ]
 
 
 def _letters(parts: ConsoleParts, wanted: Filter) -> list[DeadLetter]:
-    found = []
-    for letter in dead_letters.find(parts.rq, wanted):
-        found.append(letter)
-        if len(found) == _LOOKED_AT:
-            break
-    return found
+    return list(islice(dead_letters.find(parts.rq, wanted), _LOOKED_AT))
 
 
 def _named(request: Request, parts: ConsoleParts) -> tuple[str, HandlerSettings]:

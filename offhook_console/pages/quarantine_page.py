@@ -44,8 +44,8 @@ class RefusedView:
 async def quarantine(request: Request, person: Person) -> Response:
     """Show the refused callbacks, and one of them."""
     parts = parts_of(request)
-    kept = await refused_callbacks.kept(parts.inbox.redis)
-    shown = [view_refused(key, refused) for key, refused in kept[:_PAGE]]
+    kept = await refused_callbacks.kept(parts.inbox.redis, most=_PAGE)
+    shown = [view_refused(key, refused) for key, refused in kept]
     wanted = request.query_params.get("id")
     notice = _NOTICES.get(request.query_params.get("did", ""))
     return parts.pages.page(
@@ -53,7 +53,7 @@ async def quarantine(request: Request, person: Person) -> Response:
         person,
         "quarantine.html",
         refused=shown,
-        total=len(kept),
+        total=await refused_callbacks.length(parts.inbox.redis),
         chosen=next((each for each in shown if each.id == wanted), shown[0] if shown else None),
         notices=[notice] if notice else [],
         days=f"{parts.settings.quarantine_days:g}",
@@ -66,7 +66,7 @@ async def change_quarantine(request: Request, person: Person) -> Response:
     parts = parts_of(request)
     async with request.form(max_files=0, max_fields=5) as form:
         key, kind = str(form.get("id", "")), form.get("kind")
-    refused = dict(await refused_callbacks.kept(parts.inbox.redis)).get(key)
+    refused = dict(await refused_callbacks.get(parts.inbox.redis, [key])).get(key)
     if refused is None:
         raise ConsoleError(404, "This callback is no longer in the quarantine.")
     where = f"a callback of {refused['extension'].decode('utf-8', 'replace')}"
