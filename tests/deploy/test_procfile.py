@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,16 +15,10 @@ from urllib.parse import urlencode
 import pytest
 
 from offhook.callback_url import callback_url
+from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET, Configure
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def eventually(what: Callable[[], bool], seconds: float) -> bool:

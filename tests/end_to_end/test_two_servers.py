@@ -51,7 +51,9 @@ def client(server: ValkeyServer) -> redis.Redis:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[ValkeyServer]:
     """A cluster of one node, which serves all slots."""
-    with valkey(tmp_path / "cluster", **{"cluster-enabled": "yes"}) as server:
+    bus = str(free_port())  # by default it is 10,000 above the port, where connections get theirs
+    config = {"cluster-enabled": "yes", "cluster-port": bus}
+    with valkey(tmp_path / "cluster", **config) as server:
         with client(server) as node:
             node.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
             wait_until(lambda: "'ok'" in str(node.execute_command("CLUSTER INFO")), "it is ready")

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from random import Random
 import httpx
 import pytest
 
+from offhook_cli.embedded_server import free_port
 from tests.unifiedapi.serving import serve
 from unifiedapi import errors
 from unifiedapi.listing import ListOptions
@@ -50,8 +50,7 @@ def test_programs_run(
 
 
 def test_command_starts_a_sandbox() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command, _ = blocks("sh")
     words = shlex.split(command.replace("8090", str(port)))
     assert words[0] == "python"

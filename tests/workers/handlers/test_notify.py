@@ -4,7 +4,6 @@ import email
 import email.policy
 import json
 import logging
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from apprise.plugins.discord import NotifyDiscord
 from offhook import Call, EventType, Party, PermanentError, TemporaryError
 from offhook.errors import ConfigError
 from offhook.testing import configured, deliver, sample_call, sample_event
+from offhook_cli.embedded_server import free_port
 from tests.http_target import HttpTarget
 from workers.handlers.notify import Notify
 
@@ -55,9 +55,7 @@ class Mailbox:
 
 @pytest.fixture
 def mailbox() -> Iterator[Mailbox]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        box = Mailbox(port=free.getsockname()[1])
+    box = Mailbox(port=free_port())
     controller = Controller(box, hostname="127.0.0.1", port=box.port)
     controller.start()
     yield box
