@@ -17,7 +17,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-crm brokers chaos fuzz simulate check format lock setup clean STALE
+.PHONY: help demo test test-crm brokers chaos fuzz simulate check format lock release setup clean STALE
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -113,11 +113,14 @@ PRODUCTION := --extra console --extra sql --extra postgresql --extra notify --ex
 lock: $(READY)  ## lock the packages of pyproject.toml, keeping locked versions (UPGRADE=1: newest)
 	@$(LOCK) --python-version 3.11 --extra all --extra dev --output-file requirements/dev.txt pyproject.toml
 	@$(LOCK) --python-version 3.11 $(LOCKED) $(PRODUCTION) --output-file requirements/production.txt pyproject.toml
-	@printf 'editables\nhatchling\n' | $(LOCK) --python-version 3.11 $(LOCKED) --extra demo --output-file requirements/demo.txt pyproject.toml -
-	@echo hatchling | $(LOCK) --python-version 3.11 $(LOCKED) --output-file requirements/build.txt -
+	@printf 'editables\nhatchling\nhatch-vcs\n' | $(LOCK) --python-version 3.11 $(LOCKED) --extra demo --output-file requirements/demo.txt pyproject.toml -
+	@printf 'hatchling\nhatch-vcs\n' | $(LOCK) --python-version 3.11 $(LOCKED) --output-file requirements/build.txt -
 	@echo 'atheris<3.1' | $(LOCK) --python-version 3.11 --output-file requirements/fuzz.txt -
 	@$(LOCK) --python-version 3.11 --output-file tests/real_crm/tryton.txt tests/real_crm/tryton.in
 	@$(LOCK) --python-version 3.12 --output-file tests/real_crm/bottlecrm.txt tests/real_crm/bottlecrm.in
+
+release: $(READY)  ## build and sign the release of the current tag: make release KEY=~/.ssh/id
+	@$(BIN)/python -m release.release "$(KEY)"
 
 setup: $(READY)  ## create or update the virtual environment (other commands do so, too)
 

@@ -63,7 +63,7 @@ def test_production_lock_satisfies_pyproject() -> None:
 
 def test_demo_lock_satisfies_pyproject() -> None:
     satisfies(REQUIREMENTS / "demo.txt", named(["demo"]))
-    satisfies(REQUIREMENTS / "demo.txt", map(Requirement, ["hatchling", "editables"]))
+    satisfies(REQUIREMENTS / "demo.txt", map(Requirement, ["hatchling", "hatch-vcs", "editables"]))
 
 
 def test_build_lock_satisfies_pyproject() -> None:

@@ -71,6 +71,7 @@ def test_make_alone_lists_the_commands() -> None:
         "check",
         "format",
         "lock",
+        "release",
         "setup",
         "clean",
     ]

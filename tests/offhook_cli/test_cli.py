@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_help_imports_no_command() -> None:
 
 def test_version_option_prints_the_package_version(offhook: Offhook) -> None:
     result = offhook("--version")
-    assert (result.exit_code, result.stdout) == (0, "offhook 0.1.0\n")
+    assert (result.exit_code, result.stdout) == (0, f"offhook {version('offhook')}\n")
 
 
 def test_unknown_command_is_a_usage_error(offhook: Offhook) -> None:

@@ -6,6 +6,7 @@ import stat
 import sys
 import tarfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -214,7 +215,7 @@ def test_a_bundle_says_what_runs(scene: Scene, offhook: Offhook) -> None:
     assert (counts["partitions"], counts["refused"]) == ([2], 1)
     assert (counts["handlers"][0]["name"], counts["handlers"][0]["lag"]) == ("crm", 2)
     versions = found["offhook-doctor/versions.json"]
-    assert versions["packages"]["offhook"] == "0.1.0"
+    assert versions["packages"]["offhook"] == version("offhook")
     assert versions["python"] == sys.version
     assert versions["servers"]["redis_url"]["maxmemory_policy"] == "noeviction"
     configuration = found["offhook-doctor/configuration.json"]
