@@ -16,7 +16,7 @@ class EventType(StrEnum):
     """The event types, by the names Offhook uses on screen, in URLs and in logs.
 
     The first five are callbacks. The next five are about whole calls and follow from callbacks. The
-    others are about extensions or a day, or internal.
+    others are about extensions, a day or Offhook's own trouble, or internal.
     """
 
     DIAL_IN = "dial-in"
@@ -34,6 +34,12 @@ class EventType(StrEnum):
     PHONE_UNREGISTERED = "phone-unregistered"
     PHONE_REGISTERED = "phone-registered"
     DAILY_SUMMARY = "daily-summary"
+    HANDLER_FAILING = "handler-failing"
+    HANDLER_RECOVERED = "handler-recovered"
+    DEAD_LETTER = "dead-letter"
+    JOURNAL_USED = "journal-used"
+    INBOX_FILLING = "inbox-filling"
+    REGISTRATION_LOST = "registration-lost"
 
 
 CALLBACKS = (
@@ -55,11 +61,20 @@ EXTENSIONS = (
     EventType.PHONE_UNREGISTERED,
     EventType.PHONE_REGISTERED,
 )
+TROUBLE = (
+    EventType.HANDLER_FAILING,
+    EventType.HANDLER_RECOVERED,
+    EventType.DEAD_LETTER,
+    EventType.JOURNAL_USED,
+    EventType.INBOX_FILLING,
+    EventType.REGISTRATION_LOST,
+)
 GROUPS: dict[str, tuple[EventType, ...]] = {
     "raw": CALLBACKS,
     "calls": CALLS,
     "extensions": EXTENSIONS,
     "summaries": (EventType.DAILY_SUMMARY,),
+    "trouble": TROUBLE,
 }
 
 

@@ -5,20 +5,24 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import cycle, islice, product
 from random import Random
 from typing import Annotated, Any, Literal
 
 import typer
+from msgspec.structs import replace
 
 from offhook.callback_url import callback_url, revoked_urls
 from offhook.errors import ConfigError
+from offhook.event import TROUBLE, EventType
 from offhook.http.callbacks import callbacks
 from offhook.settings import load_settings
+from offhook.testing import sample_event
 from offhook_cli.options import Json
 from offhook_cli.screen import note, print_json, print_table, progress
-from unifiedapi.resources import EventType
+from unifiedapi.resources import EventType as CallbackType
 from unifiedapi.sandbox.pbx import Pbx, Registration, Tally, registered_in
 from unifiedapi.sandbox.scenarios import QUEUE, Scenario, ScriptedCall, random_calls
 
@@ -91,6 +95,14 @@ def simulate(
             show_default="random",
         ),
     ] = None,
+    trouble: Annotated[
+        EventType | None,
+        typer.Option(
+            help=f"Send a test event about trouble instead: {', '.join(TROUBLE)}.",
+            metavar="TYPE",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Place simulated calls: send the callbacks that a PBX would send.
@@ -106,7 +118,11 @@ def simulate(
       offhook simulate
       offhook simulate --scenario missed --extensions '0003*210' --calls 1
       offhook simulate --calls 10000 --rate 500 --speed 1000
+      offhook simulate --trouble handler-failing
     """
+    if trouble is not None:
+        _announce(trouble)
+        return
     phones = list(dict.fromkeys(filter(None, map(str.strip, extensions.split(",")))))
     scenarios = scenario or [each for each in Scenario if each.phones <= len(phones)]
     _check(url, phones, queue, scenarios)
@@ -122,6 +138,25 @@ def simulate(
         _show(sender.tally, seconds)
     if sender.tally.accepted < sender.tally.sent:
         raise typer.Exit(1)
+
+
+def _announce(type_: EventType) -> None:
+    """Append a test event about the operator's trouble to the inbox."""
+    if type_ not in TROUBLE:
+        raise ConfigError(f"--trouble: {type_} is not one of {', '.join(TROUBLE)}")
+    from offhook.announcements import announce
+    from offhook.connection import opened
+
+    settings = load_settings()
+    event = replace(sample_event(type_), received=datetime.now(UTC))
+    said = event.parameters | {"test": "yes", "text": f"Test: {event.parameters['text']}"}
+
+    async def run() -> None:
+        async with opened(settings) as (inbox, _):
+            await announce(settings, inbox, [replace(event, parameters=said)])
+
+    asyncio.run(run())
+    typer.echo(f"Sent {type_} to the handlers that get it: {said['text']}")
 
 
 def _check(
@@ -148,7 +183,7 @@ def _check(
 
 def _registrations(
     url: str | None, pbx: str, extensions: Sequence[str], method: CallbackMethod
-) -> dict[tuple[str, EventType], Registration]:
+) -> dict[tuple[str, CallbackType], Registration]:
     """Register every event type on each extension, with the URLs that `offhook setup` uses."""
     settings = load_settings()
     secret = settings.secret.get_secret_value()
@@ -166,7 +201,7 @@ def _registrations(
             ),
             next(methods),
         )
-        for extension, event_type in product(extensions, EventType)
+        for extension, event_type in product(extensions, CallbackType)
     }
 
 

@@ -63,6 +63,7 @@ class EventStore:
         self._behind = asyncio.Event()
         self._behind.set()
         self.redis_fault = ""  # why Redis does not accept events
+        self.journaled = 0  # events that went to the journal
 
     @property
     def journal_fault(self) -> str | None:
@@ -165,6 +166,7 @@ class EventStore:
         fresh = [index for index in self._journaled.fresh(batch.marks) if index in known]
         if fresh:
             await self._journal.append(batch.only(fresh))
+            self.journaled += len(fresh)
             # Only now: a callback that was not stored is no repeat when it is sent again.
             self._journaled.add(batch.marks[index] for index in fresh)
         return set(range(len(batch.marks))) - set(fresh)

@@ -44,9 +44,9 @@ class Refusals:
         if now >= self._log_at.get(cause, 0.0):
             self._log(cause, now)
 
-    def note(self, outcome: CallbackOutcome) -> None:
-        """Count what else became of a callback: it is not logged."""
-        self._unstored[""][outcome] += 1
+    def note(self, outcome: CallbackOutcome, number: int = 1) -> None:
+        """Count what else became of callbacks: it is not logged."""
+        self._unstored[""][outcome] += number
 
     def log_the_rest(self) -> None:
         """Log what was counted since the last lines, if their minute is over."""

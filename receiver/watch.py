@@ -7,6 +7,7 @@ from contextlib import suppress
 from redis.exceptions import RedisError
 
 from offhook.inbox import Inbox, refused
+from offhook.inbox.refused import CallbackOutcome
 from offhook.settings import Settings
 from receiver.connections import Connections
 from receiver.event_store import EventStore
@@ -47,6 +48,7 @@ class Watch:
         self._connections = connections
         self._rounds = 0
         self._scarce = 0  # number of looks in a row that found memory short
+        self._journaled = 0  # events in the journal that are counted
 
     def take(self, settings: Settings) -> None:
         """Use other settings."""
@@ -78,6 +80,9 @@ class Watch:
 
     async def store_counts(self) -> None:
         """Add what was counted to the counts in Redis, if it answers."""
+        if new := self._store.journaled - self._journaled:
+            self._refusals.note(CallbackOutcome.JOURNALED, new)
+            self._journaled += new
         with suppress(RedisError, OSError):  # the event store reports it
             async with asyncio.timeout(self._settings.patience):
                 for tenant, counts in self._refusals.unstored().items():

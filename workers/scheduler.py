@@ -18,12 +18,14 @@ from redis.exceptions import RedisError
 
 from offhook import queues
 from offhook.connection import connected
-from offhook.event import CallEvent, EventType
+from offhook.errors import InboxUnavailable
+from offhook.event import TROUBLE, CallEvent, EventType
 from offhook.inbox import Inbox, ParkedLanes, keys
 from offhook.inbox.record import Record
 from offhook.logs import Outage
 from offhook.plugins import wanted_types
 from offhook.settings import Settings
+from workers.trouble_watch import TroubleWatch
 
 log = logging.getLogger("offhook.scheduler")
 
@@ -49,6 +51,14 @@ JOBS: tuple[tuple[str, float, Callable[[Settings], bool]], ...] = (
         "workers.silence.find_silent_extensions",
         3600.0,
         lambda settings: EventType.EXTENSION_SILENT in wanted_types(settings.all_handlers),
+    ),
+    (
+        "workers.registrations.check_registrations",
+        600.0,
+        lambda settings: (
+            _has_api(settings)
+            and EventType.REGISTRATION_LOST in wanted_types(settings.all_handlers)
+        ),
     ),
     (
         "workers.daily_summary.daily_summary",
@@ -84,6 +94,11 @@ async def _run(settings: Settings) -> None:
         await asyncio.gather(
             _repeat(scheduler.round, "Redis", stop),
             _repeat(scheduler.round_of_jobs, "RQ's server", stop),
+            *(
+                [_repeat(TroubleWatch(settings, inbox).round, "Redis", stop)]
+                if not wanted_types(settings.all_handlers).isdisjoint(TROUBLE)
+                else []
+            ),
         )
 
 
@@ -93,7 +108,7 @@ async def _repeat(step: Callable[[], Awaitable[None]], server: str, stop: asynci
         try:
             await step()
             outage.is_over()
-        except RedisError as error:
+        except (RedisError, InboxUnavailable, TimeoutError) as error:
             outage.goes_on(error)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), EVERY)

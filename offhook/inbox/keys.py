@@ -17,6 +17,8 @@ SILENT = "offhook:habits:silent"
 OPERATIONS = "offhook:operations"
 PROCESSES = "offhook:processes"
 RELOAD = "offhook:reload"
+TROUBLE = "offhook:{offhook:trouble}:states"
+UNTOLD = "offhook:{offhook:trouble}:untold"  # in its slot
 
 
 def partition_prefix(partition: int) -> str:

@@ -34,6 +34,7 @@ class CallbackOutcome(StrEnum):
     REPEATED = "repeated"
     UNAVAILABLE = "unavailable"  # neither Redis nor the journal took it
     QUARANTINED = "quarantined"
+    JOURNALED = "journaled"  # accepted, and kept on disk first
 
 
 SENTENCES: Mapping[str, str] = {

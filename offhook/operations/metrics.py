@@ -113,6 +113,11 @@ def _families(figures: Figures) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "offhook_events", "Events appended to the inbox, our own among them.", figures.events
     )
+    yield CounterMetricFamily(
+        "offhook_events_journaled",
+        "Events that were kept on disk first, because Redis did not take them.",
+        received[CallbackOutcome.JOURNALED],
+    )
     yield _gauge("inbox_events", "Events that the inbox keeps.", figures.kept)
     yield _gauge("quarantine_entries", "Refused callbacks that are kept.", figures.quarantined)
     yield _gauge("live_calls", "Calls that are not closed.", figures.live)

@@ -10,14 +10,14 @@ from functools import cached_property
 from typing import Any
 
 from offhook.errors import HandlerTimeout, TemporaryError
-from offhook.event import CALLBACKS, CallEvent, EventType
+from offhook.event import CALLBACKS, TROUBLE, CallEvent, EventType
 from offhook.extensions import UNKNOWN, ExtensionSettings
 from offhook.handler import Context, FindCall, Handler
 from offhook.handler_memory import LocalMemory, Memory
 from offhook.http import Http
 from offhook.lookup import Lookup
 from offhook.phone_number import Number
-from offhook.settings import HandlerSettings, LookupSettings
+from offhook.settings import HandlerSettings, LookupSettings, tenant_of_plugin
 from offhook.settings.extension_patterns import compiled
 from offhook.tasks import Limit, LimitExceeded, asked_to_end
 
@@ -72,6 +72,13 @@ class PluggedHandler:
             and (policy.direction is None or event.direction == policy.direction)
             and (policy.pbx is None or event.pbx in policy.pbx)
             and self._wants_one(event, of)
+            and (event.type not in TROUBLE or self._hears_of(event))
+        )
+
+    def _hears_of(self, event: CallEvent) -> bool:
+        """Return whether to deliver trouble to it: not its own, and the operator has a copy."""
+        return event.parameters.get("handler") != self.name and event.tenant == tenant_of_plugin(
+            self.name
         )
 
     def _wants_one(self, event: CallEvent, of: Callable[[str, str], ExtensionSettings]) -> bool:

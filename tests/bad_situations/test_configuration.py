@@ -14,7 +14,8 @@ NO_DATABASE = "redis_url: must end in the number of a database, such as /0"
 TYPES = (
     "dial-in, dial-out, hangup, answer-in, answer-out, call-started, call-answered, call-ended, "
     "missed-call, call-corrected, call-record, extension-silent, phone-unregistered, "
-    "phone-registered, daily-summary"
+    "phone-registered, daily-summary, handler-failing, handler-recovered, dead-letter, "
+    "journal-used, inbox-filling, registration-lost"
 )
 HANDLERS = (
     "agents, bottlecrm, console, file, hubspot, notify, pipedrive, salesforce, sql, stream, "
@@ -121,7 +122,7 @@ SETTINGS = {
     ),
     "[handlers.crm]\nuse = 'console'\nevents = ['hangups']": (
         f"handlers.crm.events: there is no event type 'hangups', only {TYPES}, and the groups "
-        "raw, calls, extensions, summaries; did you mean 'hangup'?"
+        "raw, calls, extensions, summaries, trouble; did you mean 'hangup'?"
     ),
     "[handlers.crm]\nuse = 'console'\nretry = [0]": "handlers.crm.retry.0: must be 1 or more",
     "[handlers.crm]\nuse = 'console'\nretry = ['x']": "handlers.crm.retry.0: must be a number",

@@ -4,6 +4,7 @@ import threading
 import time
 from pathlib import Path
 
+from offhook.inbox import keys
 from tests.installation import Installation, Outcome, audit, children, wait_until
 
 HANDLERS = """
@@ -45,6 +46,9 @@ def test_nothing_is_refused_while_redis_is_down(tmp_path: Path) -> None:
             # Deliveries in flight when Redis went down may be repeated.
             audit(outcome, offhook.delivered(name), repeats=True)
         assert not journals(offhook)
+        with offhook.client() as redis:
+            wait_until(lambda: redis.hget(keys.RECEIVED, "journaled"), "journaled is counted")
+            assert 0 < int(redis.hget(keys.RECEIVED, "journaled")) < 12_000
 
 
 def test_receiver_killed_while_redis_is_down_loses_nothing(tmp_path: Path) -> None:

@@ -3,13 +3,17 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
+from redis import Redis
 from typer.testing import CliRunner, Result
 
 from offhook.callback_url import is_valid
+from offhook.event import from_stored
 from offhook_cli import app
+from tests.conftest import Configure
 
 SECRET = "a secret for tests, forty characters long"
 
@@ -169,3 +173,20 @@ def test_missing_secret_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 2
     assert result.stderr.startswith("secret: is not set")
     assert "Traceback" not in result.output
+
+
+async def test_a_test_event_about_trouble_reaches_the_inbox(
+    redis_url: str, configure: Configure
+) -> None:
+    configure("[handlers.chat]\nuse = 'console'\nevents = ['trouble']\n")
+    result = await asyncio.to_thread(run, "--trouble", "dead-letter")
+    assert result.exit_code == 0, result.output
+    with Redis.from_url(redis_url) as redis:
+        found: Any = redis.xrange("offhook:{0}:inbox")
+    [(_, fields)] = found
+    event = from_stored(fields[b"e"])
+    assert event.parameters["test"] == "yes"
+    assert event.parameters["text"].startswith("Test: 3 deliveries to crm became dead letters")
+    result = await asyncio.to_thread(run, "--trouble", "hangup")
+    assert result.exit_code == 2
+    assert "--trouble: hangup is not one of handler-failing, " in result.output

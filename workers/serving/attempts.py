@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from offhook import queues
 from offhook.call import Call
 from offhook.errors import DeliveryError, HandlerTimeout, PermanentError, TemporaryError
-from offhook.event import CallEvent, from_stored
+from offhook.event import TROUBLE, CallEvent, from_stored
 from offhook.inbox.record_part import AttemptMade, AttemptOutcome
 from offhook.plugins import plugged
 from offhook.tasks import asked_to_end
@@ -165,7 +165,7 @@ class Attempts:
             now, dead = time.time(), AttemptOutcome.DEAD
             made_last = AttemptMade.of(handler.name, made, now, now, dead, _DIED)
             served.writer.record(event, made_last)
-            served.writer.count(handler.name, dead)
+            _count(served, handler, event, dead)
             return None
         attempt = made + 1
         error, answer, called = await self._attempt(served, handler, event, attempt)
@@ -189,7 +189,7 @@ class Attempts:
             served.writer.record(event, last)
         if outcome is AttemptOutcome.CIRCUIT_OPEN:
             outcome = AttemptOutcome.FAILED  # as those count and show that watch
-        served.writer.count(handler.name, outcome)
+        _count(served, handler, event, outcome)
         if error is None:
             served.writer.latencies.add(event.received, ended)
         if server.watched:
@@ -340,6 +340,14 @@ class Attempts:
             log.error("a bug in the handler, will retry", exc_info=error, extra=keys)
         else:
             log.error("a bug in the handler, will retry: %s", sentence(error), extra=keys)
+
+
+def _count(
+    served: "ServedPartition", handler: ServedHandler, event: CallEvent, outcome: AttemptOutcome
+) -> None:
+    served.writer.count(handler.name, outcome)
+    if event.type in TROUBLE and outcome is not AttemptOutcome.DELIVERED:
+        served.writer.count(handler.name, f"{outcome}-of-trouble")  # never announced: a loop
 
 
 def _park(lane: Lane, wait: float) -> None:

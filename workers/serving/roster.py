@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
-from offhook.event import CallEvent, EventType
+from offhook.event import TROUBLE, CallEvent, EventType
 from offhook.extensions import ExtensionsCopy, Name
 from offhook.settings import Settings
 from workers.serving.runners import Runners
@@ -70,6 +70,8 @@ class Roster:
         if found is None:
             get = self._extensions.get
             found = [each for each in self.of(tenant) if each.plugged.wants(event, get)]
+            if event.type in TROUBLE:
+                return found  # depends on what it says
             if len(self._wanting) >= _MOST_KINDS:
                 self._wanting.popitem(last=False)
             self._wanting[kind] = found

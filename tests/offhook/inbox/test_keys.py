@@ -33,6 +33,7 @@ NOT_A_KEY = {"offhook/provisioning/plan.py"}  # the note of a phone call event o
 # In Redis only for a moment, after days, or not stored at all.
 RARE = {
     "offhook:apart",
+    "offhook:{offhook:trouble}:untold",
     "offhook:deaths",
     "offhook:{PARTITION}:behind",
     "offhook:{PARTITION}:epoch",
@@ -62,7 +63,7 @@ use = "tests.recorders:never_now"
 retry = [1]
 [handlers.screen]
 use = "console"
-events = ["call-ended", "phone-unregistered", "extension-silent"]
+events = ["call-ended", "phone-unregistered", "extension-silent", "trouble"]
 [lookups.book]
 use = "tests.offhook.lookups:Broken"
 [pbx.main]

@@ -19,7 +19,8 @@ from apprise.plugins.discord import NotifyDiscord
 
 from offhook import Call, EventType, Party, PermanentError, TemporaryError
 from offhook.errors import ConfigError
-from offhook.testing import configured, deliver, sample_call, sample_event
+from offhook.event import TROUBLE
+from offhook.testing import configured, deliver, sample_call, sample_event, sample_events
 from offhook_cli.embedded_server import free_port
 from tests.http_target import HttpTarget
 from workers.handlers.notify import Notify
@@ -346,3 +347,13 @@ def test_a_preview_equals_the_notification(target: HttpTarget) -> None:
     sent = target.requests[0].json()
     assert handler.preview(event) == f"{sent['title']}\n{sent['message']}"
     assert "nothing" in configured(Notify, urls=json_url(target), body="").preview(event)
+
+
+def test_trouble_is_sent_as_a_sentence(target: HttpTarget) -> None:
+    handler = configured(Notify, urls=json_url(target))
+    for event in sample_events("trouble"):
+        deliver(handler, event)
+    sent = [each.json() for each in target.requests]
+    assert [each["title"] for each in sent] == list(TROUBLE)
+    assert sent[0]["message"] == "Deliveries to crm keep failing: its circuit is open."
+    assert sent[1]["message"] == "crm takes deliveries again, after 13 min."
