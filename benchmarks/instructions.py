@@ -124,9 +124,9 @@ async def webhook(count: int) -> None:
 
 async def _deliver(count: int, *, folds: bool = False) -> None:
     from benchmarks.one_server import serve
-    from workers.serving import partition_server
+    from workers.serving import partition_share
 
-    partition_server.SURE_FOR = 3600.0  # valgrind is too slow to renew the lease in time
+    partition_share.SURE_FOR = 3600.0  # valgrind is too slow to renew the lease in time
     progress = Path(os.environ["PROGRESS"])
 
     def ended() -> bool:

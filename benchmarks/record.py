@@ -87,7 +87,7 @@ async def _write(url: str, calls: int) -> None:
     async with connect(url) as client:
         for number in range(_PARTITIONS):
             partition = Partition(client, client, number)
-            await partition.take()
+            await partition.lease.take()
             for at in range(0, len(spread[number]), MOST_CALLS):
                 part = RecordPart("")
                 for one in spread[number][at : at + MOST_CALLS]:

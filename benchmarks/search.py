@@ -132,7 +132,7 @@ async def _save(url: str, changes: Sequence[CallChange]) -> None:
     async with connect(url) as client:
         calls, partition = Calls(Inbox(client, 1)), Partition(client, client, 0)
         for at in range(0, len(changes), _AT_ONCE):
-            await partition.take()
+            await partition.lease.take()
             for now in (0, 1):  # begun, ended
                 page = changes[at + now : at + now + _AT_ONCE : 2]
                 await calls.save(partition, "", page, None, _DAYS)
@@ -158,7 +158,7 @@ async def _keep(url: str, count: int) -> float:
         partitions = [Partition(client, client, number) for number in range(_PARTITIONS)]
         for first in range(0, count, _AT_ONCE):
             partition = partitions[first // _AT_ONCE % _PARTITIONS]
-            await partition.take()
+            await partition.lease.take()
             states = map(_call, range(first, min(first + _AT_ONCE, count)))
             changes = [CallChange(_kept(state, partition.number), []) for state in states]
             await calls.save(partition, "", changes, None, _DAYS)

@@ -8,6 +8,7 @@ import typer
 
 from offhook.connection import opened
 from offhook.errors import ConfigError, not_configured
+from offhook.inbox.replays import Replays
 from offhook_cli import completion
 from offhook_cli.options import Tenant, Yes, full_name, settings_of, since_option
 from offhook_cli.screen import confirm, counted, local, note
@@ -53,7 +54,8 @@ def replay(
 
     async def run() -> None:
         async with opened(settings) as (inbox, _):
-            found = {each: await inbox.read_since(handler, since, each) for each in streams}
+            replays = Replays(inbox)
+            found = {each: await replays.find(handler, since, each) for each in streams}
             first = min((each.first for each in found.values() if each.first), default=None)
             if first is None:
                 note(f"{handler} has not read any event since {local(since)}.")
@@ -65,7 +67,7 @@ def replay(
                 yes=yes,
             )
             for each, read in found.items():
-                await inbox.set_back(handler, since, each, found=read)
+                await replays.set_back(handler, since, each, found=read)
             typer.echo(f"{handler} will read {events} again.")
 
     asyncio.run(run())

@@ -61,14 +61,6 @@ SAME_MODULE = {
 SAME_CLASS = {"EventType": "the PBX's numbers, and our names for them"}
 MAX_ARROWS = 80  # between the rooms of offhook
 MAX_METHODS = 15  # of a class: private ones, too, but no properties and no `__special__` methods
-# Classes that have more.
-LARGE = {
-    "Crm": "what all CRMs share; each has its own part",
-    "Inbox": "what processes other than servers do with the inbox",
-    "Partition": "what a server does with its partition",
-    "Server": "keeps the leases, and all that its partitions share",
-    "Writer": "one method for each change that a flush may have",
-}
 
 JOB = re.compile(r"workers(?:\.\w+)+\.\w+")
 A_MODULE = re.compile(rf"(?:{'|'.join(BELOW)})(?:\.\w+)+(?::\w+)?")
@@ -342,4 +334,4 @@ def test_classes_have_few_methods() -> None:
         for node in ast.walk(tree(path))
         if isinstance(node, ast.ClassDef) and len(methods(node)) > MAX_METHODS
     }
-    assert large == LARGE.keys()
+    assert large == set()

@@ -22,6 +22,7 @@ from offhook.errors import InboxUnavailable
 from offhook.event import TROUBLE, CallEvent, EventType
 from offhook.inbox import Inbox, ParkedLanes, keys
 from offhook.inbox.record import Record
+from offhook.inbox.trimming import Trimming
 from offhook.logs import Outage
 from offhook.plugins import wanted_types
 from offhook.settings import Settings
@@ -122,6 +123,7 @@ class Scheduler:
         self._inbox = inbox
         self._rq = rq
         self._record = Record(inbox)
+        self._trimming = Trimming(inbox)
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._trim_at = self._rejoin_at = 0.0
         self._positions: list[int] = []  # as of the last time that all handlers had theirs
@@ -131,7 +133,7 @@ class Scheduler:
         """Do what is due on the inbox's server."""
         await self._inbox.numbering.load()
         # First, because a full server rejects the writes of the other steps.
-        if await self._inbox.memory_used() > TIGHT:
+        if await self._trimming.memory_used() > TIGHT:
             await self.make_room()
         await self._inbox.redis.set(keys.SCHEDULER, self._name, px=int(ALIVE_FOR * 1000))
         if self._positions != await self._inbox.positions():  # else none is missing
@@ -169,7 +171,7 @@ class Scheduler:
             for tenant in await self._inbox.tenants(partition):
                 before = now - timedelta(days=self._settings.of(tenant).keep_days)
                 names = self._settings.handlers_for(tenant)
-                forgotten += await self._inbox.trim(partition, before, names, tenant)
+                forgotten += await self._trimming.trim(partition, before, names, tenant)
             if forgotten:
                 log.info("deleted %s delivered events from partition %s", forgotten, partition)
         if self._settings.max_events is None:
@@ -180,7 +182,7 @@ class Scheduler:
                 names = self._settings.handlers_for(tenant)
                 its = self._settings.tenants.get(tenant)
                 share = int(most * its.limits.share) if its else most
-                cut = await self._inbox.cut(partition, share, names, tenant)
+                cut = await self._trimming.cut(partition, share, names, tenant)
                 for name, lost in cut.items():
                     log.error(
                         "the inbox is full (max_events %s): %s will never get %s events of it",
@@ -200,7 +202,7 @@ class Scheduler:
         for partition in [*range(self._inbox.partitions), *await self._inbox.beyond()]:
             for tenant in await self._inbox.tenants(partition):
                 names = self._settings.handlers_for(tenant)
-                forgotten += await self._inbox.trim(partition, None, names, tenant)
+                forgotten += await self._trimming.trim(partition, None, names, tenant)
         await self.trim_record()
         if forgotten:
             log.warning(

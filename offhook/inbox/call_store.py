@@ -136,7 +136,7 @@ class Calls:
             keys.saved(number),
         ]
         arguments = [
-            partition.token,
+            partition.lease.token,
             partition.next_save(),
             tenant,
             keep_ms,

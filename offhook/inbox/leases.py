@@ -1,5 +1,8 @@
-"""`Leases`: the leases of a server, and its share of the partitions."""
+"""`Lease`: the right to serve a partition. `Leases`: those of a server, and its share."""
 
+import os
+import secrets
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -8,13 +11,67 @@ from typing import Any
 
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
 
+from offhook.errors import LeaseLost
 from offhook.inbox import keys
 from offhook.inbox.entries import MOST_PARTITIONS
-from offhook.inbox.partition import LEASE_MS, holder, new_token
 from offhook.inbox.scripts import script
 
-__all__ = ["LEASE_MS", "Leases", "release_leases"]
+LEASE_MS = 8_000  # a server that has not renewed its lease for so long is considered dead
+
+
+class Lease:
+    """The right of a server to serve a partition for a pool. It expires unless it is renewed.
+
+    Args:
+        number: of the partition.
+        pool: the pool of handlers; the shared one if empty.
+        token: unique to the server and the time for which it serves the partition.
+    """
+
+    def __init__(self, redis: Redis, number: int, pool: str, token: str | None = None) -> None:
+        self.token = token or new_token()
+        self.key = keys.serving(number, pool)
+        self._number = number
+        self._redis = redis
+        self._take: AsyncScript = redis.register_script(script("take"))
+        self._release: AsyncScript = redis.register_script(script("release"))
+
+    async def take(self) -> float:
+        """Take the lease. Returns 0, or the seconds until the lease of its holder ends."""
+        return await self._take_in_place_of(self.token)
+
+    async def take_anew(self) -> None:
+        """Take our lease with a new token: a failover that loses what came before loses it, too.
+
+        Raises:
+            LeaseLost: another server serves the partition.
+        """
+        before, self.token = self.token, new_token()
+        if await self._take_in_place_of(before) > 0:
+            raise self.lost()
+
+    async def _take_in_place_of(self, before: str) -> float:
+        left: float = await self._take(keys=[self.key], args=[self.token, LEASE_MS, before])
+        return max(0.0, left / 1000)
+
+    async def release(self) -> None:
+        """Give the lease back."""
+        await self._release(keys=[self.key], args=[self.token])
+
+    async def check(self) -> None:
+        """Return if the lease is still ours: no other server has changed anything since `take`.
+
+        Raises:
+            LeaseLost: another server serves the partition, or may have served it.
+        """
+        if await self._redis.get(self.key) != self.token.encode():
+            raise self.lost()
+
+    def lost(self) -> LeaseLost:
+        """The error that another server serves the partition."""
+        return LeaseLost(f"another process serves partition {self._number}")
 
 
 class Leases:
@@ -95,3 +152,13 @@ def release_leases(redis: BlockingRedis, pool: str, pid: int) -> None:
     for name in servers:
         if name.startswith(holder(pid).encode()):
             redis.zrem(keys.servers(pool), name)
+
+
+def new_token() -> str:
+    """A token for a lease, which names this process."""
+    return f"{holder(os.getpid())}{secrets.token_hex(8)}"
+
+
+def holder(pid: int) -> str:
+    """What the tokens of a process on this machine begin with."""
+    return f"{socket.gethostname()}/{pid}/"

@@ -1,8 +1,5 @@
 """`Partition`: one partition of the inbox as a server sees it, fenced by the server's lease."""
 
-import os
-import secrets
-import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,13 +8,13 @@ import msgspec
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
-from offhook.errors import LeaseLost
 from offhook.inbox import keys
+from offhook.inbox.due_times import DueTimes
+from offhook.inbox.leases import LEASE_MS, Lease
 from offhook.inbox.record_part import RecordPart
 from offhook.inbox.scripts import script
 from offhook.inbox.stream_state import StreamState, by_name
 
-LEASE_MS = 8_000  # a server that has not renewed its lease for so long is considered dead
 DUE = "*"  # among the marks of ready tenants: look at the redeliveries and replays
 
 Item = tuple[bytes, bytes]  # position, stored event; an empty one was deleted
@@ -48,15 +45,6 @@ class Changes:
     latencies: list[tuple[str, int]] = field(default_factory=list)
 
 
-class Begun(msgspec.Struct, frozen=True):
-    """A redelivery that was due: the event that its lane waits for, and which attempt it is."""
-
-    handler: str
-    call: str
-    attempt: int
-    stored: bytes
-
-
 class Partition:
     """One partition, served by one process at a time for each pool of handlers.
 
@@ -75,68 +63,32 @@ class Partition:
     ) -> None:
         self.number = number
         self.pool = pool
-        self.token = token or new_token()
+        self.lease = Lease(redis, number, pool, token)
+        self.due_times = DueTimes(redis, waiting, number, pool, self.lease)
         self.redis = redis
         self._waiting = waiting
         self._prefix = keys.partition_prefix(number)
-        self._serving = keys.serving(number, pool)
         self._ready = keys.ready(number, pool)
         self._unfinished = keys.unfinished(number, pool)
         self._read = keys.read(number, pool)
-        self._due = keys.due(number, pool)
-        self._redelivering = keys.redelivering(number, pool)
         self._flush_keys = [
-            self._serving,
+            self.lease.key,
             keys.flushed(number, pool),
             self._read,
             self._unfinished,
-            self._due,
-            self._redelivering,
+            keys.due(number, pool),
+            keys.redelivering(number, pool),
             keys.parked(number),
             keys.attempts(number),
             keys.owners(number),
         ]
         self._flushes = 0
         self._saves = 0
-        self._take: AsyncScript = redis.register_script(script("take"))
-        self._release: AsyncScript = redis.register_script(script("release"))
         self._claim: AsyncScript = redis.register_script(script("claim"))
         self._flush: AsyncScript = redis.register_script(script("flush"))
         self._replayed: AsyncScript = redis.register_script(script("replayed"))
-        self._begin: AsyncScript = waiting.register_script(script("begin"))
 
-    # The lease
-
-    async def take(self) -> float:
-        """Take the lease. Returns 0, or the seconds until the lease of its holder ends."""
-        return await self._take_in_place_of(self.token)
-
-    async def take_anew(self) -> None:
-        """Take our lease with a new token: a failover that loses what came before loses it, too.
-
-        Raises:
-            LeaseLost: another server serves the partition.
-        """
-        before, self.token = self.token, new_token()
-        if await self._take_in_place_of(before) > 0:
-            raise self._lease_lost()
-
-    async def _take_in_place_of(self, before: str) -> float:
-        left: float = await self._take(keys=[self._serving], args=[self.token, LEASE_MS, before])
-        return max(0.0, left / 1000)
-
-    async def release(self) -> None:
-        """Give the lease back."""
-        await self._release(keys=[self._serving], args=[self.token])
-
-    async def check(self) -> None:
-        """Return if the lease is still ours: no other server has changed anything since `take`.
-
-        Raises:
-            LeaseLost: another server serves the partition, or may have served it.
-        """
-        if await self.redis.get(self._serving) != self.token.encode():
-            raise self._lease_lost()
+    # Handlers of pools
 
     async def claim(self, handlers: Sequence[str], others: Mapping[str, str]) -> set[str]:
         """Claim handlers for the pool. Returns those that another pool still serves.
@@ -150,16 +102,16 @@ class Partition:
         pairs = [each for pair in others.items() for each in pair]
         answer: Any = await self._claim(
             keys=[
-                self._serving,
+                self.lease.key,
                 keys.owners(self.number),
                 keys.read(self.number),
                 self._unfinished,
                 self._ready,
             ],
-            args=[self.token, self.pool, self._prefix, len(handlers), *handlers, *pairs],
+            args=[self.lease.token, self.pool, self._prefix, len(handlers), *handlers, *pairs],
         )
         if answer == -1:
-            raise self._lease_lost()
+            raise self.lease.lost()
         return {name.decode() for name in answer}
 
     # Reading
@@ -239,64 +191,6 @@ class Partition:
             found = await pipeline.execute()
         return [item for items in found for item in _items(items)]
 
-    # Redeliveries
-
-    async def parked(self) -> list[tuple[str, str]]:
-        """The parked lanes, of all pools: handler and call of each."""
-        found: Any = await self.redis.hkeys(keys.parked(self.number))
-        return [_member(each) for each in found]
-
-    async def scheduled(self) -> list[tuple[str, str]]:
-        """The redeliveries that are due at some time, or have begun: handler and call of each.
-
-        A pool's includes those that the shared one will pass on.
-        """
-        async with self.redis.pipeline(transaction=True) as pipeline:  # none moves meanwhile
-            for pool in dict.fromkeys((self.pool, "")):
-                pipeline.zrange(keys.due(self.number, pool), 0, -1)
-                pipeline.smembers(keys.redelivering(self.number, pool))
-            found = await pipeline.execute()
-        return [_member(each) for members in found for each in members]
-
-    async def begun(self) -> list[tuple[str, str]]:
-        """The redeliveries that have begun, by whatever process: handler and call of each."""
-        found: Any = await self.redis.smembers(self._redelivering)
-        return [_member(each) for each in found]
-
-    async def begin(self, now: float, most: int) -> tuple[float | None, list[Begun]]:
-        """Begin redeliveries that are due; also return when the next one is.
-
-        Times are in seconds since 1970.
-
-        Raises:
-            LeaseLost: another server serves the partition.
-        """
-        answer: Any = await self._begin(
-            keys=[
-                self._serving,
-                self._due,
-                self._redelivering,
-                keys.parked(self.number),
-                keys.attempts(self.number),
-            ],
-            args=[self.token, int(now * 1000), most, self._prefix],
-        )
-        if answer == -1:
-            raise self._lease_lost()
-        begun = [
-            Begun(*_member(answer[at]), int(answer[at + 1]), answer[at + 2])
-            for at in range(1, len(answer), 3)
-        ]
-        return float(answer[0]) / 1000 if answer[0] else None, begun
-
-    async def bring_forward(self, seconds: float) -> None:
-        """Make all redeliveries due earlier, because the clock was set back."""
-        waiting: Any = await self.redis.zrange(self._due, 0, -1)
-        async with self.redis.pipeline(transaction=False) as pipeline:
-            for member in waiting:
-                pipeline.zadd(self._due, {member: -seconds * 1000}, xx=True, incr=True)
-            await pipeline.execute()
-
     async def pass_on_replays(self, tenant: str, pool: str) -> None:
         """Let another pool look at the replays of its handlers."""
         async with self.redis.pipeline(transaction=True) as pipeline:
@@ -318,7 +212,7 @@ class Partition:
         counts = [(*name, number) for name, number in changes.counts.items()]
         tenants = [part.tenant for part in changes.record]
         described = _encode((changes.streams, changes.lanes, counts, tenants, changes.latencies))
-        arguments: list[Any] = [self.token, self._flushes, LEASE_MS, self._prefix, described]
+        arguments: list[Any] = [self.lease.token, self._flushes, LEASE_MS, self._prefix, described]
         for part in changes.record:
             arguments += part.dump()
         arguments += changes.stored
@@ -326,7 +220,7 @@ class Partition:
         async def flush() -> list[bytes]:
             answer: Any = await self._flush(keys=self._flush_keys, args=arguments)
             if answer == -1:
-                raise self._lease_lost()
+                raise self.lease.lost()
             return list(answer)
 
         return flush
@@ -339,9 +233,6 @@ class Partition:
     async def replayed(self, tenant: str, handler: str, position: bytes) -> None:
         """Forget a replay that is in the handler's record now, but not a later one."""
         await self._replayed(keys=[keys.replays(self.number, tenant)], args=[handler, position])
-
-    def _lease_lost(self) -> LeaseLost:
-        return LeaseLost(f"another process serves partition {self.number}")
 
 
 async def register(redis: Redis, number: int, tenant: str, starts: Mapping[str, str]) -> None:
@@ -368,20 +259,5 @@ async def register(redis: Redis, number: int, tenant: str, starts: Mapping[str, 
     )
 
 
-def new_token() -> str:
-    """A token for a lease, which names this process."""
-    return f"{holder(os.getpid())}{secrets.token_hex(8)}"
-
-
-def holder(pid: int) -> str:
-    """What the tokens of a process on this machine begin with."""
-    return f"{socket.gethostname()}/{pid}/"
-
-
 def _items(found: Any) -> list[Item]:
     return [(position, fields[b"e"]) for position, fields in found]
-
-
-def _member(member: bytes) -> tuple[str, str]:
-    handler, _, call = member.decode().partition(" ")
-    return handler, call

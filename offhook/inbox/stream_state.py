@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from redis.asyncio import Redis
+
+from offhook.inbox import keys
 from offhook.inbox.positions import START
 
 
@@ -54,6 +57,23 @@ class StreamState:
 def by_name(found: Mapping[bytes, bytes]) -> dict[str, bytes]:
     """Handlers and positions."""
     return {name.decode(): position for name, position in found.items()}
+
+
+async def place_of(
+    redis: Redis, partition: int, tenant: str, handler: str
+) -> tuple[bytes, list[bytes]]:
+    """How far a handler has read, and the positions of events that it has not finished."""
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.hget(keys.behind(partition, tenant), handler)
+        pipeline.hget(keys.read(partition), tenant)
+        record, shared = await pipeline.execute()
+    return place(record, shared)
+
+
+def place(record: bytes | None, shared: bytes | None) -> tuple[bytes, list[bytes]]:
+    """The same, from what Redis has of the handler and of those that read together."""
+    own, pending = _record(record or b"-")
+    return own or shared or START, pending
 
 
 def _record(stored: bytes) -> tuple[bytes | None, list[bytes]]:

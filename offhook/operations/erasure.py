@@ -18,6 +18,7 @@ from offhook.inbox import Inbox, call_index, keys, quarantine
 from offhook.inbox.call_store import FOLDED
 from offhook.inbox.positions import order_of
 from offhook.inbox.record import Record
+from offhook.inbox.trimming import Trimming
 from offhook.operations import dead_letters
 from offhook.settings import Settings
 
@@ -84,6 +85,7 @@ class _Erasure:
     ) -> None:
         self._inbox = inbox
         self._redis = inbox.redis
+        self._trimming = Trimming(inbox)
         self._rq = rq
         self._handlers = settings.handlers_for(tenant)
         self._tenant = tenant
@@ -147,8 +149,8 @@ class _Erasure:
 
     async def _erase_events(self, partition: int, calls: set[str], waiting: set[str]) -> int:
         """Delete the events of the calls, and add to `waiting` those that a handler has not had."""
-        undelivered = await self._inbox.undelivered_from(partition, self._handlers, self._tenant)
-        folded = order_of(await self._inbox.folded(partition, self._tenant))
+        undelivered = await self._trimming.undelivered_from(partition, self._handlers, self._tenant)
+        folded = order_of(await self._trimming.folded(partition, self._tenant))
         positions: dict[str, list[bytes]] = {}
         async for position, call, type_, mentions in self._entries(partition):
             if call in calls or mentions:

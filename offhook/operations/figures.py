@@ -12,8 +12,9 @@ from redis.asyncio import Redis
 
 from offhook import queues
 from offhook.inbox import HandlerState, Inbox, keys, refused
+from offhook.inbox.handler_states import HandlerStates
 from offhook.inbox.latency import Histogram
-from offhook.inbox.partition import LEASE_MS
+from offhook.inbox.leases import LEASE_MS
 from offhook.settings import Settings, tenant_of_plugin
 
 _AT_ONCE = 100  # commands
@@ -129,7 +130,7 @@ async def read_figures(inbox: Inbox, rq: Redis, settings: Settings) -> Figures:
             parked, live = await pipeline.execute()
         figures.parked += parked
         figures.live += live
-        for tenant, stream in (await inbox.figures(handlers, number)).items():
+        for tenant, stream in (await HandlerStates(inbox).figures(handlers, number)).items():
             figures.events += stream.last
             figures.kept += stream.length
             for name, state in stream.handlers.items():

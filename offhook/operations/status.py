@@ -12,6 +12,7 @@ from offhook import queues
 from offhook.connection import connect_rq
 from offhook.inbox import Inbox, keys, quarantine, refused
 from offhook.inbox.apart import read_apart
+from offhook.inbox.handler_states import HandlerStates
 from offhook.operations import dead_letters
 from offhook.operations.processes import Process, running
 from offhook.operations.running_files import SERVE, newer_files
@@ -281,10 +282,11 @@ async def handler_statuses(
     for other in () if tenant else settings.tenants:  # whose events the operator's handlers get
         if getting := [name for name, policy in its.handlers.items() if policy.gets(other)]:
             wanted[other] = getting
-    found = [await inbox.figures(wanted, number) for number in range(inbox.partitions)]
+    reader = HandlerStates(inbox)
+    found = [await reader.figures(wanted, number) for number in range(inbox.partitions)]
     states = [streams[tenant].handlers for streams in found]
     every = [stream.handlers for streams in found for stream in streams.values()]
-    waiting = await inbox.parked()
+    waiting = await reader.parked()
     dead = await asyncio.to_thread(dead_letters.counts, rq, names)
     return [
         HandlerStatus(
@@ -295,7 +297,7 @@ async def handler_statuses(
             delivered=sum(each[name].delivered for each in states),
             failed=sum(each[name].failed for each in states),
             dead=dead[name],
-            circuit=await inbox.circuit_open_for(name),
+            circuit=await reader.circuit_open_for(name),
             process=policy.process,
             apart=apart.get(name),
         )

@@ -23,6 +23,7 @@ from offhook.connection import connect, connect_rq
 from offhook.errors import ConfigError, OffhookError
 from offhook.inbox import Inbox
 from offhook.inbox.call_store import Calls
+from offhook.inbox.handler_states import HandlerStates
 from offhook_cli.demo.show import Show
 from offhook_cli.demo.target import OtherSystems
 from offhook_cli.embedded_server import EmbeddedServer, free_port
@@ -264,16 +265,17 @@ async def _place_calls(show: Show, pbx: str, seed: int | None) -> None:
 
 async def _all_delivered(inbox: Inbox) -> None:
     """Wait until every delivery and redelivery is done."""
+    states = HandlerStates(inbox)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         calls = await Calls(inbox).live()
-        parked = await inbox.parked()
-        states = [
-            await inbox.state(name, partition)
+        parked = await states.parked()
+        found = [
+            await states.state(name, partition)
             for name in HANDLERS
             for partition in range(inbox.partitions)
         ]
-        if not calls and not parked and not any(each.lag or each.in_flight for each in states):
+        if not calls and not parked and not any(each.lag or each.in_flight for each in found):
             await asyncio.sleep(0.3)  # the last deliveries are still being printed
             return
         await asyncio.sleep(0.1)

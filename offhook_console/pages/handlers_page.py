@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from offhook.errors import ConfigError
 from offhook.event import GROUPS, EventType
+from offhook.inbox.replays import Replays
 from offhook.operations import dead_letters
 from offhook.operations.audit import note_change
 from offhook.operations.dead_letters import DeadLetter, Filter
@@ -76,7 +77,7 @@ async def replay(request: Request, person: Person) -> Response:
     name, _ = _named(request, parts)
     if request.method == "GET":
         since = _since(request.query_params.get("since"))
-        found = await parts.inbox.read_since(name, since)
+        found = await Replays(parts.inbox).find(name, since)
         return parts.pages.page(
             request,
             person,
@@ -89,7 +90,7 @@ async def replay(request: Request, person: Person) -> Response:
         )
     async with request.form(max_files=0, max_fields=5) as form:
         since = _since(str(form.get("since", "")))
-    number = await parts.inbox.set_back(name, since)
+    number = await Replays(parts.inbox).set_back(name, since)
     did = f"set {name} back to {since:%Y-%m-%d %H:%M:%S} UTC: {counted(number, 'event')}"
     await note_change(parts.inbox.redis, person.name, did)
     return RedirectResponse(f"/handlers/{name}", 303)

@@ -17,6 +17,7 @@ from offhook import CallEvent, Context, EventType, Party, PermanentError, queues
 from offhook.connection import connect
 from offhook.event import to_stored
 from offhook.inbox import Batch, Inbox, keys, quarantine
+from offhook.inbox.replays import Replays
 from offhook.settings import load_settings
 from offhook.testing import configured, deliver, sample_call, sample_event
 from receiver.journal import Journal
@@ -210,7 +211,9 @@ def test_positions_and_order_stay(redis: blocking.Redis, offhook: Offhook) -> No
     async def replay() -> None:
         bench = Bench(load_settings().redis_url)
         bench.plug(lambda event, _: got.append(event.id), events=["raw", "calls"])
-        await bench.with_inbox(lambda inbox: inbox.set_back("crm", datetime.now(UTC) - HOUR))
+        await bench.with_inbox(
+            lambda inbox: Replays(inbox).set_back("crm", datetime.now(UTC) - HOUR)
+        )
         await bench.deliver()
         bench.redis.close()
 

@@ -45,7 +45,7 @@ class Bench:
         async def go(inbox: Inbox) -> None:
             for number in partitions:
                 partition = Partition(inbox.redis, inbox.redis, number)
-                await partition.take()
+                await partition.lease.take()
                 [state] = await partition.load([""])
                 own = state.records.get("crm", (None, []))[0] or state.read
                 own = min(own, state.replays.get("crm", own), key=order_of)
@@ -54,7 +54,7 @@ class Bench:
                 changes = Changes([("", last.decode(), 1, [], ["crm", ""], [])])
                 await partition.numbered(changes)()
                 await partition.replayed("", "crm", state.replays.get("crm", b""))
-                await partition.release()
+                await partition.lease.release()
                 found.extend(from_stored(stored) for _, stored in items)
 
         self.do(go)

@@ -54,7 +54,7 @@ def fill(url: str) -> None:
             events = [event(f"call-{n}", n) for n in range(4)]
             await append(inbox, *events)
             partition = Partition(client, client, 0)
-            await partition.take()
+            await partition.lease.take()
             _, _, in_flight = [p.decode() for p, _ in await partition.range("", START, b"+", 3)]
             await partition.numbered(
                 Changes(
@@ -64,7 +64,7 @@ def fill(url: str) -> None:
                     counts={("crm", "delivered"): 1, ("crm", "failed"): 1},
                 )
             )()
-            await partition.release()
+            await partition.lease.release()
             await Leases(client, 1, "", 1).note_circuit("crm", 60)
 
     asyncio.run(run())

@@ -15,6 +15,7 @@ from offhook.settings import HandlerSettings
 from tests.simulation.world import BOTH, BURST, Plan
 from workers.serving.attempts import Attempts
 from workers.serving.partition_server import Server
+from workers.serving.partition_share import PartitionShare
 from workers.serving.reader import Reader
 from workers.serving.roster import Roster
 from workers.serving.served_partition import ServedPartition
@@ -66,7 +67,7 @@ def _check_no_lease() -> Iterator[None]:
         _changed_script("claim", check, ""),
         _changed_script("save_calls", check, ""),
         _changed_script("renew", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end", ""),
-        patch.object(Server, "check_lease", lambda self: None),
+        patch.object(PartitionShare, "check_lease", lambda self: None),
     ):
         yield
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from offhook.event import CallEvent
 from offhook.inbox import keys
-from offhook.inbox.partition import LEASE_MS
+from offhook.inbox.leases import LEASE_MS
 from tests.simulation.model import Violation
 from workers.serving.reader import WAIT
 from workers.serving.redeliveries import LOOK_EVERY

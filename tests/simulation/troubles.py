@@ -9,7 +9,8 @@ from redis.exceptions import RedisError
 
 from offhook.inbox import Inbox, ParkedLanes, keys
 from offhook.inbox.apart import Apart
-from offhook.inbox.partition import LEASE_MS
+from offhook.inbox.leases import LEASE_MS
+from offhook.inbox.replays import Replays
 from tests.simulation.loop import Process
 from tests.simulation.model import Violation
 
@@ -126,7 +127,7 @@ async def _replay(world: "World") -> None:
         try:
             count = sum(
                 [
-                    await inbox.set_back(handler, since, tenant)
+                    await Replays(inbox).set_back(handler, since, tenant)
                     for tenant in world.tenants
                     if handler in world.settings.handlers_for(tenant)
                 ]

@@ -17,7 +17,7 @@ from offhook.errors import ConfigError, LeaseLost, PermanentError, TemporaryErro
 from offhook.event import CALLBACKS, CALLS, CallEvent, EventType
 from offhook.handler import Context
 from offhook.inbox import Inbox, keys
-from offhook.inbox.partition import holder
+from offhook.inbox.leases import holder
 from offhook.plugins import PluggedHandler
 from offhook.settings import HandlerSettings, Settings, TenantSettings
 from receiver.group_commit import GroupCommit

@@ -13,6 +13,8 @@ from offhook import queues
 from offhook.connection import connect
 from offhook.event import CallEvent, new_event_id, to_stored
 from offhook.inbox import Inbox, keys
+from offhook.inbox.handler_states import HandlerStates
+from offhook.inbox.trimming import Trimming
 from offhook.operations import dead_letters
 from tests.events import batch_of, event
 
@@ -51,9 +53,9 @@ async def test_open_circuit_of_a_dead_server_is_not_reported_for_hours(
     async with connect(redis_url) as redis:
         inbox = Inbox(redis, 1)
         client.set(keys.circuit("crm"), "open", px=5000)
-        assert await inbox.circuit_open_for("crm")
+        assert await HandlerStates(inbox).circuit_open_for("crm")
         client.set(keys.circuit("crm"), "open", px=HOUR * 1000)
-        assert await inbox.circuit_open_for("crm") is None
+        assert await HandlerStates(inbox).circuit_open_for("crm") is None
 
 
 async def test_full_server_deletes_events_from_the_future(
@@ -70,8 +72,8 @@ async def test_full_server_deletes_events_from_the_future(
 
     async with connect(redis_url) as redis:
         inbox = Inbox(redis, 1)
-        assert await inbox.trim(0, datetime.now(UTC), ["crm"]) == 0
-        assert await inbox.trim(0, None, ["crm"]) >= 100
+        assert await Trimming(inbox).trim(0, datetime.now(UTC), ["crm"]) == 0
+        assert await Trimming(inbox).trim(0, None, ["crm"]) >= 100
         assert await inbox.length(0) >= 100, "an undelivered event was deleted"
 
 

@@ -103,7 +103,7 @@ class Attempts:
         while not (served.closed or handler.apart):
             if handler.circuit.state == "open":
                 probe_at = time.time() + handler.circuit.probe_in
-                served.writer.again(handler.name, work.call, work.attempt - 1, probe_at)
+                served.writer.lanes.again(handler.name, work.call, work.attempt - 1, probe_at)
                 served.redeliveries.expect(probe_at)
                 break
             due = await self._steps(handler, work.event, self._redeliver_once(work))
@@ -113,7 +113,7 @@ class Attempts:
             handler.parked[name] = True  # until it is known whether the lane is free
             self._server.runners.suspended()
             try:
-                following = await served.writer.advance(work)
+                following = await served.writer.lanes.advance(work)
             finally:
                 self._server.runners.resumed()
             if not following:
@@ -140,7 +140,7 @@ class Attempts:
         if again is None:
             return None
         due = time.time() + again.wait
-        served.writer.again(handler.name, work.call, work.attempt - again.spared, due)
+        served.writer.lanes.again(handler.name, work.call, work.attempt - again.spared, due)
         return due
 
     async def _try(
@@ -216,7 +216,7 @@ class Attempts:
         names = server.names(event.tenant)
         if names is not None:
             event = await names.named(event)
-        server.check_lease()
+        server.share.check_lease()
         called = time.time()
         error: Exception | None = None
         answer = ""
@@ -356,7 +356,7 @@ def _park(lane: Lane, wait: float) -> None:
     lane.handler.parked[served.number, lane.call] = False
     lane.parked = True
     due = time.time() + wait
-    served.writer.park(lane, 1, due)
+    served.writer.lanes.park(lane, 1, due)
     served.redeliveries.expect(due)
 
 

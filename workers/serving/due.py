@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from offhook.event import from_stored
-from offhook.inbox.partition import Begun
+from offhook.inbox.due_times import Begun
 from workers.serving.lanes import Redelivery
 from workers.serving.served import ServedHandler
 
@@ -100,7 +100,7 @@ class DueAttempts:
     def _postpone(self, begun: Begun, seconds: float) -> None:
         """Make it due later, without counting the attempt."""
         due = time.time() + seconds
-        self._served.writer.again(begun.handler, begun.call, begun.attempt - 1, due)
+        self._served.writer.lanes.again(begun.handler, begun.call, begun.attempt - 1, due)
         self._expect(due)
 
     def _pass_on(self, begun: Begun) -> None:
@@ -110,4 +110,4 @@ class DueAttempts:
         known = self._server.roster.get(begun.handler) is not None
         wait = (AWAY_WAIT if known else UNKNOWN_HANDLER_WAIT) if stays else 0.0
         taker = self._server.pool if pool is None else pool
-        self._served.writer.pass_on(begun.handler, begun.call, taker, time.time() + wait)
+        self._served.writer.lanes.pass_on(begun.handler, begun.call, taker, time.time() + wait)

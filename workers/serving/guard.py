@@ -106,7 +106,7 @@ class Guard:
 
     def _partitions(self) -> "list[ServedPartition]":
         """Those that are not being given back."""
-        return [each for each in self._server.partitions.values() if not each.closed]
+        return [each for each in self._server.share.partitions.values() if not each.closed]
 
     def kept_waiting(self, handler: ServedHandler, seconds: float) -> None:
         """Note that a handler has kept all others waiting."""
@@ -177,6 +177,6 @@ class Guard:
             self._server.pools.append(handler.name)
         while not handler.idle:
             await asyncio.sleep(0.01)
-        for partition in list(self._server.partitions.values()):
+        for partition in list(self._server.share.partitions.values()):
             await partition.leave(handler)
         handler.forget()

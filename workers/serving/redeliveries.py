@@ -32,7 +32,7 @@ class Redeliveries:
     def __init__(self, server: "Server", served: "ServedPartition") -> None:
         self._server = server
         self._served = served
-        self._partition = served.partition
+        self._due_times = served.partition.due_times
         self._due = DueAttempts(server, served, self.expect)
         self._wake = asyncio.Event()
         self._outage = Outage(log, "Redis")
@@ -41,13 +41,13 @@ class Redeliveries:
 
     async def open(self) -> None:
         """Note which calls are parked, so that their new events are parked behind."""
-        parked = [each for each in await self._partition.parked() if self._serves(each[0])]
+        parked = [each for each in await self._due_times.parked() if self._serves(each[0])]
         await self._take_in(parked)
 
     async def adopt(self, handler: ServedHandler) -> None:
         """Note which calls of one handler are parked."""
         await self._take_in(
-            [each for each in await self._partition.parked() if each[0] == handler.name]
+            [each for each in await self._due_times.parked() if each[0] == handler.name]
         )
 
     async def _take_in(self, parked: Sequence[tuple[str, str]]) -> None:
@@ -58,10 +58,10 @@ class Redeliveries:
                 handler.parked[self._served.number, call] = False
         if not parked:
             return
-        known = {*await self._partition.scheduled(), *self._due.running}
+        known = {*await self._due_times.scheduled(), *self._due.running}
         strays = [each for each in parked if each not in known]
         if strays:
-            self._served.writer.lost(strays, time.time())
+            self._served.writer.lanes.lost(strays, time.time())
 
     def _serves(self, name: str) -> bool:
         handler = self._server.roster.get(name)
@@ -118,7 +118,7 @@ class Redeliveries:
             if self._expected <= time.time():
                 self._expected = math.inf
                 await self._served.writer.written()
-            following, begun = await self._partition.begin(time.time(), AT_ONCE)
+            following, begun = await self._due_times.begin(time.time(), AT_ONCE)
             await self._due.start(begun)
             if len(begun) < AT_ONCE:
                 self._due.lost.clear()  # all of them have begun: a later event is not one of them
@@ -133,17 +133,17 @@ class Redeliveries:
         A request may reach the server after its client gave up, so look again and again.
         """
         running = {*self._due.running}
-        if any(each not in running for each in await self._partition.begun()):
+        if any(each not in running for each in await self._due_times.begun()):
             await self._served.writer.written()  # so what has ended has no longer begun
-            lost = [each for each in await self._partition.begun() if each not in running]
-            self._served.writer.lost(lost, time.time())
+            lost = [each for each in await self._due_times.begun() if each not in running]
+            self._served.writer.lanes.lost(lost, time.time())
             self._due.lost.update(lost)
             await self._served.writer.written()
         self._find_lost_at = time.monotonic() + LOOK_EVERY
 
     async def _bring_forward(self, seconds: float) -> None:
         log.warning("the clock was set back by %.0f s: redeliveries moved forward", seconds)
-        await self._partition.bring_forward(seconds)
+        await self._due_times.bring_forward(seconds)
 
 
 def _clock() -> float:

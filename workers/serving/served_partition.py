@@ -61,7 +61,8 @@ class ServedPartition:
     async def _open(self) -> None:
         """Find out what the last server left unfinished."""
         while await migrate(self.partition.redis, self.number):
-            await self.partition.take_anew()  # then look again: a failover may have come between
+            # Then look again: a failover may have come between.
+            await self.partition.lease.take_anew()
         handlers = set(self._server.roster.handlers)
         self.away = handlers - await self.takeover.claim(handlers)
         await self.redeliveries.open()
@@ -156,7 +157,7 @@ class ServedPartition:
     def park_behind(self, lane: Lane) -> None:
         """Move a parked lane's entries to Redis, unless Redis may be about to free the lane."""
         if not lane.handler.parked[self.number, lane.call]:
-            self.writer.park_behind(lane)
+            self.writer.lanes.park_behind(lane)
             del lane.handler.lanes[self.number, lane.call]
 
     def done(self, entry: Entry) -> None:
@@ -179,7 +180,7 @@ class ServedPartition:
             self.reader.leave(reading)
             stream.wake = True
             self.writer.mark(stream)
-        self.writer.give(handler.name, handler.name)
+        self.writer.lanes.give(handler.name, handler.name)
         if not await self.writer.written():
             return  # the partition was given back meanwhile
         for stream in self.streams.values():

@@ -51,7 +51,7 @@ class Takeover:
                     await self._partition.register(name, starts)
             states = await self._partition.load(some)
             pending = [await self._pending(state) for state in states]
-            await self._partition.check()  # so this goes with what was read before
+            await self._partition.lease.check()  # so this goes with what was read before
             for state, its in zip(states, pending, strict=True):
                 if state.tenant not in self._served.streams:
                     self._adopt(state, its)
@@ -159,7 +159,7 @@ class Takeover:
         while len(states) < len(self._served.streams):  # others may be adopted meanwhile
             states = await self._partition.load(list(self._served.streams))
             pending = [await self._pending(state) for state in states]
-            await self._partition.check()
+            await self._partition.lease.check()
         # No wait from here: events that are read must find the handler away or where it has come.
         self._served.away.discard(handler)
         for state, its in zip(states, pending, strict=True):

@@ -7,12 +7,12 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from offhook.event import CallEvent, to_stored
+from offhook.event import CallEvent
 from offhook.inbox.latency import Latencies
 from offhook.inbox.partition import Changes, Partition
 from offhook.inbox.record_part import AttemptMade, RecordPart
 from offhook.tasks import asked_to_end
-from workers.serving.lanes import Lane, Redelivery
+from workers.serving.lane_changes import LaneChanges
 from workers.serving.streams import TenantStream
 
 _BUSY = 500  # entries in memory from which flushes are spaced out
@@ -23,11 +23,9 @@ _JOIN = 0.002  # seconds for the delivery and folding of what was read to join i
 _AT_ONCE = 200  # streams in one flush
 _MOMENT = 50  # hundredths of a second
 
-Advanced = asyncio.Future[bytes]
-
 
 class Writer:
-    """Writes acknowledgements, parked lanes and counts of one partition.
+    """Writes acknowledgements, changes of parked lanes, and counts of one partition.
 
     All of them go through one script in the order in which they were made, so that an entry is
     never both acknowledged and unparked, or neither.
@@ -36,6 +34,10 @@ class Writer:
         describe: what to write of a stream.
         load: number of entries in memory.
         failed: called with an error of Redis, before the flush is repeated.
+
+    Attributes:
+        lanes: the changes of parked lanes for the next flush.
+        latencies: how long deliveries took, for the next flush.
     """
 
     def __init__(
@@ -50,16 +52,14 @@ class Writer:
         self._load = load
         self._failed = failed
         self._streams: list[TenantStream] = []
-        self._lanes: list[tuple[Any, ...]] = []
-        self._stored: list[bytes] = []
         self._counts: dict[tuple[str, str], int] = {}
         self._record: list[RecordPart] = []
         self._parts: dict[str, RecordPart] = {}  # of it, by tenant: those that are not full
         self.latencies = Latencies()
-        self._advancing: list[Advanced] = []
         self._waiting: list[asyncio.Future[bool]] = []
         self._ended = False
         self._wanted = asyncio.Event()
+        self.lanes = LaneChanges(self.mark, self._wanted.set)
         self._described = self._sent = 0  # flushes
         self._cost = 0.0  # seconds that the last one took to describe
 
@@ -85,52 +85,6 @@ class Writer:
         part.add(event, made)
         self._wanted.set()
 
-    def park(self, lane: Lane, attempts: int, due: float) -> None:
-        """Park a lane whose first entry failed: move all its entries to Redis.
-
-        Args:
-            attempts: made for the first entry.
-            due: when its redelivery is due, in seconds since 1970.
-        """
-        entries = self._moved(lane)
-        self._change(
-            "park",
-            lane.handler.name,
-            lane.call,
-            entries[0].id,
-            attempts,
-            _milliseconds(due),
-            len(entries),
-        )
-
-    def park_behind(self, lane: Lane) -> None:
-        """Move a parked lane's new entries to Redis, behind those that are there."""
-        self._change("behind", lane.handler.name, lane.call, len(self._moved(lane)))
-
-    def advance(self, work: Redelivery) -> Advanced:
-        """Remove the event that a lane waits for; the result is its next one, or b""."""
-        self._change("advance", work.handler.name, work.call)
-        answer: Advanced = asyncio.get_running_loop().create_future()
-        self._advancing.append(answer)
-        return answer
-
-    def again(self, handler: str, call: str, attempts: int, due: float) -> None:
-        """Make a redelivery due again."""
-        self._change("again", handler, call, attempts, _milliseconds(due))
-
-    def give(self, handler: str, pool: str) -> None:
-        """Let another pool claim a handler."""
-        self._change("give", handler, pool)
-
-    def pass_on(self, handler: str, call: str, pool: str, due: float) -> None:
-        """Leave a redelivery that has begun to a pool."""
-        self._change("pass", handler, call, pool, _milliseconds(due))
-
-    def lost(self, lanes: Iterable[tuple[str, str]], due: float) -> None:
-        """Make redeliveries (handler and call) due that have begun, and run nowhere."""
-        for handler, call in lanes:
-            self._change("lost", handler, call, _milliseconds(due))
-
     async def run(self) -> None:
         """Flush until cancelled.
 
@@ -140,7 +94,7 @@ class Writer:
         try:
             while not asked_to_end():
                 await self._wanted.wait()
-                awaited = self._advancing or self._waiting
+                awaited = self.lanes.advancing or self._waiting
                 await asyncio.sleep(0 if awaited else _JOIN)
                 await self._flush()
                 if self._load() > _BUSY:
@@ -178,11 +132,8 @@ class Writer:
     async def _flush(self) -> None:
         self._wanted.clear()
         streams, self._streams = self._streams[:_AT_ONCE], self._streams[_AT_ONCE:]
-        changes = Changes(
-            [], self._lanes, self._stored, self._counts, self._record, self.latencies.take()
-        )
-        advancing = self._advancing
-        self._lanes, self._stored, self._advancing = [], [], []
+        lanes, stored, advancing = self.lanes.take()
+        changes = Changes([], lanes, stored, self._counts, self._record, self.latencies.take())
         self._counts, self._record, self._parts = {}, [], {}
         waiting: list[asyncio.Future[bool]] = []
         if self._streams:
@@ -205,23 +156,6 @@ class Writer:
                 future.set_result(answer)
         _answer(waiting, written=True)
 
-    def _moved(self, lane: Lane) -> list[CallEvent]:
-        """Take the entries off a lane: the next flush acknowledges them."""
-        events = []
-        while lane.entries:
-            entry = lane.entries.popleft()
-            entry.reading.pending.pop(entry.position, None)
-            entry.reading.changed = True
-            lane.handler.released()
-            self._stored.append(to_stored(entry.event))
-            self.mark(entry.reading.stream)
-            events.append(entry.event)
-        return events
-
-    def _change(self, *change: Any) -> None:
-        self._lanes.append(change)
-        self._wanted.set()
-
 
 async def _sent(
     attempt: Callable[[], Awaitable[list[bytes]]], failed: Callable[[RedisError], None]
@@ -238,7 +172,3 @@ def _answer(waiting: Iterable[asyncio.Future[bool]], *, written: bool) -> None:
     for each in waiting:
         if not each.done():
             each.set_result(written)
-
-
-def _milliseconds(moment: float) -> str:
-    return str(int(moment * 1000))

@@ -22,7 +22,7 @@ async def inbox(redis_url: str) -> AsyncIterator[Inbox]:
 
 async def leased(inbox: Inbox) -> Partition:
     partition = Partition(inbox.redis, inbox.redis, 0)
-    assert await partition.take() == 0
+    assert await partition.lease.take() == 0
     return partition
 
 

@@ -16,6 +16,7 @@ from offhook import CallEvent, Context, queues
 from offhook.connection import connect
 from offhook.errors import LeaseLost
 from offhook.inbox import Inbox, keys, migration
+from offhook.inbox.handler_states import HandlerStates
 from offhook.inbox.migration import migrate
 from offhook.inbox.partition import Partition
 from tests.events import event
@@ -63,7 +64,7 @@ async def test_each_handler_continues_where_it_was(earlier: EarlierInbox, redis:
     assert state.records == {"crm": (at[3], [at[3]]), "log": (at[8], [])}
     assert state.known == {"crm", "log"}
     assert state.read == at[8]  # the furthest: the others read for themselves up to there
-    crm = await Inbox(redis, 1).state("crm", 0)
+    crm = await HandlerStates(Inbox(redis, 1)).state("crm", 0)
     assert (crm.lag, crm.in_flight, crm.failed) == (5, 1, 2)
 
 
@@ -81,10 +82,10 @@ async def test_a_parked_lane_keeps_its_events_attempts_and_due_time(
 ) -> None:
     await migrate(redis, 0)
     partition = Partition(redis, redis, 0)
-    await partition.take()
+    await partition.lease.take()
     due = earlier.due.timestamp()
-    assert await partition.begin(due - 1, 10) == (due, [])
-    _, [begun] = await partition.begin(due, 10)
+    assert await partition.due_times.begin(due - 1, 10) == (due, [])
+    _, [begun] = await partition.due_times.begin(due, 10)
     assert (begun.handler, begun.call, begun.attempt) == ("crm", "main/parked", 3)
     assert earlier.events["parked"][0].id.encode() in begun.stored
     assert await redis.llen(keys.lane(0, "crm", "main/parked")) == 3

@@ -250,12 +250,12 @@ async def test_handlers_begin_at_the_first_event_of_a_new_partition(redis_url: s
         await few.numbering.announce()
         await few.register(bench.settings.starts)
         async with bench.serving() as server:  # it is configured with 4
-            await until(lambda: len(server.partitions) == 4)
+            await until(lambda: len(server.share.partitions) == 4)
             await many.numbering.announce()
             await all_of.append(many, *(event(call, 0) for call in calls(60)))
             bench.partitions = 16
             await bench.all_done()
-            assert len(server.partitions) == 16
+            assert len(server.share.partitions) == 16
     assert sorted(got) == sorted(calls(60))
 
 

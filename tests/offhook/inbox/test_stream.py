@@ -12,9 +12,12 @@ from offhook.connection import connect
 from offhook.errors import InboxUnavailable, LeaseLost
 from offhook.event import CallEvent, from_stored, to_stored
 from offhook.inbox import Inbox, ParkedLanes, keys, partition_of, quarantine
-from offhook.inbox.partition import LEASE_MS, Changes, Partition
+from offhook.inbox.handler_states import HandlerStates
+from offhook.inbox.leases import LEASE_MS
+from offhook.inbox.partition import Changes, Partition
 from offhook.inbox.positions import START
-from offhook.inbox.stream import Replay
+from offhook.inbox.replays import Replay, Replays
+from offhook.inbox.trimming import Trimming
 from tests.events import batch_of, event
 
 HANDLERS = ["crm", "log"]
@@ -47,7 +50,7 @@ async def positions(inbox: Inbox) -> list[bytes]:
 
 async def leased(inbox: Inbox, token: str | None = None) -> Partition:
     partition = Partition(inbox.redis, inbox.redis, 0, token=token)
-    assert await partition.take() == 0
+    assert await partition.lease.take() == 0
     return partition
 
 
@@ -160,15 +163,15 @@ async def test_a_stream_stays_unfinished_while_it_has_events_that_were_not_read(
 async def test_one_process_holds_the_lease_until_it_expires(inbox: Inbox) -> None:
     await leased(inbox)
     second = Partition(inbox.redis, inbox.redis, 0)
-    assert 0 < await second.take() <= LEASE_MS / 1000
+    assert 0 < await second.lease.take() <= LEASE_MS / 1000
     await inbox.redis.pexpire(keys.serving(0), 20)
     await asyncio.sleep(0.05)
-    assert await second.take() == 0
+    assert await second.lease.take() == 0
 
 
 async def test_pools_have_leases_of_their_own(inbox: Inbox) -> None:
     await leased(inbox)
-    assert await Partition(inbox.redis, inbox.redis, 0, "slow").take() == 0
+    assert await Partition(inbox.redis, inbox.redis, 0, "slow").lease.take() == 0
 
 
 async def test_a_process_that_lost_its_lease_changes_nothing(inbox: Inbox) -> None:
@@ -180,15 +183,16 @@ async def test_a_process_that_lost_its_lease_changes_nothing(inbox: Inbox) -> No
     await flush(stale, lanes=[park(event("b"))], stored=[event("b")])
     await inbox.redis.delete(keys.serving(0))
     await leased(inbox)
-    before = await inbox.redis.dump(keys.due(0)), await inbox.state("crm", 0)
+    before = await inbox.redis.dump(keys.due(0)), await HandlerStates(inbox).state("crm", 0)
     with pytest.raises(LeaseLost):
         await flush(stale, position, {"crm": ""}, delivered=1)
     with pytest.raises(LeaseLost):
         await flush(stale, lanes=[park(one)], stored=[one])
     with pytest.raises(LeaseLost):
-        await stale.begin(time.time(), 10)
-    await stale.release()  # it has nothing left to give back
-    assert (await inbox.redis.dump(keys.due(0)), await inbox.state("crm", 0)) == before
+        await stale.due_times.begin(time.time(), 10)
+    await stale.lease.release()  # it has nothing left to give back
+    after = await inbox.redis.dump(keys.due(0)), await HandlerStates(inbox).state("crm", 0)
+    assert after == before
     assert await inbox.redis.exists(keys.serving(0))
 
 
@@ -200,7 +204,7 @@ async def test_a_flush_that_is_sent_again_is_made_once(inbox: Inbox) -> None:
     send = partition.numbered(changes)
     answers = [await send() for _ in range(3)]
     assert [[from_stored(each) for each in answer] for answer in answers] == [[second]] * 3
-    assert (await inbox.state("crm", 0)).delivered == 1
+    assert (await HandlerStates(inbox).state("crm", 0)).delivered == 1
 
 
 async def test_a_parked_lane_gives_its_events_back_in_order(inbox: Inbox) -> None:
@@ -210,15 +214,15 @@ async def test_a_parked_lane_gives_its_events_back_in_order(inbox: Inbox) -> Non
     await flush(partition, lanes=[park(sent[0], count=2)], stored=sent[:2])
     await flush(partition, lanes=[("behind", "crm", call, 1)], stored=sent[2:])
     assert await lanes.events(0, call) == sent
-    assert await partition.parked() == [("crm", call)]
-    assert await inbox.parked() == {"crm": 1}
-    await partition.begin(time.time(), 10)
+    assert await partition.due_times.parked() == [("crm", call)]
+    assert await HandlerStates(inbox).parked() == {"crm": 1}
+    await partition.due_times.begin(time.time(), 10)
     for following in sent[1:]:
         [answer] = await flush(partition, lanes=[("advance", "crm", call)])
         assert from_stored(answer) == following
     assert await flush(partition, lanes=[("advance", "crm", call)]) == [b""]
-    assert await partition.parked() == []
-    assert await partition.begun() == []
+    assert await partition.due_times.parked() == []
+    assert await partition.due_times.begun() == []
 
 
 async def test_a_server_without_memory_accepts_acknowledgements(inbox: Inbox) -> None:
@@ -235,7 +239,7 @@ async def test_a_server_without_memory_accepts_acknowledgements(inbox: Inbox) ->
     finally:
         await inbox.redis.config_set("maxmemory", 0)
     assert from_stored(answer) == parked[1]
-    state = await inbox.state("crm", 0)
+    state = await HandlerStates(inbox).state("crm", 0)
     assert (state.in_flight, state.delivered) == (0, 2)
 
 
@@ -244,16 +248,16 @@ async def test_a_redelivery_begins_when_it_is_due_and_again_if_it_is_lost(inbox:
     one = event()
     now = time.time()
     await flush(partition, lanes=[park(one, attempts=2, due=now + 60)], stored=[one])
-    following, none = await partition.begin(now, 10)
+    following, none = await partition.due_times.begin(now, 10)
     assert none == []
     assert following == pytest.approx(now + 60, abs=0.01)
-    following, [begun] = await partition.begin(now + 61, 10)
+    following, [begun] = await partition.due_times.begin(now + 61, 10)
     assert (following, begun.attempt, from_stored(begun.stored)) == (None, 3, one)
-    assert await partition.begin(now + 61, 10) == (None, [])
-    assert await partition.begun() == [("crm", one.call)]
+    assert await partition.due_times.begin(now + 61, 10) == (None, [])
+    assert await partition.due_times.begun() == [("crm", one.call)]
     # Its process died.
     await flush(partition, lanes=[("lost", "crm", one.call, str(int(now * 1000)))])
-    _, [begun] = await partition.begin(now, 10)
+    _, [begun] = await partition.due_times.begin(now, 10)
     assert begun.attempt == 3
 
 
@@ -261,12 +265,12 @@ async def test_trimming_keeps_undelivered_events(inbox: Inbox) -> None:
     for n in range(300):
         await inbox.redis.xadd(STREAM, {"e": b"old", "n": n + 1}, id=f"{n + 1}-0")
     later = datetime.now(UTC) + timedelta(days=1)
-    assert await inbox.trim(0, later, HANDLERS) == 0  # neither handler has read any
+    assert await Trimming(inbox).trim(0, later, HANDLERS) == 0  # neither handler has read any
     await inbox.redis.delete(keys.behind(0))
     await flush(await leased(inbox), b"290-0", {"log": "- 250-0 260-0"})
-    assert await inbox.trim(0, later, HANDLERS) == 0  # none is folded
+    assert await Trimming(inbox).trim(0, later, HANDLERS) == 0  # none is folded
     await inbox.redis.hset(keys.folded(0), "", b"290-0")
-    assert 0 < await inbox.trim(0, later, HANDLERS) < 250
+    assert 0 < await Trimming(inbox).trim(0, later, HANDLERS) < 250
     assert await inbox.redis.xrange(STREAM, "250-0", "250-0")
 
 
@@ -275,10 +279,10 @@ async def test_cutting_a_full_inbox_counts_what_each_handler_loses(inbox: Inbox)
     at = [position.decode() for position in await positions(inbox)]
     records = {"crm": " ".join((at[99], *at[50:100])), "log": ""}
     await flush(await leased(inbox), START, records)
-    assert await inbox.cut(0, 500, HANDLERS) == {"crm": 2450, "log": 2500}
+    assert await Trimming(inbox).cut(0, 500, HANDLERS) == {"crm": 2450, "log": 2500}
     left = [int(each.parameters["n"]) for each in await stored(inbox)]
     assert left == list(range(2500, 3000))
-    assert await inbox.cut(0, 500, HANDLERS) == {}
+    assert await Trimming(inbox).cut(0, 500, HANDLERS) == {}
 
 
 async def test_a_handler_that_is_no_longer_configured_holds_nothing_back(inbox: Inbox) -> None:
@@ -288,7 +292,7 @@ async def test_a_handler_that_is_no_longer_configured_holds_nothing_back(inbox: 
     await flush(await leased(inbox), last, dict.fromkeys(HANDLERS, ""))
     await inbox.redis.hset(keys.folded(0), "", last)
     later = datetime.now(UTC) + timedelta(days=1)
-    assert await inbox.trim(0, later, HANDLERS) > 0
+    assert await Trimming(inbox).trim(0, later, HANDLERS) > 0
     assert await inbox.known() == {*HANDLERS, "removed"}
     await inbox.forget("removed")
     assert await inbox.known() == set(HANDLERS)
@@ -299,7 +303,7 @@ async def test_the_lag_is_counted_without_reading_the_events(inbox: Inbox) -> No
     at = await positions(inbox)
     await flush(await leased(inbox), at[-1], {"crm": at[99].decode(), "log": ""})
     await inbox.redis.config_resetstat()
-    states = await inbox.states(HANDLERS, 0)
+    states = await HandlerStates(inbox).states(HANDLERS, 0)
     assert {name: state.lag for name, state in states.items()} == {"crm": 3400, "log": 0}
     stats: Any = await inbox.redis.info("commandstats")
     assert stats["cmdstat_xrange"]["calls"] == 2
@@ -313,10 +317,10 @@ async def test_a_handler_set_back_is_set_back_by_its_server(inbox: Inbox) -> Non
     last = (await positions(inbox))[-1]
     await flush(partition, last, dict.fromkeys(HANDLERS, ""), finished=True)
     await partition.marks(0.01)
-    found = await inbox.read_since("crm", before)
+    found = await Replays(inbox).find("crm", before)
     first = datetime.fromtimestamp(int(last.split(b"-")[0]) / 1000, UTC)
     assert found == Replay({0: 3}, first)
-    assert await inbox.set_back("crm", before, found=found) == 3
+    assert await Replays(inbox).set_back("crm", before, found=found) == 3
     assert await partition.marks(0.01) == ["*"]
     assert await partition.unfinished() == [""]
     [state] = await partition.load([""])
@@ -337,7 +341,7 @@ async def test_a_replay_waits_until_its_server_has_done_it(inbox: Inbox) -> None
     last = (await positions(inbox))[-1]
     await flush(partition, last, dict.fromkeys(HANDLERS, ""), finished=True)
     for hours in (2, 3, 1):
-        assert await inbox.set_back("crm", now - timedelta(hours=hours)) == 3
+        assert await Replays(inbox).set_back("crm", now - timedelta(hours=hours)) == 3
     await flush(partition, last, {}, finished=True)
     assert await partition.unfinished() == [""]
     [state] = await partition.load([""])

@@ -63,7 +63,7 @@ async def fill(url: str) -> None:
         events = [event(f"call-{n}", n) for n in range(4)]
         await inbox.append(batch_of(*events), 0)
         partition = Partition(client, client, 0)
-        await partition.take()
+        await partition.lease.take()
         _, _, in_flight = [p.decode() for p, _ in await partition.range("", START, b"+", 3)]
         await partition.numbered(
             Changes(

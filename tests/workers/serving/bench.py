@@ -17,7 +17,8 @@ from offhook.connection import connect
 from offhook.event import from_stored
 from offhook.http import Http
 from offhook.inbox import HandlerState, Inbox, partition_of, release_leases
-from offhook.inbox.partition import holder
+from offhook.inbox.handler_states import HandlerStates
+from offhook.inbox.leases import holder
 from offhook.plugins import PluggedHandler
 from offhook.settings import HandlerSettings, Settings, TenantSettings
 from tests.conftest import SECRET
@@ -194,7 +195,9 @@ class Bench:
 
     async def state(self, handler: str = "crm") -> HandlerState:
         """Return how far a handler has come."""
-        found: HandlerState = await self.with_inbox(lambda inbox: inbox.state(handler, 0))
+        found: HandlerState = await self.with_inbox(
+            lambda inbox: HandlerStates(inbox).state(handler, 0)
+        )
         return found
 
     async def with_inbox(self, go: Callable[[Inbox], Awaitable[Any]]) -> Any:

@@ -4,15 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from offhook.inbox import leases, partition
+from offhook.inbox import leases
 from tests.workers.serving.bench import Bench, token
 
 
 @pytest.fixture(autouse=True)
 def processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the leases of each server name another process."""
-    for module in (leases, partition):
-        monkeypatch.setattr(module, "new_token", token)
+    monkeypatch.setattr(leases, "new_token", token)
 
 
 @pytest.fixture

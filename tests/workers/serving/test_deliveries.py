@@ -30,7 +30,7 @@ from offhook.settings import LookupSettings
 from offhook.testing import sample_event
 from tests.events import event
 from tests.workers.serving.bench import STREAM, Bench, until
-from workers.serving import partition_server, reader
+from workers.serving import partition_share, reader
 from workers.serving.redeliveries import Redeliveries
 from workers.serving.writer import Writer
 
@@ -485,13 +485,13 @@ async def test_server_that_loses_its_lease_while_it_stops_ends(bench: Bench) -> 
 async def test_lease_that_is_taken_anew_while_it_is_renewed_is_kept(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partition_server, "RENEW_EVERY", 0.1)
+    monkeypatch.setattr(partition_share, "RENEW_EVERY", 0.1)
     renew, open_ = Leases.renew, Redeliveries.open
     taken_anew, renewed = asyncio.Event(), asyncio.Event()
 
     async def renew_later(self: Leases, tokens: Mapping[int, str]) -> tuple[int, list[int]]:
         if tokens and not taken_anew.is_set():
-            await bench.server.partitions[0].partition.take_anew()
+            await bench.server.share.partitions[0].partition.lease.take_anew()
             taken_anew.set()
         found = await renew(self, tokens)
         if taken_anew.is_set():
@@ -625,10 +625,10 @@ async def test_two_servers_share_the_partitions(redis_url: str) -> None:
     await until(lambda: held(running[0][0]) == 4)
     running.append(await bench.start())
     servers = [server for server, _ in running]
-    await until(lambda: [len(each.partitions) for each in servers] == [2, 2])
+    await until(lambda: [len(each.share.partitions) for each in servers] == [2, 2])
     servers[0].stop()
     await running[0][1]
-    await until(lambda: len(servers[1].partitions) == 4)
+    await until(lambda: len(servers[1].share.partitions) == 4)
     servers[1].stop()
     await running[1][1]
     bench.redis.close()

@@ -73,7 +73,7 @@ async def test_replay_survives_a_partition_that_is_given_back_meanwhile(bench: B
         await bench.append(*(event(f"call-{number}") for number in range(8)))
         await bench.all_done()
         first, _ = await served(server)
-        await server._give_back(first.number)
+        await server.share.give_back(first.number)
         bench.redis.hset(keys.replays(first.number), "crm", "0-0")
         await first.takeover._forget_replay(first.streams[""], bench.served(server), b"0-0")
         assert bench.redis.hget(keys.replays(first.number), "crm") == b"0-0"
@@ -89,15 +89,15 @@ async def test_writer_that_ends_answers_who_waits(
             monkeypatch.setattr(first.partition, "numbered", lambda changes: never)
         waiting = asyncio.create_task(first.writer.written())
         await asyncio.sleep(0 if when == "before" else 0.05)
-        server._serving[first.number].cancel()
+        server.share._serving[first.number].cancel()
         assert await asyncio.wait_for(waiting, 10) is False
         assert await asyncio.wait_for(first.writer.written(), 10) is False
 
 
 async def served(server: Server) -> list[ServedPartition]:
     """Wait until the server serves both partitions."""
-    await until(lambda: sum(each.opened for each in server.partitions.values()) == 2)
-    return list(server.partitions.values())
+    await until(lambda: sum(each.opened for each in server.share.partitions.values()) == 2)
+    return list(server.share.partitions.values())
 
 
 def then_give_back(
@@ -108,8 +108,8 @@ def then_give_back(
 
     async def then() -> bool:
         done = await written()
-        if number in server.partitions:
-            await server._give_back(number)
+        if number in server.share.partitions:
+            await server.share.give_back(number)
         return done
 
     return then

@@ -20,11 +20,12 @@ from offhook import CallEvent, Context, PermanentError, TemporaryError
 from offhook.event import CALLBACKS, from_stored
 from offhook.inbox import keys
 from offhook.inbox.apart import Apart, move_apart
+from offhook.inbox.replays import Replays
 from offhook.operations import dead_letters
 from tests.events import event
 from tests.workers.serving.bench import Bench, until
 from workers.delivery import circuit
-from workers.serving import attempts, due
+from workers.serving import attempts, due, partition_share
 from workers.serving import partition_server as server
 
 CALLS = ("a", "b", "c", "d")  # in two partitions
@@ -275,7 +276,7 @@ class Deliveries:
                 self.done[name].discard(one.id)
                 self.repeatable[name].discard(one.id)
         since = datetime.fromtimestamp(milliseconds / 1000, UTC)
-        self.with_inbox(lambda inbox: inbox.set_back(name, since))
+        self.with_inbox(lambda inbox: Replays(inbox).set_back(name, since))
         if self.servers and (name in self.pools or not self.is_apart(name)):
             # It must not deliver later events before.
             self.run(until(lambda: not self.replays(), "the replay begins"))
@@ -356,7 +357,7 @@ def test_promises_hold_for_any_sequence_of_steps(
     monkeypatch.setattr(
         attempts, "wait_before", lambda seconds, error: waits.choice((0.004, 0.004, 0.2))
     )
-    monkeypatch.setattr(server, "RENEW_EVERY", 0.1)
+    monkeypatch.setattr(partition_share, "RENEW_EVERY", 0.1)
     monkeypatch.setattr(server, "WATCH_EVERY", 0.05)
     monkeypatch.setattr(due, "AWAY_WAIT", 0.05)
     # Circuits only delay, and have their own tests.

@@ -10,6 +10,7 @@ from offhook import CallEvent, Context
 from offhook.inbox import Inbox, keys
 from offhook.inbox.apart import move_apart
 from offhook.inbox.partition import Partition
+from offhook.inbox.replays import Replays
 from tests.events import event
 from tests.workers.serving.bench import Bench, until
 from workers.serving import partition_server, reader
@@ -24,7 +25,7 @@ async def test_replay_reaches_the_process_that_serves_the_handler(bench: Bench) 
             await asyncio.sleep(0.01)
 
         async def set_back(inbox: Inbox) -> int:
-            return await inbox.set_back("crm", before)
+            return await Replays(inbox).set_back("crm", before)
 
         assert await bench.with_inbox(set_back) >= 3  # and the events of the call
         await until(lambda: got == ["0", "1", "2"] * 2, "they are delivered again")
@@ -76,7 +77,7 @@ async def test_replay_that_is_seen_while_it_is_forgotten_is_made_once(
         await until(lambda: got == ["0"], "it is delivered")
         await bench.finished()
     before = datetime.now(UTC) - timedelta(minutes=1)
-    await bench.with_inbox(lambda inbox: inbox.set_back("crm", before))
+    await bench.with_inbox(lambda inbox: Replays(inbox).set_back("crm", before))
     async with bench.serving():
         await until(lambda: not bench.redis.exists(bench.key("replays")), "the replay is done")
         await asyncio.sleep(0.3)

@@ -168,13 +168,13 @@ async def test_killed_process_loses_the_record_with_the_acknowledgement(
     got = bench.record()
     one = event()
     server, task = await bench.start()
-    await until(lambda: server.partitions and server.partitions[0].opened, "it serves")
+    await until(lambda: server.share.partitions and server.share.partitions[0].opened, "it serves")
 
     async def stuck(self: object) -> None:
         await asyncio.Event().wait()
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(server.partitions[0].writer), "_flush", stuck)
+        patched.setattr(type(server.share.partitions[0].writer), "_flush", stuck)
         await bench.append(one)
         await until(lambda: got, "it is delivered")
         await bench.kill(server, task)
@@ -190,7 +190,7 @@ async def test_write_that_is_sent_again_records_its_attempts_once(bench: Bench) 
 
     async def write(inbox: Inbox) -> None:
         partition = Partition(inbox.redis, inbox.redis, 0)
-        await partition.take()
+        await partition.lease.take()
         send = partition.numbered(Changes(record=[part]))
         await send()
         await send()
@@ -324,7 +324,7 @@ async def test_tenants_with_equal_calls_have_records_of_their_own(bench: Bench) 
 
     async def write(inbox: Inbox) -> None:
         partition = Partition(inbox.redis, inbox.redis, 0)
-        await partition.take()
+        await partition.lease.take()
         parts = [RecordPart(""), RecordPart("acme")]
         for part, each in zip(parts, (one, theirs), strict=True):
             part.add(each, made)

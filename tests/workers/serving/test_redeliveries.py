@@ -15,7 +15,7 @@ from offhook.event import to_stored
 from offhook.extensions import Extensions
 from offhook.inbox import ParkedLanes, keys
 from offhook.inbox.apart import move_apart
-from offhook.inbox.partition import Partition
+from offhook.inbox.due_times import DueTimes
 from offhook.settings import LookupSettings
 from offhook.testing import sample_event
 from tests.events import event
@@ -92,7 +92,7 @@ async def test_lane_made_due_while_it_is_redelivered_is_redelivered_once(bench: 
     async with bench.serving() as server:
         await until(lambda: got == ["0"], "it has begun")
         bench.redis.zadd(bench.key("due"), {f"crm {event('a').call}": 0})
-        server.partitions[0].redeliveries.look()
+        server.share.partitions[0].redeliveries.look()
         await until(lambda: not due_times(bench), "the other one has begun")
         go_on.set()
         await bench.all_done()
@@ -278,10 +278,10 @@ async def test_redeliveries_of_a_late_request_are_made(
 async def test_lost_answer_does_not_repeat_attempts_that_ended(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin, faults = Partition.begin, 0
+    begin, faults = DueTimes.begin, 0
     got: dict[str, list[str]] = {}
 
-    async def unreliable(self: Partition, now: float, most: int) -> Any:
+    async def unreliable(self: DueTimes, now: float, most: int) -> Any:
         nonlocal faults
         answer = await begin(self, now, most)
         if answer[1]:
@@ -293,7 +293,7 @@ async def test_lost_answer_does_not_repeat_attempts_that_ended(
     async def handle(one: CallEvent, context: Context) -> None:
         got.setdefault(one.call_id, []).append(one.parameters["n"])
 
-    monkeypatch.setattr(Partition, "begin", unreliable)
+    monkeypatch.setattr(DueTimes, "begin", unreliable)
     bench.plug(handle)
     for call in range(20):
         due = call % 4 * 0.05
@@ -454,13 +454,13 @@ async def test_partition_that_is_given_back_leaves_no_room_taken(redis_url: str)
     bench.plug(handle)
     first, running = await bench.start()
     bench.served(first).circuit.open(FAR)
-    await until(lambda: len(first.partitions) == 2)
+    await until(lambda: len(first.share.partitions) == 2)
     for n in range(6):
         await park(bench, event(f"call-{n}"))
     bench.redis.zadd(bench.key("ready"), {"*": 0})
     await until(lambda: bench.served(first).outstanding == 6)
     second, other = await bench.start()
-    await until(lambda: len(first.partitions) == len(second.partitions) == 1)
+    await until(lambda: len(first.share.partitions) == len(second.share.partitions) == 1)
     bench.served(first).circuit.open(0)
     bench.served(first).look()
     await bench.all_done()
@@ -517,16 +517,16 @@ async def test_server_that_lost_its_lease_passes_no_redelivery_on(
 ) -> None:
     got = bench.record(process="own")
     await park(bench, event("a", 0))
-    begin = Partition.begin
+    begin = DueTimes.begin
 
-    async def then_lose_the_lease(self: Partition, now: float, most: int) -> Any:
+    async def then_lose_the_lease(self: DueTimes, now: float, most: int) -> Any:
         found = await begin(self, now, most)
         if found[1]:
             bench.redis.set(bench.key("serving"), "another")
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(Partition, "begin", then_lose_the_lease)
+        patched.setattr(DueTimes, "begin", then_lose_the_lease)
         _, task = await bench.start()
         with pytest.raises(LeaseLost):
             await asyncio.wait_for(task, 20)

@@ -225,7 +225,7 @@ async def test_a_tenants_pool_looks_at_its_tenants_alone(
         )
         await bench.append(event(n=3, tenant="beta"), event(n=4, tenant="acme"))
         await until(lambda: [len(each) for each in got.values()] == [2, 2])
-        assert [*own.partitions[0].streams] == ["acme"]
+        assert [*own.share.partitions[0].streams] == ["acme"]
     members = bench.redis.smembers(keys.unfinished(0, "acme/crm"))
     assert members <= {b"acme"}
 

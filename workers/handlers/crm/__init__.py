@@ -2,15 +2,8 @@
 
 from offhook import Number
 from offhook.ttl_cache import TtlCache
-from workers.handlers.crm.base import (
-    Access,
-    BaseUrl,
-    Crm,
-    OneContact,
-    RecordingUrl,
-    SearchedCrm,
-    json_object,
-)
+from workers.handlers.crm.base import BaseUrl, Crm, OneContact, RecordingUrl, SearchedCrm
+from workers.handlers.crm.crm_api import Access, json_object
 from workers.handlers.crm.entry import Contact, CrmEntry
 from workers.handlers.crm.tokens import TokenFile
 

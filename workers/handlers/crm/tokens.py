@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from offhook import TemporaryError
-from workers.handlers.crm.base import Access
+from workers.handlers.crm.crm_api import Access
 
 _POLL = 0.05  # seconds between two attempts to lock the file
 
