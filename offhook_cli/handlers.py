@@ -27,7 +27,7 @@ from offhook.settings import (
     table_of,
 )
 from offhook.testing import sample_event
-from offhook_cli import completion, handlers_new
+from offhook_cli import completion, handler_actions, handlers_new
 from offhook_cli.options import (
     Json,
     Tenant,
@@ -187,6 +187,10 @@ def new(
     except OSError as error:
         fail(f"cannot write {error.filename}: {error.strerror}")
     typer.echo(_WRITTEN.format(files="\n".join(f"  {each}" for each in written), name=name))
+
+
+handlers.command()(handler_actions.pause)
+handlers.command()(handler_actions.resume)
 
 
 _WRITTEN = """\

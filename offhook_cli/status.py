@@ -37,7 +37,8 @@ def status(
       delivered  deliveries so far
       failed     failed attempts that were retried
       dead       dead letters: out of attempts, see `offhook dead`
-      circuit    closed: delivering; open: the target is down
+      circuit    closed: delivering; open: the target is down; paused: a
+                 person paused it, see `offhook handlers pause`
       process    where it runs, if not all handlers share their processes
 
     A line that begins with ! is a problem (`problems` in JSON). Exits with 1
@@ -105,6 +106,8 @@ def _row(handler: HandlerStatus) -> list[str]:
         handler.dead,
     )
     circuit = "closed" if handler.circuit is None else f"open, probe in {handler.circuit:.0f} s"
+    if handler.paused is not None:
+        circuit = "paused"
     return [handler.name, *map(str, counts), circuit]
 
 

@@ -4,6 +4,7 @@ Keys of a partition share a hash tag, so that partitions can be spread over a cl
 """
 
 APART = "offhook:apart"
+PAUSED = "offhook:paused"
 DEATHS = "offhook:deaths"
 PARTITIONS = "offhook:partitions"
 SCHEDULER = "offhook:scheduler"

@@ -122,3 +122,4 @@ class Inbox:
                         pipeline.hdel(table(partition, tenant), handler)
                 await pipeline.execute()
         await self.redis.delete(keys.circuit(handler))
+        await self.redis.hdel(keys.PAUSED, handler)

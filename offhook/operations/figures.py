@@ -15,6 +15,7 @@ from offhook.inbox import HandlerState, Inbox, keys, refused
 from offhook.inbox.handler_states import HandlerStates
 from offhook.inbox.latency import Histogram
 from offhook.inbox.leases import LEASE_MS
+from offhook.inbox.paused import paused_handlers
 from offhook.settings import Settings, tenant_of_plugin
 
 _AT_ONCE = 100  # commands
@@ -39,6 +40,7 @@ class HandlerFigures:
     failed: int = 0
     dead: int = 0
     circuit_open: bool = False
+    paused: bool = False
     dead_letters: int = 0
 
     def add(self, state: HandlerState, *, counts: bool) -> None:
@@ -136,6 +138,8 @@ async def read_figures(inbox: Inbox, rq: Redis, settings: Settings) -> Figures:
             for name, state in stream.handlers.items():
                 figures.handlers[name].add(state, counts=tenant_of_plugin(name) == tenant)
     await _add_trouble(redis, rq, figures.handlers)
+    for name in (await paused_handlers(redis)).keys() & figures.handlers.keys():
+        figures.handlers[name].paused = True
     apart: Any = await redis.hkeys(keys.APART)
     for pool in settings.pools | {name.decode() for name in apart} & {*settings.all_handlers}:
         queue = queues.serve_queue(pool)

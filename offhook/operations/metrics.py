@@ -162,6 +162,7 @@ def _by_handler(figures: Figures) -> Iterator[Metric]:
         ),
         ("handler_in_flight", "Events read and not finished.", lambda one: one.in_flight),
         ("circuit_open", "Whether its circuit is open.", lambda one: one.circuit_open),
+        ("handler_paused", "Whether a person paused it.", lambda one: one.paused),
         ("dead_letters", "Dead letters that are kept.", lambda one: one.dead_letters),
     ]
     for name, text, value in gauges:

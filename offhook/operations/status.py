@@ -13,7 +13,9 @@ from offhook.connection import connect_rq
 from offhook.inbox import Inbox, keys, quarantine, refused
 from offhook.inbox.apart import read_apart
 from offhook.inbox.handler_states import HandlerStates
+from offhook.inbox.paused import Pause, paused_handlers
 from offhook.operations import dead_letters
+from offhook.operations.losses import losing, seconds_until_loss
 from offhook.operations.processes import Process, running
 from offhook.operations.running_files import SERVE, newer_files
 from offhook.operations.server_check import check_all
@@ -34,6 +36,7 @@ class HandlerStatus:
         circuit: seconds until the next probe if it is open, else None.
         process: where it should run, as in the settings.
         apart: why it runs in a process of its own all the same, in words; else None.
+        paused: who paused it, and when; None: it is not paused.
     """
 
     name: str
@@ -46,6 +49,7 @@ class HandlerStatus:
     circuit: float | None
     process: str
     apart: str | None
+    paused: Pause | None
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Status:
         refused: callbacks in quarantine.
         turned_away: callbacks that receivers refused without keeping them, a sentence each.
         risks: why a Redis server cannot be used or may lose events, a sentence each.
+        losing: handlers that get nothing now and begin to lose events, a sentence each.
         versions: what each process runs.
         loaded: which files the processes have not loaded as they are now, and which plugins they
             could not load, a sentence each.
@@ -94,6 +99,7 @@ class Status:
     refused: int
     risks: list[str]
     turned_away: list[str]
+    losing: list[str]
     versions: list[RunningVersion]
     loaded: list[str]
 
@@ -108,7 +114,9 @@ class Status:
             *self.loaded,
             *unserved_partitions(self),
             *running_apart(self),
+            *paused(self),
             *open_circuits(self),
+            *self.losing,
             *with_dead_letters(self),
             *abandoned_letters(self),
             *leftover_positions(self),
@@ -171,6 +179,17 @@ def running_apart(status: Status) -> Iterator[str]:
             yield f"{handler.name} {handler.apart}: for now it runs in a process of its own"
 
 
+def paused(status: Status) -> Iterator[str]:
+    """The handlers that a person has paused."""
+    for handler in status.handlers:
+        if handler.paused is not None:
+            yield (
+                f"{handler.name} is paused by {handler.paused.by} since "
+                f"{handler.paused.began:%Y-%m-%d %H:%M} UTC, {handler.lag:,} events wait: "
+                f"`offhook handlers resume {handler.name}{_tenant_option(handler.name)}`"
+            )
+
+
 def open_circuits(status: Status) -> Iterator[str]:
     """The handlers whose target is down."""
     for handler in status.handlers:
@@ -228,8 +247,11 @@ async def status(inbox: Inbox, rq: Redis, settings: Settings, tenant: str = "") 
     stored: Any = await inbox.redis.hgetall(keys.APART)
     apart = {name: each.reason for name, each in read_apart(stored).items() if name in names}
     pools = (its if tenant else settings).pools | apart.keys()
+    handlers = await handler_statuses(inbox, rq, settings, apart, tenant)
+    idle = [each.name for each in handlers if each.paused or each.circuit is not None]
+    left = await seconds_until_loss(inbox, settings, _streams(settings, tenant, idle))
     return Status(
-        handlers=await handler_statuses(inbox, rq, settings, apart, tenant),
+        handlers=handlers,
         partitions=[await inbox.length(each, tenant) for each in range(inbox.partitions)],
         workers=await asyncio.to_thread(_workers, rq, sorted(pools)),
         scheduler=bool(await inbox.redis.exists(keys.SCHEDULER)),
@@ -243,6 +265,7 @@ async def status(inbox: Inbox, rq: Redis, settings: Settings, tenant: str = "") 
         refused=await quarantine.length(inbox.redis, tenant),
         risks=[] if tenant else await asyncio.to_thread(check_all, settings),
         turned_away=await refused.sentences(inbox.redis, tenant),
+        losing=[*losing(left)],
         versions=[_version(each) for each in processes],
         loaded=[] if tenant else newer_files([each.loaded for each in processes], settings),
     )
@@ -278,16 +301,14 @@ async def handler_statuses(
         apart = {name: each.reason for name, each in read_apart(stored).items()}
     its = settings.of(tenant)
     names = list(its.handlers)
-    wanted = {tenant: names}
-    for other in () if tenant else settings.tenants:  # whose events the operator's handlers get
-        if getting := [name for name, policy in its.handlers.items() if policy.gets(other)]:
-            wanted[other] = getting
+    wanted = _streams(settings, tenant, names)
     reader = HandlerStates(inbox)
     found = [await reader.figures(wanted, number) for number in range(inbox.partitions)]
     states = [streams[tenant].handlers for streams in found]
     every = [stream.handlers for streams in found for stream in streams.values()]
     waiting = await reader.parked()
     dead = await asyncio.to_thread(dead_letters.counts, rq, names)
+    pauses = await paused_handlers(inbox.redis)
     return [
         HandlerStatus(
             name=name,
@@ -300,9 +321,19 @@ async def handler_statuses(
             circuit=await reader.circuit_open_for(name),
             process=policy.process,
             apart=apart.get(name),
+            paused=pauses.get(name),
         )
         for name, policy in its.handlers.items()
     ]
+
+
+def _streams(settings: Settings, tenant: str, names: Sequence[str]) -> dict[str, Sequence[str]]:
+    """The tenants whose events some handlers of a tenant get, each with these handlers."""
+    found = {tenant: names}
+    for other in () if tenant else settings.tenants:  # the operator's handlers may get others'
+        if getting := [name for name in names if settings.handlers[name].gets(other)]:
+            found[other] = getting
+    return found
 
 
 async def _unserved(inbox: Inbox, pools: Iterable[str]) -> dict[str, list[int]]:

@@ -80,7 +80,7 @@ async def remove(inbox: Inbox, rq: Redis, tenant: str) -> None:
     ]
     doomed = [make(tenant).encode() for make in OF_INSTALLATION]
     await _delete(inbox.redis, [*doomed, *await _matching(inbox.redis, patterns)])
-    for table in (keys.APART, keys.DEATHS):
+    for table in (keys.APART, keys.DEATHS, keys.PAUSED):
         fields: Any = await inbox.redis.hkeys(table)
         if mine := [each for each in fields if each.startswith(f"{tenant}/".encode())]:
             await inbox.redis.hdel(table, *mine)

@@ -63,6 +63,12 @@ def circuits(seen: Status) -> Iterator[Finding]:
     yield from _all_or(warned, found, "no circuit is open")
 
 
+def pauses(seen: Status) -> Iterator[Finding]:
+    """No handler is paused, or about to lose events."""
+    found = (*problems.paused(seen), *seen.losing)
+    yield from _all_or(warned, found, "no handler is paused")
+
+
 def apart(seen: Status) -> Iterator[Finding]:
     """No handler had to be moved to a process of its own."""
     found = (
@@ -91,4 +97,4 @@ def _all_or(
 
 
 WORKERS = (workers, scheduler, versions)
-HANDLERS = (lag, redeliveries, circuits, apart, dead_letters, leftovers)
+HANDLERS = (lag, redeliveries, circuits, pauses, apart, dead_letters, leftovers)

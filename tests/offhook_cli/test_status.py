@@ -1,6 +1,7 @@
 """`offhook status`."""
 
 import asyncio
+import getpass
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -86,8 +87,23 @@ def test_json_counts_events_by_state(redis_url: str, rq: redis.Redis, offhook: O
         "dead": 1,
         "process": "shared",
         "apart": None,
+        "paused": None,
     }
     assert shown["partitions"] == [4]
+
+
+def test_paused_handler_is_shown_and_who_paused_it(redis_url: str, offhook: Offhook) -> None:
+    fill(redis_url)
+    assert offhook("handlers", "resume", "crm").stdout == "crm is not paused.\n"
+    assert offhook("handlers", "pause", "crm").stdout == "crm is paused.\n"
+    assert offhook("handlers", "pause", "crm").stdout == "crm is paused already.\n"
+    [sentence] = [each for each in status(offhook)["problems"] if "paused" in each]
+    assert sentence.startswith(f"crm is paused by {getpass.getuser()} since ")
+    assert sentence.endswith(" UTC, 1 events wait: `offhook handlers resume crm`")
+    assert " paused" in offhook("status").stdout
+    assert offhook("handlers", "resume", "crm").stdout == "crm is resumed.\n"
+    assert status(offhook)["handlers"][0]["paused"] is None
+    assert offhook("handlers", "pause", "cmr").exit_code == 2
 
 
 def test_table_counts_events_by_state(redis_url: str, offhook: Offhook) -> None:

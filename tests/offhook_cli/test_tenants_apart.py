@@ -22,6 +22,7 @@ from offhook.connection import opened
 from offhook.event import EventType
 from offhook.extensions import Extensions
 from offhook.inbox import feed, keys
+from offhook.inbox.paused import pause_handler
 from offhook.operations import tenant_removal
 from offhook.plugins import plug_handler
 from offhook.settings import Settings, load_settings
@@ -103,6 +104,8 @@ CASES = {
     "pbx events delete": Case("{extension} --all --others --yes", refused=2),
     "handlers": Case("--json"),
     "handlers preview": Case("chat --event hangup", shows=True),
+    "handlers pause": Case("crm", changes=True),
+    "handlers resume": Case("chat", changes=True),
     "lookup": Case(f"{NUMBER} --json", shows=True),
     "status": Case("--json"),
     "calls": Case(f"--number {NUMBER} --since {SINCE} --json", shows=True),
@@ -224,6 +227,7 @@ class World:
                 prefix = f"{tenant}/" if tenant else ""
                 await inbox.register({f"{prefix}gone": "earliest"}, tenant)
                 died, *_ = _events(tenant)
+                await pause_handler(inbox.redis, f"{prefix}chat", "ruth")
                 queues.bury(rq, f"{prefix}crm", died, attempt=1, error=marker(tenant), trace="")
                 kept = _refused(tenant)
                 await inbox.redis.xadd(keys.quarantine(tenant), kept, id=QUARANTINED)  # type: ignore[arg-type]
@@ -244,6 +248,7 @@ class World:
             "read": client.hget(keys.read(0), tenant),
             "folded": client.hget(keys.folded(0), tenant),
             "refused": client.xrange(keys.quarantine(tenant)),
+            "paused": [client.hget(keys.PAUSED, prefix + name) for name in ("crm", "chat")],
             "memory": client.get(keys.memory(f"{prefix}crm", NUMBER)),
             "name": client.get(keys.lookup_name(f"{prefix}book", NUMBER)),
             "settings": client.hget(keys.EXTENSIONS, extension),

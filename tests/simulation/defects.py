@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
@@ -18,6 +18,7 @@ from workers.serving.partition_server import Server
 from workers.serving.partition_share import PartitionShare
 from workers.serving.reader import Reader
 from workers.serving.roster import Roster
+from workers.serving.served import ServedHandler
 from workers.serving.served_partition import ServedPartition
 from workers.serving.writer import Writer
 
@@ -177,6 +178,12 @@ def _forget_whose_a_call_is() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _deliver_though_paused() -> Iterator[None]:
+    with patch.object(ServedHandler, "paused", property(lambda _: False, lambda *_: None)):
+        yield
+
+
 @dataclass(frozen=True)
 class Defect:
     """A defect, and simulations that look where it is.
@@ -210,6 +217,7 @@ _TENANTS = Plan(
     calls=2,
     failing=0.3,
 )
+_PAUSES = replace(_CALM, active=20.0, gaps=(2.0,), troubles=("pause",))
 DEFECTS = {
     "acknowledge": Defect(_acknowledge_before_delivering),
     "unfinished": Defect(_leave_unfinished_too_early, _KILLS),
@@ -219,6 +227,7 @@ DEFECTS = {
     "orphan": Defect(_finish_though_orphaned, _ORPHANS),
     "record": Defect(_record_in_the_next_flush, _KILLS),
     "mark": Defect(_take_marks_and_not_follow_them),
+    "pause": Defect(_deliver_though_paused, _PAUSES),
     "tenants": Defect(_hand_out_to_all_tenants, _TENANTS),
     "equal calls": Defect(_forget_whose_a_call_is, _TENANTS),
 }

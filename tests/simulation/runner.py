@@ -48,7 +48,7 @@ _TROUBLES = (
     "retry",
 )
 _IN_A_PROCESS = 200
-_MOVING = 8  # in each one of so many, handlers move out
+_MOVING = 8  # in each one of so many, handlers move out; in another one, they are paused
 _WITH_TENANTS = 5  # each one of so many has tenants
 _CALM = 8  # each one of so many simulations has no faults: all must be prompt
 
@@ -182,7 +182,9 @@ def plan_of(seed: int) -> Plan:
     if seed % _CALM == 0:
         plan = replace(plan, rate=0.0, failing=0.0, slow=0.0, troubles=(), migrates=False)
         return replace(plan, calls=4, events=3, gaps=BURST)
-    return with_trouble(plan, "move out") if seed % _MOVING == 1 else plan
+    if seed % _MOVING == 1:
+        return with_trouble(plan, "move out")
+    return with_trouble(plan, "pause") if seed % _MOVING == 3 else plan
 
 
 def _with_tenants(plan: Plan, choose: Random) -> Plan:

@@ -40,6 +40,18 @@ SCENARIOS: dict[str, tuple[Plan, int]] = {
         ),
         38,
     ),
+    # A handler is paused and resumed while a redelivery waits.
+    "pause": (
+        Plan(
+            handlers={"h": _RETRIES},
+            calls=1,
+            events=3,
+            active=1.6,
+            failing=0.5,
+            troubles=("pause",),
+        ),
+        52,
+    ),
     "migrate": (
         Plan(handlers={"h": _RETRIES}, calls=1, events=2, active=0.8, migrates=True),
         7,

@@ -10,9 +10,12 @@ from redis.exceptions import RedisError
 from offhook.inbox import Inbox, ParkedLanes, keys
 from offhook.inbox.apart import Apart
 from offhook.inbox.leases import LEASE_MS
+from offhook.inbox.paused import Pause
 from offhook.inbox.replays import Replays
 from tests.simulation.loop import Process
 from tests.simulation.model import Violation
+from workers.serving.due import PAUSED_WAIT
+from workers.serving.partition_server import WATCH_EVERY
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -176,6 +179,27 @@ async def _move_out(world: "World") -> None:
             await _kill(world)
 
 
+async def _pause(world: "World") -> None:
+    """A person pauses a handler, and resumes it; meanwhile a process may die."""
+    handler = world.random.choice(list(world.plan.handlers))
+    if world.redis.execute("HEXISTS", keys.PAUSED, handler):
+        return
+    seconds = world.random.choice((0.5, 3.0, 8.0))
+    world.delays.troubled(handler, seconds + 2 * WATCH_EVERY + PAUSED_WAIT[1])
+    world.trace(f"{handler} is paused")
+    world.redis.execute("HSET", keys.PAUSED, handler, Pause("a test", 0.0).stored())
+    plan = world.plan
+    if {*plan.troubles} == {"pause"} and not (plan.rate or plan.faults):
+        world.paused[handler] = world.clock.elapsed
+    await asyncio.sleep(world.random.uniform(0.0, seconds))
+    if world.random.random() < 0.3:
+        await _kill(world)
+    await asyncio.sleep(seconds)
+    world.trace(f"{handler} is resumed")
+    world.redis.execute("HDEL", keys.PAUSED, handler)
+    world.paused.pop(handler, None)
+
+
 TROUBLES: dict[str, _Trouble] = {
     "stop": _stop,
     "orphan": _orphan,
@@ -190,6 +214,7 @@ TROUBLES: dict[str, _Trouble] = {
     "replay": _replay,
     "retry": _retry,
     "move out": _move_out,
+    "pause": _pause,
 }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import cache
@@ -32,7 +33,7 @@ from tests.simulation.receiving import Disk, append, call, receive
 from tests.simulation.server import Server as RedisServer
 from workers.delivery.circuit import WAITS
 from workers.delivery.steps import StepPage
-from workers.serving.partition_server import Server
+from workers.serving.partition_server import WATCH_EVERY, Server
 
 _EXPECTED = (LeaseLost, RedisError, OSError, ConfigError)  # what may end a server process
 _PAGE = StepPage()
@@ -130,6 +131,7 @@ class World:
         self.finding: BaseException | None = None
         self.quiet = False
         self.serving: dict[Process, Server] = {}
+        self.paused: dict[str, float] = {}  # handlers, since when; only if servers must know it
         self.hanging: set[Process] = set()  # those whose deliveries take forever
         self.receiving: list[Process] = []
         self.disk = Disk(self)
@@ -287,6 +289,8 @@ class World:
         return handle
 
     def _begun(self, handler: str, event: CallEvent, attempt: int) -> None:
+        if self.clock.elapsed > self.paused.get(handler, math.inf) + 2 * WATCH_EVERY:
+            raise Violation(f"{handler} is paused and gets {event.id} of {event.call}")
         self.model.begun(handler, event, attempt)
         if self.model.made[handler, event.id] == 1:
             self.delays.begun(handler, event)
@@ -363,6 +367,8 @@ class World:
         self.faults.rate = 0.0
         until = self.clock.elapsed + QUIET
         while True:
+            self.paused.clear()
+            self.redis.execute("DEL", keys.PAUSED)  # a failover may have brought a pause back
             await self._wait(0.25)
             missing = self.model.missing()
             if not missing:

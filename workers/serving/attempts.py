@@ -78,6 +78,10 @@ class Attempts:
             if served.closed or handler.apart:
                 handler.finished()
                 return
+            if handler.paused:
+                handler.circuit.release_probe()
+                handler.put_back(lane)
+                return
             entry = lane.entries[0]
             attempt = self._try(served, handler, entry.event, entry.attempts)
             again = await self._steps(handler, entry.event, attempt)
@@ -90,7 +94,7 @@ class Attempts:
                 handler.finished()
                 return
             if handler.circuit.state != "closed" and lane.entries:
-                handler.pause(lane)
+                handler.put_back(lane)
                 return
             if runners.slice_is_over:
                 await runners.pause()
@@ -101,6 +105,10 @@ class Attempts:
         handler, served = work.handler, work.partition
         name = (served.number, work.call)
         while not (served.closed or handler.apart):
+            if handler.paused:
+                handler.circuit.release_probe()
+                handler.put_back(work)  # its lane stays parked
+                return
             if handler.circuit.state == "open":
                 probe_at = time.time() + handler.circuit.probe_in
                 served.writer.lanes.again(handler.name, work.call, work.attempt - 1, probe_at)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 UNKNOWN_HANDLER_WAIT = 60.0  # seconds until a handler that is not served here is looked for again
 AWAY_WAIT = 1.0  # seconds until a handler may have come back
 POSTPONED = 0.1  # seconds
+PAUSED_WAIT = 10.0, 20.0  # seconds until a paused handler may have been resumed
 WAIT = 0.02  # seconds between looks whether a handler has room
 POSTPONED_AT_ONCE = 1000  # redeliveries of a handler in a second, if it cannot take more
 
@@ -54,8 +55,9 @@ class DueAttempts:
         while begun := [each for each in begun if not self._start(each)]:
             waiting = []
             for each in begun:
-                pace = self._handler_of(each).pace.per_second()
-                if pace is None or pace > POSTPONED_AT_ONCE:
+                handler = self._handler_of(each)
+                pace = handler.pace.per_second()
+                if not handler.paused and (pace is None or pace > POSTPONED_AT_ONCE):
                     waiting.append(each)
                 else:
                     self._leave_for_later(each)
@@ -94,7 +96,8 @@ class DueAttempts:
 
     def _leave_for_later(self, begun: Begun) -> None:
         handler = self._handler_of(begun)
-        spread = random.uniform(1.0, 1.0 + len(handler.parked) / POSTPONED_AT_ONCE)
+        least, most = PAUSED_WAIT if handler.paused else (1.0, 1.0)
+        spread = random.uniform(least, most + len(handler.parked) / POSTPONED_AT_ONCE)
         self._postpone(begun, handler.circuit.probe_in + spread)
 
     def _postpone(self, begun: Begun, seconds: float) -> None:

@@ -28,6 +28,7 @@ from workers.delivery.steps import StepPage
 from workers.serving.attempts import Attempts
 from workers.serving.guard import Guard
 from workers.serving.partition_share import PartitionShare
+from workers.serving.pauses import Pauses
 from workers.serving.roster import Roster
 from workers.serving.runners import Runners
 from workers.serving.served import ServedHandler, TenantRoom
@@ -97,6 +98,7 @@ class Server:
         self.leases = Leases(inbox.redis, inbox.partitions, pool, least)
         self.share = PartitionShare(self, inbox, waiting)
         self.guard = Guard(self, page, inbox.redis)
+        self._pauses = Pauses(self.roster, inbox.redis)
         self.pools: list[str] = []
         self.watched = False
         self.records: list[dict[str, Any]] = []
@@ -119,6 +121,7 @@ class Server:
         """
         try:
             await self.guard.open()
+            await self._pauses.look()  # before the first delivery
             await self.share.add_leftover_partitions()
             for each in (self.guard.run(), self.share.keep(), self.share.adapt(), self._watch()):
                 self.run_beside(each)
@@ -202,6 +205,7 @@ class Server:
                     self.watched = await feed.is_watched(self._inbox.redis)
                     await self.extensions.refresh(self.roster.changed)
                     await self.guard.look()
+                    await self._pauses.look()
                     await self.share.add_new_partitions()
                 if self.records:
                     records, self.records = self.records, []

@@ -99,11 +99,11 @@ class Roster:
         return {name: each.start for name, each in self._settings.handlers_for(tenant).items()}
 
     def _wanted(self, tenant: str) -> Collection[ServedHandler]:
-        """The handlers that have wanted an event, and may get a tenant's."""
-        wanted = self._runners.wanted
-        if not (tenant or self._settings.tenants):
-            return wanted
-        return [handler for handler in self.of(tenant) if handler in wanted]
+        """The handlers that have wanted an event, may get a tenant's, and are not paused."""
+        wanted: Collection[ServedHandler] = self._runners.wanted
+        if tenant or self._settings.tenants:
+            wanted = [handler for handler in self.of(tenant) if handler in wanted]
+        return [handler for handler in wanted if not handler.paused]
 
     def may_read(self, tenant: str, readings: Mapping[ServedHandler, Reading]) -> bool:
         """Return whether to read on: not while all handlers that read along have enough events.

@@ -62,6 +62,7 @@ class ServedHandler:
         lanes: its lanes with entries, by partition number and call.
         parked: calls whose events wait in Redis; True while it is not known whether there are more.
         apart: it is about to move to another process: begin no delivery.
+        paused: a person has paused it: begin no delivery, and read nothing for it.
         grown: bytes by which the process grew while it ran.
         lost_threads: threads that hang in the handler.
         pace: how many entries it finishes in a second.
@@ -86,6 +87,7 @@ class ServedHandler:
         "outstanding",
         "pace",
         "parked",
+        "paused",
         "plugged",
         "refused",
         "room",
@@ -113,6 +115,7 @@ class ServedHandler:
         self.behind: dict[Reading, None] = {}
         self.circuit = Circuit()
         self.apart = False
+        self.paused = False
         self.lost_threads = 0
         self.pace = Pace()
         self.grown = 0.0
@@ -131,12 +134,12 @@ class ServedHandler:
     @property
     def is_full(self) -> bool:
         """Return whether it has as many entries as it may."""
-        return self.outstanding >= self.most
+        return self.paused or self.outstanding >= self.most
 
     @property
     def has_room(self) -> bool:
         """Return whether it may read on after it fell behind."""
-        return self.outstanding <= self.most // 2
+        return not self.paused and self.outstanding <= self.most // 2
 
     @property
     def may_have_more(self) -> bool:
@@ -166,8 +169,11 @@ class ServedHandler:
             self._held.append(work)
             self._wake()
 
-    def pause(self, work: Work) -> None:
-        """Put work that has begun back: its circuit is not closed. The next probe is another's."""
+    def put_back(self, work: Work) -> None:
+        """Put work that has begun back: the handler is paused, or its circuit is not closed.
+
+        The next probe is another's.
+        """
         self._held.append(work)
         self.finished()
 
@@ -252,7 +258,7 @@ class ServedHandler:
             self._threads = None
 
     def _admits(self) -> bool:
-        if self.apart or self._running >= self.plugged.policy.concurrency:
+        if self.apart or self.paused or self._running >= self.plugged.policy.concurrency:
             return False
         if self._room is not None and self._room.is_full:
             self._room.waiting[self] = None
