@@ -65,7 +65,8 @@ INSTALL = echo "Installing the packages of $< into $(@D), once (about a minute)"
   $(1) -m venv $(@D) && \
   $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $< && touch $@
 
-BROKERS := chromium mosquitto mosquitto-clients nats-server nginx prometheus rabbitmq-server
+BROKERS := caddy chromium mosquitto mosquitto-clients nats-server nginx openssh-client prometheus \
+  rabbitmq-server redis-tools
 brokers:  ## install the brokers, proxy and browser that some tests need (Debian, Ubuntu; as root)
 	@dpkg -s $(BROKERS) >/dev/null 2>&1 || { apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(BROKERS); }
