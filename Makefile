@@ -17,7 +17,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-crm brokers chaos fuzz simulate check format lock release setup clean STALE
+.PHONY: help demo test test-crm drill brokers chaos fuzz simulate check format lock release setup clean STALE
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ $(CRMS)/tryton/.ready: tests/real_crm/tryton.txt $(call GONE,tryton) | $(READY)
 INSTALL = echo "Installing the packages of $< into $(@D), once (about a minute)"; \
   $(1) -m venv $(@D) && \
   $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $< && touch $@
+
+drill: $(READY)  ## lose a machine and restore it; upgrade under load and go back
+	@$(BIN)/python -m pytest tests/drills
 
 BROKERS := caddy chromium mosquitto mosquitto-clients nats-server nginx openssh-client prometheus \
   rabbitmq-server redis-tools

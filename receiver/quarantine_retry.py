@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from offhook.announcements import announce
 from offhook.errors import RefusedCallback
-from offhook.event import CallEvent
+from offhook.event import CallEvent, from_stored
 from offhook.inbox import Inbox, quarantine
 from offhook.settings import Settings
 from receiver.callback import CallbackRequest, accept, fingerprint
@@ -60,6 +60,15 @@ async def retry(
     seen: dict[str, datetime] = {}
     window = timedelta(seconds=settings.duplicate_window)
     for key, refused in kept:
+        if "event" in refused:  # workers could not read it, perhaps as it is of a later version
+            try:
+                event = from_stored(refused["event"])
+            except (ValueError, RecursionError):
+                outcome.refused[key] = refused["error"].decode("utf-8", "replace")
+            else:
+                outcome.delivered.append(key)
+                events.append(event)
+            continue
         if "cut" in refused or refused["code"] in _INCOMPLETE:
             outcome.refused[key] = f"{refused['message'].decode()} Only a part of it is kept."
             continue

@@ -55,6 +55,7 @@ class Installation:
     Args:
         descriptors: how many the receiver may have; as many as the system allows if not given.
         receivers: number of its processes.
+        code: a folder with the packages that its processes run.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Installation:
         *,
         descriptors: int | None = None,
         receivers: int = 1,
+        code: Path = ROOT,
         **settings: object,
     ) -> None:
         self.folder = folder
@@ -94,9 +96,9 @@ class Installation:
         config.write_text("".join(f"{k} = {v!r}\n" for k, v in values.items()) + handlers)
         self.environment = os.environ | {
             "OFFHOOK_CONFIG": str(config),
-            "PYTHONPATH": str(ROOT),
             "RECORDINGS": str(self.output),
         }
+        self.use(code)
         self.log = folder / "log"
         self._processes: list[subprocess.Popen[bytes]] = []
         self._sessions: set[int] = set()  # of supervisors, and all their processes
@@ -113,6 +115,7 @@ class Installation:
         *,
         descriptors: int | None = None,
         receivers: int = 1,
+        code: Path = ROOT,
         **settings: object,
     ) -> Iterator["Installation"]:
         """Run everything, stop it at the end, and print the log for failing tests."""
@@ -122,6 +125,7 @@ class Installation:
             server_config,
             descriptors=descriptors,
             receivers=receivers,
+            code=code,
             **settings,
         )
         try:
@@ -130,6 +134,10 @@ class Installation:
         finally:
             installation.stop()
             sys.stdout.write(installation.log.read_text()[-20_000:])
+
+    def use(self, code: Path) -> None:
+        """Let processes that are started from now on run the packages in a folder."""
+        self.environment = {**self.environment, "PYTHONPATH": f"{code}:{ROOT}"}
 
     def start_receiver(self) -> subprocess.Popen[bytes]:
         processes = str(self._receivers)
@@ -155,7 +163,7 @@ class Installation:
         Returns:
             The number of these processes.
         """
-        family = [pid for pid in _processes() if _session_of(pid) in self._sessions]
+        family = [pid for pid in _processes() if session_of(pid) in self._sessions]
         for pid in family:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(pid, number)
@@ -350,7 +358,7 @@ def _processes() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
 
 
-def _session_of(pid: int) -> int:
+def session_of(pid: int) -> int:
     """Return the session of a process that runs; 0 if it has ended."""
     try:
         state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]

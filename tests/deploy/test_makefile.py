@@ -64,6 +64,7 @@ def test_make_alone_lists_the_commands() -> None:
         "demo",
         "test",
         "test-crm",
+        "drill",
         "brokers",
         "chaos",
         "fuzz",

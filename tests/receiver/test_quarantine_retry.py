@@ -10,12 +10,13 @@ from redis import Redis
 
 from offhook.connection import opened
 from offhook.errors import InboxUnavailable, RefusedCallback
-from offhook.event import CallEvent, from_stored
+from offhook.event import CallEvent, from_stored, to_stored
 from offhook.inbox import keys, quarantine
 from offhook.settings import Settings, load_settings
 from receiver.callback import CallbackRequest, quarantined
 from receiver.quarantine_retry import Retried, retry
 from tests.conftest import Configure
+from tests.events import event
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 CRM = '[handlers.crm]\nuse = "console"\n'
@@ -82,6 +83,22 @@ async def test_refused_callback_is_delivered_and_removed(
     assert await remaining(settings) == 0
     with Redis.from_url(redis_url) as client:
         assert client.zrange(keys.ready(0), 0, -1) == [b""]  # a worker is woken
+
+
+async def test_event_of_a_later_version_is_delivered_once_it_can_be_read(
+    settings: Settings, events: Events
+) -> None:
+    kept = event("1", 0)
+    later = to_stored(kept).replace(b'{"v":1,', b'{"v":2,')
+    async with opened(settings) as (inbox, _):
+        for stored in (later, to_stored(kept)):
+            refused: dict[str, str | bytes] = {"error": "cannot be read", "event": stored}
+            await quarantine.keep(inbox.redis, [refused], 1000)
+    outcome = await retried(settings)
+    assert events() == [kept]
+    assert len(outcome.delivered) == 1
+    assert list(outcome.refused.values()) == ["cannot be read"]
+    assert await remaining(settings) == 1
 
 
 async def test_events_keep_their_order(settings: Settings, events: Events) -> None:
