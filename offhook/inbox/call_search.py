@@ -6,7 +6,6 @@ compared with the call itself. One page reads a limited number of entries, howev
 calls are.
 """
 
-import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,7 +21,7 @@ from offhook.inbox import keys
 from offhook.inbox.call_store import Calls, Kept
 from offhook.inbox.stream import Inbox
 
-_FIRST, _MOST = 64, 1024  # entries in one request
+_LEAST, _MOST = 16, 1024  # entries of a list in one request
 _AT_ONCE = 500  # calls
 _BUDGET = 100_000  # entries that one page reads; a call counts as twenty
 
@@ -61,13 +60,14 @@ async def search(
     start = None if after is None else _Place.at(after)
     lists = await _lists(inbox, wanted, start, tenant)
     found: list[tuple[_Place, Kept]] = []
-    count, budget = _FIRST, _BUDGET
+    # Twice as many as are wanted, if the lists have equal parts.
+    count, budget = max(_LEAST, min(2 * most // max(1, len(lists)), _MOST)), _BUDGET
     loaded = min(most + 1, _AT_ONCE)
     place = start
     while len(found) <= most and budget > 0:
         lagging = [each for each in lists if each.key and len(each.ready) < count // 4]
         budget -= await _read_on(inbox, lagging, count)
-        count = min(2 * count, _MOST)
+        count = min(4 * count, _MOST)
         unread = [each.last for each in lists if each.key and each.last]
         horizon = max(unread, default=None)  # every list has been read so far
         ready = sorted((place for each in lists for place in each.taken(horizon)), reverse=True)
@@ -241,9 +241,7 @@ async def _load(inbox: Inbox, places: Iterable[_Place]) -> dict[bytes, Kept]:
     names: defaultdict[int, list[str]] = defaultdict(list)
     for place in places:
         names[place.partition].append(place.name.decode())
-    calls = Calls(inbox)
-    loaded = await asyncio.gather(*(calls.load(*each) for each in names.items()))
-    return {name.encode(): kept for some in loaded for name, kept in some.items()}
+    return {name.encode(): kept for name, kept in (await Calls(inbox).load_each(names)).items()}
 
 
 def _milliseconds(moment: datetime | None, unlimited: float) -> float:

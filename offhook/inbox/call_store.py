@@ -87,13 +87,19 @@ class Calls:
         """The calls of these names that are in the store, by name."""
         if not names:
             return {}
-        prefix = keys.call(partition, "")
-        found: Any = await self._redis.mget([prefix + name for name in names])
-        return {
-            name: _read(name, value, partition)
-            for name, value in zip(names, found, strict=True)
-            if value is not None
-        }
+        found: Any = await self._redis.mget([keys.call(partition, name) for name in names])
+        return _read_all(partition, names, found)
+
+    async def load_each(self, names: Mapping[int, Sequence[str]]) -> dict[str, Kept]:
+        """The calls of these names in each partition, by name; in one round trip."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for partition, some in names.items():
+                pipeline.mget([keys.call(partition, name) for name in some])
+            found = await pipeline.execute()
+        kept: dict[str, Kept] = {}
+        for (partition, some), values in zip(names.items(), found, strict=True):
+            kept |= _read_all(partition, some, values)
+        return kept
 
     async def load_with_latest(self, partition: int, names: Sequence[str]) -> dict[str, Kept]:
         """The calls of these names, and the latest call of each CallID that is used again."""
@@ -228,10 +234,10 @@ class Calls:
         listed.sort(reverse=True)
         for at in range(0, len(listed), _PAGE):
             page = listed[at : at + _PAGE]
-            kept: dict[str, Kept] = {}
-            for partition in {partition for *_, partition in page}:
-                names = [name.decode() for _, name, where in page if where == partition]
-                kept |= await self.load(partition, names)
+            names: defaultdict[int, list[str]] = defaultdict(list)
+            for _, name, partition in page:
+                names[partition].append(name.decode())
+            kept = await self.load_each(names)
             for _, name, _ in page:
                 if name.decode() in kept:
                     yield kept[name.decode()]
@@ -273,6 +279,16 @@ class Calls:
             if len(page) < _PAGE:
                 return found
             start = f"({page[-1][0].decode()}"
+
+
+def _read_all(
+    partition: int, names: Sequence[str], values: Sequence[bytes | None]
+) -> dict[str, Kept]:
+    return {
+        name: _read(name, value, partition)
+        for name, value in zip(names, values, strict=True)
+        if value is not None
+    }
 
 
 def _read(name: str, value: bytes, partition: int) -> Kept:

@@ -378,6 +378,14 @@ async def test_other_calls_are_not_read(bench: Bench, wanted: dict[str, Any]) ->
     assert stats["keyspace_hits"] < 40  # sets and calls
 
 
+async def test_a_page_needs_no_further_connection(bench: Bench) -> None:
+    await bench.save(*(call("x" * n) for n in range(1, 40)))  # in all partitions
+    before: Any = await bench.inbox.redis.info("stats")
+    assert len(await bench.found(number="442079460100")) == 39
+    after: Any = await bench.inbox.redis.info("stats")
+    assert after["total_connections_received"] == before["total_connections_received"]
+
+
 async def test_a_page_reads_a_limited_number_of_calls(bench: Bench) -> None:
     for first in range(0, 5_500, 500):
         some = range(first, first + 500)
