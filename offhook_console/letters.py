@@ -8,7 +8,7 @@ from datetime import datetime
 from offhook.event import CallEvent
 from offhook.operations import dead_letters
 from offhook.operations.bulk import BulkOperation, Kind
-from offhook.operations.dead_letters import DeadLetter, Filter
+from offhook.operations.dead_letters import DeadLetter, DeadLetterHead, Filter
 from offhook_console.call_query import moment_of
 from offhook_console.parts import ConsoleParts
 from offhook_console.people import Person
@@ -23,7 +23,7 @@ def matching_letters(
     query: Mapping[str, str],
     ids: frozenset[str] = frozenset(),
     until: datetime | None = None,
-) -> list[DeadLetter]:
+) -> list[DeadLetterHead]:
     """The operator's dead letters that match, in the order of their events.
 
     Args:
@@ -32,10 +32,13 @@ def matching_letters(
         until: the latest `died`.
     """
     words = query.get("q", "").strip().casefold()
+    wanted = _filter(query, ids, until)
+    if not words:
+        return list(dead_letters.heads(parts.rq, wanted))
     return [
-        each
-        for each in dead_letters.find(parts.rq, _filter(query, ids, until))
-        if not words or any(words in text.casefold() for text in _texts(each))
+        DeadLetterHead(each.id, each.handler, each.error, each.died)
+        for each in dead_letters.find(parts.rq, wanted)
+        if any(words in text.casefold() for text in _texts(each))
     ]
 
 

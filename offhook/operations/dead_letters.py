@@ -4,18 +4,18 @@ They are the failed jobs of an RQ queue of each handler, so that RQ's tools show
 """
 
 import asyncio
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from redis import Redis
 from redis.exceptions import WatchError
 from rq.job import Job
-from rq.serializers import JSONSerializer
 
 from offhook import queues
 from offhook.event import CallEvent, EventType
@@ -23,6 +23,7 @@ from offhook.inbox import Inbox, ParkedLanes
 from offhook.settings import tenant_of_plugin
 
 _AT_ONCE = 500  # dead letters in one request
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,18 @@ class DeadLetter:
         }
 
 
+class DeadLetterHead(NamedTuple):
+    """A dead letter without what takes longer to read: what a list of many needs."""
+
+    id: str
+    handler: str
+    error: str
+    died: datetime
+
+
+_Letter = TypeVar("_Letter", bound=DeadLetter | DeadLetterHead)
+
+
 class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
     """A selection of dead letters; a field that is None selects all.
 
@@ -84,10 +97,16 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
     def __contains__(self, letter: DeadLetter) -> bool:
         event = letter.event
         return (
-            self.admits(letter.handler)
+            self.selects(letter)
             and self.call in (None, event.call, event.call_id)
             and self.extension in (None, event.extension)
             and self.type in (None, event.type)
+        )
+
+    def selects(self, letter: DeadLetter | DeadLetterHead) -> bool:
+        """Return whether a dead letter is selected, apart from its event."""
+        return (
+            self.admits(letter.handler)
             and (self.since is None or letter.died >= self.since)
             and (self.until is None or letter.died <= self.until)
             and self.error in (None, letter.error)
@@ -102,40 +121,74 @@ def find(rq: Redis, wanted: Filter | None = None, after: str | None = None) -> I
         after: only those that come after the one with this id.
     """
     wanted = wanted or Filter()
-    names = [wanted.handler] if wanted.handler else queues.with_dead_letters(rq)
-    names = [name for name in names if wanted.admits(name)]
-    # An id ends in the event's, so that only those are read that the caller takes.
-    ids = sorted(
-        (job_id.removeprefix(queues.dead_letter_id(name, "")), name, job_id)
-        for name in names
-        for job_id in queues.dead_registry(rq, name).get_job_ids(cleanup=False)
-    )
-    if wanted.ids is not None:
-        ids = [each for each in ids if each[2] in wanted.ids]
-    if after is not None:
-        ids = [each for each in ids if each[:2] > _place(after, queues.with_dead_letters(rq))]
-    for at in range(0, len(ids), _AT_ONCE):
-        page = ids[at : at + _AT_ONCE]
-        jobs = Job.fetch_many([each[2] for each in page], rq, JSONSerializer)
-        for (_, name, _), job in zip(page, jobs, strict=True):
-            if job is not None and (letter := _letter(name, job)) in wanted:
+    for page in _pages_of(_ids(rq, wanted, after)):
+        stored = _read(rq, [job_id for _, _, job_id in page], "data")
+        for (_, name, job_id), (data, *facts) in zip(page, stored, strict=True):
+            if data and (letter := _letter(job_id, name, data, facts)) in wanted:
                 yield letter
+
+
+def heads(rq: Redis, wanted: Filter) -> Iterator[DeadLetterHead]:
+    """What a list needs of the dead letters that match, in the order of their events.
+
+    Args:
+        wanted: without call, extension and type.
+    """
+    for page in _pages_of(_ids(rq, wanted)):
+        stored = _read(rq, [job_id for _, _, job_id in page])
+        for (_, name, job_id), facts in zip(page, stored, strict=True):
+            if any(facts) and wanted.selects(head := _head(job_id, name, facts)):
+                yield head
 
 
 def get(rq: Redis, ids: Iterable[str]) -> Iterator[DeadLetter]:
     """The dead letters with these ids, in this order, as far as they exist."""
-    left = iter(ids)
-    while page := list(islice(left, _AT_ONCE)):
-        jobs = Job.fetch_many(page, rq, JSONSerializer)
-        # Any job of RQ may have an id that is asked for.
-        found = [job for job in jobs if job is not None and job.func_name == queues.REDELIVER]
+    for page in _pages_of(ids):
+        found: list[DeadLetter] = []
+        for job_id, (data, *facts) in zip(page, _read(rq, page, "data"), strict=True):
+            # Any job of RQ may have an id that is asked for.
+            with suppress(msgspec.DecodeError):
+                if data:
+                    found.append(_letter(job_id, None, data, facts))
         with rq.pipeline(transaction=False) as pipeline:
-            for job in found:
-                pipeline.zscore(queues.dead_registry(rq, job.args[0]).key, job.id)
+            for letter in found:
+                pipeline.zscore(queues.dead_key(letter.handler), letter.id)
             scores = pipeline.execute()
-        for job, score in zip(found, scores, strict=True):
+        for letter, score in zip(found, scores, strict=True):
             if score is not None:
-                yield _letter(job.args[0], job)
+                yield letter
+
+
+def _ids(rq: Redis, wanted: Filter, after: str | None = None) -> list[tuple[str, str, str]]:
+    """Those that may match, in order: of each the event's id, the handler, and its own id."""
+    names = [wanted.handler] if wanted.handler else queues.with_dead_letters(rq)
+    ids = [
+        # An id ends in the event's, so that only those are read that the caller takes.
+        (job_id.removeprefix(queues.dead_letter_id(name, "")), name, job_id)
+        for name in names
+        if wanted.admits(name)
+        for job_id in queues.dead_registry(rq, name).get_job_ids(cleanup=False)
+    ]
+    if wanted.ids is not None:
+        ids = [each for each in ids if each[2] in wanted.ids]
+    if after is not None:
+        place = _place(after, queues.with_dead_letters(rq))
+        ids = [each for each in ids if each[:2] > place]
+    return sorted(ids)
+
+
+def _pages_of(items: Iterable[_T]) -> Iterator[list[_T]]:
+    left = iter(items)
+    while page := list(islice(left, _AT_ONCE)):
+        yield page
+
+
+def _read(rq: Redis, ids: Iterable[str], *more: str) -> list[list[bytes | None]]:
+    """Fields of the jobs with these ids: `more`, then those that `_noted` reads."""
+    with rq.pipeline(transaction=False) as pipeline:
+        for job_id in ids:
+            pipeline.hmget(Job.key_for(job_id), *more, "meta", "ended_at", "created_at")
+        return pipeline.execute()
 
 
 def _place(letter_id: str, handlers: Iterable[str]) -> tuple[str, str]:
@@ -189,7 +242,9 @@ async def retry(
 
 
 def discard(
-    rq: Redis, letters: Iterable[DeadLetter], advance: Callable[[int], None] = lambda done: None
+    rq: Redis,
+    letters: Iterable[DeadLetter | DeadLetterHead],
+    advance: Callable[[int], None] = lambda done: None,
 ) -> int:
     """Delete dead letters; their events are not delivered.
 
@@ -206,12 +261,10 @@ def discard(
     return discarded
 
 
-def _pages(
-    letters: Iterable[DeadLetter], advance: Callable[[int], None]
-) -> Iterator[list[DeadLetter]]:
+def _pages(letters: Iterable[_Letter], advance: Callable[[int], None]) -> Iterator[list[_Letter]]:
     """The dead letters in pages, each of one handler."""
-    done, left = 0, iter(letters)
-    while some := list(islice(left, _AT_ONCE)):
+    done = 0
+    for some in _pages_of(letters):
         for name in dict.fromkeys(each.handler for each in some):
             yield [each for each in some if each.handler == name]
         done += len(some)
@@ -251,14 +304,36 @@ def _delete(rq: Redis, handler: str, made: dict[str, bytes]) -> int:
     return 0
 
 
-def _letter(handler: str, job: Job) -> DeadLetter:
-    died = job.meta.get("died")
-    # A job stopped with RQ's own tools has only RQ's metadata.
-    return DeadLetter(
-        id=job.id,
-        handler=handler,
-        event=CallEvent.from_dict(job.args[1]),
-        attempts=int(job.meta.get("attempt", 0)),
-        error=job.meta.get("error") or "stopped by hand",
-        died=datetime.fromisoformat(died) if died else job.ended_at or job.created_at,
-    )
+class _Meta(msgspec.Struct, frozen=True, gc=False):
+    """What `queues.bury` notes on a job. One stopped with RQ's own tools has only RQ's metadata."""
+
+    attempt: int = 0
+    error: str = "stopped by hand"
+    died: datetime | None = None
+
+
+_meta = msgspec.json.Decoder(_Meta).decode
+# As RQ stores a job: function, instance, arguments, keyword arguments.
+_data = msgspec.json.Decoder(tuple[str, None, tuple[str, CallEvent], dict[str, Any]]).decode
+
+
+def _letter(
+    job_id: str, handler: str | None, data: bytes, facts: Sequence[bytes | None]
+) -> DeadLetter:
+    """Raises `msgspec.DecodeError` for another job."""
+    with suppress(zlib.error):
+        data = zlib.decompress(data)
+    _, _, (name, event), _ = _data(data)
+    meta, died = _noted(facts)
+    return DeadLetter(job_id, handler or name, event, meta.attempt, meta.error, died)
+
+
+def _head(job_id: str, handler: str, facts: Sequence[bytes | None]) -> DeadLetterHead:
+    meta, died = _noted(facts)
+    return DeadLetterHead(job_id, handler, meta.error, died)
+
+
+def _noted(facts: Sequence[bytes | None]) -> tuple[_Meta, datetime]:
+    meta, ended, created = facts
+    noted = _meta(meta or b"{}")
+    return noted, noted.died or datetime.fromisoformat((ended or created or b"").decode())

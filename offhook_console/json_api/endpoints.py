@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from offhook.errors import InboxUnavailable
 from offhook.inbox import quarantine as refused_callbacks
+from offhook.operations import dead_letters
 from offhook.operations.audit import changes, note_change
 from offhook.operations.bulk import BulkOperation
 from offhook.operations.status import HandlerStatus
@@ -70,14 +71,15 @@ async def list_dead_letters(request: Request, person: Person) -> Response:
     query = _query(request.query_params, shapes.DeadLetterQuery)
     limit = _limit(str(query.limit))
     found = await asyncio.to_thread(matching_letters, parts, _words(query))
-    ids = [each.id for each in found]
+    ids = [head.id for head in found]
     if query.after is not None and query.after not in ids:
         why = "this dead letter was retried or discarded; start again without it."
         raise ConsoleError(400, f"after: {why}")
     at = ids.index(query.after) + 1 if query.after else 0
-    page = found[at : at + limit]
-    more = page[-1].id if page and at + limit < len(found) else None
-    return _json(shapes.DeadLetterList(page, len(found), more))
+    shown = ids[at : at + limit]
+    page = await asyncio.to_thread(lambda: list(dead_letters.get(parts.rq, shown)))
+    more = shown[-1] if shown and at + limit < len(ids) else None
+    return _json(shapes.DeadLetterList(page, len(ids), more))
 
 
 async def start_operation(request: Request, person: Person) -> Response:

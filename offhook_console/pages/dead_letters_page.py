@@ -70,7 +70,8 @@ async def dead_letters(request: Request, person: Person) -> Response:
     matching.sort(key=lambda each: (each.died, each.id), reverse=True)
     said = {name: value for name, value in query.items() if value}
     first = _place(request.query_params.get("from"))
-    shown = matching[first : first + _PAGE]
+    ids = [each.id for each in matching[first : first + _PAGE]]
+    shown = await asyncio.to_thread(lambda: list(letters_of.get(parts.rq, ids)))
     known = await asyncio.to_thread(_handlers, parts)
     older = first + _PAGE < len(matching)
     return parts.pages.page(
@@ -101,11 +102,10 @@ async def dead_letters(request: Request, person: Person) -> Response:
 async def dead_letter(request: Request, person: Person) -> Response:
     """Show one dead letter."""
     parts = parts_of(request)
-    ids = frozenset({request.path_params["id"]})
-    found = await asyncio.to_thread(matching_letters, parts, {}, ids)
-    if not found:
+    ids = [request.path_params["id"]]
+    letter = await asyncio.to_thread(lambda: next(letters_of.get(parts.rq, ids), None))
+    if letter is None or tenant_of_plugin(letter.handler):
         raise ConsoleError(404, "There is no such dead letter: it was retried or discarded.")
-    [letter] = found
     event = letter.event
     return parts.pages.page(
         request,

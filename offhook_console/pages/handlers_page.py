@@ -4,7 +4,6 @@ import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -15,7 +14,7 @@ from offhook.event import GROUPS, EventType
 from offhook.inbox.replays import Replays
 from offhook.operations import dead_letters
 from offhook.operations.audit import note_change
-from offhook.operations.dead_letters import DeadLetter, Filter
+from offhook.operations.dead_letters import DeadLetterHead, Filter
 from offhook.operations.status import HandlerStatus
 from offhook.plugins import event_types
 from offhook.settings import HandlerSettings
@@ -26,7 +25,6 @@ from offhook_console.problem_details import ConsoleError
 from offhook_console.wording import counted
 
 _MOST_ANSWERS = 8
-_LOOKED_AT = 5000  # dead letters, for the answers
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ async def handler(request: Request, person: Person) -> Response:
     parts = parts_of(request)
     name, policy = _named(request, parts)
     await parts.feed.look_at_deliveries()
-    letters = await asyncio.to_thread(_letters, parts, Filter(handler=name))
+    letters = await asyncio.to_thread(_letters, parts, name)
     return parts.pages.page(
         request,
         person,
@@ -96,7 +94,7 @@ async def replay(request: Request, person: Person) -> Response:
     return RedirectResponse(f"/handlers/{name}", 303)
 
 
-def group_by_answer(letters: list[DeadLetter], query: dict[str, str]) -> list[AnswerGroup]:
+def group_by_answer(letters: list[DeadLetterHead], query: dict[str, str]) -> list[AnswerGroup]:
     """Dead letters by their last answer, the most frequent first.
 
     Args:
@@ -117,8 +115,8 @@ def group_by_answer(letters: list[DeadLetter], query: dict[str, str]) -> list[An
     ]
 
 
-def _letters(parts: ConsoleParts, wanted: Filter) -> list[DeadLetter]:
-    return list(islice(dead_letters.find(parts.rq, wanted), _LOOKED_AT))
+def _letters(parts: ConsoleParts, name: str) -> list[DeadLetterHead]:
+    return list(dead_letters.heads(parts.rq, Filter(handler=name)))
 
 
 def _named(request: Request, parts: ConsoleParts) -> tuple[str, HandlerSettings]:
