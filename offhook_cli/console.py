@@ -9,7 +9,7 @@ from offhook import logs
 from offhook.errors import ConfigError
 from offhook.provisioning.files import quoted, quoted_list
 from offhook.settings import load_settings
-from offhook.settings.console_table import Role, Scope
+from offhook.settings.console_table import NO_OPERATOR, Role, Scope
 from offhook_cli.options import Host, Port
 from offhook_cli.screen import fail, note
 from offhook_cli.startup import bound, check_server, console_packages
@@ -80,9 +80,12 @@ def user(
     Examples:
       offhook console user ruth --role operator
       offhook console user tom --role agent --extension '0003*211' >> offhook.toml
+      offhook console user tim --role supervisor --tenant acme
     """
     _check_choice("--role", role, _ROLES)
     _check_user(name)
+    if tenant and role == "operator":
+        raise ConfigError(f"--role: {NO_OPERATOR}")
     from offhook_console.passwords import hash_password
 
     password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
@@ -92,12 +95,10 @@ def user(
         hashed = hash_password(password)
     lines = [
         "",
-        f"[console.users.{quoted(name)}]",
+        f"[{_table(f'{tenant}/{name}' if tenant else name)}]",
         f'role = "{role}"',
         f'password = "{hashed}"',
     ]
-    if tenant:
-        lines.append(f"tenant = {quoted(tenant)}")
     if extension:
         lines.append(f"extensions = {quoted_list(extension)}")
     typer.echo("\n".join(lines))
@@ -135,11 +136,19 @@ def token(
 
     made, hashed = make_token()
     typer.echo(
-        f"\n[console.users.{quoted(name)}.tokens.{quoted(label)}]\n"
+        f"\n[{_table(name)}.tokens.{quoted(label)}]\n"
         f'hash = "{hashed}"\n'
         f"scopes = {quoted_list(scopes)}"
     )
     note(f"The token, which is not shown again: {made}")
+
+
+def _table(name: str) -> str:
+    """The table of a user in offhook.toml: of one's own, or of TENANT/NAME."""
+    tenant, slash, own = name.partition("/")
+    if slash:
+        return f"tenants.{quoted(tenant)}.users.{quoted(own)}"
+    return f"console.users.{quoted(name)}"
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

@@ -2,17 +2,17 @@
 
 import asyncio
 import logging
-from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 
 from redis import Redis
 from redis.exceptions import RedisError
 
+from offhook import queues
 from offhook.connection import opened
 from offhook.inbox import quarantine
 from offhook.operations import dead_letters
-from offhook.operations.dead_letters import DeadLetter
-from offhook.settings import Settings
+from offhook.operations.dead_letters import Filter
+from offhook.settings import Settings, tenant_of_plugin
 from workers import process, version
 
 log = logging.getLogger("offhook.retention")
@@ -25,38 +25,41 @@ def delete_expired() -> None:
 
 
 async def _delete_expired(settings: Settings) -> None:
-    now = datetime.now(UTC)
     try:
         async with opened(settings) as (inbox, rq):
-            before = now - timedelta(days=settings.quarantine_days)
-            refused = 0
             for tenant in ("", *settings.tenants):
-                refused += await quarantine.trim(inbox.redis, before, tenant)
-            dead = await asyncio.to_thread(
-                _discard, rq, now - timedelta(days=settings.dead_letter_days)
-            )
+                its = settings.of(tenant)
+                refused = await quarantine.trim(inbox.redis, _days_ago(its.quarantine_days), tenant)
+                if refused:
+                    log.info(
+                        "deleted %s refused callbacks%s older than quarantine_days (%g)",
+                        refused,
+                        f" of {tenant}" if tenant else "",
+                        its.quarantine_days,
+                    )
+            dead = await asyncio.to_thread(_discard, rq, settings)
     except RedisError as error:
         log.error("cannot delete what has expired, will retry: %s", error)
         return
-    if refused:
-        log.info(
-            "deleted %s refused callbacks older than quarantine_days (%g)",
-            refused,
-            settings.quarantine_days,
-        )
     for handler, count in dead.items():
         log.warning(
             "deleted %s dead letters of %s older than dead_letter_days (%g)",
             count,
             handler,
-            settings.dead_letter_days,
+            settings.of(tenant_of_plugin(handler)).dead_letter_days,
         )
 
 
-def _discard(rq: Redis, before: datetime) -> dict[str, int]:
-    """Delete the dead letters that died before then. Returns how many of each handler."""
-    expired: defaultdict[str, list[DeadLetter]] = defaultdict(list)
-    for letter in dead_letters.find(rq):
-        if letter.died < before:
-            expired[letter.handler].append(letter)
-    return {name: dead_letters.discard(rq, letters) for name, letters in expired.items()}
+def _discard(rq: Redis, settings: Settings) -> dict[str, int]:
+    """Delete the dead letters that have expired. Returns how many of each handler."""
+    deleted: dict[str, int] = {}
+    for name in queues.with_dead_letters(rq):
+        until = _days_ago(settings.of(tenant_of_plugin(name)).dead_letter_days)
+        expired = dead_letters.heads(rq, Filter(handler=name, until=until))
+        if count := dead_letters.discard(rq, expired):
+            deleted[name] = count
+    return deleted
+
+
+def _days_ago(days: float) -> datetime:
+    return datetime.now(UTC) - timedelta(days=days)

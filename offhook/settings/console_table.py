@@ -9,6 +9,10 @@ from offhook.settings.faults import like
 
 Role = Literal["viewer", "agent", "supervisor", "operator"]
 Scope = Literal["calls", "numbers", "deliveries", "repair"]
+NO_OPERATOR = (
+    "a user of a tenant cannot be an operator, who sees handlers and dead letters: "
+    "choose supervisor"
+)
 
 UserName = Annotated[
     str,
@@ -106,7 +110,4 @@ def wrong_users(console: ConsoleSettings, tenants: Collection[str]) -> Iterator[
         if user.tenant and user.tenant not in tenants:
             yield f"console.users.{name}.tenant: there is no tenant {user.tenant!r}"
         elif user.tenant and user.role == "operator":
-            yield (
-                f"console.users.{name}.role: a user of a tenant cannot be an operator, who sees "
-                "handlers and dead letters: choose supervisor"
-            )
+            yield f"console.users.{name}.role: {NO_OPERATOR}"

@@ -26,6 +26,9 @@ from offhook.settings.setting_tables import (
 )
 from offhook.settings.tenants import Claims, TenantFiles, TenantSettings, wrong_tenants
 
+# Settings that a tenant's table may have, too.
+_OF_A_TENANT = ("region", "daily_summary", "keep_days", "dead_letter_days", "quarantine_days")
+
 
 class Settings(BaseSettings):
     """All settings. Environment variables (`OFFHOOK_...`) take precedence over the file."""
@@ -229,7 +232,8 @@ class Settings(BaseSettings):
         default_factory=dict, description="the PBXs that `offhook setup` manages, one table each"
     )
     console: ConsoleSettings = Field(
-        default_factory=ConsoleSettings, description="who may use `offhook console`"
+        default_factory=ConsoleSettings,
+        description="who may use `offhook console`; `users` has those of tenants, too, once read",
     )
     tenants: dict[PluginName, TenantSettings] = Field(
         default_factory=dict,
@@ -351,7 +355,7 @@ class Settings(BaseSettings):
 
     def _view(self, tenant: str) -> "Settings":
         its = self.tenants.get(tenant) or TenantSettings(extensions=[])
-        own = {name: getattr(its, name) for name in ("region", "keep_days", "daily_summary")}
+        own = {name: getattr(its, name) for name in _OF_A_TENANT}
         update = {name: value for name, value in own.items() if value is not None}
         update["handlers"] = its.own_handlers(tenant)
         update["lookups"] = its.own_lookups(tenant)
@@ -383,4 +387,8 @@ class Settings(BaseSettings):
         ]
         if wrong:
             raise ValueError("\n".join(wrong))
+        users = dict(self.console.users)
+        for name, tenant in self.tenants.items():
+            users |= tenant.own_users(name)
+        self.__dict__["console"] = self.console.model_copy(update={"users": users})
         return self

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, InitSettingsSource
 
 from offhook.settings.config_file import config_folder, config_path
+from offhook.settings.console_table import NO_OPERATOR, ConsoleUser, UserName
 from offhook.settings.extension_patterns import compiled
 from offhook.settings.faults import PbxName, PluginName, Region, Unreadable, Zone
 from offhook.settings.setting_tables import (
@@ -21,6 +22,8 @@ from offhook.settings.setting_tables import (
     LookupSettings,
     PbxSettings,
 )
+
+Days = Annotated[float, Field(gt=0, le=36_500)] | None
 
 _OWN_CODE = "own_code"
 _REMEMBERED = 65_536  # extensions whose tenant is known without a search
@@ -105,11 +108,19 @@ class TenantSettings(BaseModel):
     daily_summary: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = Field(
         default=None, description="as the setting `daily_summary`, which holds if this is not set"
     )
-    keep_days: float | None = Field(
+    keep_days: Days = Field(
+        default=None, description="as the setting `keep_days`, which holds if this is not set"
+    )
+    dead_letter_days: Days = Field(
         default=None,
-        gt=0,
-        le=36_500,
-        description="as the setting `keep_days`, which holds if this is not set",
+        description="as the setting `dead_letter_days`, which holds if this is not set",
+    )
+    quarantine_days: Days = Field(
+        default=None, description="as the setting `quarantine_days`, which holds if this is not set"
+    )
+    users: dict[UserName, ConsoleUser] = Field(
+        default_factory=dict,
+        description="its people, who sign in to the console as TENANT/NAME, a table each",
     )
     own_code: bool = Field(
         default=False,
@@ -139,6 +150,13 @@ class TenantSettings(BaseModel):
     def own_lookups(self, tenant: str) -> dict[str, LookupSettings]:
         """The tenant's lookups by their full names."""
         return {full_name(tenant, name): each for name, each in self.lookups.items()}
+
+    def own_users(self, tenant: str) -> dict[str, ConsoleUser]:
+        """The tenant's people by the names under which they sign in."""
+        return {
+            full_name(tenant, name): each.model_copy(update={"tenant": tenant})
+            for name, each in self.users.items()
+        }
 
 
 def is_own_code(use: str) -> bool:
@@ -210,6 +228,11 @@ def wrong_tenants(
             if pbx not in known:
                 yield f"tenants.{name}.pbx.{pbx}: no such PBX, only {', '.join(sorted(known))}"
         yield from _wrong_plugins(name, tenant)
+        for user, each in tenant.users.items():
+            if each.tenant:
+                yield f"tenants.{name}.users.{user}.tenant: only the operator's may have it"
+            if each.role == "operator":
+                yield f"tenants.{name}.users.{user}.role: {NO_OPERATOR}"
 
 
 def _wrong_plugins(name: str, tenant: TenantSettings) -> Iterator[str]:

@@ -15,6 +15,8 @@ ACME = """
 extensions = ["main/0003**", "main/0004*210"]
 region = "DE"
 keep_days = 3
+dead_letter_days = 2
+quarantine_days = 1.5
 [tenants.acme.handlers.crm]
 use = "console"
 [tenants.acme.lookups.book]
@@ -54,6 +56,8 @@ def test_a_tenants_settings_hold_before_the_operators(loaded: Callable[..., Sett
     acme, beta = settings.of("acme"), settings.of("beta")
     assert (acme.region, beta.region, settings.region) == ("DE", "GB", "GB")
     assert (acme.keep_days, beta.keep_days) == (3, 7)
+    assert (acme.dead_letter_days, beta.dead_letter_days) == (2, 90)
+    assert (acme.quarantine_days, beta.quarantine_days) == (1.5, 30)
     assert (acme.tenant, beta.tenant, settings.tenant) == ("acme", "beta", "")
     assert [*acme.handlers] == ["acme/crm"]
     assert [*acme.lookups] == ["acme/book"]
@@ -61,6 +65,37 @@ def test_a_tenants_settings_hold_before_the_operators(loaded: Callable[..., Sett
     assert {*settings.handlers_for("beta")} == {"all", "some", "beta/crm"}
     assert {*settings.handlers_for("")} == {"crm", "all", "some"}
     assert {*settings.all_handlers} == {"crm", "all", "some", "acme/crm", "beta/crm"}
+
+
+def test_a_tenants_users_sign_in_with_its_name(loaded: Callable[..., Settings]) -> None:
+    user = '[{}.ruth]\npassword = "$argon2id$x"\nrole = "{}"\n'
+    settings = loaded(
+        ACME
+        + user.format("console.users", "operator")
+        + user.format("tenants.acme.users", "agent"),
+        beta='extensions = ["main/0005**"]\n' + user.format("users", "viewer"),
+    )
+    found = {name: (each.tenant, each.role) for name, each in settings.console.users.items()}
+    assert found == {
+        "ruth": ("", "operator"),
+        "acme/ruth": ("acme", "agent"),
+        "beta/ruth": ("beta", "viewer"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "wrong"),
+    [
+        ('role = "operator"', "tenants.beta.users.tom.role: a user of a tenant cannot be"),
+        ('role = "viewer"\ntenant = "acme"', "tenants.beta.users.tom.tenant: only the operator's"),
+    ],
+)
+def test_a_tenants_user_stays_in_the_tenant(
+    loaded: Callable[..., Settings], table: str, wrong: str
+) -> None:
+    user = f'[users.tom]\npassword = "$argon2id$x"\n{table}\n'
+    with pytest.raises(ConfigError, match=wrong):
+        loaded(ACME, beta='extensions = ["main/0005**"]\n' + user)
 
 
 def test_the_most_exact_claim_decides(loaded: Callable[..., Settings]) -> None:

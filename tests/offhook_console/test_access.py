@@ -401,7 +401,8 @@ async def test_a_tenants_user_sees_the_calls_of_the_tenant_alone(
         'tenant = "acme"\nextensions = ["0003*210"]\n'
         for role in ("viewer", "agent", "supervisor")
     )
-    configure(users(password_hash) + theirs + TENANT)
+    viewer = f'[tenants.acme.users.viewer]\npassword = "{password_hash}"\nrole = "viewer"\n'
+    configure(users(password_hash) + theirs + TENANT + viewer)
     its = await place("answered", seed=1, tenant="acme")
     live = await place("answered", 1, seed=3, tenant="acme", ago=timedelta(seconds=20))
     own = await place("missed", seed=2)
@@ -410,6 +411,7 @@ async def test_a_tenants_user_sees_the_calls_of_the_tenant_alone(
             ("acme-supervisor", [its, live], [own]),
             ("acme-viewer", [its, live], [own]),
             ("acme-agent", [], [own]),
+            ("acme/viewer", [its, live], [own]),
             ("supervisor", [own], [its, live]),
             ("operator", [own], [its, live]),
         ):
