@@ -50,6 +50,14 @@ def with_dead_letters(redis: Redis) -> list[str]:
     return sorted(match[1] for match in found if match)
 
 
+def delete_of_tenant(redis: Redis, tenant: str) -> None:
+    """Delete the queues of a tenant's handlers and pools."""
+    prefixes = (dead_queue(f"{tenant}/").removesuffix(".redeliver"), serve_queue(f"{tenant}/"))
+    for each in Queue.all(connection=redis, serializer=JSONSerializer):
+        if each.name.startswith(prefixes):
+            each.delete()
+
+
 def queue(name: str, redis: Redis) -> Queue:
     """An RQ queue with JSON jobs."""
     return Queue(name, connection=redis, serializer=JSONSerializer)

@@ -110,8 +110,8 @@ def add(
 ) -> None:
     """Write the file of a new tenant, tenants/NAME.toml, for you to complete.
 
-    Add its handlers there, restart `offhook serve` and `offhook work`, and set
-    up its extensions: `offhook setup EXTENSION --tenant NAME`.
+    Add its handlers there, run `offhook reload`, and set up its extensions:
+    `offhook setup EXTENSION --tenant NAME`.
 
     \b
     Examples:
@@ -133,7 +133,7 @@ def add(
     except ConfigError:
         path.unlink()
         raise
-    typer.echo(f"Wrote {path}. Add its handlers, then restart `offhook serve` and `offhook work`.")
+    typer.echo(f"Wrote {path}. Add its handlers, then run `offhook reload`.")
 
 
 _FILE = """\
@@ -202,7 +202,7 @@ async def _remove(settings: Settings, name: str, path: Path, *, yes: bool) -> No
         typer.echo(f"Deleted {name}.")
         if configured:
             note(
-                "Restart `offhook serve` and `offhook work`. If `offhook tenants list` then shows "
+                "Run `offhook reload`. If `offhook tenants list` then shows "
                 "events that came meanwhile, run this again."
             )
 

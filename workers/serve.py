@@ -65,7 +65,7 @@ async def run(
         opened(settings, tries=10) as (inbox, rq),
         connect(settings.redis_url, tries=0) as waiting,
         Http() as http,
-        naming(settings, inbox.redis) as names,
+        naming(settings, inbox.redis, pool) as names,
     ):
         server = Server(settings, handlers, inbox, waiting, rq, http, names, PAGE, pool, servers)
         parent = os.getppid()

@@ -84,6 +84,9 @@ async def remove(inbox: Inbox, rq: Redis, tenant: str) -> None:
         fields: Any = await inbox.redis.hkeys(table)
         if mine := [each for each in fields if each.startswith(f"{tenant}/".encode())]:
             await inbox.redis.hdel(table, *mine)
+    registered: Any = await inbox.redis.hkeys(keys.REGISTERED)
+    if theirs := [each for each in registered if each.endswith(f"/{tenant}".encode())]:
+        await inbox.redis.hdel(keys.REGISTERED, *theirs)
 
 
 async def _remove_from_partition(redis: redis.asyncio.Redis, number: int, tenant: str) -> None:
@@ -139,8 +142,7 @@ async def _remove_from_partition(redis: redis.asyncio.Redis, number: int, tenant
 
 def _remove_from_rq(rq: Redis, tenant: str) -> None:
     dead_letters.discard(rq, _letters(rq, tenant))
-    for handler in _handlers(rq, tenant):
-        queues.queue(queues.dead_queue(handler), rq).delete()
+    queues.delete_of_tenant(rq, tenant)
 
 
 def _letters(rq: Redis, tenant: str) -> list[DeadLetter]:

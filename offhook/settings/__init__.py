@@ -8,6 +8,7 @@ from offhook.settings.setting_tables import HandlerSettings, LookupSettings, Pbx
 from offhook.settings.tenants import (
     TenantLimits,
     TenantSettings,
+    is_own_code,
     table_of,
     tenant_files,
     tenant_of_plugin,
@@ -30,6 +31,7 @@ __all__ = [
     "config_folder",
     "config_path",
     "configuration_files",
+    "is_own_code",
     "load_settings",
     "sound_tables",
     "table_of",

@@ -139,10 +139,14 @@ class TenantSettings(BaseModel):
         return UTC if self.zone == "UTC" else ZoneInfo(self.zone) if self.zone else None
 
     def own_handlers(self, tenant: str) -> dict[str, HandlerSettings]:
-        """The tenant's handlers by their full names; none with own code in the shared processes."""
+        """The tenant's handlers by their full names.
+
+        None that is, or whose events' names come from, own code is in the shared processes.
+        """
+        names_by_code = any(is_own_code(each.use) for each in self.lookups.values())
         return {
             full_name(tenant, name): each.model_copy(update={"process": "code"})
-            if is_own_code(each.use) and each.process == "shared"
+            if each.process == "shared" and (names_by_code or is_own_code(each.use))
             else each
             for name, each in self.handlers.items()
         }

@@ -140,6 +140,14 @@ def test_own_code_runs_apart_and_needs_the_operator(loaded: Callable[..., Settin
     )
     pools = {name: each.pool_of(name) for name, each in settings.all_handlers.items()}
     assert pools == {"acme/crm": "acme/code", "acme/web": ""}
+    # A delivery asks the lookups, where it is made.
+    settings = loaded(
+        "[tenants.acme]\nown_code = true\n",
+        acme='extensions = ["main/0003**"]\n[handlers.web]\nuse = "console"\n'
+        '[handlers.fast]\nuse = "console"\nprocess = "fast"\n'
+        '[lookups.book]\nuse = "acme_code:Book"\n',
+    )
+    assert settings.pools == {"acme/code", "acme/fast"}
 
 
 def test_pools_of_tenants_have_names_of_their_own(loaded: Callable[..., Settings]) -> None:

@@ -229,6 +229,8 @@ class World:
                 died, *_ = _events(tenant)
                 await pause_handler(inbox.redis, f"{prefix}chat", "ruth")
                 queues.bury(rq, f"{prefix}crm", died, attempt=1, error=marker(tenant), trace="")
+                queues.call_serve(rq, f"{prefix}code", 1)
+                await inbox.redis.hset(keys.REGISTERED, f"main/{tenant}", "1 0")
                 kept = _refused(tenant)
                 await inbox.redis.xadd(keys.quarantine(tenant), kept, id=QUARANTINED)  # type: ignore[arg-type]
                 await inbox.redis.set(keys.memory(f"{prefix}crm", NUMBER), marker(tenant))

@@ -27,7 +27,7 @@ from offhook.http import Http
 from offhook.inbox import keys
 from offhook.phone_number import Number
 from offhook.plugins import PluggedLookup, plug_lookup
-from offhook.settings import PbxSettings, Settings
+from offhook.settings import PbxSettings, Settings, is_own_code, tenant_of_plugin
 from offhook.ttl_cache import TtlCache
 from workers import version
 from workers.delivery.attempt import sentence
@@ -122,17 +122,21 @@ class CallerNames:
 
 @asynccontextmanager
 async def naming(
-    settings: Settings, redis: Redis
+    settings: Settings, redis: Redis, pool: str = ""
 ) -> AsyncIterator[Callable[[str], CallerNames | None]]:
     """Open the configured lookups; yield what returns those of a tenant, or None without any.
 
-    A lookup that was misconfigured since the workers started is logged and left out.
+    A lookup that was misconfigured since the workers started is logged and left out. A lookup that
+    is a tenant's own code is asked in the tenant's own processes alone.
+
+    Args:
+        pool: which these processes serve.
     """
     by_tenant: dict[str, CallerNames] = {}
     async with Http() as http:
         for tenant in ("", *settings.tenants):
             its = settings.of(tenant)
-            lookups = _plugged(its)
+            lookups = _plugged(its, pool)
             if lookups or any(pbx.encoding is not None for pbx in its.pbx.values()):
                 by_tenant[tenant] = CallerNames(lookups, redis, http, its.region, pbxs=its.pbx)
         try:
@@ -142,10 +146,11 @@ async def naming(
                 names.close()
 
 
-def _plugged(settings: Settings) -> list[PluggedLookup]:
+def _plugged(settings: Settings, pool: str) -> list[PluggedLookup]:
     lookups = []
+    apart = settings.tenant not in ("", tenant_of_plugin(pool))
     for name, table in settings.lookups.items():
-        if version.is_broken(f"lookups.{name}"):
+        if version.is_broken(f"lookups.{name}") or (apart and is_own_code(table.use)):
             continue
         try:
             lookups.append(plug_lookup(name, table))

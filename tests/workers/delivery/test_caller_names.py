@@ -436,6 +436,23 @@ async def test_name_is_decoded_as_the_settings_say_now(configure: Configure) -> 
     assert (named.id, named.caller.number) == (event.id, event.caller.number)
 
 
+async def test_a_tenants_own_code_is_asked_in_its_own_processes_alone(
+    configure: Configure,
+) -> None:
+    book = 'lookups.book.use = "tests.offhook.lookups:Slow"'
+    configure(
+        f"{book}\n[tenants]\n"
+        f'acme = {{extensions = ["main/0003**"], own_code = true, {book}}}\n'
+        'beta = {extensions = ["main/0004**"]}\n'
+    )
+    settings = load_settings()
+    async with connect(settings.redis_url) as client:
+        for pool in ("", "shared", "beta/code", "acme/code", "acme/crm"):
+            async with naming(settings, client, pool) as of_tenant:
+                assert (of_tenant("acme") is not None) == pool.startswith("acme/"), pool
+                assert of_tenant("") is not None, pool
+
+
 async def test_misconfigured_lookup_is_left_out_and_costs_no_event(
     configure: Configure, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -179,13 +180,17 @@ async def test_dead_letters_know_their_tenant(bench: Bench) -> None:
 
 
 async def test_each_tenants_lookups_name_its_callers(
-    bench: Bench, got: dict[str, list[CallEvent]]
+    bench: Bench, got: dict[str, list[CallEvent]], tmp_path: Path
 ) -> None:
     def book(name: str) -> LookupSettings:
-        return LookupSettings(use="tests.workers.books:Fixed", options={"name": name})
+        file = tmp_path / f"{name}.csv"
+        file.write_text(f"number,name\n+442079460100,{name}\n")
+        return LookupSettings(use="csv", options={"path": str(file)}, lifetime=300)
 
     bench.tenants["acme"] = TenantSettings(extensions=[], lookups={"book": book("of acme")})
     bench.tenants["beta"] = TenantSettings(extensions=[], lookups={"book": book("of beta")})
+    own_code = LookupSettings(use="tests.workers.books:Fixed", options={"name": "never asked here"})
+    bench.tenants["code"] = TenantSettings(extensions=[], lookups={"book": own_code})
     bench.change(lookups={"book": book("of the operator")})
     bench.plug(recording(got, "all"), "all", tenants="all")
     bench.tenants["gamma"] = TenantSettings(extensions=[])
@@ -196,12 +201,13 @@ async def test_each_tenants_lookups_name_its_callers(
         made = read_event(pbx="main", extension="0003*210", type=T.DIAL_IN, parameters=parameters)
         return replace(made, tenant=tenant)
 
-    await bench.append(*map(called, ("", "acme", "beta", "gamma")))
+    await bench.append(*map(called, ("", "acme", "beta", "code", "gamma")))
     await bench.deliver()
     assert {each.tenant: each.caller.name for each in got["all"]} == {
         "": "of the operator",
         "acme": "of acme",
         "beta": "of beta",
+        "code": None,
         "gamma": None,
     }
     assert set(bench.redis.scan_iter("offhook:lookup:*:name:*")) == {
