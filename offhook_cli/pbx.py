@@ -1,4 +1,4 @@
-"""`offhook pbx events`: manage the phone call events of an extension, by any software."""
+"""`offhook pbx`: manage the phone call events of an extension, by any software; make a call."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,12 +31,48 @@ from offhook_cli.screen import confirm, counted, fail, local, note, print_json, 
 from unifiedapi.client import UnifiedApi
 from unifiedapi.resources import EventMethod, EventStatus, EventType, PhoneCallEvent
 
-pbx = group("Manage what is registered on the PBX.")
+pbx = group("Manage what is registered on the PBX; make a call.")
 events = group("List, create, change and delete phone call events.")
 pbx.add_typer(events, name="events")
 
 _TYPES = {each.label: each for each in EventType}
 _METHODS = {"GET": EventMethod.GET, "POST": EventMethod.POST}
+
+
+@pbx.command("dial")
+def dial(
+    extension: Annotated[
+        str,
+        typer.Argument(
+            help="The extension whose phone rings first.",
+            metavar="EXTENSION",
+            autocompletion=completion.extensions,
+        ),
+    ],
+    number: Annotated[
+        str,
+        typer.Argument(help="The number that is called then, or an extension.", metavar="NUMBER"),
+    ],
+    pbx: PbxName = None,
+    user: UserId = None,
+    tenant: Tenant = "",
+) -> None:
+    """Ring an extension's phone; when it is picked up, call a number.
+
+    \b
+    Examples:
+      offhook pbx dial '0003*210' +442079460100
+      offhook pbx dial '0003*210' '0003*211'
+    """
+    asyncio.run(_dialled(extension, number, pbx, user, tenant))
+    note(f"The phone of {extension} rings. Pick it up, and the PBX calls {number}.")
+
+
+async def _dialled(
+    extension: str, number: str, pbx: str | None, user: str | None, tenant: str
+) -> None:
+    async with pbx_api(pbx, user, tenant) as (api, user_id):
+        await api.phone_calls.create(extension, number, user=user_id)
 
 
 def _event_type(name: str) -> EventType:

@@ -1,4 +1,4 @@
-"""`UnifiedApi`: a typed client for phone call events, presence, queue agents and call records."""
+"""`UnifiedApi`: a typed client for calls, phone call events, presence, queues and records."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, tzinfo
@@ -7,7 +7,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from unifiedapi.oauth import Auth
-from unifiedapi.services import CallRecords, PhoneCallEvents, PresenceService, QueueAgents
+from unifiedapi.services import (
+    CallRecords,
+    PhoneCallEvents,
+    PhoneCalls,
+    PresenceService,
+    QueueAgents,
+)
 from unifiedapi.transport import WAITS, ApiResponse, Transport
 
 
@@ -43,6 +49,7 @@ class UnifiedApi:
         self._transport = Transport(
             base_url, ca_file=ca_file, insecure=insecure, timeout=timeout, waits=waits
         )
+        self.phone_calls = PhoneCalls(self.request)
         self.phone_call_events = PhoneCallEvents(self.request)
         self.presence = PresenceService(self.request)
         self.queue_agents = QueueAgents(self.request)

@@ -228,6 +228,20 @@ class QueueAgent(Resource, frozen=True, kw_only=True):
     links: Links | None = None
 
 
+class PhoneCall(Resource, frozen=True, kw_only=True):
+    """A call that the PBX was asked to make.
+
+    Attributes:
+        id: the `CallAPIID` of its callbacks; None if the PBX did not say.
+        extension: the extension that is charged.
+        published: when it entered the PBX.
+    """
+
+    id: str | None = None
+    extension: str | None = None
+    published: datetime | None = None
+
+
 class CallLeg(Resource, frozen=True, kw_only=True):
     """One leg of a recorded call. The documents call it PhoneCallView.
 

@@ -91,6 +91,18 @@ def test_list_takes_the_parameters_of_the_pbxs_lists(
     assert "has no phone call events" in offhook("pbx", "events", "list", "0003*211").stderr
 
 
+def test_dial_makes_a_call(offhook: Offhook, pbx: Sandbox) -> None:
+    result = offhook("pbx", "dial", PHONE, "+442079460100")
+    assert result.exit_code == 0, result.output
+    assert "Pick it up" in result.output
+    assert pbx.changes() == [("POST", "/uapi/phoneCalls/@me/simple/")]
+    for wrong in ("12;34", "+"):
+        refused = offhook("pbx", "dial", PHONE, wrong)
+        assert refused.exit_code == 1
+        assert "neither an extension" in refused.output
+    assert len(pbx.changes()) == 1
+
+
 def test_event_is_created(offhook: Offhook, pbx: Sandbox) -> None:
     result = offhook("pbx", "events", "create", PHONE, "--type", "answer-out", "--url", THEIRS)
     [made] = pbx.store.events(PHONE)
@@ -189,7 +201,7 @@ def test_wrong_use_is_one_sentence_and_changes_nothing(
 def test_commands_in_the_documents_exist_with_their_options(offhook: Offhook) -> None:
     page = (Path(__file__).parents[2] / "docs" / "unifiedapi.md").read_text()
     lines = re.findall(r"^offhook .*$", page, re.MULTILINE)
-    assert len(lines) == 8
+    assert len(lines) == 9
     for line in lines:
         result = offhook(*shlex.split(line, comments=True)[1:], "--help")
         assert result.exit_code == 0, line

@@ -98,6 +98,7 @@ CASES = {
     "tenants remove": Case("{tenant} --yes", changes=True),
     "presence": Case(refused=2),
     "agents": NO_ACCESS,
+    "pbx dial": Case("{extension} 0003*211", refused=2),
     "pbx events list": NO_ACCESS,
     "pbx events create": Case("{extension} --type hangup --url http://127.0.0.1/x", refused=2),
     "pbx events change": Case("{extension} 1 --note x --others", refused=2),

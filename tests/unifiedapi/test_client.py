@@ -107,6 +107,37 @@ async def test_event_can_be_created_listed_updated_and_deleted(any_api: UnifiedA
     assert await read(events.list("0003*210")) == []
 
 
+async def test_a_call_is_made_with_the_documented_request(
+    any_api: UnifiedApi, server: Server, api: UnifiedApi
+) -> None:
+    made = await any_api.phone_calls.create("0003*210", "+442079460100")
+    assert made.extension == "0003*210"
+    assert made.published is not None
+    assert made.id
+    for extension, error in (("0003*400", ExtensionInvalid), ("0003*999", ExtensionInvalid)):
+        with pytest.raises(error):
+            await any_api.phone_calls.create(extension, "100")
+    for wrong in ("", "+", "44 20", "a", "1;2", "١"):
+        with pytest.raises(InvalidRequest):
+            await any_api.phone_calls.create("0003*210", wrong)
+    server.app = script = Script(Reply(200, [{"id": 7}]), Reply(204))
+    call = await api.phone_calls.create(
+        "0003*210", "100", source="+4420", caller_id="Ada <44>", wait_for_pickup=9, user="@owner"
+    )
+    assert call.id == "7"
+    request = script.requests[0]
+    assert request.path == "/uapi/phoneCalls/@owner/simple/"
+    assert request.query == [("waitForPickup", "9")]
+    sent = request.json
+    assert isinstance(sent, dict)
+    assert len(sent.pop("nonce")) == 32
+    assert sent == {
+        "extension": "0003*210",
+        "phoneCallView": [{"source": ["+4420"], "destination": ["100"], "callerId": "Ada <44>"}],
+    }
+    assert (await api.phone_calls.create("0003*210", "100")).id is None  # 204: nothing to return
+
+
 async def test_delete_all_deletes_one_type_or_all(any_api: UnifiedApi) -> None:
     events = any_api.phone_call_events
     ids = [

@@ -45,6 +45,8 @@ def test_programs_run(
     shown = capfd.readouterr().out
     if "print(presence" in program:
         assert [shown] == blocks("text")
+    if "print(call.id)" in program:
+        assert re.fullmatch("[0-9a-f]{32}\n", shown)
     if "print(record" in program:
         assert shown.endswith("('0003*210',)\n")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from unifiedapi import errors
 from unifiedapi.client import UnifiedApi
 from unifiedapi.oauth import BearerToken
-from unifiedapi.resources import CallLeg, CallRecord, EventType, Presence
+from unifiedapi.resources import CallLeg, CallRecord, EventType, PhoneCall, Presence
 from unifiedapi.sandbox.control import create_exchange
 from unifiedapi.sandbox.server import create_sandbox
 from unifiedapi.sandbox.store import Contents, Store
@@ -35,6 +35,7 @@ NAMES = {
         "EventStatus",
         "EventType",
         "Flow",
+        "PhoneCall",
         "PhoneCallEvent",
         "PhoneRegistration",
         "Presence",
@@ -48,6 +49,7 @@ NAMES = {
     "unifiedapi.sandbox.tls": ["make_certificate"],
 }
 SERVICES = {
+    "phone_calls": ["create"],
     "phone_call_events": ["create", "list", "update", "delete", "delete_all"],
     "presence": ["list"],
     "queue_agents": ["list", "update"],
@@ -86,6 +88,7 @@ def test_documented_fields_exist() -> None:
     assert {"id", "call_id", "extension", "owner_id", "owner_name", "legs", "extra"} < set(
         CallRecord.__struct_fields__
     )
+    assert {"id", "extension", "published"} < set(PhoneCall.__struct_fields__)
     assert [each.name for each in EventType] == [
         "DIAL_IN",
         "DIAL_OUT",

@@ -4,6 +4,8 @@
     POST /sandbox/load    {"calls": 1000, "rate": 50, "phones": [...], "speed": 20}
     GET  /sandbox/tally   counts of calls and callbacks
 
+It also places the calls that are ordered with `POST /uapi/phoneCalls/@me/simple`.
+
 `"drop": "hangup"` or `"all"` suppresses these callbacks. Every call leaves a call record (`GET
 /uapi/cdr`), no matter what happens to its callbacks.
 
@@ -27,10 +29,11 @@ from starlette.routing import Route
 
 from unifiedapi.resources import EventMethod, EventType
 from unifiedapi.sandbox.call_records import record_of
+from unifiedapi.sandbox.ordered_call import script
 from unifiedapi.sandbox.pbx import Drop, Pbx, Registration, Sender
 from unifiedapi.sandbox.scenarios import QUEUE, Scenario, ScriptedCall, make_call, random_calls
 from unifiedapi.sandbox.server import create_sandbox
-from unifiedapi.sandbox.store import ExtensionKind, Store
+from unifiedapi.sandbox.store import ExtensionKind, OrderedCall, Store
 
 
 class _Order(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -64,13 +67,16 @@ class Exchange:
     Args:
         store: has the registered phone call events.
         sender: opens the HTTP client for callbacks.
+        speed: of the calls that are ordered through the API.
     """
 
-    def __init__(self, store: Store, sender: Sender) -> None:
+    def __init__(self, store: Store, sender: Sender, speed: float = 1.0) -> None:
         self._store = store
         self._sender = sender
         self._running: set[asyncio.Task[None]] = set()
         self._pbxs: list[Pbx] = []
+        self._speed = speed
+        store.placing = self._place
 
     def call(self, order: CallOrder) -> dict[str, str]:
         """Place one call in the background. Return its CallID as `id`.
@@ -94,6 +100,12 @@ class Exchange:
         calls = islice(random_calls(Random(order.seed), phones, scenarios, queue), order.calls)
         self._start(order, lambda pbx: pbx.load(calls, order.rate))
         return {}
+
+    def _place(self, ordered: OrderedCall) -> None:
+        """Place a call that was ordered through the API."""
+        call = script(ordered, self._store.extensions, Random(ordered.id))
+        if call.callbacks:
+            self._start(_Order(speed=self._speed), lambda pbx: pbx.place(call))
 
     def tally(self) -> dict[str, Any]:
         """Return the counts over all calls."""
@@ -145,14 +157,20 @@ class Exchange:
 
 
 def create_exchange(
-    store: Store, sender: Sender, *, numbers: bool = False, wrapped: bool = False
+    store: Store,
+    sender: Sender,
+    *,
+    numbers: bool = False,
+    wrapped: bool = False,
+    speed: float = 1.0,
 ) -> Starlette:
     """Create the app of `create_sandbox` with the control endpoint.
 
     Args:
         sender: opens the HTTP client for callbacks, such as `offhook.http.callbacks`.
+        speed: of the calls that are ordered through the API: 10 makes them ten times faster.
     """
-    exchange = Exchange(store, sender)
+    exchange = Exchange(store, sender, speed)
 
     async def place_call(request: Request) -> Response:
         return await _carried_out(request, CallOrder, exchange.call)

@@ -29,6 +29,7 @@ from unifiedapi.sandbox.collection import (
 )
 from unifiedapi.sandbox.services.cdr import COUNTED, DATE, NUMBER
 from unifiedapi.sandbox.services.phone_call_events import KINDS, URL
+from unifiedapi.sandbox.services.phone_calls import SCHEMAS
 from unifiedapi.sandbox.store import ExtensionKind, Store
 
 Json = dict[str, Any]
@@ -126,6 +127,14 @@ def describe(store: Store, *, numbers: bool, wrapped: bool) -> Json:
                 **_operation(_json({"type": "array", "items": _ref("QueueAgent")})),
             },
         },
+        "/uapi/phoneCalls/{userId}/simple": {
+            "parameters": [users],
+            "post": {
+                "operationId": "createPhoneCall",
+                "requestBody": _body("NewPhoneCall"),
+                **_operation(_json({"type": "array", "items": _ref("PhoneCall")})),
+            },
+        },
         "/uapi/cdr": {"get": {"operationId": "listRecords", **list_records}},
         "/uapi/cdr/{ownerId}": {
             "parameters": [_path("ownerId", ["@me", "@viewer", *map(str, store.users)])],
@@ -221,6 +230,7 @@ def _schemas(numbers: bool) -> Json:
         },
     }
     return {
+        **SCHEMAS,
         "PhoneCallEvent": _object(event),
         "DeletedEvent": _object({name: event[name] for name in ("id", "type", "links")}),
         "NewPhoneCallEvent": _open(

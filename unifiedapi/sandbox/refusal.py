@@ -28,6 +28,10 @@ _TEXTS = {
     "pce_note_invalid": "The note must be a text.",
     "status_invalid": "The status must be 0, 1 or 2.",
     "qag_agent_invalid": "The agent must be one of this queue.",
+    # The failure table of Create Simple PhoneCalls was not visible: these two codes are ours.
+    "phonecall_source_invalid": "The source must be an array of extensions or public numbers.",
+    "phonecall_destination_invalid": "The destination must be an array of extensions or public "
+    "numbers.",
     "cdr_start_date_invalid": "startDate must have the format YYYY-MM-DDThh:mm:ss.",
     "cdr_end_date_invalid": "endDate must have the format YYYY-MM-DDThh:mm:ss.",
     "cdr_save_start_date_invalid": "saveStartDate must have the format YYYY-MM-DDThh:mm:ss.",

@@ -6,7 +6,7 @@ Everything is in memory. The PBX starts from a TOML file such as `example.toml`.
 import hmac
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from pathlib import Path
@@ -141,6 +141,21 @@ class IssuedToken(msgspec.Struct, frozen=True, omit_defaults=True):
     refresh_token: str | None = None
 
 
+class OrderedCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that was ordered through the API.
+
+    Attributes:
+        id: of the PhoneCall; the `CallAPIID` of its callbacks.
+        source, destination: who rings first, and then.
+        published: when it was ordered.
+    """
+
+    id: str
+    source: str
+    destination: str
+    published: datetime
+
+
 class _Grant(msgspec.Struct, frozen=True):
     subject: str | int  # the app of a refresh token, the user of an access token
     expires_at: float
@@ -168,6 +183,7 @@ class Store:
         self._records: dict[str, StoredRecord] = {}
         self._max_records = max_records
         self._sessions = contents.sessions
+        self.placing: Callable[[OrderedCall], None] = lambda ordered: None
         self._events: dict[str, list[PhoneCallEvent]] = {number: [] for number in self.extensions}
         self._tokens = {
             token: _Grant(user, float("inf")) for token, user in contents.tokens.items()
@@ -240,6 +256,16 @@ class Store:
 
     def remove_events(self, extension: str, ids: set[str]) -> None:
         self._events[extension] = [e for e in self._events[extension] if e.id not in ids]
+
+    # Calls
+
+    def order(self, source: str, destination: str) -> OrderedCall:
+        """Order a call. It is placed if `placing` has been set; else it rings nowhere."""
+        ordered = OrderedCall(
+            id=secrets.token_hex(16), source=source, destination=destination, published=_now()
+        )
+        self.placing(ordered)
+        return ordered
 
     # Call records
 

@@ -87,7 +87,7 @@ async def pbx(
 ) -> AsyncIterator[Running]:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.ca_file))
     token = BearerToken(store.issue(next(iter(store.apps.values()))).access_token)
-    with serve(create_exchange(store, callbacks), certificate) as url:
+    with serve(create_exchange(store, callbacks, speed=100), certificate) as url:
         async with UnifiedApi(url, token, ca_file=certificate.ca_file) as api:
             yield Running(url, api)
 
@@ -105,6 +105,29 @@ async def test_call_makes_the_callbacks_that_are_registered_and_enabled(
     assert (tally["calls"], tally["sent"], tally["accepted"]) == (1, 3, 3)
     assert listener.received == {("a", "GET"): 1, ("b", "POST"): 1, ("c", "POST"): 1}
     assert listener.calls == {answer.json()["id"]}
+
+
+async def test_a_call_ordered_through_the_api_is_placed(
+    pbx: Running, listener: Listener, callback_url: str
+) -> None:
+    for type_ in (EventType.DIAL_OUT, EventType.ANSWER_OUT, EventType.HANGUP):
+        await pbx.register(type_, f"{callback_url}/{type_.label}")
+    made = await pbx.api.phone_calls.create(PHONE, "+442079460100")
+    assert pbx.settled()["accepted"] == 3
+    assert {name for name, _ in listener.received} == {"dial-out", "answer-out", "hangup"}
+    [record] = await read(pbx.api.call_records.list())
+    assert record.id == made.id
+    assert (record.legs[0].source, record.legs[0].destination) == ((PHONE,), ("+442079460100",))
+
+
+async def test_an_internal_call_rings_at_the_colleague(
+    pbx: Running, listener: Listener, callback_url: str
+) -> None:
+    colleague, dial_in = "0003*211", EventType.DIAL_IN
+    await pbx.api.phone_call_events.create(colleague, type=dial_in, url=f"{callback_url}/rang")
+    await pbx.api.phone_calls.create(PHONE, "211", source="210")
+    assert pbx.settled()["accepted"] == 1
+    assert listener.received == {("rang", "POST"): 1}
 
 
 async def test_load_places_the_ordered_number_of_calls(

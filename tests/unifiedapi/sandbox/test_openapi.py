@@ -47,4 +47,4 @@ def test_schemathesis_finds_no_failures(
         timeout=120,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "Tested: 16" in run.stdout
+    assert "Tested: 17" in run.stdout

@@ -4,13 +4,20 @@ The order of the checks is not documented. Ours: user, extension, type and id in
 or query.
 
 Sources: VoipNow wiki, Create, List, Update and Delete PhoneCallEvents, List Presence, List and
-Update QueueAgents, List CDR and CDR Resource (v3), and the v5 pages of the same services.
+Update QueueAgents, Create Simple PhoneCalls, List CDR and CDR Resource (v3), and the v5 pages of
+the same services.
 """
 
 from typing import Any
 
 from unifiedapi.sandbox.refusal import Refused
-from unifiedapi.sandbox.services import cdr, phone_call_events, presence, queue_agents
+from unifiedapi.sandbox.services import (
+    cdr,
+    phone_call_events,
+    phone_calls,
+    presence,
+    queue_agents,
+)
 from unifiedapi.sandbox.services.api_request import ApiRequest
 from unifiedapi.sandbox.store import Store
 
@@ -48,6 +55,8 @@ def answer(store: Store, request: ApiRequest) -> Any:
                 return queue_agents.list_(store, request, user, number, which)
             if method == "PUT" and len(which) == 1:
                 return queue_agents.update(store, request, user, number, which[0])
+        case "POST", "phoneCalls", user, "simple":
+            return phone_calls.create(store, request, user)
         case "GET", "cdr", *owner if len(owner) <= 1:
             return cdr.list_(store, request, owner[0] if owner else "@me")
     raise Refused("request_not_implemented")
