@@ -37,6 +37,7 @@ COMMANDS = {
     "doctor": "Check the whole installation, and say what to do.",
     "tail": "Show events and deliveries as they happen.",
     "calls": "List calls: who called whom, who answered, how it ended.",
+    "missed": "List callers who were missed, and who reached them.",
     "call": "Show one call: its outcome, events and deliveries.",
     "deliveries": "List attempts at deliveries, newest first.",
     "dead": "List, retry and discard dead letters.",

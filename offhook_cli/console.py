@@ -68,7 +68,7 @@ def user(
     ] = "operator",
     extension: Annotated[
         list[str] | None,
-        typer.Option(help="An extension of an agent; may be repeated.", metavar="EXTENSION"),
+        typer.Option(help="An extension of the user; may be repeated.", metavar="EXTENSION"),
     ] = None,
     tenant: Annotated[
         str, typer.Option(help="The tenant whose calls the user sees.", metavar="TENANT")
@@ -114,7 +114,7 @@ def token(
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="calls, numbers, deliveries or repair; may be repeated.",
+            help="calls, numbers, live, dial, deliveries or repair; may be repeated.",
             metavar="SCOPE",
             show_default="calls",
         ),

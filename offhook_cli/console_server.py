@@ -28,6 +28,8 @@ def run(settings: Settings, listening: socket.socket, host: str, port: int) -> b
         access_log=False,
         server_header=False,
         proxy_headers=True,
+        ws="websockets-sansio",
+        ws_max_size=4096,
         timeout_graceful_shutdown=_GRACE,
     )
     server = _Server(config, f"http://{f'[{host}]' if ':' in host else host}:{port}")

@@ -117,7 +117,7 @@ async def _dev(lines: Lines, folder: Path, phones: list[str], *, reload: bool) -
             "OFFHOOK_PUBLIC_URL": receiver,
             "OFFHOOK_JOURNAL": str(folder / "journal"),
             "OFFHOOK_DURABILITY": "server",
-            "OFFHOOK_CONSOLE": json.dumps({"users": {"dev": _console_user(password)}}),
+            "OFFHOOK_CONSOLE": json.dumps({"users": {"dev": _console_user(password, phones)}}),
             "OFFHOOK_PBX": json.dumps({name: _sandbox_table(pbx, secret) for name in pbxs}),
             "XDG_CACHE_HOME": str(folder / "cache"),
         }
@@ -175,10 +175,11 @@ def _sandbox_table(pbx: str, secret: str) -> dict[str, object]:
     }
 
 
-def _console_user(password: str) -> dict[str, str]:
+def _console_user(password: str, phones: list[str]) -> dict[str, object]:
     """Return the table of a user who may sign in to the console, besides those of the file."""
     with console_packages():
-        return {"role": "operator", "password": hash_password(password)}
+        hashed = hash_password(password)
+    return {"role": "operator", "password": hashed, "extensions": phones[:1]}
 
 
 def _pbx_names() -> list[str]:

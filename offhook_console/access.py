@@ -7,18 +7,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from offhook_console.people import Person, Right
 from offhook_console.problem_details import ConsoleError, problem
 from offhook_console.sessions import Sessions
 
 Endpoint = Callable[[Request, Person], Awaitable[Response]]
+SocketEndpoint = Callable[[WebSocket, Person], Awaitable[None]]
 PublicEndpoint = Callable[[Request], Awaitable[Response]]
 
 API = "/api/"
+_SUBPROTOCOL = "offhook"
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 # A cookie with SameSite=Strict does not come with a link from elsewhere; it does after this.
 _AGAIN = '<!doctype html><meta http-equiv="refresh" content="0"><title>Offhook</title>'
@@ -57,6 +60,40 @@ def console_route(
     return route
 
 
+class ConsoleSocket(WebSocketRoute):
+    """A WebSocket of the console.
+
+    Attributes:
+        right: what a person needs to open it.
+    """
+
+    right: Right
+
+
+def console_socket(path: str, endpoint: SocketEndpoint, right: Right) -> ConsoleSocket:
+    """A WebSocket for people with a right.
+
+    A page of another site cannot set headers, so it sends a token as the second subprotocol, after
+    `offhook`. With a cookie instead, only a page of this console may open it.
+    """
+
+    async def guarded(socket: WebSocket) -> None:
+        offered = socket.scope["subprotocols"]
+        named = len(offered) == 2 and offered[0] == _SUBPROTOCOL
+        sessions: Sessions = socket.app.state.parts.sessions
+        person = sessions.of_token(f"Bearer {offered[1]}") if named else sessions.person(socket)
+        foreign = person is not None and person.token is None and not _is_same_origin(socket)
+        if person is None or not person.may(right) or foreign:
+            await socket.close(1008)  # answered 403
+            return
+        await socket.accept(_SUBPROTOCOL if named else None)
+        await endpoint(socket, person)
+
+    route = ConsoleSocket(path, guarded, name=endpoint.__name__)
+    route.right = right
+    return route
+
+
 def public_route(
     path: str, endpoint: PublicEndpoint, methods: Sequence[str] = ("GET",)
 ) -> ConsoleRoute:
@@ -84,15 +121,21 @@ def check_origin(request: Request) -> None:
         raise ConsoleError(403, "Another site made this request.")
     if origin is None and "sec-fetch-site" in request.headers:
         return
-    allowed: Sequence[str] = request.app.state.parts.settings.console.origins
-    if origin is None or (
-        origin not in allowed and urlsplit(origin).netloc != request.headers.get("host")
-    ):
+    if not _is_same_origin(request):
         raise ConsoleError(
             403,
             "This request does not come from a page of this console. Behind a proxy, pass the "
             "header Host on, or set `origins` in [console].",
         )
+
+
+def _is_same_origin(connection: HTTPConnection) -> bool:
+    """Return whether the header Origin is there, and names this console."""
+    origin = connection.headers.get("origin")
+    allowed: Sequence[str] = connection.app.state.parts.settings.console.origins
+    return origin is not None and (
+        origin in allowed or urlsplit(origin).netloc == connection.headers.get("host")
+    )
 
 
 def is_api(request: Request) -> bool:

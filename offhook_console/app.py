@@ -18,8 +18,9 @@ from starlette.staticfiles import StaticFiles
 from offhook.connection import connected
 from offhook.settings import Settings
 from offhook.tasks import end
-from offhook_console.access import console_route, is_api, public_route
+from offhook_console.access import console_route, console_socket, is_api, public_route
 from offhook_console.attention import Attention
+from offhook_console.dialling import Dialling
 from offhook_console.guard_rails import GuardRails
 from offhook_console.json_api.endpoints import api_routes
 from offhook_console.live_feed import LiveFeed
@@ -27,7 +28,11 @@ from offhook_console.pages import (
     audit_page,
     calls_page,
     dead_letters_page,
+    dial_page,
     handlers_page,
+    live_page,
+    me_page,
+    missed_page,
     now_page,
     quarantine_page,
     sign_in_page,
@@ -55,7 +60,7 @@ def application(settings: Settings, deliver: Deliver) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with connected(settings) as (inbox, rq):
-            pages = Pages(lambda: feeds[""].counts)
+            pages = Pages(lambda person: feeds[person.tenant].counts(person.view))
             tenants = {"", *(user.tenant for user in settings.console.users.values())}
             feeds = {
                 tenant: LiveFeed(settings, inbox, rq, pages, tenant) for tenant in sorted(tenants)
@@ -71,6 +76,7 @@ def application(settings: Settings, deliver: Deliver) -> Starlette:
                 limit=SignInLimit(frozenset(settings.console.users)),
                 deliver=deliver,
                 attention=Attention(),
+                dialling=Dialling(settings),
             )
             reading = [asyncio.create_task(feed.run()) for feed in feeds.values()]
             try:
@@ -102,10 +108,15 @@ def routes() -> list[BaseRoute]:
         console_route("/sign-out", sign_in_page.sign_out, None, POST),
         console_route("/", sign_in_page.start, None),
         console_route("/now", now_page.now, calls),
-        console_route("/live", now_page.live, calls),
+        console_route("/live", live_page.live, Right.LIVE),
+        console_socket("/live", live_page.live_socket, Right.LIVE),
         console_route("/calls", calls_page.calls, calls),
         console_route("/calls.csv", calls_page.calls_csv, calls),
         console_route("/calls/{pbx}/{id:path}", calls_page.call, calls),
+        console_route("/me", me_page.me, calls),
+        console_route("/dial", dial_page.dial, Right.DIAL),
+        console_route("/dial", dial_page.make_call, Right.DIAL, POST),
+        console_route("/missed", missed_page.missed, calls),
         console_route("/handlers", handlers_page.handlers, deliveries),
         console_route("/handlers/{name}", handlers_page.handler, deliveries),
         console_route("/handlers/{name}/replay", handlers_page.replay, repair, ("GET", "POST")),

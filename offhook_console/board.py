@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from datetime import time as clock_time
 from statistics import fmean, median
 
 from offhook.call import Call, Outcome
@@ -13,16 +14,22 @@ from offhook_console.wording import duration, short
 JUST_ENDED = timedelta(minutes=10)
 _MOST_ENDED = 12  # on the board
 _MINUTES = 60
+_DAWN = clock_time()
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the day: its value, its name, and one line below it."""
+    """A figure of the day: its value, its name, and one line below it.
+
+    Attributes:
+        warn: whether it is beyond a limit.
+    """
 
     name: str
     value: float | None
     form: str
     below: str
+    warn: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,17 +75,17 @@ class Board:
                 call.extensions,
             )
 
-    def forget(self, now: datetime, midnight: datetime) -> list[str]:
+    def forget(self, now: datetime, midnight: datetime) -> dict[str, Call]:
         """Forget calls that ended a while ago, and those of yesterday.
 
         Returns:
-            The names of the calls that are no longer on the board.
+            The calls that are no longer on the board, by their names.
         """
-        old = [
-            name
+        old = {
+            name: call
             for name, call in self._calls.items()
             if call.closed_by and (call.ended or call.started) < now - JUST_ENDED
-        ]
+        }
         for name in old:
             del self._calls[name]
         for name in [name for name, began in self._began.items() if began < midnight]:
@@ -88,6 +95,17 @@ class Board:
     def get(self, name: str) -> Call | None:
         """The call of a name, if it is on the board."""
         return self._calls.get(name)
+
+    def calls(self) -> list[Call]:
+        """All calls on the board."""
+        return list(self._calls.values())
+
+    def calls_of(self, extensions: frozenset[str]) -> list[Call]:
+        """The calls on the board with a leg of one of these extensions, oldest first."""
+        found = [
+            call for call in self._calls.values() if not extensions.isdisjoint(call.extensions)
+        ]
+        return sorted(found, key=lambda call: call.started)
 
     def lane(self, lane: str, view: View) -> list[Call]:
         """The calls of a lane: `ringing` and `talking` longest first, `ended` newest first."""
@@ -144,6 +162,12 @@ class Board:
                 f"answered in {self._within:g} s",
             ),
         ]
+
+
+def midnight() -> datetime:
+    """When today began, in the time zone of this machine."""
+    today = datetime.now().astimezone().date()
+    return datetime.combine(today, _DAWN).astimezone()
 
 
 def _share(part: int, whole: int) -> str:

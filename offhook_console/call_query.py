@@ -1,7 +1,9 @@
 """The filters of calls, in URLs of pages and of the API: the words of `offhook calls`."""
 
+import asyncio
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -115,12 +117,20 @@ async def live_calls(inbox: Inbox, region: str | None, tenant: str = "") -> list
             return found
 
 
-async def latest_call(calls: Calls, name: str) -> Kept | None:
-    """The latest call with the CallID of this name; None if it is not in the store."""
-    kept = await calls.get(name)
-    if kept is None or (latest := name_of_latest(name, kept.state)) == name:
-        return kept
-    return (await calls.load(kept.partition, [latest])).get(latest, kept)
+async def latest_calls(inbox: Inbox, calls: Calls, names: Iterable[str]) -> list[Kept]:
+    """The latest call with the CallID of each of these names, as far as they are in the store."""
+    candidates = {name: inbox.numbering.candidates(name) for name in names}
+    found: dict[str, Kept] = {}
+    while candidates:  # nearly always once: a call is where a new one would be
+        wanted: defaultdict[int, list[str]] = defaultdict(list)
+        for name, partitions in candidates.items():
+            wanted[partitions.pop(0)].append(name)
+        loaded = await asyncio.gather(*(calls.load_with_latest(*each) for each in wanted.items()))
+        known = {name: kept for some in loaded for name, kept in some.items()}
+        for name in candidates.keys() & known.keys():
+            found[name] = known.get(name_of_latest(name, known[name].state), known[name])
+        candidates = {n: left for n, left in candidates.items() if left and n not in found}
+    return list(found.values())
 
 
 def _filter(query: CallQuery, view: View, region: str | None) -> CallFilter:

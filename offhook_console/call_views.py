@@ -66,6 +66,7 @@ class CallView:
         lane: `ringing`, `talking` or `ended`.
         clock: seconds that it rings or talks.
         other: the outside party.
+        number: what to dial to call it; empty: nothing is known, or numbers are masked.
         own: the colleague or queue.
         place: the same in one line.
         bars: its course in one line.
@@ -81,6 +82,7 @@ class CallView:
     word: str
     direction: str
     other: Side
+    number: str
     own: Side
     place: str
     began: datetime
@@ -121,13 +123,14 @@ def view_call(call: Call, view: View, labels: Labels, now: datetime | None = Non
         word=word,
         direction=call.direction,
         other=_side(call, outside, view, labels),
+        number="" if view.masked else _dialled(call, outside),
         own=own,
         place=f"{own.head} {own.line}".strip(),
         began=call.started,
         ended=call.ended,
         answered=call.answered,
         clock=max(0.0, (now - since).total_seconds()),
-        answered_by=_label(call.pbx, call.answered_by, labels) if call.answered_by else "",
+        answered_by=label_of(call.pbx, call.answered_by, labels) if call.answered_by else "",
         rang=duration(call.ring_seconds if call.closed_by or call.answered_by else None),
         talked=duration(call.talk_seconds if call.closed_by else None) if call.answered_by else "–",
         complete=call.complete,
@@ -147,7 +150,7 @@ def call_key(name: str) -> str:
 def view_legs(call: Call, labels: Labels) -> list[LegView]:
     """The legs of a call, with the names of their extensions."""
     return [
-        LegView(_label(call.pbx, leg.extension, labels), leg.extension, _leg_icon(leg))
+        LegView(label_of(call.pbx, leg.extension, labels), leg.extension, _leg_icon(leg))
         for leg in call.legs
     ]
 
@@ -181,6 +184,12 @@ def _side(call: Call, party: Party, view: View, labels: Labels) -> Side:
     return Side(number or "withheld number", "no name known" if number else "")
 
 
+def _dialled(call: Call, party: Party) -> str:
+    if call.direction == "internal":
+        return party.extension or ""
+    return number_of(party) or ""
+
+
 def _own(call: Call, party: Party, labels: Labels) -> Side:
     extension = party.extension or (call.legs[0].extension if call.legs else None)
     return _extension(call.pbx, extension, labels) if extension else Side("–", "")
@@ -191,7 +200,8 @@ def _extension(pbx: str, extension: str, labels: Labels) -> Side:
     return Side(label, extension) if label else Side(extension, "")
 
 
-def _label(pbx: str, extension: str, labels: Labels) -> str:
+def label_of(pbx: str, extension: str, labels: Labels) -> str:
+    """The name of an extension, or its number if it has none."""
     return _extension(pbx, extension, labels).head
 
 

@@ -8,41 +8,43 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from datetime import time as clock_time
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from offhook.call import Call
-from offhook.calls import summarize
+from offhook.calls import MissedCaller, summarize
 from offhook.event import CALLBACKS, EventType
 from offhook.extensions import ExtensionSettings, Name
 from offhook.inbox import Inbox, feed, quarantine
 from offhook.inbox.call_store import FOLDED, Calls
+from offhook.inbox.missed_calls import MissedCalls
 from offhook.operations.bulk import BulkOperations
 from offhook.operations.status import HandlerStatus, handler_statuses
 from offhook.settings import Settings
 from offhook.tasks import end, woken
-from offhook_console.board import JUST_ENDED, Board
-from offhook_console.call_query import latest_call, live_calls
+from offhook_console.board import JUST_ENDED, Board, midnight
+from offhook_console.call_query import latest_calls, live_calls
 from offhook_console.call_views import call_key, view_call
 from offhook_console.labels import ExtensionLabels
+from offhook_console.listeners import NO_PHONES, FeedMessage, Listeners, OwnPhones
+from offhook_console.missed_views import open_callers, shows
 from offhook_console.people import View
+from offhook_console.pop_feed import PopFeed
 from offhook_console.rendering import Pages
 
 log = logging.getLogger("offhook.console")
 
-_DAWN = clock_time()
-_AHEAD = 1000  # messages for a browser that does not read
 # Seconds after an event at which its call is looked at: a server folds it within milliseconds,
 # unless it is busy.
 _LOOKS = (0.03, 0.25, 1.0, 4.0)
 _HOUR = timedelta(hours=1)
 _COUNTED = 5000  # events of a partition, when the events per minute are counted at the start
+_RELOAD = 10  # minutes between two readings of the missed calls, of which some may be erased
 _FIGURES = 2.0  # seconds between two pushes of the figures
 _DELIVERIES = 2.0  # seconds between two looks at the handlers
 _UNWATCHED = 10.0  # the same while no browser listens
@@ -52,24 +54,6 @@ _CALL_EVENTS = FOLDED | {
     EventType.CALL_ENDED,
     EventType.CALL_CORRECTED,
 }
-
-
-@dataclass(frozen=True)
-class FeedMessage:
-    """A message to a browser: HTML fragments, or the names of what has changed."""
-
-    event: str
-    data: str
-
-
-@dataclass(eq=False)
-class Listener:
-    """A browser that listens."""
-
-    view: View
-    messages: asyncio.Queue[FeedMessage | None] = field(
-        default_factory=lambda: asyncio.Queue(maxsize=_AHEAD)
-    )
 
 
 @dataclass
@@ -104,42 +88,58 @@ class LiveFeed:
         self._operations = BulkOperations(inbox, rq)
         self._due: dict[str, list[float]] = {}
         self._changed = asyncio.Event()
-        self._figures_due = False
-        self.listeners: set[Listener] = set()
+        self._figures_due: set[View] = set()
+        self.listeners = Listeners()
+        self._pops = PopFeed(self.listeners)
+        self.missed = MissedCalls(inbox, self._region, tenant)
         self.board = Board(settings.console.answer_within)
         self.deliveries = Deliveries()
         self.down_since: datetime | None = None
+
+    @property
+    def redis(self) -> AsyncRedis:
+        """The server of the inbox."""
+        return self._inbox.redis
 
     @property
     def labels(self) -> Mapping[Name, ExtensionSettings]:
         """The settings of all extensions."""
         return self._labels.all
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """The numbers beside the entries of the navigation."""
-        handlers = self.deliveries.handlers
-        return {
-            "handlers": sum(1 for each in handlers if each.circuit is not None),
-            "dead-letters": sum(each.dead for each in handlers),
-            "quarantine": self.deliveries.quarantined,
-        }
+    def counts(self, view: View) -> dict[str, int]:
+        """The numbers beside the entries of the navigation, for people with this view."""
+        counts = {"missed": len(open_callers(self.missed.callers(), view))}
+        if view.deliveries:
+            handlers = self.deliveries.handlers
+            counts |= {
+                "handlers": sum(1 for each in handlers if each.circuit is not None),
+                "dead-letters": sum(each.dead for each in handlers),
+                "quarantine": self.deliveries.quarantined,
+            }
+        return counts
 
-    @contextmanager
-    def listening(self, view: View) -> Iterator[Listener]:
-        """Listen while in this context."""
-        listener = Listener(view)
-        self.listeners.add(listener)
-        try:
-            yield listener
-        finally:
-            self.listeners.discard(listener)
+    async def messages(
+        self,
+        view: View,
+        phones: OwnPhones = NO_PHONES,
+        after: str | None = None,
+        *,
+        pages: bool = True,
+    ) -> AsyncIterator[FeedMessage]:
+        """The messages for people with this view, from now on.
 
-    async def messages(self, view: View) -> AsyncIterator[FeedMessage]:
-        """The messages for people with this view, from now on."""
-        with self.listening(view) as listener:
+        Args:
+            phones: whose screen pops are wanted.
+            after: the id of the last message that was read; None: none was.
+            pages: whether pages are shown; else only screen pops are wanted.
+        """
+        with self.listeners.listening(view, phones, pages=pages) as listener:
+            calls = self.board.calls_of(phones.own)
+            for first in self._pops.start(phones, after, calls, self.labels):
+                yield first
             # What changed before is not known to this browser: it fetches what it shows.
-            yield FeedMessage("changed", json.dumps(["all"]))
+            if pages:
+                yield FeedMessage("changed", json.dumps(["all"]))
             while (message := await listener.messages.get()) is not None:
                 yield message
 
@@ -156,28 +156,29 @@ class LiveFeed:
 
     def close(self) -> None:
         """End all streams."""
-        for listener in list(self.listeners):
-            self._last(listener)
+        self.listeners.close()
 
     async def load(self) -> None:
         """Read the calls of today and those that go on."""
         await self._labels.refresh()
         await self._inbox.numbering.load()
-        midnight, now = _midnight(), datetime.now(UTC)
+        today, now = midnight(), datetime.now(UTC)
         self.board = Board(self._settings.console.answer_within)
         async for moment in feed.received_since(self._inbox, now - _HOUR, _COUNTED, self._tenant):
             self.board.count_event(moment)
-        async for kept in self._calls.since(midnight, self._tenant):
-            self.board.put(summarize(kept.state, self._region), midnight)
+        async for kept in self._calls.since(today, self._tenant):
+            self.board.put(summarize(kept.state, self._region), today)
         for call in await live_calls(self._inbox, self._region, self._tenant):
-            self.board.put(call, midnight)
-        self.board.forget(now, midnight)
+            self.board.put(call, today)
+        self.board.forget(now, today)
+        await self.missed.load()
         if not self._tenant:
             await self.look_at_deliveries()
         if self.down_since is not None:
             self.down_since = None
-            self._tell_all(FeedMessage("feed", "up"))
-        self._tell_all(FeedMessage("changed", json.dumps(["all"])))
+            self.listeners.tell_pages(FeedMessage("feed", "up"))
+        self._pops.show_again(self.board.calls(), self.labels)
+        self.listeners.tell_pages(FeedMessage("changed", json.dumps(["all"])))
 
     async def _follow(self) -> None:
         works = [self._read_events(), self._look_at_calls(), self._push_figures()]
@@ -200,7 +201,9 @@ class LiveFeed:
             if event.type in CALLBACKS:
                 self.board.count_event(event.received)
             if event.type in _CALL_EVENTS:
-                self._due[event.call] = [now + after for after in _LOOKS]
+                # What a server has made of a call is in the store by the time it is accepted.
+                looks = _LOOKS if event.type in CALLBACKS else (0.0, *_LOOKS[1:])
+                self._due[event.call] = [now + after for after in looks]
                 self._changed.set()
 
     async def _look_at_calls(self) -> None:
@@ -220,26 +223,42 @@ class LiveFeed:
                 if not self._due[name]:
                     del self._due[name]
             await self._labels.refresh()
-            for name in due:
-                kept = await latest_call(self._calls, name)
-                if kept is not None:
-                    self._show(summarize(kept.state, self._region))
+            found = await latest_calls(self._inbox, self._calls, due)
+            known = [summarize(kept.state, self._region) for kept in found]
+            for call in known:
+                self._show(call)
+            affected = await asyncio.gather(*map(self.missed.take, known))
+            missed = [caller for some in affected for caller in some]
+            if missed:
+                self.tell_missed(missed)
+
+    def tell_missed(self, changed: Iterable[MissedCaller]) -> None:
+        """Tell browsers that show these missed callers that they have changed."""
+        changed = list(changed)
+        for view, listeners in self.listeners.views.items():
+            if any(shows(view, caller) for caller in changed):
+                html = self._pages.macro("cards.html", "nav_counts", self.counts(view))
+                self.listeners.tell(listeners, FeedMessage("fragments", html))
+                self.listeners.tell(listeners, FeedMessage("changed", json.dumps(["missed"])))
 
     def _show(self, call: Call) -> None:
         """Put a call on the board, and push its card if it has changed."""
         name = f"{call.pbx}/{call.id}"
-        if self.board.get(name) == call:
+        before = self.board.get(name)
+        if before == call:
             return
-        self.board.put(call, _midnight())
-        self._figures_due = True
+        self.board.put(call, midnight())
         if call.closed_by and (call.ended or call.started) < datetime.now(UTC) - JUST_ENDED:
             return  # the server catches up; `_push_figures` takes its card away
-        for view, listeners in self._views():
+        self._pops.show(before, call, self.labels)
+        changed = FeedMessage("changed", json.dumps(["calls", f"call-{call_key(name)}"]))
+        for view, listeners in self.listeners.views.items():
             if view.shows(call):
                 html = self._pages.macro("cards.html", "card", view_call(call, view, self.labels))
                 html += self._pages.macro("cards.html", "lane_counts", self._lane_counts(view))
-                self._tell(listeners, FeedMessage("fragments", html))
-        self._tell_all(FeedMessage("changed", json.dumps(["calls", f"call-{call_key(name)}"])))
+                self.listeners.tell(listeners, FeedMessage("fragments", html))
+                self.listeners.tell(listeners, changed)
+                self._figures_due.add(view)
 
     def _lane_counts(self, view: View) -> dict[str, int]:
         return {lane: len(self.board.lane(lane, view)) for lane in ("ringing", "talking", "ended")}
@@ -249,30 +268,34 @@ class LiveFeed:
         while True:
             await asyncio.sleep(_FIGURES)
             now = datetime.now(UTC)
-            gone = self.board.forget(now, _midnight())
-            if gone or self._figures_due:
-                self._figures_due = False
-                for view, listeners in self._views():
+            gone = self.board.forget(now, midnight())
+            due, self._figures_due = self._figures_due, set()
+            for view, listeners in list(self.listeners.views.items()):
+                keys = [call_key(name) for name, call in gone.items() if view.shows(call)]
+                if keys or view in due:
                     html = self._pages.macro("cards.html", "figures", self.board.figures(view))
-                    html += self._pages.macro("cards.html", "gone_cards", list(map(call_key, gone)))
+                    html += self._pages.macro("cards.html", "gone_cards", keys)
                     html += self._pages.macro("cards.html", "lane_counts", self._lane_counts(view))
-                    self._tell(listeners, FeedMessage("fragments", html))
+                    self.listeners.tell(listeners, FeedMessage("fragments", html))
+                    await asyncio.sleep(0)  # there may be a thousand views, and calls that ring
             if now.minute != minute:
                 minute = now.minute
-                self._tell_all(FeedMessage("changed", json.dumps(["minute"])))
+                if minute % _RELOAD == 0:
+                    await self.missed.load()
+                self.listeners.tell_pages(FeedMessage("changed", json.dumps(["minute"])))
 
     async def _watch_deliveries(self) -> None:
         looked = time.monotonic()
         while True:
             await asyncio.sleep(_DELIVERIES)
-            watched = any(listener.view.deliveries for listener in self.listeners)
+            watched = any(view.deliveries for view in self.listeners.views)
             if watched or time.monotonic() - looked >= _UNWATCHED:
                 await self.look_at_deliveries()
                 looked = time.monotonic()
 
     async def look_at_deliveries(self) -> None:
         """Look at handlers, dead letters and the quarantine, and tell what has changed."""
-        before, counts = self.deliveries, self.counts
+        before, dead = self.deliveries, _dead(self.deliveries)
         self.deliveries = Deliveries(
             await handler_statuses(self._inbox, self._rq, self._settings),
             await quarantine.length(self._inbox.redis),
@@ -282,7 +305,7 @@ class LiveFeed:
             name
             for name, changed in {
                 "handlers": before.handlers != self.deliveries.handlers,
-                "dead-letters": counts["dead-letters"] != self.counts["dead-letters"],
+                "dead-letters": dead != _dead(self.deliveries),
                 "quarantine": before.quarantined != self.deliveries.quarantined,
                 "operations": before.operations != self.deliveries.operations,
             }.items()
@@ -290,11 +313,11 @@ class LiveFeed:
         ]
         if not told:
             return
-        html = self._pages.macro("cards.html", "nav_counts", self.counts)
-        for view, listeners in self._views():
+        for view, listeners in self.listeners.views.items():
             if view.deliveries:
-                self._tell(listeners, FeedMessage("fragments", html))
-                self._tell(listeners, FeedMessage("changed", json.dumps(told)))
+                html = self._pages.macro("cards.html", "nav_counts", self.counts(view))
+                self.listeners.tell(listeners, FeedMessage("fragments", html))
+                self.listeners.tell(listeners, FeedMessage("changed", json.dumps(told)))
 
     async def _run_operations(self) -> None:
         changed = asyncio.Event()
@@ -318,32 +341,8 @@ class LiveFeed:
     def _is_down(self) -> None:
         if self.down_since is None:
             self.down_since = datetime.now(UTC)
-            self._tell_all(FeedMessage("feed", "down"))
-
-    def _views(self) -> Iterable[tuple[View, list[Listener]]]:
-        views: dict[View, list[Listener]] = {}
-        for listener in self.listeners:
-            views.setdefault(listener.view, []).append(listener)
-        return views.items()
-
-    def _tell_all(self, message: FeedMessage) -> None:
-        self._tell(self.listeners, message)
-
-    def _tell(self, listeners: Iterable[Listener], message: FeedMessage) -> None:
-        for listener in list(listeners):
-            try:
-                listener.messages.put_nowait(message)
-            except asyncio.QueueFull:
-                self._last(listener)  # the browser connects again, and fetches what it shows
-
-    def _last(self, listener: Listener) -> None:
-        self.listeners.discard(listener)
-        while not listener.messages.empty():
-            listener.messages.get_nowait()
-        listener.messages.put_nowait(None)
+            self.listeners.tell_pages(FeedMessage("feed", "down"))
 
 
-def _midnight() -> datetime:
-    """When today began, in the time zone of this machine."""
-    today = datetime.now().astimezone().date()
-    return datetime.combine(today, _DAWN).astimezone()
+def _dead(deliveries: Deliveries) -> int:
+    return sum(each.dead for each in deliveries.handlers)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from offhook.call import Call
 from offhook.calls import summarize
@@ -17,6 +17,8 @@ from offhook.inbox.record_part import RecordedAttempt
 from offhook.operations.bulk import BulkOperations
 from offhook.settings import Settings, tenant_of_plugin
 from offhook_console.attention import Attention
+from offhook_console.dialling import Dialling
+from offhook_console.listeners import OwnPhones
 from offhook_console.live_feed import LiveFeed
 from offhook_console.passwords import PasswordCheck
 from offhook_console.people import Person
@@ -44,6 +46,7 @@ class ConsoleParts:
     limit: SignInLimit
     deliver: Deliver
     attention: Attention
+    dialling: Dialling
 
     @property
     def feed(self) -> LiveFeed:
@@ -53,6 +56,13 @@ class ConsoleParts:
     def feed_of(self, person: Person) -> LiveFeed:
         """The feed of the events that a person may see."""
         return self.feeds[person.tenant]
+
+    def phones_of(self, person: Person) -> OwnPhones:
+        """The phones of a person, for screen pops."""
+        user, masked = self.settings.console.users.get(person.name), person.view.masked
+        url = (user.pop_url if user else None) or self.settings.console.pop_url
+        # A URL with a masked number would find the wrong contact.
+        return OwnPhones(person.extensions, masked, None if masked else url)
 
     def region_of(self, person: Person) -> str | None:
         """The country whose numbers are dialled without a country code."""
@@ -98,7 +108,7 @@ class ConsoleParts:
         return BulkOperations(self.inbox, self.rq)
 
 
-def parts_of(request: Request) -> ConsoleParts:
+def parts_of(request: HTTPConnection) -> ConsoleParts:
     """The parts of the console that answers a request."""
     parts: ConsoleParts = request.app.state.parts
     return parts

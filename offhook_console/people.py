@@ -14,14 +14,16 @@ class Right(StrEnum):
     CALLS = "calls"  # see calls
     ALL_CALLS = "all-calls"  # also those of other people's extensions
     NUMBERS = "numbers"  # see numbers in full
+    LIVE = "live"  # get screen pops of the own extensions
+    DIAL = "dial"  # make calls from the own extensions
     DELIVERIES = "deliveries"  # see handlers, dead letters and the quarantine
     REPAIR = "repair"  # change them
 
 
 RIGHTS: Mapping[Role, frozenset[Right]] = {
-    "viewer": frozenset({Right.CALLS, Right.ALL_CALLS}),
-    "agent": frozenset({Right.CALLS, Right.NUMBERS}),
-    "supervisor": frozenset({Right.CALLS, Right.ALL_CALLS, Right.NUMBERS}),
+    "viewer": frozenset({Right.CALLS, Right.ALL_CALLS, Right.LIVE}),
+    "agent": frozenset({Right.CALLS, Right.NUMBERS, Right.LIVE, Right.DIAL}),
+    "supervisor": frozenset({Right.CALLS, Right.ALL_CALLS, Right.NUMBERS, Right.LIVE, Right.DIAL}),
     "operator": frozenset(Right),
 }
 

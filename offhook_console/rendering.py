@@ -22,13 +22,18 @@ STATIC = Path(__file__).parent / "static"
 
 @dataclass(frozen=True)
 class NavEntry:
-    """An entry of the navigation; the number beside it is `counts[key]`."""
+    """An entry of the navigation; the number beside it is `counts[key]`.
+
+    Attributes:
+        tab: whether a narrow screen shows it without asking for more.
+    """
 
     key: str
     label: str
     icon: str
     right: Right
     counted: str = ""
+    tab: bool = False
 
     @property
     def path(self) -> str:
@@ -39,14 +44,19 @@ NAVIGATION: Sequence[tuple[str, Sequence[NavEntry]]] = (
     (
         "Floor",
         (
-            NavEntry("now", "Now", "now", Right.CALLS),
-            NavEntry("calls", "Calls", "call", Right.CALLS),
+            NavEntry("now", "Now", "now", Right.CALLS, tab=True),
+            NavEntry("calls", "Calls", "call", Right.CALLS, tab=True),
+            NavEntry("missed", "Missed", "missed", Right.CALLS, "open", tab=True),
+            NavEntry("me", "My phone", "headset", Right.CALLS),
         ),
     ),
     (
         "Delivery",
         (
-            NavEntry("handlers", "Handlers", "handlers", Right.DELIVERIES, "with an open circuit"),
+            NavEntry(
+                *("handlers", "Handlers", "handlers", Right.DELIVERIES, "with an open circuit"),
+                tab=True,
+            ),
             NavEntry("dead-letters", "Dead letters", "mail-x", Right.DELIVERIES, "dead letters"),
             NavEntry("quarantine", "Quarantine", "shield", Right.DELIVERIES, "callbacks"),
         ),
@@ -95,10 +105,10 @@ class Pages:
     """Renders pages and fragments.
 
     Args:
-        counts: the numbers beside the entries of the navigation.
+        counts: the numbers beside the entries of a person's navigation.
     """
 
-    def __init__(self, counts: Callable[[], dict[str, int]]) -> None:
+    def __init__(self, counts: Callable[[Person], dict[str, int]]) -> None:
         self._templates = environment()
         self._counts = counts
 
@@ -107,14 +117,17 @@ class Pages:
     ) -> HTMLResponse:
         """A whole page for a person."""
         theme = request.cookies.get("theme")
+        mine = [each for _, group in NAVIGATION for each in group if person.may(each.right)]
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         html = self.html(
             template,
             theme=theme if theme in ("light", "dark") else None,
             person=person,
-            counts=self._counts() if person.may(Right.DELIVERIES) else {},
+            counts=self._counts(person),
             path=request.url.path,
             here=here,
+            nav_tabs=[each for each in mine if each.tab],
+            nav_more=[each for each in mine if not each.tab],
             Right=Right,
             **context,
         )

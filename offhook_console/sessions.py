@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from itsdangerous import BadData, URLSafeTimedSerializer
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from offhook.settings import ConsoleUser, Settings
@@ -55,11 +55,11 @@ class Sessions:
             samesite="strict",
         )
 
-    def person(self, request: Request) -> Person | None:
+    def person(self, request: HTTPConnection) -> Person | None:
         """Return who makes the request; None if that is not known."""
         authorization = request.headers.get("authorization")
         if authorization is not None:
-            return self._of_token(authorization)
+            return self.of_token(authorization)
         cookie = request.cookies.get(_cookie(request))
         if cookie is None:
             return None
@@ -74,7 +74,8 @@ class Sessions:
         rights, own = RIGHTS[user.role], frozenset(user.extensions)
         return Person(name, user.role, rights, own, user.tenant)
 
-    def _of_token(self, authorization: str) -> Person | None:
+    def of_token(self, authorization: str) -> Person | None:
+        """Return whose token it is, as `Bearer TOKEN`."""
         kind, _, token = authorization.partition(" ")
         known = self._tokens.get(hash_token(token.strip()))
         if kind.lower() != "bearer" or known is None:
@@ -91,6 +92,6 @@ class Sessions:
         return hmac.digest(self._key, password.encode(), hashlib.sha256).hex()[:16]
 
 
-def _cookie(request: Request) -> str:
+def _cookie(request: HTTPConnection) -> str:
     # The prefix makes the browser refuse a cookie that another host has set.
-    return "__Host-offhook" if request.url.scheme == "https" else "offhook"
+    return "__Host-offhook" if request.url.scheme in ("https", "wss") else "offhook"

@@ -54,6 +54,7 @@ def server_config(
         access_log=False,  # would contain the URL, and with it the token
         server_header=False,
         proxy_headers=False,  # see `client_address`
+        ws="none",
         backlog=backlog(),
         **more,
     )

@@ -6,17 +6,22 @@ from offhook.calls.filter import CallFilter, terms
 from offhook.calls.inside import extensions_in, extensions_of, with_extensions
 from offhook.calls.story import tell
 from offhook.calls.summary import summarize
+from offhook.calls.worklist import MissedCaller, Worklist, is_missed, outside_number
 
 __all__ = [
     "CallFilter",
     "CallState",
     "Closing",
+    "MissedCaller",
+    "Worklist",
     "extensions_in",
     "extensions_of",
     "fold",
     "from_state",
     "goes_on",
+    "is_missed",
     "name_of_latest",
+    "outside_number",
     "settles_after",
     "summarize",
     "tell",

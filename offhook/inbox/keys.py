@@ -222,6 +222,10 @@ def audit(tenant: str = "") -> str:
     return _of_tenant("offhook:audit", tenant)
 
 
+def calling(number: str, tenant: str = "") -> str:
+    return _of_tenant(f"offhook:calling:{number}", tenant)
+
+
 def operation_lease(operation: str) -> str:
     return f"offhook:operation:{operation}:lease"
 

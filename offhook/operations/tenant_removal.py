@@ -22,6 +22,7 @@ OF_PARTITION = (
 )
 OF_INSTALLATION = (keys.quarantine, keys.refused, keys.daily_summary, keys.audit)
 OF_PBX = (keys.phones, keys.reconciled)
+OF_NUMBER = (keys.calling,)
 # Keys of a partition that have the tenant in their name, and then something else.
 OF_TERM = (keys.index,)
 # Keys that end in a pool.
@@ -69,7 +70,7 @@ async def remove(inbox: Inbox, rq: Redis, tenant: str) -> None:
         await _remove_from_partition(inbox.redis, partition, tenant)
     plugins = f"{tenant}/*"
     patterns = [
-        *(make("*", tenant) for make in OF_PBX),
+        *(make("*", tenant) for make in (*OF_PBX, *OF_NUMBER)),
         keys.circuit(plugins),
         keys.servers(plugins),
         keys.memory(plugins, "*"),

@@ -1,18 +1,21 @@
 """The table `[console]`: the people who may sign in to the console, and their API tokens."""
 
+import re
 from collections.abc import Collection, Iterator
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from offhook.settings.faults import like
 
 Role = Literal["viewer", "agent", "supervisor", "operator"]
-Scope = Literal["calls", "numbers", "deliveries", "repair"]
+Scope = Literal["calls", "numbers", "live", "dial", "deliveries", "repair"]
 NO_OPERATOR = (
     "a user of a tenant cannot be an operator, who sees handlers and dead letters: "
     "choose supervisor"
 )
+POP_URL = ("number", "e164", "name", "did", "call")  # what may be in the URL of a screen pop
 
 UserName = Annotated[
     str,
@@ -32,6 +35,24 @@ def _hash(value: SecretStr) -> SecretStr:
     return value
 
 
+def _pop_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "{" in parts.netloc:
+        raise ValueError(
+            "must be a URL with http or https, such as https://crm.example.com/search?q={e164}, "
+            "and nothing in braces before its path"
+        )
+    unknown = [name for name in re.findall(r"{(.*?)}", value) if name not in POP_URL]
+    if unknown:
+        raise ValueError(
+            f"knows no {{{unknown[0]}}}: only {', '.join(f'{{{n}}}' for n in POP_URL)}"
+        )
+    return value
+
+
+PopUrl = Annotated[str, AfterValidator(_pop_url)]
+
+
 class ConsoleToken(BaseModel):
     """One `[console.users.NAME.tokens.TOKEN]` table: a token of the API."""
 
@@ -42,7 +63,8 @@ class ConsoleToken(BaseModel):
     ] = Field(repr=False, description="the hash that `offhook console token` prints")
     scopes: frozenset[Scope] = Field(
         description=(
-            "what the token may do, within the user's role: calls, numbers (not masked), "
+            "what the token may do, within the user's role: calls, numbers (not masked), live "
+            "(screen pops of the own extensions), dial (calls from the own extensions), "
             "deliveries (handlers, dead letters, quarantine), repair (change them)"
         )
     )
@@ -66,7 +88,14 @@ class ConsoleUser(BaseModel):
         default="", description="the tenant whose calls the user sees; the operator's if not set"
     )
     extensions: list[str] = Field(
-        default=[], description="the user's own extensions, such as 0003*210; for agents"
+        default=[],
+        description=(
+            "the user's own extensions, such as 0003*210: an agent sees their calls, and every "
+            "role gets their screen pops and dials from the first one"
+        ),
+    )
+    pop_url: PopUrl | None = Field(
+        default=None, description="what the user's screen pop opens, if it is not the console's"
     )
     tokens: dict[TokenName, ConsoleToken] = Field(
         default_factory=dict, description="the user's API tokens, a table each"
@@ -89,6 +118,13 @@ class ConsoleSettings(BaseModel):
         gt=0,
         le=3600,
         description="seconds within which a call should be answered, for the service level",
+    )
+    pop_url: PopUrl | None = Field(
+        default=None,
+        description=(
+            "the URL that a screen pop opens, such as https://crm.example.com/search?q={e164}; "
+            "{number}, {e164}, {name}, {did} and {call} are replaced, percent-encoded"
+        ),
     )
     origins: list[
         Annotated[

@@ -54,6 +54,7 @@ processes = 1
 
 [console.users.demo]            # the console, on this machine only
 role = "operator"
+extensions = ["0003*210"]       # whose calls pop up, and from which a click calls
 password = "{password_hash}"
 
 [pbx.demo]

@@ -1,7 +1,7 @@
 """The endpoints of the API, and the table of them."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -9,6 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from offhook.call import Call
 from offhook.errors import InboxUnavailable
 from offhook.inbox import quarantine as refused_callbacks
 from offhook.operations import dead_letters
@@ -17,12 +18,14 @@ from offhook.operations.bulk import BulkOperation
 from offhook.operations.status import HandlerStatus
 from offhook_console.access import ConsoleRoute, console_route, public_route
 from offhook_console.call_query import find_calls, live_calls, read_query
+from offhook_console.dialling import dialled
 from offhook_console.json_api import shapes
 from offhook_console.json_api.openapi_document import ApiEndpoint, openapi
 from offhook_console.letters import announce_change, matching_letters
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import Person, Right
 from offhook_console.problem_details import ConsoleError
+from offhook_console.worklist_query import find_missed
 
 _BASE = "/api/v1"
 _MOST = 500  # entries of a list
@@ -54,6 +57,22 @@ async def get_call(request: Request, person: Person) -> Response:
     return _json(shapes.CallDetail(shapes.seen_call(call, person.view), events, deliveries))
 
 
+async def list_missed(request: Request, person: Person) -> Response:
+    query = _query(request.query_params, shapes.MissedQuery)
+    limit = _limit(str(query.limit))
+    found = await find_missed(parts_of(request), person, query.state, query.queue)
+    page, more = _page(found, limit, query.after, lambda each: _name(each.calls[0]))
+    seen = [shapes.seen_missed(each, person.view) for each in page]
+    return _json(shapes.MissedList(seen, len(found), more))
+
+
+async def dial(request: Request, person: Person) -> Response:
+    parts, wanted = parts_of(request), await _body(request, shapes.DialRequest)
+    feed, number = parts.feed_of(person), dialled(wanted.number)
+    made = await parts.dialling.dial(feed, person, number, wanted.extension)
+    return _json(shapes.DialledCall(made), 202)
+
+
 async def list_handlers(request: Request, person: Person) -> Response:
     return _json(shapes.HandlerList(await _handlers(parts_of(request))))
 
@@ -71,15 +90,10 @@ async def list_dead_letters(request: Request, person: Person) -> Response:
     query = _query(request.query_params, shapes.DeadLetterQuery)
     limit = _limit(str(query.limit))
     found = await asyncio.to_thread(matching_letters, parts, _words(query))
-    ids = [head.id for head in found]
-    if query.after is not None and query.after not in ids:
-        why = "this dead letter was retried or discarded; start again without it."
-        raise ConsoleError(400, f"after: {why}")
-    at = ids.index(query.after) + 1 if query.after else 0
-    shown = ids[at : at + limit]
-    page = await asyncio.to_thread(lambda: list(dead_letters.get(parts.rq, shown)))
-    more = shown[-1] if shown and at + limit < len(ids) else None
-    return _json(shapes.DeadLetterList(page, len(ids), more))
+    page, more = _page(found, limit, query.after, lambda head: head.id)
+    ids = [head.id for head in page]
+    letters = await asyncio.to_thread(lambda: list(dead_letters.get(parts.rq, ids)))
+    return _json(shapes.DeadLetterList(letters, len(found), more))
 
 
 async def start_operation(request: Request, person: Person) -> Response:
@@ -168,6 +182,12 @@ ENDPOINTS = (
              "List the calls in progress.", shapes.CallList),
     ApiEndpoint("GET", f"{_BASE}/calls/{{pbx}}/{{id:path}}", get_call, Right.CALLS,
              "Get a call and its events.", shapes.CallDetail),
+    ApiEndpoint("POST", f"{_BASE}/calls", dial, Right.DIAL,
+             "Call a number: the user's own phone rings first.", shapes.DialledCall,
+             body=shapes.DialRequest, status=202),
+    ApiEndpoint("GET", f"{_BASE}/missed", list_missed, Right.CALLS,
+             "List callers who were missed, and how they were reached.", shapes.MissedList,
+             query=shapes.MissedQuery),
     ApiEndpoint("GET", f"{_BASE}/handlers", list_handlers, Right.DELIVERIES,
              "List the handlers and their progress.", shapes.HandlerList),
     ApiEndpoint("GET", f"{_BASE}/handlers/{{name}}", get_handler, Right.DELIVERIES,
@@ -228,6 +248,22 @@ def _refused(key: str, refused: Mapping[str, bytes]) -> shapes.RefusedCallbackDe
     own = {name: texts.pop(name, "") for name in ("pbx", "extension", "event_type", "message")}
     received = datetime.fromisoformat(texts.pop("received"))
     return shapes.RefusedCallbackDetail(id=key, received=received, request=texts, **own)
+
+
+def _page(
+    found: Sequence[T], limit: int, after: str | None, id_of: Callable[[T], str]
+) -> tuple[list[T], str | None]:
+    """A part of a list, and the cursor of the next one."""
+    ids = [id_of(each) for each in found]
+    if after is not None and after not in ids:
+        raise ConsoleError(400, "after: this entry is no longer in the list; start without it.")
+    at = ids.index(after) + 1 if after else 0
+    more = ids[at + limit - 1] if at + limit < len(found) else None
+    return list(found[at : at + limit]), more
+
+
+def _name(call: Call) -> str:
+    return f"{call.pbx}/{call.id}"
 
 
 def _words(query: shapes.DeadLetterQuery | shapes.OperationRequest) -> dict[str, str]:

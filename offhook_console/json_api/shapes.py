@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from offhook.call import Call, Party
+from offhook.calls import MissedCaller
 from offhook.event import CallEvent
 from offhook.inbox.record_part import RecordedAttempt
 from offhook.operations.audit import AuditEntry
@@ -15,6 +16,7 @@ from offhook.operations.status import HandlerStatus
 from offhook_console.call_query import CallQuery
 from offhook_console.people import View
 from offhook_console.wording import number_of, shown_name, shown_number
+from offhook_console.worklist_query import State
 
 
 class CallListQuery(CallQuery, frozen=True, kw_only=True, omit_defaults=True):
@@ -44,6 +46,55 @@ class CallDetail(msgspec.Struct, frozen=True):
     call: Call
     events: list[CallEvent] | None
     deliveries: list[RecordedAttempt] | None
+
+
+class MissedQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The filters of missed callers, and the length of the list.
+
+    Attributes:
+        queue: only those who called one of these queues or phones, separated by commas.
+        after: the cursor: those that come after the one whose first call has this name.
+    """
+
+    state: State = "open"
+    queue: str = ""
+    after: str | None = None
+    limit: int = 50
+
+
+class MissedList(msgspec.Struct, frozen=True):
+    """Callers who reached no person in the last days, those first who have waited longest.
+
+    Attributes:
+        total: number that match.
+        next: the value of `after` for the next page; null: there is none.
+    """
+
+    missed: list[MissedCaller]
+    total: int
+    next: str | None
+
+
+class DialRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Call a number from an extension of one's own.
+
+    Attributes:
+        number: such as +442079460100, or an extension.
+        extension: whose phone rings first; the first of the user's if not given.
+    """
+
+    number: str
+    extension: str | None = None
+
+
+class DialledCall(msgspec.Struct, frozen=True):
+    """A call that the PBX makes.
+
+    Attributes:
+        id: the CallAPIID of its callbacks; null if the PBX did not say.
+    """
+
+    id: str | None
 
 
 class HandlerList(msgspec.Struct, frozen=True):
@@ -155,6 +206,16 @@ def seen_call(call: Call, view: View) -> Call:
     if not view.masked:
         return call
     return msgspec.structs.replace(call, caller=_masked(call.caller), called=_masked(call.called))
+
+
+def seen_missed(caller: MissedCaller, view: View) -> MissedCaller:
+    """A missed caller as people with this view see it."""
+    current = caller.current if caller.current and view.shows(caller.current) else None
+    return msgspec.structs.replace(
+        caller,
+        calls=tuple(seen_call(each, view) for each in caller.calls if view.shows(each)),
+        current=seen_call(current, view) if current else None,
+    )
 
 
 def encode(value: Any) -> bytes:

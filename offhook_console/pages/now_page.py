@@ -1,10 +1,8 @@
-"""Now: the calls that go on, today's figures, queues and phones; and the live feed."""
+"""Now: the calls that go on, today's figures, queues and phones."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -59,17 +57,6 @@ async def now(request: Request, person: Person) -> Response:
         talking=lanes["talking"],
         ended=lanes["ended"],
     )
-
-
-async def live(request: Request, person: Person) -> Response:
-    """The live feed, as server-sent events."""
-    feed = parts_of(request).feed_of(person)
-
-    async def events() -> AsyncIterator[ServerSentEvent]:
-        async for message in feed.messages(person.view):
-            yield ServerSentEvent(message.data, event=message.event)
-
-    return EventSourceResponse(events(), ping=15, headers={"X-Accel-Buffering": "no"})
 
 
 def _queues(parts: ConsoleParts, person: Person, moment: datetime) -> list[Queue]:

@@ -93,13 +93,19 @@
       mark.classList.toggle("t-bad", state === "bad");
     }
   };
-  const hear = ({ event, data }) => {
+  let last = ""; // the id of the last message, from which the next tab that reads goes on
+  const hear = ({ event, data, id }) => {
+    if (id) last = id;
     if (event === "fragments") {
       show(data);
       document.dispatchEvent(new CustomEvent("offhook-fragments", { detail: data }));
     }
     if (event === "changed") {
       for (const name of JSON.parse(data)) document.body.dispatchEvent(new CustomEvent(`live-${name}`));
+    }
+    if (event === "pop") {
+      document.body.dispatchEvent(new CustomEvent("live-me"));
+      document.dispatchEvent(new CustomEvent("offhook-pop", { detail: JSON.parse(data) }));
     }
     if (event === "feed") {
       broken = data === "up" ? 0 : broken || performance.now();
@@ -110,10 +116,10 @@
   const tell = (message) => { hear(message); news?.postMessage(message); };
   const read = (url) => new Promise(() => {
     const connect = () => {
-      const source = new EventSource(url);
+      const source = new EventSource(last ? `${url}?last-event-id=${encodeURIComponent(last)}` : url);
       source.onopen = () => tell({ event: "feed", data: "up" });
-      for (const event of ["fragments", "changed", "feed"]) {
-        source.addEventListener(event, ({ data }) => tell({ event, data }));
+      for (const event of ["fragments", "changed", "feed", "pop"]) {
+        source.addEventListener(event, ({ data, lastEventId }) => tell({ event, data, id: lastEventId }));
       }
       source.onerror = () => {
         tell({ event: "feed", data: "broken" });
@@ -197,7 +203,7 @@
   addEventListener("pageshow", () => { for (const field of all("form[method=get] :disabled, form:not([method]) :disabled")) field.disabled = false; });
 
   // ---- Keys ----
-  const places = { n: "now", c: "calls", h: "handlers", d: "dead-letters" };
+  const places = { n: "now", c: "calls", m: "missed", h: "handlers", d: "dead-letters" };
   let before = "", before_at = 0;
   const move = (step) => {
     const rows = all("[data-rows] tr"), at = rows.findIndex((row) => row.contains(document.activeElement));

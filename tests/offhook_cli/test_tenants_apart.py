@@ -111,6 +111,7 @@ CASES = {
     "status": Case("--json"),
     "calls": Case(f"--number {NUMBER} --since {SINCE} --json", shows=True),
     "calls reconcile": Case("--since 1h --dry-run"),
+    "missed": Case("--state all --json"),  # it shows no marker: their calls go on
     "call": Case("{call} --json", shows=True),
     "deliveries": Case("--json"),  # it shows no marker: see below
     "dead list": Case("--json", shows=True),
@@ -426,6 +427,7 @@ def test_every_key_of_a_tenant_is_removed_with_it() -> None:
         *tenant_removal.OF_PARTITION,
         *tenant_removal.OF_INSTALLATION,
         *tenant_removal.OF_PBX,
+        *tenant_removal.OF_NUMBER,
         *tenant_removal.OF_TERM,
     )
     assert {each.__name__ for each in removed} == made

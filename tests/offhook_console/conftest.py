@@ -47,12 +47,12 @@ def users(password_hash: str) -> str:
     """Return the tables of a user for each role; the operator has two tokens."""
     tables = [
         f'[console.users.{role}]\npassword = "{password_hash}"\nrole = "{role}"\n'
-        + ('extensions = ["0003*210"]\n' if role == "agent" else "")
+        + ('extensions = ["0003*210"]\n' if role != "viewer" else "")
         for role in ROLES
     ]
     return "".join(tables) + (
         f'[console.users.operator.tokens.all]\nhash = "{TOKEN_HASH}"\n'
-        'scopes = ["calls", "numbers", "deliveries", "repair"]\n'
+        'scopes = ["calls", "numbers", "live", "dial", "deliveries", "repair"]\n'
         f'[console.users.operator.tokens.reports]\nhash = "{READ_TOKEN_HASH}"\nscopes = ["calls"]\n'
     )
 
@@ -116,21 +116,30 @@ async def place(
     return await asyncio.to_thread(_place, scenario, first, seed, ago, tenant)
 
 
+async def place_calls(*calls: tuple[PlacedCall, timedelta]) -> None:
+    """Add past calls, which began so long ago, and fold them."""
+    await asyncio.to_thread(_add, [(call, None, ago) for call, ago in calls], "")
+
+
 def _place(scenario: str, first: int | None, seed: int, ago: timedelta, tenant: str) -> PlacedCall:
-    settings = load_settings()
     call = make_call(Scenario(scenario), Random(seed), PHONES)
-    began = datetime.now(UTC) - ago
+    _add([(call, first, ago)], tenant)
+    return call
+
+
+def _add(calls: list[tuple[PlacedCall, int | None, timedelta]], tenant: str) -> None:
+    settings = load_settings()
     events = [
         read_event(
             pbx="main",
             extension=callback.extension,
             type=EventType(callback.type.label),
             parameters=dict(callback.parameters),
-            received=began + timedelta(seconds=callback.at),
+            received=datetime.now(UTC) - ago + timedelta(seconds=callback.at),
         )
+        for call, first, ago in calls
         for callback in call.callbacks[:first]
     ]
-
     events = [msgspec.structs.replace(each, tenant=tenant) for each in events]
 
     async def add() -> None:
@@ -139,4 +148,3 @@ def _place(scenario: str, first: int | None, seed: int, ago: timedelta, tenant: 
 
     asyncio.run(add())
     fold(settings.model_copy(update={"settle": 0.1, "settle_unanswered": 0.1, "handlers": {}}))
-    return call

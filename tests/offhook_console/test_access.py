@@ -14,7 +14,7 @@ from starlette.routing import Mount
 from offhook import queues
 from offhook.errors import ConfigError
 from offhook.settings import load_settings
-from offhook_console.access import ConsoleRoute, next_page
+from offhook_console.access import ConsoleRoute, ConsoleSocket, next_page
 from offhook_console.app import routes
 from offhook_console.people import RIGHTS, Right
 from tests.conftest import Configure
@@ -44,15 +44,17 @@ def path_of(route: ConsoleRoute) -> str:
 
 
 def test_every_route_declares_its_right() -> None:
-    others = [route for route in routes() if not isinstance(route, ConsoleRoute)]
+    others = [route for route in routes() if not isinstance(route, ConsoleRoute | ConsoleSocket)]
     assert [type(route) for route in others] == [Mount]  # the static files
+    sockets = [route for route in routes() if isinstance(route, ConsoleSocket)]
+    assert [(route.path, route.right) for route in sockets] == [("/live", Right.LIVE)]
     public = {route.path for route in ROUTES if route.public}
     assert public == {"/sign-in", "/api/v1/openapi.json"}
     everyone = {route.path for route in ROUTES if not route.public and route.right is None}
     assert everyone == {"/", "/sign-out"}
     for route, method in CASES:
         changes = method != "GET" and not route.public and route.right is not None
-        assert not changes or route.right is Right.REPAIR, route.path
+        assert not changes or route.right in (Right.REPAIR, Right.DIAL), route.path
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -309,7 +311,8 @@ async def test_the_digits_of_a_masked_number_are_nowhere(
         for role in ("viewer", "operator"):
             client = again(role)
             pages = [
-                (await client.get(p)) for p in ("/now", "/calls", "/calls.csv", "/api/v1/calls")
+                (await client.get(p))
+                for p in ("/now", "/calls", "/calls.csv", "/missed?state=all", "/api/v1/calls")
             ]
             pages += [(await client.get(f"/calls/main/{call.id}")) for call in placed]
             pages += [(await client.get(f"/api/v1/calls/main/{call.id}")) for call in placed]

@@ -1,27 +1,69 @@
 """The console as a person uses it, in Chromium."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from offhook import queues
+from offhook.callback_url import callback_url
 from offhook.connection import connect_rq
+from offhook.http.callbacks import callbacks
 from offhook_console.rendering import NAVIGATION
+from tests.conftest import SECRET
 from tests.events import event
-from tests.installation import wait_until
-from tests.offhook_console.browsing import Scene, scene
+from tests.installation import ROOT, wait_until
+from tests.offhook_console.browsing import HANDLERS, Scene, scene
+from tests.offhook_console.conftest import TOKEN
+from tests.unifiedapi.serving import serve
+from unifiedapi.callback import CallStatus
+from unifiedapi.resources import EventMethod, EventType
+from unifiedapi.sandbox.control import create_exchange
+from unifiedapi.sandbox.scenarios import ScriptedLeg, from_outside
+from unifiedapi.sandbox.store import Store
 
 AXE = Path(__file__).parent / "vendor" / "axe" / "axe.min.js"
 SECONDS = 30_000  # ms, for what takes milliseconds on an idle machine
 
 
+CRM = "/?q={e164}"
+TO_CRM = "a request to http://127.0.0.1:"
+EXAMPLE = ROOT / "examples" / "screen_pop"
+
+
 @pytest.fixture(scope="module")
 def console(tmp_path_factory: pytest.TempPathFactory, password_hash: str) -> Iterator[Scene]:
-    with scene(tmp_path_factory.mktemp("console"), password_hash) as made:
-        yield made
+    """A console with a sandbox PBX, whose calls are quick, and a CRM."""
+    store, crm = Store.example(), Starlette(routes=[Route("/{path:path}", contact)])
+    with serve(create_exchange(store, callbacks, speed=5)) as pbx, serve(crm) as crm_url:
+        tables = f"""{HANDLERS}
+[console]
+pop_url = "{crm_url}{CRM}"
+[pbx.main]
+host = "{pbx}"
+token = "sandbox-token"
+insecure = true
+zone = "UTC"
+"""
+        with scene(tmp_path_factory.mktemp("console"), password_hash, tables) as made:
+            base = f"http://127.0.0.1:{made.installation.port}"
+            for type_ in (EventType.DIAL_OUT, EventType.ANSWER_OUT, EventType.HANGUP):
+                url = callback_url(base, SECRET, "main", "0003*210", type_.label) + "?n=0"
+                store.add_event("0003*210", type=type_, method=EventMethod.POST, url=url)
+            yield made
+
+
+async def contact(request: Request) -> Response:
+    return PlainTextResponse("A contact")
 
 
 def card(page: Page, lane: str, call_id: str):  # type: ignore[no-untyped-def]
@@ -56,11 +98,109 @@ def test_a_call_rings_is_answered_and_ends_without_a_reload(console: Scene) -> N
         expect(page.locator(f'tbody a[href="/calls/main/{call.id}"]').first).to_be_visible()
 
 
+def test_a_missed_caller_is_called_back_with_a_click(console: Scene) -> None:
+    missed = from_outside("0003*210", {"CallID": "missed-13", "CallerIDNum": "+447700900811"})
+    with console.context() as browser:
+        page = browser.sign_in("agent")
+        page.goto(f"{console.url}/missed")
+        console.send(missed.dial(0))
+        console.send(missed.hang_up(20, CallStatus.NOANSWER))
+        row = page.locator("#missed tr", has_text="+44 7700 900811")
+        expect(row).to_contain_text("once, at", timeout=SECONDS)
+        expect(page.locator(".side #nav-missed")).to_contain_text("1 open", timeout=SECONDS)
+        row.get_by_role("button", name="Call back").click()
+        # The agent's phone rings, then the sandbox PBX makes the callbacks of the call.
+        expect(row).to_contain_text(re.compile("your phone rings|is calling"), timeout=SECONDS)
+        page.evaluate("window.sameDocument = true")
+        expect(row).to_contain_text("0003*210 called back", timeout=SECONDS)
+        expect(page.locator("#missed")).to_contain_text("No missed caller waits", timeout=SECONDS)
+        expect(page.locator(".side #nav-missed")).to_be_hidden()
+        assert page.evaluate("window.sameDocument")
+        page.goto(f"{console.url}/dial?number=tel:%2B44-7700-900811")
+        expect(page.get_by_role("heading", name="Call +44 7700 900811")).to_be_visible()
+
+
+def test_a_call_pops_up_opens_the_crm_and_is_retracted(console: Scene) -> None:
+    def leg(call: str, phone: str, number: str) -> ScriptedLeg:
+        return from_outside(phone, {"CallID": call, "CallerIDNum": number})
+
+    with console.context() as browser:
+        page = browser.sign_in("agent")
+        page.goto(f"{console.url}/me")
+        page.locator("[data-pop-when]").select_option("ring")
+        with page.expect_popup(timeout=SECONDS) as popped:
+            console.send(leg("pop-1", "0003*210", "+447700900101").dial(0))
+        crm = popped.value
+        crm.wait_for_url("**/?q=%2B447700900101", timeout=SECONDS)
+        expect(page.locator("#pop")).to_contain_text("+44 7700 900101", timeout=SECONDS)
+        expect(page.locator("#pop")).to_contain_text("Ringing at your phone")
+        console.send(leg("pop-1", "0003*211", "+447700900101").dial(0.1))
+        console.send(leg("pop-1", "0003*211", "+447700900101").answer(4))
+        expect(page.locator("#pop")).to_have_count(0, timeout=SECONDS)
+        expect(page.locator("#me")).to_contain_text("taken by 0003*211", timeout=SECONDS)
+        second = browser.open("/me")  # tabs do not open it twice
+        console.send(leg("pop-2", "0003*210", "+447700900102").dial(0))
+        crm.wait_for_url("**/?q=%2B447700900102", timeout=SECONDS)  # in the same tab
+        expect(second.locator("#pop")).to_contain_text("+44 7700 900102", timeout=SECONDS)
+        assert len(browser.context.pages) == 3
+        assert second.evaluate("document.documentElement.dataset.reader") is None
+        second.locator("[data-pop-when]").select_option("answer")
+        console.send(leg("pop-3", "0003*210", "+447700900103").dial(0))
+        console.send(leg("pop-3", "0003*210", "+447700900103").answer(3))
+        crm.wait_for_url("**/?q=%2B447700900103", timeout=SECONDS)
+        for call in ("pop-1", "pop-2", "pop-3"):
+            console.send(leg(call, "0003*210", "+447700900101").hang_up(9, CallStatus.ANSWER))
+        console.send(leg("pop-1", "0003*211", "+447700900101").hang_up(9, CallStatus.ANSWER))
+        expect(page.locator("#me")).to_contain_text("Your phone is idle", timeout=SECONDS)
+        browser.faults = [each for each in browser.faults if not each.startswith(TO_CRM)]
+
+
+def test_the_example_page_shows_who_calls(console: Scene, tmp_path: Path) -> None:
+    page_text = (EXAMPLE / "screen_pop.html").read_text()
+    address = console.url.replace("http:", "ws:") + "/live"
+    page_text = page_text.replace("wss://console.example.com/live", address)
+    (tmp_path / "pop.html").write_text(page_text.replace("ofh_...", TOKEN))
+    call = from_outside("0003*210", {"CallID": "example-1", "CallerIDNum": "+447700900104"})
+    with console.context() as browser:
+        page = browser.context.new_page()
+        page.goto(f"file://{tmp_path}/pop.html")
+        console.send(call.dial(0))
+        console.send(call.hang_up(9, CallStatus.NOANSWER))
+        expect(page.locator("#who")).to_have_text("missed:  +447700900104", timeout=SECONDS)
+        browser.faults.clear()  # the page is a file
+
+
+def test_the_example_program_shows_who_calls(console: Scene, tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    notify = tmp_path / "notify-send"
+    notify.write_text(f'#!/bin/sh\necho "$@" >> {shown}\necho 7\n')
+    notify.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    program = subprocess.Popen(
+        [sys.executable, EXAMPLE / "screen_pop.py", console.url],
+        env={"PATH": path, "OFFHOOK_TOKEN": TOKEN},
+    )
+    try:
+        call = from_outside(
+            "0003*210",
+            {"CallID": "example-2", "CallerIDNum": "+447700900105", "CallerIDName": "-<b>"},
+        )
+        console.send(call.dial(0))
+        wait_until(lambda: shown.exists() and "-- Your phone rings" in shown.read_text(), "it pops")
+        console.send(call.hang_up(9, CallStatus.NOANSWER))
+        wait_until(lambda: "Missed" in shown.read_text(), "it is retracted")
+    finally:
+        program.terminate()
+        program.wait(30)
+    last = shown.read_text().splitlines()[-1]
+    assert last.endswith("--print-id --replace-id=7 -- Missed -&lt;b&gt; +447700900105")
+
+
 def test_two_tabs_share_one_stream(console: Scene) -> None:
     with console.context() as browser:
         streams: list[str] = []
         browser.context.on(
-            "request", lambda each: streams.append(each.url) if each.url.endswith("/live") else None
+            "request", lambda each: streams.append(each.url) if "/live" in each.url else None
         )
         first = browser.sign_in()
         expect(first.locator("[data-pulse]")).to_have_text("live feed")
@@ -169,6 +309,11 @@ def test_keys_work_as_soon_as_the_dialog_of_keys_is_closed(console: Scene) -> No
 
 def pages_of(console: Scene) -> list[str]:
     """Return the path of every page, with something to show on each."""
+    for n, status in enumerate((None, CallStatus.NOANSWER)):
+        leg = from_outside("0003*210", {"CallID": f"axe-{n}", "CallerIDNum": f"+44770090012{n}"})
+        console.send(leg.dial(0))
+        if status is not None:
+            console.send(leg.hang_up(20, status))
     call = console.call("queue", seed=21)
     for callback in call.callbacks:
         console.send(callback)
@@ -183,6 +328,8 @@ def pages_of(console: Scene) -> list[str]:
         "/handlers/crm",
         f"/calls/main/{call.id}",
         f"/dead-letters/{letter}",
+        "/missed?state=all",
+        "/dial?number=%2B447700900811",
         "/calls?q=none",
     ]
 

@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
-import pytest
-
 from offhook.connection import connected
 from offhook.settings import load_settings
-from offhook_console import live_feed
-from offhook_console.live_feed import FeedMessage, LiveFeed
+from offhook_console.listeners import AHEAD, FeedMessage
+from offhook_console.live_feed import LiveFeed
 from offhook_console.people import View
 from offhook_console.rendering import Pages
 from tests.conftest import Configure
@@ -27,7 +25,7 @@ TENANT = '[tenants.acme]\nextensions = ["main/0003**"]\n'
 async def running(tenant: str = "") -> AsyncIterator[LiveFeed]:
     settings = load_settings()
     async with connected(settings) as (inbox, rq):
-        feed = LiveFeed(settings, inbox, rq, Pages(dict), tenant)
+        feed = LiveFeed(settings, inbox, rq, Pages(lambda person: {}), tenant)
         await feed.load()
         reading = asyncio.create_task(feed.run())
         await asyncio.sleep(0.2)  # until it follows the inbox
@@ -71,7 +69,7 @@ async def test_a_call_is_pushed_as_each_view_sees_it(configure: Configure) -> No
         assert number in plain
         assert number not in re.sub(r"[ ()-]", "", masked.html)
         assert call.id not in other.html
-        assert json.loads(full.got[0].data) == ["all"]  # what changed before is fetched
+        assert json.loads(full.got[1].data) == ["all"]  # what changed before is fetched
         assert any("calls" in each.data for each in full.got if each.event == "changed")
 
 
@@ -88,15 +86,13 @@ async def test_a_tenants_call_is_pushed_to_its_people_alone(configure: Configure
         assert own.id not in theirs.html
 
 
-async def test_a_browser_that_does_not_read_is_cut_off(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_browser_that_does_not_read_is_cut_off(configure: Configure) -> None:
     configure()
     async with running() as feed:
-        with feed.listening(ALL) as listener:
-            for _ in range(live_feed._AHEAD + 1):
-                feed._tell_all(FeedMessage("changed", "[]"))
-            assert listener not in feed.listeners
+        with feed.listeners.listening(ALL) as listener:
+            for _ in range(AHEAD + 1):
+                feed.listeners.tell_pages(FeedMessage("changed", "[]"))
+            assert listener not in feed.listeners.all
             assert listener.messages.qsize() == 1  # the end
             assert await listener.messages.get() is None
 
@@ -109,4 +105,4 @@ async def test_closing_ends_all_streams(configure: Configure) -> None:
         feed.close()
         async with asyncio.timeout(10):
             await browser.ended
-        assert feed.listeners == set()
+        assert feed.listeners.all == set()

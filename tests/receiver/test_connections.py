@@ -4,6 +4,7 @@ import resource
 from ipaddress import ip_network
 
 import pytest
+from starlette.applications import Starlette
 
 from receiver.connections import (
     Connections,
@@ -13,6 +14,7 @@ from receiver.connections import (
     raise_descriptor_limit,
 )
 from receiver.refusals import Refusals
+from receiver.uvicorn_protocol import server_config
 
 LOOPBACK = [ip_network("127.0.0.0/8"), ip_network("::1/128")]
 MOST = 40
@@ -33,6 +35,13 @@ class Open:
 def connections(monkeypatch: pytest.MonkeyPatch) -> Connections:
     monkeypatch.setattr("receiver.connections._MOST", MOST)
     return Connections(LOOPBACK, 100, Refusals())
+
+
+def test_the_receiver_speaks_http_alone() -> None:
+    # The console needs a package for WebSockets, which uvicorn would use here, too.
+    config = server_config(host="", port=0, app=Starlette)
+    config.load()
+    assert config.ws_protocol_class is None
 
 
 def opened(connections: Connections, peer: str, count: int, *, proven: bool = False) -> list[Open]:

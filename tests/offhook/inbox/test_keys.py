@@ -52,6 +52,7 @@ RARE = {
     "offhook:memory:HANDLER:NAME:lock",
     # The console's, which does not run here.
     "offhook:audit",
+    "offhook:calling:NUMBER",
     "offhook:operations",
     "offhook:operation:OPERATION:lease",
 }

@@ -1,0 +1,161 @@
+"""`Listeners`: the browsers and programs that listen to a live feed, by what they may see."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import msgspec
+from sse_starlette import ServerSentEvent
+
+from offhook_console.people import View
+
+AHEAD = 1000  # messages for a browser that does not read
+
+
+@dataclass(frozen=True)
+class FeedMessage:
+    """A message: HTML fragments, the names of what has changed, a screen pop, or an id alone.
+
+    Attributes:
+        id: where a browser goes on after a break; None: it keeps the one it has.
+    """
+
+    event: str
+    data: str
+    id: str | None = None
+
+    # Encoded once, however many listen.
+
+    @cached_property
+    def as_sse(self) -> bytes:
+        """The message as a server-sent event."""
+        if not self.event:
+            return f"id: {self.id}\r\n\r\n".encode()  # a browser notes it, and tells no page
+        return ServerSentEvent(self.data, event=self.event, id=self.id).encode()
+
+    @cached_property
+    def as_json(self) -> str:
+        """The message of a screen pop for a WebSocket."""
+        whole: dict[str, Any] = {"id": self.id}
+        if self.event:
+            whole[self.event] = msgspec.Raw(self.data.encode())
+        return msgspec.json.encode(whole).decode()
+
+
+@dataclass(frozen=True)
+class OwnPhones:
+    """Whose screen pops these are. People with equal ones share what is made.
+
+    Attributes:
+        own: the extensions of the person.
+        masked: whether numbers are masked.
+        url: the template of the URL that a pop opens; None: it opens none.
+    """
+
+    own: frozenset[str] = frozenset()
+    masked: bool = True
+    url: str | None = None
+
+
+NO_PHONES = OwnPhones()
+
+
+@dataclass(eq=False)
+class Listener:
+    """A browser or a program that listens.
+
+    Attributes:
+        pages: whether it shows pages; a program gets screen pops alone.
+    """
+
+    view: View
+    phones: OwnPhones
+    pages: bool = True
+    messages: asyncio.Queue[FeedMessage | None] = field(
+        default_factory=lambda: asyncio.Queue(maxsize=AHEAD)
+    )
+
+    def put(self, message: FeedMessage) -> bool:
+        """Add a message; False if it does not read them."""
+        try:
+            self.messages.put_nowait(message)
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Let it know that there is no more."""
+        while not self.messages.empty():
+            self.messages.get_nowait()
+        self.messages.put_nowait(None)
+
+
+class Listeners:
+    """All that listen to one feed."""
+
+    def __init__(self) -> None:
+        self._of_view: dict[View, dict[Listener, None]] = {}
+        self._of_phones: dict[str, dict[Listener, None]] = {}
+        self.all: set[Listener] = set()
+
+    @property
+    def views(self) -> Mapping[View, Iterable[Listener]]:
+        """Those that show pages, by what they see."""
+        return self._of_view
+
+    def with_phones(self, extensions: Iterable[str]) -> dict[OwnPhones, list[Listener]]:
+        """Those who have one of these extensions."""
+        found = {each: None for one in extensions for each in self._of_phones.get(one, ())}
+        grouped: dict[OwnPhones, list[Listener]] = {}
+        for listener in found:
+            grouped.setdefault(listener.phones, []).append(listener)
+        return grouped
+
+    @contextmanager
+    def listening(
+        self, view: View, phones: OwnPhones = NO_PHONES, *, pages: bool = True
+    ) -> Iterator[Listener]:
+        """Listen while in this context."""
+        listener = Listener(view, phones, pages)
+        self.all.add(listener)
+        for group in self._groups(listener):
+            group[listener] = None
+        try:
+            yield listener
+        finally:
+            self._remove(listener)
+
+    def tell(self, listeners: Iterable[Listener], message: FeedMessage) -> None:
+        """Send a message; end the streams of those that do not read theirs."""
+        slow = [listener for listener in listeners if not listener.put(message)]
+        for listener in slow:
+            self._end(listener)  # the browser connects again, and fetches what it shows
+
+    def tell_pages(self, message: FeedMessage) -> None:
+        """Send a message to all that show pages."""
+        self.tell((each for group in self._of_view.values() for each in group), message)
+
+    def close(self) -> None:
+        """End all streams."""
+        for listener in list(self.all):
+            self._end(listener)
+
+    def _groups(self, listener: Listener) -> Iterator[dict[Listener, None]]:
+        if listener.pages:
+            yield self._of_view.setdefault(listener.view, {})
+        for extension in listener.phones.own:
+            yield self._of_phones.setdefault(extension, {})
+
+    def _end(self, listener: Listener) -> None:
+        self._remove(listener)
+        listener.end()
+
+    def _remove(self, listener: Listener) -> None:
+        self.all.discard(listener)
+        for group in self._groups(listener):
+            group.pop(listener, None)
+        self._of_view = {view: group for view, group in self._of_view.items() if group}
+        self._of_phones = {one: group for one, group in self._of_phones.items() if group}
