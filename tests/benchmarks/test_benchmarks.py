@@ -25,6 +25,7 @@ COMMANDS = {
     "engine": (["--quick"], r"\| redeliveries a second +\| +[1-9]"),
     "calls": (["--quick"], r"\| +five \| +[1-9][\d,]* \|"),
     "search": (["--quick"], r"\| number, national +\| +1 \| +\d"),
+    "console": (["--quick", "--only", "phones"], r"\| phones +\| +\d+\.\d \|"),
     "durability": (["--quick"], r"\| replica, appendfsync always +\| +\d"),
     "sizing": (["--extensions", "1000"], r"receiver processes +1 "),
     "setup": (["--extensions", "5"], r"speedup: \d"),
