@@ -1,4 +1,4 @@
-"""Connections to Redis or Valkey, for asyncio and for RQ; directly, or through Sentinels."""
+"""Connections to Redis or Valkey: to a server, through Sentinels, or to a cluster."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,11 +19,13 @@ from redis.sentinel import (
 )
 
 from offhook.inbox import Inbox
-from offhook.redis_url import read_sentinel_url
+from offhook.redis_servers import BlockingCluster, Cluster
+from offhook.redis_servers.redis_url import read_cluster_url, read_sentinel_url
 from offhook.settings import Settings
 
 # Seconds; longer than any of our commands blocks (`offhook.inbox.BLOCK_MS`).
 _TIMEOUTS = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
+_TRIES = 3  # of a cluster's command
 # Short, because the next Sentinel knows the same.
 _SENTINEL_TIMEOUTS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
 
@@ -59,9 +61,10 @@ def connect(url: str, tries: int = 3) -> redis.asyncio.Redis:
         tries: number of retries, up to half a second apart. 0 for commands that block, where a
             lost response must be noticed.
     """
-    options: dict[str, Any] = {
-        **_TIMEOUTS,
-        "health_check_interval": 15,
+    options: dict[str, Any] = {**_TIMEOUTS, "health_check_interval": 15}
+    if cluster := read_cluster_url(url):
+        return Cluster(cluster, tries, options)
+    options |= {
         "retry": AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), tries),
         "retry_on_error": [RedisConnectionError, RedisTimeoutError],
     }
@@ -70,7 +73,7 @@ def connect(url: str, tries: int = 3) -> redis.asyncio.Redis:
 
 
 def connect_rq(url: str, tries: int | None = None, timeout: float | None = None) -> redis.Redis:
-    """A blocking client, for RQ and for the command line.
+    """A blocking client, for RQ, threads and the command line. RQ cannot use that of a cluster.
 
     Args:
         tries: number of retries, up to half a second apart; None: as many as redis-py makes.
@@ -80,10 +83,25 @@ def connect_rq(url: str, tries: int | None = None, timeout: float | None = None)
     options: dict[str, Any] = {**_TIMEOUTS}
     if timeout is not None:
         options = dict.fromkeys(options, timeout)
+    if cluster := read_cluster_url(url):
+        return BlockingCluster(cluster, _TRIES if tries is None else tries, options)
     if tries is not None:
         options["retry"] = Retry(ExponentialBackoff(cap=0.5, base=0.05), tries)
     client: redis.Redis = _client(url, redis.Redis, Sentinel, options)
     return client
+
+
+def server_urls(url: str, tries: int = _TRIES) -> list[str]:
+    """The URL of each server behind a URL: of a cluster's primaries, or that one.
+
+    Raises:
+        RedisError: no node of the cluster answers.
+    """
+    cluster = read_cluster_url(url)
+    if cluster is None:
+        return [url]
+    with BlockingCluster(cluster, tries, _TIMEOUTS) as client:
+        return [cluster.of_node(*address) for address in client.primaries()]
 
 
 def _client(url: str, direct: Any, sentinel: Any, options: dict[str, Any]) -> Any:

@@ -11,7 +11,15 @@ from redis.exceptions import RedisError
 
 from offhook.connection import connect_rq
 from offhook.errors import ConfigError
-from offhook.operations.server_check import about, check, is_lasting, servers, too_old
+from offhook.operations.server_check import (
+    RedisServer,
+    about,
+    check,
+    each_of,
+    is_lasting,
+    servers,
+    too_old,
+)
 from offhook.operations.server_risks import unseen
 from offhook.settings import Settings
 
@@ -29,17 +37,22 @@ def check_server(settings: Settings, *, stop: bool = False) -> None:
     """
     for server in servers(settings):
         try:
-            with connect_rq(server.url) as redis:
-                if stop and (sentence := too_old(redis, server)):
-                    raise ConfigError(sentence)
-                for sentence in check(redis, server, settings):
-                    log.warning(sentence)
-                for sentence in unseen(redis):
-                    log.info(sentence)
+            for each in each_of(server):
+                _check(each, settings, stop=stop)
         except RedisError as error:
             if stop and is_lasting(error):
                 raise ConfigError(about(error, server)) from error
             log.error(about(error, server))
+
+
+def _check(server: RedisServer, settings: Settings, *, stop: bool) -> None:
+    with connect_rq(server.url) as redis:
+        if stop and (sentence := too_old(redis, server)):
+            raise ConfigError(sentence)
+        for sentence in check(redis, server, settings):
+            log.warning(sentence)
+        for sentence in unseen(redis):
+            log.info(sentence)
 
 
 def bound(host: str, port: int) -> socket.socket:

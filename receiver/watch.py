@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 
 from offhook.inbox import Inbox, refused
 from offhook.inbox.refused import CallbackOutcome
+from offhook.redis_servers import servers
 from offhook.settings import Settings
 from receiver.connections import Connections
 from receiver.event_store import EventStore
@@ -95,10 +96,11 @@ class Watch:
         await self.store_counts()
         try:
             async with asyncio.timeout(self._settings.patience):
-                used, most = await self._redis.eval(_MEMORY, 0)
+                found = [await each.eval(_MEMORY, 0) for each in await servers(self._redis)]
         except (RedisError, OSError):
             return None  # the event store reports it
-        return _share(used, most, _SCARCE_INBOX)
+        shares = [_share(used, most, _SCARCE_INBOX) for used, most in found]
+        return min(filter(None, shares), default=None)
 
 
 def _share(used: int, size: int, scarce: float) -> float | None:

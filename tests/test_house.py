@@ -51,7 +51,7 @@ BY_NAME = {
 SAME_MODULE = {
     "app": "the ASGI applications of the receiver and of the console",
     "callback": "what the PBX sends, and how the receiver accepts it",
-    "client": "of the PBX's API, and of HTTP targets",
+    "client": "of the PBX's API, of HTTP targets, and of a cluster",
     "errors": "unifiedapi is usable alone",
     "lanes": "in a server, and parked in Redis",
     "services": "of the PBX's API: how a client calls them, and how the sandbox answers",

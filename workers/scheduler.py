@@ -25,6 +25,7 @@ from offhook.inbox.record import Record
 from offhook.inbox.trimming import Trimming
 from offhook.logs import Outage
 from offhook.plugins import wanted_types
+from offhook.redis_servers import memory_used
 from offhook.settings import Settings
 from workers.trouble_watch import TroubleWatch
 
@@ -133,7 +134,7 @@ class Scheduler:
         """Do what is due on the inbox's server."""
         await self._inbox.numbering.load()
         # First, because a full server rejects the writes of the other steps.
-        if await self._trimming.memory_used() > TIGHT:
+        if await memory_used(self._inbox.redis) > TIGHT:
             await self.make_room()
         await self._inbox.redis.set(keys.SCHEDULER, self._name, px=int(ALIVE_FOR * 1000))
         if self._positions != await self._inbox.positions():  # else none is missing

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 from msgspec.structs import replace
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from offhook.announcements import announce
@@ -88,11 +89,16 @@ async def look(settings: Settings, inbox: Inbox, now: datetime) -> None:
         _field(name): msgspec.json.encode(dict(habits[name])) for name in names
     }
     packed |= {"since": since.isoformat(), "until": now.isoformat()}
+    # First: what is reported is not reported again, if this run ends between them.
+    await _replace(redis, keys.SILENT, silent)
+    await _replace(redis, keys.HABITS, packed)
+
+
+async def _replace(redis: Redis, key: str, fields: dict[Any, Any]) -> None:
     async with redis.pipeline(transaction=True) as pipeline:
-        pipeline.delete(keys.HABITS, keys.SILENT)
-        pipeline.hset(keys.HABITS, mapping=packed)
-        if silent:
-            pipeline.hset(keys.SILENT, mapping=silent)
+        pipeline.delete(key)
+        if fields:
+            pipeline.hset(key, mapping=fields)
         await pipeline.execute()
 
 

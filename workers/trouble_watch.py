@@ -20,7 +20,7 @@ from offhook.announcements import announce
 from offhook.event import CallEvent, from_stored, to_stored
 from offhook.inbox import Inbox, keys, refused
 from offhook.inbox.refused import CallbackOutcome
-from offhook.inbox.trimming import Trimming
+from offhook.redis_servers import memory_used
 from offhook.settings import Settings
 from workers import trouble_events
 
@@ -179,7 +179,7 @@ class TroubleWatch:
             keep(field, *look_at_handler(name, before, its, now, is_open=bool(is_open)))
         before_stores = _decoded(states.get("stores"), StoreTrouble)
         journaled = (await refused.totals(redis))[CallbackOutcome.JOURNALED]
-        used = await Trimming(self._inbox).memory_used()
+        used = await memory_used(self._inbox.redis)
         keep("stores", *look_at_stores(before_stores, used, journaled, now))
         gone = [name for name in states if name.startswith("handler ")]
         await note(redis, changed, events, gone)

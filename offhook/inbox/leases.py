@@ -98,10 +98,8 @@ class Leases:
         """Share these partitions, too."""
         self.order += partitions
 
-    async def renew(self, tokens: Mapping[int, str]) -> tuple[int, list[int]]:
-        """Renew the leases of these partitions. Return how many the server should have, and
-        those that it no longer has.
-        """
+    async def share(self) -> int:
+        """Give a sign of life. Return how many partitions the server should have."""
         now = time.time()
         async with self._redis.pipeline(transaction=False) as pipeline:
             if self._left:
@@ -112,14 +110,18 @@ class Leases:
             # Of servers that died before the clock was set back.
             pipeline.zremrangebyscore(self._servers, now + LEASE_MS / 1000, "+inf")
             pipeline.zcard(self._servers)
+            servers: int = (await pipeline.execute())[3]
+        return ceil(len(self.order) / max(servers, self._least))
+
+    async def renew(self, tokens: Mapping[int, str]) -> list[int]:
+        """Renew the leases of these partitions. Return those that the server no longer has."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
             for number, token in tokens.items():
                 await self._renew(
                     keys=[keys.serving(number, self._pool)], args=[token, LEASE_MS], client=pipeline
                 )
-            answers: Any = await pipeline.execute()
-        servers, renewed = int(answers[3]), answers[4:]
-        lost = [number for number, kept in zip(tokens, renewed, strict=True) if not kept]
-        return ceil(len(self.order) / max(servers, self._least)), lost
+            renewed: Any = await pipeline.execute()
+        return [number for number, kept in zip(tokens, renewed, strict=True) if not kept]
 
     async def leave(self) -> bool:
         """Let the other servers have this one's share. Return whether there are others."""

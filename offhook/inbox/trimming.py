@@ -80,12 +80,6 @@ class Trimming:
             starts += (_following(read), *map(order_of, pending[:1]))
         return min(starts)
 
-    async def memory_used(self) -> float:
-        """The part of `maxmemory` that the server uses; 0 without a limit."""
-        memory: Any = await self._redis.info("memory")
-        limit = memory.get("maxmemory", 0)
-        return float(memory["used_memory"] / limit) if limit else 0.0
-
 
 def _following(position: bytes) -> tuple[int, int]:
     milliseconds, number = order_of(position)

@@ -16,6 +16,7 @@ from offhook.inbox.handler_states import HandlerStates
 from offhook.inbox.latency import Histogram
 from offhook.inbox.leases import LEASE_MS
 from offhook.inbox.paused import paused_handlers
+from offhook.redis_servers import memory
 from offhook.settings import Settings, tenant_of_plugin
 
 _AT_ONCE = 100  # commands
@@ -118,7 +119,7 @@ async def read_figures(inbox: Inbox, rq: Redis, settings: Settings) -> Figures:
         extensions=await _called(redis.hlen(keys.EXTENSIONS)),
         phones=await _phones(redis, settings),
         scheduler=bool(await redis.exists(keys.SCHEDULER)),
-        memory=await _memory(redis),
+        memory=await memory(redis),
         handlers={name: HandlerFigures() for name in settings.all_handlers},
         latency=Histogram.of(
             [await _called(redis.hgetall(keys.latency(number))) for number in numbers]
@@ -186,11 +187,6 @@ async def _phones(redis: Redis, settings: Settings) -> dict[str, tuple[int, int]
             before = found.get(pbx, (0, 0))
             found[pbx] = (before[0] + registered, before[1] + others)
     return found
-
-
-async def _memory(redis: Redis) -> tuple[int, int]:
-    found: Any = await redis.info("memory")
-    return int(found["used_memory"]), int(found.get("maxmemory", 0))
 
 
 async def _called(command: Any) -> Any:

@@ -124,9 +124,13 @@ def _families(figures: Figures) -> Iterator[Metric]:
     yield _gauge("parked_calls", "Calls that wait for a redelivery.", figures.parked)
     yield _gauge("extensions", "Extensions that are set up.", figures.extensions)
     yield _gauge("scheduler_up", "Whether a scheduler runs.", figures.scheduler)
-    yield _gauge("redis_memory_bytes", "Memory that Redis uses.", figures.memory[0])
     yield _gauge(
-        "redis_memory_limit_bytes", "The maxmemory of Redis; 0: no limit.", figures.memory[1]
+        "redis_memory_bytes",
+        "Memory that Redis, or the fullest primary of a cluster, uses.",
+        figures.memory[0],
+    )
+    yield _gauge(
+        "redis_memory_limit_bytes", "The maxmemory of that server; 0: no limit.", figures.memory[1]
     )
     phones = GaugeMetricFamily(
         "offhook_phones", "Extensions, by whether a phone is registered.", labels=["pbx", "state"]

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from redis import Redis, exceptions
 
-from offhook.connection import connect_rq
+from offhook.connection import connect_rq, server_urls
 from offhook.operations.server_risks import OLDEST, is_too_old, risks
-from offhook.redis_url import without_password
+from offhook.redis_servers.redis_url import without_password
 from offhook.settings import Settings
 
 _INSTALL = f"install Redis or Valkey {'.'.join(map(str, OLDEST))}, or newer"
@@ -32,11 +33,20 @@ class RedisServer:
 
 
 def servers(settings: Settings) -> list[RedisServer]:
-    """The server of the inbox, and that of RQ's jobs if it is another one."""
+    """The server of the inbox, or its cluster, and that of RQ's jobs if it is another one."""
     found = [RedisServer("redis_url", settings.redis_url)]
     if settings.jobs_url != settings.redis_url:
         found.append(RedisServer("rq_url", settings.jobs_url))
     return found
+
+
+def each_of(server: RedisServer, tries: int = 3) -> list[RedisServer]:
+    """The server; or, of a cluster, each primary.
+
+    Raises:
+        RedisError: no node of the cluster answers.
+    """
+    return [replace(server, url=url) for url in server_urls(server.url, tries)]
 
 
 def check_all(settings: Settings) -> list[str]:
@@ -46,7 +56,7 @@ def check_all(settings: Settings) -> list[str]:
         RedisError: one does not answer.
     """
     found = []
-    for server in servers(settings):
+    for server in chain.from_iterable(map(each_of, servers(settings))):
         with connect_rq(server.url, tries=3) as redis:
             found += check(redis, server, settings)
     return found
@@ -65,8 +75,8 @@ def check(redis: Redis, server: RedisServer, settings: Settings) -> list[str]:
         loading(persistence, server),
         read_only(replication, server),
     ]
-    other = None if server.setting == "redis_url" else server.url
-    return [*filter(None, found), *risks(redis, settings, other)]
+    has_inbox = server.setting == "redis_url"
+    return [*filter(None, found), *risks(redis, settings, server.url, has_inbox=has_inbox)]
 
 
 def too_old(redis: Redis, server: RedisServer) -> str:
@@ -119,15 +129,18 @@ def fault(error: exceptions.RedisError, settings: Settings) -> str:
     found = servers(settings)
     for server in found if len(found) > 1 else ():
         try:
-            with connect_rq(server.url, tries=0) as redis:
-                redis.ping()
+            for each in each_of(server, tries=0):
+                with connect_rq(each.url, tries=0) as redis:
+                    redis.ping()
         except exceptions.RedisError as failed:
             return about(failed, server)
     sentences = [about(error, found[0])]
     if isinstance(error, exceptions.ResponseError):  # an old server refuses what it does not know
         for server in found:
-            with suppress(exceptions.RedisError), connect_rq(server.url, tries=0) as redis:
-                sentences.insert(0, too_old(redis, server))
+            with suppress(exceptions.RedisError):
+                for each in each_of(server, tries=0):
+                    with connect_rq(each.url, tries=0) as redis:
+                        sentences.insert(0, too_old(redis, each))
     return next(filter(None, sentences))
 
 
@@ -158,6 +171,11 @@ def about(error: exceptions.RedisError, server: RedisServer) -> str:
             )
         case exceptions.InvalidResponse():
             return f"{server} is not a Redis server: correct the host and port in {setting}"
+        case exceptions.ConnectionError() if server.url.startswith(("cluster://", "clusters://")):
+            return (
+                f"no node in {without_password(server.url)} says which nodes have the slots: "
+                f"start the cluster, or correct {setting}"
+            )
         case exceptions.ConnectionError() if server.url.startswith("sentinel://"):
             return (
                 f"the Sentinels in {without_password(server.url)}, or the server that "
@@ -171,6 +189,8 @@ def about(error: exceptions.RedisError, server: RedisServer) -> str:
         return (
             f"{server} has no database of this number: set {setting} to one that exists, such as /0"
         )
+    if "cluster support disabled" in said:
+        return f"{server} is no cluster: write redis://, or correct the host and port"
     if "unknown command 'SENTINEL'" in said:
         return f"{server} is no Sentinel: write redis://, or correct the host and port"
     return f"{server} says: {said}"

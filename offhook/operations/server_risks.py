@@ -6,23 +6,26 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from offhook.redis_url import without_password
+from offhook.redis_servers.redis_url import without_password
 from offhook.settings import Settings
 
 OLDEST = (7, 2)  # the first version of Redis, and of Valkey, with WAITAOF
 
 
-def risks(redis: Redis, settings: Settings, url: str | None = None) -> list[str]:
+def risks(
+    redis: Redis, settings: Settings, url: str | None = None, *, has_inbox: bool = True
+) -> list[str]:
     """A sentence for each setting that can lose events, with the right value.
 
     Args:
-        url: of the server, if it is not the inbox's: it has only dead letters to lose.
+        url: of the server, if it is not `redis_url`.
+        has_inbox: whether it has part of the inbox, or only dead letters to lose.
     """
     # INFO where it says enough, because managed servers often forbid CONFIG.
     memory: Any = redis.info("memory")
     persistence: Any = redis.info("persistence")
     found = [eviction(memory), volatility(persistence), unsynced(appendfsync(redis))]
-    if url is None and settings.durability == "replica":
+    if has_inbox and settings.durability == "replica":
         replication: Any = redis.info("replication")
         found.append(replicas_risk(replication, settings))
     server = f"the server {without_password(url or settings.redis_url)}"

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from offhook.errors import ConfigError, did_you_mean
 from offhook.event import GROUPS, EventType
-from offhook.redis_url import check_url
+from offhook.redis_servers.redis_url import SCHEMES, check_url
 
 # pydantic's fault types in the operator's words; {...} is filled in from the fault's context.
 _FAULTS = {
@@ -224,10 +224,9 @@ def unknown_types(names: Iterable[object], *, groups: bool = False) -> str:
 
 
 def _redis_url(value: str) -> str:
-    if not value.startswith(("redis://", "rediss://", "unix://", "sentinel://", "sentinels://")):
-        raise ValueError(
-            "must begin with redis://, rediss://, unix://, sentinel:// or sentinels://"
-        )
+    if value.partition("://")[0] not in SCHEMES:
+        *others, last = (f"{each}://" for each in SCHEMES)
+        raise ValueError(f"must begin with {', '.join(others)} or {last}")
     check_url(value)
     return value
 

@@ -14,6 +14,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from offhook.redis_servers.redis_url import wrong_urls
 from offhook.settings.config_file import config_path, read_files
 from offhook.settings.console_table import ConsoleSettings, wrong_users
 from offhook.settings.faults import PbxName, PluginName, RedisUrl, Region, Secret, like
@@ -57,16 +58,17 @@ class Settings(BaseSettings):
         repr=False,
         description=(
             "the Redis or Valkey server, or the Sentinels that know it: "
-            "sentinel://HOST:PORT,HOST:PORT/NAME/DB?password=...; "
-            "with TLS, rediss:// or sentinels://"
+            "sentinel://HOST:PORT,HOST:PORT/NAME/DB?password=..., "
+            "or some nodes of a cluster: cluster://HOST:PORT,HOST:PORT/?password=...; "
+            "with TLS, rediss://, sentinels:// or clusters://"
         ),
     )
     rq_url: RedisUrl | None = Field(
         default=None,
         repr=False,
         description=(
-            "the server that RQ keeps its jobs on, dead letters among them, in the same words; "
-            "that of redis_url if not set"
+            "the server that RQ keeps its jobs on, dead letters among them, in the same words, but "
+            "no cluster; that of redis_url if not set"
         ),
     )
     durability: Literal["server", "disk", "replica"] = Field(
@@ -382,6 +384,7 @@ class Settings(BaseSettings):
                 "the server has"
             )
         wrong = [
+            *wrong_urls(self.redis_url, self.rq_url),
             *wrong_tenants(self.tenants, self.pbx, self.handlers),
             *wrong_users(self.console, self.tenants),
         ]

@@ -8,12 +8,13 @@ from redis.exceptions import RedisError
 
 from offhook.connection import opened
 from offhook.errors import ConfigError
-from offhook.operations.server_check import about, fault, servers
+from offhook.operations.server_check import RedisServer, about, each_of, fault, servers
 from offhook.operations.status import Status, status
 from offhook.plugins import check_all
 from offhook.provisioning.self_test import reachability_problem
 from offhook.settings import Settings, load_settings
 from offhook_cli.diagnosis import (
+    cluster_checks,
     configuration_checks,
     inbox_checks,
     machine_checks,
@@ -33,12 +34,14 @@ class Examination:
     Attributes:
         diagnosis: without secrets.
         settings: None if they do not load.
-        servers: what each server that answers says in INFO, by its setting.
+        servers: what each server that answers says in INFO, by its setting, and a cluster's node.
+        unanswered: whether a server does not answer.
         status: None if the servers do not answer.
     """
 
     settings: Settings | None
     servers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unanswered: bool = False
     status: Status | None = None
     diagnosis: Diagnosis = field(default_factory=lambda: Diagnosis([]))
 
@@ -73,16 +76,37 @@ def _settings() -> Settings | None:
 def _servers(seen: Examination, settings: Settings) -> list[Findings]:
     found = []
     for server in servers(settings):
-        part = f"{server} ({server.setting})"
         try:
-            looked = server_checks.look_at(server, settings)
+            cluster = cluster_checks.look_at(server)
+            each = each_of(server, tries=1)
         except RedisError as error:
-            finding = Finding(Verdict.FAIL, about(error, server), "answers")
-            found.append(Findings(part, [finding]))
-        else:
-            seen.servers[server.setting] = dict(looked.info)
-            found.append(judged(part, looked, server_checks.CHECKS))
+            found.append(_unanswered(error, server))
+            seen.unanswered = True
+            continue
+        if cluster is not None:
+            found.append(judged(_part(server), cluster, cluster_checks.CHECKS))
+        for one in each:
+            found.append(_server(seen, one, settings))
     return found
+
+
+def _server(seen: Examination, server: RedisServer, settings: Settings) -> Findings:
+    try:
+        looked = server_checks.look_at(server, settings)
+    except RedisError as error:
+        seen.unanswered = True
+        return _unanswered(error, server)
+    name = server.setting if server in servers(settings) else f"{server.setting}: {server}"
+    seen.servers[name] = dict(looked.info)
+    return judged(_part(server), looked, server_checks.CHECKS)
+
+
+def _part(server: RedisServer) -> str:
+    return f"{server} ({server.setting})"
+
+
+def _unanswered(error: RedisError, server: RedisServer) -> Findings:
+    return Findings(_part(server), [Finding(Verdict.FAIL, about(error, server), "answers")])
 
 
 async def _others(seen: Examination, settings: Settings, *, ask_pbx: bool) -> list[Findings]:
@@ -99,7 +123,7 @@ async def _others(seen: Examination, settings: Settings, *, ask_pbx: bool) -> li
 async def _work(seen: Examination, settings: Settings) -> list[Findings]:
     """What only the servers know."""
     part = "Inbox, workers, handlers"
-    if len(seen.servers) < len(servers(settings)):
+    if seen.unanswered:
         return [_unseen(part, "Redis cannot be used")]
     try:
         async with opened(settings, tries=1) as (inbox, rq):

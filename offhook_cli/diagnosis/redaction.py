@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 from pydantic import SecretStr
 
 from offhook.callback_url import PREFIX
-from offhook.redis_url import without_password
+from offhook.redis_servers.redis_url import without_password
 from offhook.settings import Settings, config_folder, config_path, tenant_files
 from offhook.settings.faults import read_secret
 

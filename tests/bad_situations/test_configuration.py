@@ -10,6 +10,10 @@ NOT_A_URL = (
     "redis_url: is not a valid Redis URL; is the password percent-encoded? "
     "(%40 for @, %2F for /, %23 for #, %3A for :, %3F for ?)"
 )
+NO_JOBS = (
+    "rq_url: RQ cannot keep its jobs on a cluster: set it to a Redis or Valkey server, such as "
+    "redis://HOST:6379/0"
+)
 NO_DATABASE = "redis_url: must end in the number of a database, such as /0"
 TYPES = (
     "dial-in, dial-out, hangup, answer-in, answer-out, call-started, call-answered, call-ended, "
@@ -63,8 +67,15 @@ SETTINGS = {
     "daily_summary = '6pm'": "daily_summary: must be a time of day, such as 18:00 or 07:30",
     # The URL of the server
     "redis_url = 'localhost:6379'": (
-        "redis_url: must begin with redis://, rediss://, unix://, sentinel:// or sentinels://"
+        "redis_url: must begin with redis://, rediss://, unix://, sentinel://, sentinels://, "
+        "cluster:// or clusters://"
     ),
+    "redis_url = 'cluster://host/1'\nrq_url = 'redis://host/0'": (
+        "redis_url: must not name a database: a cluster has only database 0"
+    ),
+    "redis_url = 'cluster://user:word@host/'\nrq_url = 'redis://host/0'": NOT_A_URL,
+    "redis_url = 'cluster://host:6379,other:6379/'": NO_JOBS,
+    "redis_url = 'redis://host/0'\nrq_url = 'clusters://host/'": NO_JOBS,
     "redis_url = 'redis://:p@ss#word@host:6379/0'": NOT_A_URL,
     "redis_url = 'redis://:pa/ss@host:6379/0'": NOT_A_URL,
     "redis_url = 'redis://:pa?ss@host:6379/0'": NOT_A_URL,

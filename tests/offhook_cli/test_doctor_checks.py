@@ -11,7 +11,8 @@ import pytest
 
 from offhook.operations.server_check import RedisServer, servers
 from offhook.settings import load_settings
-from offhook_cli.diagnosis import machine_checks, receiver_checks, server_checks
+from offhook_cli.diagnosis import cluster_checks, machine_checks, receiver_checks, server_checks
+from offhook_cli.diagnosis.cluster_checks import SeenCluster
 from offhook_cli.diagnosis.findings import Finding, Verdict
 from offhook_cli.diagnosis.server_checks import SeenServer
 from tests.conftest import Configure
@@ -39,6 +40,45 @@ def test_public_url_should_be_encrypted(url: str, sentence: str, configure: Conf
     configure(public_url=url)
     [found] = receiver_checks.public_url(receiver_checks.SeenReceiver(load_settings(), None))
     assert found.sentence == sentence
+
+
+def node(id_: str, flags: str, slots: bool = False, of: str = "-") -> dict[str, object]:
+    return {
+        "node_id": id_,
+        "flags": flags,
+        "master_id": of,
+        "slots": [["0", "1"]] if slots else [],
+        "migrations": [],
+        "connected": True,
+    }
+
+
+def test_cluster_that_cannot_survive_a_failure_is_seen() -> None:
+    info = {"cluster_state": "fail", "cluster_slots_ok": "10922"}
+    moving = node("b", "master", slots=True)
+    moving["migrations"] = [{"slot": "7", "node_id": "a", "state": "migrating"}]
+    seen = SeenCluster(
+        info,
+        {
+            "10.0.0.1:6379": node("a", "myself,master", slots=True),
+            "10.0.0.2:6379": moving,
+            "10.0.0.3:6379": node("c", "master,fail", slots=True),
+            "10.0.0.4:6379": node("d", "slave", of="a"),
+        },
+        15_000,
+    )
+    assert [each.sentence for check in cluster_checks.CHECKS for each in check(seen)] == [
+        "serves 10922 of 16384 slots: events of the others wait in the journals; start the nodes "
+        "that are missing, or give their slots to others",
+        "node 10.0.0.3:6379 does not answer the others: start it, or forget it",
+        "has 2 primaries: it cannot replace one that fails; a majority of at least 3 has to agree "
+        "that it has",
+        "primary 10.0.0.2:6379 has no replica: if it fails, its events wait until it is back",
+        "replaces a primary only 15 s after it has failed (cluster-node-timeout): set it to 3000 "
+        "or less, so that deliveries go on sooner",
+        "slot 7 is being moved key by key (node 10.0.0.2:6379): a partition in it waits until that "
+        "is finished",
+    ]
 
 
 @pytest.mark.parametrize(

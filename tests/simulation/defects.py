@@ -68,7 +68,7 @@ def _check_no_lease() -> Iterator[None]:
         _changed_script("claim", check, ""),
         _changed_script("save_calls", check, ""),
         _changed_script("renew", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end", ""),
-        patch.object(PartitionShare, "check_lease", lambda self: None),
+        patch.object(PartitionShare, "check_lease", lambda self, partition: None),
     ):
         yield
 

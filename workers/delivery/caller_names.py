@@ -255,15 +255,18 @@ class _CachedLookup:
         if not name:
             seconds = min(seconds, FAILURE_LIFETIME if name is None else self._unknown_lifetime)
         name_key = keys.lookup_name(self._lookup.name, key)
-        async with self._redis.pipeline(transaction=True) as together:
-            together.set(name_key, name or "", px=max(1, int(1000 * seconds)))
-            together.delete(keys.lookup_asking(self._lookup.name, key))
-            if name is None:
+        if name is None:
+            async with self._redis.pipeline(transaction=True) as together:
                 together.incr(self._failures_key)
                 together.pexpire(self._failures_key, int(1000 * self._pause))
-            else:
-                together.delete(self._failures_key)
-            await together.execute()
+                await together.execute()
+        # No transaction: in a cluster, these may be on different servers.
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(name_key, name or "", px=max(1, int(1000 * seconds)))
+            pipeline.delete(keys.lookup_asking(self._lookup.name, key))
+            if name is not None:
+                pipeline.delete(self._failures_key)
+            await pipeline.execute()
 
     async def _uncached(self, number: Number, event: CallEvent) -> str:
         if time.monotonic() < self._paused_until:

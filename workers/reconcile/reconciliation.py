@@ -23,6 +23,7 @@ from offhook.errors import ConfigError, NotYet
 from offhook.extensions import Extensions
 from offhook.inbox import Inbox, keys
 from offhook.inbox.call_store import Calls, Kept
+from offhook.redis_servers import infos
 from offhook.settings import Settings
 from unifiedapi.callback import known_parameters
 from unifiedapi.client import UnifiedApi
@@ -286,8 +287,8 @@ class Reconciliation:
 
     async def _wait_for_calls(self, until: datetime, tenant: str) -> None:
         """Return when all events accepted before `until` are folded, so that no call is missing."""
-        server: Any = await self._inbox.redis.info("server")
-        if server["uptime_in_seconds"] < self._young.total_seconds():
+        found = await infos(self._inbox.redis, "server")
+        if min(each["uptime_in_seconds"] for each in found) < self._young.total_seconds():
             raise NotYet(
                 "the Redis server was just started: receivers may still have callbacks in their "
                 f"journals. Try again in {self._young.total_seconds() / 60:.0f} minutes"

@@ -224,7 +224,7 @@ class Attempts:
         names = server.names(event.tenant)
         if names is not None:
             event = await names.named(event)
-        server.share.check_lease()
+        server.share.check_lease(served.number)
         called = time.time()
         error: Exception | None = None
         answer = ""

@@ -260,7 +260,7 @@ class Folder:
     async def _save(
         self, tenant: str, changes: Sequence[CallChange], positions: tuple[bytes, bytes] | None
     ) -> None:
-        self._server.share.check_lease()
+        self._server.share.check_lease(self._partition.number)
         keep_days = self._settings.of(tenant).keep_days
         await self._calls.save(self._partition, tenant, changes, positions, keep_days)
         self._kept.keep(change.kept for change in changes)

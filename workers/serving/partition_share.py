@@ -3,16 +3,19 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from offhook.errors import LeaseLost
-from offhook.inbox import Inbox
+from offhook.inbox import Inbox, keys
 from offhook.inbox.leases import LEASE_MS
 from offhook.inbox.partition import Partition
+from offhook.redis_servers import grouped
 from offhook.tasks import asked_to_end, end
 from workers.serving.served_partition import ServedPartition
 
@@ -46,13 +49,15 @@ class PartitionShare:
         self._waiting = waiting
         self._share = 0
         self._eager_until = 0.0
-        self._sure_until = time.monotonic() + SURE_FOR
+        self._sure_until: dict[int, float] = {}  # by partition
+        self._asking: set[int] = set()  # whether these are still ours; -1: which share is
+        self._unanswered: set[int] = set()
         self._serving: dict[int, asyncio.Task[None]] = {}
 
-    def check_lease(self) -> None:
-        """Raise `LeaseLost` unless this process certainly holds its leases."""
-        if time.monotonic() > self._sure_until:
-            raise LeaseLost("cannot renew the leases")
+    def check_lease(self, partition: int) -> None:
+        """Raise `LeaseLost` unless this process certainly holds the partition's lease."""
+        if time.monotonic() > self._sure_until.get(partition, 0.0):
+            raise LeaseLost(f"cannot renew the lease of partition {partition}")
 
     async def add_leftover_partitions(self) -> None:
         leftover = await self._inbox.leftover(self._server.pool)
@@ -74,27 +79,53 @@ class PartitionShare:
             self._leases.add(sorted(new))
 
     async def keep(self) -> None:
-        """Renew the leases."""
+        """Renew the leases on each server, and keep up with the number of processes."""
         while not asked_to_end():
-            asked = time.monotonic()
-            tokens = {
-                number: each.partition.lease.token for number, each in self.partitions.items()
-            }
-            try:
-                share, lost = await self._leases.renew(tokens)
-                for number in lost:
-                    served = self.partitions.get(number)
-                    # Else it was given back, or its lease taken anew, meanwhile.
-                    if served is not None and served.partition.lease.token == tokens[number]:
-                        raise LeaseLost(f"another process serves partition {number}")
-                self._sure_until = asked + SURE_FOR
-                if share > self._share:  # another server leaves
-                    self._eager_until = asked + EAGER_FOR
-                self._share = share
-                self._server.outage.is_over()
-            except RedisError as error:
-                self._server.outage.goes_on(error)
+            if -1 not in self._asking:
+                self._server.run_beside(self._ask({-1}, self._count))
+            held = sorted(self.partitions.keys() - self._asking)
+            # One that does not answer must not hold up the others.
+            for some in grouped(self._inbox.redis, held, keys.serving):
+                self._server.run_beside(self._ask({*some}, partial(self._renew, some)))
             await asyncio.sleep(RENEW_EVERY)
+
+    async def _ask(self, what: set[int], ask: Callable[[], Awaitable[None]]) -> None:
+        self._asking |= what
+        try:
+            await ask()
+            self._unanswered -= what
+            if not self._unanswered:
+                self._server.outage.is_over()
+        except RedisError as error:
+            self._unanswered |= what
+            self._server.outage.goes_on(error)
+        finally:
+            self._asking -= what
+
+    async def _count(self) -> None:
+        asked = time.monotonic()
+        share = await self._leases.share()
+        if share > self._share:  # another server leaves
+            self._eager_until = asked + EAGER_FOR
+        self._share = share
+
+    async def _renew(self, numbers: Sequence[int]) -> None:
+        """Renew the leases of partitions on one server.
+
+        Raises:
+            LeaseLost: another process serves one of them.
+        """
+        asked = time.monotonic()
+        held = [(number, self.partitions.get(number)) for number in numbers]
+        tokens = {number: each.partition.lease.token for number, each in held if each is not None}
+        lost = await self._leases.renew(tokens)
+        for number, token in tokens.items():
+            served = self.partitions.get(number)
+            # Else it was given back, or its lease taken anew, meanwhile.
+            if served is not None and served.partition.lease.token == token:
+                if number in lost:
+                    raise LeaseLost(f"another process serves partition {number}")
+                self._sure_until[number] = asked + SURE_FOR
 
     async def adapt(self) -> None:
         """Take and give back partitions as other servers come and go."""
@@ -102,13 +133,16 @@ class PartitionShare:
             try:
                 held = [number for number, each in self.partitions.items() if not each.closed]
                 await asyncio.gather(*(self.give_back(number) for number in held[self._share :]))
-                for number in self._leases.order:
-                    if len(self.partitions) >= self._share or self._server.stopping:
-                        break
-                    if number not in self.partitions:
-                        await self._take(number)
             except RedisError as error:
                 self._server.outage.goes_on(error)
+            for number in self._leases.order:
+                if len(self.partitions) >= self._share or self._server.stopping:
+                    break
+                if number not in self.partitions:
+                    try:
+                        await self._take(number)
+                    except RedisError as error:  # those on other servers may be free
+                        self._server.outage.goes_on(error)
             lacks = len(self.partitions) < self._share
             eager = lacks and time.monotonic() < self._eager_until
             await asyncio.sleep(TAKE_EVERY if eager else RENEW_EVERY / 4)
@@ -134,11 +168,13 @@ class PartitionShare:
 
     async def _take(self, number: int) -> None:
         partition = Partition(self._inbox.redis, self._waiting, number, self._server.pool)
+        asked = time.monotonic()
         if await partition.lease.take() > 0:
             return
         if self._server.stopping:
             await partition.lease.release()
             return
+        self._sure_until[number] = asked + SURE_FOR
         self.partitions[number] = served = ServedPartition(self._server, partition)
         self._serving[number] = self._server.run_beside(served.run())
 

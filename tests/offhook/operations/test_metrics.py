@@ -75,7 +75,7 @@ async def fill(url: str) -> None:
             )
         )()
         await Leases(client, 2, "", 1).note_circuit("crm", 60)
-        await Leases(client, 2, "", 1).renew({})
+        await Leases(client, 2, "", 1).share()
         await client.hset(keys.REGISTERED, "main/", "[4,0]")
         await client.hset(keys.REGISTERED, "main/acme", "[1,2]")
         await client.hset(keys.REGISTERED, "no longer configured/", "[1,1]")

@@ -489,7 +489,7 @@ async def test_lease_that_is_taken_anew_while_it_is_renewed_is_kept(
     renew, open_ = Leases.renew, Redeliveries.open
     taken_anew, renewed = asyncio.Event(), asyncio.Event()
 
-    async def renew_later(self: Leases, tokens: Mapping[int, str]) -> tuple[int, list[int]]:
+    async def renew_later(self: Leases, tokens: Mapping[int, str]) -> list[int]:
         if tokens and not taken_anew.is_set():
             await bench.server.share.partitions[0].partition.lease.take_anew()
             taken_anew.set()

@@ -1,0 +1,7 @@
+"""Where the Redis servers are, and the clients of a cluster, used as those of one server."""
+
+from offhook.redis_servers.blocking import BlockingCluster
+from offhook.redis_servers.client import Cluster
+from offhook.redis_servers.servers import grouped, infos, memory, memory_used, servers
+
+__all__ = ["BlockingCluster", "Cluster", "grouped", "infos", "memory", "memory_used", "servers"]
