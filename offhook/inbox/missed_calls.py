@@ -35,13 +35,21 @@ class MissedCalls:
         self._tenant = tenant
         self._worklist = Worklist()
         self._taken: list[Call] | None = None  # while the calls are read
+        self._loading = asyncio.Lock()  # the feed loads anew when Redis is back, and now and then
 
     async def load(self) -> None:
         """Read the missed calls of the last days, and what followed them.
 
         Again now and then, this forgets calls that were erased.
         """
-        self._taken = []
+        async with self._loading:
+            self._taken = []
+            worklist = await self._read()
+            for call in self._taken:
+                worklist.put(call)
+            self._worklist, self._taken = worklist, None
+
+    async def _read(self) -> Worklist:
         since = datetime.now(UTC) - KEPT
         missed: list[Call] = []
         for outcome in UNANSWERED:
@@ -56,9 +64,7 @@ class MissedCalls:
         for at in range(0, len(found), _AT_ONCE):
             following = (self._follow(worklist, call) for call in found[at : at + _AT_ONCE])
             await asyncio.gather(*following)
-        for call in self._taken:
-            worklist.put(call)
-        self._worklist, self._taken = worklist, None
+        return worklist
 
     async def take(self, call: Call) -> list[MissedCaller]:
         """Take in a call as it is known now. Return the missed callers that it affects."""

@@ -98,7 +98,7 @@ async def test_an_erased_caller_is_forgotten(console: Console) -> None:
     settings = load_settings()
     async with opened(settings) as (inbox, _):
         calls = MissedCalls(inbox, settings.region)
-        await calls.load()
+        await asyncio.gather(calls.load(), calls.load())
         [caller] = calls.callers()
         kept = await Calls(inbox).get(f"main/{missed.id}")
         assert kept is not None
