@@ -12,6 +12,9 @@ from offhook.event import CallEvent, call_name
 from offhook.inbox import scripts
 from offhook.inbox.partition import Changes, Partition
 from offhook.settings import HandlerSettings
+from receiver.group_commit import _Waiting
+from receiver.limits import Shares, TenantUse
+from tests.simulation import reloads
 from tests.simulation.world import BOTH, BURST, Plan
 from workers.serving.attempts import Attempts
 from workers.serving.partition_server import Server
@@ -20,6 +23,7 @@ from workers.serving.reader import Reader
 from workers.serving.roster import Roster
 from workers.serving.served import ServedHandler
 from workers.serving.served_partition import ServedPartition
+from workers.serving.takeover import Takeover
 from workers.serving.writer import Writer
 
 
@@ -143,6 +147,40 @@ def _finish_while_claiming() -> Iterator[None]:
 
 
 @contextmanager
+def _limit_all_tenants_together() -> Iterator[None]:
+    of_tenant = Shares.of_tenant
+
+    def of_one(self: Shares, name: str) -> TenantUse:
+        return of_tenant(self, name and "a")
+
+    with patch.object(Shares, "of_tenant", of_one):
+        yield
+
+
+@contextmanager
+def _let_all_tenants_wait_together() -> Iterator[None]:
+    def count(self: Any, tenant: str) -> int:
+        return sum(len(its) for name, its in self._of.items() if name) if tenant else 0
+
+    with patch.object(_Waiting, "count", count):
+        yield
+
+
+@contextmanager
+def _forget_places_of_removed_handlers() -> Iterator[None]:
+    """A handler that a reload removes reads along, and its events are taken for finished."""
+    with patch.object(Takeover, "_freeze", lambda *_: None):
+        yield
+
+
+@contextmanager
+def _commit_though_refused() -> Iterator[None]:
+    """A process that is ready changes, whatever another one says; the latter has no choice."""
+    with patch.object(reloads, "REFUSED", "nothing"):
+        yield
+
+
+@contextmanager
 def _changed_script(name: str, old: str, new: str) -> Iterator[None]:
     original = scripts.script
     assert old in original(name)
@@ -218,6 +256,21 @@ _TENANTS = Plan(
     failing=0.3,
 )
 _PAUSES = replace(_CALM, active=20.0, gaps=(2.0,), troubles=("pause",))
+_FLOODS = Plan(
+    handlers=dict.fromkeys(("h", "a/h", "b/h"), _HANDLER),
+    tenants=("a", "b"),
+    calls=4,
+    journal=True,
+    troubles=("flood", "flood"),
+)
+_RELOADS = Plan(
+    handlers={"h": _HANDLER, "g": _HANDLER},
+    journal=True,
+    calls=6,
+    events=4,
+    active=12.0,
+    troubles=("reload", "reload", "reload"),
+)
 DEFECTS = {
     "acknowledge": Defect(_acknowledge_before_delivering),
     "unfinished": Defect(_leave_unfinished_too_early, _KILLS),
@@ -230,6 +283,10 @@ DEFECTS = {
     "pause": Defect(_deliver_though_paused, _PAUSES),
     "tenants": Defect(_hand_out_to_all_tenants, _TENANTS),
     "equal calls": Defect(_forget_whose_a_call_is, _TENANTS),
+    "one limit": Defect(_limit_all_tenants_together, _FLOODS),
+    "place": Defect(_forget_places_of_removed_handlers, _RELOADS),
+    "refused": Defect(_commit_though_refused, _RELOADS),
+    "one queue": Defect(_let_all_tenants_wait_together, _FLOODS),
 }
 # Those that only two faults show, at a pair of commands of a scenario.
 RARE_DEFECTS = {"claim": Defect(_finish_while_claiming)}

@@ -50,6 +50,8 @@ class Delays:
 
     def look(self) -> None:
         """Look for what is late already."""
+        if self._world.reloading:
+            self.disturbed()  # handlers come and go
         if self._clock.elapsed < self.calm_from:
             return
         model, late = self._world.model, self._clock.elapsed - PROMPT

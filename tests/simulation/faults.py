@@ -95,11 +95,11 @@ class Faults:
 
     def count(self, kind: str) -> None:
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        if kind not in _OF_HANDLERS:
+        if kind not in HARMLESS:
             self.disturbed()
 
 
-_OF_HANDLERS = {"failures", "slow"}  # disturb no other
+HARMLESS = {"failures", "slow", "flood"}  # to all but one handler or tenant
 _WRITES = {"ZADD", "HSET", "SADD", "SET", "XADD", "HINCRBY", "RPUSH", "ZINCRBY"}
 
 

@@ -69,6 +69,7 @@ class Model:
         self.delivered: set[tuple[str, str]] = set()
         self.dead: dict[tuple[str, str], CallEvent] = {}
         self.again: set[tuple[str, str]] = set()  # dead letters to be delivered again
+        self.requeued: set[tuple[str, str]] = set()  # whose retry is not done
         self.burials: Counter[tuple[str, str]] = Counter()
         self.finished: Counter[tuple[str, str]] = Counter()
         self.owed: dict[tuple[str, str], int] = {}
@@ -160,17 +161,21 @@ class Model:
         self.burials[handler, event.id] += 1
         self.finished[handler, event.id] += 1
         self.dead[handler, event.id] = event
+        self.requeued.discard((handler, event.id))
         self.again.discard((handler, event.id))
 
-    def rejoining(self, handler: str, event_id: str) -> None:
-        """A dead letter is about to be put back into its lane."""
+    def requeue(self, handler: str, event_id: str) -> None:
+        """A dead letter is one no longer: its event is about to join its lane again."""
+        name = (handler, event_id)
         self.spares += self._attempts[handler]
-        self.again.add((handler, event_id))
+        self.again.add(name)
+        self.requeued.add(name)
+        self.dead.pop(name, None)
 
     def deleted(self, handler: str, event_id: str, burials: int) -> None:
-        """A dead letter was deleted, unless it was made again since it had been made so often."""
+        """The job of a retry was deleted, unless its event had died again meanwhile."""
         if self.burials[handler, event_id] == burials:
-            self.dead.pop((handler, event_id), None)
+            self.requeued.discard((handler, event_id))
 
     def has_earlier_layout(self) -> bool:
         """Return whether a partition has not been taken over from the version before."""

@@ -12,13 +12,19 @@ from redis.exceptions import RedisError
 from offhook.errors import InboxUnavailable
 from offhook.event import EventType, to_stored
 from offhook.inbox import Batch, Inbox, partition_of
+from offhook.operations.running_files import SERVE
 from receiver.event_store import EventStore
 from receiver.group_commit import GroupCommit
+from receiver.limits import Shares, TenantUse
 from tests.simulation.loop import PROCESS, Process
+from tests.simulation.model import Violation
+from tests.simulation.reloads import Serve, follow
 
 if TYPE_CHECKING:
     from offhook.event import CallEvent
     from tests.simulation.world import World
+
+MOST_WAITING = 25  # events of a tenant; ten times as many of the operator
 
 
 class Disk:
@@ -92,10 +98,18 @@ def _running() -> Process:
 
 async def receive(world: "World", process: Process) -> None:
     """The receiver's process."""
+    while world.files.refused_by:  # it cannot start
+        await asyncio.sleep(0.1)
     inbox = Inbox(world.client(3), world.plan.partitions)
-    store = EventStore(world.settings, inbox, take_over_every=2.0)
-    commit = GroupCommit(store.put, world.plan.partitions)
+    store = EventStore(world.files.settings, inbox, take_over_every=2.0)
+    commit = GroupCommit(store.put, world.plan.partitions, 10 * MOST_WAITING)
+    world.shares[process] = Shares(world.files.settings.tenants)
     world.commits[process] = commit
+    if world.reloading:
+        world.stores[process] = store
+        running = asyncio.create_task(store.run())
+        await follow(world, process, Serve(world, process), SERVE)
+        await running
     await store.run()
 
 
@@ -104,6 +118,10 @@ async def send(world: "World", event: "CallEvent") -> None:
     if not world.commits:
         return
     process, commit = list(world.commits.items())[-1]
+    if event.tenant not in world.shares[process]._tenants:
+        return  # it was removed, or is not added yet
+    if not _admits(world, world.shares[process].of_tenant(event.tenant)):
+        return
     answered: asyncio.Future[Any] = world.loop.create_future()
 
     def done(outcome: bool | InboxUnavailable) -> None:
@@ -116,9 +134,28 @@ async def send(world: "World", event: "CallEvent") -> None:
     await asyncio.wait(
         (answered, world.ended(process)), timeout=15.0, return_when="FIRST_COMPLETED"
     )
-    if answered.done() and answered.result() is True:
+    if not answered.done():
+        return
+    outcome = answered.result()
+    if isinstance(outcome, InboxUnavailable) and "already waiting" in str(outcome):
+        _refused(world, event.tenant, "waits for the others' events")
+    if outcome is True:
         world.trace(f"accepted {event.id} of {event.call} ({event.type})")
         world.model.accepted[event.id] = event
+
+
+def _admits(world: "World", use: TenantUse) -> bool:
+    """As `receiver.app`: a tenant that sends too much gets a 429."""
+    if use.bucket is None or use.bucket.take():
+        return True
+    _refused(world, use.name, "is refused")
+    return False
+
+
+def _refused(world: "World", tenant: str, what: str) -> None:
+    world.trace(f"an event of {tenant!r} {what}")
+    if tenant not in world.flooding:
+        world.finding = world.finding or Violation(f"{tenant!r}, which floods nothing, {what}")
 
 
 async def call(world: "World", name: str, tenant: str) -> None:

@@ -50,6 +50,7 @@ _TROUBLES = (
 _IN_A_PROCESS = 200
 _MOVING = 8  # in each one of so many, handlers move out; in another one, they are paused
 _WITH_TENANTS = 5  # each one of so many has tenants
+_RELOADING = 16  # in each one of so many, the configuration changes
 _CALM = 8  # each one of so many simulations has no faults: all must be prompt
 
 
@@ -179,12 +180,29 @@ def plan_of(seed: int) -> Plan:
     tenants = Random(f"tenants {seed}")
     if not plan.migrates and tenants.random() < 1 / _WITH_TENANTS:
         plan = _with_tenants(plan, tenants)
+    if tenants.random() < 0.5 and plan.tenants:
+        plan = replace(plan, journal=True, troubles=(*plan.troubles, "flood"))
+    if seed % _RELOADING == 5:
+        return _with_reloads(plan)
     if seed % _CALM == 0:
         plan = replace(plan, rate=0.0, failing=0.0, slow=0.0, troubles=(), migrates=False)
         return replace(plan, calls=4, events=3, gaps=BURST)
     if seed % _MOVING == 1:
         return with_trouble(plan, "move out")
     return with_trouble(plan, "pause") if seed % _MOVING == 3 else plan
+
+
+def _with_reloads(plan: Plan) -> Plan:
+    """The same with reloads, and time for them."""
+    # One that is removed before it has a position, and added again, is owed what came meanwhile.
+    handlers = {
+        name: policy.model_copy(update={"start": "earliest"})
+        for name, policy in plan.handlers.items()
+    }
+    troubles = (*plan.troubles, "reload", "reload", "kill")
+    return replace(
+        plan, handlers=handlers, troubles=troubles, journal=True, migrates=False, active=10.0
+    )
 
 
 def _with_tenants(plan: Plan, choose: Random) -> Plan:

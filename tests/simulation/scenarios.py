@@ -28,6 +28,18 @@ SCENARIOS: dict[str, tuple[Plan, int]] = {
         Plan(partitions=2, servers=2, handlers={"h": _ONCE}, active=1.2, troubles=("stop",)),
         4,
     ),
+    # Dead letters are retried.
+    "retry": (
+        Plan(
+            handlers={"h": _ONCE},
+            calls=1,
+            events=3,
+            active=2.0,
+            failing=0.6,
+            troubles=("retry",),
+        ),
+        23,
+    ),
     # A handler moves out and comes back, with deliveries before, meanwhile and after.
     "move": (
         Plan(

@@ -2,23 +2,30 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from offhook.event import EventType
 from offhook.inbox import Inbox, ParkedLanes, keys
 from offhook.inbox.apart import Apart
 from offhook.inbox.leases import LEASE_MS
 from offhook.inbox.paused import Pause
 from offhook.inbox.replays import Replays
-from tests.simulation.loop import Process
+from tests.simulation.faults import HARMLESS
+from tests.simulation.loop import PROCESS, Process
 from tests.simulation.model import Violation
+from tests.simulation.receiving import send
+from tests.simulation.reloads import change
 from workers.serving.due import PAUSED_WAIT
 from workers.serving.partition_server import WATCH_EVERY
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+FLOOD = 80  # events, more than a tenant may send at once
 
 _Trouble = Callable[["World"], Awaitable[None]]
 
@@ -50,7 +57,8 @@ def _ended(world: "World", process: Process) -> None:
 
 async def _kill(world: "World") -> None:
     """SIGKILL to any process."""
-    for process in _some(world, [*world.serving, *world.receiving, *world.commits]):
+    every = [*world.serving, *world.receiving, *world.commits, *world.keepers]
+    for process in _some(world, every):
         world.kill(process)
 
 
@@ -147,26 +155,44 @@ async def _replay(world: "World") -> None:
 
 
 async def _retry(world: "World") -> None:
-    """`offhook dead retry`."""
+    """`offhook dead retry`, and the scheduler, which goes on when that is killed."""
     process = world.process("retry")
 
     async def run() -> None:
         inbox = Inbox(world.client(3), world.plan.partitions)
         for handler, event_id in sorted(world.model.dead):
-            event = world.model.dead[handler, event_id]
-            burials = world.model.burials[handler, event_id]
-            world.model.rejoining(handler, event_id)
+            world.letters(process, lambda: world.model.requeue(handler, event_id))  # noqa: B023
             try:
-                await ParkedLanes(inbox, handler).rejoin([event])
+                await rejoin(inbox, handler, event_id)
             except RedisError:
                 continue
-            world.trace(f"retry of {event_id} for {handler}")
-            await asyncio.sleep(world.random.choice((0.001, 0.001, 0.1, 2.0)))
-            world.model.deleted(handler, event_id, burials)
+
+    async def rejoin(inbox: Inbox, handler: str, event_id: str) -> None:
+        event = world.model.events[event_id]
+        burials = world.model.burials[handler, event_id]
+        await ParkedLanes(inbox, handler).rejoin([event])
+        world.trace(f"retry of {event_id} for {handler}")
+        await asyncio.sleep(world.random.choice((0.001, 0.001, 0.1, 2.0)))
+        done = PROCESS.get() or process
+        world.letters(done, lambda: world.model.deleted(handler, event_id, burials))
+
+    async def run_on() -> None:
+        inbox = Inbox(world.client(10), world.plan.partitions)
+        while world.model.requeued:
+            for handler, event_id in sorted(world.model.requeued):
+                with suppress(RedisError):
+                    await rejoin(inbox, handler, event_id)
+            await asyncio.sleep(0.5)
 
     await asyncio.wait(
         [world.loop.spawn(process, run()), world.ended(process)], return_when="FIRST_COMPLETED"
     )
+    while world.model.requeued:
+        scheduler = world.process("scheduler")
+        await asyncio.wait(
+            [world.loop.spawn(scheduler, run_on()), world.ended(scheduler)],
+            return_when="FIRST_COMPLETED",
+        )
 
 
 async def _move_out(world: "World") -> None:
@@ -200,7 +226,25 @@ async def _pause(world: "World") -> None:
     world.paused.pop(handler, None)
 
 
+async def _flood(world: "World") -> None:
+    """A tenant sends more than it may, at once: its events are refused, those of others are not."""
+    tenant = world.random.choice(world.plan.tenants or ("",))
+    if not tenant or not world.plan.journal:
+        return
+    world.trace(f"{tenant} floods")
+    world.flooding.add(tenant)
+    for handler in world.settings.handlers_for(tenant):
+        world.delays.troubled(handler, 20.0)
+    name = f"flood{world.faults.counts['flood']}"
+    events = [world.event(f"{name}-{n % 7}", n, EventType.ANSWER_IN, tenant) for n in range(FLOOD)]
+    # Those of others arrive behind it.
+    events += [world.event(name, 0, EventType.ANSWER_IN, each) for each in world.tenants]
+    await asyncio.gather(*(send(world, each) for each in events))
+
+
 TROUBLES: dict[str, _Trouble] = {
+    "flood": _flood,
+    "reload": change,
     "stop": _stop,
     "orphan": _orphan,
     "kill": _kill,
@@ -226,7 +270,8 @@ async def make(world: "World", name: str) -> None:
             return
         world.faults.count(name)
         await TROUBLES[name](world)
-        world.delays.disturbed()
+        if name not in HARMLESS:
+            world.delays.disturbed()
 
 
 def _some(world: "World", things: list) -> list:  # type: ignore[type-arg]

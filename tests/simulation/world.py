@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from datetime import UTC, datetime
+from functools import cache, partial
 from random import Random
 from typing import Any, cast
 
@@ -20,8 +21,10 @@ from offhook.handler import Context
 from offhook.inbox import Inbox, keys
 from offhook.inbox.leases import holder
 from offhook.plugins import PluggedHandler
-from offhook.settings import HandlerSettings, Settings, TenantSettings
+from offhook.settings import HandlerSettings, Settings, TenantLimits, TenantSettings
+from receiver.event_store import EventStore
 from receiver.group_commit import GroupCommit
+from receiver.limits import Shares
 from tests.simulation.clock import Clock
 from tests.simulation.delays import Delays
 from tests.simulation.earlier import leave
@@ -30,6 +33,7 @@ from tests.simulation.loop import PROCESS, Loop, Process
 from tests.simulation.model import Model, Violation
 from tests.simulation.network import _NOBODY, Client, Network
 from tests.simulation.receiving import Disk, append, call, receive
+from tests.simulation.reloads import Generation, Version, check, keep_working, restore
 from tests.simulation.server import Server as RedisServer
 from workers.delivery.circuit import WAITS
 from workers.delivery.steps import StepPage
@@ -38,6 +42,7 @@ from workers.serving.partition_server import WATCH_EVERY, Server
 _EXPECTED = (LeaseLost, RedisError, OSError, ConfigError)  # what may end a server process
 _PAGE = StepPage()
 QUIET = 200.0  # seconds in which everything must be finished once the faults have ended
+_LIMITS = TenantLimits(rate=1.5)  # 45 events at once
 BURST = (0.0, 0.001, 0.002, 0.003, 0.004)  # seconds between events that come while one is read
 
 
@@ -98,17 +103,8 @@ class World:
         self.loop = Loop(clock, lambda _: self.random.uniform(0.0001, 0.003))
         self.redis = RedisServer()
         self.tenants = ("", *plan.tenants)
-        self.settings = _settings().model_copy(
-            update={
-                "partitions": plan.partitions,
-                "handlers": _handlers_of("", plan),
-                "tenants": {
-                    name: TenantSettings(extensions=[], handlers=_handlers_of(name, plan))
-                    for name in plan.tenants
-                },
-            }
-        )
-        plugged = self._plugged()
+        self.settings = self.configured(plan.handlers, plan.tenants)
+        plugged = self._plugged(self.settings)
         self.model = Model(
             self.redis,
             self.loop.time,
@@ -136,8 +132,38 @@ class World:
         self.receiving: list[Process] = []
         self.disk = Disk(self)
         self.commits: dict[Process, GroupCommit] = {}
+        self.shares: dict[Process, Shares] = {}  # what tenants may send
+        self.flooding: set[str] = set()  # tenants that have sent too much
         self._ended: dict[Process, asyncio.Future[None]] = {}
         self._pids = 100
+        self.reloading = "reload" in plan.troubles
+        self.files = Version(0, self.settings)
+        self.versions = 0  # number of them after the first
+        self.generations: dict[Process, Generation] = {}
+        self.supervised: list[Generation] = []
+        self.keepers: list[Process] = []
+        self.stores: dict[Process, EventStore] = {}
+
+    def configured(
+        self, handlers: Mapping[str, HandlerSettings], tenants: Iterable[str]
+    ) -> Settings:
+        """The configuration with these handlers and tenants."""
+        return _settings().model_copy(
+            update={
+                "partitions": self.plan.partitions,
+                "handlers": _handlers_of("", handlers),
+                "tenants": {
+                    name: TenantSettings(
+                        extensions=[], handlers=_handlers_of(name, handlers), limits=_LIMITS
+                    )
+                    for name in tenants
+                },
+            }
+        )
+
+    def moment(self) -> str:
+        """The time, in ISO 8601."""
+        return datetime.fromtimestamp(self.clock.time(), UTC).isoformat()
 
     def trace(self, text: str) -> None:
         """Say what happens, if that is asked for."""
@@ -166,15 +192,39 @@ class World:
             return
         self.trace(f"{process} is killed")
         process.dead = True
-        self.serving.pop(process, None)
-        self.commits.pop(process, None)
+        self._forget(process)
         self.disk.killed(process)
         self.faults.count("kills")
         self.loop.call_soon(_done, self._ended[process], context=_NOBODY)
 
-    async def keep(self, name: str, run: Callable[[Process], Coroutine[Any, Any, None]]) -> None:
+    def _forget(self, process: Process) -> None:
+        for what in (self.serving, self.generations, self.commits):
+            what.pop(process, None)
+
+    def raise_unless_killed(self, task: "asyncio.Task[Any]", process: Process) -> None:
+        """Note the error with which a process has ended by itself."""
+        error = task.exception() if task.done() and not process.dead else None
+        if error is not None:
+            self.finding = self.finding or error
+
+    def start(self, generation: "Generation", spawn: Callable[..., Any]) -> list[Any]:
+        """Start the servers of a version."""
+        runs = [
+            self.keep(f"s{n}", partial(self.serve, generation), generation)
+            for n in range(self.plan.servers)
+        ]
+        if self.plan.pools:
+            runs += [self.serve_pool(name, generation) for name in self.plan.handlers]
+        return [spawn(each) for each in runs]
+
+    async def keep(
+        self,
+        name: str,
+        run: Callable[[Process], Coroutine[Any, Any, None]],
+        generation: "Generation | None" = None,
+    ) -> None:
         """Start a process again whenever it has ended."""
-        while True:
+        while generation is None or not generation.leaving:
             await self.life(name, run)
             await asyncio.sleep(self.random.uniform(0.05, 1.0))
 
@@ -185,8 +235,7 @@ class World:
         task = self.loop.spawn(process, run(process))
         await asyncio.wait([task, self._ended[process]], return_when=asyncio.FIRST_COMPLETED)
         self.delays.disturbed()
-        self.serving.pop(process, None)
-        self.commits.pop(process, None)
+        self._forget(process)
         if process.frozen:
             self.loop.thaw(process)
         if task.done() and not process.dead:
@@ -212,16 +261,20 @@ class World:
     def client(self, tries: int) -> Client:
         return Client(self.network, tries)
 
-    async def serve(self, process: Process, pool: str = "") -> None:
+    async def serve(self, generation: "Generation", process: Process, pool: str = "") -> None:
         """As `workers.serve`."""
+        if generation.leaving:
+            return
+        self._checked(lambda: check(generation.version))
+        settings = generation.version.settings
         handlers = [
             each
-            for each in self._plugged()
+            for each in self._plugged(settings)
             if each.policy.pool_of(each.name) == pool or each.name == pool
         ]
         inbox = Inbox(self.client(10), self.plan.partitions)
         server = Server(
-            self.settings,
+            settings,
             handlers,
             inbox,
             self.client(0),
@@ -236,24 +289,30 @@ class World:
             for handler in server.roster.handlers:
                 handler.room = self.plan.room
         self.serving[process] = server
+        self.generations[process] = generation
         await server.run()
         if server.guard.returns:
             await inbox.redis.hdel(keys.APART, pool)
 
-    async def serve_pool(self, handler: str) -> None:
+    async def serve_pool(self, handler: str, generation: "Generation") -> None:
         """As the supervisor: run a process for a handler while that is needed."""
-        own = self.plan.handlers[handler].pool_of(handler) == handler
-        while True:
+        policy = generation.version.settings.all_handlers.get(handler)
+        while policy is not None and not generation.leaving:
+            own = policy.pool_of(handler) == handler
             if own or self.redis.execute("HEXISTS", keys.APART, handler):
-                await self.life(f"pool-{handler}", lambda process: self.serve(process, handler))
+                await self.life(
+                    f"pool-{handler}", lambda process: self.serve(generation, process, handler)
+                )
             await asyncio.sleep(self.random.uniform(0.05, 0.5))
 
     # Handlers
 
-    def _plugged(self) -> list[PluggedHandler]:
+    def _plugged(self, settings: Settings) -> list[PluggedHandler]:
+        policies = settings.all_handlers
         return [
-            PluggedHandler.of(name, policy, self._handler(name))
-            for name, policy in self.plan.handlers.items()
+            PluggedHandler.of(name, policies[name], self._handler(name))
+            for name in self.plan.handlers
+            if name in policies
         ]
 
     def _handler(self, name: str) -> Any:
@@ -312,6 +371,16 @@ class World:
         if kind in ("lost", "unanswered"):
             raise RedisConnectionError("Connection closed by server.")
 
+    def letters(self, process: Process, change: Callable[[], None]) -> None:
+        """Change the dead letters in one step, in the process of a command or the scheduler."""
+        kind = self.faults.work()
+        if kind == "crash before":
+            self.kill(process)
+        elif not process.dead:
+            change()
+            if kind:
+                self.kill(process)
+
     def is_dead(self, rq: object, handler: str, event_id: str) -> bool:
         """In place of `queues.is_dead`."""
         if self.faults.down or self.faults.work() in ("lost", "unanswered"):
@@ -327,8 +396,6 @@ class World:
     # The PBX
 
     def event(self, call: str, n: int, kind: EventType, tenant: str = "") -> CallEvent:
-        from datetime import UTC, datetime
-
         made = read_event(
             pbx="main",
             extension="0003*210",
@@ -352,11 +419,10 @@ class World:
         if self.plan.migrates:
             leave(self)
             self.delays.disturbed()
-        tasks = [
-            asyncio.create_task(self.keep(f"s{n}", self.serve)) for n in range(self.plan.servers)
-        ]
-        if self.plan.pools:
-            tasks += [asyncio.create_task(self.serve_pool(name)) for name in self.plan.handlers]
+        if self.reloading:
+            tasks = [asyncio.create_task(keep_working(self))]
+        else:
+            tasks = self.start(Generation(self.files), asyncio.create_task)
         tasks += [asyncio.create_task(self._receive())]
         tasks += [asyncio.create_task(make(self, name)) for name in self.plan.troubles]
         await self._wait(self.plan.active)
@@ -365,12 +431,16 @@ class World:
         self.clock.correct()
         self.model.spares += 2
         self.faults.rate = 0.0
+        if self.reloading:
+            tasks.append(asyncio.create_task(restore(self)))
         until = self.clock.elapsed + QUIET
         while True:
             self.paused.clear()
             self.redis.execute("DEL", keys.PAUSED)  # a failover may have brought a pause back
             await self._wait(0.25)
             missing = self.model.missing()
+            if self.reloading:
+                missing.append("not all processes run the last version")
             if not missing:
                 break
             if self.clock.elapsed > until:
@@ -412,11 +482,13 @@ class World:
                 raise self.finding
 
 
-def _handlers_of(tenant: str, plan: Plan) -> dict[str, HandlerSettings]:
+def _handlers_of(
+    tenant: str, handlers: Mapping[str, HandlerSettings]
+) -> dict[str, HandlerSettings]:
     """A tenant's handlers, by their own names."""
     return {
         name.rpartition("/")[2]: policy
-        for name, policy in plan.handlers.items()
+        for name, policy in handlers.items()
         if name.rpartition("/")[0] == tenant
     }
 
