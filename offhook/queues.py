@@ -128,6 +128,7 @@ def bury(
         job.set_status(JobStatus.FAILED, pipeline=pipeline)
         job.save(pipeline=pipeline)
         pipeline.sadd(target.redis_queues_keys, target.key)
+        pipeline.lrem(target.key, 0, job.id)  # of the letter before, whose retry is not done yet
         target.failed_job_registry.add(job, ttl=_FOREVER, exc_string=trace, pipeline=pipeline)
         Result.create_failure(job, _FOREVER, exc_string=trace, pipeline=pipeline)
         pipeline.execute()

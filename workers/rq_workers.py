@@ -171,6 +171,7 @@ def run_worker(
     serve.PAGE = page or StepPage()  # the work-horse inherits it
     watch = ProcessWatch(serve.PAGE, inbox, settings.max_memory)
     worker: OffhookWorker | None = None
+    briefly = False
     with suppress(StopRequested):  # SIGTERM while RQ registers or deregisters the worker
         while worker is None or not worker.asked_to_stop:
             try:
@@ -195,8 +196,9 @@ def run_worker(
                 worker.work(logging_level="CRITICAL", burst=pool is not None)
                 if pool is None:
                     return
-                if time.monotonic() - began < 1:
-                    time.sleep(1)  # it could not serve
+                before, briefly = briefly, time.monotonic() - began < 1
+                if before and briefly:
+                    time.sleep(1)  # it cannot serve
             except RedisError as error:
                 # Once it works, RQ gives up by itself, and cannot record that in Redis.
                 outage.goes_on(error)

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -19,11 +20,12 @@ from redis.exceptions import RedisError
 from offhook import queues
 from offhook.connection import connected
 from offhook.errors import InboxUnavailable
-from offhook.event import TROUBLE, CallEvent, EventType
-from offhook.inbox import Inbox, ParkedLanes, keys
+from offhook.event import TROUBLE, EventType
+from offhook.inbox import Inbox, keys
 from offhook.inbox.record import Record
 from offhook.inbox.trimming import Trimming
 from offhook.logs import Outage
+from offhook.operations import dead_letters
 from offhook.plugins import wanted_types
 from offhook.redis_servers import memory_used
 from offhook.settings import Settings
@@ -144,7 +146,6 @@ class Scheduler:
         if now >= self._trim_at:
             self._trim_at = now + TRIM_EVERY
             await self.trim()
-            await self.trim_record()
             await self._inbox.numbering.retire(self._settings.keep_days)
 
     async def round_of_jobs(self) -> None:
@@ -157,27 +158,20 @@ class Scheduler:
             await self.rejoin_requeued(list(self._settings.all_handlers))
 
     async def rejoin_requeued(self, names: Sequence[str]) -> None:
-        """Redeliver dead letters that were enqueued again with RQ's own tools."""
+        """Redeliver dead letters that wait to join their lanes again."""
         for name in names:
-            for job in await asyncio.to_thread(queues.requeued, self._rq, name):
-                event = CallEvent.from_dict(job.args[1])
-                await ParkedLanes(self._inbox, name).rejoin([event])
-                await asyncio.to_thread(job.delete)
+            await dead_letters.rejoin_requeued(self._inbox, self._rq, name)
 
     async def trim(self) -> None:
-        """Delete finished events older than `keep_days`, and events beyond `max_events`."""
+        """Delete events beyond `max_events`, and finished ones older than `keep_days`."""
+        if self._settings.max_events is not None:
+            await self._cut(self._settings.max_events)
         now = datetime.now(UTC)
-        for partition in [*range(self._inbox.partitions), *await self._inbox.beyond()]:
-            forgotten = 0
-            for tenant in await self._inbox.tenants(partition):
-                before = now - timedelta(days=self._settings.of(tenant).keep_days)
-                names = self._settings.handlers_for(tenant)
-                forgotten += await self._trimming.trim(partition, before, names, tenant)
-            if forgotten:
-                log.info("deleted %s delivered events from partition %s", forgotten, partition)
-        if self._settings.max_events is None:
-            return
-        most = self._settings.max_events // self._inbox.partitions
+        for partition, forgotten in (await self._forget(now)).items():
+            log.info("deleted %s delivered events from partition %s", forgotten, partition)
+
+    async def _cut(self, max_events: int) -> None:
+        most = max_events // self._inbox.partitions
         for partition in range(self._inbox.partitions):
             for tenant in await self._inbox.tenants(partition):
                 names = self._settings.handlers_for(tenant)
@@ -187,30 +181,38 @@ class Scheduler:
                 for name, lost in cut.items():
                     log.error(
                         "the inbox is full (max_events %s): %s will never get %s events of it",
-                        self._settings.max_events,
+                        max_events,
                         name,
                         lost,
                     )
 
-    async def trim_record(self) -> None:
-        """Delete what the record has of deliveries from before the oldest event."""
-        for partition in [*range(self._inbox.partitions), *await self._inbox.beyond()]:
-            await self._record.trim(partition)
-
     async def make_room(self) -> None:
         """Delete all delivered events, so that the receiver does not need its journal."""
-        forgotten = 0
-        for partition in [*range(self._inbox.partitions), *await self._inbox.beyond()]:
-            for tenant in await self._inbox.tenants(partition):
-                names = self._settings.handlers_for(tenant)
-                forgotten += await self._trimming.trim(partition, None, names, tenant)
-        await self.trim_record()
+        forgotten = await self._forget(None)
         if forgotten:
             log.warning(
                 "the server's memory is nearly full (maxmemory): "
                 "deleted %s delivered events before keep_days",
-                forgotten,
+                sum(forgotten.values()),
             )
+
+    async def _forget(self, now: datetime | None) -> Counter[int]:
+        """Delete finished events, and the record of deliveries from before the oldest one left.
+
+        Args:
+            now: delete those that are older than `keep_days`; None: all.
+
+        Returns:
+            How many were deleted from each partition.
+        """
+        forgotten: Counter[int] = Counter()
+        for partition in [*range(self._inbox.partitions), *await self._inbox.beyond()]:
+            for tenant in await self._inbox.tenants(partition):
+                before = now and now - timedelta(days=self._settings.of(tenant).keep_days)
+                names = self._settings.handlers_for(tenant)
+                forgotten[partition] += await self._trimming.trim(partition, before, names, tenant)
+            await self._record.trim(partition)
+        return +forgotten
 
     async def _call(self, job: str, every: float) -> None:
         """Enqueue a scheduled job if it is due, once even if several schedulers run."""

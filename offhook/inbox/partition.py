@@ -1,6 +1,6 @@
 """`Partition`: one partition of the inbox as a server sees it, fenced by the server's lease."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from offhook.inbox.record_part import RecordPart
 from offhook.inbox.scripts import script
 from offhook.inbox.stream_state import StreamState, by_name
 
+_TENANTS_AT_ONCE = 500
 DUE = "*"  # among the marks of ready tenants: look at the redeliveries and replays
 
 Item = tuple[bytes, bytes]  # position, stored event; an empty one was deleted
@@ -126,15 +127,33 @@ class Partition:
         found: Any = await self.redis.smembers(self._unfinished)
         return [tenant.decode() for tenant in found]
 
-    async def to_load(self) -> list[str]:
+    async def to_load(self, handlers: Collection[str]) -> list[str]:
         """The tenants to begin with: those with unfinished events; for a pool all of them.
 
-        What was left to a pool by other servers need not be noted among its unfinished events.
+        What other servers left to a pool need not be noted among its unfinished events, nor what
+        came while one of the handlers was not configured.
         """
-        if not self.pool:
-            return await self.unfinished()
         found: Any = await self.redis.hkeys(keys.read(self.number))
-        return [tenant.decode() for tenant in found]
+        tenants = [tenant.decode() for tenant in found]
+        if self.pool:
+            return tenants
+        unfinished = await self.unfinished()
+        others = sorted(set(tenants).difference(unfinished))
+        for at in range(0, len(others), _TENANTS_AT_ONCE):
+            some = others[at : at + _TENANTS_AT_ONCE]
+            tables = [keys.behind(self.number, tenant) for tenant in some]
+            if not await self.redis.exists(*tables):  # as a rule
+                continue
+            async with self.redis.pipeline(transaction=False) as pipeline:
+                for table in tables:
+                    pipeline.hkeys(table)
+                names = await pipeline.execute()
+            unfinished += [
+                tenant
+                for tenant, its in zip(some, names, strict=True)
+                if any(name.decode() in handlers for name in its)
+            ]
+        return unfinished
 
     async def load(self, tenants: Sequence[str]) -> list[StreamState]:
         """The state of these tenants' streams."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from redis import Redis
 from redis.exceptions import WatchError
-from rq.job import Job
+from rq.job import Job, JobStatus
 
 from offhook import queues
 from offhook.event import CallEvent, EventType
@@ -221,8 +221,9 @@ async def retry(
 ) -> int:
     """Redeliver the events, each after those that its call is still waiting for.
 
-    An event is put into its lane before the dead letter is deleted, so a crash in between can
-    deliver it twice.
+    A dead letter first moves to where RQ's own tools enqueue it, so that a server no longer takes
+    its event for dead; then its event joins its lane; then it is deleted. After a crash in between,
+    the scheduler goes on within a minute, which can deliver the event twice.
 
     Args:
         letters: in the order in which each call gets them, such as that of `find`.
@@ -234,11 +235,22 @@ async def retry(
     retried = 0
     for page in _pages(letters, advance):
         name = page[0].handler
-        made = await asyncio.to_thread(_made, rq, name, [each.id for each in page])
+        made = await asyncio.to_thread(_requeue, rq, name, [each.id for each in page])
         await ParkedLanes(inbox, name).rejoin([each.event for each in page if each.id in made])
-        await asyncio.to_thread(_delete, rq, name, made)
+        await asyncio.to_thread(_delete, rq, name, made, requeued=True)
         retried += len(made)
     return retried
+
+
+async def rejoin_requeued(inbox: Inbox, rq: Redis, handler: str) -> None:
+    """Go on with retries that a crash has stopped, and with those made with RQ's own tools."""
+    jobs = await asyncio.to_thread(queues.requeued, rq, handler)
+    for page in _pages_of(jobs):
+        ids = [job.id for job in page]
+        made = await asyncio.to_thread(_made, rq, handler, ids, requeued=True)
+        events = [CallEvent.from_dict(job.args[1]) for job in page if job.id in made]
+        await ParkedLanes(inbox, handler).rejoin(events)
+        await asyncio.to_thread(_delete, rq, handler, made, requeued=True)
 
 
 def discard(
@@ -271,10 +283,15 @@ def _pages(letters: Iterable[_Letter], advance: Callable[[int], None]) -> Iterat
         advance(done)
 
 
-def _made(rq: Redis, handler: str, ids: Iterable[str]) -> dict[str, bytes]:
+def _made(
+    rq: Redis, handler: str, ids: Iterable[str], *, requeued: bool = False
+) -> dict[str, bytes]:
     """Those that are dead letters: the id, and when the job was made.
 
     An event that dies again has the same id, but a new job.
+
+    Args:
+        requeued: those that are dead letters no longer, but still jobs.
     """
     ids = list(ids)
     with rq.pipeline(transaction=False) as pipeline:
@@ -283,20 +300,40 @@ def _made(rq: Redis, handler: str, ids: Iterable[str]) -> dict[str, bytes]:
             pipeline.hget(Job.key_for(each), "created_at")
         scores, *found = pipeline.execute()
     rows = zip(ids, scores, found, strict=True)
-    return {each: made for each, score, made in rows if score is not None and made}
+    return {each: made for each, score, made in rows if (score is None) == requeued and made}
 
 
-def _delete(rq: Redis, handler: str, made: dict[str, bytes]) -> int:
+def _requeue(rq: Redis, handler: str, ids: Sequence[str]) -> dict[str, bytes]:
+    """Enqueue those that are dead letters, as RQ's own tools do. Return what `_made` does."""
+    registry, queue = queues.dead_registry(rq, handler), queues.dead_queue(handler)
+    while True:
+        with rq.pipeline() as pipeline:
+            pipeline.watch(registry.key, *map(Job.key_for, ids))  # type: ignore[no-untyped-call]
+            made = _made(rq, handler, ids)
+            pipeline.multi()
+            for each in made:
+                pipeline.zrem(registry.key, each)
+                pipeline.rpush(queues.queue(queue, rq).key, each)
+                pipeline.hset(Job.key_for(each), "status", JobStatus.QUEUED)
+            with suppress(WatchError):
+                pipeline.execute()
+                return made
+
+
+def _delete(rq: Redis, handler: str, made: dict[str, bytes], *, requeued: bool = False) -> int:
     """Delete those that have not become dead letters again, and return how many."""
     registry = queues.dead_registry(rq, handler)
+    queue = queues.queue(queues.dead_queue(handler), rq)
     while made:
         with rq.pipeline() as pipeline:
             pipeline.watch(registry.key, *map(Job.key_for, made))  # type: ignore[no-untyped-call]
-            now = _made(rq, handler, made)
+            now = _made(rq, handler, made, requeued=requeued)
             same = [each for each in made if now.get(each) == made[each]]
             pipeline.multi()
             if same:
                 pipeline.zrem(registry.key, *same)
+                for each in same if requeued else ():
+                    pipeline.lrem(queue.key, 1, each)
                 pipeline.delete(*map(Job.key_for, same), *(f"rq:results:{each}" for each in same))
             with suppress(WatchError):
                 pipeline.execute()

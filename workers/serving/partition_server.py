@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 WATCH_EVERY = 1.0  # seconds between looks at what other processes have changed
 SLOW = 0.1  # seconds; a step that takes longer keeps others waiting
+RELEASE_FOR = 2.0  # seconds to free the leases at once
 PUBLISH_EVERY = 0.1  # seconds, while a client watches deliveries
 
 
@@ -139,9 +140,10 @@ class Server:
             self._rq_threads.shutdown(wait=False, cancel_futures=True)
             for handler in self.roster.handlers:
                 handler.close()
-            if self._at_once.is_set():
-                with suppress(RedisError):  # they expire
-                    await self.share.release()
+            if self._at_once.is_set() or self._error is not None:
+                with suppress(RedisError, TimeoutError):  # they expire
+                    async with asyncio.timeout(RELEASE_FOR):
+                        await self.share.release()
         if self._error is not None:
             raise self._error
 

@@ -70,19 +70,19 @@ class Reader:
                     marks += [DUE, *unfinished]
                     self._served.writer.check()
                     await self._served.takeover.give()
+                for mark in marks:
+                    if mark != DUE:
+                        self.look_at(mark)
+                if DUE in marks:
+                    self._served.redeliveries.look()
+                    await self._served.takeover.apply_replays(unfinished)
             except RedisError as error:
                 self._outage.goes_on(error)
                 await asyncio.sleep(0.2)
                 sweep, lost = 0.0, [DUE]  # marks in a lost response are gone
-                continue
-            lost = []
-            self._outage.is_over()
-            for mark in marks:
-                if mark == DUE:
-                    self._served.redeliveries.look()
-                    await self._served.takeover.apply_replays(unfinished)
-                else:
-                    self.look_at(mark)
+            else:
+                lost = []
+                self._outage.is_over()
 
     async def read(self) -> None:
         """Read until cancelled."""

@@ -68,7 +68,8 @@ class ServedPartition:
         await self.redeliveries.open()
         if self.folder is not None:
             await self.folder.open()
-        await self.takeover.load(await self.partition.to_load())
+        names = {handler.name for handler in handlers - self.away}
+        await self.takeover.load(await self.partition.to_load(names))
         self.opened = True
 
     async def run(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from offhook import CallEvent, Context, EventType, PermanentError, queues
-from offhook.inbox import ParkedLanes
+from offhook.inbox import ParkedLanes, keys
 from offhook.operations import dead_letters
 from offhook.operations.dead_letters import DeadLetter, Filter
 from tests.events import event
@@ -39,6 +39,10 @@ class Bench(Served):
             lambda inbox: dead_letters.retry(inbox, self.redis, letters)
         )
         return retried
+
+    async def rejoin_requeued(self) -> None:
+        """As the scheduler does every minute."""
+        await self.with_inbox(lambda inbox: dead_letters.rejoin_requeued(inbox, self.redis, "crm"))
 
     async def work(self) -> None:
         """Redeliver everything that is due."""
@@ -254,11 +258,52 @@ async def test_a_command_killed_halfway_loses_nothing(
         patch.setattr(f"offhook.operations.dead_letters.{killed_in}", _kill)
         with pytest.raises(SystemError):
             await bench.retry(*letters)
-    assert bench.find() == letters
+    assert bench.find() == []
     await bench.retry(*letters)  # the operator tries again
+    await bench.rejoin_requeued()
     await bench.work()
     assert bench.got == [("a", 1), ("a", 2)]
     assert bench.find() == []
+    assert bench.redis.keys(f"rq:*{letters[0].id}*") == []
+
+
+async def test_a_retried_event_is_not_dead_while_its_letter_is_deleted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.bury(event("a", 1))
+    rejoin = ParkedLanes.rejoin
+
+    async def then_a_server_dies(lanes: ParkedLanes, events: Any) -> None:
+        await rejoin(lanes, events)
+        bench.redis.zrem(keys.due(0), "crm main/a")
+        bench.redis.sadd(keys.redelivering(0), "crm main/a")
+        await bench.work()  # as the next one, which finds an attempt that has begun
+
+    monkeypatch.setattr(ParkedLanes, "rejoin", then_a_server_dies)
+    assert await bench.retry(*bench.find()) == 1
+    assert bench.got == [("a", 1)]
+    assert bench.find() == []
+
+
+async def test_a_requeued_letter_that_dies_again_stays(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.bury(event("a", 1))
+    [letter] = bench.find()
+    with monkeypatch.context() as patch:
+        patch.setattr(dead_letters, "_delete", _kill)
+        with pytest.raises(SystemError):
+            await bench.retry(letter)
+    rejoin = ParkedLanes.rejoin
+
+    async def rejoin_and_die(lanes: ParkedLanes, events: Any) -> None:
+        await rejoin(lanes, events)
+        bench.bury(letter.event, error="answered 411")
+
+    monkeypatch.setattr(ParkedLanes, "rejoin", rejoin_and_die)
+    await bench.rejoin_requeued()
+    assert [each.error for each in bench.find()] == ["answered 411"]
+    assert queues.requeued(bench.redis, "crm") == []
 
 
 def _kill(*arguments: object, **named: object) -> None:
@@ -290,8 +335,8 @@ def test_a_discard_does_not_delete_what_died_meanwhile(
     letters = bench.find()
     made, looks = dead_letters._made, iter(range(10))
 
-    def overtaken(*arguments: Any) -> dict[str, bytes]:
-        found = made(*arguments)
+    def overtaken(*arguments: Any, **named: Any) -> dict[str, bytes]:
+        found = made(*arguments, **named)
         if next(looks) == 1:  # between the look and the deletion
             bench.bury(letters[0].event, error="answered 411")
         return found

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from offhook import CallEvent, Context
 from offhook.inbox import Inbox, keys
@@ -141,3 +142,64 @@ async def test_handler_that_has_enough_delays_no_other_process(bench: Bench) -> 
             await until(lambda: got[-1] == str(n), "another event is delivered")  # noqa: B023
         go_on.set()
         await bench.finished()
+
+
+async def test_replay_goes_on_after_a_lost_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays, faults = Partition.replays, iter([True])
+
+    async def unreliable(self: Partition, tenants: Sequence[str]) -> dict[str, dict[str, bytes]]:
+        if next(faults, False):
+            raise RedisConnectionError("the answer is lost")
+        return await replays(self, tenants)
+
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    got = bench.record(events=["raw"])
+    await bench.append(event(n=0))
+    async with bench.serving():
+        await until(lambda: got == ["0"], "it is delivered")
+        await bench.finished()
+        monkeypatch.setattr(Partition, "replays", unreliable)
+        await bench.with_inbox(lambda inbox: Replays(inbox).set_back("crm", before))
+        await until(lambda: got == ["0", "0"], "it is delivered again")
+
+
+async def test_handler_that_is_configured_again_gets_what_it_missed(bench: Bench) -> None:
+    got = bench.record(events=["raw"])
+    others: list[str] = []
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        others.append(one.parameters["n"])
+
+    bench.plug(handle, "log", events=["raw"])
+    both = list(bench.handlers)
+    await bench.append(event("a", 0))
+    async with bench.serving():
+        await bench.all_done()
+    bench.handlers = [each for each in both if each.name == "log"]
+    bench.change(handlers={"log": bench.handlers[0].policy})
+    await bench.append(event("b", 1))
+    async with bench.serving():
+        await bench.all_done()
+    assert (got, others) == (["0"], ["0", "1"])
+    bench.handlers = both
+    bench.change(handlers={each.name: each.policy for each in both})
+    async with bench.serving():  # no event comes that wakes the stream
+        await until(lambda: got == ["0", "1"], "it gets the event")
+
+
+async def test_server_that_ends_with_an_error_frees_its_leases(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.record()
+    server, task = await bench.start()
+    await until(lambda: bench.redis.exists(bench.key("serving")), "it serves")
+
+    async def broken() -> None:
+        raise ValueError("a bug")
+
+    server.run_beside(broken())
+    with pytest.raises(ValueError, match="a bug"):
+        await asyncio.wait_for(task, 20)
+    assert not bench.redis.exists(bench.key("serving"))
