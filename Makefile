@@ -69,7 +69,7 @@ drill: $(READY)  ## lose a machine and restore it; upgrade under load and go bac
 	@$(BIN)/python -m pytest tests/drills
 
 BROKERS := caddy chromium mosquitto mosquitto-clients nats-server nginx openssh-client prometheus \
-  rabbitmq-server redis-tools
+  prometheus-alertmanager rabbitmq-server redis-tools
 brokers:  ## install the brokers, proxy and browser that some tests need (Debian, Ubuntu; as root)
 	@dpkg -s $(BROKERS) >/dev/null 2>&1 || { apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(BROKERS); }
@@ -112,7 +112,7 @@ LOCK = $(BIN)/uv pip compile --quiet --no-config --universal --generate-hashes \
   --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 # production.txt, demo.txt and build.txt take their versions from dev.txt.
 LOCKED := --constraint requirements/dev.txt
-PRODUCTION := --extra console --extra sql --extra postgresql --extra notify --extra webhook --extra metrics
+PRODUCTION := --extra console --extra sql --extra postgresql --extra notify --extra webhook --extra metrics --extra otel
 
 lock: $(READY)  ## lock the packages of pyproject.toml, keeping locked versions (UPGRADE=1: newest)
 	@$(LOCK) --python-version 3.11 --extra all --extra dev --output-file requirements/dev.txt pyproject.toml

@@ -1,23 +1,30 @@
-"""Prometheus' rules and Grafana's dashboard, with a real Prometheus and a real installation."""
+"""Prometheus' rules, Alertmanager's configuration and Grafana's dashboard, with real servers."""
 
+import email
+import email.policy
 import json
 import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from offhook.inbox import keys
 from offhook_cli.embedded_server import free_port
 from tests.brokers import installed
+from tests.http_target import HttpTarget
 from tests.installation import ROOT, Installation, wait_until
 from tests.receiver.running import url
 
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
+ALERTMANAGER = ROOT / "deploy" / "prometheus" / "alertmanager.yml"
 UNIT_TESTS = ROOT / "tests" / "deploy" / "rules_test.yml"
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy" / "grafana" / "offhook.json").read_text())
 ALERTS = re.findall(r"- alert: (\w+)", RULES.read_text())
@@ -60,6 +67,12 @@ def test_the_documented_metrics_are_those_of_rules_and_dashboard() -> None:
     assert used <= set(re.findall(r"^\| `(offhook_\w+)", MONITORING, re.MULTILINE))
 
 
+def test_the_alertmanager_configuration_is_valid() -> None:
+    amtool = installed("amtool", "prometheus-alertmanager")
+    ran = subprocess.run([amtool, "check-config", ALERTMANAGER], capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 class Prometheus:
     """A running server."""
 
@@ -85,51 +98,124 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, scraped: int) -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes a port of this machine every second, with our rules."""
-    binary, port = installed("prometheus", "prometheus"), free_port()
-    configuration = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(RULES)],
-        "scrape_configs": [
-            {"job_name": "offhook", "static_configs": [{"targets": [f"127.0.0.1:{scraped}"]}]}
-        ],
-    }
-    (folder / "prometheus.yml").write_text(json.dumps(configuration))  # JSON is YAML
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                binary,
-                f"--config.file={folder}/prometheus.yml",
-                f"--storage.tsdb.path={folder}/data",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
+def running(*command: str, log: Path) -> Iterator[None]:
+    """Run a server, and kill it at the end."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
-            running = Prometheus(port)
-            wait_until(running.scrapes, "Prometheus has scraped", 60)
-            yield running
+            yield
         finally:
             process.kill()
             process.wait()
 
 
-def test_a_real_prometheus_evaluates_every_expression(tmp_path: Path) -> None:
+@contextmanager
+def prometheus(folder: Path, scraped: int, alerts: int) -> Iterator[Prometheus]:
+    """Run a Prometheus that scrapes a port every second, with our rules without their waits.
+
+    Args:
+        alerts: the port of the Alertmanager.
+    """
+    binary, port = installed("prometheus", "prometheus"), free_port()
+    (folder / "rules.yml").write_text(re.sub(r"for: \w+", "for: 0s", RULES.read_text()))
+    configuration = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [f"{folder}/rules.yml"],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{alerts}"]}]}]},
+        "scrape_configs": [
+            {"job_name": "offhook", "static_configs": [{"targets": [f"127.0.0.1:{scraped}"]}]}
+        ],
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(configuration))  # JSON is YAML
+    with running(
+        binary,
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+        log=folder / "prometheus.log",
+    ):
+        server = Prometheus(port)
+        wait_until(server.scrapes, "Prometheus has scraped", 60)
+        yield server
+
+
+@dataclass
+class Receivers:
+    """What receives alerts: a mail server and a webhook."""
+
+    webhook: HttpTarget
+    mails: dict[str, str] = field(default_factory=dict)  # subject -> text
+    port: int = 0
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        mail = email.message_from_bytes(cast(bytes, envelope.content), policy=email.policy.default)
+        text = mail.get_body(("plain",))
+        assert text is not None
+        self.mails[mail["Subject"]] = text.get_content()
+        return "250 OK"
+
+    @property
+    def called(self) -> set[str]:
+        """The alerts that the webhook got."""
+        return {
+            alert["labels"]["alertname"]
+            for each in self.webhook.requests
+            for alert in each.json()["alerts"]
+        }
+
+    def wait_for(self, *alerts: str) -> None:
+        """Wait for a mail about each alert."""
+
+        def missing() -> set[str]:
+            return {each for each in alerts if f"[FIRING] {each}" not in self.mails}
+
+        wait_until(lambda: not missing(), "mails arrive", 60)
+
+
+@contextmanager
+def alertmanager(folder: Path, webhook: HttpTarget) -> Iterator[Receivers]:
+    """Run an Alertmanager with our configuration, whose messages come at once."""
+    binary, mail_port = installed("prometheus-alertmanager", "prometheus-alertmanager"), free_port()
+    text = ALERTMANAGER.read_text()
+    for ours, its in {
+        "mail.example.com:587": f"127.0.0.1:{mail_port}",
+        "http://127.0.0.1:9095/offhook": f"http://127.0.0.1:{webhook.port}/",
+        "global:": "global:\n  smtp_require_tls: false",
+        "group_wait: 30s": "group_wait: 0s",
+        "group_interval: 5m": "group_interval: 1s",
+    }.items():
+        assert ours in text
+        text = text.replace(ours, its)
+    (folder / "alertmanager.yml").write_text(text)
+    received = Receivers(webhook, port=free_port())
+    mail_server = Controller(received, hostname="127.0.0.1", port=mail_port)
+    mail_server.start()
+    try:
+        with running(
+            binary,
+            f"--config.file={folder}/alertmanager.yml",
+            f"--storage.path={folder}/alerts",
+            f"--web.listen-address=127.0.0.1:{received.port}",
+            "--cluster.listen-address=",
+            log=folder / "alertmanager.log",
+        ):
+            yield received
+    finally:
+        mail_server.stop()
+
+
+def test_expressions_are_evaluated_and_alerts_arrive(tmp_path: Path, target: HttpTarget) -> None:
     with (
-        Installation.running(tmp_path, HANDLERS) as offhook,
+        # One process: five failures open its circuit.
+        Installation.running(tmp_path, HANDLERS, processes=1) as offhook,
         offhook.client() as redis,
+        alertmanager(tmp_path, target) as receivers,
     ):
         redis.hset(keys.REGISTERED, "main/", "[5,2]")  # what `watch_phones` stores
         for n in range(5):
             assert call_back(offhook.port, f"call-{n}") == 200
-        with prometheus(tmp_path, offhook.port) as server:
-
-            def fires(alert: str) -> bool:
-                return bool(server.query(f'ALERTS{{alertname="{alert}",alertstate="firing"}}'))
-
-            wait_until(lambda: fires("OffhookDeadLetters"), "dead letters are reported", 60)
+        with prometheus(tmp_path, offhook.port, receivers.port) as server:
+            receivers.wait_for("OffhookDeadLetters", "OffhookCircuitOpen")
             for expression in EXPRESSIONS:
                 asked = expression.replace("$__rate_interval", "1m")
                 assert "$" not in asked
@@ -146,8 +232,29 @@ def test_a_real_prometheus_evaluates_every_expression(tmp_path: Path) -> None:
                 30,
             )
             assert server.query('offhook_callbacks_total{outcome="accepted"}')[0]["value"][1] == "5"
+            break_everything(offhook, receivers)
+    for alert in ("OffhookDeadLetters", "OffhookRedisDown"):
+        text = receivers.mails[f"[FIRING] {alert}"]
+        assert f"what to do: docs/monitoring.md#{alert.lower()}" in text
+    assert "firing: down has 5 dead letters." in receivers.mails["[FIRING] OffhookDeadLetters"]
+    assert {"OffhookNoWorker", "OffhookRedisDown", "OffhookDown"} <= receivers.called
+    assert "OffhookDeadLetters" not in receivers.called  # no reason to wake anyone
+    assert "[FIRING] OffhookJournalUsed" not in receivers.mails  # follows from OffhookRedisDown
 
 
-def call_back(port: int, call: str) -> int:
+def break_everything(offhook: Installation, receivers: Receivers) -> None:
+    """Stop one part after the other, until its alert has arrived."""
+    assert call_back(offhook.port, "call", url()[:-3] + "xyz") == 404
+    offhook.supervisor.terminate()
+    offhook.supervisor.wait()
+    receivers.wait_for("OffhookEventsRefused", "OffhookNoWorker", "OffhookNoScheduler")
+    offhook.redis.stop()
+    assert call_back(offhook.port, "call-6") == 200  # goes to the journal
+    receivers.wait_for("OffhookRedisDown")
+    offhook.receiver.terminate()
+    receivers.wait_for("OffhookDown")
+
+
+def call_back(port: int, call: str, path: str = "") -> int:
     form = {"CallID": call, "CallFlow": "IN", "n": "1"}
-    return httpx.post(f"http://127.0.0.1:{port}{url()}", data=form, timeout=20).status_code
+    return httpx.post(f"http://127.0.0.1:{port}{path or url()}", data=form, timeout=20).status_code
