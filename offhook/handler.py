@@ -60,6 +60,7 @@ class Context(msgspec.Struct, frozen=True, dict=True):
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger that adds the event's keys to each line."""
         keys = {
+            "tenant": self.event.tenant,
             "event": self.event.id,
             "call": self.event.call,
             "extension": self.event.extension,

@@ -1,23 +1,120 @@
-"""Logging of every process: to standard error, with the keys of the event."""
+"""Logging of every process: to standard error, a line each, as JSON or for people.
+
+Every record goes the same way, those of uvicorn, RQ and plugins too: structlog writes what the
+standard library's loggers get. Only a message has texts from elsewhere, and it is cleaned.
+"""
 
 import logging
 import logging.config
+import re
+import sys
 import time
-from typing import Any
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Any, Literal
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+Form = Literal["auto", "json", "text"]
+Level = Literal["debug", "info", "warning", "error"]
+
+HIDDEN = "***"
+KEYS = ("tenant", "call", "event", "pbx", "extension", "handler", "attempt")
+_SHORTEST = 4  # characters: a shorter secret is not recognizable in a text
+_PASSWORD = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+_BEARER = re.compile(r"(?<=\bBearer )[\w.~+/-]+=*", re.IGNORECASE)
+_CALLBACK = re.compile(r"(/callback)/[^\s\"']+")
+_NUMBER = re.compile(r"\+?\d[\d ()./-]{4,}\d")  # no CallID: those are in the keys
 
 
-class Keys(logging.Formatter):
-    """Appends the keys of a line's event, and keeps the line in one piece.
+class Cleaner:
+    """Removes what must not be in a log from a text.
 
-    A CallID or a target's error message may contain anything, even line breaks.
+    Args:
+        secrets: texts to hide, wherever they are.
+        mask_numbers: hide all but the last two digits of what may be a phone number.
     """
 
-    KEYS = ("event", "call", "extension", "handler", "attempt")
+    def __init__(self, secrets: Collection[str] = (), *, mask_numbers: bool = False) -> None:
+        known = sorted((each for each in secrets if len(each) >= _SHORTEST), key=len, reverse=True)
+        self._secrets = re.compile("|".join(map(re.escape, known)) or r"(?!)")
+        self._mask_numbers = mask_numbers
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        line = super().formatMessage(record)
-        keys = [f"{key}={getattr(record, key)}" for key in self.KEYS if hasattr(record, key)]
-        return printable(f"{line} [{' '.join(keys)}]" if keys else line)
+    def __call__(self, text: str) -> str:
+        """Return the text without them."""
+        text = self._secrets.sub(HIDDEN, text)
+        if "://" in text:
+            text = _PASSWORD.sub(HIDDEN, text)
+        if "earer " in text.lower():  # it is slow, and they are rare
+            text = _BEARER.sub(HIDDEN, text)
+        text = _CALLBACK.sub(rf"\1/{HIDDEN}", text)
+        return _NUMBER.sub(_masked, text) if self._mask_numbers else text
+
+
+def _masked(number: re.Match[str]) -> str:
+    return f"{HIDDEN}{number[0][-2:]}"
+
+
+class LineFormatter(structlog.stdlib.ProcessorFormatter):
+    """Writes a record as one line; a stack trace for people has lines of its own.
+
+    Args:
+        form: `auto` is `text` if standard error is a terminal, else `json`.
+        secrets, mask_numbers: as of `Cleaner`.
+    """
+
+    def __init__(
+        self, form: Form = "auto", secrets: Collection[str] = (), *, mask_numbers: bool = False
+    ) -> None:
+        self._clean = Cleaner(secrets, mask_numbers=mask_numbers)
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        if form == "auto":
+            form = "text" if terminal else "json"
+        super().__init__(processors=[self._described, _as_json if form == "json" else _as_text])
+
+    def _described(self, logger: WrappedLogger, name: str, record: EventDict) -> EventDict:
+        """What a line says, in its order."""
+        source: logging.LogRecord = record["_record"]
+        line: EventDict = {
+            "time": _moment(source.created),
+            "level": source.levelname.lower(),
+            "logger": source.name,
+            "message": printable(self._clean(str(record["event"]))),
+        }
+        # A CallID may contain anything, even line breaks.
+        for key in KEYS:
+            value = getattr(source, key, "")
+            if value != "":
+                line[key] = printable(value) if isinstance(value, str) else value
+        trace = source.exc_text
+        if not trace and isinstance(found := record.get("exc_info"), tuple):
+            trace = self.formatException(found)
+        if trace:
+            line["exception"] = "\n".join(map(printable, self._clean(trace).split("\n")))
+        return line
+
+
+def _moment(seconds: float) -> str:
+    return f"{_second(int(seconds))}.{int(seconds * 1000) % 1000:03}Z"
+
+
+@lru_cache(1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def _as_json(logger: WrappedLogger, name: str, line: EventDict) -> str:
+    return msgspec.json.encode(line, enc_hook=str).decode(errors="replace")
+
+
+def _as_text(logger: WrappedLogger, name: str, line: EventDict) -> str:
+    said = [line["time"], line["level"].upper(), f"{line['logger']}:", line["message"]]
+    if keys := " ".join(f"{key}={line[key]}" for key in KEYS if key in line):
+        said.append(f"[{keys}]")
+    text = " ".join(said)
+    return f"{text}\n{line['exception']}" if "exception" in line else text
 
 
 def printable(text: str) -> str:
@@ -57,19 +154,29 @@ class Outage:
             self._log.warning("%s answers again", self._what)
 
 
-# As data, because uvicorn passes it to its worker processes.
-CONFIG: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "keys": {"()": Keys, "format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}
-    },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "keys"}},
-    "root": {"level": "WARNING", "handlers": ["stderr"]},
-    "loggers": {"offhook": {"level": "INFO"}},
-}
+def log_config(
+    form: Form = "auto",
+    level: Level = "info",
+    secrets: Collection[str] = (),
+    *,
+    mask_numbers: bool = False,
+) -> dict[str, Any]:
+    """The configuration of `logging`, as data: uvicorn passes it to its worker processes.
 
-
-def log_to_stderr() -> None:
-    """Log Offhook's lines from INFO on, and the libraries' warnings, to standard error."""
-    logging.config.dictConfig(CONFIG)
+    Args:
+        level: of Offhook's own lines; those of libraries are logged from warnings on.
+    """
+    line = {
+        "()": LineFormatter,
+        "form": form,
+        "secrets": [*secrets],
+        "mask_numbers": mask_numbers,
+    }
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": line},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"level": "WARNING", "handlers": ["stderr"]},
+        "loggers": {"offhook": {"level": level.upper()}},
+    }

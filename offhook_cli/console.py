@@ -5,14 +5,13 @@ from typing import Annotated, get_args
 
 import typer
 
-from offhook import logs
 from offhook.errors import ConfigError
 from offhook.provisioning.files import quoted, quoted_list
 from offhook.settings import load_settings
 from offhook.settings.console_table import NO_OPERATOR, Role, Scope
 from offhook_cli.options import Host, Port
 from offhook_cli.screen import fail, note
-from offhook_cli.startup import bound, check_server, console_packages
+from offhook_cli.startup import bound, check_server, console_packages, start_logging
 
 console = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 
@@ -46,7 +45,7 @@ def _console(context: typer.Context, host: Host = "127.0.0.1", port: Port = 8090
     from offhook_cli.console_server import run
 
     settings = load_settings()
-    logs.log_to_stderr()
+    start_logging(settings)
     listening = bound(host, port)
     check_server(settings)
     if not settings.console.users:

@@ -12,13 +12,12 @@ import typer
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from offhook import logs
 from offhook.callback_url import revoked_urls
 from offhook.operations.running_files import SERVE, Loaded, loaded_now
 from offhook.settings import Settings, load_settings
 from offhook_cli.options import Host, Port
 from offhook_cli.screen import note
-from offhook_cli.startup import bound, check_server, on_hangup
+from offhook_cli.startup import bound, check_server, on_hangup, start_logging
 from receiver.app import create_app
 from receiver.following import follow
 from receiver.journal import open_journals
@@ -48,7 +47,7 @@ def serve(
     """
     settings = load_settings()
     revoked_urls(settings.revoked_file)  # uvicorn would restart a process that cannot read it
-    logs.log_to_stderr()
+    log_config = start_logging(settings)
     loaded = loaded_now(settings, program=SERVE)
     config = server_config(
         app=partial(create_app, settings, loaded),
@@ -57,7 +56,7 @@ def serve(
         workers=processes,
         timeout_graceful_shutdown=ceil(settings.read_timeout) + 5,
     )
-    config.log_config = logs.CONFIG  # for the processes that uvicorn starts
+    config.log_config = log_config  # for the processes that uvicorn starts
     listening = bound(host, port)
     check_server(settings)
     with suppress(KeyboardInterrupt):  # uvicorn raises it when it has stopped

@@ -1,16 +1,19 @@
 """Connect to Redis; bind the sockets of servers."""
 
 import logging
+import logging.config
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from offhook.connection import connect_rq
 from offhook.errors import ConfigError
+from offhook.logs import log_config
 from offhook.operations.server_check import (
     RedisServer,
     about,
@@ -21,9 +24,32 @@ from offhook.operations.server_check import (
     too_old,
 )
 from offhook.operations.server_risks import unseen
-from offhook.settings import Settings
+from offhook.settings import Settings, load_settings
+from offhook_cli.redaction import forms, secrets_in, sources
 
 log = logging.getLogger("offhook")
+
+
+def start_logging(settings: Settings | None = None) -> dict[str, Any]:
+    """Log to standard error from here on. Return the configuration, for other processes.
+
+    Args:
+        settings: those that load now if not given.
+    """
+    if settings is None:
+        with suppress(ConfigError):  # the command says why
+            settings = load_settings()
+    if settings is None:
+        config = log_config()
+    else:
+        config = log_config(
+            settings.log_format,
+            settings.log_level,
+            {form for each in secrets_in(sources(settings)) for form in forms(each)},
+            mask_numbers=settings.log_mask_numbers,
+        )
+    logging.config.dictConfig(config)
+    return config
 
 
 def check_server(settings: Settings, *, stop: bool = False) -> None:

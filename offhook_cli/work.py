@@ -4,11 +4,10 @@ from typing import Annotated
 
 import typer
 
-from offhook import logs
 from offhook.settings import Settings
 from offhook_cli import reloading
 from offhook_cli.screen import counted, note
-from offhook_cli.startup import check_server, on_hangup
+from offhook_cli.startup import check_server, on_hangup, start_logging
 from workers.keeper import Keeper
 
 
@@ -38,7 +37,7 @@ def work(
     if reload:
         reloading.work()
         return
-    logs.log_to_stderr()
+    start_logging()
     keeper = Keeper(on_hangup())
     check_server(keeper.settings, stop=True)
     _warn_unknown_pbxs(keeper.settings)

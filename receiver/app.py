@@ -21,6 +21,7 @@ from offhook.callback_url import PREFIX
 from offhook.connection import connect
 from offhook.inbox import Inbox
 from offhook.operations.running_files import Loaded
+from offhook.operations.traces import open_traces
 from offhook.settings import Settings, load_settings
 from offhook.tasks import end
 from receiver.callback import header
@@ -50,6 +51,7 @@ class Receiver:
         self.refusals = Refusals()
         self.callbacks = Callbacks(settings, self.commit, self.inbox, self.refusals)
         self.connections = Connections(settings.proxies, settings.source_rate, self.refusals)
+        self.callbacks.traces = open_traces(settings, "offhook-receiver")
         self.scraping = Scraping(settings)
         self.watch = Watch(
             settings, self.inbox, self.store, self.callbacks, self.refusals, self.connections
@@ -67,6 +69,8 @@ class Receiver:
         await self.watch.store_counts()
         await self.store.close()
         await self.scraping.close()
+        if self.callbacks.traces is not None:
+            await asyncio.to_thread(self.callbacks.traces.close)
         await self.redis.aclose()
 
 

@@ -5,6 +5,7 @@ It uses no ASGI scope and no task per callback, which doubles the throughput of 
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -13,8 +14,10 @@ import msgspec
 
 from offhook.callback_url import SELF_TEST, revoked_urls, token_version
 from offhook.errors import ConfigError, InboxUnavailable, RefusedCallback
+from offhook.event import CallEvent
 from offhook.inbox import Inbox
 from offhook.inbox.refused import CallbackOutcome, Cause
+from offhook.operations.traces import Traces
 from offhook.settings import Settings
 from receiver.callback import (
     CallbackRequest,
@@ -44,6 +47,7 @@ class Callbacks:
         self.settings = settings
         self.commit = commit
         self.refusals = refusals
+        self.traces: Traces | None = None
         self.shares = Shares(settings.tenants)
         self.quarantine = QuarantineWriter(inbox.redis, settings.quarantine_size, settings.patience)
         self._revoked_at = _changed(settings)  # before it is read, so that no change is missed
@@ -95,15 +99,15 @@ class Callbacks:
     ) -> None:
         """Put a refused callback into quarantine, then call `then`."""
         self.refusals.note(CallbackOutcome.QUARANTINED)
+        tenant = self.settings.tenant_of(request.pbx, request.extension)
         log.warning(
             "a callback was refused: %s",
             refusal.code,
-            extra={"pbx": request.pbx, "extension": request.extension},
+            extra={"tenant": tenant, "pbx": request.pbx, "extension": request.extension},
         )
         kept = quarantined(request, refusal, self.settings.max_body) | {
             "received": datetime.now(UTC).isoformat()
         }
-        tenant = self.settings.tenant_of(request.pbx, request.extension)
         self.quarantine.keep(kept, then, tenant)
 
 
@@ -264,8 +268,19 @@ class RequestCycle:
             self._refuse(refusal)
             return
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("accepting", extra={"event": event.id, "call": event.call})
-        self._callbacks.commit.submit(fingerprint(event), event, self._stored)
+            keys = {"event": event.id, "call": event.call, "tenant": event.tenant}
+            log.debug("accepting", extra=keys | {"extension": event.extension})
+        traces = self._callbacks.traces
+        stored = self._stored if traces is None else partial(self._traced, traces, event)
+        self._callbacks.commit.submit(fingerprint(event), event, stored)
+
+    def _traced(self, traces: Traces, event: CallEvent, outcome: bool | InboxUnavailable) -> None:
+        self._stored(outcome)
+        if isinstance(outcome, InboxUnavailable):
+            said = CallbackOutcome.UNAVAILABLE
+        else:
+            said = CallbackOutcome.ACCEPTED if outcome else CallbackOutcome.REPEATED
+        traces.callback(event, said, time.time())
 
     def _stored(self, outcome: bool | InboxUnavailable) -> None:
         refusals = self._callbacks.refusals

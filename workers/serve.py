@@ -16,6 +16,7 @@ from offhook.connection import connect, opened
 from offhook.errors import ConfigError
 from offhook.http import Http
 from offhook.inbox import keys
+from offhook.operations.traces import open_traces
 from offhook.plugins import PluggedHandler, plug_all
 from offhook.settings import Settings
 from workers import process, version
@@ -67,6 +68,7 @@ async def run(
         Http() as http,
         naming(settings, inbox.redis, pool) as names,
     ):
+        traces = open_traces(settings, "offhook-worker")
         server = Server(settings, handlers, inbox, waiting, rq, http, names, PAGE, pool, servers)
         parent = os.getppid()
 
@@ -76,6 +78,11 @@ async def run(
             server.stop(at_once=os.getppid() != parent)
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
-        await server.run()
+        server.traces = traces
+        try:
+            await server.run()
+        finally:
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
         if server.guard.returns:
             await inbox.redis.hdel(keys.APART, pool)

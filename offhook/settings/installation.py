@@ -26,12 +26,13 @@ from offhook.settings.setting_tables import (
     Start,
 )
 from offhook.settings.tenants import Claims, TenantFiles, TenantSettings, wrong_tenants
+from offhook.settings.watch_settings import WatchSettings
 
 # Settings that a tenant's table may have, too.
 _OF_A_TENANT = ("region", "daily_summary", "keep_days", "dead_letter_days", "quarantine_days")
 
 
-class Settings(BaseSettings):
+class Settings(WatchSettings):
     """All settings. Environment variables (`OFFHOOK_...`) take precedence over the file."""
 
     model_config = SettingsConfigDict(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from offhook_cli.diagnosis.examination import Examination
-from offhook_cli.diagnosis.redaction import (
+from offhook_cli.redaction import (
     Redactor,
     file_settings,
     redacted,

@@ -8,7 +8,7 @@ from pathlib import Path
 from offhook.plugins import Plugins
 from offhook.settings import Settings, config_path
 from offhook_cli.diagnosis.findings import Finding, failed, passed, warned
-from offhook_cli.diagnosis.redaction import file_settings, secret_files, secret_settings
+from offhook_cli.redaction import file_settings, secret_files, secret_settings
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from offhook_cli.diagnosis import (
     work_checks,
 )
 from offhook_cli.diagnosis.findings import Diagnosis, Finding, Findings, Verdict, judged
-from offhook_cli.diagnosis.redaction import Redactor, secrets_in, sources
+from offhook_cli.redaction import Redactor, secrets_in, sources
 
 
 @dataclass

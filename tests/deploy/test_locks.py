@@ -57,7 +57,7 @@ def test_production_lock_satisfies_pyproject() -> None:
     makefile = (ROOT / "Makefile").read_text()
     (line,) = re.findall(r"^PRODUCTION := (.*)$", makefile, re.MULTILINE)
     extras = re.findall(r"--extra (\w+)", line)
-    assert {"console", "sql", "postgresql", "notify", "webhook", "metrics"} == set(extras)
+    assert {"console", "sql", "postgresql", "notify", "webhook", "metrics", "otel"} == set(extras)
     satisfies(REQUIREMENTS / "production.txt", named(extras))
 
 

@@ -98,7 +98,9 @@ def test_outage_is_a_few_lines_in_the_workers_log(tmp_path: Path) -> None:
         after = offhook.load(100, name="after")
         offhook.wait_for_all(after, NAMES)
         wait_until(
-            lambda: "offhook.scheduler: Redis answers again" in offhook.log.read_text(),
+            lambda: (
+                '"offhook.scheduler","message":"Redis answers again"' in offhook.log.read_text()
+            ),
             "the end of the outage is logged",
         )
         said = offhook.log.read_text()

@@ -16,7 +16,7 @@ import pytest
 from offhook.callback_url import callback_url
 from offhook.inbox import keys
 from offhook.settings import load_settings
-from offhook_cli.diagnosis.redaction import Redactor, redacted, secrets_in
+from offhook_cli.redaction import Redactor, redacted, secrets_in
 from tests.conftest import SECRET, Configure
 from tests.healthy import Scene, healthy
 from tests.offhook_cli.conftest import Offhook

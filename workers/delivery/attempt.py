@@ -34,6 +34,7 @@ def encodable(text: str) -> str:
 def event_keys(event: CallEvent, handler: str, attempt: int) -> dict[str, Any]:
     """Return the keys of every log line about a delivery."""
     return {
+        "tenant": event.tenant,
         "event": event.id,
         "call": event.call,
         "extension": event.extension,

@@ -297,7 +297,12 @@ class _CachedLookup:
             "lookup %s failed, events continue without its names: %s",
             self._lookup.name,
             why,
-            extra={"event": event.id, "call": event.call, "extension": event.extension},
+            extra={
+                "tenant": event.tenant,
+                "event": event.id,
+                "call": event.call,
+                "extension": event.extension,
+            },
         )
 
 

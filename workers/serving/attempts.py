@@ -192,6 +192,8 @@ class Attempts:
                 again = _Again(wait, spared)
         elif redelivery:
             log.info("redelivered", extra=event_keys(event, handler.name, attempt))
+        elif log.isEnabledFor(logging.DEBUG):
+            log.debug("delivered", extra=event_keys(event, handler.name, attempt))
         if server.records_all or error is not None or redelivery:
             last = AttemptMade.of(handler.name, attempt, called, ended, outcome, answer)
             served.writer.record(event, last)
@@ -200,6 +202,8 @@ class Attempts:
         _count(served, handler, event, outcome)
         if error is None:
             served.writer.latencies.add(event.received, ended)
+        if server.traces is not None:
+            server.traces.attempt(event, handler.name, attempt, outcome, called, ended)
         if server.watched:
             server.records.append(
                 attempt_record(handler.name, event, attempt, called, outcome, error)
@@ -283,10 +287,12 @@ class Attempts:
                 "circuit open: deliveries to %s keep failing; next probe in %g s",
                 handler.name,
                 seconds,
+                extra={"handler": handler.name},
             )
             self._server.spawn(partial(self._server.leases.note_circuit, handler.name, seconds))
         elif before != "closed" and circuit.state == "closed":
-            log.error("circuit closed: %s takes deliveries again", handler.name)
+            keys = {"handler": handler.name}
+            log.error("circuit closed: %s takes deliveries again", handler.name, extra=keys)
             self._server.spawn(partial(self._server.leases.note_circuit, handler.name, None))
         handler.look()
 

@@ -19,6 +19,7 @@ from offhook.inbox import Inbox, feed
 from offhook.inbox.call_store import Calls
 from offhook.inbox.leases import Leases
 from offhook.logs import Outage
+from offhook.operations.traces import Traces
 from offhook.plugins import PluggedHandler
 from offhook.settings import Settings, tenant_of_plugin
 from offhook.tasks import asked_to_end, end
@@ -61,6 +62,7 @@ class Server:
     Attributes:
         pools: the other pools, to be woken when there are events.
         records: of attempts, to publish while a client watches.
+        traces: gets each attempt; None: nothing does.
         records_all: whether to keep a record of every attempt, or only of failures.
     """
 
@@ -103,6 +105,7 @@ class Server:
         self.pools: list[str] = []
         self.watched = False
         self.records: list[dict[str, Any]] = []
+        self.traces: Traces | None = None
         self.records_all = settings.record == "all"
         self._inbox = inbox
         self._rq = rq

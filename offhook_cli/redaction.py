@@ -13,11 +13,11 @@ from urllib.parse import quote, unquote, urlsplit
 from pydantic import SecretStr
 
 from offhook.callback_url import PREFIX
+from offhook.logs import HIDDEN
 from offhook.redis_servers.redis_url import without_password
 from offhook.settings import Settings, config_folder, config_path, tenant_files
 from offhook.settings.faults import read_secret
 
-HIDDEN = "***"
 # The settings whose texts may be shown to anyone. All others are hidden, those of plugins too.
 _SHOWN = {
     *("durability", "journal", "revoked", "region", "daily_summary", "proxies"),
@@ -44,8 +44,8 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str], *, numbers: bool = False) -> None:
-        forms = {form for each in secrets for form in _forms(each) if len(form) >= _SHORTEST}
-        longest_first = sorted(forms, key=len, reverse=True)
+        written = {form for each in secrets for form in forms(each) if len(form) >= _SHORTEST}
+        longest_first = sorted(written, key=len, reverse=True)
         self._secrets = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._numbers = numbers
 
@@ -64,7 +64,7 @@ class Redactor:
         return [*map(self.values, value)] if isinstance(value, list) else value
 
 
-def _forms(secret: str) -> Iterator[str]:
+def forms(secret: str) -> Iterator[str]:
     """How a secret may be written."""
     yield from (secret, quote(secret, safe=""), unquote(secret))
     yield from (line.strip() for line in secret.splitlines())
