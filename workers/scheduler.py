@@ -39,6 +39,9 @@ REJOIN_EVERY = 60.0  # seconds between looks for dead letters that RQ's own tool
 TIGHT = 0.8  # share of maxmemory in use from which delivered events are deleted early
 ALIVE_FOR = 5.0  # seconds from a scheduler's last sign of life until `status` misses it
 
+# Jobs that are not due at a start, when the other processes may not run yet, and after how long.
+LATER = {"workers.doctor.run_doctor": 300.0}
+
 PHONES = {EventType.PHONE_REGISTERED, EventType.PHONE_UNREGISTERED}
 
 # Scheduled jobs: the name, seconds between runs, and whether a configuration needs it.
@@ -71,6 +74,7 @@ JOBS: tuple[tuple[str, float, Callable[[Settings], bool]], ...] = (
     ),
     ("workers.retention.delete_expired", 3600.0, lambda settings: True),
     ("workers.index_calls.index_calls", 3600.0, lambda settings: True),
+    ("workers.doctor.run_doctor", 1800.0, lambda settings: True),
 )
 
 
@@ -129,6 +133,7 @@ class Scheduler:
         self._trimming = Trimming(inbox)
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._trim_at = self._rejoin_at = 0.0
+        self._began = time.monotonic()
         self._positions: list[int] = []  # as of the last time that all handlers had theirs
         self._jobs = [(job, every) for job, every, needed in JOBS if needed(settings)]
 
@@ -150,9 +155,10 @@ class Scheduler:
 
     async def round_of_jobs(self) -> None:
         """Do what is due on RQ's server."""
-        for job, every in self._jobs:
-            await self._call(job, every)
         now = time.monotonic()
+        for job, every in self._jobs:
+            if now >= self._began + LATER.get(job, 0.0):
+                await self._call(job, every)
         if now >= self._rejoin_at:
             self._rejoin_at = now + REJOIN_EVERY
             await self.rejoin_requeued(list(self._settings.all_handlers))

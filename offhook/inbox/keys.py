@@ -15,6 +15,7 @@ EXTENSIONS = "offhook:extensions"
 EXTENSION_CHANGES = "offhook:{offhook:extensions}:changes"  # in the slot of `EXTENSIONS`
 HABITS = "offhook:habits"
 SILENT = "offhook:habits:silent"
+DIAGNOSIS = "offhook:diagnosis"
 OPERATIONS = "offhook:operations"
 PROCESSES = "offhook:processes"
 RELOAD = "offhook:reload"

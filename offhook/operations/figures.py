@@ -16,6 +16,7 @@ from offhook.inbox.handler_states import HandlerStates
 from offhook.inbox.latency import Histogram
 from offhook.inbox.leases import LEASE_MS
 from offhook.inbox.paused import paused_handlers
+from offhook.operations.last_diagnosis import LastDiagnosis, last_diagnosis
 from offhook.redis_servers import memory
 from offhook.settings import Settings, tenant_of_plugin
 
@@ -88,6 +89,7 @@ class Figures:
     phones: Mapping[str, tuple[int, int]]
     scheduler: bool
     memory: tuple[int, int]
+    diagnosis: LastDiagnosis | None
     handlers: Mapping[str, HandlerFigures]
     latency: Histogram
     events: int = 0
@@ -120,6 +122,7 @@ async def read_figures(inbox: Inbox, rq: Redis, settings: Settings) -> Figures:
         phones=await _phones(redis, settings),
         scheduler=bool(await redis.exists(keys.SCHEDULER)),
         memory=await memory(redis),
+        diagnosis=await last_diagnosis(redis),
         handlers={name: HandlerFigures() for name in settings.all_handlers},
         latency=Histogram.of(
             [await _called(redis.hgetall(keys.latency(number))) for number in numbers]

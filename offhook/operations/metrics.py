@@ -24,6 +24,7 @@ from offhook.inbox import Inbox
 from offhook.inbox.latency import BOUNDS
 from offhook.inbox.refused import CallbackOutcome, Cause
 from offhook.operations.figures import Figures, HandlerFigures, read_figures
+from offhook.operations.last_diagnosis import LastDiagnosis
 from offhook.settings import Settings
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -139,9 +140,20 @@ def _families(figures: Figures) -> Iterator[Metric]:
         for state, count in zip(("registered", "unregistered"), counts, strict=True):
             phones.add_metric([pbx, state], count)
     yield phones
+    if figures.diagnosis is not None:
+        yield from _diagnosis(figures.diagnosis, figures.now)
     yield from _by_queue(figures)
     yield from _by_handler(figures)
     yield _latency(figures)
+
+
+def _diagnosis(last: LastDiagnosis, now: float) -> Iterator[Metric]:
+    findings = _labelled("doctor_findings", "What `offhook doctor` found last.", "verdict")
+    for verdict, count in last.counts.items():
+        findings.add_metric([verdict], count)
+    yield findings
+    age = max(0.0, now - last.at.timestamp())
+    yield _gauge("doctor_age_seconds", "Time since the workers last ran `offhook doctor`.", age)
 
 
 def _by_queue(figures: Figures) -> Iterator[Metric]:

@@ -8,15 +8,18 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
+import msgspec
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from offhook.inbox import keys
+from offhook.operations.last_diagnosis import LastDiagnosis
 from offhook_cli.embedded_server import free_port
 from tests.brokers import installed
 from tests.http_target import HttpTarget
@@ -32,6 +35,7 @@ MONITORING = (ROOT / "docs" / "monitoring.md").read_text()
 EXPRESSIONS = [
     target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())
 ]
+FAILED = msgspec.json.encode(LastDiagnosis(datetime.now(UTC), "web1", {"fail": 1}, ["It fails."]))
 HANDLERS = """
 [handlers.crm]
 use = "tests.recorders:remember"
@@ -212,10 +216,11 @@ def test_expressions_are_evaluated_and_alerts_arrive(tmp_path: Path, target: Htt
         alertmanager(tmp_path, target) as receivers,
     ):
         redis.hset(keys.REGISTERED, "main/", "[5,2]")  # what `watch_phones` stores
+        redis.set(keys.DIAGNOSIS, FAILED)
         for n in range(5):
             assert call_back(offhook.port, f"call-{n}") == 200
         with prometheus(tmp_path, offhook.port, receivers.port) as server:
-            receivers.wait_for("OffhookDeadLetters", "OffhookCircuitOpen")
+            receivers.wait_for("OffhookDeadLetters", "OffhookCircuitOpen", "OffhookDoctorFails")
             for expression in EXPRESSIONS:
                 asked = expression.replace("$__rate_interval", "1m")
                 assert "$" not in asked

@@ -35,6 +35,7 @@ RARE = {
     "offhook:apart",
     "offhook:{offhook:trouble}:untold",
     "offhook:deaths",
+    "offhook:diagnosis",
     "offhook:paused",
     "offhook:{PARTITION}:behind",
     "offhook:{PARTITION}:epoch",
