@@ -139,7 +139,7 @@ def prometheus(folder: Path, scraped: int, alerts: int) -> Iterator[Prometheus]:
         log=folder / "prometheus.log",
     ):
         server = Prometheus(port)
-        wait_until(server.scrapes, "Prometheus has scraped", 60)
+        wait_until(server.scrapes, "Prometheus has scraped", 180)
         yield server
 
 
@@ -173,7 +173,7 @@ class Receivers:
         def missing() -> set[str]:
             return {each for each in alerts if f"[FIRING] {each}" not in self.mails}
 
-        wait_until(lambda: not missing(), "mails arrive", 60)
+        wait_until(lambda: not missing(), "mails arrive", 180)
 
 
 @contextmanager
