@@ -35,7 +35,7 @@ def test_each_defect_put_in_on_purpose_is_found() -> None:
 def test_handler_that_comes_back_is_not_forgotten_with_its_server() -> None:
     # The server had taken the handler over, and a flush from before called all finished.
     move = ("--scenario", "move")
-    search = _simulate([*move, "--pairs", "--defect", "claim"])  # until it is found
+    search = _simulate([*move, "--pairs", "--defect", "claim", "--seconds", "300"])
     found = re.search(r'--faults "(.+)": Violation', search.stdout)
     assert found, search.stdout
     mended = _simulate([*move, "--faults", found[1]])
