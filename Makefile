@@ -17,7 +17,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-crm drill brokers chaos fuzz simulate check format lock release setup clean STALE
+.PHONY: help demo test test-crm drill brokers chaos fuzz simulate check format lock docs release setup clean STALE
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ lock: $(READY)  ## lock the packages of pyproject.toml, keeping locked versions 
 	@$(LOCK) --python-version 3.11 --output-file tests/real_crm/tryton.txt tests/real_crm/tryton.in
 	@$(LOCK) --python-version 3.12 --output-file tests/real_crm/bottlecrm.txt tests/real_crm/bottlecrm.in
 
+docs: $(READY)  ## build the documentation as a site, in build/site
+	@$(BIN)/python -m release.docs_site
+
 release: $(READY)  ## build and sign the release of the current tag: make release KEY=~/.ssh/id
 	@$(BIN)/python -m release.release "$(KEY)"
 
@@ -130,7 +133,7 @@ setup: $(READY)  ## create or update the virtual environment (other commands do 
 
 clean:  ## remove the virtual environments and caches
 	@if [ ! -e $(VENV) ] || [ -e $(VENV)/pyvenv.cfg ] || [ -e $(BEGUN) ]; then rm -rf $(VENV); fi
-	rm -rf $(CRMS) .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build $(CRMS) .cache .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 INSTALL_LOCK = $(PIP) $(2) --require-hashes --requirement $(1) && \

@@ -6,6 +6,7 @@ import re
 import sys
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -97,7 +98,16 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def _documentation() -> str:
+    """Where the pages are: the wheel's, or those of a checkout."""
+    for folder in (Path(sys.prefix, "share", "offhook"), Path(__file__).parents[1]):
+        page = folder / "docs" / "index.md"
+        if page.exists():
+            return f"Documentation: {page}"
+    return "Documentation: docs/index.md in the source"
+
+
+@app.callback(epilog=_documentation())
 def _offhook(
     version: Annotated[
         bool,

@@ -88,11 +88,12 @@ def test_image_contains_every_package_and_nothing_else() -> None:
 
 
 def commands() -> Iterator[list[str]]:
-    """Yield the arguments of every `offhook` in deploy/, the Procfile and the operator's pages."""
-    for page in PAGES:
-        text = (ROOT / "docs" / f"{page}.md").read_text()
-        for line in re.findall(r"^offhook (.*)$", text, re.MULTILINE):
-            yield shlex.split(line.partition(" | ")[0], comments=True)
+    """Yield the arguments of every `offhook` in deploy/, the Procfile and all pages."""
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", DEPLOY / "README.md"]
+    for page in pages:
+        typed = r"^(?: {4}|\$ |(?:\S*/)bin/)?offhook ([a-z-].*)$"
+        for line in re.findall(typed, page.read_text(), re.MULTILINE):
+            yield shlex.split(re.split(r" \| | && | &$| > ", line)[0], comments=True)
     for service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values():
         if service["command"][0] == "offhook":
             yield service["command"][1:]

@@ -72,6 +72,7 @@ def test_make_alone_lists_the_commands() -> None:
         "check",
         "format",
         "lock",
+        "docs",
         "release",
         "setup",
         "clean",

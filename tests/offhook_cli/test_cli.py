@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +77,11 @@ def test_help_imports_no_command() -> None:
 def test_version_option_prints_the_package_version(offhook: Offhook) -> None:
     result = offhook("--version")
     assert (result.exit_code, result.stdout) == (0, f"offhook {version('offhook')}\n")
+
+
+def test_help_says_where_the_documentation_is(offhook: Offhook) -> None:
+    page = offhook("--help").stdout.partition("Documentation:")[2].replace("\n", "").strip()
+    assert Path(page.replace("  ", "")).read_text().startswith("# Documentation\n")
 
 
 def test_unknown_command_is_a_usage_error(offhook: Offhook) -> None:
