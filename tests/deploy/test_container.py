@@ -91,7 +91,7 @@ def commands() -> Iterator[list[str]]:
     """Yield the arguments of every `offhook` in deploy/, the Procfile and all pages."""
     pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", DEPLOY / "README.md"]
     for page in pages:
-        typed = r"^(?: {4}|\$ |(?:\S*/)bin/)?offhook ([a-z-].*)$"
+        typed = r"^(?: {4}|\$ |[^\s`]*/bin/)?offhook ([a-z].*)$"
         for line in re.findall(typed, page.read_text(), re.MULTILINE):
             yield shlex.split(re.split(r" \| | && | &$| > ", line)[0], comments=True)
     for service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values():

@@ -282,3 +282,8 @@ def test_phone_numbers_are_removed_from_bundles(number: str) -> None:
 )
 def test_other_numbers_stay(text: str) -> None:
     assert Redactor([], numbers=True).text(text) == text
+
+
+def test_the_server_user_of_the_deploy_files_is_no_secret() -> None:
+    found = secrets_in([{"redis_url": "redis://offhook:the-password@10.0.0.5:6379/0"}])
+    assert found == {"offhook:the-password", "the-password"}

@@ -26,18 +26,25 @@ BURST = 20  # callbacks at a time, each on a connection of its own to the receiv
 
 @contextmanager
 def nginx(
-    folder: Path, receivers: Sequence[int], idle_timeout: float, *, retry: bool = True
+    folder: Path,
+    receivers: Sequence[int],
+    idle_timeout: float,
+    *,
+    retry: bool = True,
+    certificate: Path | None = None,
 ) -> Iterator[Broker]:
-    """Run nginx with deploy/nginx.conf, but without TLS.
+    """Run nginx with deploy/nginx.conf.
 
     Args:
         receivers: the ports of the receiver and of its backup.
         idle_timeout: seconds after which nginx closes idle connections to the receiver.
         retry: whether it sends a callback again when a connection breaks.
+        certificate: a file with its certificate and key; without one, it speaks no TLS.
     """
     port = free_port()
+    ssl = " ssl" if certificate else ""
     changes = {
-        "listen 443 ssl;": f"listen 127.0.0.1:{port};",
+        "listen 443 ssl;": f"listen 127.0.0.1:{port}{ssl};",
         "listen [::]:443 ssl;": "",
         "keepalive_timeout 60s;": f"keepalive_timeout {int(idle_timeout * 1000)}ms;",
         "127.0.0.1:8080": f"127.0.0.1:{receivers[0]}",
@@ -46,7 +53,10 @@ def nginx(
     }
     if not retry:
         changes["proxy_next_upstream error timeout non_idempotent;"] = ""
-    conf = re.sub(r"ssl_certificate.*;", "", CONF)
+    if certificate:
+        conf = re.sub(r"(ssl_certificate(?:_key)? +).*;", rf"\1{certificate};", CONF)
+    else:
+        conf = re.sub(r"ssl_certificate.*;", "", CONF)
     for shipped, ours in changes.items():
         assert shipped in conf, shipped
         conf = conf.replace(shipped, ours)
