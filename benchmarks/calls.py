@@ -10,6 +10,7 @@ calls are started and not ended.
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,8 +75,8 @@ def main() -> None:
 
 def _measure(events: int, *, wants: bool, folds: bool) -> rounds.Figures:
     with machine.server() as url, TemporaryDirectory() as folder:
-        calls = (_events(f"{n}", 1) for n in range(events // len(_CALL)))
-        asyncio.run(_append(url, [event for call in calls for event in call]))
+        calls = (events_of(f"{n}", 1) for n in range(events // len(_CALL)))
+        asyncio.run(append(url, [event for call in calls for event in call]))
         before = _server_seconds(url)
         took = _serve(url, Path(folder), wants=wants, folds=folds)
         busy = _server_seconds(url) - before
@@ -85,8 +86,8 @@ def _measure(events: int, *, wants: bool, folds: bool) -> rounds.Figures:
 def _live(calls: int, legs: int) -> tuple[float, float]:
     """Return the bytes that Redis keeps per live call, and the calls folded per second."""
     with machine.server() as url, TemporaryDirectory() as folder:
-        begun = [e for n in range(calls) for e in _events(f"{n}", legs)[: 2 * legs]]
-        asyncio.run(_append(url, begun))
+        begun = [e for n in range(calls) for e in events_of(f"{n}", legs)[: 2 * legs]]
+        asyncio.run(append(url, begun))
         took = _serve(url, Path(folder), wants=False, folds=True)
         with redis.Redis.from_url(url) as client:
             names = list(client.scan_iter("offhook:{0}:call:*", count=10_000))[:2000]
@@ -133,7 +134,8 @@ def _server_seconds(url: str) -> float:
         return float(cpu["used_cpu_user"] + cpu["used_cpu_sys"])
 
 
-async def _append(url: str, events: list[CallEvent]) -> None:
+async def append(url: str, events: Sequence[CallEvent]) -> None:
+    """Append events to the only partition."""
     writer = new_event_id()
     async with connect(url) as client:
         inbox = Inbox(client, 1)
@@ -144,7 +146,8 @@ async def _append(url: str, events: list[CallEvent]) -> None:
             await inbox.append(batch, 0)
 
 
-def _events(call: str, legs: int) -> list[CallEvent]:
+def events_of(call: str, legs: int, number: str = "+442079460100") -> list[CallEvent]:
+    """The events of a call from this number: all dials, all answers, all hangups."""
     events = []
     for type_, status in _CALL:
         for leg in range(legs):
@@ -154,7 +157,7 @@ def _events(call: str, legs: int) -> list[CallEvent]:
                 type=type_,
                 parameters={
                     "CallID": f"1795289400.{call}",
-                    "CallerIDNum": "+442079460100",
+                    "CallerIDNum": number,
                     "CallerIDName": "Ada Byron",
                     "CalledDID": "442079460999",
                     "CalledNumber": "442079460999",

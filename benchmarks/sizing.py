@@ -4,7 +4,8 @@
 
 Second by second, calls start at random (a Poisson process), with one peak minute, as after a TV
 advertisement; the callbacks of a call are spread over its duration. Events that exceed the capacity
-wait. Pass the figures of `benchmarks.receive` and `benchmarks.deliver` for your machine.
+wait. Pass the figures of `benchmarks.receive` and `benchmarks.deliver` for your machine. What the
+server keeps of a call is the figure of `benchmarks.memory`.
 """
 
 import argparse
@@ -15,7 +16,10 @@ from dataclasses import dataclass
 EVENTS_PER_CALL = 6.0  # internal and queue calls have more, missed calls fewer
 BUSY_HOUR = 0.17  # part of a day's calls, the usual figure for offices
 CALL_SECONDS = 150.0
-BYTES_PER_EVENT = 900  # the figure of `benchmarks.memory`, plus deduplication marks
+# Bytes that the server keeps of a call with so many callbacks. Its events include those about it,
+# which Offhook appends: call-started, call-answered, call-ended.
+KEPT = {"events": 7_000, "calls": 640, "index of calls": 700, "record of deliveries": 560}
+RECORD_PER_HANDLER = 270  # more of the record for each handler that gets the callbacks
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,9 @@ def main() -> None:
     parser.add_argument("--accept", type=float, default=10_000, help="callbacks/s per receiver")
     parser.add_argument("--deliver", type=float, default=5_000, help="deliveries/s per process")
     parser.add_argument("--keep-days", type=float, default=7.0, help="days that events are kept")
+    parser.add_argument(
+        "--record", choices=("all", "failures"), default="all", help="as the setting `record`"
+    )
     given = parser.parse_args()
     a_day = given.extensions * given.calls
     load = Load(a_day * BUSY_HOUR, given.burst)
@@ -105,8 +112,22 @@ def main() -> None:
     print(f"  receiver processes         {receivers:15,}   of {given.accept:,.0f} callbacks/s each")
     print(f"  processes (workers)        {servers:15,}   of {given.deliver:,.0f} deliveries/s each")
     print(f"  partitions                 {max(16, servers):15,}   at least one per process")
-    kept = events_a_day * given.keep_days * BYTES_PER_EVENT
-    print(f"  memory of the server       {kept / 1e9:12,.0f} GB   for {given.keep_days:g} days")
+    kept = KEPT | {
+        "record of deliveries": KEPT["record of deliveries"] + RECORD_PER_HANDLER * given.handlers
+        if given.record == "all"
+        else 0
+    }
+    calls = a_day * given.keep_days
+    print(
+        f"  memory of the server       {_gigabytes(calls * sum(kept.values()))}   "
+        f"for {given.keep_days:g} days, {sum(kept.values()):,} bytes a call"
+    )
+    for what, each in kept.items():
+        print(f"    {what:<24} {_gigabytes(calls * each)}")
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:12,.1f} GB"
 
 
 if __name__ == "__main__":

@@ -18,16 +18,20 @@ COMMANDS = {
     "recovery": (["--quick", "--only", "Offhook", "--rounds", "1"], r"\| Offhook .* 0 \|"),
     "order": (["--quick", "--only", "Offhook"], r"\| Offhook +\| +0 % \|"),
     "commands": (["--quick", "--only", "Offhook"], r"\| Offhook delivers.*\| +\d"),
-    "memory": (["--quick"], r"\| the server, per stored event +\| +\d+ bytes \|"),
+    "memory": (["--quick"], r"\| the server, per call, 3 handlers \(events \d.* bytes \|"),
     "extensions": (["--quick"], r"\| setup show --json +\| +\d+\.\d \|"),
     "record": (["--quick", "--only", "not folded", "reading"], r"\| one call +\| +\d+\.\d \|"),
     "growth": (["--quick"], r"\| connections +\| +[1-9]"),
     "engine": (["--quick"], r"\| redeliveries a second +\| +[1-9]"),
     "calls": (["--quick"], r"\| +five \| +[1-9][\d,]* \|"),
+    "tenants": (
+        ["--quick", "--only", "20 tenants", "beside"],
+        r"\| beside a flood .* 0\.0 \| +0\.0 \| +[1-9]",
+    ),
     "search": (["--quick"], r"\| number, national +\| +1 \| +\d"),
     "console": (["--quick", "--only", "phones"], r"\| phones +\| +\d+\.\d \|"),
     "durability": (["--quick"], r"\| replica, appendfsync always +\| +\d"),
-    "sizing": (["--extensions", "1000"], r"receiver processes +1 "),
+    "sizing": (["--extensions", "1000"], r"record of deliveries +0\.1 GB"),
     "setup": (["--extensions", "5"], r"speedup: \d"),
 }
 LEFT_OUT = {"instructions"}  # needs valgrind
