@@ -190,15 +190,19 @@ async def _live_lists(
 ) -> list[_List]:
     """The calls that go on, of which there are few."""
     since, before = _milliseconds(wanted.since, -inf), _milliseconds(wanted.before, inf)
+    async with inbox.redis.pipeline(transaction=False) as pipeline:
+        for partition in range(inbox.partitions):
+            pipeline.zrange(keys.live(partition), 0, -1)
+        live = dict(enumerate(await pipeline.execute()))
+        going = {partition: names for partition, names in live.items() if names}
+        for partition, names in going.items():
+            pipeline.zmscore(keys.calls(partition, tenant), names)
+        began = await pipeline.execute()
     lists = []
-    for partition in range(inbox.partitions):
-        names: Any = await inbox.redis.zrange(keys.live(partition), 0, -1)
-        began: Any = (
-            await inbox.redis.zmscore(keys.calls(partition, tenant), names) if names else []
-        )
+    for (partition, names), moments in zip(going.items(), began, strict=True):
         places = [
             _Place(int(at), name, partition)
-            for name, at in zip(names, began, strict=True)
+            for name, at in zip(names, moments, strict=True)
             if at is not None and since <= at < before
         ]
         ready = sorted((each for each in places if not start or each[:2] < start[:2]), reverse=True)
