@@ -84,7 +84,10 @@ def show(name: Name, as_json: Json = False) -> None:
         "access": list(table.pbx),
         "region": its.region,
         "zone": table.zone,
+        "users": list(table.users),
         "keep_days": its.keep_days,
+        "dead_letter_days": its.dead_letter_days,
+        "quarantine_days": its.quarantine_days,
         "own_code": table.own_code,
         "limits": table.limits.model_dump(),
         "kept": asdict(kept),
@@ -93,7 +96,7 @@ def show(name: Name, as_json: Json = False) -> None:
         print_json(facts)
         return
     for title, value in facts.items():
-        typer.echo(f"{title.replace('_', ' ') + ':':<13} {_in_words(value)}")
+        typer.echo(f"{title.replace('_', ' ') + ':':<18} {_in_words(value)}")
 
 
 @tenants.command()
