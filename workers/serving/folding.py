@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from offhook.call import CALL_LOG
 from offhook.calls import (
+    CallState,
     Closing,
     fold,
     name_of_latest,
@@ -124,9 +125,7 @@ class Folder:
                 if self._lost:
                     await self._start_again()
                 while self._unfolded and not asked_to_end():
-                    tenant = next(iter(self._unfolded))
-                    self._unfolded[tenant] = self._unfolded.pop(tenant)  # then the others' turns
-                    await self._fold_some(self._progress[tenant])
+                    await self._fold_some()
                 await self._end_windows()
                 await self._sweep()
             except (RedisError, FoldMoved) as error:
@@ -158,17 +157,31 @@ class Folder:
 
     # Folding
 
-    async def _fold_some(self, progress: Progress) -> None:
-        events = await self._next(progress)
-        if not events:
-            del self._unfolded[progress.stream.tenant]
-            self._served.writer.mark(progress.stream)
-            return
-        folded = [(p, e) for p, e in events if e is not None and e.type in FOLDED]
-        last = events[-1][0]
-        if folded:
-            await self._fold(progress, folded, last)
-        progress.folded = last
+    async def _fold_some(self) -> None:
+        """Fold some events of several tenants, whose calls are loaded together."""
+        turns: list[tuple[Progress, list[tuple[bytes, CallEvent | None]]]] = []
+        room = AT_ONCE
+        for tenant in list(self._unfolded):
+            progress = self._progress[tenant]
+            if events := await self._next(progress):
+                self._unfolded[tenant] = self._unfolded.pop(tenant)  # then the others' turns
+                turns.append((progress, events))
+                room -= len(events)
+            else:
+                del self._unfolded[tenant]
+                self._served.writer.mark(progress.stream)
+            if room <= 0:
+                break
+        names = {event.call: None for _, events in turns for event in _folded(events).values()}
+        kept = await self._kept.load_with_latest(list(names))
+        before = {name: each.state for name, each in kept.items()}
+        for progress, events in turns:
+            if asked_to_end():
+                return
+            last = events[-1][0]
+            if folded := _folded(events):
+                await self._fold(progress, folded, last, kept, before)
+            progress.folded = last
 
     async def _next(self, progress: Progress) -> list[tuple[bytes, CallEvent | None]]:
         waiting, stream = progress.waiting, progress.stream
@@ -189,13 +202,21 @@ class Folder:
         return []
 
     async def _fold(
-        self, progress: Progress, events: Sequence[tuple[bytes, CallEvent]], last: bytes
+        self,
+        progress: Progress,
+        events: Mapping[bytes, CallEvent],
+        last: bytes,
+        kept: dict[str, Kept],
+        before: Mapping[str, CallState],
     ) -> None:
-        """Fold events into their calls, and announce what follows at once."""
-        kept = await self._kept.load_with_latest(list({event.call: None for _, event in events}))
-        before = {name: each.state for name, each in kept.items()}
+        """Fold a tenant's events into their calls, and announce what follows at once.
+
+        Args:
+            kept: the calls; those of these events are changed.
+            before: as they are in the store.
+        """
         changed: dict[str, Closing | None] = {}  # the calls to save, and what ends them
-        for position, event in events:
+        for position, event in events.items():
             self._fold_one(position.decode(), event, kept, changed)
         now, wall = datetime.now(UTC), int(time.time() * 1000)
         changes: list[CallChange] = []
@@ -308,3 +329,8 @@ class Folder:
             for tenant in ("", *self._progress)
         }
         await self._calls.forget(number, before)
+
+
+def _folded(events: Iterable[tuple[bytes, CallEvent | None]]) -> dict[bytes, CallEvent]:
+    """The events that are folded into calls, by position."""
+    return {at: event for at, event in events if event is not None and event.type in FOLDED}
