@@ -28,7 +28,7 @@ from offhook.event import new_event_id
 from offhook.inbox import Inbox, Partition, call_store, keys
 from offhook.inbox.call_index import index_kept
 from offhook.inbox.call_search import CallPage, search
-from offhook.inbox.call_store import CallChange, Calls, Kept
+from offhook.inbox.call_store import CallChange, Calls, CallSave, Kept
 from offhook.operations import dead_letters
 from offhook.operations.dead_letters import Filter
 
@@ -142,7 +142,7 @@ async def _save(url: str, changes: Sequence[CallChange]) -> None:
             await partition.lease.take()
             for now in (0, 1):  # begun, ended
                 page = changes[at + now : at + now + _AT_ONCE : 2]
-                await calls.save(partition, "", page, None, _DAYS)
+                await calls.save(partition, [CallSave("", page, None, _DAYS)])
 
 
 def _told(number: int) -> tuple[CallChange, CallChange]:
@@ -168,7 +168,7 @@ async def _keep(url: str, count: int) -> float:
             await partition.lease.take()
             states = map(_call, range(first, min(first + _AT_ONCE, count)))
             changes = [CallChange(_kept(state, partition.number), []) for state in states]
-            await calls.save(partition, "", changes, None, _DAYS)
+            await calls.save(partition, [CallSave("", changes, None, _DAYS)])
     return time.perf_counter() - began
 
 

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from redis.commands.core import AsyncScript
@@ -75,6 +75,21 @@ class CallChange(msgspec.Struct, frozen=True, gc=False):
     before: CallState | None = None
 
 
+class CallSave(NamedTuple):
+    """Calls of a tenant to save in one step.
+
+    Attributes:
+        tenant: whose stream the events about them are appended to.
+        positions: from where and to where the stream's events were folded; None: they were not.
+        keep_days: how long a call is kept after its last event.
+    """
+
+    tenant: str
+    changes: Sequence[CallChange]
+    positions: tuple[bytes, bytes] | None
+    keep_days: float
+
+
 class Calls:
     """The calls of an inbox."""
 
@@ -107,28 +122,34 @@ class Calls:
         latest = [name_of_latest(name, each.state) for name, each in kept.items()]
         return kept | await self.load(partition, [name for name in latest if name not in kept])
 
-    async def save(
-        self,
-        partition: Partition,
-        tenant: str,
-        changes: Sequence[CallChange],
-        positions: tuple[bytes, bytes] | None,
-        keep_days: float,
-    ) -> None:
-        """Save calls, append the events about them, and note how far a stream is folded.
+    async def save(self, partition: Partition, saves: Sequence[CallSave]) -> None:
+        """Save calls of tenants, append the events about them, and note how far each is folded.
+
+        Each save is one step; all are sent in one round trip.
 
         Args:
             partition: with the server's lease.
-            tenant: whose stream the events are appended to.
-            positions: from where and to where the stream's events were folded; None: they were not.
-            keep_days: how long a call is kept after its last event.
 
         Raises:
             LeaseLost: another server serves the partition; nothing was saved.
-            FoldMoved: the stream is folded to another position than expected; nothing was saved.
+            FoldMoved: a stream is folded to another position than expected; that was not saved.
             OutOfMemoryError: the server is too full; nothing was saved.
         """
-        number, keep_ms = partition.number, int(keep_days * 86_400_000)
+        if len(saves) == 1:
+            answers = [await self._send(partition, saves[0])]
+        else:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for each in saves:
+                    await self._send(partition, each, pipeline)
+                answers = await pipeline.execute()
+        if -1 in answers:
+            raise LeaseLost(f"another process serves partition {partition.number}")
+        for each, answer in zip(saves, answers, strict=True):
+            if answer == 0:
+                raise FoldMoved(f"partition {partition.number} is not folded to {each.positions}")
+
+    async def _send(self, partition: Partition, save: CallSave, client: Any = None) -> Any:
+        number, tenant, keep_ms = partition.number, save.tenant, int(save.keep_days * 86_400_000)
         script_keys = [
             keys.serving(number),
             keys.inbox(number, tenant),
@@ -147,18 +168,14 @@ class Calls:
             tenant,
             keep_ms,
             keys.call(number, ""),
-            *(positions or ("", "")),
+            *(save.positions or ("", "")),
             keys.index(number, "", tenant),
             int(time.time() * 1000) - keep_ms,
-            _encode(_listed(changes)),
-            *[change.kept.dump() for change in changes],
-            *[to_stored(event) for change in changes for event in change.events],
+            _encode(_listed(save.changes)),
+            *[change.kept.dump() for change in save.changes],
+            *[to_stored(event) for change in save.changes for event in change.events],
         ]
-        answer = await self._save(keys=script_keys, args=arguments)
-        if answer == -1:
-            raise LeaseLost(f"another process serves partition {number}")
-        if answer == 0:
-            raise FoldMoved(f"partition {number} is not folded to {positions}")
+        return await self._save(keys=script_keys, args=arguments, client=client)
 
     async def settling(self, partition: int) -> dict[str, int]:
         """The calls whose settle window is open, and when it ends, in ms since 1970."""

@@ -22,7 +22,7 @@ from offhook.calls import (
 )
 from offhook.errors import FoldMoved
 from offhook.event import CallEvent, tenant_of
-from offhook.inbox.call_store import FOLDED, CallChange, Kept
+from offhook.inbox.call_store import FOLDED, CallChange, CallSave, Kept
 from offhook.logs import Outage
 from offhook.tasks import asked_to_end, woken
 from workers.delivery.attempt import event_keys
@@ -158,9 +158,9 @@ class Folder:
     # Folding
 
     async def _fold_some(self) -> None:
-        """Fold some events of several tenants, whose calls are loaded together."""
+        """Fold some events of several tenants: their calls are loaded, and saved, together."""
         turns: list[tuple[Progress, list[tuple[bytes, CallEvent | None]]]] = []
-        room = AT_ONCE
+        room = self._at_once
         for tenant in list(self._unfolded):
             progress = self._progress[tenant]
             if events := await self._next(progress):
@@ -175,13 +175,23 @@ class Folder:
         names = {event.call: None for _, events in turns for event in _folded(events).values()}
         kept = await self._kept.load_with_latest(list(names))
         before = {name: each.state for name, each in kept.items()}
+        waits: dict[str, float | None] = {}
+        saves = [
+            self._fold(progress, folded, events[-1][0], kept, before, waits)
+            for progress, events in turns
+            if (folded := _folded(events))
+        ]
+        await self._save(saves)
+        end = time.monotonic()
+        for name, wait in waits.items():
+            if wait is None:
+                self._windows.close(name)
+            else:
+                self._windows.open(name, end + wait)
         for progress, events in turns:
-            if asked_to_end():
-                return
-            last = events[-1][0]
-            if folded := _folded(events):
-                await self._fold(progress, folded, last, kept, before)
-            progress.folded = last
+            progress.folded = events[-1][0]
+            if _folded(events):
+                progress.saved = progress.folded
 
     async def _next(self, progress: Progress) -> list[tuple[bytes, CallEvent | None]]:
         waiting, stream = progress.waiting, progress.stream
@@ -201,41 +211,35 @@ class Folder:
                 return events
         return []
 
-    async def _fold(
+    def _fold(
         self,
         progress: Progress,
         events: Mapping[bytes, CallEvent],
         last: bytes,
         kept: dict[str, Kept],
         before: Mapping[str, CallState],
-    ) -> None:
+        waits: dict[str, float | None],
+    ) -> CallSave:
         """Fold a tenant's events into their calls, and announce what follows at once.
 
         Args:
             kept: the calls; those of these events are changed.
             before: as they are in the store.
+            waits: gets the settle windows to open, in seconds, and to close (None), by call.
         """
         changed: dict[str, Closing | None] = {}  # the calls to save, and what ends them
         for position, event in events.items():
             self._fold_one(position.decode(), event, kept, changed)
         now, wall = datetime.now(UTC), int(time.time() * 1000)
         changes: list[CallChange] = []
-        windows: dict[str, float | None] = {}
         for name, closing in changed.items():
             call, due = self._rules.tell(kept[name], now, closing)
-            wait = windows[name] = None if closing else self._rules.settles_after(call.state)
+            wait = waits[name] = None if closing else self._rules.settles_after(call.state)
             settles = None if wait is None else wall + int(wait * 1000)
             # Also reopens a call that was closed too early.
             live = None if closing else wall
             changes.append(CallChange(call, due, settles, live, before.get(name)))
-        await self._save(progress.stream.tenant, changes, (progress.saved, last))
-        progress.saved = last
-        end = time.monotonic()
-        for name, wait in windows.items():
-            if wait is None:
-                self._windows.close(name)
-            else:
-                self._windows.open(name, end + wait)
+        return self._to_save(progress.stream.tenant, changes, (progress.saved, last))
 
     def _fold_one(
         self,
@@ -278,13 +282,16 @@ class Folder:
         kept[name] = Kept(name, state, began, position, self._served.number)
         changed[name] = None
 
-    async def _save(
+    def _to_save(
         self, tenant: str, changes: Sequence[CallChange], positions: tuple[bytes, bytes] | None
-    ) -> None:
-        self._server.share.check_lease(self._partition.number)
-        keep_days = self._settings.of(tenant).keep_days
-        await self._calls.save(self._partition, tenant, changes, positions, keep_days)
-        self._kept.keep(change.kept for change in changes)
+    ) -> CallSave:
+        return CallSave(tenant, changes, positions, self._settings.of(tenant).keep_days)
+
+    async def _save(self, saves: Sequence[CallSave]) -> None:
+        if saves:
+            self._server.share.check_lease(self._partition.number)
+            await self._calls.save(self._partition, saves)
+            self._kept.keep(change.kept for each in saves for change in each.changes)
 
     # Closing
 
@@ -312,7 +319,7 @@ class Folder:
                 progress = self._progress.get(tenant)
                 # Nothing is saved of calls in memory whose events a failover has made unfolded.
                 positions = (progress.saved, progress.saved) if progress else None
-                await self._save(tenant, its, positions)
+                await self._save([self._to_save(tenant, its, positions)])
 
     async def _sweep(self) -> None:
         """Close silent calls, and delete old ones, when it is time."""

@@ -15,7 +15,7 @@ from offhook.dialects.voipnow import read_event
 from offhook.event import EventType
 from offhook.inbox import Inbox, Partition, call_index, keys
 from offhook.inbox.call_search import UnknownCursor, search
-from offhook.inbox.call_store import CallChange, Calls, Kept
+from offhook.inbox.call_store import CallChange, Calls, CallSave, Kept
 
 PARTITIONS = 3
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -85,7 +85,7 @@ class Bench:
                     self.began.setdefault(name, datetime.fromtimestamp(began / 1e6, UTC))
                     before = known.state if known else None
                     changes.append(CallChange(self.kept[name], [], live=live, before=before))
-            await self.calls.save(partition, "", changes, None, keep_days)
+            await self.calls.save(partition, [CallSave("", changes, None, keep_days)])
 
     async def erase(self, name: str) -> None:
         kept = self.kept.pop(name)
@@ -460,7 +460,8 @@ async def test_each_tenant_finds_its_own_calls(inbox: Inbox) -> None:
         prefix = f"{tenant}:" if tenant else ""
         state = call("c1", status="ANSWER" if live is None else None)
         kept = Kept(f"{prefix}main/c1", state, "1-1", "1-2", 0)
-        await calls.save(partition, tenant, [CallChange(kept, [], live=live)], None, 30)
+        change = CallChange(kept, [], live=live)
+        await calls.save(partition, [CallSave(tenant, [change], None, 30)])
         await inbox.redis.hset(keys.read(0), tenant, "1-2")
 
     async def found(tenant: str, **wanted: Any) -> list[str]:

@@ -311,7 +311,8 @@ async def test_open_settle_windows_survive_a_fault(
 
     async def no_save(self: Calls, *arguments: Any) -> None:
         nonlocal faults
-        if faults == 0 and arguments[2] and arguments[2][0].kept.name == "main/c2":
+        changes = [change for each in arguments[1] for change in each.changes]
+        if faults == 0 and changes and changes[0].kept.name == "main/c2":
             faults += 1
             raise RedisConnectionError("no answer")
         await save(self, *arguments)
