@@ -14,11 +14,13 @@ from offhook.inbox.call_search import UnknownCursor, search
 from offhook.settings import Settings
 from offhook_cli import completion
 from offhook_cli.options import Json, Tenant, moment, settings_of, since_option
+from offhook_cli.proof import proof
 from offhook_cli.reconcile import reconcile
 from offhook_cli.screen import counted, local, note, print_json, print_table
 
 calls = typer.Typer(add_completion=False, rich_markup_mode=None)
 calls.command()(reconcile)
+calls.command()(proof)
 
 
 @calls.callback(invoke_without_command=True)

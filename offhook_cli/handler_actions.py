@@ -1,18 +1,28 @@
-"""`offhook handlers pause`, `resume`: what is done to a configured handler while it runs."""
+"""`offhook handlers pause`, `resume`, `test`, `would-get`: about a handler while it runs."""
 
 import asyncio
 import getpass
 import os
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Literal
 
+import msgspec
 import typer
 
 from offhook.connection import opened
 from offhook.errors import ConfigError, not_configured
+from offhook.event import EventType
+from offhook.extensions import UNKNOWN, Extensions, ExtensionSettings
+from offhook.inbox.record_part import AttemptOutcome
+from offhook.operations.filter_question import FilterAnswer, ask_filter, other_filter, span
 from offhook.operations.pausing import set_paused
-from offhook.settings import Settings
+from offhook.operations.trials import outcome_of, send_trial
+from offhook.settings import Settings, load_settings
+from offhook.testing import sample_event
 from offhook_cli import completion
-from offhook_cli.options import Tenant, full_name, settings_of
+from offhook_cli.live import ms
+from offhook_cli.options import Json, Tenant, full_name, settings_of
+from offhook_cli.screen import counted, fail, note, print_json, print_table
 
 Configured = Annotated[
     str,
@@ -51,6 +61,113 @@ def resume(name: Configured, tenant: Tenant = "") -> None:
     settings, handler = configured(name, tenant)
     changed = _set(settings, handler, paused=False)
     typer.echo(f"{handler} is resumed." if changed else f"{handler} is not paused.")
+
+
+def send_test(
+    name: Configured,
+    event: Annotated[
+        EventType | None,
+        typer.Option(help="The event type.", show_default="the first that the handler gets"),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for the outcome.")
+    ] = 10.0,
+    tenant: Tenant = "",
+) -> None:
+    """Send a made-up event to a handler, and to no other.
+
+    Its own process delivers it, with the configuration that runs, so it needs
+    `offhook work`. The target gets it as if it were real. `offhook deliveries
+    --call` has the outcome later, too.
+
+    Exits with 1 unless it was delivered.
+
+    \b
+    Examples:
+      offhook handlers test crm
+      offhook handlers test crm --event call-ended
+    """
+    settings, handler = configured(name, tenant)
+
+    async def run() -> None:
+        async with opened(settings) as (inbox, _):
+            sent = await send_trial(
+                inbox, handler, settings.handlers[handler], user(), sample_event, event
+            )
+            note(f"Sent {sent.type} of the call {sent.call} to {handler}.")
+            made = await outcome_of(inbox, handler, sent.call, wait)
+        if made is None:
+            fail(f"No attempt within {wait:g} s: `offhook status` says what {handler} waits for.")
+        said = f": {made.answer}" if made.answer else ""
+        if made.outcome is not AttemptOutcome.DELIVERED:
+            fail(f"{handler} did not deliver it{said}")
+        typer.echo(f"{handler} delivered it in {ms(made.took)}{said}")
+
+    asyncio.run(run())
+
+
+def would_get(
+    name: Configured,
+    events: Annotated[
+        str | None,
+        typer.Option(
+            help="Event types and groups, separated by commas; '' for the handler's own choice.",
+            show_default="as configured",
+            metavar="LIST",
+        ),
+    ] = None,
+    extensions: Annotated[
+        str | None,
+        typer.Option(
+            help="Patterns of extensions, separated by commas; '' for all.",
+            show_default="as configured",
+            metavar="LIST",
+        ),
+    ] = None,
+    of: Annotated[
+        Literal["1h", "today", "yesterday", "7d"], typer.Option(help="Of which events.")
+    ] = "yesterday",
+    tenant: Tenant = "",
+    as_json: Json = False,
+) -> None:
+    """Count what a handler would have got with another filter. Changes nothing.
+
+    Asks the events that the inbox keeps, for three seconds at most.
+
+    \b
+    Examples:
+      offhook handlers would-get crm --events calls
+      offhook handlers would-get crm --extensions '0003*2??,0003*500' --of 7d
+    """
+    settings, handler = configured(name, tenant)
+    asked = other_filter(handler, settings.handlers[handler], events, extensions)
+    since, until = span(of, datetime.now(UTC))
+
+    async def run() -> FilterAnswer:
+        async with opened(settings) as (inbox, _):
+            known = await Extensions(inbox.redis).all()
+
+            def extension(pbx: str, number: str) -> ExtensionSettings:
+                return known.get((pbx, number), UNKNOWN)
+
+            return await ask_filter(inbox, load_settings(), asked, extension, since, until)
+
+    answer = asyncio.run(run())
+    if as_json:
+        print_json(msgspec.to_builtins(answer))
+        return
+    if answer.types:
+        rows = [[kind, str(number)] for kind, number in answer.types.items()]
+        print_table("event", "number", rows=rows, right=["number"])
+    typer.echo(
+        f"Of {counted(answer.looked, 'event')} {handler} would have got {answer.would_get}; it got "
+        f"{answer.got}: {answer.more} more, {answer.fewer} fewer."
+    )
+    if answer.gained:
+        new = ", ".join(f"{number} of {each}" for each, number in answer.gained.items())
+        typer.echo(f"New: {new}.")
+    if not answer.complete:
+        note("There are too many events to look at all of them.")
 
 
 def configured(name: str, tenant: str) -> tuple[Settings, str]:

@@ -191,6 +191,8 @@ def new(
 
 handlers.command()(handler_actions.pause)
 handlers.command()(handler_actions.resume)
+handlers.command("test")(handler_actions.send_test)
+handlers.command("would-get")(handler_actions.would_get)
 
 
 _WRITTEN = """\

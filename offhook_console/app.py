@@ -29,11 +29,13 @@ from offhook_console.pages import (
     calls_page,
     dead_letters_page,
     dial_page,
+    handler_actions_page,
     handlers_page,
     live_page,
     me_page,
     missed_page,
     now_page,
+    proof_page,
     quarantine_page,
     sign_in_page,
 )
@@ -119,6 +121,9 @@ def routes() -> list[BaseRoute]:
         console_route("/missed", missed_page.missed, calls),
         console_route("/handlers", handlers_page.handlers, deliveries),
         console_route("/handlers/{name}", handlers_page.handler, deliveries),
+        console_route("/handlers/{name}/pause", handler_actions_page.pause, repair, POST),
+        console_route("/handlers/{name}/resume", handler_actions_page.resume, repair, POST),
+        console_route("/handlers/{name}/test", handler_actions_page.send_test, repair, POST),
         console_route("/handlers/{name}/replay", handlers_page.replay, repair, ("GET", "POST")),
         console_route("/dead-letters", dead_letters_page.dead_letters, deliveries),
         console_route(
@@ -130,6 +135,8 @@ def routes() -> list[BaseRoute]:
         console_route("/dead-letters/{id}", dead_letters_page.dead_letter, deliveries),
         console_route("/quarantine", quarantine_page.quarantine, deliveries),
         console_route("/quarantine", quarantine_page.change_quarantine, repair, POST),
+        console_route("/proof", proof_page.proof, deliveries),
+        console_route("/proof/compare", proof_page.compare, repair, POST),
         console_route("/audit", audit_page.audit, repair),
         *api_routes(),
     ]

@@ -106,6 +106,10 @@ class LiveFeed:
         """The settings of all extensions."""
         return self._labels.all
 
+    async def refresh_labels(self) -> None:
+        """Read the settings of the extensions again, if they have changed."""
+        await self._labels.refresh()
+
     def counts(self, view: View) -> dict[str, int]:
         """The numbers beside the entries of the navigation, for people with this view."""
         counts = {"missed": len(open_callers(self.missed.callers(), view))}

@@ -1,7 +1,7 @@
 """What the endpoints of the console share."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from redis import Redis
@@ -18,6 +18,7 @@ from offhook.operations.bulk import BulkOperations
 from offhook.settings import Settings, tenant_of_plugin
 from offhook_console.attention import Attention
 from offhook_console.dialling import Dialling
+from offhook_console.handler_course import HandlerCourses
 from offhook_console.listeners import OwnPhones
 from offhook_console.live_feed import LiveFeed
 from offhook_console.passwords import PasswordCheck
@@ -47,6 +48,7 @@ class ConsoleParts:
     deliver: Deliver
     attention: Attention
     dialling: Dialling
+    courses: HandlerCourses = field(default_factory=HandlerCourses)
 
     @property
     def feed(self) -> LiveFeed:

@@ -61,6 +61,10 @@ NAVIGATION: Sequence[tuple[str, Sequence[NavEntry]]] = (
             NavEntry("quarantine", "Quarantine", "shield", Right.DELIVERIES, "callbacks"),
         ),
     ),
+    (
+        "Phone system",
+        (NavEntry("proof", "Proof", "scale", Right.DELIVERIES),),
+    ),
     ("Administration", (NavEntry("audit", "Audit log", "history", Right.REPAIR),)),
 )
 

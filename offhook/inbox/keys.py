@@ -187,6 +187,10 @@ def reconciled(pbx: str, tenant: str = "") -> str:
     return _of_tenant(f"offhook:reconciled:{pbx}", tenant)
 
 
+def proof(pbx: str, tenant: str = "") -> str:
+    return _of_tenant(f"offhook:proof:{pbx}", tenant)
+
+
 def quarantine(tenant: str = "") -> str:
     return _of_tenant("offhook:quarantine", tenant)
 

@@ -21,7 +21,7 @@ OF_PARTITION = (
     *(keys.recorded, keys.failures),
 )
 OF_INSTALLATION = (keys.quarantine, keys.refused, keys.daily_summary, keys.audit)
-OF_PBX = (keys.phones, keys.reconciled)
+OF_PBX = (keys.phones, keys.reconciled, keys.proof)
 OF_NUMBER = (keys.calling,)
 # Keys of a partition that have the tenant in their name, and then something else.
 OF_TERM = (keys.index,)

@@ -20,7 +20,9 @@ from offhook_console.access import ConsoleRoute, console_route, public_route
 from offhook_console.call_query import find_calls, live_calls, read_query
 from offhook_console.dialling import dialled
 from offhook_console.json_api import shapes
+from offhook_console.json_api.handler_endpoints import HANDLER_ENDPOINTS
 from offhook_console.json_api.openapi_document import ApiEndpoint, openapi
+from offhook_console.json_api.phone_system_endpoints import PHONE_SYSTEM_ENDPOINTS
 from offhook_console.letters import announce_change, matching_letters
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import Person, Right
@@ -192,6 +194,8 @@ ENDPOINTS = (
              "List the handlers and their progress.", shapes.HandlerList),
     ApiEndpoint("GET", f"{_BASE}/handlers/{{name}}", get_handler, Right.DELIVERIES,
              "Get the progress of a handler.", HandlerStatus),
+    *HANDLER_ENDPOINTS,
+    *PHONE_SYSTEM_ENDPOINTS,
     ApiEndpoint("GET", f"{_BASE}/dead-letters", list_dead_letters, Right.DELIVERIES,
              "List dead letters.", shapes.DeadLetterList, query=shapes.DeadLetterQuery),
     ApiEndpoint("GET", f"{_BASE}/dead-letters/operations", list_operations, Right.DELIVERIES,

@@ -1,6 +1,7 @@
 """Handlers: does everything get to its target; one handler; a replay to it."""
 
 import asyncio
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,20 +12,27 @@ from starlette.responses import RedirectResponse, Response
 
 from offhook.errors import ConfigError
 from offhook.event import GROUPS, EventType
+from offhook.inbox.record_part import RecordedAttempt
 from offhook.inbox.replays import Replays
 from offhook.operations import dead_letters
 from offhook.operations.audit import note_change
 from offhook.operations.dead_letters import DeadLetterHead, Filter
+from offhook.operations.filter_question import SPANS as question_spans
+from offhook.operations.filter_question import FilterAnswer
 from offhook.operations.status import HandlerStatus
+from offhook.operations.trials import attempts_of, trial_types
 from offhook.plugins import event_types
 from offhook.settings import HandlerSettings
 from offhook_console.call_query import moment_of
+from offhook_console.handler_actions import ask, configured
+from offhook_console.handler_course import SPANS
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
 from offhook_console.wording import counted
 
 _MOST_ANSWERS = 8
+_TRIAL = re.compile(r"[\w./-]{1,60}/test-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,14 @@ class AnswerGroup:
     first: datetime
     last: datetime
     url: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A test event by its call, and the last attempt at it."""
+
+    call: str
+    attempt: RecordedAttempt | None
 
 
 async def handlers(request: Request, person: Person) -> Response:
@@ -55,9 +71,11 @@ async def handlers(request: Request, person: Person) -> Response:
 async def handler(request: Request, person: Person) -> Response:
     """Show one handler."""
     parts = parts_of(request)
-    name, policy = _named(request, parts)
+    name, policy = configured(parts, request.path_params["name"])
     await parts.feed.look_at_deliveries()
     letters = await asyncio.to_thread(_letters, parts, name)
+    span = request.query_params.get("span", "today")
+    question = _question(request, policy)
     return parts.pages.page(
         request,
         person,
@@ -66,13 +84,22 @@ async def handler(request: Request, person: Person) -> Response:
         policy=policy,
         events=_events(policy),
         answers=group_by_answer(letters, {"handler": name})[:_MOST_ANSWERS],
+        did=request.query_params.get("did"),
+        trial=await _trial(parts, name, request.query_params.get("test")),
+        types=_types(policy),
+        span=span if span in SPANS else "today",
+        spans=SPANS,
+        course=await parts.courses.get(parts.inbox, name, span if span in SPANS else "today"),
+        question=question,
+        question_spans=question_spans,
+        answer=await _answer(parts, name, question) if question["of"] else None,
     )
 
 
 async def replay(request: Request, person: Person) -> Response:
     """Count the events of a replay, then set the handler back."""
     parts = parts_of(request)
-    name, _ = _named(request, parts)
+    name, _ = configured(parts, request.path_params["name"])
     if request.method == "GET":
         since = _since(request.query_params.get("since"))
         found = await Replays(parts.inbox).find(name, since)
@@ -119,11 +146,37 @@ def _letters(parts: ConsoleParts, name: str) -> list[DeadLetterHead]:
     return list(dead_letters.heads(parts.rq, Filter(handler=name)))
 
 
-def _named(request: Request, parts: ConsoleParts) -> tuple[str, HandlerSettings]:
-    name = request.path_params["name"]
-    if name not in parts.settings.handlers:
-        raise ConsoleError(404, "There is no handler with this name.")
-    return name, parts.settings.handlers[name]
+def _question(request: Request, policy: HandlerSettings) -> dict[str, str]:
+    """The fields of the filter question, as in the URL; else the present filter."""
+    given = request.query_params
+    return {
+        "events": given.get("events", ", ".join(_events(policy) if policy.events else ())),
+        "extensions": given.get("extensions", ", ".join(policy.extensions or ())),
+        "of": given.get("of", ""),
+    }
+
+
+async def _answer(parts: ConsoleParts, name: str, question: dict[str, str]) -> FilterAnswer | str:
+    """The answer to the filter question, or what is wrong with it."""
+    try:
+        return await ask(parts, name, question["events"], question["extensions"], question["of"])
+    except ConsoleError as error:
+        return error.detail
+
+
+async def _trial(parts: ConsoleParts, name: str, call: str | None) -> Trial | None:
+    """A test event that was sent a moment ago, and what became of it."""
+    if call is None or not _TRIAL.fullmatch(call):
+        return None
+    attempts = await attempts_of(parts.inbox, name, call)
+    return Trial(call, attempts[0] if attempts else None)
+
+
+def _types(policy: HandlerSettings) -> list[EventType]:
+    try:
+        return trial_types(policy)
+    except ConfigError:
+        return []
 
 
 def _status(parts: ConsoleParts, name: str) -> HandlerStatus:

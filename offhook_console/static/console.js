@@ -196,9 +196,14 @@
     if (target.matches("[data-tick-all], [data-tick]")) ticked();
     if (target.matches("[data-keys-off]")) localStorage.setItem("keys", target.checked ? "off" : "on");
   });
+  document.addEventListener("input", ({ target }) => {
+    // A page is its URL, also while a question is typed.
+    const form = target.closest("form[data-asks]");
+    if (form) history.replaceState(null, "", `?${new URLSearchParams(new FormData(form))}#${form.dataset.asks}`);
+  });
   document.addEventListener("submit", ({ target }) => {
     // Empty fields of a search would only make its URL longer.
-    if (target.method === "get") for (const field of all("input, select", target)) field.disabled = !field.value;
+    if (target.method === "get") for (const field of all("input, select", target)) field.disabled = !field.value && !("kept" in field.dataset);
   });
   addEventListener("pageshow", () => { for (const field of all("form[method=get] :disabled, form:not([method]) :disabled")) field.disabled = false; });
 

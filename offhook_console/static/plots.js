@@ -23,11 +23,11 @@
     target.replaceChildren();
     const ink = colour("--ink3"), line = colour("--line");
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px Inter, system-ui, sans-serif", gap: 6 };
-    const series = heads.map((head) => {
+    const series = heads.map((head, i) => {
       const c = colour(`--${head.dataset.k}-on`);
       return stacked
         ? { label: head.textContent, stroke: c, fill: c, width: 0, paths: uPlot.paths.bars({ size: [0.72, 60], radius: 0.12 }), points: { show: false } }
-        : { label: head.textContent, stroke: c, width: 1.75, fill: head.dataset.fill ? faint(c, 0.12) : undefined, dash: head.dataset.dash ? [5, 4] : undefined, points: { show: false }, spanGaps: false };
+        : { label: head.textContent, stroke: c, width: 1.75, fill: head.dataset.fill ? faint(c, 0.12) : undefined, dash: head.dataset.dash ? [5, 4] : undefined, points: { show: columns[i].filter((v) => v !== null).length < 24, size: 5, fill: c }, spanGaps: false };
     });
     const unit = figure.dataset.unit || "";
     new uPlot({

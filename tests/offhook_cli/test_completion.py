@@ -68,7 +68,7 @@ OFFERED = {
     "doctor --": ["--pbx", "--bundle", "--json", "--help"],
     "dead ": ["list", "show", "retry", "discard"],
     "pbx events c": ["create", "change"],
-    "handlers ": ["show", "preview", "new", "pause", "resume"],
+    "handlers ": ["show", "preview", "new", "pause", "resume", "test", "would-get"],
     "handlers --js": ["--json"],
     "handlers show webh": ["webhook"],
     "handlers preview c": ["crm", "chat"],

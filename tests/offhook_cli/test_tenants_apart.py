@@ -107,11 +107,14 @@ CASES = {
     "handlers preview": Case("chat --event hangup", shows=True),
     "handlers pause": Case("crm", changes=True),
     "handlers resume": Case("chat", changes=True),
+    "handlers test": Case("crm --wait 0", changes=True),
+    "handlers would-get": Case("crm --events raw --of 1h --json"),
     "lookup": Case(f"{NUMBER} --json", shows=True),
     "status": Case("--json"),
     "calls": Case(f"--number {NUMBER} --since {SINCE} --json", shows=True),
     "calls reconcile": Case("--since 1h --dry-run"),
     "missed": Case("--state all --json"),  # it shows no marker: their calls go on
+    "calls proof": Case("--json"),
     "call": Case("{call} --json", shows=True),
     "deliveries": Case("--json"),  # it shows no marker: see below
     "dead list": Case("--json", shows=True),
@@ -253,6 +256,11 @@ class World:
             "folded": client.hget(keys.folded(0), tenant),
             "refused": client.xrange(keys.quarantine(tenant)),
             "paused": [client.hget(keys.PAUSED, prefix + name) for name in ("crm", "chat")],
+            "parked": [
+                each
+                for each in client.hscan_iter(keys.parked(0))
+                if each[0].decode().startswith(f"{prefix}crm ")
+            ],
             "memory": client.get(keys.memory(f"{prefix}crm", NUMBER)),
             "name": client.get(keys.lookup_name(f"{prefix}book", NUMBER)),
             "settings": client.hget(keys.EXTENSIONS, extension),

@@ -16,6 +16,7 @@ from offhook.dialects.voipnow import read_event
 from offhook.event import to_stored
 from offhook.inbox import keys
 from offhook.operations.phone_states import RegistrationState
+from offhook.operations.proof import DayProof
 from tests.installation import ROOT, Installation, wait_until
 from tests.offhook_console.browsing import PHONES, Scene, scene
 from tests.offhook_console.conftest import PASSWORD
@@ -28,6 +29,7 @@ use = "console"
 [handlers.call-log]
 use = "file"
 options.path = "calls.jsonl"
+[pbx.main]
 [console]
 pop_url = "https://crm.example.com/search?phone={e164}"
 """
@@ -78,6 +80,7 @@ PAGES = {
     "me": "/me",
     "handlers": "/handlers",
     "quarantine": "/quarantine",
+    "proof": "/proof",
 }
 
 
@@ -143,6 +146,20 @@ def prepare(installation: Installation) -> None:
             queues.bury(client, "crm", event, attempt=6, error=error, trace="Traceback: ...")
         client.xadd(keys.quarantine(), dict(REFUSED))
         client.set(keys.circuit("crm"), "open", ex=60)
+        for ago in range(14):
+            began = now - timedelta(days=ago)
+            lost = tuple(f"main/record-{ago}-{n}" for n in range({3: 1, 6: 3}.get(ago, 0)))
+            closed = (f"main/{transferred().id}",) if ago in (0, 6, 11) else ()
+            records = 240 + 97 * (ago * ago % 11)
+            proof = DayProof(
+                day=began.date(),
+                records=records,
+                here=records - len(lost),
+                recovered=lost,
+                closed=closed,
+                compared=now - timedelta(minutes=37),
+            )
+            client.hset(keys.proof("main"), f"{proof.day}", msgspec.json.encode(proof))
     wait_until(lambda: settled(installation), "all calls are folded", seconds=90)
 
 
@@ -155,6 +172,7 @@ def take(made: Scene, folder: Path) -> None:
     pages = PAGES | {
         "call": f"/calls/main/{transferred().id}",
         "dead-letters": "/dead-letters?handler=crm",
+        "handler": "/handlers/call-log?events=calls&extensions=0003*2%3F%3F&of=today",
     }
     for scheme, width, names in (
         ("light", 1280, [*pages]),

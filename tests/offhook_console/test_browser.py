@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -376,3 +377,41 @@ def violations(page: Page) -> list[str]:
         if each["impact"] in ("serious", "critical")
         for node in each["nodes"]
     ]
+
+
+def test_handler_is_paused_asked_and_resumed_on_its_page(console: Scene) -> None:
+    call = console.call("answered", seed=31)
+    with console.context() as browser:
+        page = browser.sign_in()
+        page.goto(f"{console.url}/handlers/crm")
+        page.get_by_role("button", name="Pause").click()
+        expect(page.locator(".band.hold")).to_contain_text("Paused by operator")
+        time.sleep(2)  # within which all processes follow
+        for callback in call.callbacks:
+            console.send(callback)
+        count = len(call.callbacks)
+        expect(page.locator(".band.hold")).to_contain_text(
+            "events wait at its position", timeout=SECONDS
+        )
+        assert call.id not in {each for _, each, *_ in console.installation.delivered("crm")}
+        question = page.locator("#filter")
+        question.get_by_label("Events").fill("hangup")
+        question.get_by_label("Of").select_option("1h")
+        expect(page.locator("#filter-answer")).to_contain_text("it would have got", timeout=SECONDS)
+        page.wait_for_url("**/handlers/crm?events=hangup&extensions=&of=1h*")
+        page.get_by_role("button", name="Undo").or_(
+            page.locator(".band.hold").get_by_role("button", name="Resume")
+        ).first.click()
+        expect(page.locator(".band.hold")).to_have_count(0, timeout=SECONDS)
+
+        def came() -> bool:
+            got = [n for _, each, n, *_ in console.installation.delivered("crm") if each == call.id]
+            return len(got) >= count
+
+        wait_until(came, "the events that waited are delivered")
+        page.get_by_role("button", name="Send a test event…").click()
+        page.get_by_role("button", name="Send it").click()
+        # The handler of these tests wants a parameter that a made-up event lacks.
+        expect(page.locator("#handler")).to_contain_text(
+            "The test event was not delivered", timeout=SECONDS
+        )

@@ -10,8 +10,8 @@ accepts each of them once, and folding them twice changes nothing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -20,9 +20,12 @@ from offhook.announcements import announce
 from offhook.call import Call
 from offhook.calls import summarize
 from offhook.errors import ConfigError, NotYet
+from offhook.event import call_name
 from offhook.extensions import Extensions
 from offhook.inbox import Inbox, keys
 from offhook.inbox.call_store import Calls, Kept
+from offhook.operations import proof
+from offhook.operations.proof import DayProof
 from offhook.redis_servers import infos
 from offhook.settings import Settings
 from unifiedapi.callback import known_parameters
@@ -49,6 +52,7 @@ class Reconciled:
         here: number of these that belong to one of our calls.
         closed: the calls whose end only a record told.
         recovered: the records of calls without any callback.
+        days: by tenant, the records that no earlier run has compared.
     """
 
     pbx: str
@@ -58,6 +62,7 @@ class Reconciled:
     here: int = 0
     closed: tuple[Call, ...] = ()
     recovered: tuple[RecordedCall, ...] = ()
+    days: Mapping[str, Sequence[DayProof]] = field(default_factory=dict)
 
     def __add__(self, other: "Reconciled") -> "Reconciled":
         """Both results of the same PBX and time span."""
@@ -67,6 +72,7 @@ class Reconciled:
             here=self.here + other.here,
             closed=self.closed + other.closed,
             recovered=self.recovered + other.recovered,
+            days={**self.days, **other.days},
         )
 
 
@@ -123,9 +129,21 @@ class Reconciliation:
         last = marks.get(_UNTIL)
         done = None
         if last is not None:
-            done = await self._compare(last - OVERLAP, now - self._young, extensions)
+            done = await self._compare(
+                last - OVERLAP, now - self._young, extensions, fresh_from=last
+            )
         seen = {_UNTIL: now - self._young} | extensions
-        async with self._inbox.redis.pipeline(transaction=True) as pipeline:
+        redis, days = self._inbox.redis, done.days if done else {}
+        proven = {
+            tenant: await proof.added(redis, self.pbx, tenant, its) for tenant, its in days.items()
+        }
+        async with redis.pipeline(transaction=True) as pipeline:
+            for tenant, (changed, old) in proven.items():
+                if changed:
+                    mapping: dict[Any, Any] = dict(changed)
+                    pipeline.hset(keys.proof(self.pbx, tenant), mapping=mapping)
+                if old:
+                    pipeline.hdel(keys.proof(self.pbx, tenant), *old)
             pipeline.delete(self._key)
             pipeline.hset(self._key, mapping={n: at.isoformat() for n, at in seen.items()})
             await pipeline.execute()
@@ -167,6 +185,7 @@ class Reconciliation:
         extensions: Mapping[str, datetime],
         *,
         dry_run: bool = False,
+        fresh_from: datetime | None = None,
         advance: Callable[[float], None] = lambda part: None,
     ) -> Reconciled:
         if self._settings.of(self._access).pbx[self.pbx].zone is None:
@@ -182,20 +201,24 @@ class Reconciliation:
         for name, at in counting.items():
             by_tenant.setdefault(self._settings.tenant_of(self.pbx, name), {})[name] = at
         records: dict[str, dict[str, RecordedCall]] = {tenant: {} for tenant in by_tenant}
-        at = since
+        at, fresh = since, set[str]()  # ids of records that no earlier run has listed
         while at < until:
             end = min(at + SLICE, until)
+            if fresh_from is not None and at < fresh_from < end:
+                end = fresh_from
             async for record in self._listed(at, end):
                 for tenant, its in by_tenant.items():
                     recorded = read(record, its)
                     if recorded is not None:
                         records[tenant][recorded.id] = recorded
+                        if fresh_from is not None and at >= fresh_from:
+                            fresh.add(recorded.id)
             at = end
             advance((at - since) / (until - since))
         done = Reconciled(self.pbx, since, until)
         for tenant, its in by_tenant.items():
             in_order = sorted(records[tenant].values(), key=lambda each: (each.began, each.id))
-            done += await self._settle(tenant, in_order, its, since, until, dry_run=dry_run)
+            done += await self._settle(tenant, in_order, its, since, until, fresh, dry_run=dry_run)
         return done
 
     async def _settle(
@@ -205,6 +228,7 @@ class Reconciliation:
         extensions: Container[str],
         since: datetime,
         until: datetime,
+        fresh: Container[str],
         *,
         dry_run: bool,
     ) -> Reconciled:
@@ -234,7 +258,33 @@ class Reconciliation:
             here=len(matches.calls),
             closed=tuple(call for _, call in closing),
             recovered=matches.missing,
+            days={tenant: [*self._days(tenant, records, matches, closing, fresh)]},
         )
+
+    def _days(
+        self,
+        tenant: str,
+        records: Sequence[RecordedCall],
+        matches: Matches,
+        closing: Sequence[tuple[RecordedCall, Call]],
+        fresh: Container[str],
+    ) -> Iterator[DayProof]:
+        """What the comparison adds to each day."""
+        zone = self._settings.of(self._access).pbx[self.pbx].tzinfo
+        now, closed = datetime.now(UTC), {record.id: call.id for record, call in closing}
+        missing = {record.id for record in matches.missing}
+        for record in records:
+            new = record.id in fresh
+            lost, ended = record.id in missing, closed.get(record.id)
+            if new or lost or ended is not None:
+                yield DayProof(
+                    day=record.began.astimezone(zone).date(),
+                    records=int(new),
+                    here=int(new and record.id in matches.calls),
+                    recovered=(call_name(self.pbx, record.call_id, tenant),) if lost else (),
+                    closed=(call_name(self.pbx, ended, tenant),) if ended is not None else (),
+                    compared=now,
+                )
 
     async def _listed(self, since: datetime, until: datetime) -> AsyncIterator[CallRecord]:
         """Yield the records made in a time span."""

@@ -47,6 +47,7 @@ RARE = {
     "offhook:{PARTITION}:unfinished",
     "offhook:deliveries",
     "offhook:habits:silent",
+    "offhook:proof:PBX",
     "offhook:refused",
     "offhook:reload",
     "offhook:lookup:LOOKUP:asking:NUMBER",

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ from offhook.event import from_stored
 from offhook.extensions import Extensions
 from offhook.inbox import Inbox
 from offhook.inbox.call_store import Calls
+from offhook.operations.proof import DayProof, compared_until, days_of
 from offhook.settings import load_settings
 from offhook.testing import sample_event
 from tests.conftest import Configure
@@ -209,6 +210,31 @@ def test_next_run_continues_from_the_last(bench: Bench) -> None:
     later = bench.reconcile(since=None)
     assert later is not None
     assert later.since > done.until - 2 * module.OVERLAP
+
+
+def test_each_record_counts_once_for_its_day(bench: Bench) -> None:
+    bench.reconcile(since=None)
+    minutes = timedelta(minutes=40)
+    whole = bench.place("answered", ago=minutes)
+    endless = bench.place("answered", "hangup", seed=2, ago=minutes)
+    lost = bench.place("missed", "all", seed=3, ago=minutes)
+    _ago(bench, timedelta(hours=5))
+    bench.keep()
+    assert bench.run(lambda inbox: days_of(inbox.redis, "main")) == []
+    for _ in range(2):  # the second time, all of them are in the part that is compared again
+        bench.reconcile(since=None)
+        bench.keep()
+        days = bench.run(lambda inbox: days_of(inbox.redis, "main"))
+        assert sum(each.records for each in days) == 3
+        assert sum(each.here for each in days) == 2
+        assert [name for each in days for name in each.recovered] == [f"main/{recovered_id(lost)}"]
+        assert [name for each in days for name in each.closed] == [f"main/{endless.id}"]
+        assert sum(each.missing for each in days) == 0
+        assert whole.id not in str(days)
+        assert bench.run(lambda inbox: compared_until(inbox.redis, "main")) is not None
+    old = DayProof(day=date(2020, 1, 1), compared=datetime(2020, 1, 1, tzinfo=UTC))
+    bench.redis.hset("offhook:proof:main", "2020-01-01", msgspec.json.encode(old))
+    assert len(bench.run(lambda inbox: days_of(inbox.redis, "main"))) == len(days)
 
 
 def _ago(bench: Bench, ago: timedelta) -> None:

@@ -1,0 +1,114 @@
+"""The endpoints of the API that are about one handler."""
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from offhook.operations.filter_question import FilterAnswer
+from offhook.operations.status import HandlerStatus
+from offhook_console.handler_actions import ask, change_pause, configured, try_handler
+from offhook_console.handler_course import SPANS, HandlerCourse
+from offhook_console.json_api import shapes
+from offhook_console.json_api.openapi_document import ApiEndpoint
+from offhook_console.parts import parts_of
+from offhook_console.people import Person, Right
+from offhook_console.problem_details import ConsoleError
+
+_ONE = "/api/v1/handlers/{name}"
+
+
+class FilterQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Another filter.
+
+    Attributes:
+        events: types and groups, separated by commas; empty: the handler's own choice.
+        extensions: patterns, separated by commas; empty: all.
+        of: `1h`, `today`, `yesterday` or `7d`.
+    """
+
+    events: str | None = None
+    extensions: str | None = None
+    of: str = "yesterday"
+
+
+class CourseQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The time span: `1h`, `today` or `7d`."""
+
+    span: str = "today"
+
+
+class TestQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The type of the test event; the first that the handler gets if not given."""
+
+    event: str | None = None
+
+
+class SentTest(msgspec.Struct, frozen=True, kw_only=True):
+    """A test event that was sent. `call` finds its attempts in the record of deliveries."""
+
+    event: str
+    type: str
+    call: str
+
+
+async def pause_handler(request: Request, person: Person) -> Response:
+    return await _set_paused(request, person, paused=True)
+
+
+async def resume_handler(request: Request, person: Person) -> Response:
+    return await _set_paused(request, person, paused=False)
+
+
+async def test_handler(request: Request, person: Person) -> Response:
+    name, _ = configured(parts_of(request), request.path_params["name"])
+    kind = request.query_params.get("event", "")
+    event = await try_handler(parts_of(request), person, name, kind)
+    return _json(SentTest(event=event.id, type=event.type.value, call=event.call), 202)
+
+
+async def ask_handler_filter(request: Request, person: Person) -> Response:
+    given = request.query_params
+    answer = await ask(
+        parts_of(request),
+        request.path_params["name"],
+        given.get("events"),
+        given.get("extensions"),
+        given.get("of", "yesterday"),
+    )
+    return _json(answer)
+
+
+async def get_handler_course(request: Request, person: Person) -> Response:
+    parts = parts_of(request)
+    name, _ = configured(parts, request.path_params["name"])
+    span = request.query_params.get("span", "today")
+    if span not in SPANS:
+        raise ConsoleError(400, f"span: must be one of {', '.join(SPANS)}.")
+    return _json(await parts.courses.get(parts.inbox, name, span))
+
+
+async def _set_paused(request: Request, person: Person, *, paused: bool) -> Response:
+    parts = parts_of(request)
+    name, _ = configured(parts, request.path_params["name"])
+    await change_pause(parts, person, name, paused=paused)
+    return _json(next(each for each in parts.feed.deliveries.handlers if each.name == name))
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(shapes.encode(value), status, media_type="application/json")
+
+
+HANDLER_ENDPOINTS = (
+    ApiEndpoint("POST", f"{_ONE}/pause", pause_handler, Right.REPAIR,
+             "Deliver nothing to a handler until it is resumed.", HandlerStatus),
+    ApiEndpoint("POST", f"{_ONE}/resume", resume_handler, Right.REPAIR,
+             "Deliver to a paused handler again.", HandlerStatus),
+    ApiEndpoint("POST", f"{_ONE}/test", test_handler, Right.REPAIR,
+             "Send a test event to a handler.", SentTest, query=TestQuery, status=202),
+    ApiEndpoint("GET", f"{_ONE}/filter", ask_handler_filter, Right.DELIVERIES,
+             "Ask what a handler would have got with another filter.", FilterAnswer,
+             query=FilterQuery),
+    ApiEndpoint("GET", f"{_ONE}/course", get_handler_course, Right.DELIVERIES,
+             "Get a handler's deliveries, failures and durations over time.", HandlerCourse,
+             query=CourseQuery),
+)  # fmt: skip
