@@ -21,6 +21,7 @@ from offhook.tasks import end
 from offhook_console.access import console_route, console_socket, is_api, public_route
 from offhook_console.attention import Attention
 from offhook_console.dialling import Dialling
+from offhook_console.extension_setup import ExtensionSetup
 from offhook_console.guard_rails import GuardRails
 from offhook_console.json_api.endpoints import api_routes
 from offhook_console.live_feed import LiveFeed
@@ -29,6 +30,7 @@ from offhook_console.pages import (
     calls_page,
     dead_letters_page,
     dial_page,
+    extensions_page,
     handler_actions_page,
     handlers_page,
     live_page,
@@ -79,6 +81,7 @@ def application(settings: Settings, deliver: Deliver) -> Starlette:
                 deliver=deliver,
                 attention=Attention(),
                 dialling=Dialling(settings),
+                setup=ExtensionSetup(settings, inbox.redis),
             )
             reading = [asyncio.create_task(feed.run()) for feed in feeds.values()]
             try:
@@ -86,6 +89,7 @@ def application(settings: Settings, deliver: Deliver) -> Starlette:
             finally:
                 for feed in feeds.values():
                     feed.close()
+                await app.state.parts.setup.close()
                 await end(*reading)
 
     return Starlette(
@@ -135,6 +139,11 @@ def routes() -> list[BaseRoute]:
         console_route("/dead-letters/{id}", dead_letters_page.dead_letter, deliveries),
         console_route("/quarantine", quarantine_page.quarantine, deliveries),
         console_route("/quarantine", quarantine_page.change_quarantine, repair, POST),
+        console_route("/extensions", extensions_page.extensions, deliveries),
+        console_route("/extensions/run", extensions_page.run, deliveries),
+        console_route("/extensions/compare", extensions_page.compare, repair, POST),
+        console_route("/extensions/setup", extensions_page.plan, repair),
+        console_route("/extensions/setup", extensions_page.set_up, repair, POST),
         console_route("/proof", proof_page.proof, deliveries),
         console_route("/proof/compare", proof_page.compare, repair, POST),
         console_route("/audit", audit_page.audit, repair),

@@ -19,9 +19,13 @@ class ExtensionLabels:
         self._next = 0.0
         self.all: Mapping[Name, ExtensionSettings] = {}
 
-    async def refresh(self) -> None:
-        """Read them again if there was a change, every five seconds at most."""
-        if time.monotonic() < self._next:
+    async def refresh(self, *, at_once: bool = False) -> None:
+        """Read them again if there was a change, every five seconds at most.
+
+        Args:
+            at_once: also sooner.
+        """
+        if not at_once and time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _EVERY
         position = await self._extensions.last_change()

@@ -108,7 +108,7 @@ class LiveFeed:
 
     async def refresh_labels(self) -> None:
         """Read the settings of the extensions again, if they have changed."""
-        await self._labels.refresh()
+        await self._labels.refresh(at_once=True)
 
     def counts(self, view: View) -> dict[str, int]:
         """The numbers beside the entries of the navigation, for people with this view."""

@@ -18,6 +18,7 @@ from offhook.operations.bulk import BulkOperations
 from offhook.settings import Settings, tenant_of_plugin
 from offhook_console.attention import Attention
 from offhook_console.dialling import Dialling
+from offhook_console.extension_setup import ExtensionSetup
 from offhook_console.handler_course import HandlerCourses
 from offhook_console.listeners import OwnPhones
 from offhook_console.live_feed import LiveFeed
@@ -48,6 +49,7 @@ class ConsoleParts:
     deliver: Deliver
     attention: Attention
     dialling: Dialling
+    setup: ExtensionSetup
     courses: HandlerCourses = field(default_factory=HandlerCourses)
 
     @property

@@ -63,7 +63,10 @@ NAVIGATION: Sequence[tuple[str, Sequence[NavEntry]]] = (
     ),
     (
         "Phone system",
-        (NavEntry("proof", "Proof", "scale", Right.DELIVERIES),),
+        (
+            NavEntry("extensions", "Extensions", "grid", Right.DELIVERIES),
+            NavEntry("proof", "Proof", "scale", Right.DELIVERIES),
+        ),
     ),
     ("Administration", (NavEntry("audit", "Audit log", "history", Right.REPAIR),)),
 )

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +23,12 @@ from offhook.provisioning.registrar import (
     Survey,
     Target,
     registrar,
+)
+from offhook.provisioning.setting_up import (
+    changes_here,
+    changes_on_pbx,
+    keep_phones,
+    make_changes,
 )
 from offhook.settings import Settings
 from offhook_cli.pbx_api import warn_insecure
@@ -127,23 +133,7 @@ async def run(here: Site, orders: Sequence[Order], *, yes: bool, only_plan: bool
     done = len(surveys) - len(to_do)
     rest = f" ({counted(done, 'extension')} up to date)" if done else ""
     confirm(f"Change {counted(len(to_do), 'extension')}{rest}?", yes=yes)
-    await here.extensions.change(
-        {
-            (pbx, survey.target.extension): survey.target.settings
-            for pbx, survey in to_do
-            if survey.target.settings is not None
-        }
-    )
-    await _keep_phones(here, orders, to_do)
-    outcomes = await _carry_out(orders, to_do)
-    await here.extensions.change(
-        {},
-        [
-            (pbx, survey.target.extension)
-            for (pbx, survey), (_, outcome) in zip(to_do, outcomes, strict=True)
-            if survey.target.settings is None and outcome.error is None
-        ],
-    )
+    outcomes = await _make_changes(here, orders, to_do)
     failed = [(pbx, Failed(o.extension, o.error)) for pbx, o in outcomes if o.error is not None]
     _print_summary(outcomes)
     _print_failures(failed)
@@ -189,31 +179,20 @@ async def _survey(
     return surveys, failures
 
 
-async def _carry_out(
-    orders: Sequence[Order], to_do: Sequence[tuple[str, Survey]]
+async def _make_changes(
+    here: Site, orders: Sequence[Order], to_do: Sequence[tuple[str, Survey]]
 ) -> list[tuple[str, SetupOutcome]]:
-    """Make the changes, PBX by PBX. Return the outcomes in the order of `to_do`."""
+    """Make the changes, PBX by PBX."""
     outcomes: list[tuple[str, SetupOutcome]] = []
     with _steps("Setting up", len(to_do)) as advance:
         for order in orders:
             mine = [survey for pbx, survey in to_do if pbx == order.pbx]
-            done = await order.registrar.carry_out(mine, advance)
+            users = {survey.target.user for survey in mine if survey.target.settings}
+            if (problem := await keep_phones(here.extensions, order.registrar, users)) is not None:
+                note(f"! {problem}")
+            done = await make_changes(here.extensions, order.registrar, mine, advance)
             outcomes += [(order.pbx, outcome) for outcome in done]
     return outcomes
-
-
-async def _keep_phones(
-    here: Site, orders: Iterable[Order], to_do: Iterable[tuple[str, Survey]]
-) -> None:
-    """Store which phones the PBXs have: a short number that is dialled may be one of them."""
-    users = {(pbx, survey.target.user) for pbx, survey in to_do if survey.target.settings}
-    for order in orders:
-        for user in sorted(user for pbx, user in users if pbx == order.pbx):
-            if isinstance(order.registrar, Registrar):
-                try:
-                    await here.extensions.add_phones(order.pbx, await order.registrar.phones(user))
-                except UnifiedApiError as error:
-                    note(f"! {order.pbx}: its phones cannot be listed: {sentence(error)}")
 
 
 @contextmanager
@@ -224,34 +203,11 @@ def _steps(what: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def _new_settings(here: Site, pbx: str, survey: Survey) -> list[str]:
-    """Describe the stored settings of an extension that will change."""
-    there = here.stored.get((pbx, survey.target.extension))
-    wanted = survey.target.settings
-    if wanted is None:
-        return [] if there is None else ["forget"]
-    was = there or ExtensionSettings()
-    new = [
-        f"{field.name}: {_shown(field.name, getattr(wanted, field.name))}"
-        for field in fields(ExtensionSettings)
-        if getattr(wanted, field.name) != getattr(was, field.name)
-    ]
-    return new if new or there else ["remember"]
-
-
-def _shown(name: str, value: Any) -> str:
-    if value is None:
-        return "all" if name == "handlers" else "none"
-    return str(value) if isinstance(value, str) else ", ".join(value) or "none"
+    return changes_here(here.stored.get((pbx, survey.target.extension)), survey)
 
 
 def _on_pbx(survey: Survey) -> list[str]:
-    """Describe the changes on the PBX: `create dial-in, hangup`, `update url of answer-in`."""
-    lines: dict[str, list[str]] = {}
-    for change in survey.changes:
-        if change.action is not Action.LEAVE:
-            differs = f" {', '.join(change.differs)} of" if change.action is Action.UPDATE else ""
-            lines.setdefault(change.action + differs, []).append(change.type.label)
-    return [f"{what} {', '.join(types)}" for what, types in lines.items()]
+    return [words for _, words in changes_on_pbx(survey)]
 
 
 def _in_words(here: Site, pbx: str, survey: Survey) -> list[str]:

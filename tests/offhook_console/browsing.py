@@ -17,6 +17,7 @@ from tests.conftest import SECRET
 from tests.installation import OFFHOOK, Installation, wait_until
 from tests.offhook_console.conftest import PASSWORD, users
 from unifiedapi.sandbox.scenarios import Callback, Scenario, ScriptedCall, make_call
+from unifiedapi.sandbox.store import Store
 
 PHONES = ("0003*210", "0003*211", "0003*212", "0003*213")
 HANDLERS = """
@@ -74,6 +75,7 @@ class Scene:
         self.installation = installation
         self.url = url
         self._browser = browser
+        self.pbx: Store | None = None  # if the configuration names one
 
     @contextmanager
     def context(self, **options: object) -> Iterator[Watched]:

@@ -1,5 +1,6 @@
 """Takes the pictures in docs/console/: `python -m tests.offhook_console.pictures`."""
 
+import json
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from offhook.event import to_stored
 from offhook.inbox import keys
 from offhook.operations.phone_states import RegistrationState
 from offhook.operations.proof import DayProof
+from offhook_console.extension_setup import SetupRun
 from tests.installation import ROOT, Installation, wait_until
 from tests.offhook_console.browsing import PHONES, Scene, scene
 from tests.offhook_console.conftest import PASSWORD
@@ -80,6 +82,7 @@ PAGES = {
     "me": "/me",
     "handlers": "/handlers",
     "quarantine": "/quarantine",
+    "extensions": "/extensions",
     "proof": "/proof",
 }
 
@@ -146,6 +149,13 @@ def prepare(installation: Installation) -> None:
             queues.bury(client, "crm", event, attempt=6, error=error, trace="Traceback: ...")
         client.xadd(keys.quarantine(), dict(REFUSED))
         client.set(keys.circuit("crm"), "open", ex=60)
+        plan = {
+            "0003*211": [("+", "create answer-in, answer-out")],
+            "0003*213": [("~", "update url of dial-in, hangup")],
+        }
+        client.hset(keys.DRIFT, mapping={f"main/{n}": json.dumps(each) for n, each in plan.items()})
+        compared = SetupRun(kind="compare", by="operator", began=now, total=5, done=5, ended=now)
+        client.set(keys.SETUP_RUN, msgspec.json.encode(compared))
         for ago in range(14):
             began = now - timedelta(days=ago)
             lost = tuple(f"main/record-{ago}-{n}" for n in range({3: 1, 6: 3}.get(ago, 0)))

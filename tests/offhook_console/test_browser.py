@@ -60,6 +60,7 @@ zone = "UTC"
             for type_ in (EventType.DIAL_OUT, EventType.ANSWER_OUT, EventType.HANGUP):
                 url = callback_url(base, SECRET, "main", "0003*210", type_.label) + "?n=0"
                 store.add_event("0003*210", type=type_, method=EventMethod.POST, url=url)
+            made.pbx = store
             yield made
 
 
@@ -377,6 +378,27 @@ def violations(page: Page) -> list[str]:
         if each["impact"] in ("serious", "critical")
         for node in each["nodes"]
     ]
+
+
+def test_an_extension_is_set_up_from_its_page(console: Scene) -> None:
+    assert console.pbx is not None
+    with console.context() as browser:
+        page = browser.sign_in()
+        page.goto(f"{console.url}/extensions")
+        page.get_by_role("button", name="Set up extensions…").click()
+        page.get_by_label("Extensions", exact=True).fill("0003*211")
+        page.get_by_label("Label", exact=True).fill("Tom Reyes")
+        page.get_by_role("button", name="Show the plan…").click()
+        expect(page.locator(".plan")).to_contain_text("create dial-in", timeout=SECONDS)
+        assert [*console.pbx.events("0003*211")] == []
+        page.get_by_role("button", name="Set up 1 extension").click()
+        row = page.get_by_role("row").filter(has_text="Tom Reyes")
+        expect(row).to_contain_text("as it should be", timeout=SECONDS)
+        assert len([*console.pbx.events("0003*211")]) == 5
+        page.get_by_role("button", name="Compare now").click()
+        expect(page.locator(".ph")).to_contain_text("Compared", timeout=SECONDS)
+        page.get_by_role("link", name="Differ 0").click()
+        expect(page.locator(".empty")).to_contain_text("No extension matches")
 
 
 def test_handler_is_paused_asked_and_resumed_on_its_page(console: Scene) -> None:

@@ -56,6 +56,9 @@ RARE = {
     "offhook:audit",
     "offhook:calling:NUMBER",
     "offhook:operations",
+    "offhook:drift",
+    "offhook:setup",
+    "offhook:setup:lease",
     "offhook:operation:OPERATION:lease",
 }
 
