@@ -136,46 +136,19 @@ class Calls:
             OutOfMemoryError: the server is too full; nothing was saved.
         """
         if len(saves) == 1:
-            answers = [await self._send(partition, saves[0])]
+            names, arguments = _as_step(partition, saves[0])
+            answers = [await self._save(keys=names, args=arguments)]
         else:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for each in saves:
-                    await self._send(partition, each, pipeline)
+                    names, arguments = _as_step(partition, each)
+                    await self._save(keys=names, args=arguments, client=pipeline)
                 answers = await pipeline.execute()
         if -1 in answers:
             raise LeaseLost(f"another process serves partition {partition.number}")
         for each, answer in zip(saves, answers, strict=True):
             if answer == 0:
                 raise FoldMoved(f"partition {partition.number} is not folded to {each.positions}")
-
-    async def _send(self, partition: Partition, save: CallSave, client: Any = None) -> Any:
-        number, tenant, keep_ms = partition.number, save.tenant, int(save.keep_days * 86_400_000)
-        script_keys = [
-            keys.serving(number),
-            keys.inbox(number, tenant),
-            keys.calls(number, tenant),
-            keys.live(number),
-            keys.settling(number),
-            keys.last(number, tenant),
-            keys.folded(number),
-            keys.ready(number),
-            keys.unfinished(number),
-            keys.saved(number),
-        ]
-        arguments = [
-            partition.lease.token,
-            partition.next_save(),
-            tenant,
-            keep_ms,
-            keys.call(number, ""),
-            *(save.positions or ("", "")),
-            keys.index(number, "", tenant),
-            int(time.time() * 1000) - keep_ms,
-            _encode(_listed(save.changes)),
-            *[change.kept.dump() for change in save.changes],
-            *[to_stored(event) for change in save.changes for event in change.events],
-        ]
-        return await self._save(keys=script_keys, args=arguments, client=client)
 
     async def settling(self, partition: int) -> dict[str, int]:
         """The calls whose settle window is open, and when it ends, in ms since 1970."""
@@ -272,18 +245,6 @@ class Calls:
             found |= {e.call: e for items in entries for e in map(_event, items)}
         return found
 
-    async def caught_up(self, until: datetime, tenant: str = "") -> bool:
-        """Return whether a tenant's events accepted before then are folded into their calls."""
-        last = position_before(position_at(until))
-        for partition in range(self._inbox.partitions):
-            folded: Any = await self._redis.hget(keys.folded(partition), tenant)
-            unread = b"(" + (folded or b"0-0")
-            stream = keys.inbox(partition, tenant)
-            found: Any = await self._redis.xrange(stream, unread, last, _PAGE)
-            if any(_event(item).type in FOLDED for item in found):
-                return False
-        return True
-
     async def events(self, kept: Kept) -> list[CallEvent]:
         """The events folded into a call, as far as the inbox still has them."""
         stream = keys.inbox(kept.partition, tenant_of(kept.name))
@@ -296,6 +257,50 @@ class Calls:
             if len(page) < _PAGE:
                 return found
             start = f"({page[-1][0].decode()}"
+
+
+def _as_step(partition: Partition, save: CallSave) -> tuple[list[str], list[Any]]:
+    """The keys and arguments of the script that saves calls."""
+    number, tenant, keep_ms = partition.number, save.tenant, int(save.keep_days * 86_400_000)
+    script_keys = [
+        keys.serving(number),
+        keys.inbox(number, tenant),
+        keys.calls(number, tenant),
+        keys.live(number),
+        keys.settling(number),
+        keys.last(number, tenant),
+        keys.folded(number),
+        keys.ready(number),
+        keys.unfinished(number),
+        keys.saved(number),
+    ]
+    arguments = [
+        partition.lease.token,
+        partition.next_save(),
+        tenant,
+        keep_ms,
+        keys.call(number, ""),
+        *(save.positions or ("", "")),
+        keys.index(number, "", tenant),
+        int(time.time() * 1000) - keep_ms,
+        _encode(_listed(save.changes)),
+        *[change.kept.dump() for change in save.changes],
+        *[to_stored(event) for change in save.changes for event in change.events],
+    ]
+    return script_keys, arguments
+
+
+async def caught_up(inbox: Inbox, until: datetime, tenant: str = "") -> bool:
+    """Return whether a tenant's events accepted before then are folded into their calls."""
+    last = position_before(position_at(until))
+    for partition in range(inbox.partitions):
+        folded: Any = await inbox.redis.hget(keys.folded(partition), tenant)
+        unread = b"(" + (folded or b"0-0")
+        stream = keys.inbox(partition, tenant)
+        found: Any = await inbox.redis.xrange(stream, unread, last, _PAGE)
+        if any(_event(item).type in FOLDED for item in found):
+            return False
+    return True
 
 
 def _read_all(

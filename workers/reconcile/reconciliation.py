@@ -23,7 +23,7 @@ from offhook.errors import ConfigError, NotYet
 from offhook.event import call_name
 from offhook.extensions import Extensions
 from offhook.inbox import Inbox, keys
-from offhook.inbox.call_store import Calls, Kept
+from offhook.inbox.call_store import Calls, Kept, caught_up
 from offhook.operations import proof
 from offhook.operations.proof import DayProof
 from offhook.redis_servers import infos
@@ -344,7 +344,7 @@ class Reconciliation:
                 f"journals. Try again in {self._young.total_seconds() / 60:.0f} minutes"
             )
         for _ in range(self._checks):
-            if await self._calls.caught_up(until, tenant):
+            if await caught_up(self._inbox, until, tenant):
                 return
             await asyncio.sleep(1)
         raise NotYet(

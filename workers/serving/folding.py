@@ -126,7 +126,7 @@ class Folder:
                     await self._start_again()
                 while self._unfolded and not asked_to_end():
                     await self._fold_some()
-                await self._end_windows()
+                await self._close(self._windows.ended(time.monotonic()), "hangup")
                 await self._sweep()
             except (RedisError, FoldMoved) as error:
                 self._outage.goes_on(error)
@@ -239,7 +239,10 @@ class Folder:
             # Also reopens a call that was closed too early.
             live = None if closing else wall
             changes.append(CallChange(call, due, settles, live, before.get(name)))
-        return self._to_save(progress.stream.tenant, changes, (progress.saved, last))
+        tenant = progress.stream.tenant
+        return CallSave(
+            tenant, changes, (progress.saved, last), self._settings.of(tenant).keep_days
+        )
 
     def _fold_one(
         self,
@@ -282,11 +285,6 @@ class Folder:
         kept[name] = Kept(name, state, began, position, self._served.number)
         changed[name] = None
 
-    def _to_save(
-        self, tenant: str, changes: Sequence[CallChange], positions: tuple[bytes, bytes] | None
-    ) -> CallSave:
-        return CallSave(tenant, changes, positions, self._settings.of(tenant).keep_days)
-
     async def _save(self, saves: Sequence[CallSave]) -> None:
         if saves:
             self._server.share.check_lease(self._partition.number)
@@ -294,10 +292,6 @@ class Folder:
             self._kept.keep(change.kept for each in saves for change in each.changes)
 
     # Closing
-
-    async def _end_windows(self) -> None:
-        """Close the calls whose settle window has ended."""
-        await self._close(self._windows.ended(time.monotonic()), "hangup")
 
     async def _close(self, names: Sequence[str], closing: Closing) -> None:
         """Close these calls, or announce corrections of those already closed."""
@@ -319,7 +313,8 @@ class Folder:
                 progress = self._progress.get(tenant)
                 # Nothing is saved of calls in memory whose events a failover has made unfolded.
                 positions = (progress.saved, progress.saved) if progress else None
-                await self._save([self._to_save(tenant, its, positions)])
+                keep_days = self._settings.of(tenant).keep_days
+                await self._save([CallSave(tenant, its, positions, keep_days)])
 
     async def _sweep(self) -> None:
         """Close silent calls, and delete old ones, when it is time."""

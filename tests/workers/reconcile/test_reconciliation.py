@@ -17,7 +17,7 @@ from offhook.errors import ConfigError, InboxUnavailable, NotYet
 from offhook.event import from_stored
 from offhook.extensions import Extensions
 from offhook.inbox import Inbox
-from offhook.inbox.call_store import Calls
+from offhook.inbox.call_store import caught_up
 from offhook.operations.proof import DayProof, compared_until, days_of
 from offhook.settings import load_settings
 from offhook.testing import sample_event
@@ -92,7 +92,7 @@ def test_repeated_run_before_folding_announces_once(
     """As after a job that was killed between the append and its record of it."""
     lost = bench.place("answered", "all")
     bench.keep()
-    monkeypatch.setattr(Calls, "caught_up", _at_once)
+    monkeypatch.setattr(module, "caught_up", _at_once)
     events = [bench.reconcile() and bench.events() for _ in range(2)]
     assert [event.type for event in events[0] or []] == [T.CALL_RECORD]
     assert events[0] == events[1]
@@ -104,7 +104,7 @@ async def _now(work: Reconciliation, until: datetime, tenant: str) -> None:
     """Do not wait: the server of this test was just started."""
 
 
-async def _at_once(calls: Calls, until: datetime, tenant: str) -> bool:
+async def _at_once(inbox: Inbox, until: datetime, tenant: str) -> bool:
     return True
 
 
@@ -306,9 +306,8 @@ def test_events_count_as_not_folded_until_they_are(bench: Bench) -> None:
     later = datetime.now(UTC) + timedelta(seconds=1)
 
     async def go(inbox: Inbox) -> list[bool]:
-        calls = Calls(inbox)
-        unread = await calls.caught_up(later)
-        earlier = await calls.caught_up(datetime.now(UTC) - HOUR)
+        unread = await caught_up(inbox, later)
+        earlier = await caught_up(inbox, datetime.now(UTC) - HOUR)
         return [unread, earlier]
 
     assert bench.run(go) == [False, True]
