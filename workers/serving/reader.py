@@ -25,6 +25,7 @@ log = logging.getLogger("offhook.serve")
 
 STREAMS_AT_ONCE = 128
 WAIT = 2.0  # seconds that a read of marks blocks
+PATIENCE = 0.1  # seconds for which a stream is held while its handlers have enough events
 SWEEP_EVERY = 5.0  # seconds between searches for events and replays whose mark was lost
 
 
@@ -37,6 +38,8 @@ class Reader:
         self._partition = served.partition
         # Tenants whose streams to read, and whether other pools know that there are events.
         self._unread: dict[str, bool] = {}
+        self._held: dict[str, float] = {}  # since when their handlers have enough
+        self._again: asyncio.TimerHandle | None = None
         self._lagging: dict[Reading, None] = {}  # those that read for themselves and have room
         self._wake = asyncio.Event()
         self._outage = Outage(log, "Redis")
@@ -101,11 +104,12 @@ class Reader:
         """Read once, what there is room for. Return whether anything was read."""
         if self._lagging:
             await self._catch_up()
-        tenants = [name for name in self._unread if self._may_read(name)][:STREAMS_AT_ONCE]
+        tenants = self._readable()[:STREAMS_AT_ONCE]
         if self._server.pools:
             self._wake_pools({*tenants})
         if not tenants:
             self._server.runners.blocked.add(self._wake.set)
+            self._look_again()
             return bool(self._lagging)
         await self._served.takeover.load(
             [name for name in tenants if name not in self._served.streams]
@@ -116,21 +120,21 @@ class Reader:
         tenants = [name for name in tenants if name in self._served.streams]
         if not tenants:
             return True
-        with self._server.roster.reserved(tenants) as count:
+        streams = [self._served.streams[name] for name in tenants]
+        with self._server.roster.reserved(streams) as count:
             try:
-                positions = {name: self._served.streams[name].read for name in tenants}
+                positions = {each.tenant: each.read for each in streams}
                 found = await self._partition.read(positions, count)
             except RedisError:
                 self._unread |= dict.fromkeys(tenants, False)
                 raise
             # With the room reserved: meanwhile, others would read what there is no room for.
             events = {name: await self.decoded(found.get(name, ()), name) for name in tenants}
-        for name in tenants:
-            stream = self._served.streams[name]
-            stream.more = len(events[name]) == count
+        for stream in streams:
+            stream.more = len(events[stream.tenant]) == count
             if stream.more:
-                self._unread[name] = True
-            self._take_in(stream, events[name])
+                self._unread[stream.tenant] = True
+            self._take_in(stream, events[stream.tenant])
         await asyncio.sleep(0)
         return True
 
@@ -141,6 +145,28 @@ class Reader:
             if stream is not None and not known and name not in tenants:
                 self._unread[name] = stream.wake = True
                 self._served.writer.mark(stream)
+
+    def _readable(self) -> list[str]:
+        """The tenants whose streams to read now.
+
+        While its handlers have enough events, a stream is held for a moment. Then those with
+        enough fall behind: others, and the calls, must not wait for a target that is down.
+        """
+        now, plenty = time.monotonic(), self._server.runners.has_plenty
+        found = []
+        for name in self._unread:
+            if self._may_read(name):
+                self._held.pop(name, None)
+            elif plenty or now - self._held.setdefault(name, now) < PATIENCE:
+                continue
+            found.append(name)
+        return found
+
+    def _look_again(self) -> None:
+        """Look again at streams that are held, also if their handlers finish nothing."""
+        loop = asyncio.get_running_loop()
+        if self._unread and (self._again is None or self._again.when() <= loop.time()):
+            self._again = loop.call_later(PATIENCE, self._wake.set)
 
     def _may_read(self, tenant: str) -> bool:
         stream = self._served.streams.get(tenant)

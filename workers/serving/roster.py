@@ -9,7 +9,7 @@ from offhook.extensions import ExtensionsCopy, Name
 from offhook.settings import Settings
 from workers.serving.runners import Runners
 from workers.serving.served import ServedHandler
-from workers.serving.streams import Reading
+from workers.serving.streams import Reading, TenantStream
 
 _READ_AT_ONCE = 500  # events of a stream
 _DELIVERIES_AT_ONCE = 2000  # that a read leads to: each flush writes the positions of all of them
@@ -98,6 +98,13 @@ class Roster:
         """Where each configured handler begins on a tenant's stream if it has no position."""
         return {name: each.start for name, each in self._settings.handlers_for(tenant).items()}
 
+    def _reading_along(
+        self, tenant: str, readings: Mapping[ServedHandler, Reading]
+    ) -> list[ServedHandler]:
+        """Those that have wanted an event, and have not fallen behind on a tenant's stream."""
+        wanted = self._wanted(tenant)
+        return [each for each in wanted if each not in readings or readings[each].own is None]
+
     def _wanted(self, tenant: str) -> Collection[ServedHandler]:
         """The handlers that have wanted an event, may get a tenant's, and are not paused."""
         wanted: Collection[ServedHandler] = self._runners.wanted
@@ -111,24 +118,17 @@ class Roster:
         Those that have wanted none so far do not count. Half of what they may have is enough, so
         that events are read many at a time.
         """
-        full = False
-        for handler in self._wanted(tenant):
-            reading = readings.get(handler)
-            if reading is not None and reading.own is not None:
-                continue
-            if handler.may_have_more:
-                return True
-            full = True
-        return not full
+        along = self._reading_along(tenant, readings)
+        return not along or any(handler.may_have_more for handler in along)
 
     @contextmanager
-    def reserved(self, tenants: Sequence[str]) -> Iterator[int]:
+    def reserved(self, streams: Sequence[TenantStream]) -> Iterator[int]:
         """Reserve room for a read of these streams. Yield how many events of each to read."""
         runners = self._runners
-        wanting = [self._wanted(tenant) for tenant in tenants]
-        of_each = zip(tenants, wanting, strict=True)
-        each_leads_to = max(1, *(len(its) or len(self.of(tenant)) for tenant, its in of_each))
-        many = len(tenants) > 3 or bool(self._settings.tenants)
+        wanting = [self._reading_along(each.tenant, each.readings) for each in streams]
+        of_each = zip(streams, wanting, strict=True)
+        each_leads_to = max(1, *(len(its) or len(self.of(each.tenant)) for each, its in of_each))
+        many = len(streams) > 3 or bool(self._settings.tenants)
         most = min(_READ_AT_ONCE, _READ_OF_MANY) if many else _READ_AT_ONCE
         most = min(most, min(_DELIVERIES_AT_ONCE, runners.free) // each_leads_to)
         room = max((each.most - each.outstanding for its in wanting for each in its), default=most)

@@ -610,6 +610,35 @@ async def test_handler_that_falls_behind_gets_every_event_once(bench: Bench) -> 
         assert of_a_call == sorted(of_a_call)
 
 
+async def test_first_event_and_calls_do_not_wait_for_handlers_with_enough(bench: Bench) -> None:
+    got: dict[str, list[str]] = {"hangups": [], "calls": []}
+    release = asyncio.Event()
+
+    async def stuck(one: CallEvent, context: Context) -> None:
+        await release.wait()
+
+    async def hangups(one: CallEvent, context: Context) -> None:
+        got["hangups"].append(one.call_id)
+
+    async def calls(one: CallEvent, context: Context) -> None:
+        got["calls"].append(one.call_id)
+
+    bench.plug(stuck, "stuck", events=["dial-in"], concurrency=1)
+    bench.plug(hangups, "hangups", events=["hangup"])
+    bench.plug(calls, "calls", events=["call-started"])
+    async with bench.serving() as server:
+        bench.served(server, "stuck").room = 8
+        await bench.append(*(event(f"call-{n}", n) for n in range(6)))
+        await until(lambda: bench.served(server, "stuck").outstanding == 6)
+        await bench.append(event("call-0", 6, type=EventType.HANGUP))
+        await until(lambda: got["hangups"] == ["call-0"])
+        await bench.append(*(event(f"call-{n}", n) for n in range(6, 50)))
+        await until(lambda: len(got["calls"]) == 50)
+        assert bench.served(server, "stuck").outstanding <= 8
+        release.set()
+        await bench.finished()
+
+
 async def test_two_servers_share_the_partitions(redis_url: str) -> None:
     bench = Bench(redis_url, partitions=4)
     running: list[tuple[Any, asyncio.Task[None]]] = []
