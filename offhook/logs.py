@@ -1,7 +1,7 @@
 """Logging of every process: to standard error, a line each, as JSON or for people.
 
-Every record goes the same way, those of uvicorn, RQ and plugins too: structlog writes what the
-standard library's loggers get. Only a message has texts from elsewhere, and it is cleaned.
+Every record goes the same way, those of uvicorn, RQ and plugins too. Only a message has texts from
+elsewhere, and it is cleaned.
 """
 
 import logging
@@ -14,8 +14,6 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
-import structlog
-from structlog.typing import EventDict, WrappedLogger
 
 Form = Literal["auto", "json", "text"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -57,7 +55,7 @@ def _masked(number: re.Match[str]) -> str:
     return f"{HIDDEN}{number[0][-2:]}"
 
 
-class LineFormatter(structlog.stdlib.ProcessorFormatter):
+class LineFormatter(logging.Formatter):
     """Writes a record as one line; a stack trace for people has lines of its own.
 
     Args:
@@ -68,29 +66,33 @@ class LineFormatter(structlog.stdlib.ProcessorFormatter):
     def __init__(
         self, form: Form = "auto", secrets: Collection[str] = (), *, mask_numbers: bool = False
     ) -> None:
+        super().__init__()
         self._clean = Cleaner(secrets, mask_numbers=mask_numbers)
         terminal = sys.stderr is not None and sys.stderr.isatty()
         if form == "auto":
             form = "text" if terminal else "json"
-        super().__init__(processors=[self._described, _as_json if form == "json" else _as_text])
+        self._write = _as_json if form == "json" else _as_text
 
-    def _described(self, logger: WrappedLogger, name: str, record: EventDict) -> EventDict:
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        return self._write(self._described(record))
+
+    def _described(self, record: logging.LogRecord) -> dict[str, Any]:
         """What a line says, in its order."""
-        source: logging.LogRecord = record["_record"]
-        line: EventDict = {
-            "time": _moment(source.created),
-            "level": source.levelname.lower(),
-            "logger": source.name,
-            "message": printable(self._clean(str(record["event"]))),
+        line: dict[str, Any] = {
+            "time": _moment(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": printable(self._clean(record.getMessage())),
         }
         # A CallID may contain anything, even line breaks.
         for key in KEYS:
-            value = getattr(source, key, "")
+            value = getattr(record, key, "")
             if value != "":
                 line[key] = printable(value) if isinstance(value, str) else value
-        trace = source.exc_text
-        if not trace and isinstance(found := record.get("exc_info"), tuple):
-            trace = self.formatException(found)
+        trace = record.exc_text
+        if not trace and record.exc_info:
+            trace = self.formatException(record.exc_info)
         if trace:
             line["exception"] = "\n".join(map(printable, self._clean(trace).split("\n")))
         return line
@@ -105,11 +107,11 @@ def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
-def _as_json(logger: WrappedLogger, name: str, line: EventDict) -> str:
+def _as_json(line: dict[str, Any]) -> str:
     return msgspec.json.encode(line, enc_hook=str).decode(errors="replace")
 
 
-def _as_text(logger: WrappedLogger, name: str, line: EventDict) -> str:
+def _as_text(line: dict[str, Any]) -> str:
     said = [line["time"], line["level"].upper(), f"{line['logger']}:", line["message"]]
     if keys := " ".join(f"{key}={line[key]}" for key in KEYS if key in line):
         said.append(f"[{keys}]")

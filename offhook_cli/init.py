@@ -129,6 +129,7 @@ _VALUES: dict[str, Any] = {
     "allowed_addresses": ["203.0.113.9", "2001:db8::/64"],
     "region": "GB",
     "zone": "Europe/Bucharest",
+    "traces_url": "http://127.0.0.1:4318",
     "daily_summary": "18:00",
 }
 
@@ -203,7 +204,7 @@ def _tenant() -> Iterator[str]:
     for name, field in TenantSettings.model_fields.items():
         if name == "extensions":
             yield f'{_comment(field)}#extensions = ["main/0003**"]\n'
-        elif name not in ("handlers", "lookups", "pbx", "limits"):
+        elif name not in ("handlers", "lookups", "pbx", "limits", "users"):
             yield _setting(name, field)
     yield f"\n{_TENANT_TABLES}"
     for name, field in TenantLimits.model_fields.items():

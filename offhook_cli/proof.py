@@ -21,7 +21,7 @@ def proof(
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
-    """Show for each day the calls in the PBX's records beside those kept here.
+    """Show for each day the PBX's calls beside those kept here.
 
     From the hourly comparison. `here` are calls that callbacks told of;
     `recovered` are those that only the records told of, and `closed` those

@@ -30,8 +30,8 @@ def test_full_server_loses_nothing_and_is_emptied(tmp_path: Path) -> None:
         offhook.wait_for_all(warm, NAMES)
         offhook.supervisor.send_signal(signal.SIGTERM)  # no worker empties it now
         offhook.supervisor.wait(30)
-        outcome = offhook.load(18_000, extensions=30)
-        assert (outcome.count, outcome.refused) == (18_000, 0)
+        outcome = offhook.load(22_000, extensions=30)
+        assert (outcome.count, outcome.refused) == (22_000, 0)
         assert _in_journal(offhook) > 200_000
         offhook.supervisor = offhook.start_supervisor()
         outcome.accepted |= warm.accepted

@@ -104,6 +104,10 @@ def test_numbers_are_masked_if_asked() -> None:
 def logging_restored() -> Any:
     root, ours = logging.getLogger(), logging.getLogger("offhook")
     before = root.handlers[:], root.level, ours.level
+    for name in ("offhook.deliver", "uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)  # which servers of other tests have configured
+        logger.handlers[:], logger.propagate, logger.disabled = [], True, False
+        logger.setLevel(logging.NOTSET)
     yield
     root.handlers[:], root.level, ours.level = before
 

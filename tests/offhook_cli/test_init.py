@@ -79,7 +79,7 @@ def test_every_setting_is_listed_with_its_description() -> None:
         HandlerSettings: {"use", "options"},
         LookupSettings: {"use", "options"},
         PbxSettings: {"token"},  # described in a comment
-        TenantSettings: {"handlers", "lookups", "pbx", "limits"},
+        TenantSettings: {"handlers", "lookups", "pbx", "limits", "users"},
         TenantLimits: set(),
     }
     for model, elsewhere in tables.items():
