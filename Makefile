@@ -17,7 +17,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-crm drill brokers chaos fuzz simulate check format lock docs release setup clean STALE
+.PHONY: help demo test test-crm drill brokers chaos fuzz fuzz-api simulate check format lock docs release setup clean STALE
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ MINUTES ?= 10
 fuzz: $(VENV)/.fuzz  ## try hostile inputs, guided by coverage: make fuzz MINUTES=60
 	@$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
 
+fuzz-api: $(READY)  ## fuzz the console's API: make fuzz-api SECONDS=300
+	@OFFHOOK_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/offhook_console/test_fuzzed_api.py
+
 # The fuzzer is large, and only `make fuzz` needs it. 3.1 has no wheel for Python 3.11.
 $(VENV)/.fuzz: requirements/fuzz.txt $(READY)
 	@$(PIP) --quiet --require-hashes --requirement $< && touch $@
@@ -116,7 +119,7 @@ LOCK = $(BIN)/uv pip compile --quiet --no-config --universal --generate-hashes \
   --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 # production.txt, demo.txt and build.txt take their versions from dev.txt.
 LOCKED := --constraint requirements/dev.txt
-PRODUCTION := --extra console --extra sql --extra postgresql --extra notify --extra webhook --extra metrics --extra otel
+PRODUCTION := --extra console --extra oidc --extra sql --extra postgresql --extra notify --extra webhook --extra metrics --extra otel
 
 lock: $(READY)  ## lock the packages of pyproject.toml, keeping locked versions (UPGRADE=1: newest)
 	@$(LOCK) --python-version 3.11 --extra all --extra dev --output-file requirements/dev.txt pyproject.toml

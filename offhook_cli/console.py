@@ -9,11 +9,13 @@ from offhook.errors import ConfigError
 from offhook.provisioning.files import quoted, quoted_list
 from offhook.settings import load_settings
 from offhook.settings.console_table import NO_OPERATOR, Role, Scope
+from offhook_cli.console_walls import wall
 from offhook_cli.options import Host, Port
 from offhook_cli.screen import fail, note
 from offhook_cli.startup import bound, check_server, console_packages, start_logging
 
 console = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
+console.add_typer(wall, name="wall")
 
 _SHORTEST = 10  # characters of a password
 _ROLES: tuple[str, ...] = get_args(Role)
@@ -32,7 +34,8 @@ def _console(context: typer.Context, host: Host = "127.0.0.1", port: Port = 8090
     Shows calls as they happen, every call, handlers, dead letters and the
     quarantine. Nothing done there slows a callback: it is a process of its
     own. Users are in [console.users] of offhook.toml; `offhook console user`
-    makes one. For TLS, put a proxy in front of it.
+    makes one, and SIGHUP or `offhook reload` applies a changed configuration.
+    For TLS, put a proxy in front of it.
 
     \b
     Examples:
@@ -101,7 +104,7 @@ def user(
     if extension:
         lines.append(f"extensions = {quoted_list(extension)}")
     typer.echo("\n".join(lines))
-    note("Add this table to offhook.toml, and restart `offhook console`.")
+    note("Add this table to offhook.toml, then run `offhook reload`.")
 
 
 @console.command()
@@ -113,7 +116,7 @@ def token(
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="calls, numbers, live, dial, deliveries or repair; may be repeated.",
+            help="calls, numbers, live, dial, deliveries, repair or people; may be repeated.",
             metavar="SCOPE",
             show_default="calls",
         ),

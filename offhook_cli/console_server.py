@@ -4,9 +4,10 @@ import socket
 
 import uvicorn
 
+from offhook.operations.running_files import CONSOLE, loaded_now
 from offhook.settings import Settings
 from offhook_cli.screen import note
-from offhook_cli.startup import console_packages
+from offhook_cli.startup import console_packages, reload_on_hangup
 from receiver.quarantine_retry import retry
 
 _GRACE = 5  # seconds for requests in flight when it stops
@@ -21,7 +22,7 @@ def run(settings: Settings, listening: socket.socket, host: str, port: int) -> b
     with console_packages():
         from offhook_console.app import application
     config = uvicorn.Config(
-        application(settings, retry),
+        application(settings, retry, loaded_now(settings, program=CONSOLE)),
         host=host,
         port=port,
         log_config=None,
@@ -32,6 +33,7 @@ def run(settings: Settings, listening: socket.socket, host: str, port: int) -> b
         ws_max_size=4096,
         timeout_graceful_shutdown=_GRACE,
     )
+    reload_on_hangup()
     server = _Server(config, f"http://{f'[{host}]' if ':' in host else host}:{port}")
     server.run([listening])
     return server.started

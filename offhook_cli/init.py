@@ -219,7 +219,7 @@ def _handler() -> Iterator[str]:
 
 def _of_table(table: type[HandlerSettings | LookupSettings | ConsoleSettings]) -> Iterator[str]:
     for name, field in table.model_fields.items():
-        if name not in ("use", "options", "users"):
+        if name not in ("use", "options", "users", "oidc"):
             yield _setting(name, field)
 
 

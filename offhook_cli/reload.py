@@ -22,10 +22,11 @@ def reload(
     """Apply a changed configuration and code in all processes, or refuse it.
 
     Checks the configuration and the plugins, as `offhook doctor` does. Then every
-    process of `offhook serve` and `offhook work`, on all machines, loads them. If
-    each of them can, all change to the new version: receivers at once, workers
-    by new processes that take over from the old ones. Otherwise all run on as they
-    were. No callback is refused meanwhile, and no delivery is cut short.
+    process of `offhook serve`, `offhook work` and `offhook console`, on all machines,
+    loads them. If each of them can, all change to the new version: receivers and
+    consoles at once, workers by new processes that take over from the old ones.
+    Otherwise all run on as they were. No callback is refused meanwhile, and no
+    delivery is cut short.
 
     Run it as the user and with the environment of the processes. A new version of
     Offhook itself needs a restart. Exits with 1 if not all processes run the new

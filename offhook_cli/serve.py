@@ -1,8 +1,6 @@
 """`offhook serve`: run the receiver."""
 
-import signal
 import socket
-import threading
 from contextlib import suppress
 from functools import partial
 from math import ceil
@@ -17,7 +15,13 @@ from offhook.operations.running_files import SERVE, Loaded, loaded_now
 from offhook.settings import Settings, load_settings
 from offhook_cli.options import Host, Port
 from offhook_cli.screen import note
-from offhook_cli.startup import bound, check_server, on_hangup, start_logging
+from offhook_cli.startup import (
+    begin_reload,
+    bound,
+    check_server,
+    reload_on_hangup,
+    start_logging,
+)
 from receiver.app import create_app
 from receiver.following import follow
 from receiver.journal import open_journals
@@ -66,8 +70,7 @@ def serve(
 def _run(
     config: uvicorn.Config, settings: Settings, loaded: Loaded, listening: socket.socket
 ) -> None:
-    if on_hangup() is not None:
-        signal.signal(signal.SIGHUP, _reload)
+    reload_on_hangup()
     if config.workers > 1:
         # uvicorn would restart a process that cannot open its journal forever.
         for journal in open_journals(settings.journal_folder, settings.journal_size):
@@ -79,11 +82,6 @@ def _run(
     server.run([listening])
     if not server.started:
         raise typer.Exit(1)
-
-
-def _reload(*_: object) -> None:
-    if begin := on_hangup():
-        threading.Thread(target=begin().wait, name="hangup", daemon=True).start()
 
 
 class _Receivers(Multiprocess):
@@ -101,7 +99,7 @@ class _Receivers(Multiprocess):
 
     def handle_hup(self) -> None:
         """Reload; uvicorn would restart all processes."""
-        _reload()
+        begin_reload()
 
 
 class _Server(uvicorn.Server):

@@ -2,9 +2,11 @@
 
 import logging
 import logging.config
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -120,6 +122,18 @@ def on_hangup() -> "Callable[[], subprocess.Popen[bytes]] | None":
     means that the terminal is gone.
     """
     return None if sys.stdin is not None and sys.stdin.isatty() else _begin_reload
+
+
+def reload_on_hangup() -> None:
+    """From now on, SIGHUP begins a reload, except in a terminal."""
+    if on_hangup() is not None:
+        signal.signal(signal.SIGHUP, begin_reload)
+
+
+def begin_reload(*_: object) -> None:
+    """Begin a reload, and wait for its end in a thread."""
+    if begin := on_hangup():
+        threading.Thread(target=begin().wait, name="hangup", daemon=True).start()
 
 
 def _begin_reload() -> "subprocess.Popen[bytes]":

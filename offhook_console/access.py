@@ -53,6 +53,7 @@ def console_route(
             raise ConsoleError(403, f"Your role, {person.role}, does not allow this.")
         if person.token is None:
             check_origin(request)
+        request.app.state.parts.seen.note(person.tenant, f"user {person.name}")
         return await endpoint(request, person)
 
     route = ConsoleRoute(path, guarded, methods=list(methods), name=endpoint.__name__)
@@ -86,6 +87,7 @@ def console_socket(path: str, endpoint: SocketEndpoint, right: Right) -> Console
         if person is None or not person.may(right) or foreign:
             await socket.close(1008)  # answered 403
             return
+        socket.app.state.parts.seen.note(person.tenant, f"user {person.name}")
         await socket.accept(_SUBPROTOCOL if named else None)
         await endpoint(socket, person)
 

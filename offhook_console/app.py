@@ -1,6 +1,5 @@
 """`application`: the console as an ASGI app."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,19 +11,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from offhook.connection import connected
+from offhook.operations.running_files import Loaded
 from offhook.settings import Settings
-from offhook.tasks import end
 from offhook_console.access import console_route, console_socket, is_api, public_route
-from offhook_console.attention import Attention
-from offhook_console.dialling import Dialling
-from offhook_console.extension_setup import ExtensionSetup
 from offhook_console.guard_rails import GuardRails
 from offhook_console.json_api.endpoints import api_routes
-from offhook_console.live_feed import LiveFeed
 from offhook_console.pages import (
     audit_page,
     calls_page,
@@ -37,60 +32,44 @@ from offhook_console.pages import (
     me_page,
     missed_page,
     now_page,
+    people_page,
     proof_page,
     quarantine_page,
     sign_in_page,
+    wall_page,
 )
 from offhook_console.parts import ConsoleParts, Deliver
-from offhook_console.passwords import PasswordCheck
 from offhook_console.people import Right
 from offhook_console.problem_details import ConsoleError, problem
-from offhook_console.rendering import STATIC, Pages, static_version
-from offhook_console.sessions import Sessions
-from offhook_console.sign_in_limit import SignInLimit
+from offhook_console.rendering import STATIC, static_version
+from offhook_console.running_parts import replaceable_parts
+from offhook_console.single_sign_on import CALLBACK, import_oauth
 
 log = logging.getLogger("offhook.console")
 
 POST = ("POST",)
 
 
-def application(settings: Settings, deliver: Deliver) -> Starlette:
+def application(settings: Settings, deliver: Deliver, loaded: Loaded | None = None) -> Starlette:
     """The console of an installation.
 
     Args:
         deliver: reads refused callbacks again, as `receiver.quarantine_retry.retry` does.
+        loaded: the version of the settings, to take part in reloads; None: take no part.
+
+    Raises:
+        ConfigError: a package that the settings need is not installed.
     """
+    if settings.console.oidc is not None:
+        import_oauth()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with connected(settings) as (inbox, rq):
-            pages = Pages(lambda person: feeds[person.tenant].counts(person.view))
-            tenants = {"", *(user.tenant for user in settings.console.users.values())}
-            feeds = {
-                tenant: LiveFeed(settings, inbox, rq, pages, tenant) for tenant in sorted(tenants)
-            }
-            app.state.parts = ConsoleParts(
-                settings=settings,
-                inbox=inbox,
-                rq=rq,
-                pages=pages,
-                feeds=feeds,
-                sessions=Sessions(settings),
-                passwords=PasswordCheck(),
-                limit=SignInLimit(frozenset(settings.console.users)),
-                deliver=deliver,
-                attention=Attention(),
-                dialling=Dialling(settings),
-                setup=ExtensionSetup(settings, inbox.redis),
-            )
-            reading = [asyncio.create_task(feed.run()) for feed in feeds.values()]
-            try:
-                yield
-            finally:
-                for feed in feeds.values():
-                    feed.close()
-                await app.state.parts.setup.close()
-                await end(*reading)
+        async with (
+            connected(settings) as (inbox, rq),
+            replaceable_parts(app, settings, inbox, rq, deliver, loaded),
+        ):
+            yield
 
     return Starlette(
         routes=routes(),
@@ -108,14 +87,21 @@ def application(settings: Settings, deliver: Deliver) -> Starlette:
 def routes() -> list[BaseRoute]:
     """All routes, each with the right that it needs."""
     calls, deliveries, repair = Right.CALLS, Right.DELIVERIES, Right.REPAIR
+    people = Right.PEOPLE
     return [
         Mount(f"/static/{static_version()}", StaticFiles(directory=STATIC), name="static"),
         public_route("/sign-in", sign_in_page.sign_in, ("GET", "POST")),
+        public_route("/sign-in/oidc", sign_in_page.begin_oidc),
+        public_route(CALLBACK, sign_in_page.finish_oidc),
         console_route("/sign-out", sign_in_page.sign_out, None, POST),
         console_route("/", sign_in_page.start, None),
         console_route("/now", now_page.now, calls),
         console_route("/live", live_page.live, Right.LIVE),
         console_socket("/live", live_page.live_socket, Right.LIVE),
+        console_route("/wall", wall_page.wall, calls),
+        console_route("/wall/live", wall_page.wall_live, calls),
+        public_route("/wall/{link}", wall_page.linked_wall),
+        public_route("/wall/{link}/live", wall_page.linked_wall_live),
         console_route("/calls", calls_page.calls, calls),
         console_route("/calls.csv", calls_page.calls_csv, calls),
         console_route("/calls/{pbx}/{id:path}", calls_page.call, calls),
@@ -147,6 +133,9 @@ def routes() -> list[BaseRoute]:
         console_route("/proof", proof_page.proof, deliveries),
         console_route("/proof/compare", proof_page.compare, repair, POST),
         console_route("/audit", audit_page.audit, repair),
+        console_route("/people", people_page.people, people),
+        console_route("/people/walls", people_page.make_wall, people, POST),
+        console_route("/people/walls/{id}/revoke", people_page.revoke_wall, people, POST),
         *api_routes(),
     ]
 
@@ -162,7 +151,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
         404: "There is no such page.",
         405: "This address does not take this method.",
     }.get(error.status_code, error.detail)
-    return _answer(request, error.status_code, detail)
+    answer = _answer(request, error.status_code, detail)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # An address may have a route for each method.
+        allowed = {
+            method
+            for route in request.app.routes
+            if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+            for method in route.methods or ()
+        }
+        answer.headers["Allow"] = ", ".join(sorted(allowed))
+    return answer
 
 
 async def _redis_error(request: Request, error: Exception) -> Response:

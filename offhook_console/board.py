@@ -92,6 +92,11 @@ class Board:
             del self._began[name], self._today[name]
         return old
 
+    @property
+    def has_calls(self) -> bool:
+        """Whether it has any call, of now or of the day."""
+        return bool(self._calls or self._today)
+
     def get(self, name: str) -> Call | None:
         """The call of a name, if it is on the board."""
         return self._calls.get(name)

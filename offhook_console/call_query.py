@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 import msgspec
 
@@ -25,6 +26,9 @@ _LIVE = 1000  # live calls in one request
 _PAGES = 20  # that one search reads for people who do not see all calls
 
 
+Moment = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+
+
 class CallQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The filters of a list of calls.
 
@@ -37,8 +41,8 @@ class CallQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     q: str | None = None
-    since: str | None = None
-    until: str | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     extension: str | None = None
     outcome: Outcome | None = None
     live: bool = False
@@ -96,7 +100,7 @@ async def find_calls(
         try:
             page = await search(inbox, wanted, most - len(found), cursor, tenant)
         except UnknownCursor as error:
-            raise ConsoleError(400, f"before: {error}; start again without it.") from error
+            raise ConsoleError(404, f"before: {error}; start again without it.") from error
         calls = [summarize(kept.state, region) for kept in page.calls]
         found += [call for call in calls if view.shows(call)]
         cursor = page.cursor

@@ -23,6 +23,12 @@ PER_MINUTE = 6
 _LIMIT = RateLimitItemPerMinute(PER_MINUTE, 1, namespace="dial")
 _NUMBER = re.compile(r"\+?[0-9]{2,20}|[0-9]{1,10}\*[0-9]{1,10}", re.ASCII)
 _BETWEEN = re.compile(r"[\s()./\u00a0\u2010-\u2015-]")
+_GAP = r"[\s()./\u00a0\u2010-\u2015-]*"
+# What `dialled` reads, for the description of the API.
+DIALLED = (
+    rf"^(tel:)?{_GAP}((\+{_GAP})?([0-9]{_GAP}){{2,20}}"
+    rf"|([0-9]{_GAP}){{1,10}}\*{_GAP}([0-9]{_GAP}){{1,10}})$"
+)
 
 
 class Dialling:

@@ -14,7 +14,7 @@ from offhook_console.parts import ConsoleParts
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
 
-_LONGEST = 2000  # characters of a filter
+LONGEST = 1000  # characters of the events of a filter, and of its extensions
 
 
 def configured(parts: ConsoleParts, name: str) -> tuple[str, HandlerSettings]:
@@ -62,8 +62,8 @@ async def ask(
         ConsoleError: the filter is wrong.
     """
     _, policy = configured(parts, name)
-    if len(events or "") + len(extensions or "") > _LONGEST:
-        raise ConsoleError(400, f"The filter is longer than {_LONGEST} characters.")
+    if max(len(events or ""), len(extensions or "")) > LONGEST:
+        raise ConsoleError(400, f"events and extensions: at most {LONGEST} characters each.")
     try:
         since, until = span(of, datetime.now(UTC))
     except KeyError:

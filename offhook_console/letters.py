@@ -1,7 +1,6 @@
 """Dead letters that match a filter, and operations on all of them. For the pages and the API."""
 
 import asyncio
-import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -61,7 +60,6 @@ async def announce_change(
     ids: frozenset[str],
     asked: datetime | None,
     typed: int | None,
-    key: str | None = None,
 ) -> BulkOperation:
     """Announce an operation on the dead letters that match.
 
@@ -69,7 +67,6 @@ async def announce_change(
         ids: only these, if there are any.
         asked: what died later is not in it.
         typed: the number that the person typed.
-        key: an idempotency key: the same one announces one operation.
 
     Raises:
         ConsoleError: nothing matches, or the number is not the one that was typed.
@@ -88,10 +85,7 @@ async def announce_change(
     # Exactly those that were counted, where the filter alone would select others, too.
     if query.get("q") or (parts.settings.tenants and not query.get("handler")):
         wanted = Filter(ids=frozenset(each.id for each in matching))
-    id_ = hashlib.blake2b(f"{person.name}\0{key}".encode(), digest_size=8).hexdigest()
-    return await parts.operations.ask(
-        kind, wanted, person.name, len(matching), id_ if key is not None else None
-    )
+    return await parts.operations.ask(kind, wanted, person.name, len(matching))
 
 
 def caller_of(event: CallEvent) -> str:

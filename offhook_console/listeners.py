@@ -13,6 +13,7 @@ from sse_starlette import ServerSentEvent
 from offhook_console.people import View
 
 AHEAD = 1000  # messages for a browser that does not read
+_RETRY = 500  # ms until a browser connects again
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class FeedMessage:
         """The message as a server-sent event."""
         if not self.event:
             return f"id: {self.id}\r\n\r\n".encode()  # a browser notes it, and tells no page
-        return ServerSentEvent(self.data, event=self.event, id=self.id).encode()
+        return ServerSentEvent(self.data, event=self.event, id=self.id, retry=_RETRY).encode()
 
     @cached_property
     def as_json(self) -> str:

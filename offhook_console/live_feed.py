@@ -56,6 +56,10 @@ _CALL_EVENTS = FOLDED | {
 }
 
 
+# A wall fetches all that it shows: a card of the board would have the caller's name.
+_WALL_CHANGED = FeedMessage("changed", json.dumps(["wall"]))
+
+
 @dataclass
 class Deliveries:
     """The handlers, the dead letters and the quarantine, as last seen."""
@@ -95,6 +99,7 @@ class LiveFeed:
         self.board = Board(settings.console.answer_within)
         self.deliveries = Deliveries()
         self.down_since: datetime | None = None
+        self.loaded = asyncio.Event()  # the calls of the day are known
 
     @property
     def redis(self) -> AsyncRedis:
@@ -109,6 +114,11 @@ class LiveFeed:
     async def refresh_labels(self) -> None:
         """Read the settings of the extensions again, if they have changed."""
         await self._labels.refresh(at_once=True)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether there is no board of before, to show while Redis is away."""
+        return self.down_since is None or not self.loaded.is_set()
 
     def counts(self, view: View) -> dict[str, int]:
         """The numbers beside the entries of the navigation, for people with this view."""
@@ -144,6 +154,8 @@ class LiveFeed:
             # What changed before is not known to this browser: it fetches what it shows.
             if pages:
                 yield FeedMessage("changed", json.dumps(["all"]))
+                if self.down_since is not None:
+                    yield FeedMessage("feed", "down")
             while (message := await listener.messages.get()) is not None:
                 yield message
 
@@ -178,6 +190,7 @@ class LiveFeed:
         await self.missed.load()
         if not self._tenant:
             await self.look_at_deliveries()
+        self.loaded.set()
         if self.down_since is not None:
             self.down_since = None
             self.listeners.tell_pages(FeedMessage("feed", "up"))
@@ -240,7 +253,7 @@ class LiveFeed:
         """Tell browsers that show these missed callers that they have changed."""
         changed = list(changed)
         for view, listeners in self.listeners.views.items():
-            if any(shows(view, caller) for caller in changed):
+            if not view.wall and any(shows(view, caller) for caller in changed):
                 html = self._pages.macro("cards.html", "nav_counts", self.counts(view))
                 self.listeners.tell(listeners, FeedMessage("fragments", html))
                 self.listeners.tell(listeners, FeedMessage("changed", json.dumps(["missed"])))
@@ -258,11 +271,14 @@ class LiveFeed:
         changed = FeedMessage("changed", json.dumps(["calls", f"call-{call_key(name)}"]))
         for view, listeners in self.listeners.views.items():
             if view.shows(call):
+                self._figures_due.add(view)
+                if view.wall:
+                    self.listeners.tell(listeners, _WALL_CHANGED)
+                    continue
                 html = self._pages.macro("cards.html", "card", view_call(call, view, self.labels))
                 html += self._pages.macro("cards.html", "lane_counts", self._lane_counts(view))
                 self.listeners.tell(listeners, FeedMessage("fragments", html))
                 self.listeners.tell(listeners, changed)
-                self._figures_due.add(view)
 
     def _lane_counts(self, view: View) -> dict[str, int]:
         return {lane: len(self.board.lane(lane, view)) for lane in ("ringing", "talking", "ended")}
@@ -276,7 +292,9 @@ class LiveFeed:
             due, self._figures_due = self._figures_due, set()
             for view, listeners in list(self.listeners.views.items()):
                 keys = [call_key(name) for name, call in gone.items() if view.shows(call)]
-                if keys or view in due:
+                if view.wall and (keys or view in due):
+                    self.listeners.tell(listeners, _WALL_CHANGED)
+                elif keys or view in due:
                     html = self._pages.macro("cards.html", "figures", self.board.figures(view))
                     html += self._pages.macro("cards.html", "gone_cards", keys)
                     html += self._pages.macro("cards.html", "lane_counts", self._lane_counts(view))

@@ -19,7 +19,9 @@ from offhook.settings import Settings, tenant_of_plugin
 from offhook_console.attention import Attention
 from offhook_console.dialling import Dialling
 from offhook_console.extension_setup import ExtensionSetup
+from offhook_console.feeds import Feeds
 from offhook_console.handler_course import HandlerCourses
+from offhook_console.last_seen import LastSeen
 from offhook_console.listeners import OwnPhones
 from offhook_console.live_feed import LiveFeed
 from offhook_console.passwords import PasswordCheck
@@ -28,6 +30,7 @@ from offhook_console.problem_details import ConsoleError
 from offhook_console.rendering import Pages
 from offhook_console.sessions import Sessions
 from offhook_console.sign_in_limit import SignInLimit
+from offhook_console.wall_watch import WallWatch
 
 # Reads refused callbacks again: of the settings, the inbox, and the callbacks by id. The receiver
 # knows how, and the console may not import it.
@@ -42,7 +45,7 @@ class ConsoleParts:
     inbox: Inbox
     rq: Redis
     pages: Pages
-    feeds: Mapping[str, LiveFeed]
+    feeds: Feeds
     sessions: Sessions
     passwords: PasswordCheck
     limit: SignInLimit
@@ -50,6 +53,8 @@ class ConsoleParts:
     attention: Attention
     dialling: Dialling
     setup: ExtensionSetup
+    seen: LastSeen
+    walls: WallWatch
     courses: HandlerCourses = field(default_factory=HandlerCourses)
 
     @property

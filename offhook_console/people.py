@@ -18,12 +18,15 @@ class Right(StrEnum):
     DIAL = "dial"  # make calls from the own extensions
     DELIVERIES = "deliveries"  # see handlers, dead letters and the quarantine
     REPAIR = "repair"  # change them
+    PEOPLE = "people"  # see who may sign in; make and revoke wall links
 
 
 RIGHTS: Mapping[Role, frozenset[Right]] = {
     "viewer": frozenset({Right.CALLS, Right.ALL_CALLS, Right.LIVE}),
     "agent": frozenset({Right.CALLS, Right.NUMBERS, Right.LIVE, Right.DIAL}),
-    "supervisor": frozenset({Right.CALLS, Right.ALL_CALLS, Right.NUMBERS, Right.LIVE, Right.DIAL}),
+    "supervisor": frozenset(
+        {Right.CALLS, Right.ALL_CALLS, Right.NUMBERS, Right.LIVE, Right.DIAL, Right.PEOPLE}
+    ),
     "operator": frozenset(Right),
 }
 
@@ -65,11 +68,13 @@ class View:
         masked: whether numbers are masked.
         own: only calls of these extensions; None: all.
         deliveries: whether handlers and dead letters are shown.
+        wall: whether a wall shows it: without the caller's name.
     """
 
     masked: bool
     own: frozenset[str] | None = None
     deliveries: bool = False
+    wall: bool = False
 
     def shows(self, call: Call) -> bool:
         """Return whether a call is shown."""

@@ -68,7 +68,13 @@ NAVIGATION: Sequence[tuple[str, Sequence[NavEntry]]] = (
             NavEntry("proof", "Proof", "scale", Right.DELIVERIES),
         ),
     ),
-    ("Administration", (NavEntry("audit", "Audit log", "history", Right.REPAIR),)),
+    (
+        "Administration",
+        (
+            NavEntry("people", "People", "people", Right.PEOPLE),
+            NavEntry("audit", "Audit log", "history", Right.REPAIR),
+        ),
+    ),
 )
 
 

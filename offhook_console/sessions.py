@@ -3,15 +3,17 @@
 import hashlib
 import hmac
 from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Any
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from offhook.settings import ConsoleUser, Settings
+from offhook.settings import ConsoleUser, Role, Settings
 from offhook_console.passwords import hash_token
 from offhook_console.people import RIGHTS, Person, Right
+from offhook_console.single_sign_on import SignedOn, SingleSignOn
 
 
 class Sessions:
@@ -24,17 +26,20 @@ class Sessions:
         # A key of its own: a cookie is no callback token.
         self._key = hmac.digest(secret, b"offhook console", hashlib.sha256)
         self._signer = URLSafeTimedSerializer(self._key, salt="session")
+        self._tenants = settings.tenants
+        oidc = settings.console.oidc
+        self.single_sign_on = SingleSignOn(settings, oidc, self._key) if oidc else None
         self._tokens = {
             token.hash: (name, label, token.scopes)
             for name, user in self._users.items()
             for label, token in user.tokens.items()
         }
 
-    def start(self, request: Request, response: Response, name: str) -> None:
-        """Sign a user in: set the cookie."""
+    def start(self, request: Request, response: Response, who: str | SignedOn) -> None:
+        """Sign a user in, by name or by what the OpenID provider says: set the cookie."""
         response.set_cookie(
             _cookie(request),
-            self.value(name),
+            self.value(who),
             max_age=self._seconds,
             path="/",
             secure=request.url.scheme == "https",
@@ -42,9 +47,11 @@ class Sessions:
             samesite="strict",
         )
 
-    def value(self, name: str) -> str:
+    def value(self, who: str | SignedOn) -> str:
         """The value of a user's cookie."""
-        return str(self._signer.dumps([name, self._fingerprint(name)]))
+        if isinstance(who, SignedOn):
+            return str(self._signer.dumps([*astuple(who), self._mapping()]))
+        return str(self._signer.dumps([who, self._fingerprint(who)]))
 
     def end(self, request: Request, response: Response) -> None:
         """Sign a user out: delete the cookie."""
@@ -67,12 +74,23 @@ class Sessions:
             read: Any = self._signer.loads(cookie, max_age=self._seconds)
         except BadData:
             return None
+        if len(read) != 2:
+            return self._of_provider(*read)
         name, fingerprint = read
         if name not in self._users or fingerprint != self._fingerprint(name):
             return None
         user = self._users[name]
         rights, own = RIGHTS[user.role], frozenset(user.extensions)
         return Person(name, user.role, rights, own, user.tenant)
+
+    def _of_provider(
+        self, name: str, role: Role, tenant: str, extensions: list[str], mapping: str
+    ) -> Person | None:
+        if self.single_sign_on is None or mapping != self._mapping():
+            return None
+        if name in self._users or (tenant and tenant not in self._tenants):
+            return None
+        return Person(name, role, RIGHTS[role], frozenset(extensions), tenant)
 
     def of_token(self, authorization: str) -> Person | None:
         """Return whose token it is, as `Bearer TOKEN`."""
@@ -85,6 +103,12 @@ class Sessions:
         granted = {Right(scope) for scope in scopes} | {Right.ALL_CALLS}
         rights = RIGHTS[user.role] & granted
         return Person(name, user.role, rights, frozenset(user.extensions), user.tenant, label)
+
+    def _mapping(self) -> str:
+        """Changes with the provider and with what its claims mean, which ends these sessions."""
+        assert self.single_sign_on is not None  # noqa: S101
+        said = self.single_sign_on.oidc.model_dump_json(exclude={"client_secret"})
+        return hmac.digest(self._key, said.encode(), hashlib.sha256).hex()[:16]
 
     def _fingerprint(self, name: str) -> str:
         """Changes with the password, so that a new one ends the user's sessions."""

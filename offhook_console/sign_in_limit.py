@@ -3,8 +3,11 @@
 from ipaddress import ip_address, ip_network
 
 from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from redis.asyncio import Redis
+
+from offhook.inbox import keys
 
 _MINUTES = 15
 _PER_NAME = RateLimitItemPerMinute(5, _MINUTES, namespace="name")  # from one address
@@ -13,33 +16,43 @@ _OF_NAME = RateLimitItemPerMinute(50, _MINUTES, namespace="all")  # from all add
 
 
 class SignInLimit:
-    """Counts attempts by name and address, in the memory of this process.
+    """Counts attempts by name and address in Redis, for all processes of the console.
 
     Args:
         names: of the users. All other names count as one, so that the memory is bounded.
     """
 
-    def __init__(self, names: frozenset[str]) -> None:
+    def __init__(self, redis: Redis, names: frozenset[str]) -> None:
         self._names = names
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        storage = RedisStorage(
+            "async+redis://", implementation="redispy", key_prefix=keys.sign_in("").rstrip(":")
+        )
+        # Through our own client, which may be of a cluster or go through Sentinels.
+        storage.bridge.connection_getter = lambda readonly: redis  # type: ignore[attr-defined]
+        storage.bridge.register_scripts()
+        self._limiter = MovingWindowRateLimiter(storage)
 
-    def attempt(self, name: str, address: str) -> bool:
-        """Count an attempt before the password is checked. Return whether it may be made."""
+    async def attempt(self, name: str, address: str) -> bool:
+        """Count an attempt before the password is checked. Return whether it may be made.
+
+        Raises:
+            RedisError: Redis does not answer, so attempts cannot be counted.
+        """
         name, address = self._of(name), _network(address)
         return (
-            self._limiter.hit(_PER_ADDRESS, address)
-            and self._limiter.hit(_PER_NAME, name, address)
-            and self._limiter.hit(_OF_NAME, name)
+            await self._limiter.hit(_PER_ADDRESS, address)
+            and await self._limiter.hit(_PER_NAME, name, address)
+            and await self._limiter.hit(_OF_NAME, name)
         )
 
-    def left(self, name: str, address: str) -> int:
+    async def left(self, name: str, address: str) -> int:
         """Return how many attempts with this name are left from this address."""
-        stats = self._limiter.get_window_stats(_PER_NAME, self._of(name), _network(address))
+        stats = await self._limiter.get_window_stats(_PER_NAME, self._of(name), _network(address))
         return max(0, stats.remaining)
 
-    def succeeded(self, name: str, address: str) -> None:
+    async def succeeded(self, name: str, address: str) -> None:
         """Forget the attempts with this name from this address."""
-        self._limiter.clear(_PER_NAME, self._of(name), _network(address))
+        await self._limiter.clear(_PER_NAME, self._of(name), _network(address))
 
     def _of(self, name: str) -> str:
         return name if name in self._names else "?"

@@ -213,12 +213,19 @@ class Calls:
             state = None
         return summarize(fold(state, event, kind), region)
 
-    async def since(self, began: datetime, tenant: str = "") -> AsyncIterator[Kept]:
-        """A tenant's calls that began since then, newest first."""
+    async def since(
+        self, began: datetime, tenant: str = "", until: datetime | None = None
+    ) -> AsyncIterator[Kept]:
+        """A tenant's calls that began since then, newest first.
+
+        Args:
+            until: only those that began by then.
+        """
+        last = _ms(until) if until else "+inf"
         listed: list[tuple[float, bytes, int]] = []
         for partition in range(self._inbox.partitions):
             found: Any = await self._redis.zrange(
-                keys.calls(partition, tenant), _ms(began), "+inf", byscore=True, withscores=True
+                keys.calls(partition, tenant), _ms(began), last, byscore=True, withscores=True
             )
             listed += [(score, name, partition) for name, score in found]
         listed.sort(reverse=True)

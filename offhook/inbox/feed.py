@@ -42,16 +42,17 @@ async def watch_deliveries(redis: Redis, tenant: str = "") -> AsyncIterator[dict
 
 
 async def received_since(
-    inbox: Inbox, since: datetime, most: int, tenant: str = ""
+    inbox: Inbox, since: datetime, most: int, tenant: str = "", until: datetime | None = None
 ) -> AsyncIterator[datetime]:
     """When a tenant's newest callbacks were received, in no order.
 
     Args:
         most: events of each partition to look at.
+        until: up to when; None: up to now.
     """
-    first = position_at(since)
+    first, last = position_at(since), position_at(until) if until else "+"
     for partition in range(inbox.partitions):
-        found: Any = await inbox.redis.xrevrange(keys.inbox(partition, tenant), "+", first, most)
+        found: Any = await inbox.redis.xrevrange(keys.inbox(partition, tenant), last, first, most)
         for event in (from_stored(fields[b"e"]) for _, fields in found):
             if event.type in CALLBACKS:
                 yield event.received

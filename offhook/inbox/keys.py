@@ -234,6 +234,22 @@ def calling(number: str, tenant: str = "") -> str:
     return _of_tenant(f"offhook:calling:{number}", tenant)
 
 
+def wall_links(tenant: str = "") -> str:
+    return _of_tenant("offhook:walls", tenant)
+
+
+def last_seen(tenant: str = "") -> str:
+    return _of_tenant("offhook:last-seen", tenant)
+
+
+def sign_in(limit: str) -> str:
+    return f"offhook:sign-in:{limit}"
+
+
+def request(digest: str) -> str:
+    return f"offhook:request:{digest}"
+
+
 def operation_lease(operation: str) -> str:
     return f"offhook:operation:{operation}:lease"
 

@@ -68,14 +68,12 @@ class BulkOperations:
         self._redis: Redis = inbox.redis
         self._rq = rq
 
-    async def ask(
-        self, kind: Kind, wanted: Filter, by: str, count: int, id_: str | None = None
-    ) -> BulkOperation:
-        """Announce an operation; one with this id is announced once."""
+    async def ask(self, kind: Kind, wanted: Filter, by: str, count: int) -> BulkOperation:
+        """Announce an operation."""
         now = datetime.now(UTC)
         wanted = replace(wanted, until=wanted.until or now)
         asked = BulkOperation(
-            id=id_ or secrets.token_hex(8),
+            id=secrets.token_hex(8),
             kind=kind,
             by=by,
             wanted=wanted,
@@ -83,9 +81,7 @@ class BulkOperations:
             asked=now,
             due=now + UNDO,
         )
-        made = await self._redis.hsetnx(keys.OPERATIONS, asked.id, _encode(asked))
-        if not made:
-            return await self.get(asked.id) or asked
+        await self._redis.hset(keys.OPERATIONS, asked.id, _encode(asked))
         await note_change(self._redis, by, f"asked to {kind} {_letters(count)}", asked.id)
         return asked
 

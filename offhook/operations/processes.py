@@ -21,7 +21,7 @@ OFFHOOK = version("offhook")  # of the code that this process runs
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A process of `offhook serve` or `offhook work`.
+    """A process of `offhook serve`, `offhook work` or `offhook console`.
 
     Attributes:
         reload: the id of the reload that `step` is about.

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from offhook.settings import Settings, config_folder, configuration_files
 
-WORK, SERVE = "offhook work", "offhook serve"
+WORK, SERVE, CONSOLE = "offhook work", "offhook serve", "offhook console"
 
-_OURS = {"offhook", "offhook_cli", "receiver", "unifiedapi", "workers"}
+_OURS = {"offhook", "offhook_cli", "offhook_console", "receiver", "unifiedapi", "workers"}
 _INSTALLED = {"site-packages", "dist-packages"}
 _MOST = 3  # files that a sentence names
 _UNREADABLE = ""  # instead of a digest: not for this user's eyes
@@ -32,12 +32,12 @@ class Loaded:
     """What a process has loaded.
 
     Attributes:
-        program: `WORK` or `SERVE`.
+        program: `WORK`, `SERVE` or `CONSOLE`.
         pid: of its first process.
         at: when, in ISO 8601.
         folder: where its configuration is.
         files: the digest of each file of the configuration, by its path.
-        code: the same of the plugins; a receiver has none.
+        code: the same of the plugins; only `offhook work` has them.
         broken: a sentence for each plugin that could not be loaded.
     """
 
@@ -62,7 +62,7 @@ class Loaded:
     def differing(self, wanted: "Loaded") -> list[str]:
         """The names of the files that are not those of `wanted`."""
         pairs = [(self.files, wanted.files)]
-        if SERVE not in (self.program, wanted.program):
+        if self.program == wanted.program == WORK:
             pairs.append((self.code, wanted.code))
         found = []
         for mine, theirs in pairs:
@@ -86,7 +86,7 @@ def loaded_now(settings: Settings, broken: Iterable[str] = (), program: str = WO
 
     Args:
         broken: a sentence for each plugin that could not be loaded.
-        program: a receiver loads no plugins.
+        program: only `offhook work` loads plugins.
     """
     key = _keys(settings)[0]
     sources = _sources(settings) if program == WORK else ()

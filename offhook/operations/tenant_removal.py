@@ -20,7 +20,10 @@ OF_PARTITION = (
     *(keys.inbox, keys.last, keys.known, keys.behind, keys.replays, keys.calls, keys.indexed),
     *(keys.recorded, keys.failures),
 )
-OF_INSTALLATION = (keys.quarantine, keys.refused, keys.daily_summary, keys.audit)
+OF_INSTALLATION = (
+    *(keys.quarantine, keys.refused, keys.daily_summary, keys.audit),
+    *(keys.wall_links, keys.last_seen),
+)
 OF_PBX = (keys.phones, keys.reconciled, keys.proof)
 OF_NUMBER = (keys.calling,)
 # Keys of a partition that have the tenant in their name, and then something else.

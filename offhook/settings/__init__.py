@@ -1,7 +1,14 @@
 """The configuration: read once when a process starts, from a file and the environment."""
 
 from offhook.settings.config_file import DEFAULT_FILE, config_folder, config_path
-from offhook.settings.console_table import ConsoleSettings, ConsoleToken, ConsoleUser, Role, Scope
+from offhook.settings.console_table import (
+    ConsoleSettings,
+    ConsoleToken,
+    ConsoleUser,
+    OidcSettings,
+    Role,
+    Scope,
+)
 from offhook.settings.installation import Settings
 from offhook.settings.loading import configuration_files, load_settings, sound_tables
 from offhook.settings.setting_tables import HandlerSettings, LookupSettings, PbxSettings
@@ -22,6 +29,7 @@ __all__ = [
     "ConsoleUser",
     "HandlerSettings",
     "LookupSettings",
+    "OidcSettings",
     "PbxSettings",
     "Role",
     "Scope",

@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Collection, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from offhook.settings.config_file import read_files
 from offhook.settings.faults import like
 
 Role = Literal["viewer", "agent", "supervisor", "operator"]
-Scope = Literal["calls", "numbers", "live", "dial", "deliveries", "repair"]
+Scope = Literal["calls", "numbers", "live", "dial", "deliveries", "repair", "people"]
 NO_OPERATOR = (
     "a user of a tenant cannot be an operator, who sees handlers and dead letters: "
     "choose supervisor"
@@ -65,7 +66,8 @@ class ConsoleToken(BaseModel):
         description=(
             "what the token may do, within the user's role: calls, numbers (not masked), live "
             "(screen pops of the own extensions), dial (calls from the own extensions), "
-            "deliveries (handlers, dead letters, quarantine), repair (change them)"
+            "deliveries (handlers, dead letters, quarantine), repair (change them), "
+            "people (users and wall links)"
         )
     )
 
@@ -102,6 +104,54 @@ class ConsoleUser(BaseModel):
     )
 
 
+class OidcSettings(BaseModel):
+    """The `[console.oidc]` table: an OpenID provider at which people sign in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    issuer: Annotated[
+        str,
+        like(
+            r"https://[^\s?#@]+|http://(localhost|127\.0\.0\.1)(:[0-9]+)?(/[^\s?#@]*)?",
+            "the https address of the provider, such as https://login.example.com/realms/acme",
+        ),
+    ] = Field(description="the provider's address, as its discovery document says it")
+    client_id: str = Field(min_length=1, description="the id of this console at the provider")
+    client_secret: SecretStr | None = Field(
+        default=None, description="the secret of that client; a public client has none"
+    )
+    label: str = Field(default="single sign-on", description="the words on the button")
+    scopes: list[str] = Field(
+        default=["openid", "profile", "email"], description="the scopes to ask for"
+    )
+    name_claim: str = Field(
+        default="email", description="the claim that is the user's name in this console"
+    )
+    role_claim: str = Field(
+        default="groups", description="the claim that says the role, a text or a list of texts"
+    )
+    roles: dict[str, Role] = Field(
+        default_factory=dict,
+        description="role of each value of that claim; of several, the one with most rights",
+    )
+    default_role: Role | None = Field(
+        default=None, description="role of everyone else; without it, they get in not at all"
+    )
+    extensions_claim: str = Field(
+        default="extensions", description="the claim with the user's own extensions"
+    )
+    tenant_claim: str | None = Field(
+        default=None,
+        description="the claim with the user's tenant; without it, all are the operator's",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_files(cls, values: Any) -> Any:
+        """Read a setting from the file that `NAME_file` names."""
+        return read_files(values, cls.model_fields) if isinstance(values, dict) else values
+
+
 class ConsoleSettings(BaseModel):
     """The `[console]` table."""
 
@@ -109,6 +159,9 @@ class ConsoleSettings(BaseModel):
 
     users: dict[UserName, ConsoleUser] = Field(
         default_factory=dict, description="who may sign in to the console, a table each"
+    )
+    oidc: OidcSettings | None = Field(
+        default=None, description="the OpenID provider at which people may sign in"
     )
     session_hours: float = Field(
         default=12.0, gt=0, le=8760, description="hours until a person must sign in again"

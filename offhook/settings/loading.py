@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from offhook.settings.config_file import config_folder, config_path
-from offhook.settings.console_table import ConsoleSettings, ConsoleToken, ConsoleUser
+from offhook.settings.console_table import ConsoleSettings, ConsoleToken, ConsoleUser, OidcSettings
 from offhook.settings.faults import check_file, config_error
 from offhook.settings.installation import Settings
 from offhook.settings.setting_tables import HandlerSettings, LookupSettings, PbxSettings
@@ -42,9 +42,8 @@ _TABLES: dict[str, type[BaseModel]] = {
 _NAMES = {"": [*Settings.model_fields]} | {
     kind: [*table.model_fields] for kind, table in _TABLES.items()
 }
-_NAMES["console"] = [
-    name for table in (ConsoleSettings, ConsoleUser, ConsoleToken) for name in table.model_fields
-]
+_CONSOLE = (ConsoleSettings, ConsoleUser, ConsoleToken, OidcSettings)
+_NAMES["console"] = [name for table in _CONSOLE for name in table.model_fields]
 
 T = TypeVar("T", bound=BaseModel)
 

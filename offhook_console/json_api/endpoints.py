@@ -3,9 +3,8 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,17 +15,22 @@ from offhook.operations import dead_letters
 from offhook.operations.audit import changes, note_change
 from offhook.operations.bulk import BulkOperation
 from offhook.operations.status import HandlerStatus
-from offhook_console.access import ConsoleRoute, console_route, public_route
+from offhook_console.access import ConsoleRoute, Endpoint, console_route, public_route
 from offhook_console.call_query import find_calls, live_calls, read_query
 from offhook_console.dialling import dialled
 from offhook_console.json_api import shapes
+from offhook_console.json_api.bodies import answer, read_body, read_parameters
 from offhook_console.json_api.handler_endpoints import HANDLER_ENDPOINTS
 from offhook_console.json_api.openapi_document import ApiEndpoint, openapi
+from offhook_console.json_api.people_endpoints import PEOPLE_ENDPOINTS
 from offhook_console.json_api.phone_system_endpoints import PHONE_SYSTEM_ENDPOINTS
 from offhook_console.letters import announce_change, matching_letters
+from offhook_console.moments import moment_at
+from offhook_console.pages.now_page import past_board
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import Person, Right
 from offhook_console.problem_details import ConsoleError
+from offhook_console.repeats import once
 from offhook_console.worklist_query import find_missed
 
 _BASE = "/api/v1"
@@ -42,68 +46,80 @@ async def list_calls(request: Request, person: Person) -> Response:
         parts.inbox, read_query(given), person.view, parts.region_of(person), limit, person.tenant
     )
     calls = [shapes.seen_call(call, person.view) for call in found.calls]
-    return _json(shapes.CallList(calls, found.cursor))
+    return answer(shapes.CallList(calls, found.cursor))
 
 
 async def list_live_calls(request: Request, person: Person) -> Response:
     parts = parts_of(request)
     known = await live_calls(parts.inbox, parts.region_of(person), person.tenant)
     calls = [shapes.seen_call(each, person.view) for each in known if person.view.shows(each)]
-    return _json(shapes.CallList(calls, None))
+    return answer(shapes.CallList(calls, None))
+
+
+async def get_board(request: Request, person: Person) -> Response:
+    parts, view, now = parts_of(request), person.view, datetime.now(UTC)
+    at = moment_at(request.query_params.get("at"), now)
+    is_past = at is not None and at < now
+    board = await past_board(parts, person, at) if at and is_past else parts.feed_of(person).board
+    lanes = {
+        lane: [shapes.seen_call(call, view) for call in board.lane(lane, view)]
+        for lane in ("ringing", "talking", "ended")
+    }
+    moment = at if at and is_past else now
+    return answer(shapes.BoardState(at=moment, figures=board.figures(view), **lanes))
 
 
 async def get_call(request: Request, person: Person) -> Response:
     parts = parts_of(request)
     kept, call = await parts.call(request, person)
     events, deliveries = await parts.history(kept, person)
-    return _json(shapes.CallDetail(shapes.seen_call(call, person.view), events, deliveries))
+    return answer(shapes.CallDetail(shapes.seen_call(call, person.view), events, deliveries))
 
 
 async def list_missed(request: Request, person: Person) -> Response:
-    query = _query(request.query_params, shapes.MissedQuery)
+    query = read_parameters(request, shapes.MissedQuery)
     limit = _limit(str(query.limit))
     found = await find_missed(parts_of(request), person, query.state, query.queue)
     page, more = _page(found, limit, query.after, lambda each: _name(each.calls[0]))
     seen = [shapes.seen_missed(each, person.view) for each in page]
-    return _json(shapes.MissedList(seen, len(found), more))
+    return answer(shapes.MissedList(seen, len(found), more))
 
 
 async def dial(request: Request, person: Person) -> Response:
-    parts, wanted = parts_of(request), await _body(request, shapes.DialRequest)
+    parts, wanted = parts_of(request), await read_body(request, shapes.DialRequest)
     feed, number = parts.feed_of(person), dialled(wanted.number)
     made = await parts.dialling.dial(feed, person, number, wanted.extension)
-    return _json(shapes.DialledCall(made), 202)
+    return answer(shapes.DialledCall(made), 202)
 
 
 async def list_handlers(request: Request, person: Person) -> Response:
-    return _json(shapes.HandlerList(await _handlers(parts_of(request))))
+    return answer(shapes.HandlerList(await _handlers(parts_of(request))))
 
 
 async def get_handler(request: Request, person: Person) -> Response:
     name = request.path_params["name"]
     for each in await _handlers(parts_of(request)):
         if each.name == name:
-            return _json(each)
+            return answer(each)
     raise ConsoleError(404, "There is no handler with this name.")
 
 
 async def list_dead_letters(request: Request, person: Person) -> Response:
     parts = parts_of(request)
-    query = _query(request.query_params, shapes.DeadLetterQuery)
+    query = read_parameters(request, shapes.DeadLetterQuery)
     limit = _limit(str(query.limit))
     found = await asyncio.to_thread(matching_letters, parts, _words(query))
     page, more = _page(found, limit, query.after, lambda head: head.id)
     ids = [head.id for head in page]
     letters = await asyncio.to_thread(lambda: list(dead_letters.get(parts.rq, ids)))
-    return _json(shapes.DeadLetterList(letters, len(found), more))
+    return answer(shapes.DeadLetterList(letters, len(found), more))
 
 
 async def start_operation(request: Request, person: Person) -> Response:
     parts = parts_of(request)
-    wanted = await _body(request, shapes.OperationRequest)
-    key = request.headers.get("idempotency-key")
-    if key is not None and len(key) > 200:
-        raise ConsoleError(400, "Idempotency-Key: is longer than 200 characters.")
+    wanted = await read_body(request, shapes.OperationRequest)
+    if wanted.since == "":
+        raise ConsoleError(400, "since: is empty; leave it out.")
     operation = await announce_change(
         parts,
         person,
@@ -112,14 +128,13 @@ async def start_operation(request: Request, person: Person) -> Response:
         wanted.ids,
         datetime.now(UTC),
         wanted.count,
-        key,
     )
     await parts.feed.look_at_deliveries()
-    return _json(operation, 202)
+    return answer(operation, 202)
 
 
 async def list_operations(request: Request, person: Person) -> Response:
-    return _json(shapes.OperationList(await parts_of(request).operations.all()))
+    return answer(shapes.OperationList(await parts_of(request).operations.all()))
 
 
 async def undo_operation(request: Request, person: Person) -> Response:
@@ -128,12 +143,12 @@ async def undo_operation(request: Request, person: Person) -> Response:
     if operation is None:
         raise ConsoleError(404, "There is no such operation.")
     await parts.feed.look_at_deliveries()
-    return _json(operation)
+    return answer(operation)
 
 
 async def list_quarantine(request: Request, person: Person) -> Response:
     kept = await refused_callbacks.kept(parts_of(request).inbox.redis, most=_MOST)
-    return _json(shapes.Quarantine([_refused(key, refused) for key, refused in kept]))
+    return answer(shapes.Quarantine([_refused(key, refused) for key, refused in kept]))
 
 
 async def deliver_refused(request: Request, person: Person) -> Response:
@@ -147,7 +162,7 @@ async def deliver_refused(request: Request, person: Person) -> Response:
     where = refused["extension"].decode("utf-8", "replace")
     did = f"delivered a callback of {where} from the quarantine: {outcome}"
     await note_change(parts.inbox.redis, person.name, did)
-    return _json(shapes.QuarantineOutcome(outcome, done.refused.get(key)))
+    return answer(shapes.QuarantineOutcome(outcome, done.refused.get(key)))
 
 
 async def discard_refused(request: Request, person: Person) -> Response:
@@ -169,12 +184,12 @@ async def get_status(request: Request, person: Person) -> Response:
         live=await parts.calls.live(),
         quarantined=parts.feed.deliveries.quarantined,
     )
-    return _json(overview)
+    return answer(overview)
 
 
 async def list_changes(request: Request, person: Person) -> Response:
     entries = await changes(parts_of(request).inbox.redis, _MOST)
-    return _json(shapes.AuditLog(list(entries)))
+    return answer(shapes.AuditLog(list(entries)))
 
 
 ENDPOINTS = (
@@ -182,6 +197,9 @@ ENDPOINTS = (
              shapes.CallList, query=shapes.CallListQuery),
     ApiEndpoint("GET", f"{_BASE}/calls/live", list_live_calls, Right.CALLS,
              "List the calls in progress.", shapes.CallList),
+    ApiEndpoint("GET", f"{_BASE}/board", get_board, Right.CALLS,
+             "Get the wallboard as it is, or as it was.", shapes.BoardState,
+             query=shapes.BoardQuery),
     ApiEndpoint("GET", f"{_BASE}/calls/{{pbx}}/{{id:path}}", get_call, Right.CALLS,
              "Get a call and its events.", shapes.CallDetail),
     ApiEndpoint("POST", f"{_BASE}/calls", dial, Right.DIAL,
@@ -202,7 +220,7 @@ ENDPOINTS = (
              "List the operations on dead letters.", shapes.OperationList),
     ApiEndpoint("POST", f"{_BASE}/dead-letters/operations", start_operation, Right.REPAIR,
              "Retry or discard all dead letters that match, in ten seconds.", BulkOperation,
-             body=shapes.OperationRequest, status=202, repeatable=True),
+             body=shapes.OperationRequest, status=202),
     ApiEndpoint("POST", f"{_BASE}/dead-letters/operations/{{id}}/undo", undo_operation,
              Right.REPAIR, "Undo an operation that has not begun; stop one that runs.",
              BulkOperation),
@@ -216,11 +234,12 @@ ENDPOINTS = (
              "Get the progress of everything, and what needs attention.", shapes.Overview),
     ApiEndpoint("GET", f"{_BASE}/audit", list_changes, Right.REPAIR, "List who changed what.",
              shapes.AuditLog),
+    *PEOPLE_ENDPOINTS,
 )  # fmt: skip
 
 
 async def openapi_json(request: Request) -> Response:
-    return _json(openapi(ENDPOINTS))
+    return answer(openapi(ENDPOINTS))
 
 
 def api_routes() -> list[ConsoleRoute]:
@@ -228,10 +247,35 @@ def api_routes() -> list[ConsoleRoute]:
     return [
         public_route(f"{_BASE}/openapi.json", openapi_json),
         *(
-            console_route(each.path, each.endpoint, each.right, (each.method,))
+            console_route(each.path, _repeatable(each), each.right, (each.method,))
             for each in ENDPOINTS
         ),
     ]
+
+
+def _checked(described: ApiEndpoint) -> Endpoint:
+    """A form of a page leaves fields empty; a program has no reason to."""
+
+    async def checked(request: Request, person: Person) -> Response:
+        for name in ("at", "since", "until", "event"):
+            if request.query_params.get(name) == "":
+                raise ConsoleError(400, f"{name}: is empty; leave it out.")
+        return await described.endpoint(request, person)
+
+    checked.__name__ = described.endpoint.__name__
+    return checked
+
+
+def _repeatable(described: ApiEndpoint) -> Endpoint:
+    """What changes something takes an idempotency key."""
+    if not described.changes:
+        return _checked(described)
+
+    async def repeatable(request: Request, person: Person) -> Response:
+        return await once(request, person, _checked(described))
+
+    repeatable.__name__ = described.endpoint.__name__
+    return repeatable
 
 
 async def _handlers(parts: ConsoleParts) -> list[HandlerStatus]:
@@ -260,7 +304,9 @@ def _page(
     """A part of a list, and the cursor of the next one."""
     ids = [id_of(each) for each in found]
     if after is not None and after not in ids:
-        raise ConsoleError(400, "after: this entry is no longer in the list; start without it.")
+        raise ConsoleError(
+            404, "after: this entry is no longer in the list; start again without it."
+        )
     at = ids.index(after) + 1 if after else 0
     more = ids[at + limit - 1] if at + limit < len(found) else None
     return list(found[at : at + limit]), more
@@ -275,26 +321,8 @@ def _words(query: shapes.DeadLetterQuery | shapes.OperationRequest) -> dict[str,
     return {name: getattr(query, name) for name in names if getattr(query, name)}
 
 
-def _query(parameters: Mapping[str, str], kind: type[T]) -> T:
-    try:
-        return msgspec.convert(dict(parameters), kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConsoleError(400, f"A parameter is wrong: {error}.") from error
-
-
-async def _body(request: Request, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(await request.body(), type=kind)
-    except msgspec.MsgspecError as error:
-        raise ConsoleError(400, f"The body is wrong: {error}.") from error
-
-
 def _limit(text: str) -> int:
     limit = int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 0
     if not 1 <= limit <= _MOST:
         raise ConsoleError(400, f"limit: must be a number from 1 to {_MOST}.")
     return limit
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(shapes.encode(value), status, media_type="application/json")

@@ -1,20 +1,26 @@
 """The endpoints of the API that are about one handler."""
 
+from typing import Annotated, Literal
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from offhook.event import CALLBACKS, GROUPS, EventType
 from offhook.operations.filter_question import FilterAnswer
 from offhook.operations.status import HandlerStatus
-from offhook_console.handler_actions import ask, change_pause, configured, try_handler
+from offhook_console.handler_actions import LONGEST, ask, change_pause, configured, try_handler
 from offhook_console.handler_course import SPANS, HandlerCourse
-from offhook_console.json_api import shapes
+from offhook_console.json_api.bodies import answer
 from offhook_console.json_api.openapi_document import ApiEndpoint
 from offhook_console.parts import parts_of
 from offhook_console.people import Person, Right
 from offhook_console.problem_details import ConsoleError
 
 _ONE = "/api/v1/handlers/{name}"
+_WORD = f" *({'|'.join(sorted([*EventType, *GROUPS]))})? *"
+_EVENTS = f"^{_WORD}(,{_WORD})*$"
+_TestType = Annotated[str, msgspec.Meta(extra_json_schema={"enum": sorted(CALLBACKS)})]
 
 
 class FilterQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -23,24 +29,23 @@ class FilterQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     Attributes:
         events: types and groups, separated by commas; empty: the handler's own choice.
         extensions: patterns, separated by commas; empty: all.
-        of: `1h`, `today`, `yesterday` or `7d`.
     """
 
-    events: str | None = None
-    extensions: str | None = None
-    of: str = "yesterday"
+    events: Annotated[str, msgspec.Meta(pattern=_EVENTS, max_length=LONGEST)] | None = None
+    extensions: Annotated[str, msgspec.Meta(max_length=LONGEST)] | None = None
+    of: Literal["1h", "today", "yesterday", "7d"] = "yesterday"
 
 
 class CourseQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The time span: `1h`, `today` or `7d`."""
+    """The time span."""
 
-    span: str = "today"
+    span: Literal["1h", "today", "7d"] = "today"
 
 
 class TestQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The type of the test event; the first that the handler gets if not given."""
 
-    event: str | None = None
+    event: _TestType | None = None
 
 
 class SentTest(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,19 +68,19 @@ async def test_handler(request: Request, person: Person) -> Response:
     name, _ = configured(parts_of(request), request.path_params["name"])
     kind = request.query_params.get("event", "")
     event = await try_handler(parts_of(request), person, name, kind)
-    return _json(SentTest(event=event.id, type=event.type.value, call=event.call), 202)
+    return answer(SentTest(event=event.id, type=event.type.value, call=event.call), 202)
 
 
 async def ask_handler_filter(request: Request, person: Person) -> Response:
     given = request.query_params
-    answer = await ask(
+    said = await ask(
         parts_of(request),
         request.path_params["name"],
         given.get("events"),
         given.get("extensions"),
         given.get("of", "yesterday"),
     )
-    return _json(answer)
+    return answer(said)
 
 
 async def get_handler_course(request: Request, person: Person) -> Response:
@@ -84,18 +89,14 @@ async def get_handler_course(request: Request, person: Person) -> Response:
     span = request.query_params.get("span", "today")
     if span not in SPANS:
         raise ConsoleError(400, f"span: must be one of {', '.join(SPANS)}.")
-    return _json(await parts.courses.get(parts.inbox, name, span))
+    return answer(await parts.courses.get(parts.inbox, name, span))
 
 
 async def _set_paused(request: Request, person: Person, *, paused: bool) -> Response:
     parts = parts_of(request)
     name, _ = configured(parts, request.path_params["name"])
     await change_pause(parts, person, name, paused=paused)
-    return _json(next(each for each in parts.feed.deliveries.handlers if each.name == name))
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(shapes.encode(value), status, media_type="application/json")
+    return answer(next(each for each in parts.feed.deliveries.handlers if each.name == name))
 
 
 HANDLER_ENDPOINTS = (

@@ -22,7 +22,6 @@ class ApiEndpoint:
     Attributes:
         query, body: the types of the parameters and of the request's body.
         answer: the type of the response's body; None: it has none.
-        repeatable: whether it takes an Idempotency-Key.
     """
 
     method: str
@@ -34,7 +33,11 @@ class ApiEndpoint:
     query: Any = None
     body: Any = None
     status: int = 200
-    repeatable: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes something; then it takes an Idempotency-Key."""
+        return self.method != "GET"
 
 
 def openapi(endpoints: Sequence[ApiEndpoint]) -> dict[str, Any]:
@@ -90,12 +93,12 @@ def _operation(endpoint: ApiEndpoint, components: dict[str, Any]) -> dict[str, A
             {"name": name, "in": "query", "schema": each}
             for name, each in schema["properties"].items()
         ]
-    if endpoint.repeatable:
+    if endpoint.changes:
         parameters.append(
             {
                 "name": "Idempotency-Key",
                 "in": "header",
-                "description": "Repeat a request with the same key: it is done once.",
+                "description": "A request repeated with the same key within a day is done once.",
                 "schema": {"type": "string", "maxLength": 200},
             }
         )

@@ -1,27 +1,37 @@
 """The endpoints of the API that are about the PBX: extensions, and proof."""
 
+from typing import Annotated, Literal
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from offhook.call import Kind
 from offhook.extensions import ExtensionSettings
-from offhook.operations.proof import DayProof
+from offhook.operations.proof import KEPT_DAYS, DayProof
+from offhook.provisioning.files import EXTENSION
 from offhook_console.extension_setup import PlanLine, SetupRun
-from offhook_console.json_api import shapes
+from offhook_console.json_api.bodies import answer, read_body, read_parameters
 from offhook_console.json_api.openapi_document import ApiEndpoint
-from offhook_console.pages.extensions_page import ExtensionRow, find_extensions, read_setup
+from offhook_console.json_api.shapes import Limit
+from offhook_console.pages.extensions_page import (
+    AT_ONCE,
+    LONGEST,
+    ExtensionRow,
+    find_extensions,
+    read_setup,
+)
 from offhook_console.pages.proof_page import all_proofs, read_days
 from offhook_console.parts import parts_of
 from offhook_console.people import Person, Right
-from offhook_console.problem_details import ConsoleError
 
-_MOST = 500  # extensions of a list
+_Number = Annotated[str, msgspec.Meta(pattern=f"^({EXTENSION.pattern})$")]
 
 
 class ProofQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How many days."""
 
-    days: int = 14
+    days: Annotated[int, msgspec.Meta(ge=1, le=KEPT_DAYS)] = 14
 
 
 class ProofOfCalls(msgspec.Struct, frozen=True):
@@ -32,24 +42,24 @@ class ProofOfCalls(msgspec.Struct, frozen=True):
 
 async def get_proof(request: Request, person: Person) -> Response:
     found = await all_proofs(parts_of(request), read_days(request))
-    return _json(ProofOfCalls({each.name: each.days for each in found}))
+    return answer(ProofOfCalls({each.name: each.days for each in found}))
 
 
 class ExtensionQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The filters of extensions, and the length of the list.
 
     Attributes:
-        drift: `yes`: only those that differed from the PBX.
-        phone: `gone`: only those without a registered phone.
+        drift: only those that differed from the PBX.
+        phone: only those without a registered phone.
         q: a part of the number, the label or the owner.
         after: the cursor: those that come after this one.
     """
 
-    drift: str | None = None
-    phone: str | None = None
+    drift: Literal["yes"] | None = None
+    phone: Literal["gone"] | None = None
     q: str | None = None
     after: str | None = None
-    limit: int = 100
+    limit: Limit = 100
 
 
 class ExtensionState(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,46 +105,40 @@ class SetupRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Set extensions up on the PBX.
 
     Attributes:
-        extensions: at most 20; none: all that differed when they were last compared.
+        extensions: none: all that differed when they were last compared.
         pbx: the only one if not given.
     """
 
-    extensions: list[str] = []
+    extensions: Annotated[list[_Number], msgspec.Meta(max_length=AT_ONCE)] = []
     pbx: str | None = None
-    label: str | None = None
-    kind: str | None = None
+    label: Annotated[str, msgspec.Meta(max_length=LONGEST)] | None = None
+    kind: Kind | None = None
 
 
 async def list_extensions(request: Request, person: Person) -> Response:
-    parts, given = parts_of(request), request.query_params
-    query = {name: given.get(name, "") for name in ("drift", "phone", "q")}
-    text = given.get("limit", "100")
-    limit = int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 0
-    if not 1 <= limit <= _MOST:
-        raise ConsoleError(400, f"limit: must be a number from 1 to {_MOST}.")
+    parts, given = parts_of(request), read_parameters(request, ExtensionQuery)
+    query = {"drift": given.drift or "", "phone": given.phone or "", "q": given.q or ""}
     found = await find_extensions(parts, query, await parts.setup.drift())
-    after = tuple(given.get("after", "").split("/", 1))
+    after = tuple((given.after or "").split("/", 1))
     rows = [each for each in found.rows if each.name > after]
-    more = "/".join(rows[limit - 1].name) if len(rows) > limit else None
-    return _json(ExtensionList([_state(each) for each in rows[:limit]], len(found.rows), more))
+    more = "/".join(rows[given.limit - 1].name) if len(rows) > given.limit else None
+    shown = [_state(each) for each in rows[: given.limit]]
+    return answer(ExtensionList(shown, len(found.rows), more))
 
 
 async def get_extension_run(request: Request, person: Person) -> Response:
-    return _json(ExtensionRun(*await parts_of(request).setup.state()))
+    return answer(ExtensionRun(*await parts_of(request).setup.state()))
 
 
 async def compare_extensions(request: Request, person: Person) -> Response:
     setup = parts_of(request).setup
     await setup.start_comparison(person.name)
-    return _json(ExtensionRun(*await setup.state()), 202)
+    return answer(ExtensionRun(*await setup.state()), 202)
 
 
 async def set_up_extensions(request: Request, person: Person) -> Response:
     parts = parts_of(request)
-    try:
-        wanted = msgspec.json.decode(await request.body(), type=SetupRequest)
-    except msgspec.MsgspecError as error:
-        raise ConsoleError(400, f"The body is wrong: {error}.") from error
+    wanted = await read_body(request, SetupRequest)
     given: dict[tuple[str, str], ExtensionSettings] | None = None
     if wanted.extensions:
         said = {"pbx": wanted.pbx, "label": wanted.label, "kind": wanted.kind}
@@ -143,7 +147,7 @@ async def set_up_extensions(request: Request, person: Person) -> Response:
         pbx, settings = await read_setup(parts, fields)
         given = {(pbx, number): each for number, each in settings.items()}
     await parts.setup.start_setup(person.name, given)
-    return _json(ExtensionRun(*await parts.setup.state()), 202)
+    return answer(ExtensionRun(*await parts.setup.state()), 202)
 
 
 def _state(row: ExtensionRow) -> ExtensionState:
@@ -159,10 +163,6 @@ def _state(row: ExtensionRow) -> ExtensionState:
         phone=row.phone,
         plan=row.plan,
     )
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(shapes.encode(value), status, media_type="application/json")
 
 
 _EXTENSIONS = "/api/v1/extensions"

@@ -1,7 +1,7 @@
 """What the API takes and answers, as types. The OpenAPI document follows from them."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated
 
 import msgspec
 
@@ -13,16 +13,24 @@ from offhook.operations.audit import AuditEntry
 from offhook.operations.bulk import BulkOperation, Kind
 from offhook.operations.dead_letters import DeadLetter
 from offhook.operations.status import HandlerStatus
-from offhook_console.call_query import CallQuery
+from offhook.operations.wall_links import LONGEST_NAME, WallLink
+from offhook_console.board import Figure
+from offhook_console.call_query import CallQuery, Moment
+from offhook_console.dialling import DIALLED
+from offhook_console.directory import ListedUser
 from offhook_console.people import View
 from offhook_console.wording import number_of, shown_name, shown_number
 from offhook_console.worklist_query import State
+
+Limit = Annotated[int, msgspec.Meta(ge=1, le=500)]
+DialledNumber = Annotated[str, msgspec.Meta(pattern=DIALLED, max_length=100)]
+ScreenName = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME)]
 
 
 class CallListQuery(CallQuery, frozen=True, kw_only=True, omit_defaults=True):
     """The filters of a list of calls, and its length."""
 
-    limit: int = 50
+    limit: Limit = 50
 
 
 class CallList(msgspec.Struct, frozen=True):
@@ -59,7 +67,7 @@ class MissedQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     state: State = "open"
     queue: str = ""
     after: str | None = None
-    limit: int = 50
+    limit: Limit = 50
 
 
 class MissedList(msgspec.Struct, frozen=True):
@@ -83,7 +91,7 @@ class DialRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         extension: whose phone rings first; the first of the user's if not given.
     """
 
-    number: str
+    number: DialledNumber
     extension: str | None = None
 
 
@@ -95,6 +103,31 @@ class DialledCall(msgspec.Struct, frozen=True):
     """
 
     id: str | None
+
+
+class BoardQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The moment: now if it is not given.
+
+    Attributes:
+        at: ISO 8601, local time unless it has an offset; or a time of the last 24 hours as 14:00.
+    """
+
+    at: Moment | None = None
+
+
+class BoardState(msgspec.Struct, frozen=True, kw_only=True):
+    """The wallboard at a moment.
+
+    Attributes:
+        figures: of the day until then.
+        ended: those that ended in the ten minutes before.
+    """
+
+    at: datetime
+    figures: list[Figure]
+    ringing: list[Call]
+    talking: list[Call]
+    ended: list[Call]
 
 
 class HandlerList(msgspec.Struct, frozen=True):
@@ -114,10 +147,10 @@ class DeadLetterQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     handler: str | None = None
     error: str | None = None
-    since: str | None = None
+    since: Moment | None = None
     q: str | None = None
     after: str | None = None
-    limit: int = 50
+    limit: Limit = 50
 
 
 class DeadLetterList(msgspec.Struct, frozen=True):
@@ -143,7 +176,7 @@ class OperationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     kind: Kind
     handler: str | None = None
     error: str | None = None
-    since: str | None = None
+    since: Moment | None = None
     q: str | None = None
     ids: frozenset[str] = frozenset()
     count: int | None = None
@@ -195,6 +228,54 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: int
 
 
+class UserList(msgspec.Struct, frozen=True):
+    """The users of the console, by name."""
+
+    users: list[ListedUser]
+
+
+class WallRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Make a wall link.
+
+    Attributes:
+        name: of the screen, 1 to 60 characters.
+        tenant: whose calls it shows; the user's own tenant if it is not given.
+    """
+
+    name: ScreenName
+    tenant: str | None = None
+
+
+class WallQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whose wall link it is: the user's own tenant if it is not given."""
+
+    tenant: str | None = None
+
+
+class TenantsWallLink(msgspec.Struct, frozen=True, kw_only=True):
+    """A wall link, and the tenant whose calls it shows; empty: the operator's."""
+
+    tenant: str
+    link: WallLink
+
+
+class WallList(msgspec.Struct, frozen=True):
+    """The wall links, newest first for each tenant."""
+
+    walls: list[TenantsWallLink]
+
+
+class MadeWallLink(msgspec.Struct, frozen=True, kw_only=True):
+    """A new wall link.
+
+    Attributes:
+        url: its address, which is not kept: null in the answer to a repeated request.
+    """
+
+    link: WallLink
+    url: str | None
+
+
 class AuditLog(msgspec.Struct, frozen=True):
     """The newest changes, newest first."""
 
@@ -216,11 +297,6 @@ def seen_missed(caller: MissedCaller, view: View) -> MissedCaller:
         calls=tuple(seen_call(each, view) for each in caller.calls if view.shows(each)),
         current=seen_call(current, view) if current else None,
     )
-
-
-def encode(value: Any) -> bytes:
-    """The JSON of an answer."""
-    return msgspec.json.encode(value)
 
 
 def _masked(party: Party) -> Party:

@@ -16,11 +16,13 @@ from offhook.call import Call, Outcome
 from offhook.inbox.record_part import AttemptOutcome, RecordedAttempt
 from offhook_console.call_query import CallQuery, find_calls, read_query
 from offhook_console.call_views import ATTEMPTS, CallView, view_call, view_legs, view_timeline
+from offhook_console.moments import url_at
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import Person
 
 PAGE = 50  # calls on a page
 _EXPORTED = 1000  # calls in one step of an export
+_A_SECOND = timedelta(seconds=1)
 _SOON = timedelta(minutes=1)  # after the end of a call, in which its last events are delivered
 _NAMES = {
     "since": "Since",
@@ -112,6 +114,7 @@ async def call(request: Request, person: Person) -> Response:
         person,
         "call.html",
         call=view,
+        board_url=url_at(known.started + _A_SECOND),
         goes_on=_goes_on(view, deliveries or (), moment),
         legs=list(zip(view_legs(known, parts.feed_of(person).labels), drawn.lanes, strict=True)),
         drawn=drawn,

@@ -20,8 +20,8 @@ from offhook_console.problem_details import ConsoleError
 
 _PAGE = 100
 _PLANNED = 20  # extensions whose plan is shown
-_AT_ONCE = 20  # extensions that a person sets up by hand
-_LONGEST = 100  # characters of a label
+AT_ONCE = 20  # extensions that a person sets up by hand
+LONGEST = 100  # characters of a label
 
 
 @dataclass(frozen=True)
@@ -153,19 +153,19 @@ async def read_setup(
     """
     pbx = fields.get("pbx") or next(iter(parts.settings.pbx), "")
     if pbx not in parts.settings.pbx:
-        raise ConsoleError(400, "pbx: no PBX with this name is configured.")
+        raise ConsoleError(404, "pbx: no PBX with this name is configured.")
     try:
         words = fields.get("extensions", "").replace(",", " ").split()
         numbers = [check_extension(each) for each in dict.fromkeys(words)]
     except ConfigError as error:
         raise ConsoleError(400, f"extensions: {error}.") from error
-    if not 1 <= len(numbers) <= _AT_ONCE:
-        raise ConsoleError(400, f"extensions: name 1 to {_AT_ONCE} of them, such as 0003*210.")
+    if not 1 <= len(numbers) <= AT_ONCE:
+        raise ConsoleError(400, f"extensions: name 1 to {AT_ONCE} of them, such as 0003*210.")
     for number in numbers:
         if not parts.setup.owns((pbx, number)):
             raise ConsoleError(400, f"extensions: {number} belongs to a tenant.")
     label, kind = fields.get("label", "").strip(), fields.get("kind", "")
-    if len(label) > _LONGEST or (kind and kind not in {*Kind}):
+    if len(label) > LONGEST or (kind and kind not in {*Kind}):
         raise ConsoleError(400, "label or kind: is wrong.")
     given = {"label": label or None, "kind": Kind(kind) if kind else None}
     given = {name: value for name, value in given.items() if value is not None}

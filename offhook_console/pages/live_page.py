@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from offhook.tasks import end
+from offhook_console.listeners import FeedMessage
 from offhook_console.parts import parts_of
 from offhook_console.people import Person, Right
 
@@ -24,9 +25,14 @@ async def live(request: Request, person: Person) -> Response:
     feed, phones = parts_of(request).feed_of(person), parts_of(request).phones_of(person)
     after = request.headers.get("last-event-id") or _after(request)
     pages = person.token is None and person.may(Right.CALLS)
+    return stream(feed.messages(person.view, phones, after, pages=pages))
+
+
+def stream(messages: AsyncIterator[FeedMessage]) -> Response:
+    """Messages as server-sent events."""
 
     async def events() -> AsyncIterator[bytes]:
-        async for message in feed.messages(person.view, phones, after, pages=pages):
+        async for message in messages:
             yield message.as_sse
 
     return EventSourceResponse(events(), ping=15, headers={"X-Accel-Buffering": "no"})

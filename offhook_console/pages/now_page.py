@@ -1,96 +1,77 @@
 """Now: the calls that go on, today's figures, queues and phones."""
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from redis.exceptions import RedisError
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
-from offhook.call import Kind
-from offhook.operations.phone_states import phone_states
+from offhook_console.board import Board
 from offhook_console.call_views import view_call
+from offhook_console.first_steps import first_steps, has_begun
+from offhook_console.floor import Floor, Phones
+from offhook_console.moments import midnight_of, moment_at, url_at
 from offhook_console.parts import ConsoleParts, parts_of
-from offhook_console.people import Person
+from offhook_console.past_board import board_at
+from offhook_console.people import Person, Right
 
-
-@dataclass(frozen=True)
-class Queue:
-    """A queue, and the callers who wait in it."""
-
-    label: str
-    extension: str
-    waiting: int
-    longest: float
-
-
-@dataclass(frozen=True)
-class Phones:
-    """How many phones are registered, and the names of those that are not."""
-
-    known: int
-    registered: int
-    gone: list[str]
+NO_PHONES = Phones(0, 0, [])  # which were registered is known of the present alone
+_MINUTE = timedelta(minutes=1)
 
 
 async def now(request: Request, person: Person) -> Response:
     """Show the wallboard."""
     parts = parts_of(request)
-    feed, view = parts.feed_of(person), person.view
-    moment = datetime.now(UTC)
+    feed, view, current = parts.feed_of(person), person.view, datetime.now(UTC)
+    at = moment_at(request.query_params.get("at"), current)
+    if at is not None and at >= current:
+        return RedirectResponse("/now", 303)
+    is_empty = at is None and not feed.board.has_calls and feed.is_current
+    if is_empty and not await has_begun(parts.inbox, person.tenant):
+        is_operator = person.may(Right.DELIVERIES) and not person.tenant
+        steps = await first_steps(parts) if is_operator else []
+        return parts.pages.page(request, person, "first_start.html", steps=steps)
+    moment = at or current
+    board = feed.board if at is None else await past_board(parts, person, at)
     lanes = {
-        lane: [view_call(call, view, feed.labels, moment) for call in feed.board.lane(lane, view)]
+        lane: [view_call(call, view, feed.labels, moment) for call in board.lane(lane, view)]
         for lane in ("ringing", "talking", "ended")
     }
-    minutes = feed.board.per_minute(moment)
+    minutes = board.per_minute(moment)
+    floor = Floor(parts, person.tenant, view)
     return parts.pages.page(
         request,
         person,
-        "now.html",
+        "now.html" if at is None else "now_at.html",
         masked=view.masked,
-        all_figures=feed.board.figures(view),
+        all_figures=board.figures(view),
         minutes=minutes,
         total=sum(number for _, number in minutes),
         most=max(number for _, number in minutes),
-        queues=_queues(parts, person, moment),
-        phones=await _phones(parts, person),
+        queues=floor.queues(board.lane("ringing", view), moment),
+        phones=await _phones(floor, feed.down_since) if at is None else NO_PHONES,
+        at=moment,
+        midnight=midnight_of(moment),
+        before=url_at(moment - _MINUTE),
+        after=url_at(moment + _MINUTE),
         ringing=lanes["ringing"],
         talking=lanes["talking"],
         ended=lanes["ended"],
     )
 
 
-def _queues(parts: ConsoleParts, person: Person, moment: datetime) -> list[Queue]:
-    feed = parts.feed_of(person)
-    ringing = feed.board.lane("ringing", person.view)
-    found = []
-    for (pbx, extension), settings in feed.labels.items():
-        if settings.kind is not Kind.QUEUE or not _sees(parts, person, pbx, extension):
-            continue
-        began = [
-            call.started for call in ringing if call.pbx == pbx and extension in call.extensions
-        ]
-        longest = (moment - min(began)).total_seconds() if began else 0.0
-        found.append(Queue(settings.label or extension, extension, len(began), longest))
-    return found
+async def past_board(parts: ConsoleParts, person: Person, at: datetime) -> Board:
+    """The board of a person's organization at a moment."""
+    within = parts.settings.console.answer_within
+    region = parts.region_of(person)
+    return await board_at(parts.inbox, at, midnight_of(at), within, region, person.tenant)
 
 
-async def _phones(parts: ConsoleParts, person: Person) -> Phones:
-    known, gone = 0, []
-    for pbx in parts.settings.of(person.tenant).pbx or ["main"]:
-        for access in {"", person.tenant}:
-            states = await phone_states(parts.inbox.redis, pbx, access)
-            for extension, state in states.items():
-                if not _sees(parts, person, pbx, extension):
-                    continue
-                known += 1
-                if not state.registered:
-                    settings = parts.feed_of(person).labels.get((pbx, extension))
-                    gone.append(f"{extension} {settings.label or '' if settings else ''}".strip())
-    return Phones(known, known - len(gone), gone)
-
-
-def _sees(parts: ConsoleParts, person: Person, pbx: str, extension: str) -> bool:
-    """Return whether an extension is the person's own, or one of the organization."""
-    own = person.view.own
-    mine = parts.settings.tenant_of(pbx, extension) == person.tenant
-    return mine and (own is None or extension in own)
+async def _phones(floor: Floor, down_since: datetime | None) -> Phones:
+    """The phones; while Redis is away, the page shows what is known without it."""
+    if down_since is not None:
+        return NO_PHONES
+    try:
+        return await floor.phones()
+    except RedisError:
+        return NO_PHONES

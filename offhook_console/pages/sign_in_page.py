@@ -8,6 +8,8 @@ from starlette.responses import RedirectResponse, Response
 from offhook_console.access import next_page
 from offhook_console.parts import parts_of
 from offhook_console.people import Person
+from offhook_console.problem_details import ConsoleError
+from offhook_console.single_sign_on import SignInRefused, SingleSignOn
 
 log = logging.getLogger("offhook.console")
 
@@ -22,14 +24,14 @@ async def sign_in(request: Request) -> Response:
     async with request.form(max_files=0, max_fields=10) as form:
         name, password, to = (str(form.get(each, "")) for each in ("name", "password", "next"))
     address = request.client.host if request.client else "?"
-    if not parts.limit.attempt(name, address):
+    if not await parts.limit.attempt(name, address):
         log.warning("too many attempts to sign in from %s", address)
         return _form(request, to, name, "Too many tries. Wait for 15 minutes, then try again.", 429)
     user = parts.settings.console.users.get(name)
     hashed = user.password.get_secret_value() if user else None
     if not await parts.passwords.fits(hashed, password):
         log.warning("a wrong name or password from %s", address)
-        left = parts.limit.left(name, address)
+        left = await parts.limit.left(name, address)
         tries = "1 more try" if left == 1 else f"{left} more tries"
         error = (
             f"That name and password do not go together. {tries}, then wait for 15 minutes."
@@ -37,11 +39,46 @@ async def sign_in(request: Request) -> Response:
             else "That name and password do not go together. Wait for 15 minutes."
         )
         return _form(request, to, name, error, 401)
-    parts.limit.succeeded(name, address)
+    await parts.limit.succeeded(name, address)
     log.info("%s signed in from %s", name, address)
     response = RedirectResponse(next_page(to), 303)
     parts.sessions.start(request, response, name)
     return response
+
+
+async def begin_oidc(request: Request) -> Response:
+    """Go to the OpenID provider."""
+    to = next_page(request.query_params.get("next"))
+    try:
+        return await _provider(request).begin(request, to)
+    except SignInRefused as error:
+        log.warning("the OpenID provider: %s", error)
+        return _form(request, to, error=str(error), status=502)
+
+
+async def finish_oidc(request: Request) -> Response:
+    """Come back from the OpenID provider."""
+    parts, provider = parts_of(request), _provider(request)
+    try:
+        who, to = await provider.finish(request)
+    except SignInRefused as error:
+        address = request.client.host if request.client else "?"
+        log.warning("refused a single sign-on from %s: %s", address, error)
+        refused = _form(request, "/", error=f"You were not signed in. {error}", status=403)
+        provider.forget(refused)
+        return refused
+    log.info("%s signed in by single sign-on", who.name)
+    response = RedirectResponse(next_page(to), 303)
+    provider.forget(response)
+    parts.sessions.start(request, response, who)
+    return response
+
+
+def _provider(request: Request) -> SingleSignOn:
+    provider = parts_of(request).sessions.single_sign_on
+    if provider is None:
+        raise ConsoleError(404, "There is no single sign-on here.")
+    return provider
 
 
 async def sign_out(request: Request, person: Person) -> Response:
@@ -70,5 +107,6 @@ def _form(
         name=name,
         error=error,
         users=bool(parts.settings.console.users),
+        single_sign_on=oidc.label if (oidc := parts.settings.console.oidc) else None,
     )
     return Response(html, status, media_type="text/html")

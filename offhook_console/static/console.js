@@ -4,7 +4,7 @@
 (() => {
   "use strict";
   const root = document.documentElement;
-  const still = new URLSearchParams(location.search).has("still");
+  const still = new URLSearchParams(location.search).has("still") || "past" in document.body.dataset;
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
   // ---- Times in the viewer's zone, and running clocks ----
@@ -43,11 +43,22 @@
   let broken = 0; // when the feed broke off
   const tick = () => {
     if (still) return;
-    const stale = broken && performance.now() - broken > 10000;
-    root.classList.toggle("feed-stale", Boolean(stale));
+    const away = broken ? performance.now() - broken : 0, stale = away > 10000;
+    root.classList.toggle("feed-stale", stale);
+    // A connection that is back within two seconds is nobody's concern.
+    const band = document.getElementById("redis-away");
+    if (band) {
+      band.hidden = !(away > 2000 && root.dataset.feed === "down");
+      const since = written(new Date(Date.now() - away).toISOString(), "clock"), time = band.querySelector("[data-away]");
+      if (!band.hidden && !time.textContent) time.textContent = since;
+      if (band.hidden) time.textContent = "";
+    }
+    if (away > 2000) pulse(`${root.dataset.feed === "down" ? "Redis does not answer" : "live feed broken off"}, trying again · ${duration(away / 1000)}`, "bad");
     if (!stale) for (const clock of all("[data-clock]")) {
       const text = duration(Number(clock.dataset.clock) + gone(clock, clock.dataset.clock));
       if (clock.textContent !== text) clock.textContent = text;
+      const card = clock.closest("[data-late]");
+      if (card) card.classList.toggle("late", Number(clock.dataset.clock) + gone(clock, clock.dataset.clock) > Number(card.dataset.late));
     }
     for (const left of all("[data-undo]")) {
       left.textContent = String(Math.max(0, Math.ceil(Number(left.dataset.undo) - gone(left, left.dataset.undo))));
@@ -85,7 +96,7 @@
   }));
 
   // ---- The live feed: one stream for a browser; the tab that holds the lock reads it ----
-  const news = "BroadcastChannel" in window ? new BroadcastChannel("offhook-live") : null;
+  const news = "BroadcastChannel" in window ? new BroadcastChannel(`offhook-live ${document.body.dataset.live}`) : null;
   const pulse = (words, state) => {
     for (const mark of all("[data-pulse]")) {
       const text = mark.querySelector("span");
@@ -109,21 +120,30 @@
     }
     if (event === "feed") {
       broken = data === "up" ? 0 : broken || performance.now();
-      pulse(data === "up" ? "live feed" : data === "down" ? "Redis does not answer" : "feed broke off, trying again", data === "up" ? "" : "bad");
       root.dataset.feed = data;
+      if (data === "up") pulse("live feed", "");
+      tick();
     }
+    if (event === "dark") { document.body.replaceChildren(); location.reload(); }
   };
   const tell = (message) => { hear(message); news?.postMessage(message); };
+  // The console refuses the stream: a screen whose link was revoked goes dark, a person signs in.
+  const refused = async (connect) => {
+    const answer = await fetch(location.href, { redirect: "manual" }).catch(() => null);
+    if ("wall" in document.body.dataset && answer?.status === 404) tell({ event: "dark", data: "" });
+    else if (answer?.type === "opaqueredirect") location.reload();
+    else setTimeout(connect, 3000);
+  };
   const read = (url) => new Promise(() => {
     const connect = () => {
       const source = new EventSource(last ? `${url}?last-event-id=${encodeURIComponent(last)}` : url);
       source.onopen = () => tell({ event: "feed", data: "up" });
-      for (const event of ["fragments", "changed", "feed", "pop"]) {
+      for (const event of ["fragments", "changed", "feed", "pop", "dark"]) {
         source.addEventListener(event, ({ data, lastEventId }) => tell({ event, data, id: lastEventId }));
       }
       source.onerror = () => {
         tell({ event: "feed", data: "broken" });
-        if (source.readyState === EventSource.CLOSED) setTimeout(connect, 3000);
+        if (source.readyState === EventSource.CLOSED) refused(connect);
       };
       root.dataset.reader = "yes";
       window.offhookStreams = (window.offhookStreams || 0) + 1;
@@ -137,7 +157,7 @@
       else if (root.dataset.reader) news.postMessage({ event: "feed", data: root.dataset.feed || "up" });
     };
     news.postMessage({ event: "state?" });
-    navigator.locks.request("offhook-live", () => read(url));
+    navigator.locks.request(`offhook-live ${url}`, () => read(url));
   };
 
   // ---- Theme ----
@@ -188,7 +208,7 @@
     if ("close" in dataset) button.closest("dialog").close();
     if ("copy" in dataset) copied(button, dataset.copy);
     if ("copyLink" in dataset) copied(button, location.href);
-    if ("fullScreen" in dataset) document.querySelector("main").requestFullscreen();
+    if ("fullScreen" in dataset) root.requestFullscreen();
     if ("bulkNone" in dataset) { for (const box of all("[data-tick]")) box.checked = false; ticked(); }
   });
   document.addEventListener("change", ({ target }) => {
@@ -225,6 +245,7 @@
     if (second && document.querySelector(`nav a[href="/${places[key]}"]`)) location.href = `/${places[key]}`;
     else if (key === "j") move(1);
     else if (key === "k") move(-1);
+    else if (key === "Escape") document.querySelector("[data-leave]")?.click();
     else if (key === "?") document.getElementById("keys-dialog")?.showModal();
     else if (key === "/") {
       const search = document.querySelector("[type=search]");

@@ -57,7 +57,8 @@ def test_production_lock_satisfies_pyproject() -> None:
     makefile = (ROOT / "Makefile").read_text()
     (line,) = re.findall(r"^PRODUCTION := (.*)$", makefile, re.MULTILINE)
     extras = re.findall(r"--extra (\w+)", line)
-    assert {"console", "sql", "postgresql", "notify", "webhook", "metrics", "otel"} == set(extras)
+    wanted = {"console", "oidc", "sql", "postgresql", "notify", "webhook", "metrics", "otel"}
+    assert set(extras) == wanted
     satisfies(REQUIREMENTS / "production.txt", named(extras))
 
 

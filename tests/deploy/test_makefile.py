@@ -68,6 +68,7 @@ def test_make_alone_lists_the_commands() -> None:
         "brokers",
         "chaos",
         "fuzz",
+        "fuzz-api",
         "simulate",
         "check",
         "format",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.json import encode
 from msgspec.structs import replace
 from redis import Redis
 
@@ -24,6 +25,7 @@ from offhook.extensions import Extensions
 from offhook.inbox import feed, keys
 from offhook.inbox.paused import pause_handler
 from offhook.operations import tenant_removal
+from offhook.operations.wall_links import WallLink
 from offhook.plugins import plug_handler
 from offhook.settings import Settings, load_settings
 from offhook_cli import COMMANDS, load
@@ -44,6 +46,7 @@ TENANTS = {
 TARGETS = ("acme", "evil", "")
 SINCE = "2020-01-01"
 QUARANTINED = "1778000000000-0"
+WALL = "ab" * 32  # the hash of a wall link of each
 
 NOT_OF_TENANTS = {
     "demo": "runs an installation of its own",
@@ -99,6 +102,9 @@ CASES = {
     "presence": Case(refused=2),
     "agents": NO_ACCESS,
     "pbx dial": Case("{extension} 0003*211", refused=2),
+    "console wall add": Case("Hall", changes=True),
+    "console wall list": Case("--json", shows=True),
+    "console wall revoke": Case(WALL[:12], changes=True),
     "pbx events list": NO_ACCESS,
     "pbx events create": Case("{extension} --type hangup --url http://127.0.0.1/x", refused=2),
     "pbx events change": Case("{extension} 1 --note x --others", refused=2),
@@ -239,6 +245,8 @@ class World:
                 kept = _refused(tenant)
                 await inbox.redis.xadd(keys.quarantine(tenant), kept, id=QUARANTINED)  # type: ignore[arg-type]
                 await inbox.redis.set(keys.memory(f"{prefix}crm", NUMBER), marker(tenant))
+                wall = WallLink(id=WALL[:12], name=marker(tenant), by="x", made=datetime.now(UTC))
+                await inbox.redis.hset(keys.wall_links(tenant), WALL, encode(wall))
                 await inbox.redis.set(keys.lookup_name(f"{prefix}book", NUMBER), marker(tenant))
 
     def of(self, tenant: str) -> dict[str, Any]:
@@ -254,6 +262,7 @@ class World:
             "call": client.get(keys.call(0, call)),
             "read": client.hget(keys.read(0), tenant),
             "folded": client.hget(keys.folded(0), tenant),
+            "walls": client.hgetall(keys.wall_links(tenant)),
             "refused": client.xrange(keys.quarantine(tenant)),
             "paused": [client.hget(keys.PAUSED, prefix + name) for name in ("crm", "chat")],
             "parked": [

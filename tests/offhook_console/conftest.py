@@ -52,7 +52,7 @@ def users(password_hash: str) -> str:
     ]
     return "".join(tables) + (
         f'[console.users.operator.tokens.all]\nhash = "{TOKEN_HASH}"\n'
-        'scopes = ["calls", "numbers", "live", "dial", "deliveries", "repair"]\n'
+        'scopes = ["calls", "numbers", "live", "dial", "deliveries", "repair", "people"]\n'
         f'[console.users.operator.tokens.reports]\nhash = "{READ_TOKEN_HASH}"\nscopes = ["calls"]\n'
     )
 

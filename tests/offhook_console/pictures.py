@@ -19,6 +19,7 @@ from offhook.inbox import keys
 from offhook.operations.phone_states import RegistrationState
 from offhook.operations.proof import DayProof
 from offhook_console.extension_setup import SetupRun
+from offhook_console.moments import url_at
 from tests.installation import ROOT, Installation, wait_until
 from tests.offhook_console.browsing import PHONES, Scene, scene
 from tests.offhook_console.conftest import PASSWORD
@@ -84,7 +85,10 @@ PAGES = {
     "quarantine": "/quarantine",
     "extensions": "/extensions",
     "proof": "/proof",
+    "people": "/people",
+    "wall": "/wall",
 }
+WALLS = ("Reception screen", "Sales floor")
 
 
 def events_of(
@@ -183,13 +187,23 @@ def take(made: Scene, folder: Path) -> None:
         "call": f"/calls/main/{transferred().id}",
         "dead-letters": "/dead-letters?handler=crm",
         "handler": "/handlers/call-log?events=calls&extensions=0003*2%3F%3F&of=today",
+        "now-at": url_at(datetime.now(UTC) - timedelta(minutes=4)),
     }
+    with made.context() as browser:
+        page = browser.sign_in()
+        for name in WALLS:
+            page.goto(f"{made.url}/people")
+            page.get_by_role("button", name="New wall link…").click()
+            page.get_by_label("Name of the screen").fill(name)
+            page.get_by_role("button", name="Make the link").click()
+            page.wait_for_selector("#wall-url")
     for scheme, width, names in (
-        ("light", 1280, [*pages]),
+        ("light", 1280, [name for name in pages if name != "wall"]),
         ("dark", 1280, ["handlers"]),
+        ("dark", 1920, ["wall"]),
         ("light", 390, ["now"]),
     ):
-        size = {"width": width, "height": 800 if width > 400 else 844}
+        size = {"width": width, "height": {390: 844, 1280: 800, 1920: 1080}[width]}
         with made.context(color_scheme=scheme, viewport=size) as browser:
             page = browser.sign_in()
             for name in names:

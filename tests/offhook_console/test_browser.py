@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from offhook import queues
 from offhook.callback_url import callback_url
 from offhook.connection import connect_rq
 from offhook.http.callbacks import callbacks
+from offhook_console.moments import url_at
 from offhook_console.rendering import NAVIGATION
 from tests.conftest import SECRET
 from tests.events import event
@@ -264,6 +266,88 @@ def test_dead_letters_are_undone_then_retried_in_order(console: Scene) -> None:
         expect(page.locator("tbody tr").first).to_contain_text("asked to discard 1 dead letter")
 
 
+def test_a_wall_follows_calls_and_goes_dark_when_its_link_is_revoked(console: Scene) -> None:
+    with console.context() as people, console.context() as hall:
+        page = people.sign_in("supervisor")
+        page.goto(f"{console.url}/people")
+        page.get_by_role("button", name="New wall link…").click()
+        page.get_by_label("Name of the screen").fill("Hall")
+        page.get_by_role("button", name="Make the link").click()
+        screen = hall.open(page.locator("#wall-url").inner_text().removeprefix(console.url))
+        call = console.call("answered", seed=32)
+        number = dict(call.callbacks[0].parameters)["CallerIDNum"]
+        console.send(call.callbacks[0])
+        card = screen.locator("li.c", has_text=f"…{number[-3:]}")
+        expect(card).to_contain_text("ringing", timeout=SECONDS)
+        console.send(call.callbacks[1])
+        expect(card).to_contain_text("talking", timeout=SECONDS)
+        assert number[-4:] not in screen.content()
+        page.goto(f"{console.url}/people")
+        page.get_by_role("button", name="Revoke Hall").click()
+        expect(screen.locator("body")).to_contain_text("This wall link was revoked")
+        assert screen.locator("li.c").count() == 0
+        for callback in call.callbacks[2:]:
+            console.send(callback)
+        hall.faults = [each for each in hall.faults if "404" not in each]
+
+
+def test_a_broken_feed_is_marked_then_grey_and_resumes_without_a_reload(console: Scene) -> None:
+    with console.context() as browser:
+        browser.context.clock.install()
+        page = browser.sign_in()
+        expect(page.locator("html[data-reader=yes]")).to_have_count(1, timeout=SECONDS)
+        page.evaluate("window.sameDocument = true")
+        tell = """(data) => new BroadcastChannel("offhook-live /live")
+            .postMessage({ event: "feed", data })"""
+        mark, away = page.locator("[data-pulse]"), page.locator("#redis-away")
+        for data, words in (("broken", "live feed broken off"), ("down", "Redis does not answer")):
+            page.evaluate(tell, data)
+            expect(page.locator(f"html[data-feed={data}]")).to_have_count(1)
+            page.clock.run_for(1000)
+            expect(mark).to_have_text("live feed")  # it may be back at once
+            page.clock.run_for(2000)
+            expect(mark).to_contain_text(words)
+            expect(page.locator("html.feed-stale")).to_have_count(0)
+            page.clock.run_for(8000)
+            expect(page.locator("html.feed-stale")).to_have_count(1)
+            if data == "down":
+                expect(away).to_contain_text("Redis has not answered since")
+            else:
+                expect(away).to_be_hidden()
+            page.evaluate(tell, "up")
+            expect(mark).to_have_text("live feed")
+            expect(page.locator("html.feed-stale")).to_have_count(0)
+            expect(away).to_be_hidden()
+        assert page.evaluate("window.sameDocument")
+
+
+def test_time_travel_goes_back_and_on_and_returns(console: Scene) -> None:
+    with console.context(timezone_id="Asia/Tokyo") as browser:
+        page = browser.sign_in()
+        wanted = page.evaluate(
+            """() => {
+                const at = new Date(Date.now() - 300000);
+                return [at.toTimeString().slice(0, 8), at.toISOString().slice(0, 19) + "Z"];
+            }"""
+        )
+        page.get_by_label("Go back to…").fill(wanted[0])
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"**/now?at={wanted[1]}")
+        expect(page.locator(".band.hold")).to_contain_text(wanted[0])  # in the viewer's zone
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_url(lambda url: wanted[1] not in url)
+        page.keyboard.press("ArrowRight")
+        page.wait_for_url(f"**/now?at={wanted[1]}")
+        page.get_by_role("slider").press("ArrowLeft")
+        page.wait_for_url(lambda url: wanted[1] not in url)
+        page.get_by_role("link", name="Back to live").click()
+        page.wait_for_url("**/now")
+        page.get_by_role("link", name="Wall").click()
+        page.wait_for_url("**/wall")
+        page.keyboard.press("Escape")
+        page.wait_for_url("**/now")
+
+
 def test_a_wrong_password_is_refused(console: Scene) -> None:
     with console.context() as browser:
         page = browser.open("/sign-in")
@@ -333,6 +417,8 @@ def pages_of(console: Scene) -> list[str]:
         "/missed?state=all",
         "/dial?number=%2B447700900811",
         "/calls?q=none",
+        "/wall",
+        url_at(datetime.now(UTC) - timedelta(seconds=5)),
     ]
 
 
@@ -361,6 +447,13 @@ def test_axe_finds_nothing_serious(console: Scene, scheme: str, width: int) -> N
             assert wide <= 0, f"{path} is {wide} px too wide"
         page.goto(f"{console.url}/dead-letters")
         page.get_by_role("button", name="Discard").first.click()
+        found += violations(page)
+        page.goto(f"{console.url}/people")
+        page.get_by_role("button", name="New wall link…").click()
+        found += violations(page)
+        page.get_by_label("Name of the screen").fill("Reception")
+        page.get_by_role("button", name="Make the link").click()
+        page.wait_for_selector("#wall-url")
         found += violations(page)
     assert found == []
 

@@ -44,11 +44,14 @@ async def test_no_link_is_dead(console: Console, rq: blocking.Redis) -> None:
     rq.xadd(keys.quarantine(), REFUSED)
     async with running() as again:
         client = again("operator")
-        to_see, seen = ["/now"], set()
+        to_see = ["/now"]
+        seen: set[str] = set()
         while to_see:
             path = to_see.pop()
             if path in seen or path.startswith("#"):
                 continue
+            if path.startswith("/now?at=") and any(each.startswith("/now?at=") for each in seen):
+                continue  # each moment leads to the one before
             seen.add(path)
             answer = await client.get(path)
             assert answer.status_code == 200 or path.startswith("/calls/main/call-1"), path
@@ -126,6 +129,7 @@ async def test_now_shows_each_call_in_its_lane(console: Console) -> None:
 
 
 async def test_now_lists_queues_and_phones(console: Console, rq: blocking.Redis) -> None:
+    await place("missed")
     await label("0003*400", "Sales", Kind.QUEUE)
     await label("0003*211", "Tom Reyes")
     states: dict[Any, Any] = {

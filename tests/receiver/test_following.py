@@ -17,7 +17,7 @@ from offhook.errors import ConfigError
 from offhook.inbox import keys
 from offhook.settings import load_settings
 from receiver.app import Receiver, create_app
-from receiver.following import ReceiverPart
+from receiver.following import receiver_part
 from receiver.uvicorn_protocol import server_config
 from tests.conftest import SECRET, Configure
 from tests.receiver.storing import until
@@ -104,7 +104,7 @@ async def test_metrics_are_those_of_the_other_settings(configure: Configure) -> 
 
 def test_what_cannot_change_is_refused(configure: Configure, tmp_path: Path) -> None:
     configure()
-    part = ReceiverPart(load_settings(), lambda *_: None)
+    part = receiver_part(load_settings(), lambda *_: None)
     configure(journal="elsewhere", durability="disk")
     with pytest.raises(ConfigError, match=r"^durability, journal cannot change while it runs: "):
         part.prepare()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import httpx
 import uvicorn
@@ -39,7 +39,9 @@ class Server:
 
 
 @contextmanager
-def serve(app: ASGIApp, certificate: Certificate | None = None) -> Iterator[str]:
+def serve(
+    app: ASGIApp, certificate: Certificate | None = None, lifespan: Literal["on", "off"] = "off"
+) -> Iterator[str]:
     """Run the app on a free port, in a thread. Yield the base URL."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -48,7 +50,7 @@ def serve(app: ASGIApp, certificate: Certificate | None = None) -> Iterator[str]
             log_level="critical",
             access_log=False,
             ws="none",
-            lifespan="off",
+            lifespan=lifespan,
             ssl_certfile=certificate.certificate_file if certificate else None,
             ssl_keyfile=certificate.key_file if certificate else None,
             timeout_graceful_shutdown=1,

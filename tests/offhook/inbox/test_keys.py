@@ -55,6 +55,10 @@ RARE = {
     # The console's, which does not run here.
     "offhook:audit",
     "offhook:calling:NUMBER",
+    "offhook:last-seen",
+    "offhook:request:DIGEST",
+    "offhook:sign-in:LIMIT",
+    "offhook:walls",
     "offhook:operations",
     "offhook:drift",
     "offhook:setup",

@@ -1,0 +1,45 @@
+"""`Feeds`: the live feed of each tenant, made when it is first asked for."""
+
+import asyncio
+
+from redis import Redis
+
+from offhook.inbox import Inbox
+from offhook.settings import Settings
+from offhook.tasks import end
+from offhook_console.live_feed import LiveFeed
+from offhook_console.rendering import Pages
+
+
+class Feeds(dict[str, LiveFeed]):
+    """The live feeds, by tenant; empty: the operator's."""
+
+    def __init__(self, settings: Settings, inbox: Inbox, rq: Redis) -> None:
+        super().__init__()
+        self.pages = Pages(lambda person: self[person.tenant].counts(person.view))
+        self._settings = settings
+        self._inbox = inbox
+        self._rq = rq
+        self._reading: list[asyncio.Task[None]] = []
+
+    def __missing__(self, tenant: str) -> LiveFeed:
+        feed = LiveFeed(self._settings, self._inbox, self._rq, self.pages, tenant)
+        self[tenant] = feed
+        self._reading.append(asyncio.create_task(feed.run()))
+        return feed
+
+    def begin(self, tenant: str) -> None:
+        """Read a tenant's events from now on."""
+        self[tenant]
+
+    async def loaded(self, seconds: float) -> None:
+        """Wait until the calls of the day are known, but no longer than this."""
+        tasks = [asyncio.create_task(feed.loaded.wait()) for feed in self.values()]
+        await asyncio.wait(tasks, timeout=seconds)
+        await end(*tasks)
+
+    async def close(self) -> None:
+        """End all streams, and read no more."""
+        for feed in self.values():
+            feed.close()
+        await end(*self._reading)

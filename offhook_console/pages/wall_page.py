@@ -1,0 +1,108 @@
+"""The wall: the wallboard for a screen that is seen from four metres, read-only and masked."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from offhook.call import Call
+from offhook.operations.wall_links import FoundLink, find_wall_link
+from offhook_console.floor import Floor
+from offhook_console.listeners import FeedMessage
+from offhook_console.pages.live_page import stream
+from offhook_console.parts import ConsoleParts, parts_of
+from offhook_console.people import Person, View
+from offhook_console.problem_details import ConsoleError
+from offhook_console.wall_views import WallCard, wall_card
+from offhook_console.wall_watch import until
+
+_MOST = 12  # cards of a lane, and agents: more do not fit
+_LONGEST = 200  # characters of a link's secret
+
+
+async def wall(request: Request, person: Person) -> Response:
+    """Show the wall to a person."""
+    return await _page(request, person.tenant, _of(person), "/wall/live", None)
+
+
+async def wall_live(request: Request, person: Person) -> Response:
+    """The live feed of a person's wall: it says only that something changed."""
+    messages = parts_of(request).feed_of(person).messages(_of(person))
+    return stream(messages)
+
+
+async def linked_wall(request: Request) -> Response:
+    """Show the wall on the screen that has a link."""
+    found = await _found(request)
+    parts_of(request).seen.note(found.tenant, f"wall {found.link.id}")
+    live = f"/wall/{request.path_params['link']}/live"
+    return await _page(request, found.tenant, _OF_LINK, live, found)
+
+
+async def linked_wall_live(request: Request) -> Response:
+    """The live feed of a screen; `dark` is its last event once its link is revoked."""
+    found = await _found(request)
+    parts = parts_of(request)
+
+    async def messages() -> AsyncIterator[FeedMessage]:
+        with parts.walls.watched(found) as revoked:
+            async for message in until(revoked, parts.feeds[found.tenant].messages(_OF_LINK)):
+                yield message
+            if revoked.is_set():
+                yield FeedMessage("dark", "")
+
+    return stream(messages())
+
+
+_OF_LINK = View(masked=True, wall=True)
+
+
+def _of(person: Person) -> View:
+    return replace(person.view, masked=True, deliveries=False, wall=True)
+
+
+async def _found(request: Request) -> FoundLink:
+    parts = parts_of(request)
+    secret = request.path_params["link"]
+    found = None
+    if len(secret) <= _LONGEST:
+        found = await find_wall_link(parts.inbox.redis, secret)
+    if found is None or (found.tenant and found.tenant not in parts.settings.tenants):
+        raise ConsoleError(404, "This wall link was revoked, or never existed.")
+    return found
+
+
+async def _page(
+    request: Request, tenant: str, view: View, live: str, found: FoundLink | None
+) -> Response:
+    parts = parts_of(request)
+    feed, now = parts.feeds[tenant], datetime.now(UTC)
+    floor = Floor(parts, tenant, view)
+    ringing = feed.board.lane("ringing", view)
+    agents = await floor.agents()
+    theme = request.cookies.get("theme")
+    html = parts.pages.html(
+        "wall.html",
+        theme=theme if theme in ("light", "dark") else None,
+        here=request.url.path,
+        live=live,
+        link=found.link if found else None,
+        title=tenant or "Offhook",
+        clock=now,
+        all_figures=feed.board.figures(view),
+        late=parts.settings.console.answer_within,
+        ringing=_cards(parts, tenant, ringing, now),
+        talking=_cards(parts, tenant, feed.board.lane("talking", view), now),
+        counts={lane: len(feed.board.lane(lane, view)) for lane in ("ringing", "talking")},
+        queues=floor.queues(ringing, now),
+        agents=agents[:_MOST],
+        idle=sum(1 for each in agents if each.state == "ok"),
+        all_agents=len(agents),
+    )
+    return HTMLResponse(html)
+
+
+def _cards(parts: ConsoleParts, tenant: str, calls: list[Call], now: datetime) -> list[WallCard]:
+    return [wall_card(call, parts.feeds[tenant].labels, now) for call in calls[:_MOST]]
