@@ -65,6 +65,7 @@ def test_worker_may_finish_its_deliveries_before_it_is_killed(services: dict[str
 
 def test_receiver_and_server_are_not_published(services: dict[str, Any]) -> None:
     assert services["web"]["ports"] == ["127.0.0.1:8080:8080"]
+    assert services["console"]["ports"] == ["127.0.0.1:8090:8090"]
     assert "ports" not in services["valkey"]
 
 

@@ -18,8 +18,12 @@ needs_systemd = pytest.mark.skipif(
 )
 
 
-def test_receiver_and_worker_have_a_unit() -> None:
-    assert [unit.name for unit in UNITS] == ["offhook-web.service", "offhook-worker.service"]
+def test_each_kind_of_process_has_a_unit() -> None:
+    assert [unit.name for unit in UNITS] == [
+        "offhook-console.service",
+        "offhook-web.service",
+        "offhook-worker.service",
+    ]
 
 
 @pytest.fixture
