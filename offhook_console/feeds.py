@@ -16,7 +16,9 @@ class Feeds(dict[str, LiveFeed]):
 
     def __init__(self, settings: Settings, inbox: Inbox, rq: Redis) -> None:
         super().__init__()
-        self.pages = Pages(lambda person: self[person.tenant].counts(person.view))
+        self.pages = Pages(
+            lambda person: self[person.tenant].counts(person.view), settings.console.answer_within
+        )
         self._settings = settings
         self._inbox = inbox
         self._rq = rq

@@ -170,6 +170,12 @@ class LiveFeed:
                 self._is_down()
                 await asyncio.sleep(1.0)
 
+    def tell_changed(self, name: str) -> None:
+        """Tell browsers that something else has changed; walls fetch all that they show."""
+        changed = FeedMessage("changed", json.dumps([name]))
+        for view, listeners in self.listeners.views.items():
+            self.listeners.tell(listeners, _WALL_CHANGED if view.wall else changed)
+
     def close(self) -> None:
         """End all streams."""
         self.listeners.close()

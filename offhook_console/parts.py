@@ -1,5 +1,6 @@
 """What the endpoints of the console share."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from offhook.inbox.record import Record
 from offhook.inbox.record_part import RecordedAttempt
 from offhook.operations.bulk import BulkOperations
 from offhook.settings import Settings, tenant_of_plugin
+from offhook_console.agents_of_queues import AgentsOfQueues
 from offhook_console.attention import Attention
 from offhook_console.dialling import Dialling
 from offhook_console.extension_setup import ExtensionSetup
@@ -55,7 +57,10 @@ class ConsoleParts:
     setup: ExtensionSetup
     seen: LastSeen
     walls: WallWatch
+    agents: AgentsOfQueues
     courses: HandlerCourses = field(default_factory=HandlerCourses)
+    # A board of the past reads the calls of a day: one at a time, however many people look back.
+    looking_back: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def feed(self) -> LiveFeed:

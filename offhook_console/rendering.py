@@ -119,10 +119,14 @@ class Pages:
 
     Args:
         counts: the numbers beside the entries of a person's navigation.
+        answer_within: seconds after which a call that rings is marked as late.
     """
 
-    def __init__(self, counts: Callable[[Person], dict[str, int]]) -> None:
+    def __init__(
+        self, counts: Callable[[Person], dict[str, int]], answer_within: float = 20.0
+    ) -> None:
         self._templates = environment()
+        self._templates.globals["late"] = f"{answer_within:g}"
         self._counts = counts
 
     def page(

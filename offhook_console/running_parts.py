@@ -12,6 +12,7 @@ from offhook.operations.reload_following import SettingsPart, follow
 from offhook.operations.running_files import CONSOLE, Loaded
 from offhook.settings import Settings
 from offhook.tasks import end
+from offhook_console.agents_of_queues import AgentsOfQueues
 from offhook_console.attention import Attention
 from offhook_console.dialling import Dialling
 from offhook_console.extension_setup import ExtensionSetup
@@ -34,6 +35,7 @@ async def running_parts(
     feeds = Feeds(settings, inbox, rq)
     seen = LastSeen(inbox.redis)
     walls = WallWatch(inbox.redis, seen)
+    agents = AgentsOfQueues(settings, lambda tenant: feeds[tenant].tell_changed("agents"))
     parts = ConsoleParts(
         settings=settings,
         inbox=inbox,
@@ -49,6 +51,7 @@ async def running_parts(
         setup=ExtensionSetup(settings, inbox.redis),
         seen=seen,
         walls=walls,
+        agents=agents,
     )
     for tenant in {"", *(user.tenant for user in settings.console.users.values())}:
         feeds.begin(tenant)  # so that the first look does not find an empty board
@@ -58,6 +61,7 @@ async def running_parts(
     finally:
         await end(*working)
         await parts.setup.close()
+        await agents.close()
         await feeds.close()
 
 

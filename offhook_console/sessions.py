@@ -107,7 +107,10 @@ class Sessions:
     def _mapping(self) -> str:
         """Changes with the provider and with what its claims mean, which ends these sessions."""
         assert self.single_sign_on is not None  # noqa: S101
-        said = self.single_sign_on.oidc.model_dump_json(exclude={"client_secret"})
+        oidc = self.single_sign_on.oidc
+        # With the client's secret, so that a leaked `secret` alone makes no session.
+        secret = oidc.client_secret.get_secret_value() if oidc.client_secret else ""
+        said = f"{secret} {oidc.model_dump_json(exclude={'client_secret'})}"
         return hmac.digest(self._key, said.encode(), hashlib.sha256).hex()[:16]
 
     def _fingerprint(self, name: str) -> str:

@@ -48,7 +48,7 @@ async def now(request: Request, person: Person) -> Response:
         minutes=minutes,
         total=sum(number for _, number in minutes),
         most=max(number for _, number in minutes),
-        queues=floor.queues(board.lane("ringing", view), moment),
+        queues=floor.queues(board.lane("ringing", view), moment, past=at is not None),
         phones=await _phones(floor, feed.down_since) if at is None else NO_PHONES,
         at=moment,
         midnight=midnight_of(moment),
@@ -64,7 +64,8 @@ async def past_board(parts: ConsoleParts, person: Person, at: datetime) -> Board
     """The board of a person's organization at a moment."""
     within = parts.settings.console.answer_within
     region = parts.region_of(person)
-    return await board_at(parts.inbox, at, midnight_of(at), within, region, person.tenant)
+    async with parts.looking_back:
+        return await board_at(parts.inbox, at, midnight_of(at), within, region, person.tenant)
 
 
 async def _phones(floor: Floor, down_since: datetime | None) -> Phones:

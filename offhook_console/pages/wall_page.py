@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from offhook.call import Call
 from offhook.operations.wall_links import FoundLink, find_wall_link
-from offhook_console.floor import Floor
+from offhook_console.floor import Floor, agents_of
 from offhook_console.listeners import FeedMessage
 from offhook_console.pages.live_page import stream
 from offhook_console.parts import ConsoleParts, parts_of
@@ -81,7 +81,8 @@ async def _page(
     feed, now = parts.feeds[tenant], datetime.now(UTC)
     floor = Floor(parts, tenant, view)
     ringing = feed.board.lane("ringing", view)
-    agents = await floor.agents()
+    queues = floor.queues(ringing, now)
+    agents = agents_of(queues) or await floor.agents()
     theme = request.cookies.get("theme")
     html = parts.pages.html(
         "wall.html",
@@ -92,13 +93,13 @@ async def _page(
         title=tenant or "Offhook",
         clock=now,
         all_figures=feed.board.figures(view),
-        late=parts.settings.console.answer_within,
         ringing=_cards(parts, tenant, ringing, now),
         talking=_cards(parts, tenant, feed.board.lane("talking", view), now),
         counts={lane: len(feed.board.lane(lane, view)) for lane in ("ringing", "talking")},
-        queues=floor.queues(ringing, now),
+        queues=queues,
         agents=agents[:_MOST],
         idle=sum(1 for each in agents if each.state == "ok"),
+        idle_word="free" if agents_of(queues) else "without a call",
         all_agents=len(agents),
     )
     return HTMLResponse(html)
