@@ -16,7 +16,7 @@ from unifiedapi.resources import QueueAgent
 
 log = logging.getLogger("offhook.console")
 
-_EVERY = 30.0  # seconds between two requests for a queue, whoever looks
+_EVERY = 30.0  # seconds between two requests for a queue, from all browsers together
 _WITHIN = 20.0  # seconds for all queues of a tenant
 _MOST = 50  # queues of a tenant, and agents of a queue
 

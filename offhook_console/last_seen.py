@@ -22,7 +22,7 @@ class LastSeen:
         self._noted: defaultdict[str, dict[str, int]] = defaultdict(dict)
 
     def note(self, tenant: str, who: str) -> None:
-        """Note that somebody is seen now.
+        """Note that a person or a screen is seen now.
 
         Args:
             who: `user NAME` or `wall ID`.

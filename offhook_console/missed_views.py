@@ -50,7 +50,7 @@ def shows(view: View, caller: MissedCaller) -> bool:
 
 
 def open_callers(callers: Iterable[MissedCaller], view: View) -> list[MissedCaller]:
-    """Those that nobody has reached, of those that people with this view see."""
+    """Those not reached yet, of those that people with this view see."""
     return [each for each in callers if each.reached is None and shows(view, each)]
 
 

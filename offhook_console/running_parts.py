@@ -89,7 +89,7 @@ async def replaceable_parts(
         parts = await following.enter_async_context(running_parts(fresh, inbox, rq, deliver))
         await parts.feeds.loaded(_LOAD_WITHIN)
         app.state.parts = parts
-        # Ends the streams: the browsers come back, and are told who they are now.
+        # Ends the streams: the browsers come back, with the rights that they have now.
         old, running = running, following
         await old.aclose()
 

@@ -1,6 +1,6 @@
 """`Pop`: what the phones of a person have to do with a call. Pure.
 
-A pop is told again whenever it changes: it rings, is answered here or by a colleague, is missed,
+A pop is sent again whenever it changes: it rings, is answered here or by a colleague, is missed,
 or ends. `call` stays the same through transfers, and `number` is that of the original caller.
 """
 

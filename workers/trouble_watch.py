@@ -29,7 +29,7 @@ IN_A_ROW = 5  # failed attempts without a delivery: as many as open a circuit
 HOLD = 60.0  # seconds without trouble until it is over; so it cannot come and go in every look
 QUIET = 600.0  # seconds from one event about dead letters, or the journal, to the next
 FULL, ROOM = 0.8, 0.7  # of maxmemory: it is filling from there, and no more from here
-_REPEAT = 86_400.0  # seconds in which an event that is told again is dropped
+_REPEAT = 86_400.0  # seconds in which an event that is announced again is dropped
 _AT_ONCE = 500  # commands
 _COUNTS = ("delivered", "failed", "failed-of-trouble", "dead", "dead-of-trouble")
 
@@ -217,12 +217,12 @@ async def note(
         gone: the names of states to delete.
     """
     fields: dict[Any, Any] = dict(states)
-    untold: dict[Any, Any] = {event.id: to_stored(event) for event in events}
+    unannounced: dict[Any, Any] = {event.id: to_stored(event) for event in events}
     async with redis.pipeline(transaction=True) as pipeline:
         if fields:
             pipeline.hset(keys.TROUBLE, mapping=fields)
-        if untold:
-            pipeline.hset(keys.UNTOLD, mapping=untold)
+        if unannounced:
+            pipeline.hset(keys.UNANNOUNCED, mapping=unannounced)
         for name in gone:
             pipeline.hdel(keys.TROUBLE, name)
         await pipeline.execute()
@@ -234,11 +234,11 @@ async def tell(settings: Settings, inbox: Inbox) -> int:
     Raises:
         InboxUnavailable: it stays.
     """
-    stored: Any = await inbox.redis.hgetall(keys.UNTOLD)
+    stored: Any = await inbox.redis.hgetall(keys.UNANNOUNCED)
     events = [from_stored(each) for _, each in sorted(stored.items())]
     if events:
         await announce(settings, inbox, events, window=_REPEAT)
-        await inbox.redis.hdel(keys.UNTOLD, *stored)
+        await inbox.redis.hdel(keys.UNANNOUNCED, *stored)
     return len(events)
 
 

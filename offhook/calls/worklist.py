@@ -121,7 +121,7 @@ class Worklist:
         return self._in(bucket) if bucket is not None and bucket in self._calls else []
 
     def waiting(self, number: str) -> MissedCaller | None:
-        """The caller with this number who has not been reached; None: nobody waits."""
+        """The caller with this number who has not been reached; None: no such caller waits."""
         for caller in self._in(bucket) if (bucket := _ending(number)) in self._calls else ():
             if caller.reached is None and _as_number(number).is_same(_outside(caller.calls[-1])):
                 return caller

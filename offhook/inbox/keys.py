@@ -23,7 +23,7 @@ SETUP_LEASE = "offhook:setup:lease"
 PROCESSES = "offhook:processes"
 RELOAD = "offhook:reload"
 TROUBLE = "offhook:{offhook:trouble}:states"
-UNTOLD = "offhook:{offhook:trouble}:untold"  # in its slot
+UNANNOUNCED = "offhook:{offhook:trouble}:unannounced"  # in its slot
 
 
 def partition_prefix(partition: int) -> str:

@@ -83,7 +83,7 @@ class MissedCalls:
         return self._worklist.callers()
 
     def waiting(self, number: str) -> MissedCaller | None:
-        """The caller with this number who has not been reached; None: nobody waits."""
+        """The caller with this number who has not been reached; None: no such caller waits."""
         return self._worklist.waiting(number)
 
     async def _follow(self, worklist: Worklist, missed: Call) -> None:

@@ -45,7 +45,7 @@
     if (still) return;
     const away = broken ? performance.now() - broken : 0, stale = away > 10000;
     root.classList.toggle("feed-stale", stale);
-    // A connection that is back within two seconds is nobody's concern.
+    // A connection that is back within two seconds needs no mention.
     const band = document.getElementById("redis-away");
     if (band) {
       band.hidden = !(away > 2000 && root.dataset.feed === "down");

@@ -5,7 +5,7 @@
   const remembered = (name, otherwise) => localStorage.getItem(name) ?? otherwise;
   const when = () => remembered("pop-when", "answer");
 
-  // ---- Once for each call, however often it is told, and in one of the tabs that show this page ----
+  // ---- Once for each call, however often it is sent, and in one of the tabs that show this page ----
   let chosen = !navigator.locks;
   navigator.locks?.request("offhook-me", () => new Promise(() => { chosen = true; }));
   const once = (call) => {

@@ -43,7 +43,7 @@ async def test_a_call_is_made_from_the_own_phone_and_noted(
 ) -> None:
     page = (await console("agent").get("/dial?number=tel:%2B44-20-7946-0100")).text
     assert "Call +44 20 7946 0100" in page
-    assert ordered == []  # a link calls nobody
+    assert ordered == []  # a link makes no call
     answer = await console("agent").post("/dial", data={"number": "+44 20 7946-0100"})
     assert answer.headers["location"] == "/dial?called=yes"
     answer = await console("supervisor").post(API, json={"number": "0003*211"})

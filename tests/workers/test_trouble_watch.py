@@ -220,7 +220,7 @@ async def test_a_look_that_was_killed_announces_nothing_twice(
         "text": "Deliveries to crm keep failing: 7 attempts in a row failed.",
     }
     assert bench.redis.hkeys(keys.TROUBLE) == [b"handler crm", b"stores"]
-    assert not bench.redis.exists(keys.UNTOLD)
+    assert not bench.redis.exists(keys.UNANNOUNCED)
 
 
 async def test_several_schedulers_look_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

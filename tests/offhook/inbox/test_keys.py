@@ -33,7 +33,7 @@ NOT_A_KEY = {"offhook/provisioning/plan.py"}  # the note of a phone call event o
 # In Redis only for a moment, after days, or not stored at all.
 RARE = {
     "offhook:apart",
-    "offhook:{offhook:trouble}:untold",
+    "offhook:{offhook:trouble}:unannounced",
     "offhook:deaths",
     "offhook:diagnosis",
     "offhook:paused",
