@@ -20,7 +20,7 @@ from offhook.announcements import announce
 from offhook.event import CallEvent, from_stored, to_stored
 from offhook.inbox import Inbox, keys, refused
 from offhook.inbox.refused import CallbackOutcome
-from offhook.redis_servers import memory_used
+from offhook.redis_servers import answers, memory_used
 from offhook.settings import Settings
 from workers import trouble_events
 
@@ -30,7 +30,6 @@ HOLD = 60.0  # seconds without trouble until it is over; so it cannot come and g
 QUIET = 600.0  # seconds from one event about dead letters, or the journal, to the next
 FULL, ROOM = 0.8, 0.7  # of maxmemory: it is filling from there, and no more from here
 _REPEAT = 86_400.0  # seconds in which an event that is announced again is dropped
-_AT_ONCE = 500  # commands
 _COUNTS = ("delivered", "failed", "failed-of-trouble", "dead", "dead-of-trouble")
 
 
@@ -172,7 +171,7 @@ class TroubleWatch:
 
         names = [*settings.all_handlers]
         counts = await self._counts(names)
-        opened = await _each(redis, [("EXISTS", keys.circuit(name)) for name in names])
+        opened = await answers(redis, [("EXISTS", keys.circuit(name)) for name in names])
         for name, its, is_open in zip(names, counts, opened, strict=True):
             field = f"handler {name}"
             before = _decoded(states.get(field), HandlerTrouble)
@@ -188,7 +187,7 @@ class TroubleWatch:
     async def _counts(self, names: list[str]) -> list[dict[str, int]]:
         """The attempts of each handler by outcome, over all partitions."""
         numbers = range(self._inbox.partitions)
-        found = await _each(
+        found = await answers(
             self._inbox.redis,
             [
                 ("HMGET", keys.counts(number, name), *_COUNTS)
@@ -244,13 +243,3 @@ async def tell(settings: Settings, inbox: Inbox) -> int:
 
 def _decoded(stored: bytes | None, kind: type[Any]) -> Any:
     return None if stored is None else msgspec.json.decode(stored, type=kind)
-
-
-async def _each(redis: Redis, commands: list[tuple[Any, ...]]) -> list[Any]:
-    answers: list[Any] = []
-    for at in range(0, len(commands), _AT_ONCE):
-        async with redis.pipeline(transaction=False) as pipeline:
-            for command in commands[at : at + _AT_ONCE]:
-                pipeline.execute_command(*command)
-            answers += await pipeline.execute()
-    return answers

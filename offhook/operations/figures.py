@@ -3,7 +3,7 @@
 A web process reads them beside its callbacks, so no step keeps it or the server busy for long.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,9 @@ from offhook.inbox.latency import Histogram
 from offhook.inbox.leases import LEASE_MS
 from offhook.inbox.paused import paused_handlers
 from offhook.operations.last_diagnosis import LastDiagnosis, last_diagnosis
-from offhook.redis_servers import memory
+from offhook.redis_servers import answers, memory
 from offhook.settings import Settings, tenant_of_plugin
 
-_AT_ONCE = 100  # commands
 _ALIVE = LEASE_MS / 1000  # seconds since the last sign of life of a process that serves handlers
 
 
@@ -116,7 +115,7 @@ async def read_figures(inbox: Inbox, rq: Redis, settings: Settings) -> Figures:
         now=await _now(redis),
         received=await refused.totals(redis),
         quarantined=sum(
-            await _each(redis, "XLEN", [keys.quarantine(each) for each in ("", *settings.tenants)])
+            await answers(redis, [("XLEN", keys.quarantine(t)) for t in ("", *settings.tenants)])
         ),
         extensions=await _called(redis.hlen(keys.EXTENSIONS)),
         phones=await _phones(redis, settings),
@@ -149,7 +148,9 @@ async def read_figures(inbox: Inbox, rq: Redis, settings: Settings) -> Figures:
         queue = queues.serve_queue(pool)
         alive = (figures.now - _ALIVE, figures.now + _ALIVE)
         figures.serving[queue] = await redis.zcount(keys.servers(pool), *alive)
-        served = await _each(redis, "EXISTS", [keys.serving(number, pool) for number in numbers])
+        served = await answers(
+            redis, [("EXISTS", keys.serving(number, pool)) for number in numbers]
+        )
         figures.unserved[queue] = len(served) - sum(served)
     return figures
 
@@ -157,22 +158,11 @@ async def read_figures(inbox: Inbox, rq: Redis, settings: Settings) -> Figures:
 async def _add_trouble(redis: Redis, rq: Redis, found: Mapping[str, HandlerFigures]) -> None:
     # Without a failure there is neither an open circuit nor a dead letter.
     troubled = [name for name, one in found.items() if one.failed or one.dead]
-    opened = await _each(redis, "EXISTS", [keys.circuit(name) for name in troubled])
-    dead = await _each(rq, "ZCARD", [queues.dead_key(name) for name in troubled])
+    opened = await answers(redis, [("EXISTS", keys.circuit(name)) for name in troubled])
+    dead = await answers(rq, [("ZCARD", queues.dead_key(name)) for name in troubled])
     for name, is_open, letters in zip(troubled, opened, dead, strict=True):
         found[name].circuit_open = bool(is_open)
         found[name].dead_letters = letters
-
-
-async def _each(redis: Redis, command: str, names: Sequence[str]) -> list[int]:
-    """Run a command for each key."""
-    answers: list[int] = []
-    for at in range(0, len(names), _AT_ONCE):
-        async with redis.pipeline(transaction=False) as pipeline:
-            for name in names[at : at + _AT_ONCE]:
-                pipeline.execute_command(command, name)
-            answers += await pipeline.execute()
-    return answers
 
 
 async def _now(redis: Redis) -> float:

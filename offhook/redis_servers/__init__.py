@@ -2,6 +2,22 @@
 
 from offhook.redis_servers.blocking import BlockingCluster
 from offhook.redis_servers.client import Cluster
-from offhook.redis_servers.servers import grouped, infos, memory, memory_used, servers
+from offhook.redis_servers.servers import (
+    answers,
+    grouped,
+    infos,
+    memory,
+    memory_used,
+    servers,
+)
 
-__all__ = ["BlockingCluster", "Cluster", "grouped", "infos", "memory", "memory_used", "servers"]
+__all__ = [
+    "BlockingCluster",
+    "Cluster",
+    "answers",
+    "grouped",
+    "infos",
+    "memory",
+    "memory_used",
+    "servers",
+]

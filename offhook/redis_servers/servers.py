@@ -1,6 +1,6 @@
 """The servers behind a client: one, or the primaries of a cluster."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -9,6 +9,8 @@ from offhook.redis_servers.client import Cluster
 from offhook.redis_servers.slots import Address, slot_of_key
 
 T = TypeVar("T")
+
+_AT_ONCE = 100  # commands
 
 
 async def servers(redis: Redis) -> list[Redis]:
@@ -25,6 +27,17 @@ def grouped(redis: Redis, items: Iterable[T], key: Callable[[T], str]) -> list[l
         )
         found.setdefault(address, []).append(item)
     return list(found.values())
+
+
+async def answers(redis: Redis, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    """The answers to many commands, a hundred at a time, so that others get answers in between."""
+    found: list[Any] = []
+    for at in range(0, len(commands), _AT_ONCE):
+        async with redis.pipeline(transaction=False) as pipeline:
+            for command in commands[at : at + _AT_ONCE]:
+                pipeline.execute_command(*command)
+            found += await pipeline.execute()
+    return found
 
 
 async def infos(redis: Redis, section: str) -> list[dict[str, Any]]:
