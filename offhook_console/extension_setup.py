@@ -82,7 +82,7 @@ class ExtensionSetup:
 
     async def drift(self) -> dict[Name, list[PlanLine]]:
         """The extensions that differed when they were last compared, and what would be done."""
-        found: dict[bytes, bytes] = await _called(self._redis.hgetall(keys.DRIFT))
+        found: Any = await self._redis.hgetall(keys.DRIFT)
         plans = {}
         for field, stored in sorted(found.items()):
             pbx, _, number = field.decode().partition("/")
@@ -284,10 +284,6 @@ def _lines(survey: Survey, here: Sequence[str]) -> list[PlanLine]:
 def _failing(run: SetupRun, errors: Sequence[str], failed: int) -> SetupRun:
     kept = (*run.errors, *errors)[:_MOST_ERRORS]
     return replace_struct(run, failed=run.failed + failed, errors=kept)
-
-
-async def _called(command: Any) -> Any:
-    return await command
 
 
 replace_struct = msgspec.structs.replace

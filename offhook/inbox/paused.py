@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -49,7 +48,7 @@ async def resume_handler(redis: Redis, handler: str) -> bool:
 
 async def paused_handlers(redis: Redis) -> dict[str, Pause]:
     """The handlers that are paused, by name."""
-    stored: Mapping[bytes, bytes] = await _called(redis.hgetall(keys.PAUSED))
+    stored: Any = await redis.hgetall(keys.PAUSED)
     return {name.decode(): _read(value) for name, value in stored.items()}
 
 
@@ -59,7 +58,3 @@ def _read(stored: bytes) -> Pause:
     except (ValueError, TypeError):
         log.error("a record in %s cannot be read: the handler stays paused", keys.PAUSED)
         return Pause("?", 0.0)
-
-
-async def _called(command: Any) -> Any:
-    return await command
