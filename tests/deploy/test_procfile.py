@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 import pytest
 
 from offhook.callback_url import callback_url
-from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET, Configure
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,11 +18,11 @@ from offhook.connection import connect, connect_rq
 from offhook.inbox import Durability, Inbox
 from offhook.operations.server_risks import risks, unseen
 from offhook.settings import Settings
-from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET
 from tests.events import batch_of, event
 from tests.installation import OFFHOOK, Installation, wait_until
 from tests.links import Link
+from tests.ports import free_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 NAME = "inbox"

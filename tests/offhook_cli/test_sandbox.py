@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from offhook_cli.embedded_server import free_port
 from tests.installation import OFFHOOK, wait_until
+from tests.ports import free_port
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

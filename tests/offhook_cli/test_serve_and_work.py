@@ -18,11 +18,11 @@ from redis.asyncio import Redis as AsyncRedis
 
 from offhook.callback_url import callback_url
 from offhook.inbox import Inbox, keys
-from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET, Configure
 from tests.events import event
 from tests.installation import OFFHOOK, wait_until
 from tests.offhook_cli.conftest import Offhook, append
+from tests.ports import free_port
 
 TWO = '[handlers.crm]\nuse = "console"\n[handlers.chat]\nuse = "console"\n'
 

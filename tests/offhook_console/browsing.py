@@ -11,11 +11,11 @@ import httpx
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from offhook.callback_url import callback_url
-from offhook_cli.embedded_server import free_port
 from tests.brokers import installed
 from tests.conftest import SECRET
 from tests.installation import OFFHOOK, Installation, wait_until
 from tests.offhook_console.conftest import PASSWORD, users
+from tests.ports import free_port
 from unifiedapi.sandbox.scenarios import Callback, Scenario, ScriptedCall, make_call
 from unifiedapi.sandbox.store import Store
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import httpx
 
-from offhook_cli.embedded_server import free_port
+from tests.ports import free_port
 from tests.real_crm.real import RealSide, serving
 from tests.workers.handlers.crm.serving import Answered
 from tests.workers.handlers.crm.side import Record

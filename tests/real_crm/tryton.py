@@ -15,7 +15,7 @@ import httpx
 import psycopg
 from psycopg.rows import dict_row
 
-from offhook_cli.embedded_server import free_port
+from tests.ports import free_port
 from tests.postgres import postgres
 from tests.real_crm.real import RealSide, serving
 from tests.workers.handlers.crm.serving import Answered, Asked

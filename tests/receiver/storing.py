@@ -17,10 +17,10 @@ from offhook.event import CallEvent, from_stored
 from offhook.inbox import Inbox
 from offhook.settings import Settings
 from offhook.tasks import end
-from offhook_cli.embedded_server import free_port
 from receiver.event_store import EventStore
 from receiver.group_commit import GroupCommit
 from tests.conftest import SECRET
+from tests.ports import free_port
 
 
 class Valkey:

@@ -12,10 +12,10 @@ from playwright.sync_api import sync_playwright
 
 from offhook.event import CallEvent, EventType
 from offhook_cli import COMMANDS
-from offhook_cli.embedded_server import free_port
 from release import docs_site
 from tests.brokers import installed
 from tests.installation import wait_until
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

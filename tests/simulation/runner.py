@@ -250,9 +250,10 @@ def _run(
 ) -> Result:
     clock = Clock()
     tokens = Random(f"tokens {seed}")
-    random.seed(seed)
     finding = None
     with ExitStack() as stack:
+        stack.callback(random.setstate, random.getstate())
+        random.seed(seed)
         enter = stack.enter_context
         for module, attribute, value in sizes:
             enter(patch.object(module, attribute, value))

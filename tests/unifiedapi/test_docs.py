@@ -12,7 +12,7 @@ from random import Random
 import httpx
 import pytest
 
-from offhook_cli.embedded_server import free_port
+from tests.ports import free_port
 from tests.unifiedapi.serving import serve
 from unifiedapi import errors
 from unifiedapi.listing import ListOptions

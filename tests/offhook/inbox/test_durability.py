@@ -17,10 +17,10 @@ from offhook.errors import InboxUnavailable
 from offhook.inbox import Batch, Durability, Inbox, keys
 from offhook.operations.server_risks import OLDEST, is_too_old, risks, unseen
 from offhook.settings import Settings
-from offhook_cli.embedded_server import free_port
 from tests.conftest import SECRET
 from tests.events import batch_of, event
 from tests.installation import wait_until
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 

@@ -13,9 +13,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from offhook.operations.traces import Traces
 from offhook.testing import sample_event
-from offhook_cli.embedded_server import free_port
 from tests.http_target import HttpTarget
 from tests.installation import Installation, wait_until
+from tests.ports import free_port
 
 HANDLERS = """
 [handlers.crm]

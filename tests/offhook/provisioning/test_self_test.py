@@ -4,9 +4,9 @@ import pytest
 
 from offhook.provisioning.self_test import reachability_problem
 from offhook.settings import Settings
-from offhook_cli.embedded_server import free_port
 from receiver.app import create_app
 from tests.conftest import SECRET
+from tests.ports import free_port
 from tests.unifiedapi.serving import Reply, Script, serve
 
 

@@ -21,8 +21,8 @@ from offhook import Call, EventType, Party, PermanentError, TemporaryError
 from offhook.errors import ConfigError
 from offhook.event import TROUBLE
 from offhook.testing import configured, deliver, sample_call, sample_event, sample_events
-from offhook_cli.embedded_server import free_port
 from tests.http_target import HttpTarget
+from tests.ports import free_port
 from workers.handlers.notify import Notify
 
 
