@@ -75,6 +75,9 @@ class _Connection:
     __slots__ = ("due", "received", "socket")
 
     def __init__(self, port: int) -> None:
+        self.connect(port)
+
+    def connect(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), 10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
@@ -136,6 +139,12 @@ def drive(
                     outcome.answered += 1
                 else:
                     outcome.refused += 1
+                    if b"\nconnection: close" in head.lower():
+                        del by_number[number]
+                        client.socket.close()
+                        client.connect(port)
+                        by_number[client.socket.fileno()] = client
+                        poll.register(client.socket.fileno(), select.EPOLLIN)
                 if rate is not None:
                     outcome.latencies.append(clock() - client.due)
                 idle.append(client)

@@ -191,15 +191,25 @@ class ExtensionsCopy:
         self._absent: dict[Name, None] = {}
         # What is being read may be older than a change that is being followed.
         self._reading = asyncio.Lock()
+        self._wanted: set[Name] = set()  # what the next read is for
+        self._next_read: asyncio.Task[None] | None = None
 
     async def load(self, names: Iterable[Name]) -> None:
         """Read the settings of these extensions, unless they are in the copy."""
         if not (missing := self._missing(names)):
             return
+        self._wanted.update(missing)
+        if self._next_read is None:
+            self._next_read = asyncio.create_task(self._read_wanted())
+        await asyncio.shield(self._next_read)  # others wait for it, too
+
+    async def _read_wanted(self) -> None:
         async with self._reading:
+            self._next_read = None
+            wanted, self._wanted = self._missing(self._wanted), set()
             if self._position is None:
                 self._position = await self._extensions.last_change()
-            for some in _steps(self._missing(missing)):
+            for some in _steps(wanted):
                 await self._read(some)
 
     async def refresh(self, changed: Callable[[Set[Name] | None], object]) -> None:

@@ -118,6 +118,21 @@ async def test_a_copy_reads_what_is_named_and_what_has_changed(redis: Redis) -> 
     assert copy.get("main", "0003*300") == UNKNOWN  # not named by an event, so not read
 
 
+async def test_what_is_wanted_during_a_read_is_read_at_once(redis: Redis) -> None:
+    copy = ExtensionsCopy(Extensions(redis))
+    numbers = [str(number) for number in range(300, 350)]
+    await asyncio.gather(load(copy, "210"), *(load(copy, "210", each) for each in numbers))
+    first = await calls_of(redis, "hmget")
+    assert first <= 2
+    loading = [asyncio.create_task(load(copy, f"9{each}")) for each in numbers]
+    await asyncio.sleep(0)
+    loading[0].cancel()  # the others do not depend on it
+    await asyncio.gather(*loading, return_exceptions=True)
+    assert [task.cancelled() for task in loading] == [True] + [False] * 49
+    assert await calls_of(redis, "hmget") == first + 1
+    assert not copy._missing(("main", f"0003*9{each}") for each in numbers)
+
+
 @pytest.mark.parametrize("lost", [True, False])
 async def test_a_copy_that_has_fallen_behind_reads_again_what_it_has(
     redis: Redis, *, lost: bool

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("offhook.calls")
 
 AT_ONCE = 500  # events or calls
-OF_TENANTS_AT_ONCE = 64  # events, so that a tenant's flood does not keep others waiting
+OF_TENANTS_AT_ONCE, OF_EACH = 64, 16  # events, so that a flood does not keep others waiting
 MOST_WAITING = 5_000  # events in memory; beyond it they are read again later
 SWEEP_EVERY = 20.0  # seconds between sweeps for calls without an end and calls past `keep_days`
 
@@ -80,9 +80,9 @@ class Folder:
         self._rules = CallRules(server)
         self._windows = SettleWindows()
         self._sweep_at = 0.0  # monotonic
-        self._at_once = AT_ONCE
+        self._at_once = self._of_each = AT_ONCE
         if server.settings.tenants:
-            self._at_once = min(AT_ONCE, OF_TENANTS_AT_ONCE)
+            self._at_once, self._of_each = min(AT_ONCE, OF_TENANTS_AT_ONCE), min(AT_ONCE, OF_EACH)
         self._lost = False  # it is not known which of the last steps were made
         self._wake = asyncio.Event()
         self._outage = Outage(log, "Redis")
@@ -125,7 +125,8 @@ class Folder:
                 if self._lost:
                     await self._start_again()
                 while self._unfolded and not asked_to_end():
-                    await self._fold_some()
+                    if not await self._fold_some():
+                        break  # until it is its turn
                 await self._close(self._windows.ended(time.monotonic()), "hangup")
                 await self._sweep()
             except (RedisError, FoldMoved) as error:
@@ -157,28 +158,45 @@ class Folder:
 
     # Folding
 
-    async def _fold_some(self) -> None:
-        """Fold some events of several tenants: their calls are loaded, and saved, together."""
-        turns: list[tuple[Progress, list[tuple[bytes, CallEvent | None]]]] = []
+    async def _fold_some(self) -> bool:
+        """Fold some events of several tenants: their calls are loaded, and saved, together.
+
+        Returns:
+            False if there is nothing to fold but backlogs with which others have the turns.
+        """
+        mine: list[str] = []
+        try:
+            return await self._fold_step(mine)
+        finally:
+            self._server.folding.give_back(mine)
+
+    async def _fold_step(self, mine: list[str]) -> bool:
+        steps: list[tuple[Progress, list[tuple[bytes, CallEvent | None]]]] = []
         room = self._at_once
         for tenant in list(self._unfolded):
             progress = self._progress[tenant]
+            if self._settings.tenants and len(progress.waiting) > self._of_each:
+                if not self._server.folding.take(tenant, self._wake.set):
+                    continue
+                mine.append(tenant)
             if events := await self._next(progress):
                 self._unfolded[tenant] = self._unfolded.pop(tenant)  # then the others' turns
-                turns.append((progress, events))
+                steps.append((progress, events))
                 room -= len(events)
             else:
                 del self._unfolded[tenant]
                 self._served.writer.mark(progress.stream)
             if room <= 0:
                 break
-        names = {event.call: None for _, events in turns for event in _folded(events).values()}
+        if not steps:
+            return not self._unfolded
+        names = {event.call: None for _, events in steps for event in _folded(events).values()}
         kept = await self._kept.load_with_latest(list(names))
         before = {name: each.state for name, each in kept.items()}
         waits: dict[str, float | None] = {}
         saves = [
             self._fold(progress, folded, events[-1][0], kept, before, waits)
-            for progress, events in turns
+            for progress, events in steps
             if (folded := _folded(events))
         ]
         await self._save(saves)
@@ -188,10 +206,11 @@ class Folder:
                 self._windows.close(name)
             else:
                 self._windows.open(name, end + wait)
-        for progress, events in turns:
+        for progress, events in steps:
             progress.folded = events[-1][0]
             if _folded(events):
                 progress.saved = progress.folded
+        return True
 
     async def _next(self, progress: Progress) -> list[tuple[bytes, CallEvent | None]]:
         waiting, stream = progress.waiting, progress.stream
@@ -203,7 +222,7 @@ class Folder:
                 progress.complete = len(items) < AT_ONCE and until == stream.read
                 if not items and after(until, progress.folded):
                     progress.folded = until
-            events = [waiting.popleft() for _ in range(min(self._at_once, len(waiting)))]
+            events = [waiting.popleft() for _ in range(min(self._of_each, len(waiting)))]
             # A process that ended after it saved and before it noted what it read was further.
             while events and not after(events[0][0], progress.folded):
                 del events[0]

@@ -33,6 +33,7 @@ from workers.serving.pauses import Pauses
 from workers.serving.roster import Roster
 from workers.serving.runners import Runners
 from workers.serving.served import ServedHandler, TenantRoom
+from workers.serving.turns import Turns
 
 log = logging.getLogger("offhook.serve")
 
@@ -61,6 +62,7 @@ class Server:
 
     Attributes:
         pools: the other pools, to be woken when there are events.
+        reading, folding: whose turn it is with a tenant's backlog, if there are tenants.
         records: of attempts, to publish while a client watches.
         traces: gets each attempt; None: nothing does.
         records_all: whether to keep a record of every attempt, or only of failures.
@@ -101,6 +103,7 @@ class Server:
         self.leases = Leases(inbox.redis, inbox.partitions, pool, least)
         self.share = PartitionShare(self, inbox, waiting)
         self.guard = Guard(self, page, inbox.redis)
+        self.reading, self.folding = Turns(), Turns()
         self._pauses = Pauses(self.roster, inbox.redis)
         self.pools: list[str] = []
         self.watched = False

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("offhook.serve")
 
 STREAMS_AT_ONCE = 128
+OF_TENANTS_AT_ONCE = 16  # events that a handler reads for itself, if there are other tenants
 WAIT = 2.0  # seconds that a read of marks blocks
 PATIENCE = 0.1  # seconds for which a stream is held while its handlers have enough events
 SWEEP_EVERY = 5.0  # seconds between searches for events and replays whose mark was lost
@@ -101,16 +102,36 @@ class Reader:
                     await asyncio.sleep(0.2)
 
     async def _read_some(self) -> bool:
-        """Read once, what there is room for. Return whether anything was read."""
-        if self._lagging:
-            await self._catch_up()
-        tenants = self._readable()[:STREAMS_AT_ONCE]
+        """Read once, what there is room for. Return whether to go on at once."""
+        turns, mine = self._server.reading, list[str]()
+
+        def is_mine(tenant: str) -> bool:
+            if not self._server.settings.tenants:
+                return True  # there are no others that would wait
+            if tenant not in mine and turns.take(tenant, self._wake.set):
+                mine.append(tenant)
+            return tenant in mine
+
+        try:
+            lagging = next((each for each in self._lagging if is_mine(each.stream.tenant)), None)
+            if lagging is not None:
+                await self._catch_up(lagging)
+            readable = self._readable()[:STREAMS_AT_ONCE]
+            read = await self._read_streams(
+                [name for name in readable if not self._has_more(name) or is_mine(name)]
+            )
+        finally:
+            turns.give_back(mine)
+        return read or (lagging is not None and bool(self._lagging))
+
+    async def _read_streams(self, tenants: list[str]) -> bool:
+        """Read the streams of tenants. Return whether there were any to read."""
         if self._server.pools:
             self._wake_pools({*tenants})
         if not tenants:
             self._server.runners.blocked.add(self._wake.set)
             self._look_again()
-            return bool(self._lagging)
+            return False
         await self._served.takeover.load(
             [name for name in tenants if name not in self._served.streams]
         )
@@ -155,7 +176,8 @@ class Reader:
         now, plenty = time.monotonic(), self._server.runners.has_plenty
         found = []
         for name in self._unread:
-            if self._may_read(name):
+            stream = self._served.streams.get(name)
+            if stream is None or self._server.roster.may_read(name, stream.readings):
                 self._held.pop(name, None)
             elif plenty or now - self._held.setdefault(name, now) < PATIENCE:
                 continue
@@ -168,9 +190,9 @@ class Reader:
         if self._unread and (self._again is None or self._again.when() <= loop.time()):
             self._again = loop.call_later(PATIENCE, self._wake.set)
 
-    def _may_read(self, tenant: str) -> bool:
+    def _has_more(self, tenant: str) -> bool:
         stream = self._served.streams.get(tenant)
-        return stream is None or self._server.roster.may_read(tenant, stream.readings)
+        return stream is not None and stream.more
 
     def _take_in(self, stream: TenantStream, events: Events) -> None:
         before = stream.read
@@ -204,40 +226,39 @@ class Reader:
             else:
                 self._served.add(reading, position, event)
 
-    async def _catch_up(self) -> None:
-        """Let handlers that fell behind read for themselves until they have come as far again."""
-        for reading in list(self._lagging):
-            handler, stream = reading.handler, reading.stream
-            del self._lagging[reading]
-            if reading.own is None or handler.apart:
-                continue
-            if not handler.has_room:
-                handler.behind[reading] = None
-                continue
-            if after(reading.own, stream.read):
-                stream.later[reading] = None  # the others come to where it begins
-                continue
-            began_at, count = reading.own, handler.read_at_once
-            try:
-                items = await self._partition.range(stream.tenant, began_at, stream.read, count)
-            except RedisError:
-                self._lagging[reading] = None
-                raise
-            events = await self.decoded(items)
-            if handler in self._served.away or reading.own is not began_at:
-                continue  # it left, or was set back, meanwhile
-            for position, event in events:
-                if event is not None and handler in self._server.roster.wanting(
-                    stream.tenant, event
-                ):
-                    self._served.add(reading, position, event)
-                reading.own = position
-            if len(items) < count:
-                reading.own = None
-            else:
-                self._lagging[reading] = None
-            reading.changed = True
-            self._served.writer.mark(stream)
+    async def _catch_up(self, reading: Reading) -> None:
+        """Let a handler that fell behind read for itself, until it has come as far as others."""
+        handler, stream = reading.handler, reading.stream
+        del self._lagging[reading]
+        if reading.own is None or handler.apart:
+            return
+        if not handler.has_room:
+            handler.behind[reading] = None
+            return
+        if after(reading.own, stream.read):
+            stream.later[reading] = None  # the others come to where it begins
+            return
+        began_at, count = reading.own, handler.read_at_once
+        if self._server.settings.tenants:
+            count = min(count, OF_TENANTS_AT_ONCE)
+        try:
+            items = await self._partition.range(stream.tenant, began_at, stream.read, count)
+        except RedisError:
+            self._lagging[reading] = None
+            raise
+        events = await self.decoded(items)
+        if handler in self._served.away or reading.own is not began_at:
+            return  # it left, or was set back, meanwhile
+        for position, event in events:
+            if event is not None and handler in self._server.roster.wanting(stream.tenant, event):
+                self._served.add(reading, position, event)
+            reading.own = position
+        if len(items) < count:
+            reading.own = None
+        else:
+            self._lagging[reading] = None
+        reading.changed = True
+        self._served.writer.mark(stream)
 
     async def decoded(
         self, items: Sequence[Item], set_aside: str | None = None

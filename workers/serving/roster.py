@@ -13,7 +13,7 @@ from workers.serving.streams import Reading, TenantStream
 
 _READ_AT_ONCE = 500  # events of a stream
 _DELIVERIES_AT_ONCE = 2000  # that a read leads to: each flush writes the positions of all of them
-_READ_OF_MANY = 64  # the same, when many streams are read together
+_READ_OF_MANY = 16  # the same, when many streams are read together
 _MOST_KINDS = 10_000  # kinds of events whose handlers are remembered
 
 # Tenant, and what a handler's filter looks at: type, PBX, direction, extensions.
