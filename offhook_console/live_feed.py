@@ -181,14 +181,14 @@ class LiveFeed:
         self.listeners.close()
 
     async def load(self) -> None:
-        """Read the calls of today and those that go on."""
+        """Read the calls of today, those that ended a while ago, and those that go on."""
         await self._labels.refresh()
         await self._inbox.numbering.load()
         today, now = midnight(), datetime.now(UTC)
         self.board = Board(self._settings.console.answer_within)
         async for moment in feed.received_since(self._inbox, now - _HOUR, _COUNTED, self._tenant):
             self.board.count_event(moment)
-        async for kept in self._calls.since(today, self._tenant):
+        async for kept in self._calls.since(min(today, now - _HOUR), self._tenant):
             self.board.put(summarize(kept.state, self._region), today)
         for call in await live_calls(self._inbox, self._region, self._tenant):
             self.board.put(call, today)

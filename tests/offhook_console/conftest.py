@@ -1,6 +1,7 @@
 """A console as its users have it: real Valkey, real calls, and a client for each role."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -35,6 +36,16 @@ TOKEN, TOKEN_HASH = make_token()
 READ_TOKEN, READ_TOKEN_HASH = make_token()
 
 Console = Callable[[str], httpx.AsyncClient]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def noon() -> Iterator[None]:
+    """Run in a time zone where it is about noon, so that calls of the last hours are of today."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", f"NOON{datetime.now(UTC).hour - 12:+d}")  # POSIX: hours west of UTC
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.fixture(scope="session")
