@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import httpx
-
 from offhook.errors import OffhookError
 
 _STOP_WITHIN = 30.0  # seconds
@@ -108,6 +106,8 @@ async def until_answers(
     Raises:
         OffhookError: it ended, or took too long.
     """
+    import httpx  # not at the start of every `offhook work`
+
     deadline = time.monotonic() + 20
     async with httpx.AsyncClient() as client:
         while True:

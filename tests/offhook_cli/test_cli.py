@@ -74,6 +74,23 @@ def test_help_imports_no_command() -> None:
     assert not imported & {"apprise", "sqlalchemy", "uvicorn", "rq", "rich", "workers", "receiver"}
 
 
+def test_receiver_and_workers_import_only_what_they_need() -> None:
+    program = (
+        "import gc, sys\n"
+        "from offhook_cli import load\n"
+        "load('work'), load('serve')\n"
+        "assert gc.isenabled()\n"
+        "print(*sys.modules)\n"
+        "import opentelemetry.sdk.metrics\n"  # what redis-py did without, others may have
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    imported = set(answer.stdout.split())
+    assert {"redis", "workers.serve", "receiver.app"} <= imported
+    assert not imported & {"httpx", "rich", "opentelemetry.sdk", "apprise", "sqlalchemy"}
+
+
 def test_version_option_prints_the_package_version(offhook: Offhook) -> None:
     result = offhook("--version")
     assert (result.exit_code, result.stdout) == (0, f"offhook {version('offhook')}\n")
