@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -147,6 +148,12 @@ class Door:
         return None
 
 
+@cache
+def _api(description: str) -> OpenAPI:
+    """The API as described, with what has been compiled of it: once for all tests."""
+    return OpenAPI.from_dict(json.loads((Path(__file__).parent / description).read_text()))
+
+
 class StandIn(Door):
     """A vendor's API, described by the file `description`. A subclass writes the responses."""
 
@@ -154,8 +161,7 @@ class StandIn(Door):
 
     def __init__(self) -> None:
         super().__init__()
-        described = (Path(__file__).parent / self.description).read_text()
-        self._openapi = OpenAPI.from_dict(json.loads(described))
+        self._openapi = _api(self.description)
         self._checked: set[str] = set()
 
     @abstractmethod
