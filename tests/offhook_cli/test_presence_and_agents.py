@@ -173,6 +173,7 @@ def test_one_of_several_pbxs_must_be_named(
     assert "no PBX is configured as 'third'" in offhook("presence", "--pbx", "third").stderr
 
 
+@pytest.mark.usefixtures("quick_retries")
 def test_unreachable_pbx_is_one_sentence(offhook: Offhook, configure: Configure) -> None:
     configure('[pbx.main]\nhost = "https://127.0.0.1:1"\ntoken = "abcdefghij"\n')
     result = offhook("presence")

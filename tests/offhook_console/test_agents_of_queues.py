@@ -86,6 +86,7 @@ async def test_a_tenant_without_an_access_of_its_own_sees_no_agents(
         assert not any("agents" in path for _, path in pbx.requests)
 
 
+@pytest.mark.usefixtures("quick_retries")
 async def test_a_pbx_that_is_down_leaves_the_page_as_it_was(
     configure: Configure, password_hash: str, pbx: Sandbox
 ) -> None:

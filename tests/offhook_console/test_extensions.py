@@ -112,6 +112,7 @@ async def test_an_extension_is_set_up_once_its_plan_was_seen(
     await ended(client)
 
 
+@pytest.mark.usefixtures("quick_retries")
 async def test_failures_are_told_and_one_run_goes_on_at_a_time(
     consoles: Console, pbx: Sandbox
 ) -> None:

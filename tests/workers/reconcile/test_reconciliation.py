@@ -260,17 +260,15 @@ def test_calls_before_the_extension_was_set_up_are_not_recovered(bench: Bench) -
     assert by_hand.records == 1
 
 
+@pytest.mark.usefixtures("quick_retries")
 def test_failed_run_is_repeated_in_full(bench: Bench) -> None:
     bench.reconcile(since=None)
     _ago(bench, timedelta(hours=5))
     lost = bench.place("missed", "all", ago=3 * HOUR)
     bench.keep()
     bench.pbx.dies_after = len(bench.pbx.requests) + 2  # fails in the middle
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unifiedapi.client.WAITS", ())
-        patch.setattr("unifiedapi.transport.WAITS", ())
-        with pytest.raises(NoAnswer):
-            bench.reconcile(since=None)
+    with pytest.raises(NoAnswer):
+        bench.reconcile(since=None)
     assert bench.events() == []
     bench.pbx.dies_after = None
     done = bench.reconcile(since=None)
