@@ -86,9 +86,14 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+@cache
+def every_node(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(path)))
+
+
 def imports(path: Path, nodes: Iterable[ast.AST] | None = None) -> Iterator[tuple[str, str]]:
     """Yield each import of a file, inside functions too, as a module and a name in it or ""."""
-    for node in ast.walk(tree(path)) if nodes is None else nodes:
+    for node in every_node(path) if nodes is None else nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, ""
@@ -109,22 +114,23 @@ def imported_modules(path: Path, nodes: Iterable[ast.AST] | None = None) -> set[
     return found - {name_of(path)}
 
 
-def strings(path: Path) -> Iterator[str]:
-    """Yield each string of a file that is not a docstring."""
+@cache
+def strings(path: Path) -> tuple[str, ...]:
+    """Return the strings of a file that are not docstrings."""
     docstrings = {
         id(node.body[0].value)
-        for node in ast.walk(tree(path))
+        for node in every_node(path)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    for node in ast.walk(tree(path)):
-        if (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and id(node) not in docstrings
-        ):
-            yield node.value
+    return tuple(
+        node.value
+        for node in every_node(path)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in docstrings
+    )
 
 
 def named_modules(path: Path) -> Iterator[tuple[str, str]]:
@@ -137,6 +143,7 @@ def named_modules(path: Path) -> Iterator[tuple[str, str]]:
                 break
 
 
+@cache
 def job_names() -> dict[str, str]:
     """Return the job names in the product, with the module that has each."""
     return {
@@ -181,7 +188,7 @@ def test_job_names_are_functions() -> None:
 
 def test_imports_by_name_are_literal_or_known() -> None:
     for module, path in MODULES.items():
-        for node in ast.walk(tree(path)):
+        for node in every_node(path):
             if not isinstance(node, ast.Call):
                 continue
             called = getattr(node.func, "id", getattr(node.func, "attr", ""))

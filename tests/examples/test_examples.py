@@ -64,7 +64,8 @@ def readme(example: Path) -> str:
 
 @examples
 def test_its_own_tests_pass(example: Path) -> None:
-    run("pytest", "-q", "-p", "no:cacheprovider", folder=example, path=example)
+    options = ("-q", "-p", "no:cacheprovider", "-p", "no:schemathesis")
+    run("pytest", *options, folder=example, path=example)
 
 
 @examples

@@ -72,7 +72,8 @@ def test_new_project_installs_passes_its_tests_and_is_listed(
     assert not (site / "test_acme_phone_log.py").exists()
 
     path = f"{site}:{ROOT}:{sysconfig.get_path('purelib')}"
-    options = ("-q", "-p", "no:cacheprovider", "-W", "error", "--rootdir", str(project))
+    without = ("-p", "no:cacheprovider", "-p", "no:schemathesis")
+    options = ("-q", *without, "-W", "error", "--rootdir", str(project))
     tested = run(
         sys.executable, "-m", "pytest", *options, str(project), folder=folder, PYTHONPATH=path
     )
