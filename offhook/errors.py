@@ -59,6 +59,10 @@ class InboxUnavailable(OffhookError):
     """Redis could not take the event, so it is not accepted."""
 
 
+class LaterLayout(ConfigError, InboxUnavailable):
+    """A later version of Offhook has changed the layout of the inbox: this one leaves it alone."""
+
+
 class LeaseLost(OffhookError):
     """Another process serves this partition now; this one must leave it alone."""
 

@@ -12,7 +12,13 @@ from offhook.settings.console_table import NO_OPERATOR, Role, Scope
 from offhook_cli.console_walls import wall
 from offhook_cli.options import Host, Port
 from offhook_cli.screen import fail, note
-from offhook_cli.startup import bound, check_server, console_packages, start_logging
+from offhook_cli.startup import (
+    bound,
+    check_inbox,
+    check_server,
+    console_packages,
+    start_logging,
+)
 
 console = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 console.add_typer(wall, name="wall")
@@ -49,6 +55,7 @@ def _console(context: typer.Context, host: Host = "127.0.0.1", port: Port = 8090
 
     settings = load_settings()
     start_logging(settings)
+    check_inbox(settings)
     listening = bound(host, port)
     check_server(settings)
     if not settings.console.users:

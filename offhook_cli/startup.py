@@ -15,6 +15,8 @@ from redis.exceptions import RedisError
 
 from offhook.connection import connect_rq
 from offhook.errors import ConfigError
+from offhook.inbox import keys
+from offhook.inbox.numbering import check_layout
 from offhook.logs import log_config
 from offhook.operations.server_check import (
     RedisServer,
@@ -71,6 +73,17 @@ def check_server(settings: Settings, *, stop: bool = False) -> None:
             if stop and is_lasting(error):
                 raise ConfigError(about(error, server)) from error
             log.error(about(error, server))
+
+
+def check_inbox(settings: Settings) -> None:
+    """Check that this version can use the inbox, if Redis answers.
+
+    Raises:
+        LaterLayout: it cannot.
+    """
+    with suppress(RedisError), connect_rq(settings.redis_url) as redis:
+        record: Any = redis.hgetall(keys.PARTITIONS)
+        check_layout(record)
 
 
 def _check(server: RedisServer, settings: Settings, *, stop: bool) -> None:

@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
+from offhook.errors import ConfigError
 from offhook.settings import Settings
 from offhook_cli import reloading
 from offhook_cli.screen import counted, note
-from offhook_cli.startup import check_server, on_hangup, start_logging
+from offhook_cli.startup import check_inbox, check_server, on_hangup, start_logging
 from workers.keeper import Keeper
 
 
@@ -39,7 +40,12 @@ def work(
         return
     start_logging()
     keeper = Keeper(on_hangup())
-    check_server(keeper.settings, stop=True)
+    try:
+        check_server(keeper.settings, stop=True)
+        check_inbox(keeper.settings)
+    except ConfigError:
+        keeper.give_up()
+        raise
     _warn_unknown_pbxs(keeper.settings)
     names = keeper.names
     note(f"runs {counted(len(names), 'worker')}: {', '.join(names)}")

@@ -169,6 +169,10 @@ class Keeper:
             self._reap()
         return 0 if self._signals else 1
 
+    def give_up(self) -> None:
+        """End the version that has not begun; the interpreter would wait for it forever."""
+        self._running.kill()
+
     # Its part in a reload
 
     def prepare(self) -> Loaded | None:

@@ -18,6 +18,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
+from offhook.errors import LaterLayout
 from offhook.event import call_name
 from offhook.inbox import keys
 from offhook.inbox.entries import partition_of_call
@@ -27,6 +28,7 @@ from offhook.inbox.scripts import script
 
 log = logging.getLogger("offhook.inbox")
 
+LAYOUT = 1  # of the keys; raised by a change that the version before cannot read or would damage
 _PAGE = 500  # events
 _MOST_PLACES = 50_000  # calls whose partition is remembered
 _KEPT_FOR = 2.0  # times `keep_days`: an earlier number counts for so long
@@ -88,7 +90,11 @@ class Numbering:
         return list(dict.fromkeys(partition_of_call(name, number) for number in numbers))
 
     async def load(self) -> None:
-        """Read the numbers, for a process that looks at partitions."""
+        """Read the numbers, for a process that looks at partitions.
+
+        Raises:
+            LaterLayout: this version cannot use the inbox.
+        """
         record: Any = await self._redis.hgetall(keys.PARTITIONS)
         if self._take(record) != self.epoch:
             self.known = False  # the fences may not be there
@@ -110,8 +116,13 @@ class Numbering:
             self.known = False
 
     async def announce(self) -> None:
-        """Make the configured number the one that new calls are spread over."""
-        before = await self._announce(keys=[keys.PARTITIONS], args=[self.configured])
+        """Make the configured number the one that new calls are spread over.
+
+        Raises:
+            LaterLayout: this version cannot use the inbox, and has changed nothing.
+        """
+        await self.load()
+        before = await self._announce(keys=[keys.PARTITIONS], args=[self.configured, LAYOUT])
         if before and int(before) != self.configured:
             log.warning(
                 "`partitions` was changed from %s to %s: calls that have begun stay where they are",
@@ -178,6 +189,7 @@ class Numbering:
 
     def _take(self, record: dict[bytes, bytes]) -> int:
         """Take over the numbers of a record. Return its epoch."""
+        check_layout(record)
         self._places.clear()
         self.current = int(record.get(b"current", self.configured))
         self.earlier = tuple(_earlier(record))
@@ -248,6 +260,20 @@ class Numbering:
             names = {name for _, fields in page if (name := _readable(fields[b"e"]))}
             if names:
                 await self._redis.sadd(keys.staying(partition), *names)
+
+
+def check_layout(record: dict[bytes, bytes]) -> None:
+    """Check that this version can use the inbox with this record of `keys.PARTITIONS`.
+
+    Raises:
+        LaterLayout: it cannot.
+    """
+    found = int(record.get(b"layout", LAYOUT))
+    if found > LAYOUT:
+        raise LaterLayout(
+            f"a later version of Offhook has written the inbox (layout {found}; this version "
+            f"knows {LAYOUT}): install that version again, or restore the backup from before it"
+        )
 
 
 def _earlier(record: dict[bytes, bytes]) -> dict[int, int]:

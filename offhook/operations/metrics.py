@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from offhook.connection import connect
+from offhook.errors import LaterLayout
 from offhook.inbox import Inbox
 from offhook.inbox.latency import BOUNDS
 from offhook.inbox.refused import CallbackOutcome, Cause
@@ -77,7 +78,7 @@ class Metrics:
         try:
             async with asyncio.timeout(_PATIENCE):
                 figures = await read_figures(self._inbox, self._rq, self._settings)
-        except (RedisError, OSError):
+        except (RedisError, OSError, LaterLayout):
             figures = None  # the receiver and the workers log why
         journal = await asyncio.to_thread(self._journal)  # a disk may hang
         families = chain(

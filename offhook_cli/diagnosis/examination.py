@@ -7,7 +7,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from offhook.connection import opened
-from offhook.errors import ConfigError
+from offhook.errors import ConfigError, LaterLayout
 from offhook.operations.server_check import RedisServer, about, each_of, fault, servers
 from offhook.operations.status import Status, status
 from offhook.plugins import check_all
@@ -132,6 +132,8 @@ async def _work(seen: Examination, settings: Settings) -> list[Findings]:
     except RedisError as error:
         sentence = await asyncio.to_thread(fault, error, settings)
         return [Findings(part, [Finding(Verdict.FAIL, sentence, "answers")])]
+    except LaterLayout as error:
+        return [Findings(part, [Finding(Verdict.FAIL, str(error), "layout")])]
     looked = inbox_checks.SeenInbox(seen.status, settings, partitions)
     parts = [judged("Inbox", looked, inbox_checks.CHECKS)]
     if settings.handlers:

@@ -4,9 +4,10 @@
 -- does not begin with one that has been.
 --
 -- KEYS: partitions
--- ARGV: number
+-- ARGV: number, layout of the keys
 
 local record, number = KEYS[1], ARGV[1]
+redis.call('HSETNX', record, 'layout', ARGV[2])
 local current = redis.call('HGET', record, 'current')
 if current ~= number then
     local time = redis.call('TIME')
