@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping
 
 from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from redis.asyncio import Redis
 
 from offhook.calls import MissedCaller, outside_number
 from offhook.errors import ConfigError
 from offhook.extensions import ExtensionSettings, Name
+from offhook.inbox import keys
 from offhook.inbox.missed_calls import claim, release
 from offhook.operations.audit import note_change
 from offhook.provisioning.api import open_api, sentence
@@ -17,6 +17,7 @@ from offhook.settings import Settings
 from offhook_console.live_feed import LiveFeed
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
+from offhook_console.rate_limits import rate_limiter
 from unifiedapi.errors import NoAnswer, UnifiedApiError
 
 PER_MINUTE = 6
@@ -38,9 +39,10 @@ class Dialling:
         settings: the operator's.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, redis: Redis) -> None:
         self._settings = settings
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._redis = redis
+        self._limiter = rate_limiter(redis, keys.dial(""))
 
     async def dial(
         self, feed: LiveFeed, person: Person, number: str, extension: str | None = None
@@ -59,10 +61,10 @@ class Dialling:
         if extension is None or extension not in person.extensions:
             raise ConsoleError(403, "You can call from your own extensions only.")
         pbx = self._pbx_of(person, extension, feed.labels)
-        if not self._limiter.hit(_LIMIT, person.tenant, person.name):
+        if not await self._limiter.hit(_LIMIT, person.tenant, person.name):
             raise ConsoleError(429, f"At most {PER_MINUTE} calls in a minute. Wait a little.")
         missed = feed.missed.waiting(number)
-        redis = feed.redis
+        redis = self._redis
         if missed is not None and (other := await claim(redis, number, person.name, person.tenant)):
             raise ConsoleError(409, f"{other} is calling this number.")
         try:

@@ -5,7 +5,6 @@ In the background, one run at a time for all consoles: Redis keeps how far it is
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from offhook.errors import ConfigError
 from offhook.extensions import Extensions, ExtensionSettings, Name
 from offhook.inbox import keys
 from offhook.operations.audit import note_change
+from offhook.operations.run_lease import RunLease
 from offhook.provisioning.api import sentence
 from offhook.provisioning.registrar import ByHand, Registrar, Survey, Target, registrar
 from offhook.provisioning.setting_up import (
@@ -63,13 +63,17 @@ class SetupRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExtensionSetup:
-    """What the console does about extensions on the PBXs. Only the operator's."""
+    """What the console does about extensions on the PBXs. Only the operator's.
 
-    def __init__(self, settings: Settings, redis: Redis) -> None:
+    Args:
+        running: what runs in the background, also after other settings have taken our place.
+    """
+
+    def __init__(self, settings: Settings, redis: Redis, running: set[asyncio.Task[None]]) -> None:
         self._settings = settings
         self._redis = redis
         self._extensions = Extensions(redis)
-        self._task: asyncio.Task[None] | None = None
+        self._running = running
 
     async def state(self) -> tuple[SetupRun | None, bool]:
         """The last run, if there was one; and whether it goes on."""
@@ -104,7 +108,9 @@ class ExtensionSetup:
         stored = await self._extensions.read([(pbx, number) for number in given])
         try:
             async with registrar(self._settings, pbx) as here:
-                targets = [self._target(pbx, number, each) for number, each in given.items()]
+                targets = [
+                    Target.of(self._settings, (pbx, number), each) for number, each in given.items()
+                ]
                 surveys = await here.survey(targets)
         except (ConfigError, UnifiedApiError) as error:
             raise ConsoleError(409, f"{pbx}: {sentence(error)}") from error
@@ -152,38 +158,39 @@ class ExtensionSetup:
         more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
         await note_change(self._redis, by, f"asked to set up {some}{more} on the PBX")
 
-    async def close(self) -> None:
-        """End what runs; it can be begun again."""
-        if self._task is not None:
-            await end(self._task)
-
     async def _start(
         self,
         kind: Literal["compare", "setup"],
         by: str,
         wanted: Mapping[Name, ExtensionSettings | None],
     ) -> None:
-        token = secrets.token_hex(8)
-        if not await self._redis.set(keys.SETUP_LEASE, token, nx=True, ex=_LEASE):
+        lease = RunLease(self._redis, keys.SETUP_LEASE, _LEASE)
+        if not await lease.take():
             raise ConsoleError(409, "Another comparison or setup goes on: wait until it has ended.")
         run = SetupRun(kind=kind, by=by, began=datetime.now(UTC), total=len(wanted))
         await self._save(run)
-        self._task = asyncio.create_task(self._work(run, wanted))
+        working = asyncio.create_task(self._work(run, wanted, lease))
+        self._running.add(working)
+        working.add_done_callback(self._running.discard)
 
-    async def _work(self, run: SetupRun, wanted: Mapping[Name, ExtensionSettings | None]) -> None:
-        beating = asyncio.create_task(self._beat())
+    async def _work(
+        self, run: SetupRun, wanted: Mapping[Name, ExtensionSettings | None], lease: RunLease
+    ) -> None:
+        this = asyncio.current_task()
+        assert this is not None  # noqa: S101
+        beating = asyncio.create_task(_beat(lease, this))
         try:
             if run.kind == "compare":
                 await self._redis.delete(keys.DRIFT)
             for pbx in dict.fromkeys(pbx for pbx, _ in wanted):
                 its = {number: each for (where, number), each in wanted.items() if where == pbx}
                 run = await self._work_on(pbx, its, run)
-            await self._save(replace_struct(run, ended=datetime.now(UTC)))
+            await self._save(msgspec.structs.replace(run, ended=datetime.now(UTC)))
         except RedisError as error:
             log.error("Redis does not answer: the setup of extensions stops: %s", error)
         finally:
             await end(beating)
-            await self._redis.delete(keys.SETUP_LEASE)
+            await lease.release()
 
     async def _work_on(
         self, pbx: str, its: Mapping[str, ExtensionSettings | None], run: SetupRun
@@ -217,7 +224,7 @@ class ExtensionSetup:
         for number in numbers:
             known = its[number] or stored.get((pbx, number))
             if known is not None:  # else it was removed meanwhile
-                targets.append(self._target(pbx, number, known))
+                targets.append(Target.of(self._settings, (pbx, number), known))
         found = await here.survey(targets)
         surveys = [each for each in found if isinstance(each, Survey)]
         errors = [
@@ -234,7 +241,7 @@ class ExtensionSetup:
                     differing[survey.target.extension] = lines
             right = [each.target.extension for each in surveys]
         await self._note(pbx, differing, [each for each in right if each not in differing])
-        run = replace_struct(run, done=run.done + len(numbers))
+        run = msgspec.structs.replace(run, done=run.done + len(numbers))
         return _failing(run, errors, len(errors)), {each.target.user for each in surveys}
 
     async def _note(
@@ -250,19 +257,8 @@ class ExtensionSetup:
                 pipeline.hdel(keys.DRIFT, *(f"{pbx}/{number}" for number in right))
             await pipeline.execute()
 
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(_BEAT)
-            try:
-                await self._redis.expire(keys.SETUP_LEASE, _LEASE)
-            except RedisError as error:
-                log.warning("Redis does not answer: %s", error)
-
     async def _save(self, run: SetupRun) -> None:
         await self._redis.set(keys.SETUP_RUN, msgspec.json.encode(run))
-
-    def _target(self, pbx: str, number: str, settings: ExtensionSettings) -> Target:
-        return Target(number, settings, settings.user or self._settings.pbx[pbx].user)
 
 
 def merged(known: ExtensionSettings | None, **given: Any) -> ExtensionSettings:
@@ -270,6 +266,18 @@ def merged(known: ExtensionSettings | None, **given: Any) -> ExtensionSettings:
     if given.get("kind") is not None:
         given = {"events": None} | given
     return replace(known or ExtensionSettings(), **given)
+
+
+async def _beat(lease: RunLease, work: asyncio.Task[None]) -> None:
+    """Renew the lease of the work; end the work if the lease is no longer ours."""
+    while True:
+        await asyncio.sleep(_BEAT)
+        try:
+            if not await lease.renew():
+                log.error("another console may set up extensions by now: this setup stops")
+                await end(work)
+        except RedisError as error:
+            log.warning("Redis does not answer: %s", error)
 
 
 def _lines(survey: Survey, here: Sequence[str]) -> list[PlanLine]:
@@ -283,7 +291,4 @@ def _lines(survey: Survey, here: Sequence[str]) -> list[PlanLine]:
 
 def _failing(run: SetupRun, errors: Sequence[str], failed: int) -> SetupRun:
     kept = (*run.errors, *errors)[:_MOST_ERRORS]
-    return replace_struct(run, failed=run.failed + failed, errors=kept)
-
-
-replace_struct = msgspec.structs.replace
+    return msgspec.structs.replace(run, failed=run.failed + failed, errors=kept)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from redis import Redis
 from starlette.applications import Starlette
@@ -29,9 +29,17 @@ _LOAD_WITHIN = 10.0  # seconds until the calls of the day are read, when the par
 
 @asynccontextmanager
 async def running_parts(
-    settings: Settings, inbox: Inbox, rq: Redis, deliver: Deliver
+    settings: Settings,
+    inbox: Inbox,
+    rq: Redis,
+    deliver: Deliver,
+    setups: set[asyncio.Task[None]],
 ) -> AsyncIterator[ConsoleParts]:
-    """The parts for these settings, while in this context."""
+    """The parts for these settings, while in this context.
+
+    Args:
+        setups: the comparisons and setups of extensions that run; they go on after a reload.
+    """
     feeds = Feeds(settings, inbox, rq)
     seen = LastSeen(inbox.redis)
     walls = WallWatch(inbox.redis, seen)
@@ -47,8 +55,8 @@ async def running_parts(
         limit=SignInLimit(inbox.redis, frozenset(settings.console.users)),
         deliver=deliver,
         attention=Attention(),
-        dialling=Dialling(settings),
-        setup=ExtensionSetup(settings, inbox.redis),
+        dialling=Dialling(settings, inbox.redis),
+        setup=ExtensionSetup(settings, inbox.redis, setups),
         seen=seen,
         walls=walls,
         agents=agents,
@@ -60,7 +68,6 @@ async def running_parts(
         yield parts
     finally:
         await end(*working)
-        await parts.setup.close()
         await agents.close()
         await feeds.close()
 
@@ -80,13 +87,18 @@ async def replaceable_parts(
         loaded: the version of the settings, to take part in reloads; None: take no part.
     """
     loop = asyncio.get_running_loop()
+    setups: set[asyncio.Task[None]] = set()
+
+    def made(fresh: Settings) -> AbstractAsyncContextManager[ConsoleParts]:
+        return running_parts(fresh, inbox, rq, deliver, setups)
+
     running = AsyncExitStack()
-    app.state.parts = await running.enter_async_context(running_parts(settings, inbox, rq, deliver))
+    app.state.parts = await running.enter_async_context(made(settings))
 
     async def replace(fresh: Settings) -> None:
         nonlocal running
         following = AsyncExitStack()
-        parts = await following.enter_async_context(running_parts(fresh, inbox, rq, deliver))
+        parts = await following.enter_async_context(made(fresh))
         await parts.feeds.loaded(_LOAD_WITHIN)
         app.state.parts = parts
         # Ends the streams: the browsers come back, with the rights that they have now.
@@ -104,4 +116,5 @@ async def replaceable_parts(
     finally:
         if leave is not None:
             await asyncio.to_thread(leave)
+        await end(*setups)  # each can be begun again
         await running.aclose()

@@ -3,11 +3,10 @@
 from ipaddress import ip_address, ip_network
 
 from limits import RateLimitItemPerMinute
-from limits.aio.storage import RedisStorage
-from limits.aio.strategies import MovingWindowRateLimiter
 from redis.asyncio import Redis
 
 from offhook.inbox import keys
+from offhook_console.rate_limits import rate_limiter
 
 _MINUTES = 15
 _PER_NAME = RateLimitItemPerMinute(5, _MINUTES, namespace="name")  # from one address
@@ -24,13 +23,7 @@ class SignInLimit:
 
     def __init__(self, redis: Redis, names: frozenset[str]) -> None:
         self._names = names
-        storage = RedisStorage(
-            "async+redis://", implementation="redispy", key_prefix=keys.sign_in("").rstrip(":")
-        )
-        # Through our own client, which may be of a cluster or go through Sentinels.
-        storage.bridge.connection_getter = lambda readonly: redis  # type: ignore[attr-defined]
-        storage.bridge.register_scripts()
-        self._limiter = MovingWindowRateLimiter(storage)
+        self._limiter = rate_limiter(redis, keys.sign_in(""))
 
     async def attempt(self, name: str, address: str) -> bool:
         """Count an attempt before the password is checked. Return whether it may be made.

@@ -112,10 +112,7 @@ async def _survey(
 ) -> tuple[set[str], set[str]]:
     """The extensions that miss a callback, and all those that the PBX answered about."""
     wanted = await extensions.read([(pbx, number) for number in numbers])
-    targets = [
-        Target(number, its, its.user or settings.pbx[pbx].user)
-        for (_, number), its in wanted.items()
-    ]
+    targets = [Target.of(settings, name, its) for name, its in wanted.items()]
     async with registrar(settings, pbx, at_once=_AT_ONCE) as its_registrar:
         surveys = [each for each in await its_registrar.survey(targets) if isinstance(each, Survey)]
     missing = {

@@ -246,6 +246,10 @@ def sign_in(limit: str) -> str:
     return f"offhook:sign-in:{limit}"
 
 
+def dial(limit: str) -> str:
+    return f"offhook:dial:{limit}"
+
+
 def request(digest: str) -> str:
     return f"offhook:request:{digest}"
 

@@ -23,6 +23,7 @@ from offhook.inbox import Inbox, keys
 from offhook.operations import dead_letters
 from offhook.operations.audit import note_change
 from offhook.operations.dead_letters import DeadLetter, Filter
+from offhook.operations.run_lease import RunLease
 
 UNDO = timedelta(seconds=10)
 _KEEP = timedelta(hours=1)  # that an operation is shown after it ended
@@ -131,8 +132,8 @@ class BulkOperations:
                 await self._run(operation, changed)
 
     async def _run(self, operation: BulkOperation, changed: Callable[[], None]) -> None:
-        lease = keys.operation_lease(operation.id)
-        if not await self._redis.set(lease, 1, nx=True, ex=_LEASE):
+        lease = RunLease(self._redis, keys.operation_lease(operation.id), _LEASE)
+        if not await lease.take():
             return
         if await self._change(operation.id, lambda each: replace(each, state="running")):
             letters = await asyncio.to_thread(
@@ -140,16 +141,20 @@ class BulkOperations:
             )
             for at in range(0, len(letters), _STEP):
                 done = await self._do(operation.kind, letters[at : at + _STEP])
-                await self._redis.expire(lease, _LEASE)
-                if not await self._change(operation.id, partial(_add, done)):
-                    break  # stopped
+                stopped = not await self._change(operation.id, partial(_add, done))
+                if stopped or not await lease.renew():
+                    break  # or another process goes on with it
                 changed()
-            ended = await self._change(operation.id, _end)
-            if ended is not None:
-                did = f"{ended.verb} {ended.done} of {_letters(ended.count)}"
-                await note_change(self._redis, ended.by, did, ended.id)
-        await self._redis.delete(lease)
+            else:
+                await self._finish(operation)
+        await lease.release()
         changed()
+
+    async def _finish(self, operation: BulkOperation) -> None:
+        ended = await self._change(operation.id, _end)
+        if ended is not None:
+            did = f"{ended.verb} {ended.done} of {_letters(ended.count)}"
+            await note_change(self._redis, ended.by, did, ended.id)
 
     async def _do(self, kind: Kind, letters: Sequence[DeadLetter]) -> int:
         if kind == "retry":

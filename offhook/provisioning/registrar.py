@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from offhook.call import Kind
 from offhook.errors import ConfigError
-from offhook.extensions import ExtensionSettings
+from offhook.extensions import ExtensionSettings, Name
 from offhook.provisioning.api import open_api, sentence
 from offhook.provisioning.plan import (
     Action,
@@ -51,6 +51,12 @@ class Target:
     extension: str
     settings: ExtensionSettings | None
     user: str
+
+    @classmethod
+    def of(cls, settings: Settings, name: Name, its: ExtensionSettings) -> "Target":
+        """An extension with its settings; its user, if it has none, is the one of its PBX."""
+        pbx, number = name
+        return cls(number, its, its.user or settings.pbx[pbx].user)
 
 
 @dataclass(frozen=True)

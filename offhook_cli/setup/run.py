@@ -63,7 +63,7 @@ class Site:
 
     def wanted(self, name: Name, settings: ExtensionSettings) -> Target:
         """A target: an extension with these settings."""
-        return Target(name[1], settings, settings.user or self.user(name[0]))
+        return Target.of(self.settings, name, settings)
 
     def target(self, name: Name, given: dict[str, Any], *, remove: bool) -> Target:
         """A target: an extension with its stored settings plus those given; or its removal."""

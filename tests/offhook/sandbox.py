@@ -1,5 +1,6 @@
 """A sandbox PBX that can fail."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,12 +21,14 @@ class Sandbox:
     Attributes:
         requests: method and path of each request.
         dies_after: number of requests to answer; every later response is cut off.
+        holds: requests wait while this is so.
     """
 
     store: Store
     url: str = ""
     requests: list[tuple[str, str]] = field(default_factory=list)
     dies_after: int | None = None
+    holds: bool = False
 
     def app(self) -> ASGIApp:
         sandbox = create_sandbox(self.store)
@@ -37,6 +40,8 @@ class Sandbox:
                     await Response(b"{", 200, {"Content-Length": "100"})(scope, receive, send)
                 return
             self.requests.append((scope["method"], scope["path"]))
+            while self.holds:
+                await asyncio.sleep(0.02)
             await sandbox(scope, receive, send)
 
         return app

@@ -15,6 +15,7 @@ from offhook.inbox import keys
 from offhook.operations.audit import changes
 from offhook.operations.phone_states import RegistrationState
 from offhook.settings import load_settings
+from offhook_console import extension_setup
 from tests.conftest import Configure
 from tests.offhook.sandbox import Sandbox, sandbox
 from tests.offhook_console.conftest import Console, running, users
@@ -110,6 +111,28 @@ async def test_an_extension_is_set_up_once_its_plan_was_seen(
         assert answer.status_code == 400, wrong
     assert (await client.post("/api/v1/extensions/compare")).status_code == 202
     await ended(client)
+
+
+async def test_a_setup_stops_once_its_lease_is_anothers(
+    consoles: Console, pbx: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extension_setup, "_BEAT", 0.05)
+    pbx.holds = True
+    running: set[asyncio.Task[None]] = set()
+    async with opened(load_settings()) as (inbox, _):
+        setup = extension_setup.ExtensionSetup(load_settings(), inbox.redis, running)
+        await setup.start_setup("ruth", {("main", "0003*210"): ExtensionSettings()})
+        [work] = running
+        await inbox.redis.set(keys.SETUP_LEASE, "another console", ex=60)
+        async with asyncio.timeout(30):
+            await asyncio.wait([work])
+        assert work.cancelled()
+        assert running == set()
+        assert await inbox.redis.get(keys.SETUP_LEASE) == b"another console"
+        run, _ = await setup.state()
+        assert run is not None
+        assert run.ended is None
+    pbx.holds = False
 
 
 @pytest.mark.usefixtures("quick_retries")

@@ -14,6 +14,7 @@ from offhook.settings import load_settings
 from offhook_console.app import application
 from receiver.quarantine_retry import retry
 from tests.conftest import Configure
+from tests.offhook.sandbox import sandbox
 from tests.offhook_console.conftest import (
     ORIGIN,
     PASSWORD,
@@ -79,6 +80,43 @@ async def test_users_and_tenants_change_without_a_restart(
         assert await sign_in(its, "ann") == 303
         assert len((await its.get("/api/v1/calls")).json()["calls"]) == 1
         assert (await its.get("/api/v1/board")).json()["figures"][0]["value"] == 1
+
+
+async def test_a_setup_goes_on_and_calls_stay_counted_through_a_reload(
+    configure: Configure, password_hash: str
+) -> None:
+    with sandbox() as pbx:
+        tables = f"""[pbx.main]
+host = '{pbx.url}'
+token = 'sandbox-token'
+insecure = true
+zone = "UTC"
+{users(password_hash)}"""
+        configure(tables)
+        async with following() as (app, client):
+            operator = client()
+            assert await sign_in(operator, "operator") == 303
+            pbx.holds = True
+            given = {"extensions": "0003*210", "label": "Front"}
+            assert (await operator.post("/extensions/setup", data=given)).status_code == 303
+            parts = app.state.parts
+            configure(tables.replace('"viewer"', '"agent"'))
+            await asyncio.to_thread(reload_now)
+            assert app.state.parts is not parts
+            assert (await operator.get("/api/v1/extensions/run")).json()["runs"]
+            pbx.holds = False
+            async with asyncio.timeout(30):
+                while (found := (await operator.get("/api/v1/extensions/run")).json())["runs"]:
+                    await asyncio.sleep(0.05)
+            assert (found["run"]["done"], found["run"]["failed"]) == (1, 0)
+            assert len(pbx.types("0003*210")) == 5
+            for n in range(7):
+                answer = await operator.post("/api/v1/calls", json={"number": "100"})
+                assert answer.status_code == (429 if n == 6 else 202)
+            configure(tables)
+            await asyncio.to_thread(reload_now)
+            answer = await operator.post("/api/v1/calls", json={"number": "100"})
+            assert answer.status_code == 429
 
 
 async def test_consoles_count_attempts_together(console: Console) -> None:

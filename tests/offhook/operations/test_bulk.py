@@ -146,6 +146,21 @@ async def test_another_process_takes_over_what_was_left(
     assert dead_letters.counts(inbox[1], ["crm"]) == {"crm": 0}
 
 
+async def test_it_stops_once_another_process_has_taken_it_over(
+    inbox: tuple[Inbox, blocking.Redis], operations: BulkOperations
+) -> None:
+    asked = await operations.ask("discard", Filter(), "ruth", 120)
+    await make_due(inbox[0], asked)
+    lease = keys.operation_lease(asked.id)
+
+    def take_over() -> None:
+        inbox[1].set(lease, "other")
+
+    await operations.run_due(take_over)
+    assert await state_of(operations, asked) == ("running", 100)  # it notices after a step
+    assert await inbox[0].redis.get(lease) == b"other"
+
+
 async def test_old_operations_are_forgotten(
     inbox: tuple[Inbox, blocking.Redis],
     operations: BulkOperations,
