@@ -24,6 +24,7 @@ from workers.serving.roster import Roster
 from workers.serving.served import ServedHandler
 from workers.serving.served_partition import ServedPartition
 from workers.serving.takeover import Takeover
+from workers.serving.turns import Turns
 from workers.serving.writer import Writer
 
 
@@ -230,6 +231,12 @@ def _deliver_though_paused() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _keep_turns() -> Iterator[None]:
+    with patch.object(Turns, "give_back", lambda *_: None):
+        yield
+
+
 @dataclass(frozen=True)
 class Defect:
     """A defect, and simulations that look where it is.
@@ -263,6 +270,7 @@ _TENANTS = Plan(
     calls=2,
     failing=0.3,
 )
+_BACKLOGS = replace(_TENANTS, calls=6, events=5, active=6.0, gaps=BURST)
 _PAUSES = replace(_CALM, active=20.0, gaps=(2.0,), troubles=("pause",))
 _FLOODS = Plan(
     handlers=dict.fromkeys(("h", "a/h", "b/h"), _HANDLER),
@@ -294,6 +302,7 @@ DEFECTS = {
     "one limit": Defect(_limit_all_tenants_together, _FLOODS),
     "place": Defect(_forget_places_of_removed_handlers, _RELOADS),
     "refused": Defect(_commit_though_refused, _RELOADS),
+    "turn": Defect(_keep_turns, _BACKLOGS),
     "one queue": Defect(_let_all_tenants_wait_together, _FLOODS),
 }
 # Those that only two faults show, at a pair of commands of a scenario.
