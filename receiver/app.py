@@ -26,7 +26,7 @@ from offhook.settings import Settings, load_settings
 from offhook.tasks import end
 from receiver.callback import header
 from receiver.connections import Connections
-from receiver.event_store import EventStore
+from receiver.event_store import EventStore, started
 from receiver.following import follow
 from receiver.group_commit import GroupCommit
 from receiver.refusals import Refusals
@@ -35,8 +35,6 @@ from receiver.scraping import Scraping
 from receiver.watch import Watch
 
 log = logging.getLogger("offhook.receiver")
-
-START_WAIT = 0.2  # seconds to wait for Redis at startup before serving with the journal alone
 
 
 class Receiver:
@@ -212,11 +210,8 @@ def create_app(settings: Settings | None = None, loaded: Loaded | None = None) -
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
-        storing = asyncio.create_task(receiver.store.run())
+        storing = await started(receiver.store)
         watching = asyncio.create_task(receiver.watch.run())
-        deadline = asyncio.get_running_loop().time() + START_WAIT
-        while not receiver.store.takes_directly and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
         # Keep the collector from scanning these objects while callbacks wait.
         gc.collect()
         gc.freeze()

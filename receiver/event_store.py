@@ -9,6 +9,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import msgspec
 from redis.exceptions import AuthenticationError, RedisError
@@ -22,6 +23,7 @@ from receiver.journal import left_behind, open_journals
 
 log = logging.getLogger("offhook.receiver")
 
+_START_WAIT = 3.0  # seconds that a Redis which answers has at startup
 _RETRY_EVERY = 0.5  # seconds between attempts to reach Redis
 _TAKE_OVER_EVERY = 10.0  # seconds between searches for journals of dead receivers
 _MOST_MARKS = 500_000  # about 100 MB; beyond that, repeats go undetected while Redis is down
@@ -244,6 +246,20 @@ class EventStore:
         if isinstance(cause, TimeoutError):
             return f"the server did not respond within {self._settings.patience:g} s"
         return str(cause) or type(cause).__name__
+
+
+async def started(store: EventStore) -> "asyncio.Task[None]":
+    """Run a store in a task, which it returns when callbacks may come.
+
+    They may once Redis takes events, or if it is away. A receiver that began with its journal while
+    another one uses none would change the order of calls whose events come to both.
+    """
+    running = asyncio.create_task(store.run())
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_START_WAIT):
+            while not (store.takes_directly or store.redis_fault or store.journal_size):
+                await asyncio.sleep(0.01)
+    return running
 
 
 class _Recent:

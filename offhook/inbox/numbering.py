@@ -11,8 +11,9 @@ settled which calls have begun, and a look into the store tells them from new on
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from functools import partial
+from typing import Any, cast
 
 import msgspec
 from redis.asyncio import Redis
@@ -30,6 +31,10 @@ log = logging.getLogger("offhook.inbox")
 
 LAYOUT = 1  # of the keys; raised by a change that the version before cannot read or would damage
 _PAGE = 500  # events
+# Partitions that are prepared side by side. One after the other, they take longer than `patience`
+# if the server is far away or busy. Then receivers use their journals meanwhile, each its own, and
+# a call whose events come to two of them is out of order.
+_AT_ONCE = 16
 _MOST_PLACES = 50_000  # calls whose partition is remembered
 _KEPT_FOR = 2.0  # times `keep_days`: an earlier number counts for so long
 
@@ -199,67 +204,72 @@ class Numbering:
         record: Any = await self._redis.hgetall(keys.PARTITIONS)
         epoch = self._take(record)
         if self.earlier:
-            await self._register()
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for partition in range(self.partitions):
+                    pipeline.hkeys(keys.known(partition))
                     pipeline.get(keys.epoch(partition))
-                fences: Any = await pipeline.execute()
-            for partition, fence in enumerate(fences):
-                if int(fence or 0) < epoch:
-                    await self._put_fence(partition, epoch)
+                found: Any = await pipeline.execute()
+            await self._register(found[::2])
+            fences = enumerate(found[1::2])
+            behind = [partition for partition, fence in fences if int(fence or 0) < epoch]
+            await _side_by_side(partial(self._put_fence, epoch), behind)
         self.epoch, self.known = epoch, True
 
-    async def _register(self) -> None:
+    async def _register(self, known: Sequence[Collection[bytes]]) -> None:
         """Give the handlers positions in partitions that nothing was ever in.
 
         Those of a tenant's events begin with the first one that is not read: see register.lua.
-        """
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for partition in range(self.partitions):
-                pipeline.hkeys(keys.known(partition))
-            known: Any = await pipeline.execute()
-        starts = dict.fromkeys((name.decode() for names in known for name in names), "now")
-        for partition, names in enumerate(known):
-            if not names:
-                await register(self._redis, partition, "", starts)
 
-    async def _put_fence(self, partition: int, epoch: int) -> None:
+        Args:
+            known: the handlers that have a position, of each partition.
+        """
+        starts = dict.fromkeys((name.decode() for names in known for name in names), "now")
+
+        async def give_positions(partition: int) -> None:
+            await register(self._redis, partition, "", starts)
+
+        new = [partition for partition, names in enumerate(known) if not names]
+        await _side_by_side(give_positions, new)
+
+    async def _put_fence(self, epoch: int, partition: int) -> None:
         looked: dict[bytes, bytes] = {}
-        while True:
+        while not await self._fence(
+            keys=[
+                keys.epoch(partition),
+                keys.staying(partition),
+                keys.unfinished(partition),
+                keys.folded(partition),
+            ],
+            args=[
+                epoch,
+                keys.partition_prefix(partition),
+                _PAGE,
+                *(each for pair in looked.items() for each in pair),
+            ],
+        ):
             tenants: Any = await self._redis.smembers(keys.unfinished(partition))
             for tenant in tenants:
                 if tenant not in looked:
                     folded: Any = await self._redis.hget(keys.folded(partition), tenant)
                     looked[tenant] = folded or START
                 looked[tenant] = await self._look(partition, tenant, looked[tenant])
-            fenced = await self._fence(
-                keys=[
-                    keys.epoch(partition),
-                    keys.staying(partition),
-                    keys.unfinished(partition),
-                    keys.folded(partition),
-                ],
-                args=[
-                    epoch,
-                    keys.partition_prefix(partition),
-                    _PAGE,
-                    *(each for pair in looked.items() for each in pair),
-                ],
-            )
-            if fenced:
-                return
 
     async def _look(self, partition: int, tenant: bytes, position: bytes) -> bytes:
-        """Note the calls of a stream's events that may not be folded, but for the last few."""
+        """Note the calls of a stream's events after a position. Return that of the last event."""
         stream = keys.inbox(partition, tenant.decode())
-        while True:
-            page: Any = await self._redis.xrange(stream, b"(" + position, "+", _PAGE)
-            if len(page) < _PAGE:
-                return position
+        while page := cast(Any, await self._redis.xrange(stream, b"(" + position, "+", _PAGE)):
             position = page[-1][0]
             names = {name for _, fields in page if (name := _readable(fields[b"e"]))}
             if names:
                 await self._redis.sadd(keys.staying(partition), *names)
+            if len(page) < _PAGE:
+                break
+        return position
+
+
+async def _side_by_side(work: Callable[[int], Awaitable[None]], partitions: Sequence[int]) -> None:
+    for at in range(0, len(partitions), _AT_ONCE):
+        await asyncio.gather(*map(work, partitions[at : at + _AT_ONCE]))
 
 
 def check_layout(record: dict[bytes, bytes]) -> None:

@@ -9,9 +9,10 @@ from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 from offhook.event import CallEvent, call_name
-from offhook.inbox import scripts
+from offhook.inbox import numbering, scripts
 from offhook.inbox.partition import Changes, Partition
 from offhook.settings import HandlerSettings
+from receiver import event_store
 from receiver.group_commit import _Waiting
 from receiver.limits import Shares, TenantUse
 from tests.simulation import reloads
@@ -190,6 +191,20 @@ def _commit_though_refused() -> Iterator[None]:
 
 
 @contextmanager
+def _fence_one_by_one() -> Iterator[None]:
+    """Receivers use their journals while the number of partitions changes, each its own."""
+    with patch.object(numbering, "_AT_ONCE", 1):
+        yield
+
+
+@contextmanager
+def _listen_at_once() -> Iterator[None]:
+    """A receiver takes callbacks into its journal when it starts, which another one does not."""
+    with patch.object(event_store, "_START_WAIT", 0.0):
+        yield
+
+
+@contextmanager
 def _changed_script(name: str, old: str, new: str) -> Iterator[None]:
     original = scripts.script
     assert old in original(name)
@@ -287,6 +302,17 @@ _RELOADS = Plan(
     active=12.0,
     troubles=("reload", "reload", "reload"),
 )
+_RAISES = Plan(
+    handlers={"h": _HANDLER},
+    journal=True,
+    raised=32,
+    distance=0.03,
+    calls=8,
+    events=40,
+    gaps=(0.05,),
+    active=12.0,
+    troubles=("raise",),
+)
 DEFECTS = {
     "acknowledge": Defect(_acknowledge_before_delivering),
     "unfinished": Defect(_leave_unfinished_too_early, _KILLS),
@@ -303,6 +329,8 @@ DEFECTS = {
     "place": Defect(_forget_places_of_removed_handlers, _RELOADS),
     "refused": Defect(_commit_though_refused, _RELOADS),
     "turn": Defect(_keep_turns, _BACKLOGS),
+    "fences": Defect(_fence_one_by_one, _RAISES),
+    "start": Defect(_listen_at_once, _RAISES),
     "one queue": Defect(_let_all_tenants_wait_together, _FLOODS),
 }
 # Those that only two faults show, at a pair of commands of a scenario.

@@ -50,12 +50,12 @@ class Delays:
 
     def look(self) -> None:
         """Look for what is late already."""
-        if self._world.reloading:
-            self.disturbed()  # handlers come and go
+        if self._world.reloading or self._world.plan.distance:
+            self.disturbed()  # handlers come and go; all takes longer
         if self._clock.elapsed < self.calm_from:
             return
         model, late = self._world.model, self._clock.elapsed - PROMPT
-        for number in range(self._world.plan.partitions):
+        for number in range(self._world.plan.most_partitions):
             for pool in ("", *self._world.plan.handlers):
                 self._look_at_redeliveries(keys.due(number, pool))
         for event_id, appended in model.appended.items():
@@ -79,5 +79,5 @@ class Delays:
         world = self._world
         return self._clock.elapsed >= self._untroubled_from.get(handler, 0.0) and not any(
             world.redis.execute("HEXISTS", keys.parked(number), f"{handler} {event.call}")
-            for number in range(world.plan.partitions)
+            for number in range(world.plan.most_partitions)
         )

@@ -41,6 +41,7 @@ class Faults:
         chosen: number of a command, counted over all -> kind of its fault.
         down: the server does not answer.
         full: it refuses writes outside of scripts.
+        distance: seconds that each way takes more.
     """
 
     random: Random
@@ -51,6 +52,7 @@ class Faults:
     chosen: dict[int, str] = field(default_factory=dict)
     down: bool = False
     full: bool = False
+    distance: float = 0.0
     commands: int = 0
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -75,7 +77,7 @@ class Faults:
             self.trace(
                 f"{process} #{self.commands} {_short(commands)}{' !! ' + kind if kind else ''}"
             )
-        return Fault(kind, delay, back)
+        return Fault(kind, delay + self.distance, back + self.distance)
 
     def work(self) -> str:
         """Decide what happens to something else that a process does: a fault's kind, or nothing."""

@@ -13,7 +13,7 @@ from offhook.errors import InboxUnavailable
 from offhook.event import EventType, to_stored
 from offhook.inbox import Batch, Inbox, partition_of
 from offhook.operations.running_files import SERVE
-from receiver.event_store import EventStore
+from receiver.event_store import EventStore, started
 from receiver.group_commit import GroupCommit
 from receiver.limits import Shares, TenantUse
 from tests.simulation.loop import PROCESS, Process
@@ -100,17 +100,22 @@ async def receive(world: "World", process: Process) -> None:
     """The receiver's process."""
     while world.files.refused_by:  # it cannot start
         await asyncio.sleep(0.1)
-    inbox = Inbox(world.client(3), world.plan.partitions)
+    inbox = Inbox(world.client(3), world.partitions)
     store = EventStore(world.files.settings, inbox, take_over_every=2.0)
-    commit = GroupCommit(store.put, world.plan.partitions, 10 * MOST_WAITING)
+    commit = GroupCommit(store.put, world.partitions, 10 * MOST_WAITING)
+    running = await started(store)
     world.shares[process] = Shares(world.files.settings.tenants)
-    world.commits[process] = commit
+    world.commits[process] = commit  # now it listens
     if world.reloading:
         world.stores[process] = store
-        running = asyncio.create_task(store.run())
         await follow(world, process, Serve(world, process), SERVE)
-        await running
-    await store.run()
+    await running
+
+
+async def stop(world: "World", process: Process) -> None:
+    """SIGTERM to a receiver: it answers the callbacks in flight."""
+    await world.commits.pop(process).close()
+    world.kill(process)
 
 
 async def send(world: "World", event: "CallEvent") -> None:

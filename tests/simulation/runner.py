@@ -51,6 +51,7 @@ _IN_A_PROCESS = 200
 _MOVING = 8  # in each one of so many, handlers move out; in another one, they are paused
 _WITH_TENANTS = 5  # each one of so many has tenants
 _RELOADING = 16  # in each one of so many, the configuration changes
+_RAISING = 16  # in each one of so many, `partitions` does
 _CALM = 8  # each one of so many simulations has no faults: all must be prompt
 
 
@@ -184,6 +185,8 @@ def plan_of(seed: int) -> Plan:
         plan = replace(plan, journal=True, troubles=(*plan.troubles, "flood"))
     if seed % _RELOADING == 5:
         return _with_reloads(plan)
+    if seed % _RAISING == 9:
+        return _raising(plan, tenants)
     if seed % _CALM == 0:
         plan = replace(plan, rate=0.0, failing=0.0, slow=0.0, troubles=(), migrates=False)
         return replace(plan, calls=4, events=3, gaps=BURST)
@@ -202,6 +205,27 @@ def _with_reloads(plan: Plan) -> Plan:
     troubles = (*plan.troubles, "reload", "reload", "kill")
     return replace(
         plan, handlers=handlers, troubles=troubles, journal=True, migrates=False, active=10.0
+    )
+
+
+def _raising(plan: Plan, choose: Random) -> Plan:
+    """The same while receivers restart with another number of partitions.
+
+    Without faults: a receiver that cannot reach Redis has its journal, and events of a call that
+    come to another one meanwhile precede those in it.
+    """
+    return replace(
+        plan,
+        raised=choose.choice((1, 4, 16)),
+        distance=choose.choice((0.0, 0.03)),
+        journal=True,
+        calls=6,
+        events=7,
+        gaps=(0.01, 0.1, 0.3),
+        active=12.0,
+        rate=0.0,
+        troubles=("raise",),
+        migrates=False,
     )
 
 

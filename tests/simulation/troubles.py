@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -17,7 +18,7 @@ from offhook.inbox.replays import Replays
 from tests.simulation.faults import HARMLESS
 from tests.simulation.loop import PROCESS, Process
 from tests.simulation.model import Violation
-from tests.simulation.receiving import send
+from tests.simulation.receiving import receive, send, stop
 from tests.simulation.reloads import change
 from workers.serving.due import PAUSED_WAIT
 from workers.serving.partition_server import WATCH_EVERY
@@ -226,6 +227,29 @@ async def _pause(world: "World") -> None:
     world.paused.pop(handler, None)
 
 
+async def _raise_partitions(world: "World") -> None:
+    """Another number of partitions: a receiver with it takes over, then the first one restarts."""
+    if not world.commits:
+        return
+    plan = world.plan
+    world.partitions = plan.raised if world.partitions == plan.partitions else plan.partitions
+    world.trace(f"partitions = {world.partitions}")
+    first = list(world.commits)[-1]
+    beside = asyncio.create_task(world.life("receiver", partial(receive, world)))
+    second = await _next_receiver(world, first)
+    await stop(world, first)  # it starts again
+    await _next_receiver(world, second)
+    await stop(world, second)
+    await beside
+
+
+async def _next_receiver(world: "World", before: Process) -> Process:
+    """Wait until a receiver listens that has begun after another one, and gets the callbacks."""
+    while not world.commits or list(world.commits)[-1] is before:
+        await asyncio.sleep(0.01)
+    return list(world.commits)[-1]
+
+
 async def _flood(world: "World") -> None:
     """A tenant sends more than it may, at once: its events are refused, those of others are not."""
     tenant = world.random.choice(world.plan.tenants or ("",))
@@ -259,6 +283,7 @@ TROUBLES: dict[str, _Trouble] = {
     "retry": _retry,
     "move out": _move_out,
     "pause": _pause,
+    "raise": _raise_partitions,
 }
 
 

@@ -57,6 +57,8 @@ class Plan:
         events: number of events of each call.
         gaps: seconds between them, one of these.
         room: most entries in memory for a handler; 0: as it is.
+        raised: another number of partitions, which receivers that restart may have.
+        distance: seconds more between processes and Redis, each way.
         migrates: the version before has left something.
         tenants: besides the operator; all have calls with the same CallIDs at the same time.
         pools: handlers may run in processes of their own.
@@ -75,11 +77,18 @@ class Plan:
     slow: float = 0.0
     journal: bool = False
     room: int = 0
+    raised: int = 0
+    distance: float = 0.0
     migrates: bool = False
     tenants: tuple[str, ...] = ()
     pools: bool = False
     faults: dict[int, str] = field(default_factory=dict)
     troubles: tuple[str, ...] = ()
+
+    @property
+    def most_partitions(self) -> int:
+        """Number of partitions that may ever have events."""
+        return max(self.partitions, self.raised)
 
 
 @cache
@@ -102,13 +111,14 @@ class World:
         self._trace = trace
         self.loop = Loop(clock, lambda _: self.random.uniform(0.0001, 0.003))
         self.redis = RedisServer()
+        self.partitions = plan.partitions  # as receivers that start now are configured
         self.tenants = ("", *plan.tenants)
         self.settings = self.configured(plan.handlers, plan.tenants)
         plugged = self._plugged(self.settings)
         self.model = Model(
             self.redis,
             self.loop.time,
-            plan.partitions,
+            plan.most_partitions,
             {each.name: each.events for each in plugged},
             {each.name: len(each.policy.retry) + 1 for each in plugged},
             {name: set(self.settings.handlers_for(name)) for name in self.tenants},
@@ -122,6 +132,7 @@ class World:
             trace and self.trace,
             plan.rate,
             plan.faults,
+            distance=plan.distance,
         )
         self.network = Network(self.redis, self.faults, lambda: self._checked(self.model.observe))
         self.finding: BaseException | None = None
@@ -251,7 +262,7 @@ class World:
     def _release(self, process: Process) -> None:
         """As the supervisor does: free the leases of a dead process."""
         prefix = holder(process.pid)
-        for number in range(self.plan.partitions):
+        for number in range(self.plan.most_partitions):
             for pool in ("", *self.plan.handlers):
                 key = keys.serving(number, pool)
                 token = self.redis.execute("GET", key)

@@ -1,6 +1,7 @@
 """The number of partitions changes while events arrive: each call stays in one partition."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -168,6 +169,38 @@ async def test_a_long_backlog_stays(redis_url: str) -> None:
         places = await many.numbering.places(f"main/c{n}" for n in range(1300))
         for n in range(1300):
             assert places[f"main/c{n}"] == partition_of(event(f"c{n}"), 2)
+
+
+async def test_backlogs_of_several_tenants_hold_up_no_change(redis_url: str) -> None:
+    async with inboxes(redis_url) as all_of:
+        few, many = all_of.process(1), all_of.process(2)
+        await few.numbering.announce()
+        for tenant in ("a", "b", "c"):
+            events = [msgspec.structs.replace(event(f"c{n}"), tenant=tenant) for n in range(300)]
+            [batch] = all_of.batches(few, *events)
+            await few.append(msgspec.structs.replace(batch, tenants=[tenant] * 300), 0)
+        async with asyncio.timeout(30):
+            await many.numbering.announce()
+        places = await many.numbering.places(f"c:main/c{n}" for n in range(300))
+        assert set(places.values()) == {0}
+
+
+async def test_a_distant_server_is_waited_for_few_times(redis_url: str) -> None:
+    # A receiver that waited once for each partition would use its journal meanwhile.
+    async with inboxes(redis_url) as all_of:
+        few, many = all_of.process(16), all_of.process(64)
+        await few.register({"h": "now"})
+        await few.numbering.announce()
+        execute = type(all_of._redis).execute_command
+
+        async def slowly(*arguments: Any, **options: Any) -> Any:
+            await asyncio.sleep(0.05)
+            return await execute(all_of._redis, *arguments, **options)
+
+        began = time.monotonic()
+        with patch.object(all_of._redis, "execute_command", slowly):
+            await many.numbering.announce()
+        assert time.monotonic() - began < 3.2  # 64 times would be more
 
 
 async def test_batch_that_is_sent_again_after_a_change_is_appended_once(redis_url: str) -> None:
