@@ -21,12 +21,18 @@ concurrency = 2
 NAMES = ["first", "second", "third"]
 
 
-def during(load: Callable[[], Outcome], fault: Callable[[], None], when: float) -> Outcome:
-    """Run the load, with a fault `when` seconds after its start."""
-    fault_thread = threading.Timer(when, fault)
+def during(offhook: Installation, events: int, fault: Callable[[], None]) -> Outcome:
+    """Run a load, with a fault once a third of it is accepted."""
+    outcome = Outcome()
+
+    def strike() -> None:
+        wait_until(lambda: outcome.count > events // 3, "a third is accepted", 60)
+        fault()
+
+    fault_thread = threading.Thread(target=strike)
     fault_thread.start()
     try:
-        return load()
+        return offhook.load(events, outcome=outcome)
     finally:
         fault_thread.join()
 
@@ -50,7 +56,7 @@ def test_killed_workers_lose_nothing(tmp_path: Path) -> None:
             for pid in offhook.workers():
                 os.kill(pid, signal.SIGKILL)
 
-        outcome = during(lambda: offhook.load(20_000), kill, when=2)
+        outcome = during(offhook, 20_000, kill)
         assert (outcome.count, outcome.refused) == (20_000, 0)
         offhook.wait_for_all(outcome, NAMES)
         for name in NAMES:
@@ -59,7 +65,7 @@ def test_killed_workers_lose_nothing(tmp_path: Path) -> None:
 
 def test_redis_restart_loses_no_accepted_event(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
-        outcome = during(lambda: offhook.load(20_000), offhook.restart_redis, when=2)
+        outcome = during(offhook, 20_000, offhook.restart_redis)
         assert (outcome.count, outcome.refused) == (20_000, 0)
         offhook.wait_for_all(outcome, NAMES)
         for name in NAMES:
@@ -74,7 +80,7 @@ def test_deploy_under_load_loses_nothing(tmp_path: Path) -> None:
             assert offhook.supervisor.wait(30) == 0
             offhook.supervisor = offhook.start_supervisor()
 
-        outcome = during(lambda: offhook.load(10_000), deploy, when=1.5)
+        outcome = during(offhook, 10_000, deploy)
         offhook.wait_for_all(outcome, NAMES)
         for name in NAMES:
             # The graceful stop finished and acknowledged the deliveries in flight.
