@@ -1,100 +1,34 @@
-"""The console's live feed: time from a callback to 1,000 listeners, and what receiving loses.
+"""The console: time from a callback to 1,000 listeners, what receiving loses, and memory.
 
-    python -m benchmarks.console [--quick] [--rounds N] [--listeners N] [--rate R]
+    python -m benchmarks.console [--quick] [--rounds N] [--listeners N] [--rate R] [--calls N]
 
-Three figures. A thousand programs, each with a phone of its own: from sending the callback that a
-phone rings to the pop at its listener. A thousand wallboards that show all calls: until the last of
-them has the card. And callbacks accepted a second with and without the console, its listeners and
-its work. Receiver, workers and console share one core, so what one of them takes another lacks.
+A thousand programs, each with a phone of its own: from sending the callback that a phone rings to
+the pop at its listener. A thousand wallboards that show all calls: until each of them has the card.
+Callbacks accepted a second without a console, and while one tells a thousand programs of each.
+Receiver, workers and console share one core, so what one of them takes another lacks. And the
+memory of the console and of a browser over the calls of a day.
+
+Each figure is printed beside what it should be.
 """
 
 import asyncio
 import itertools
 import random
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 
-from benchmarks.load import callbacks, drive, fields, post
-from benchmarks.machine import SECRET, Running, listens, offhook, running, server, until
+from benchmarks.console_day import day
+from benchmarks.console_installation import Installation, installation, phone
+from benchmarks.load import callbacks, drive, fields, post, read_answer
+from benchmarks.machine import SECRET, server
 from benchmarks.rounds import Figures, arguments, interleaved, ratio, table
 from offhook.callback_url import callback_url
-from offhook.settings import ConsoleUser, Settings
-from offhook.settings.console_table import ConsoleSettings
-from offhook_cli.embedded_server import free_port
-from offhook_console.passwords import make_token
-from offhook_console.sessions import Sessions
 
-_HASH = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$aGFzaA"  # of no password: all sign in by cookie
-_URLS = [callback_url("", SECRET, "main", f"0003*{n}", "dial-in") for n in range(200, 300)]
-
-
-@dataclass
-class Installation:
-    """The ports, and the processes that are measured."""
-
-    receiver: int
-    console: int
-    console_process: Running | None
-    receiver_process: Running
-    cookie: str
-    tokens: list[str] = field(default_factory=list)
-
-
-def phone(number: int) -> str:
-    return f"0003*{1000 + number}"
-
-
-@contextmanager
-def installation(url: str, listeners: int, *, console: bool = True) -> Iterator[Installation]:
-    """Run receiver, workers and, if wanted, a console."""
-    made = [make_token() for _ in range(listeners)]
-    tables = "".join(
-        f'[console.users.u{n}]\nrole = "agent"\npassword = "{_HASH}"\nextensions = ["{phone(n)}"]\n'
-        f'[console.users.u{n}.tokens.pop]\nhash = "{hashed}"\nscopes = ["live", "numbers"]\n'
-        for n, (_, hashed) in enumerate(made)
-    )
-    tables += f'[console.users.wall]\nrole = "supervisor"\npassword = "{_HASH}"\n'
-    ports = free_port(), free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        file, log = Path(folder, "offhook.toml"), Path(folder, "log")
-        handler = '[handlers.crm]\nuse = "benchmarks.handlers:nothing"\n'
-        file.write_text(
-            f"secret = {SECRET!r}\nredis_url = {url!r}\nprocesses = 1\n{handler}{tables}"
-        )
-        environment = {"OFFHOOK_CONFIG": str(file)}
-        with (
-            running(offhook("serve", "--port", str(ports[0])), log, environment) as receiver,
-            running(offhook("work"), log, environment),
-        ):
-            until(lambda: listens(ports[0]), "the receiver listens")
-            if not console:
-                yield Installation(ports[0], 0, None, receiver, "")
-                return
-            command = offhook("console", "--port", str(ports[1]))
-            with running(command, log, environment) as process:
-                until(lambda: listens(ports[1]), "the console listens")
-                yield Installation(
-                    *ports, process, receiver, cookie_of("wall"), [token for token, _ in made]
-                )
-
-
-def cookie_of(user: str) -> str:
-    """The cookie of a user of the installation."""
-    users = {user: ConsoleUser(password=_HASH, role="supervisor")}  # type: ignore[arg-type]
-    settings = Settings.model_construct(secret=_Secret(), console=ConsoleSettings(users=users))
-    return f"offhook={Sessions(settings).value(user)}"
-
-
-class _Secret:
-    """The secret, as the settings have it."""
-
-    def get_secret_value(self) -> str:
-        return SECRET
+_MOST_MS = 100.0  # from a callback to 99 % of the listeners
+_LEAST_RATIO = 0.95  # of what the receiver does with a second of CPU
+_MOST_GROWTH = 0.10  # of memory, from a quarter of the day to its end
 
 
 @asynccontextmanager
@@ -148,9 +82,7 @@ async def ring(
         path = callback_url("", SECRET, "main", extension, "dial-in")
         writer.write(post(path, fields(call, CalledExtension=extension)))
         sent[call] = time.perf_counter()
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-        await reader.readexactly(length)
+        await read_answer(reader)
     writer.close()
     return sent
 
@@ -172,15 +104,15 @@ def phones(url: str, listeners: int, rate: float, seconds: float) -> Figures:
         async def measure() -> dict[str, float]:
             headers = [f"Authorization: Bearer {token}" for token in made.tokens]
             async with listening(made.console, headers, hear):
-                before.append(_memory(made))
-                began = _cpu(made)
+                before.append(made.memory())
+                began = made.cpu()
                 sent = await ring(
                     made.receiver, rate, seconds, partial(random.randrange, listeners)
                 )
                 async with asyncio.timeout(60):
                     while len(got) < len(sent):
                         await asyncio.sleep(0.05)
-                cpu.append((_cpu(made) - began) / len(sent) * 1000)
+                cpu.append((made.cpu() - began) / len(sent) * 1000)
                 return sent
 
         sent = asyncio.run(measure())
@@ -207,13 +139,13 @@ def wallboards(url: str, listeners: int, rate: float, seconds: float) -> Figures
         async def measure() -> dict[str, float]:
             headers = [f"Cookie: {made.cookie}"] * listeners
             async with listening(made.console, headers, hear):
-                before.append(_memory(made))
-                began = _cpu(made)
+                before.append(made.memory())
+                began = made.cpu()
                 sent = await ring(made.receiver, rate, seconds, lambda: 0)
                 async with asyncio.timeout(60):
                     while sum(map(len, got.values())) < len(sent) * listeners:
                         await asyncio.sleep(0.05)
-                cpu.append((_cpu(made) - began) / len(sent) * 1000)
+                cpu.append((made.cpu() - began) / len(sent) * 1000)
                 return sent
 
         sent = asyncio.run(measure())
@@ -222,21 +154,22 @@ def wallboards(url: str, listeners: int, rate: float, seconds: float) -> Figures
 
 
 def receiving(url: str, listeners: int, rate: float, seconds: float, *, console: bool) -> Figures:
-    """Callbacks accepted in a second, with a console and its listeners or without."""
+    """Callbacks accepted in a second: each a pop at a listener, or without a console."""
     with installation(url, listeners, console=console) as made:
 
         async def measure() -> Figures:
             headers = [f"Authorization: Bearer {token}" for token in made.tokens]
             async with listening(made.console, headers, lambda number, line: None):
-                return await asyncio.to_thread(_driven, made, rate, seconds)
+                return await asyncio.to_thread(_driven, made, listeners, rate, seconds)
 
-        return asyncio.run(measure()) if console else _driven(made, rate, seconds)
+        return asyncio.run(measure()) if console else _driven(made, listeners, rate, seconds)
 
 
-def _driven(made: Installation, rate: float, seconds: float) -> Figures:
-    drive(made.receiver, itertools.islice(callbacks(_URLS), 100), 0.2, connections=1, rate=100)
+def _driven(made: Installation, listeners: int, rate: float, seconds: float) -> Figures:
+    urls = [callback_url("", SECRET, "main", phone(n), "dial-in") for n in range(listeners)]
+    drive(made.receiver, itertools.islice(callbacks(urls), 100), 0.2, connections=1, rate=100)
     before = made.receiver_process.cpu()
-    outcome = drive(made.receiver, callbacks(_URLS), seconds, connections=16, rate=rate or None)
+    outcome = drive(made.receiver, callbacks(urls), seconds, connections=16, rate=rate or None)
     cpu = made.receiver_process.cpu() - before
     found = {
         "per second": outcome.answered / outcome.seconds,
@@ -245,17 +178,9 @@ def _driven(made: Installation, rate: float, seconds: float) -> Figures:
     return found | ({"p99 ms": outcome.percentile(0.99) * 1000} if rate else {})
 
 
-def _memory(made: Installation) -> int:
-    return sum(made.console_process.memory().values()) if made.console_process else 0
-
-
 def _grown(made: Installation, before: list[int]) -> Figures:
     """The console's memory with all listeners, before the load and after."""
-    return {"MB before": before[0] / 1e6, "MB after": _memory(made) / 1e6}
-
-
-def _cpu(made: Installation) -> float:
-    return made.console_process.cpu() if made.console_process else 0.0
+    return {"MB before": before[0] / 1e6, "MB after": made.memory() / 1e6}
 
 
 def _spread(times: list[float]) -> Figures:
@@ -267,6 +192,30 @@ def _spread(times: list[float]) -> Figures:
     }
 
 
+def _verdicts(found: Mapping[str, Figures]) -> list[tuple[str, str, str, str]]:
+    """Each target, with what was measured."""
+    rows = []
+
+    def add(name: str, measured: float, target: float, form: str, *, least: bool = False) -> None:
+        met = measured >= target if least else measured <= target
+        sign = "≥" if least else "≤"
+        rows.append((name, f"{measured:{form}}", f"{sign} {target:{form}}", "yes" if met else "NO"))
+
+    for name in ("phones", "wallboards"):
+        if name in found:
+            add(f"{name}: p99 in ms", found[name]["p99 ms"], _MOST_MS, ".1f")
+    if "alone" in found and "with the console" in found:
+        name = "per CPU-second"
+        share = found["with the console"][name] / found["alone"][name]
+        add("receiving: with the console / alone", share, _LEAST_RATIO, ".2f", least=True)
+    for part in ("console", "browser"):
+        if "day" in found:
+            figures = found["day"]
+            grown = figures[f"{part} MB after"] / figures[f"{part} MB before"] - 1
+            add(f"day: growth of the {part}'s memory", grown, _MOST_GROWTH, ".1%")
+    return rows
+
+
 def main() -> None:
     given = arguments(
         __doc__ or "",
@@ -274,25 +223,27 @@ def main() -> None:
         listeners=(1000, "browsers and programs that listen"),
         rate=(20.0, "phones that begin to ring a second"),
         callbacks=(500.0, "callbacks a second while the console works; 0: as many as possible"),
+        calls=(5000, "calls of the day"),
+        day_rate=(80.0, "calls of the day that begin in a second"),
     )
     listeners, seconds = (20, 2.0) if given.quick else (given.listeners, given.seconds)
+    calls = 400 if given.quick else given.calls
+    receive = partial(receiving, listeners=listeners, rate=given.callbacks, seconds=seconds)
     with server() as url:
         found = interleaved(
             {
                 "phones": partial(phones, url, listeners, given.rate, seconds),
                 "wallboards": partial(wallboards, url, listeners, given.rate / 20, seconds),
-                "alone": partial(
-                    receiving, url, listeners, given.callbacks, seconds, console=False
-                ),
-                "with the console": partial(
-                    receiving, url, listeners, given.callbacks, seconds, console=True
-                ),
+                "alone": partial(receive, url, console=False),
+                "with the console": partial(receive, url, console=True),
             },
             given,
         )
+        given.rounds = 1  # a day is long enough
+        found |= interleaved({"day": partial(day, url, calls, given.day_rate)}, given)
     columns = ("p50 ms", "p99 ms", "most ms", "CPU ms", "MB before", "MB after")
     table(
-        f"From a callback to {listeners:,} listeners",
+        f"From a callback to {listeners:,} listeners; CPU of the console for each callback",
         ("", *columns),
         [
             (name, *(f"{found[name][key]:.1f}" for key in columns))
@@ -316,6 +267,16 @@ def main() -> None:
             if name in found
         ],
     )
+    if "day" in found:
+        table(
+            f"A day of {calls:,} calls",
+            ("", "after a quarter", "at its end"),
+            [
+                (name, *(f"{found['day'][f'{name} {when}']:,.1f}" for when in ("before", "after")))
+                for name in ("console MB", "browser MB", "nodes")
+            ],
+        )
+    table("Targets", ("", "measured", "target", "met"), _verdicts(found))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 An epoll loop sends prepared bytes, several times as fast as any receiver here accepts them.
 """
 
+import asyncio
 import select
 import socket
 import time
@@ -155,6 +156,14 @@ def drive(
         poll.close()
         for client in clients:
             client.socket.close()
+
+
+async def read_answer(reader: asyncio.StreamReader) -> None:
+    """Read a response to its end. Raises RuntimeError if the callback was not accepted."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(_length(head))
+    if head[9] != 0x32:  # 2xx
+        raise RuntimeError(f"the receiver answers {head[:40]!r}")
 
 
 def _length(head: bytes) -> int:

@@ -1,8 +1,10 @@
 """Runs the console in this process, with what only the receiver can do."""
 
+import gc
 import socket
 
 import uvicorn
+from starlette.applications import Starlette
 
 from offhook.operations.running_files import CONSOLE, loaded_now
 from offhook.settings import Settings
@@ -21,8 +23,9 @@ def run(settings: Settings, listening: socket.socket, host: str, port: int) -> b
     """
     with console_packages():
         from offhook_console.app import application
+    app = application(settings, retry, loaded_now(settings, program=CONSOLE))
     config = uvicorn.Config(
-        application(settings, retry, loaded_now(settings, program=CONSOLE)),
+        app,
         host=host,
         port=port,
         log_config=None,
@@ -34,18 +37,26 @@ def run(settings: Settings, listening: socket.socket, host: str, port: int) -> b
         timeout_graceful_shutdown=_GRACE,
     )
     reload_on_hangup()
-    server = _Server(config, f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    server = _Server(config, app, f"http://{f'[{host}]' if ':' in host else host}:{port}")
     server.run([listening])
     return server.started
 
 
 class _Server(uvicorn.Server):
-    """Prints the address once it listens."""
+    """Prints the address once it listens, and ends the streams before it waits for requests."""
 
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
+    def __init__(self, config: uvicorn.Config, app: Starlette, address: str) -> None:
         super().__init__(config)
+        self._app = app
         self._address = address
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # Keep the collector from scanning these objects while browsers wait.
+        gc.collect()
+        gc.freeze()
         note(f"The console listens on {self._address}.")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.parts.feeds.end_streams()
+        await super().shutdown(sockets)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from datetime import time as clock_time
+from heapq import nlargest
+from itertools import islice
 from statistics import fmean, median
 
 from offhook.call import Call, Outcome
@@ -12,7 +14,8 @@ from offhook_console.people import View
 from offhook_console.wording import duration, short
 
 JUST_ENDED = timedelta(minutes=10)
-_MOST_ENDED = 12  # on the board
+_MOST_ENDED = 12  # that are shown
+_MOST_KEPT = 2000  # of those that have just ended
 _MINUTES = 60
 _DAWN = clock_time()
 
@@ -32,10 +35,11 @@ class Figure:
     warn: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ended:
     """What the figures need of a call."""
 
+    began: datetime
     direction: str
     outcome: Outcome | None
     rang: float | None
@@ -52,9 +56,9 @@ class Board:
 
     def __init__(self, answer_within: float) -> None:
         self._within = answer_within
-        self._calls: dict[str, Call] = {}
+        self._live: dict[str, Call] = {}
+        self._over: dict[str, Call] = {}
         self._today: dict[str, Ended] = {}
-        self._began: dict[str, datetime] = {}
         self._minutes: Counter[datetime] = Counter()
 
     def put(self, call: Call, midnight: datetime) -> None:
@@ -63,11 +67,13 @@ class Board:
         Args:
             midnight: when today began.
         """
-        name = f"{call.pbx}/{call.id}"
-        self._calls[name] = call
+        name = _name(call)
+        for lane in (self._live, self._over):
+            lane.pop(name, None)
+        (self._over if call.closed_by else self._live)[name] = call
         if call.started >= midnight:
-            self._began[name] = call.started
             self._today[name] = Ended(
+                call.started,
                 call.direction,
                 call.outcome,
                 call.ring_seconds if call.answered_by else None,
@@ -81,51 +87,54 @@ class Board:
         Returns:
             The calls that are no longer on the board, by their names.
         """
-        old = {
-            name: call
-            for name, call in self._calls.items()
-            if call.closed_by and (call.ended or call.started) < now - JUST_ENDED
-        }
-        for name in old:
-            del self._calls[name]
-        for name in [name for name, began in self._began.items() if began < midnight]:
-            del self._began[name], self._today[name]
+        kept = [name for name, call in self._over.items() if _end(call) >= now - JUST_ENDED]
+        if len(kept) > _MOST_KEPT:
+            kept = nlargest(_MOST_KEPT, kept, key=lambda name: _end(self._over[name]))
+        old = {name: self._over.pop(name) for name in self._over.keys() - kept}
+        for name in [name for name, each in self._today.items() if each.began < midnight]:
+            del self._today[name]
         return old
 
     @property
     def has_calls(self) -> bool:
         """Whether it has any call, of now or of the day."""
-        return bool(self._calls or self._today)
+        return bool(self._live or self._over or self._today)
 
-    def get(self, name: str) -> Call | None:
-        """The call of a name, if it is on the board."""
-        return self._calls.get(name)
+    def known(self, call: Call) -> Call | None:
+        """A call as it is on the board, if it is."""
+        name = _name(call)
+        return self._live.get(name) or self._over.get(name)
 
     def calls(self) -> list[Call]:
         """All calls on the board."""
-        return list(self._calls.values())
+        return [*self._live.values(), *self._over.values()]
 
     def calls_of(self, extensions: frozenset[str]) -> list[Call]:
         """The calls on the board with a leg of one of these extensions, oldest first."""
-        found = [
-            call for call in self._calls.values() if not extensions.isdisjoint(call.extensions)
-        ]
+        found = [call for call in self.calls() if not extensions.isdisjoint(call.extensions)]
         return sorted(found, key=lambda call: call.started)
 
     def lane(self, lane: str, view: View) -> list[Call]:
         """The calls of a lane: `ringing` and `talking` longest first, `ended` newest first."""
+        if lane == "ended":
+            return nlargest(_MOST_ENDED, filter(view.shows, self._over.values()), key=_end)
         found = [
             call
-            for call in self._calls.values()
-            if view.shows(call)
-            and lane
-            == ("ended" if call.closed_by else "talking" if call.answered_by else "ringing")
+            for call in filter(view.shows, self._live.values())
+            if (lane == "talking") == bool(call.answered_by)
         ]
-        if lane == "ended":
-            return sorted(found, key=lambda call: call.ended or call.started, reverse=True)[
-                :_MOST_ENDED
-            ]
         return sorted(found, key=lambda call: call.answered or call.started)
+
+    def counts(self, view: View) -> dict[str, int]:
+        """The number of calls in each lane."""
+        live = [bool(call.answered_by) for call in filter(view.shows, self._live.values())]
+        ended = islice(filter(view.shows, self._over.values()), _MOST_ENDED)
+        talking = sum(live)
+        return {
+            "ringing": len(live) - talking,
+            "talking": talking,
+            "ended": sum(1 for _ in ended),
+        }
 
     def count_event(self, accepted: datetime) -> None:
         """Count an accepted event in its minute."""
@@ -173,6 +182,14 @@ def midnight() -> datetime:
     """When today began, in the time zone of this machine."""
     today = datetime.now().astimezone().date()
     return datetime.combine(today, _DAWN).astimezone()
+
+
+def _name(call: Call) -> str:
+    return f"{call.pbx}/{call.id}"
+
+
+def _end(call: Call) -> datetime:
+    return call.ended or call.started
 
 
 def _share(part: int, whole: int) -> str:

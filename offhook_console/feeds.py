@@ -10,6 +10,8 @@ from offhook.tasks import end
 from offhook_console.live_feed import LiveFeed
 from offhook_console.rendering import Pages
 
+_PING = 15.0  # seconds; proxies close connections that are silent for a minute
+
 
 class Feeds(dict[str, LiveFeed]):
     """The live feeds, by tenant; empty: the operator's."""
@@ -22,7 +24,7 @@ class Feeds(dict[str, LiveFeed]):
         self._settings = settings
         self._inbox = inbox
         self._rq = rq
-        self._reading: list[asyncio.Task[None]] = []
+        self._reading = [asyncio.create_task(self._ping())]
 
     def __missing__(self, tenant: str) -> LiveFeed:
         feed = LiveFeed(self._settings, self._inbox, self._rq, self.pages, tenant)
@@ -40,8 +42,18 @@ class Feeds(dict[str, LiveFeed]):
         await asyncio.wait(tasks, timeout=seconds)
         await end(*tasks)
 
+    def end_streams(self) -> None:
+        """End all streams: the browsers come back."""
+        for feed in self.values():
+            feed.listeners.close()
+
     async def close(self) -> None:
         """End all streams, and read no more."""
-        for feed in self.values():
-            feed.close()
+        self.end_streams()
         await end(*self._reading)
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(_PING)
+            for feed in list(self.values()):
+                await feed.listeners.ping()

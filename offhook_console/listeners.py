@@ -13,6 +13,7 @@ from sse_starlette import ServerSentEvent
 from offhook_console.people import View
 
 AHEAD = 1000  # messages for a browser that does not read
+_PINGED = 50  # listeners in a row, before others have their turn
 _RETRY = 500  # ms until a browser connects again
 
 
@@ -33,8 +34,8 @@ class FeedMessage:
     @cached_property
     def as_sse(self) -> bytes:
         """The message as a server-sent event."""
-        if not self.event:
-            return f"id: {self.id}\r\n\r\n".encode()  # a browser notes it, and tells no page
+        if not self.event:  # a browser tells no page
+            return (f"id: {self.id}" if self.id else ":").encode() + b"\r\n\r\n"
         return ServerSentEvent(self.data, event=self.event, id=self.id, retry=_RETRY).encode()
 
     @cached_property
@@ -62,6 +63,7 @@ class OwnPhones:
 
 
 NO_PHONES = OwnPhones()
+PING = FeedMessage("", "")  # keeps a connection open through proxies; a WebSocket has its own
 
 
 @dataclass(eq=False)
@@ -70,28 +72,43 @@ class Listener:
 
     Attributes:
         pages: whether it shows pages; a program gets screen pops alone.
+        waiting: the messages that it has not read yet.
     """
 
     view: View
     phones: OwnPhones
     pages: bool = True
-    messages: asyncio.Queue[FeedMessage | None] = field(
-        default_factory=lambda: asyncio.Queue(maxsize=AHEAD)
-    )
+    waiting: list[FeedMessage] = field(default_factory=list)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _ended: bool = False
+
+    def begin(self, messages: Iterable[FeedMessage]) -> None:
+        """Add the messages with which the stream begins, however many they are."""
+        self.waiting += messages
+        self._wake.set()
 
     def put(self, message: FeedMessage) -> bool:
         """Add a message; False if it does not read them."""
-        try:
-            self.messages.put_nowait(message)
-        except asyncio.QueueFull:
+        if len(self.waiting) >= AHEAD:
             return False
+        if not self._ended:
+            self.waiting.append(message)
+            self._wake.set()
         return True
 
-    def end(self) -> None:
-        """Let it know that there is no more."""
-        while not self.messages.empty():
-            self.messages.get_nowait()
-        self.messages.put_nowait(None)
+    def end(self, *last: FeedMessage) -> None:
+        """Let it have these messages, and no more."""
+        self._ended = True
+        self.waiting = [*last]
+        self._wake.set()
+
+    async def batch(self) -> list[FeedMessage]:
+        """All messages that wait, at least one; none if there are no more."""
+        await self._wake.wait()
+        if not self._ended:
+            self._wake.clear()
+        found, self.waiting = self.waiting, []
+        return found
 
 
 class Listeners:
@@ -138,6 +155,13 @@ class Listeners:
     def tell_pages(self, message: FeedMessage) -> None:
         """Send a message to all that show pages."""
         self.tell((each for group in self._of_view.values() for each in group), message)
+
+    async def ping(self) -> None:
+        """Keep all connections open."""
+        listeners = list(self.all)
+        for at in range(0, len(listeners), _PINGED):
+            self.tell(listeners[at : at + _PINGED], PING)
+            await asyncio.sleep(0)
 
     def close(self) -> None:
         """End all streams."""

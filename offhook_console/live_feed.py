@@ -8,7 +8,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -31,7 +32,7 @@ from offhook_console.board import JUST_ENDED, Board, midnight
 from offhook_console.call_query import latest_calls, live_calls
 from offhook_console.call_views import call_key, view_call
 from offhook_console.labels import ExtensionLabels
-from offhook_console.listeners import NO_PHONES, FeedMessage, Listeners, OwnPhones
+from offhook_console.listeners import NO_PHONES, FeedMessage, Listener, Listeners, OwnPhones
 from offhook_console.missed_views import open_callers, shows
 from offhook_console.people import View
 from offhook_console.pop_feed import PopFeed
@@ -45,6 +46,7 @@ _LOOKS = (0.03, 0.25, 1.0, 4.0)
 _HOUR = timedelta(hours=1)
 _COUNTED = 5000  # events of a partition, when the events per minute are counted at the start
 _RELOAD = 10  # minutes between two readings of the missed calls, of which some may be erased
+_TIDY = 1000  # calls of the day after which those that had ended long before are forgotten
 _FIGURES = 2.0  # seconds between two pushes of the figures
 _DELIVERIES = 2.0  # seconds between two looks at the handlers
 _UNWATCHED = 10.0  # the same while no browser listens
@@ -132,15 +134,16 @@ class LiveFeed:
             }
         return counts
 
-    async def messages(
+    @contextmanager
+    def listening(
         self,
         view: View,
         phones: OwnPhones = NO_PHONES,
         after: str | None = None,
         *,
         pages: bool = True,
-    ) -> AsyncIterator[FeedMessage]:
-        """The messages for people with this view, from now on.
+    ) -> Iterator[Listener]:
+        """While in this context, people with this view listen.
 
         Args:
             phones: whose screen pops are wanted.
@@ -149,15 +152,13 @@ class LiveFeed:
         """
         with self.listeners.listening(view, phones, pages=pages) as listener:
             calls = self.board.calls_of(phones.own)
-            for first in self._pops.start(phones, after, calls, self.labels):
-                yield first
+            listener.begin(self._pops.start(phones, after, calls, self.labels))
             # What changed before is not known to this browser: it fetches what it shows.
             if pages:
-                yield FeedMessage("changed", json.dumps(["all"]))
+                listener.begin([FeedMessage("changed", json.dumps(["all"]))])
                 if self.down_since is not None:
-                    yield FeedMessage("feed", "down")
-            while (message := await listener.messages.get()) is not None:
-                yield message
+                    listener.begin([FeedMessage("feed", "down")])
+            yield listener
 
     async def run(self) -> None:
         """Read the inbox and tell browsers, until cancelled."""
@@ -176,10 +177,6 @@ class LiveFeed:
         for view, listeners in self.listeners.views.items():
             self.listeners.tell(listeners, _WALL_CHANGED if view.wall else changed)
 
-    def close(self) -> None:
-        """End all streams."""
-        self.listeners.close()
-
     async def load(self) -> None:
         """Read the calls of today, those that ended a while ago, and those that go on."""
         await self._labels.refresh()
@@ -188,8 +185,12 @@ class LiveFeed:
         self.board = Board(self._settings.console.answer_within)
         async for moment in feed.received_since(self._inbox, now - _HOUR, _COUNTED, self._tenant):
             self.board.count_event(moment)
+        number = 0
         async for kept in self._calls.since(min(today, now - _HOUR), self._tenant):
             self.board.put(summarize(kept.state, self._region), today)
+            number += 1
+            if number % _TIDY == 0:
+                self.board.forget(now, today)
         for call in await live_calls(self._inbox, self._region, self._tenant):
             self.board.put(call, today)
         self.board.forget(now, today)
@@ -248,8 +249,7 @@ class LiveFeed:
             await self._labels.refresh()
             found = await latest_calls(self._inbox, self._calls, due)
             known = [summarize(kept.state, self._region) for kept in found]
-            for call in known:
-                self._show(call)
+            self._show(known)
             affected = await asyncio.gather(*map(self.missed.take, known))
             missed = [caller for some in affected for caller in some]
             if missed:
@@ -264,30 +264,32 @@ class LiveFeed:
                 self.listeners.tell(listeners, FeedMessage("fragments", html))
                 self.listeners.tell(listeners, FeedMessage("changed", json.dumps(["missed"])))
 
-    def _show(self, call: Call) -> None:
-        """Put a call on the board, and push its card if it has changed."""
-        name = f"{call.pbx}/{call.id}"
-        before = self.board.get(name)
-        if before == call:
-            return
-        self.board.put(call, midnight())
-        if call.closed_by and (call.ended or call.started) < datetime.now(UTC) - JUST_ENDED:
-            return  # the server catches up; `_push_figures` takes its card away
-        self._pops.show(before, call, self.labels)
-        changed = FeedMessage("changed", json.dumps(["calls", f"call-{call_key(name)}"]))
+    def _show(self, calls: Iterable[Call]) -> None:
+        """Put calls on the board, and push the cards of those that have changed."""
+        changed, today, now = [], midnight(), datetime.now(UTC)
+        for call in calls:
+            before = self.board.known(call)
+            if before == call:
+                continue
+            self.board.put(call, today)
+            if call.closed_by and (call.ended or call.started) < now - JUST_ENDED:
+                continue  # the server catches up; `_push_figures` takes its card away
+            self._pops.show(before, call, self.labels)
+            changed.append(call)
         for view, listeners in self.listeners.views.items():
-            if view.shows(call):
-                self._figures_due.add(view)
-                if view.wall:
-                    self.listeners.tell(listeners, _WALL_CHANGED)
-                    continue
-                html = self._pages.macro("cards.html", "card", view_call(call, view, self.labels))
-                html += self._pages.macro("cards.html", "lane_counts", self._lane_counts(view))
-                self.listeners.tell(listeners, FeedMessage("fragments", html))
-                self.listeners.tell(listeners, changed)
-
-    def _lane_counts(self, view: View) -> dict[str, int]:
-        return {lane: len(self.board.lane(lane, view)) for lane in ("ringing", "talking", "ended")}
+            mine = [call for call in changed if view.shows(call)]
+            if not mine:
+                continue
+            self._figures_due.add(view)
+            if view.wall:
+                self.listeners.tell(listeners, _WALL_CHANGED)
+                continue
+            cards = [view_call(call, view, self.labels) for call in mine]
+            html = "".join(self._pages.macro("cards.html", "card", card) for card in cards)
+            html += self._pages.macro("cards.html", "lane_counts", self.board.counts(view))
+            names = ["calls", *(f"call-{card.key}" for card in cards)]
+            self.listeners.tell(listeners, FeedMessage("fragments", html))
+            self.listeners.tell(listeners, FeedMessage("changed", json.dumps(names)))
 
     async def _push_figures(self) -> None:
         minute = datetime.now(UTC).minute
@@ -303,7 +305,7 @@ class LiveFeed:
                 elif keys or view in due:
                     html = self._pages.macro("cards.html", "figures", self.board.figures(view))
                     html += self._pages.macro("cards.html", "gone_cards", keys)
-                    html += self._pages.macro("cards.html", "lane_counts", self._lane_counts(view))
+                    html += self._pages.macro("cards.html", "lane_counts", self.board.counts(view))
                     self.listeners.tell(listeners, FeedMessage("fragments", html))
                     await asyncio.sleep(0)  # there may be a thousand views, and calls that ring
             if now.minute != minute:

@@ -2,19 +2,18 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from offhook.operations.wall_links import FoundLink, still_there
-from offhook.tasks import end
 from offhook_console.last_seen import LastSeen
+from offhook_console.listeners import FeedMessage, Listener
 
 _EVERY = 1.0  # seconds between two looks
-T = TypeVar("T")
+_DARK = FeedMessage("dark", "")
 
 
 class WallWatch:
@@ -23,17 +22,16 @@ class WallWatch:
     def __init__(self, redis: Redis, seen: LastSeen) -> None:
         self._redis = redis
         self._seen = seen
-        self._walls: defaultdict[FoundLink, set[asyncio.Event]] = defaultdict(set)
+        self._walls: defaultdict[FoundLink, set[Listener]] = defaultdict(set)
 
     @contextmanager
-    def watched(self, found: FoundLink) -> Iterator[asyncio.Event]:
-        """While in this context, watch a link. The event is set once it is revoked."""
-        revoked = asyncio.Event()
-        self._walls[found].add(revoked)
+    def watched(self, found: FoundLink, listener: Listener) -> Iterator[None]:
+        """While in this context, watch a link. Once it is revoked, the listener's stream ends."""
+        self._walls[found].add(listener)
         try:
-            yield revoked
+            yield
         finally:
-            self._walls[found].discard(revoked)
+            self._walls[found].discard(listener)
             if not self._walls[found]:
                 del self._walls[found]
 
@@ -48,8 +46,8 @@ class WallWatch:
                 if is_there:
                     self._seen.note(tenant, f"wall {found.link.id}")
                     continue
-                for revoked in self._walls.get(found, ()):
-                    revoked.set()
+                for listener in self._walls.get(found, ()):
+                    listener.end(_DARK)
 
     async def run(self) -> None:
         """Look every second, until cancelled."""
@@ -59,27 +57,3 @@ class WallWatch:
                 await self.look()
             except RedisError:
                 continue  # the live feed reports it
-
-
-async def until(stop: asyncio.Event, source: AsyncIterator[T]) -> AsyncIterator[T]:
-    """What a source yields, until it ends or the event is set."""
-    stopping: asyncio.Task[Any] = asyncio.create_task(stop.wait())
-    following: asyncio.Task[T] | None = None
-    try:
-        while True:
-            following = asyncio.create_task(_next(source))
-            await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():
-                return
-            try:
-                yield following.result()
-            except StopAsyncIteration:
-                return
-    finally:
-        await end(*(each for each in (stopping, following) if each is not None))
-        if following is not None and not following.cancelled():
-            following.exception()  # so that asyncio does not report it, too
-
-
-async def _next(source: AsyncIterator[T]) -> T:
-    return await anext(source)

@@ -5,15 +5,15 @@ gets screen pops alone; so does every WebSocket.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 
-from sse_starlette import EventSourceResponse
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from offhook.tasks import end
-from offhook_console.listeners import FeedMessage
+from offhook_console.listeners import PING, Listener
 from offhook_console.parts import parts_of
 from offhook_console.people import Person, Right
 
@@ -25,17 +25,39 @@ async def live(request: Request, person: Person) -> Response:
     feed, phones = parts_of(request).feed_of(person), parts_of(request).phones_of(person)
     after = request.headers.get("last-event-id") or _after(request)
     pages = person.token is None and person.may(Right.CALLS)
-    return stream(feed.messages(person.view, phones, after, pages=pages))
+    return stream(request, feed.listening(person.view, phones, after, pages=pages))
 
 
-def stream(messages: AsyncIterator[FeedMessage]) -> Response:
-    """Messages as server-sent events."""
+def stream(request: Request, listening: AbstractContextManager[Listener]) -> Response:
+    """What a listener gets, as server-sent events."""
+    if request.method == "HEAD":
+        return Response(media_type=EventStream.media_type)
+    return EventStream(listening)
 
-    async def events() -> AsyncIterator[bytes]:
-        async for message in messages:
-            yield message.as_sse
 
-    return EventSourceResponse(events(), ping=15, headers={"X-Accel-Buffering": "no"})
+class EventStream(StreamingResponse):
+    """Server-sent events: one write for all that have gathered.
+
+    A response of Starlette, not of sse-starlette: that takes a third more CPU for each write to
+    1,000 listeners, and 18 KB more for each of them. What it adds is here: `Feeds` pings, and the
+    server ends the streams before it stops.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, listening: AbstractContextManager[Listener]) -> None:
+        super().__init__((), headers={"X-Accel-Buffering": "no"})
+        self._listening = listening
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the events until there are no more."""
+        with self._listening as listener:
+            start = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **start})
+            while messages := await listener.batch():
+                body = b"".join([each.as_sse for each in messages])
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def live_socket(socket: WebSocket, person: Person) -> None:
@@ -43,8 +65,11 @@ async def live_socket(socket: WebSocket, person: Person) -> None:
     feed, phones = parts_of(socket).feed_of(person), parts_of(socket).phones_of(person)
 
     async def send() -> None:
-        async for message in feed.messages(person.view, phones, _after(socket), pages=False):
-            await socket.send_text(message.as_json)
+        with feed.listening(person.view, phones, _after(socket), pages=False) as listener:
+            while messages := await listener.batch():
+                for message in messages:
+                    if message is not PING:
+                        await socket.send_text(message.as_json)
         await socket.close(1012)  # the console stops: connect again
 
     async def read() -> None:

@@ -1,6 +1,7 @@
 """The wall: the wallboard for a screen that is seen from four metres, read-only and masked."""
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -10,13 +11,12 @@ from starlette.responses import HTMLResponse, Response
 from offhook.call import Call
 from offhook.operations.wall_links import FoundLink, find_wall_link
 from offhook_console.floor import Floor, agents_of
-from offhook_console.listeners import FeedMessage
+from offhook_console.listeners import Listener
 from offhook_console.pages.live_page import stream
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import Person, View
 from offhook_console.problem_details import ConsoleError
 from offhook_console.wall_views import WallCard, wall_card
-from offhook_console.wall_watch import until
 
 _MOST = 12  # cards of a lane, and agents: more do not fit
 _LONGEST = 200  # characters of a link's secret
@@ -29,8 +29,7 @@ async def wall(request: Request, person: Person) -> Response:
 
 async def wall_live(request: Request, person: Person) -> Response:
     """The live feed of a person's wall: it says only that something changed."""
-    messages = parts_of(request).feed_of(person).messages(_of(person))
-    return stream(messages)
+    return stream(request, parts_of(request).feed_of(person).listening(_of(person)))
 
 
 async def linked_wall(request: Request) -> Response:
@@ -43,17 +42,17 @@ async def linked_wall(request: Request) -> Response:
 
 async def linked_wall_live(request: Request) -> Response:
     """The live feed of a screen; `dark` is its last event once its link is revoked."""
-    found = await _found(request)
-    parts = parts_of(request)
+    found, parts = await _found(request), parts_of(request)
 
-    async def messages() -> AsyncIterator[FeedMessage]:
-        with parts.walls.watched(found) as revoked:
-            async for message in until(revoked, parts.feeds[found.tenant].messages(_OF_LINK)):
-                yield message
-            if revoked.is_set():
-                yield FeedMessage("dark", "")
+    @contextmanager
+    def listening() -> Iterator[Listener]:
+        with (
+            parts.feeds[found.tenant].listening(_OF_LINK) as listener,
+            parts.walls.watched(found, listener),
+        ):
+            yield listener
 
-    return stream(messages())
+    return stream(request, listening())
 
 
 _OF_LINK = View(masked=True, wall=True)
@@ -95,7 +94,7 @@ async def _page(
         all_figures=feed.board.figures(view),
         ringing=_cards(parts, tenant, ringing, now),
         talking=_cards(parts, tenant, feed.board.lane("talking", view), now),
-        counts={lane: len(feed.board.lane(lane, view)) for lane in ("ringing", "talking")},
+        counts=feed.board.counts(view),
         queues=queues,
         agents=agents[:_MOST],
         idle=sum(1 for each in agents if each.state == "ok"),

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from offhook.connection import connected
 from offhook.settings import load_settings
-from offhook_console.listeners import AHEAD, FeedMessage
+from offhook_console.listeners import AHEAD, PING, FeedMessage, Listeners
 from offhook_console.live_feed import LiveFeed
 from offhook_console.people import View
 from offhook_console.rendering import Pages
@@ -43,8 +43,9 @@ class Browser:
         self.ended = asyncio.create_task(self._read(feed, view))
 
     async def _read(self, feed: LiveFeed, view: View) -> None:
-        async for message in feed.messages(view):
-            self.got.append(message)
+        with feed.listening(view) as listener:
+            while messages := await listener.batch():
+                self.got += messages
 
     @property
     def html(self) -> str:
@@ -93,8 +94,25 @@ async def test_a_browser_that_does_not_read_is_cut_off(configure: Configure) -> 
             for _ in range(AHEAD + 1):
                 feed.listeners.tell_pages(FeedMessage("changed", "[]"))
             assert listener not in feed.listeners.all
-            assert listener.messages.qsize() == 1  # the end
-            assert await listener.messages.get() is None
+            assert await listener.batch() == []  # the end
+
+
+async def test_what_waits_is_read_at_once_and_a_ping_tells_nothing() -> None:
+    listeners, message = Listeners(), FeedMessage("changed", "[]", "1")
+    with listeners.listening(ALL) as listener:
+        listeners.tell_pages(message)
+        await listeners.ping()
+        assert await listener.batch() == [message, PING]
+        assert PING.as_sse == b":\r\n\r\n"
+        reading = asyncio.create_task(listener.batch())
+        await asyncio.sleep(0)
+        assert not reading.done()
+        listeners.tell_pages(message)
+        assert await reading == [message]
+        listeners.tell_pages(message)
+        listener.end(PING)
+        listeners.tell_pages(message)
+        assert [await listener.batch() for _ in range(2)] == [[PING], []]
 
 
 async def test_closing_ends_all_streams(configure: Configure) -> None:
@@ -102,7 +120,7 @@ async def test_closing_ends_all_streams(configure: Configure) -> None:
     async with running() as feed:
         browser = Browser(feed, ALL)
         await asyncio.sleep(0)
-        feed.close()
+        feed.listeners.close()
         async with asyncio.timeout(10):
             await browser.ended
         assert feed.listeners.all == set()

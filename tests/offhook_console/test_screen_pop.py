@@ -148,11 +148,7 @@ def test_a_wrong_url_is_refused(url: str) -> None:
 
 
 def read(listener: Listener) -> list[FeedMessage]:
-    found = []
-    while not listener.messages.empty():
-        message = listener.messages.get_nowait()
-        assert message is not None
-        found.append(message)
+    found, listener.waiting = listener.waiting, []
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 from offhook_console.passwords import make_token
 from tests.conftest import Configure
@@ -29,8 +29,8 @@ OWN = "0003*210"
 SEED = 8  # rings at that phone
 
 
-def app_of(client: httpx.AsyncClient) -> ASGIApp:
-    app: ASGIApp = client._transport.app  # type: ignore[attr-defined]
+def app_of(client: httpx.AsyncClient) -> Starlette:
+    app: Starlette = client._transport.app  # type: ignore[attr-defined]
     return app
 
 
@@ -77,6 +77,7 @@ async def test_a_program_gets_the_pops_of_its_users_phones_alone(
             assert first["type"] == "websocket.accept"
             position = await socket.json()
             assert position.keys() == {"id"}
+            await app_of(client).state.parts.feed.listeners.ping()  # which is of event streams
             other = await place("missed", 1, seed=3, ago=timedelta(seconds=3))
             mine = await place("missed", 1, seed=SEED, ago=timedelta(seconds=2))
             assert mine.callbacks[0].extension == OWN != other.callbacks[0].extension

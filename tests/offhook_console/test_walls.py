@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +15,6 @@ from offhook.call import Call, Kind, Leg
 from offhook.inbox import keys
 from offhook.operations import wall_links
 from offhook_console.wall_views import wall_card
-from offhook_console.wall_watch import until
 from tests.conftest import Configure
 from tests.offhook_console.conftest import TOKEN, Console, place, running, users
 
@@ -255,14 +253,6 @@ async def test_revoking_ends_streams_here_and_in_other_processes(
                 text = (await stream).text
                 assert "event: dark" in text
                 assert "fragments" not in text
-
-
-async def test_a_stream_ends_with_its_source() -> None:
-    async def two() -> AsyncIterator[int]:
-        yield 1
-        yield 2
-
-    assert [each async for each in until(asyncio.Event(), two())] == [1, 2]
 
 
 async def test_a_link_of_a_removed_tenant_opens_nothing(
