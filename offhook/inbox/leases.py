@@ -1,11 +1,11 @@
 """`Lease`: the right to serve a partition. `Leases`: those of a server, and its share."""
 
+import math
 import os
 import secrets
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from math import ceil
 from random import Random
 from typing import Any
 
@@ -81,10 +81,15 @@ class Leases:
         partitions: number of partitions.
         pool: the pool of handlers that the server serves.
         least: number of servers that will share them, though not all may run yet.
+
+    Attributes:
+        next_death: when a server counts as dead that has given no sign of life lately, unless it
+            does; monotonic, in seconds.
     """
 
     def __init__(self, redis: Redis, partitions: int, pool: str, least: int) -> None:
         self.name = new_token()
+        self.next_death = math.inf
         self.order = list(range(partitions))
         Random(self.name).shuffle(self.order)  # so that servers that begin at once rarely collide
         self._redis = redis
@@ -110,8 +115,13 @@ class Leases:
             # Of servers that died before the clock was set back.
             pipeline.zremrangebyscore(self._servers, now + LEASE_MS / 1000, "+inf")
             pipeline.zcard(self._servers)
-            servers: int = (await pipeline.execute())[3]
-        return ceil(len(self.order) / max(servers, self._least))
+            pipeline.zrange(self._servers, 0, 0, withscores=True)
+            found: Any = await pipeline.execute()
+        servers: int = found[-2]
+        oldest: list[tuple[bytes, float]] = found[-1]
+        left = oldest[0][1] + LEASE_MS / 1000 - now if oldest else math.inf
+        self.next_death = time.monotonic() + left
+        return math.ceil(len(self.order) / max(servers, self._least))
 
     async def renew(self, tokens: Mapping[int, str]) -> list[int]:
         """Renew the leases of these partitions. Return those that the server no longer has."""

@@ -87,7 +87,9 @@ class PartitionShare:
             # One that does not answer must not hold up the others.
             for some in grouped(self._inbox.redis, held, keys.serving):
                 self._server.run_beside(self._ask({*some}, partial(self._renew, some)))
-            await asyncio.sleep(RENEW_EVERY)
+            # When another server is dead, its partitions wait for no whole second more.
+            until_death = self._leases.next_death + TAKE_EVERY - time.monotonic()
+            await asyncio.sleep(min(RENEW_EVERY, until_death) if until_death > 0 else RENEW_EVERY)
 
     async def _ask(self, what: set[int], ask: Callable[[], Awaitable[None]]) -> None:
         self._asking |= what

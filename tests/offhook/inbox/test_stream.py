@@ -13,7 +13,7 @@ from offhook.errors import InboxUnavailable, LeaseLost
 from offhook.event import CallEvent, from_stored, to_stored
 from offhook.inbox import Inbox, ParkedLanes, keys, partition_of, quarantine
 from offhook.inbox.handler_states import HandlerStates
-from offhook.inbox.leases import LEASE_MS
+from offhook.inbox.leases import LEASE_MS, Leases
 from offhook.inbox.partition import Changes, Partition
 from offhook.inbox.positions import START
 from offhook.inbox.replays import Replay, Replays
@@ -167,6 +167,19 @@ async def test_one_process_holds_the_lease_until_it_expires(inbox: Inbox) -> Non
     await inbox.redis.pexpire(keys.serving(0), 20)
     await asyncio.sleep(0.05)
     assert await second.lease.take() == 0
+
+
+async def test_a_server_knows_when_another_one_that_is_silent_counts_as_dead(
+    inbox: Inbox,
+) -> None:
+    leases = Leases(inbox.redis, 4, "", 1)
+    silent_since = time.time() - LEASE_MS / 1000 + 0.5
+    await inbox.redis.zadd(keys.servers(), {"elsewhere/1/silent": silent_since})
+    assert await leases.share() == 2
+    assert 0 < leases.next_death - time.monotonic() <= 0.5
+    await asyncio.sleep(0.51)
+    assert await leases.share() == 4
+    assert leases.next_death - time.monotonic() > 0.9 * LEASE_MS / 1000
 
 
 async def test_pools_have_leases_of_their_own(inbox: Inbox) -> None:
