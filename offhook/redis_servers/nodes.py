@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+import ssl
 import time
 from contextlib import suppress
 from typing import Any
@@ -111,8 +112,11 @@ class Nodes:
                     failed = task.exception()
                     if failed is None and task.result():
                         return
+                    untrusted = failed.__context__ if failed else None
                     if isinstance(failed, ResponseError):  # it refuses: the operator must know
                         error = failed
+                    elif isinstance(untrusted, ssl.SSLError):
+                        error = RedisConnectionError(f"a node cannot be trusted: {untrusted}")
                     elif failed and not isinstance(failed, (RedisError, OSError)):
                         raise failed
         finally:
