@@ -226,7 +226,7 @@ def main() -> None:
         calls=(5000, "calls of the day"),
         day_rate=(80.0, "calls of the day that begin in a second"),
     )
-    listeners, seconds = (20, 2.0) if given.quick else (given.listeners, given.seconds)
+    listeners, seconds = (20, 0.5) if given.quick else (given.listeners, given.seconds)
     calls = 400 if given.quick else given.calls
     receive = partial(receiving, listeners=listeners, rate=given.callbacks, seconds=seconds)
     with server() as url:

@@ -63,7 +63,7 @@ def _continued(measured: Bench, count: int, patience: float) -> Figures:
 def main() -> None:
     given = arguments(__doc__ or "", patience=(120.0, "seconds until an event counts as lost"))
     given.rounds = min(given.rounds, 3)
-    patience = 15.0 if given.quick else given.patience
+    patience = 60.0 if given.quick else given.patience
     count = 200 if given.quick else 400
     with server() as url:
         contenders = {

@@ -31,7 +31,7 @@ def measured(url: str, seconds: float, rate: float, how: str) -> Figures:
         working = Working(found)
         with running(serve, found.log, found.environment, OTHER), working:
             until(lambda: listens(port), "the receiver listens")
-            first = drive(port, callbacks(URLS), 3.0, connections=1, rate=10)
+            first = drive(port, callbacks(URLS), seconds / 5, connections=1, rate=10)
             until(lambda: len(found.lines()) >= first.answered, "the first events are delivered")
             before = len(found.lines())
             changing = threading.Timer(seconds / 3, working.change, [how])
@@ -92,7 +92,7 @@ def main() -> None:
     given = arguments(
         __doc__ or "", seconds=(15.0, "seconds of load"), rate=(200.0, "callbacks per second")
     )
-    seconds = 5.0 if given.quick else given.seconds
+    seconds = 2.0 if given.quick else given.seconds
     with server() as url:
         found = interleaved(
             {how: partial(measured, url, seconds, given.rate, how) for how in WAYS}, given

@@ -1,6 +1,7 @@
 """Rounds: measure all contenders in turn, several times, and take the median of each figure."""
 
 import argparse
+import re
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,9 @@ def arguments(description: str, **options: tuple[float, str]) -> argparse.Namesp
     )
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
     parser.add_argument(
-        "--only", nargs="*", help="measure only contenders whose name contains one of these"
+        "--only",
+        nargs="*",
+        help="measure only contenders whose name matches one of these regular expressions",
     )
     for name, (default, text) in options.items():
         flag = "--" + name.replace("_", "-")
@@ -40,7 +43,7 @@ def interleaved(
     wanted = {
         name: measure
         for name, measure in contenders.items()
-        if not given.only or any(part in name for part in given.only)
+        if not given.only or any(re.search(part, name) for part in given.only)
     }
     seen: dict[str, list[Figures]] = {name: [] for name in wanted}
     for number in range(given.rounds):

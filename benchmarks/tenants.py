@@ -37,7 +37,7 @@ from offhook_cli.embedded_server import free_port
 
 _EVENTS_A_CALL = 4
 _SENDERS = 2  # processes that flood
-_AHEAD = 3.0  # seconds for which the flood has lasted when the measurement begins
+_AHEAD = 3.0  # seconds for which the flood has lasted when the measurement begins, at most
 _UNLIMITED = 1e9
 _QUIET, _FLOODED = "no flood", "beside a flood"
 # A tenant may have only installed handlers in the shared processes.
@@ -88,6 +88,7 @@ def beside(url: str, seconds: float, rate: float, flood: float) -> Figures:
         rate: its callbacks per second.
         flood: those of another tenant.
     """
+    ahead = min(_AHEAD, seconds)
     tables = _tenant(0, ["record", *["nothing"] * 3]) + _tenant(1, ["nothing"] * 4)
     with _installation(url, tables) as (measured, port):
 
@@ -111,10 +112,10 @@ def beside(url: str, seconds: float, rate: float, flood: float) -> Figures:
             if len(got(first)) < first:
                 raise TimeoutError(f"not delivered: {measured.log.read_text()[-2000:]}")
             senders = [
-                send(1, flood / _SENDERS, _AHEAD + seconds, f"flood {number}")
+                send(1, flood / _SENDERS, ahead + seconds, f"flood {number}")
                 for number in range(_SENDERS if flood else 0)
             ]
-            time.sleep(_AHEAD)
+            time.sleep(ahead)
             sent = _outcome(send(0, rate, seconds, "quiet"), seconds)
             flooded = [_outcome(each, seconds) for each in senders]
             delivered = got(first + sent.answered)[first:]

@@ -11,26 +11,41 @@ from tests.installation import ROOT
 FOLDER = ROOT / "benchmarks"
 # The options, and a pattern in the output that only a measurement can produce.
 COMMANDS = {
-    "receive": (["--quick", "--only", "Offhook", "204"], r"\| Offhook +\| +[1-9]"),
-    "deliver": (["--quick", "--only", "Offhook", "bare"], r"\| a bare aiohttp loop +\| +[1-9]"),
-    "latency": (["--quick", "--only", "Offhook"], r"\| Offhook +\| +\d+\.\d+ \| +\d+\.\d+ \| +\d+"),
+    "receive": (["--quick", "--only", "^Offhook$", "form"], r"\| Offhook +\| +[1-9]"),
+    "deliver": (
+        ["--quick", "--only", "^Offhook$", "folding.*100", "bare"],
+        r"\| a bare aiohttp loop +\| +[1-9]",
+    ),
+    "latency": (
+        ["--quick", "--only", "^Offhook$"],
+        r"\| Offhook +\| +\d+\.\d+ \| +\d+\.\d+ \| +\d+",
+    ),
     "reload": (["--quick", "--only", "reload"], r"\| offhook reload .* 0\.0 \|  0\.0 \|"),
-    "recovery": (["--quick", "--only", "Offhook", "--rounds", "1"], r"\| Offhook .* 0 \|"),
+    "recovery": (["--quick", "--only", "^Offhook$", "horse"], r"\| Offhook .* 0 \|"),
     "order": (["--quick", "--only", "Offhook"], r"\| Offhook +\| +0 % \|"),
-    "commands": (["--quick", "--only", "Offhook"], r"\| Offhook delivers.*\| +\d"),
+    "commands": (["--quick", "--only", "backlog", "200/s"], r"\| Offhook delivers.*\| +\d"),
     "memory": (["--quick"], r"\| the server, per call, 3 handlers \(events \d.* bytes \|"),
-    "extensions": (["--quick"], r"\| setup show --json +\| +\d+\.\d \|"),
+    "extensions": (
+        ["--quick", "--only", "changed", "json"],
+        r"\| setup show --json +\| +\d+\.\d \|",
+    ),
     "record": (["--quick", "--only", "not folded", "reading"], r"\| one call +\| +\d+\.\d \|"),
-    "growth": (["--quick"], r"\| connections +\| +[1-9]"),
-    "engine": (["--quick"], r"\| redeliveries a second +\| +[1-9]"),
-    "calls": (["--quick"], r"\| +five \| +[1-9][\d,]* \|"),
+    "growth": (["--quick", "--only", "handlers", "extensions"], r"\| extensions +\| +[1-9]"),
+    "engine": (
+        ["--quick", "--only", "rest", "alone", "beside", "letters", "redeliveries", "lone"],
+        r"\| redeliveries a second +\| +[1-9]",
+    ),
+    "calls": (["--quick", "--only", "both"], r"\| +five \| +[1-9][\d,]* \|"),
     "tenants": (
         ["--quick", "--only", "20 tenants", "beside"],
         r"\| beside a flood .* 0\.0 \| +0\.0 \| +[1-9]",
     ),
     "search": (["--quick"], r"\| number, national +\| +1 \| +\d"),
     "console": (["--quick", "--only", "phones"], r"\| phones +\| +\d+\.\d \|"),
-    "durability": (["--quick"], r"\| replica, appendfsync always +\| +\d"),
+    "durability": (
+        ["--quick", "--only", "server, .*everysec", "replica, .*always"],
+        r"\| replica, appendfsync always +\| +\d",
+    ),
     "sizing": (["--extensions", "1000"], r"record of deliveries +0\.1 GB"),
     "setup": (["--extensions", "5"], r"speedup: \d"),
 }
