@@ -17,7 +17,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-crm drill brokers chaos fuzz fuzz-api simulate check format lock docs release setup clean STALE
+.PHONY: help demo test test-crm drill brokers chaos fuzz fuzz-api simulate check format lock translate docs release setup clean STALE
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -133,6 +133,9 @@ lock: $(READY)  ## lock the packages of pyproject.toml, keeping locked versions 
 	@echo 'atheris<3.1' | $(LOCK) --python-version 3.11 --output-file requirements/fuzz.txt -
 	@$(LOCK) --python-version 3.11 --output-file tests/real_crm/tryton.txt tests/real_crm/tryton.in
 	@$(LOCK) --python-version 3.12 --output-file tests/real_crm/bottlecrm.txt tests/real_crm/bottlecrm.in
+
+translate: $(READY)  ## bring the catalogues of the console's languages up to date, and compile them
+	@$(BIN)/python -m tests.offhook_console.catalogue
 
 docs: $(READY)  ## build the documentation as a site, in build/site
 	@$(BIN)/python -m release.docs_site

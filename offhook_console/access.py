@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from offhook_console.languages import gettext
 from offhook_console.people import Person, Right
 from offhook_console.problem_details import ConsoleError, problem
 from offhook_console.sessions import Sessions
@@ -50,7 +51,9 @@ def console_route(
         if person is None:
             return _who_are_you(request)
         if not person.may(right):
-            raise ConsoleError(403, f"Your role, {person.role}, does not allow this.")
+            raise ConsoleError(
+                403, gettext("Your role, {role}, does not allow this.", role=person.role)
+            )
         if person.token is None:
             check_origin(request)
         request.app.state.parts.seen.note(person.tenant, f"user {person.name}")
@@ -120,14 +123,16 @@ def check_origin(request: Request) -> None:
         return
     origin = request.headers.get("origin")
     if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
-        raise ConsoleError(403, "Another site made this request.")
+        raise ConsoleError(403, gettext("Another site made this request."))
     if origin is None and "sec-fetch-site" in request.headers:
         return
     if not _is_same_origin(request):
         raise ConsoleError(
             403,
-            "This request does not come from a page of this console. Behind a proxy, pass the "
-            "header Host on, or set `origins` in [console].",
+            gettext(
+                "This request does not come from a page of this console. Behind a proxy, pass the "
+                "header Host on, or set `origins` in [console]."
+            ),
         )
 
 

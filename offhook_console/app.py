@@ -1,7 +1,7 @@
 """`application`: the console as an ASGI app."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -20,6 +20,7 @@ from offhook.settings import Settings
 from offhook_console.access import console_route, console_socket, is_api, public_route
 from offhook_console.guard_rails import GuardRails
 from offhook_console.json_api.endpoints import api_routes
+from offhook_console.languages import N_, gettext, language_of, speaking
 from offhook_console.pages import (
     audit_page,
     calls_page,
@@ -48,6 +49,18 @@ from offhook_console.single_sign_on import CALLBACK, import_oauth
 log = logging.getLogger("offhook.console")
 
 POST = ("POST",)
+# Messages: the names of the statuses that pages may have.
+_TITLES: Mapping[int, str] = {
+    400: N_("Bad Request"),
+    403: N_("Forbidden"),
+    404: N_("Not Found"),
+    405: N_("Method Not Allowed"),
+    409: N_("Conflict"),
+    429: N_("Too Many Requests"),
+    500: N_("Internal Server Error"),
+    502: N_("Bad Gateway"),
+    503: N_("Service Unavailable"),
+}
 
 
 def application(settings: Settings, deliver: Deliver, loaded: Loaded | None = None) -> Starlette:
@@ -148,8 +161,8 @@ async def _console_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     detail = {
-        404: "There is no such page.",
-        405: "This address does not take this method.",
+        404: gettext("There is no such page."),
+        405: gettext("This address does not take this method."),
     }.get(error.status_code, error.detail)
     answer = _answer(request, error.status_code, detail)
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -166,7 +179,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _redis_error(request: Request, error: Exception) -> Response:
     log.warning("Redis does not answer: %s", error)
-    detail = (
+    detail = gettext(
         "Redis does not answer. Callbacks are still accepted: the receiver writes them to its "
         "journal. This page works again when Redis does."
     )
@@ -174,7 +187,9 @@ async def _redis_error(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    return _answer(request, 500, "An unexpected error; the log of the console has it.")
+    with speaking(language_of(request)):  # this is outside of the middleware
+        detail = gettext("An unexpected error; the log of the console has it.")
+        return _answer(request, 500, detail)
 
 
 def _answer(request: Request, status: int, detail: str) -> Response:
@@ -186,7 +201,7 @@ def _answer(request: Request, status: int, detail: str) -> Response:
         "error.html",
         theme=theme if theme in ("light", "dark") else None,
         status=status,
-        title=HTTPStatus(status).phrase,
+        title=gettext(_TITLES.get(status, HTTPStatus(status).phrase)),
         detail=detail,
     )
     return Response(html, status, media_type="text/html")

@@ -10,6 +10,7 @@ from itertools import islice
 from statistics import fmean, median
 
 from offhook.call import Call, Outcome
+from offhook_console.languages import gettext, ngettext
 from offhook_console.people import View
 from offhook_console.wording import duration, short
 
@@ -163,17 +164,23 @@ class Board:
         talked = [each.talked for each in answered if each.talked is not None]
         met = sum(1 for each in rang if each <= self._within)
         due = len(rang) + len(missed)
+        within = f"{self._within:g}"
         return [
-            Figure("Calls today", len(today), "count", f"{len(incoming):,} incoming"),
-            Figure("Answered", len(answered), "count", _share(len(caught), len(incoming))),
-            Figure("Missed", len(missed), "count", _share(len(missed), len(incoming))),
-            Figure("Ringing time", _mean(rang), "short", _median(rang, "short")),
-            Figure("Talk time", _mean(talked), "duration", _median(talked, "duration")),
             Figure(
-                "Service level",
+                gettext("Calls today"),
+                len(today),
+                "count",
+                ngettext("{number} incoming", "{number} incoming", len(incoming)),
+            ),
+            Figure(gettext("Answered"), len(answered), "count", _share(len(caught), len(incoming))),
+            Figure(gettext("Missed"), len(missed), "count", _share(len(missed), len(incoming))),
+            Figure(gettext("Ringing time"), _mean(rang), "short", _median(rang, "short")),
+            Figure(gettext("Talk time"), _mean(talked), "duration", _median(talked, "duration")),
+            Figure(
+                gettext("Service level"),
                 100 * met / due if due else None,
                 "percent",
-                f"answered in {self._within:g} s",
+                gettext("answered in {seconds} s", seconds=within),
             ),
         ]
 
@@ -193,7 +200,9 @@ def _end(call: Call) -> datetime:
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.0f} % of incoming" if whole else "no incoming call yet"
+    if not whole:
+        return gettext("no incoming call yet")
+    return gettext("{share} % of incoming", share=round(100 * part / whole))
 
 
 def _mean(values: Iterable[float]) -> float | None:
@@ -203,5 +212,6 @@ def _mean(values: Iterable[float]) -> float | None:
 
 def _median(values: list[float], form: str) -> str:
     if not values:
-        return "no call yet"
-    return f"median {short(median(values)) if form == 'short' else duration(median(values))}"
+        return gettext("no call yet")
+    middle = short(median(values)) if form == "short" else duration(median(values))
+    return gettext("median {duration}", duration=middle)

@@ -15,6 +15,7 @@ from offhook.calls import CallFilter, name_of_latest, summarize
 from offhook.inbox import Inbox
 from offhook.inbox.call_search import UnknownCursor, search
 from offhook.inbox.call_store import Calls, Kept
+from offhook_console.languages import gettext
 from offhook_console.people import View
 from offhook_console.problem_details import ConsoleError
 
@@ -77,7 +78,7 @@ def read_query(parameters: Mapping[str, str]) -> CallQuery:
     try:
         query = msgspec.convert(known, CallQuery, strict=False)
     except msgspec.ValidationError as error:
-        raise ConsoleError(400, f"A filter is wrong: {error}.") from error
+        raise ConsoleError(400, gettext("A filter is wrong: {why}.", why=error)) from error
     for name in ("since", "until"):
         moment_of(getattr(query, name), name)
     return query
@@ -100,7 +101,8 @@ async def find_calls(
         try:
             page = await search(inbox, wanted, most - len(found), cursor, tenant)
         except UnknownCursor as error:
-            raise ConsoleError(404, f"before: {error}; start again without it.") from error
+            problem = gettext("before: {why}; start again without it.", why=error)
+            raise ConsoleError(404, problem) from error
         calls = [summarize(kept.state, region) for kept in page.calls]
         found += [call for call in calls if view.shows(call)]
         cursor = page.cursor
@@ -183,4 +185,5 @@ def moment_of(text: str | None, name: str) -> datetime | None:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise ConsoleError(400, f"{name}: write a time as 2026-05-01T14:00.") from error
+        problem = gettext("{name}: write a time as 2026-05-01T14:00.", name=name)
+        raise ConsoleError(400, problem) from error

@@ -11,27 +11,28 @@ from offhook.call import UNKNOWN, Call, Kind, Leg, Outcome, Party
 from offhook.extensions import ExtensionSettings, Name
 from offhook.inbox.record_part import AttemptOutcome
 from offhook_console.drawing import Bar, Timeline, course, timeline
+from offhook_console.languages import N_, gettext
 from offhook_console.people import View
 from offhook_console.wording import duration, number_of, shown_name, shown_number
 
 Labels = Mapping[Name, ExtensionSettings]
 
-# State, icon and word of each outcome.
-OUTCOMES: Mapping[Outcome, tuple[str, str]] = {
-    Outcome.ANSWERED: ("ok", "check"),
-    Outcome.MISSED: ("bad", "missed"),
-    Outcome.BUSY: ("off", "dash"),
-    Outcome.CANCELLED: ("off", "cancelled"),
-    Outcome.UNREACHABLE: ("bad", "plug"),
-    Outcome.FAILED: ("bad", "cross"),
+# State, icon and word of each outcome. Words are messages, translated where they are shown.
+OUTCOMES: Mapping[Outcome, tuple[str, str, str]] = {
+    Outcome.ANSWERED: ("ok", "check", N_("answered")),
+    Outcome.MISSED: ("bad", "missed", N_("missed")),
+    Outcome.BUSY: ("off", "dash", N_("busy")),
+    Outcome.CANCELLED: ("off", "cancelled", N_("cancelled")),
+    Outcome.UNREACHABLE: ("bad", "plug", N_("unreachable")),
+    Outcome.FAILED: ("bad", "cross", N_("failed")),
 }
 
 # The same of each outcome of an attempt.
 ATTEMPTS: Mapping[AttemptOutcome, tuple[str, str, str]] = {
-    AttemptOutcome.DELIVERED: ("ok", "check", "delivered"),
-    AttemptOutcome.FAILED: ("ring", "hourglass", "failed, retries"),
-    AttemptOutcome.CIRCUIT_OPEN: ("ring", "plug", "target down"),
-    AttemptOutcome.DEAD: ("bad", "cross", "dead letter"),
+    AttemptOutcome.DELIVERED: ("ok", "check", N_("delivered")),
+    AttemptOutcome.FAILED: ("ring", "hourglass", N_("failed, retries")),
+    AttemptOutcome.CIRCUIT_OPEN: ("ring", "plug", N_("target down")),
+    AttemptOutcome.DEAD: ("bad", "cross", N_("dead letter")),
 }
 
 
@@ -135,7 +136,7 @@ def view_call(call: Call, view: View, labels: Labels, now: datetime | None = Non
         talked=duration(call.talk_seconds if call.closed_by else None) if call.answered_by else "–",
         complete=call.complete,
         recovered=call.recovered,
-        notes=tuple(UNKNOWN[gap] for gap in call.gaps),
+        notes=tuple(gettext(UNKNOWN[gap]) for gap in call.gaps),
         bars=bars,
         course=_sentence(call),
         recording=call.recording,
@@ -163,12 +164,13 @@ def view_timeline(call: Call, labels: Labels, now: datetime | None = None) -> Ti
 
 def _state(call: Call) -> tuple[str, str, str]:
     if call.outcome is not None:
-        return *OUTCOMES[call.outcome], call.outcome.value
+        state, icon, word = OUTCOMES[call.outcome]
+        return state, icon, gettext(word)
     if call.answered_by:
-        return "live", "talking", "talking"
+        return "live", "talking", gettext("talking")
     if any(leg.kind is Kind.QUEUE for leg in call.legs):
-        return "ring", "hourglass", "waiting"
-    return "ring", "bell", "ringing"
+        return "ring", "hourglass", gettext("waiting")
+    return "ring", "bell", gettext("ringing")
 
 
 def _side(call: Call, party: Party, view: View, labels: Labels) -> Side:
@@ -179,9 +181,10 @@ def _side(call: Call, party: Party, view: View, labels: Labels) -> Side:
     # A name that is the number says nothing.
     if name and _digits(name) and _digits(name) == _digits(number or ""):
         name = None
+    withheld = gettext("withheld number")
     if name:
-        return Side(name, number or "withheld number")
-    return Side(number or "withheld number", "no name known" if number else "")
+        return Side(name, number or withheld)
+    return Side(number or withheld, gettext("no name known") if number else "")
 
 
 def _dialled(call: Call, party: Party) -> str:
@@ -217,9 +220,12 @@ def _digits(text: str) -> str:
 
 def _sentence(call: Call) -> str:
     """The course of a call in words, for a screen reader."""
-    rang = f"rang {duration(call.ring_seconds)}"
+    rang = duration(call.ring_seconds)
     if call.outcome is None:
-        return f"{rang}, goes on" if call.answered_by else "ringing"
+        return (
+            gettext("rang {rang}, goes on", rang=rang) if call.answered_by else gettext("ringing")
+        )
     if call.answered_by:
-        return f"{rang}, talked {duration(call.talk_seconds)}"
-    return f"{rang}, {call.outcome}"
+        talked = duration(call.talk_seconds)
+        return gettext("rang {rang}, talked {talked}", rang=rang, talked=talked)
+    return gettext("rang {rang}, {outcome}", rang=rang, outcome=gettext(OUTCOMES[call.outcome][2]))

@@ -14,6 +14,7 @@ from offhook.inbox.missed_calls import claim, release
 from offhook.operations.audit import note_change
 from offhook.provisioning.api import open_api, sentence
 from offhook.settings import Settings
+from offhook_console.languages import gettext
 from offhook_console.live_feed import LiveFeed
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
@@ -59,14 +60,17 @@ class Dialling:
         """
         extension = extension or own_extension(person)
         if extension is None or extension not in person.extensions:
-            raise ConsoleError(403, "You can call from your own extensions only.")
+            raise ConsoleError(403, gettext("You can call from your own extensions only."))
         pbx = self._pbx_of(person, extension, feed.labels)
         if not await self._limiter.hit(_LIMIT, person.tenant, person.name):
-            raise ConsoleError(429, f"At most {PER_MINUTE} calls in a minute. Wait a little.")
+            problem = gettext(
+                "At most {number} calls in a minute. Wait a little.", number=PER_MINUTE
+            )
+            raise ConsoleError(429, problem)
         missed = feed.missed.waiting(number)
         redis = self._redis
         if missed is not None and (other := await claim(redis, number, person.name, person.tenant)):
-            raise ConsoleError(409, f"{other} is calling this number.")
+            raise ConsoleError(409, gettext("{name} is calling this number.", name=other))
         try:
             made = await self._ask(pbx, extension, number)
         except ConsoleError:
@@ -85,12 +89,18 @@ class Dialling:
                 user = settings.pbx[pbx].user
                 return (await api.phone_calls.create(extension, number, user=user)).id
         except ConfigError as error:
-            raise ConsoleError(409, f"This console cannot make calls: {error}") from error
+            problem = gettext("This console cannot make calls: {why}", why=error)
+            raise ConsoleError(409, problem) from error
         except NoAnswer as error:
-            again = "It may ring nevertheless." if error.sent else "Nothing was called."
-            raise ConsoleError(502, f"The PBX did not answer. {again}") from error
+            problem = (
+                gettext("The PBX did not answer. It may ring nevertheless.")
+                if error.sent
+                else gettext("The PBX did not answer. Nothing was called.")
+            )
+            raise ConsoleError(502, problem) from error
         except UnifiedApiError as error:
-            raise ConsoleError(502, f"Nothing was called: {sentence(error)}.") from error
+            problem = gettext("Nothing was called: {why}.", why=sentence(error))
+            raise ConsoleError(502, problem) from error
 
     def _pbx_of(
         self, person: Person, extension: str, labels: Mapping[Name, ExtensionSettings]
@@ -104,7 +114,11 @@ class Dialling:
         found = [pbx for pbx in known if (pbx, extension) in labels] or known
         if len(found) != 1:
             raise ConsoleError(
-                409, f"No PBX is known to have {extension}: run `offhook setup extensions` with it."
+                409,
+                gettext(
+                    "No PBX is known to have {extension}: run `offhook setup extensions` with it.",
+                    extension=extension,
+                ),
             )
         return found[0]
 
@@ -124,7 +138,9 @@ def dialled(text: str) -> str:
         text = text.removeprefix("tel:").partition(";")[0]
     number = _BETWEEN.sub("", text)
     if not _NUMBER.fullmatch(number):
-        raise ConsoleError(400, "number: write a number such as +442079460100, or an extension.")
+        raise ConsoleError(
+            400, gettext("number: write a number such as +442079460100, or an extension.")
+        )
     return number
 
 
@@ -139,4 +155,4 @@ def number_of_missed(callers: list[MissedCaller], call: str) -> str:
         number = outside_number(last)
         if f"{last.pbx}/{last.id}" == call and number is not None:
             return number
-    raise ConsoleError(404, "This caller is no longer in the list.")
+    raise ConsoleError(404, gettext("This caller is no longer in the list."))

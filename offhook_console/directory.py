@@ -9,21 +9,22 @@ import msgspec
 from offhook.inbox import Inbox, keys
 from offhook.operations.wall_links import WallLink, wall_links
 from offhook.settings import Role, Scope
+from offhook_console.languages import N_, gettext
 from offhook_console.parts import ConsoleParts
 from offhook_console.people import RIGHTS, Person, Right
 from offhook_console.problem_details import ConsoleError
 
 _MOST = 500  # users, and tenants
-# What roles may do, in words, and the right that it needs.
+# What roles may do, in words (messages), and the right that it needs.
 ABILITIES: Sequence[tuple[str, Right]] = (
-    ("see calls and figures", Right.CALLS),
-    ("see calls of all extensions", Right.ALL_CALLS),
-    ("see numbers in full", Right.NUMBERS),
-    ("get screen pops of the own extensions", Right.LIVE),
-    ("call from the own extensions", Right.DIAL),
-    ("see users; make and revoke wall links", Right.PEOPLE),
-    ("see handlers, dead letters and the quarantine", Right.DELIVERIES),
-    ("replay, retry, discard, deliver; see the audit log", Right.REPAIR),
+    (N_("see calls and figures"), Right.CALLS),
+    (N_("see calls of all extensions"), Right.ALL_CALLS),
+    (N_("see numbers in full"), Right.NUMBERS),
+    (N_("get screen pops of the own extensions"), Right.LIVE),
+    (N_("call from the own extensions"), Right.DIAL),
+    (N_("see users; make and revoke wall links"), Right.PEOPLE),
+    (N_("see handlers, dead letters and the quarantine"), Right.DELIVERIES),
+    (N_("replay, retry, discard, deliver; see the audit log"), Right.REPAIR),
 )
 ROLES = tuple(RIGHTS)
 
@@ -77,7 +78,7 @@ def check_tenant(parts: ConsoleParts, person: Person, tenant: str) -> None:
         ConsoleError: there is no such tenant for this person.
     """
     if tenant not in tenants_of(parts, person):
-        raise ConsoleError(404, "There is no such tenant.")
+        raise ConsoleError(404, gettext("There is no such tenant."))
 
 
 async def users_for(parts: ConsoleParts, person: Person, words: str = "") -> list[ListedUser]:

@@ -9,6 +9,7 @@ from datetime import datetime
 from math import ceil, sqrt
 
 from offhook.call import Call, Kind, Leg, Outcome
+from offhook_console.languages import gettext
 from offhook_console.wording import duration, short
 
 _LONGEST = 900.0  # seconds that fill the course
@@ -124,11 +125,12 @@ def _lane(
         # A queue or an IVR answers at once; its caller waits until a person does.
         until = talking or (min(ended, call.answered) if room and call.answered else ended)
         bars.append(_bar("ring", place(began), place(until)))
-        word = "waited" if room else "rang"
-        said.append(f"{word} {short((until - began).total_seconds())}")
+        waited = short((until - began).total_seconds())
+        rang = gettext("waited {time}") if room else gettext("rang {time}")
+        said.append(rang.format(time=waited))
     if talking is not None:
         bars.append(_bar("live", place(talking), place(ended)))
-        said.append(f"talked {duration((ended - talking).total_seconds())}")
+        said.append(gettext("talked {time}", time=duration((ended - talking).total_seconds())))
     elif leg.ended is not None and not room:
         bars.append(Bar("bad" if leg.direction == "in" else "off", place(ended), 0.0))
     wide = bars[-1] if bars and bars[-1].width >= _SHORTEST_TEXT else None
@@ -136,8 +138,9 @@ def _lane(
     rest = [] if inside else said[-1:]
     ending = leg.status or ""
     if leg.ended is None:
-        ending = "its end is unknown" if call.closed_by else "goes on"
+        ending = gettext("its end is unknown") if call.closed_by else gettext("goes on")
     rest += [ending] if ending else []
+    words = ", ".join([*said, ending] if ending else said)
     end = max([bar.x + bar.width for bar in bars], default=place(began))
     flip = end > _NEAR_THE_EDGE
     if flip and inside:
@@ -149,7 +152,7 @@ def _lane(
         after=" · ".join(rest),
         end=end,
         flip=flip,
-        sentence=f"{name}: {', '.join([*said, ending] if ending else said) or 'nothing known'}",
+        sentence=f"{name}: {words or gettext('nothing known')}",
     )
 
 

@@ -30,6 +30,7 @@ from offhook.provisioning.setting_up import (
 )
 from offhook.settings import Settings
 from offhook.tasks import end
+from offhook_console.languages import gettext
 from offhook_console.problem_details import ConsoleError
 from unifiedapi.errors import UnifiedApiError
 
@@ -119,9 +120,16 @@ class ExtensionSetup:
             if isinstance(each, Survey):
                 number = each.target.extension
                 lines = _lines(each, changes_here(stored.get((pbx, number)), each))
-                plans.append((number, lines or [("=", "nothing to do: it is as it should be")]))
+                plans.append(
+                    (number, lines or [("=", gettext("nothing to do: it is as it should be"))])
+                )
                 if each.has_unknown_kind and isinstance(here, Registrar):
-                    wrong.append(f"{number} is neither a phone nor a queue: choose its kind")
+                    wrong.append(
+                        gettext(
+                            "{number} is neither a phone nor a queue: choose its kind",
+                            number=number,
+                        )
+                    )
             else:
                 wrong.append(f"{each.item.extension}: {each.error}")
         return plans, wrong
@@ -152,7 +160,7 @@ class ExtensionSetup:
         if given is None:
             wanted = {name: None for name in await self.drift() if self.owns(name)}
         if not wanted:
-            raise ConsoleError(409, "No extension differs any more.")
+            raise ConsoleError(409, gettext("No extension differs any more."))
         await self._start("setup", by, wanted)
         some = ", ".join(number for _, number in [*wanted][:3])
         more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
@@ -166,7 +174,8 @@ class ExtensionSetup:
     ) -> None:
         lease = RunLease(self._redis, keys.SETUP_LEASE, _LEASE)
         if not await lease.take():
-            raise ConsoleError(409, "Another comparison or setup goes on: wait until it has ended.")
+            problem = gettext("Another comparison or setup goes on: wait until it has ended.")
+            raise ConsoleError(409, problem)
         run = SetupRun(kind=kind, by=by, began=datetime.now(UTC), total=len(wanted))
         await self._save(run)
         working = asyncio.create_task(self._work(run, wanted, lease))

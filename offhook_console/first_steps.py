@@ -8,8 +8,8 @@ from offhook.extensions import Extensions
 from offhook.inbox import Inbox, keys
 from offhook.operations.processes import running
 from offhook.operations.running_files import SERVE, WORK
+from offhook_console.languages import gettext, ngettext
 from offhook_console.parts import ConsoleParts
-from offhook_console.wording import counted
 
 
 @dataclass(frozen=True)
@@ -47,36 +47,49 @@ async def first_steps(parts: ConsoleParts) -> list[Step]:
     ready = sum(1 for _, settings in await Extensions(redis).each() if settings.events)
     return [
         Step(
-            "Run a receiver and workers",
-            f"{counted(receivers, 'receiver')} and {counted(workers, 'worker')} run.",
+            gettext("Run a receiver and workers"),
+            gettext(
+                "{receivers} and {workers} run.",
+                receivers=ngettext("{number} receiver", "{number} receivers", receivers),
+                workers=ngettext("{number} worker", "{number} workers", workers),
+            ),
             bool(receivers and workers),
             "offhook serve & offhook work",
         ),
         Step(
-            "Give Offhook access to the PBX",
-            ". ".join(
-                f"{name}: {counted(number, 'phone')} listed" if number else f"{name}: not asked yet"
-                for name, number in phones.items()
-            )
-            or "No PBX is configured: a table [pbx.NAME] in offhook.toml.",
+            gettext("Give Offhook access to the PBX"),
+            ". ".join(f"{name}: {_listed(number)}" for name, number in phones.items())
+            or gettext("No PBX is configured: a table [pbx.NAME] in offhook.toml."),
             any(phones.values()),
             "offhook doctor",
         ),
         Step(
-            "Set up extensions",
-            f"{counted(ready, 'extension')} set up. The PBX must call Offhook, for each extension; "
-            "the command shows what it would change, and asks.",
+            gettext("Set up extensions"),
+            ngettext("{number} extension set up.", "{number} extensions set up.", ready)
+            + " "
+            + gettext(
+                "The PBX must call Offhook, for each extension; the command shows what it would "
+                "change, and asks."
+            ),
             ready > 0,
             "offhook setup --all",
         ),
         Step(
-            "Make a call",
-            "Ring one of these extensions. Or try without a phone: simulated calls, which go to "
-            "your handlers, too.",
+            gettext("Make a call"),
+            gettext(
+                "Ring one of these extensions. Or try without a phone: simulated calls, which go "
+                "to your handlers, too."
+            ),
             False,
             "offhook simulate",
         ),
     ]
+
+
+def _listed(phones: int) -> str:
+    if not phones:
+        return gettext("not asked yet")
+    return ngettext("{number} phone listed", "{number} phones listed", phones)
 
 
 def _programs(url: str) -> list[str]:

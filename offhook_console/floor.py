@@ -7,17 +7,18 @@ from datetime import datetime
 from offhook.call import Call, Kind
 from offhook.extensions import ExtensionSettings, Name
 from offhook.operations.phone_states import phone_states
+from offhook_console.languages import N_, gettext
 from offhook_console.parts import ConsoleParts
 from offhook_console.people import View
 from offhook_console.wording import shown_number
 from unifiedapi.resources import AgentStatus, QueueAgent
 
 _ORDER = ("ring", "live", "ok", "hold", "off")  # of agents, by state
-_Doing = tuple[str, str, str]  # state, icon and word
+_Doing = tuple[str, str, str]  # state, icon, and word: a message
 _STATES: Mapping[AgentStatus | None, _Doing] = {
-    AgentStatus.ONLINE: ("ok", "check", "free"),
-    AgentStatus.PAUSED: ("hold", "pause", "paused"),
-    AgentStatus.LOGGED_OUT: ("off", "dash", "logged out"),
+    AgentStatus.ONLINE: ("ok", "check", N_("free")),
+    AgentStatus.PAUSED: ("hold", "pause", N_("paused")),
+    AgentStatus.LOGGED_OUT: ("off", "dash", N_("logged out")),
 }
 
 
@@ -116,8 +117,8 @@ class Floor:
         if self.view.masked and name not in self.parts.feeds[self.tenant].labels:
             # A remote agent has a public number.
             label = shown_number(agent.agent_number, masked=True) or label
-        doing = busy.get(name) or _STATES.get(agent.status, ("off", "question", "unknown"))
-        return FloorAgent(label, *doing)
+        doing = busy.get(name) or _STATES.get(agent.status, ("off", "question", N_("unknown")))
+        return _agent(label, doing)
 
     async def phones(self) -> Phones:
         """The phones, as `watch_phones` last saw them."""
@@ -140,8 +141,9 @@ class Floor:
             if settings.kind in (None, Kind.PHONE) and self._sees(*name):
                 state = busy.get(name)
                 if state is None and not registered.get(name, True):
-                    state = ("off", "plug", "phone gone")
-                found.append(FloorAgent(self._label(*name), *(state or ("ok", "check", "no call"))))
+                    state = ("off", "plug", N_("phone gone"))
+                doing = state or ("ok", "check", N_("no call"))
+                found.append(_agent(self._label(*name), doing))
         return sorted(found, key=lambda agent: (_ORDER.index(agent.state), agent.label))
 
     def _busy(self) -> dict[Name, _Doing]:
@@ -181,10 +183,15 @@ class Floor:
         return self.parts.settings.tenant_of(pbx, extension) == self.tenant
 
 
+def _agent(label: str, doing: _Doing) -> FloorAgent:
+    state, icon, word = doing
+    return FloorAgent(label, state, icon, gettext(word))
+
+
 def _doing(*, answered: bool, out: bool) -> _Doing:
     if out:
-        return "live", "out", "calling out"
-    return ("live", "talking", "talking") if answered else ("ring", "bell", "ringing")
+        return "live", "out", N_("calling out")
+    return ("live", "talking", N_("talking")) if answered else ("ring", "bell", N_("ringing"))
 
 
 def agents_of(queues: Iterable[Queue]) -> list[FloorAgent]:

@@ -1,8 +1,10 @@
-"""What holds for every request: security headers, and a maximum size."""
+"""What holds for every request: security headers, a maximum size, and a language."""
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from offhook_console.languages import language_of, speaking
 from offhook_console.problem_details import problem
 
 _POLICY = (
@@ -44,7 +46,8 @@ class GuardRails:
             await send(message)
 
         if scope["method"] in ("GET", "HEAD"):
-            await self._app(scope, receive, guarded)
+            with speaking(language_of(HTTPConnection(scope))):
+                await self._app(scope, receive, guarded)
             return
         body = await _body(receive)
         if body is None:
@@ -59,7 +62,8 @@ class GuardRails:
             message, body = {"type": "http.request", "body": body, "more_body": False}, None
             return message
 
-        await self._app(scope, replay, guarded)
+        with speaking(language_of(HTTPConnection(scope))):
+            await self._app(scope, replay, guarded)
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -10,6 +10,7 @@ from offhook.operations.pausing import set_paused
 from offhook.operations.trials import send_trial
 from offhook.settings import HandlerSettings
 from offhook.testing import sample_event
+from offhook_console.languages import gettext
 from offhook_console.parts import ConsoleParts
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
@@ -24,7 +25,7 @@ def configured(parts: ConsoleParts, name: str) -> tuple[str, HandlerSettings]:
         ConsoleError: there is none.
     """
     if name not in parts.settings.handlers:
-        raise ConsoleError(404, "There is no handler with this name.")
+        raise ConsoleError(404, gettext("There is no handler with this name."))
     return name, parts.settings.handlers[name]
 
 
@@ -45,7 +46,8 @@ async def try_handler(parts: ConsoleParts, person: Person, name: str, kind: str)
     """
     _, policy = configured(parts, name)
     if kind and kind not in {*EventType}:
-        raise ConsoleError(400, f"event: {kind[:50]} is not an event type.")
+        problem = gettext("event: {name} is not an event type.", name=kind[:50])
+        raise ConsoleError(400, problem)
     try:
         wanted = EventType(kind) if kind else None
         return await send_trial(parts.inbox, name, policy, person.name, sample_event, wanted)
@@ -63,11 +65,14 @@ async def ask(
     """
     _, policy = configured(parts, name)
     if max(len(events or ""), len(extensions or "")) > LONGEST:
-        raise ConsoleError(400, f"events and extensions: at most {LONGEST} characters each.")
+        problem = gettext(
+            "events and extensions: at most {number} characters each.", number=LONGEST
+        )
+        raise ConsoleError(400, problem)
     try:
         since, until = span(of, datetime.now(UTC))
     except KeyError:
-        raise ConsoleError(400, "of: must be 1h, today, yesterday or 7d.") from None
+        raise ConsoleError(400, gettext("of: must be 1h, today, yesterday or 7d.")) from None
     try:
         asked = other_filter(name, policy, events, extensions)
     except ConfigError as error:

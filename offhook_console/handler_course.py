@@ -14,8 +14,13 @@ import msgspec
 from offhook.inbox import Inbox
 from offhook.inbox.record import Record, WantedAttempts
 from offhook.inbox.record_part import AttemptOutcome, RecordedAttempt
+from offhook_console.languages import N_
 
-SPANS: Mapping[str, str] = {"1h": "Last hour", "today": "Today", "7d": "Last 7 days"}
+SPANS: Mapping[str, str] = {
+    "1h": N_("Last hour"),
+    "today": N_("Today"),
+    "7d": N_("Last 7 days"),
+}
 _BARS = 48
 _PAGE = 500
 _MOST = 20_000  # attempts

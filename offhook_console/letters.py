@@ -9,6 +9,7 @@ from offhook.operations import dead_letters
 from offhook.operations.bulk import BulkOperation, Kind
 from offhook.operations.dead_letters import DeadLetter, DeadLetterHead, Filter
 from offhook_console.call_query import moment_of
+from offhook_console.languages import gettext
 from offhook_console.parts import ConsoleParts
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
@@ -73,14 +74,18 @@ async def announce_change(
     """
     matching = await asyncio.to_thread(matching_letters, parts, query, ids, asked)
     if not matching:
-        raise ConsoleError(409, "No dead letter matches any more.")
+        raise ConsoleError(409, gettext("No dead letter matches any more."))
     if kind == "discard" and len(matching) >= _TYPED_FROM and typed != len(matching):
-        raise ConsoleError(409, f"Type the number to confirm: {len(matching)} match now.")
+        problem = gettext("Type the number to confirm: {number} match now.", number=len(matching))
+        raise ConsoleError(409, problem)
     if kind == "retry":
         gone = {each.handler for each in matching} - parts.settings.handlers.keys()
         if gone:
             names = ", ".join(sorted(gone))
-            raise ConsoleError(409, f"{names}: no longer configured, so nothing can be delivered.")
+            problem = gettext(
+                "{names}: no longer configured, so nothing can be delivered.", names=names
+            )
+            raise ConsoleError(409, problem)
     wanted = _filter(query, ids, asked)
     # Exactly those that were counted, where the filter alone would select others, too.
     if query.get("q") or (parts.settings.tenants and not query.get("handler")):
@@ -91,7 +96,9 @@ async def announce_change(
 def caller_of(event: CallEvent) -> str:
     """The outside party of an event: its name, or its number."""
     outside = event.called if event.direction == "out" else event.caller
-    return outside.name or shown_number(number_of(outside), masked=False) or "withheld number"
+    return (
+        outside.name or shown_number(number_of(outside), masked=False) or gettext("withheld number")
+    )
 
 
 def _texts(letter: DeadLetter) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from offhook_console.board import JUST_ENDED, Board, midnight
 from offhook_console.call_query import latest_calls, live_calls
 from offhook_console.call_views import call_key, view_call
 from offhook_console.labels import ExtensionLabels
+from offhook_console.languages import speaking
 from offhook_console.listeners import NO_PHONES, FeedMessage, Listener, Listeners, OwnPhones
 from offhook_console.missed_views import open_callers, shows
 from offhook_console.people import View
@@ -260,7 +261,8 @@ class LiveFeed:
         changed = list(changed)
         for view, listeners in self.listeners.views.items():
             if not view.wall and any(shows(view, caller) for caller in changed):
-                html = self._pages.macro("cards.html", "nav_counts", self.counts(view))
+                with speaking(view.language):
+                    html = self._pages.macro("cards.html", "nav_counts", self.counts(view))
                 self.listeners.tell(listeners, FeedMessage("fragments", html))
                 self.listeners.tell(listeners, FeedMessage("changed", json.dumps(["missed"])))
 
@@ -284,8 +286,9 @@ class LiveFeed:
             if view.wall:
                 self.listeners.tell(listeners, _WALL_CHANGED)
                 continue
-            cards = [view_call(call, view, self.labels) for call in mine]
-            html = "".join(self._pages.macro("cards.html", "card", card) for card in cards)
+            with speaking(view.language):
+                cards = [view_call(call, view, self.labels) for call in mine]
+                html = "".join(self._pages.macro("cards.html", "card", card) for card in cards)
             html += self._pages.macro("cards.html", "lane_counts", self.board.counts(view))
             names = ["calls", *(f"call-{card.key}" for card in cards)]
             self.listeners.tell(listeners, FeedMessage("fragments", html))
@@ -303,7 +306,8 @@ class LiveFeed:
                 if view.wall and (keys or view in due):
                     self.listeners.tell(listeners, _WALL_CHANGED)
                 elif keys or view in due:
-                    html = self._pages.macro("cards.html", "figures", self.board.figures(view))
+                    with speaking(view.language):
+                        html = self._pages.macro("cards.html", "figures", self.board.figures(view))
                     html += self._pages.macro("cards.html", "gone_cards", keys)
                     html += self._pages.macro("cards.html", "lane_counts", self.board.counts(view))
                     self.listeners.tell(listeners, FeedMessage("fragments", html))
@@ -345,7 +349,8 @@ class LiveFeed:
             return
         for view, listeners in self.listeners.views.items():
             if view.deliveries:
-                html = self._pages.macro("cards.html", "nav_counts", self.counts(view))
+                with speaking(view.language):
+                    html = self._pages.macro("cards.html", "nav_counts", self.counts(view))
                 self.listeners.tell(listeners, FeedMessage("fragments", html))
                 self.listeners.tell(listeners, FeedMessage("changed", json.dumps(told)))
 

@@ -9,8 +9,9 @@ from offhook.call import Call, Kind, Outcome
 from offhook.calls import MissedCaller, outside_number
 from offhook_console.board import Figure
 from offhook_console.call_views import CallView, Labels, Side, label_of, view_call
+from offhook_console.languages import gettext, ngettext
 from offhook_console.people import View
-from offhook_console.wording import counted, duration, short
+from offhook_console.wording import duration, short
 
 _LONG = 3600.0  # seconds after which a waiting caller is marked
 
@@ -104,24 +105,29 @@ def figures(callers: Iterable[MissedCaller], midnight: datetime, now: datetime) 
     through = len(closed) - len(back)
     return [
         Figure(
-            "Open",
+            gettext("Open"),
             len(waiting),
             "count",
-            f"oldest {oldest}" if waiting else "all are reached",
+            gettext("oldest {age}", age=oldest) if waiting else gettext("all are reached"),
             warn=bool(waiting) and (now - min(waiting)).total_seconds() >= _LONG,
         ),
         Figure(
-            "Closed today",
+            gettext("Closed today"),
             len(closed),
             "count",
-            f"{len(back)} called back, {through} got through",
+            gettext("{back} called back, {through} got through", back=len(back), through=through),
         ),
-        Figure("Called back after", median(back) if back else None, "short", "median today"),
         Figure(
-            "Within an hour",
+            gettext("Called back after"),
+            median(back) if back else None,
+            "short",
+            gettext("median today"),
+        ),
+        Figure(
+            gettext("Within an hour"),
             100 * quick / len(closed) if closed else None,
             "percent",
-            "of those closed today",
+            gettext("of those closed today"),
         ),
     ]
 
@@ -130,33 +136,46 @@ def _on_it(caller: MissedCaller, labels: Labels, name: str) -> str:
     current = caller.current
     if current is not None and current.direction == "out":
         phone = next(iter(current.extensions), None)
-        return f"{label_of(current.pbx, phone, labels)} is calling" if phone else "is being called"
+        if not phone:
+            return gettext("is being called")
+        return gettext("{name} is calling", name=label_of(current.pbx, phone, labels))
     if current is not None:
-        return "calls again now"
+        return gettext("calls again now")
     if caller.calling is None:
         return ""
-    return "your phone rings…" if caller.calling == name else f"{caller.calling} is calling"
+    if caller.calling == name:
+        return gettext("your phone rings…")
+    return gettext("{name} is calling", name=caller.calling)
 
 
 def _closed(caller: MissedCaller, labels: Labels) -> str:
     reached = caller.reached
     if reached is None:
         return ""
-    who = label_of(caller.calls[-1].pbx, reached.by, labels) if reached.by else "a colleague"
+    who = label_of(caller.calls[-1].pbx, reached.by, labels) if reached.by else None
+    who = who or gettext("a colleague")
     if reached.how == "got through":
-        return f"got through to {who}"
-    return f"{who} called back" + ("" if reached.tries == 1 else f" at try {reached.tries}")
+        return gettext("got through to {name}", name=who)
+    if reached.tries == 1:
+        return gettext("{name} called back", name=who)
+    return gettext("{name} called back at try {number}", name=who, number=reached.tries)
 
 
 def _why(call: Call) -> str:
     rang = short(call.ring_seconds)
     if any(leg.kind is Kind.QUEUE for leg in call.legs):
         agents = {leg.extension for leg in call.legs if leg.kind is not Kind.QUEUE}
-        offered = f"offered to {counted(len(agents), 'agent')}" if agents else "offered to no agent"
-        return f"{offered}, left after {rang}"
+        if not agents:
+            return gettext("offered to no agent, left after {time}", time=rang)
+        return ngettext(
+            "offered to {number} agent, left after {time}",
+            "offered to {number} agents, left after {time}",
+            len(agents),
+            time=rang,
+        )
     return {
-        Outcome.MISSED: f"rang {rang}, not answered",
-        Outcome.CANCELLED: f"gave up after {rang}",
-        Outcome.BUSY: "the line was busy",
-        Outcome.UNREACHABLE: "no phone was registered",
-    }.get(call.outcome or Outcome.FAILED, "the PBX could not put it through")
+        Outcome.MISSED: gettext("rang {time}, not answered", time=rang),
+        Outcome.CANCELLED: gettext("gave up after {time}", time=rang),
+        Outcome.BUSY: gettext("the line was busy"),
+        Outcome.UNREACHABLE: gettext("no phone was registered"),
+    }.get(call.outcome or Outcome.FAILED, gettext("the PBX could not put it through"))

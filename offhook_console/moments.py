@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from datetime import time as clock_time
 
 from offhook_console.call_query import moment_of
+from offhook_console.languages import gettext
 from offhook_console.problem_details import ConsoleError
 
 _CLOCK = re.compile(r"[0-2]?[0-9]:[0-5][0-9](:[0-5][0-9])?")
@@ -20,7 +21,7 @@ def moment_at(text: str | None, now: datetime) -> datetime | None:
         return moment_of(text or None, "at")
     hours, minutes, seconds = (int(each) for each in f"{text}:00".split(":")[:3])
     if hours > 23:
-        raise ConsoleError(400, "at: write a time as 2026-05-01T14:00 or 14:00.")
+        raise ConsoleError(400, gettext("at: write a time as 2026-05-01T14:00 or 14:00."))
     today = now.astimezone().replace(hour=hours, minute=minutes, second=seconds, microsecond=0)
     return (today if today <= now else today - timedelta(days=1)).astimezone(UTC)
 

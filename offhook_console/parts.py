@@ -23,6 +23,7 @@ from offhook_console.dialling import Dialling
 from offhook_console.extension_setup import ExtensionSetup
 from offhook_console.feeds import Feeds
 from offhook_console.handler_course import HandlerCourses
+from offhook_console.languages import gettext
 from offhook_console.last_seen import LastSeen
 from offhook_console.listeners import OwnPhones
 from offhook_console.live_feed import LiveFeed
@@ -99,7 +100,9 @@ class ConsoleParts:
         kept = None if ":" in pbx else await self.calls.get(name)
         call = summarize(kept.state, self.region_of(person)) if kept else None
         if kept is None or call is None or not person.view.shows(call):
-            raise ConsoleError(404, "There is no such call. Calls are kept as long as events.")
+            raise ConsoleError(
+                404, gettext("There is no such call. Calls are kept as long as events.")
+            )
         return kept, call
 
     async def history(

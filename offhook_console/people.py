@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from offhook.call import Call
 from offhook.settings import Role
+from offhook_console.languages import ENGLISH, spoken
 
 
 class Right(StrEnum):
@@ -51,9 +52,14 @@ class Person:
 
     @property
     def view(self) -> "View":
-        """What this person sees of calls."""
+        """What this person sees of calls, in the language that is spoken."""
         own = None if Right.ALL_CALLS in self.rights else self.extensions
-        return View(Right.NUMBERS not in self.rights, own, Right.DELIVERIES in self.rights)
+        return View(
+            masked=Right.NUMBERS not in self.rights,
+            own=own,
+            deliveries=Right.DELIVERIES in self.rights,
+            language=spoken(),
+        )
 
     def may(self, right: Right | None) -> bool:
         """Return whether the person has a right; None: everyone who is signed in has it."""
@@ -69,12 +75,14 @@ class View:
         own: only calls of these extensions; None: all.
         deliveries: whether handlers and dead letters are shown.
         wall: whether a wall shows it: without the caller's name.
+        language: in which it is written.
     """
 
     masked: bool
     own: frozenset[str] | None = None
     deliveries: bool = False
     wall: bool = False
+    language: str = ENGLISH
 
     def shows(self, call: Call) -> bool:
         """Return whether a call is shown."""

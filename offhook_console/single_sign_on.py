@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from offhook.errors import ConfigError
 from offhook.settings import OidcSettings, Role, Settings
+from offhook_console.languages import N_, gettext
 from offhook_console.people import RIGHTS
 
 CALLBACK = "/sign-in/oidc/callback"
@@ -26,7 +27,20 @@ _ALGORITHMS = frozenset(
 
 
 class SignInRefused(Exception):
-    """The provider, or what it says about a person, does not let that person in."""
+    """The provider, or what it says about a person, does not let that person in.
+
+    Args:
+        message: English, with `{names}` in place of the values.
+    """
+
+    def __init__(self, message: str, **values: str) -> None:
+        super().__init__(message.format(**values) if values else message)
+        self._message, self._values = message, values
+
+    @property
+    def shown(self) -> str:
+        """What a person reads; the log has it in English."""
+        return gettext(self._message, **self._values)
 
 
 def import_oauth() -> Any:
@@ -108,7 +122,9 @@ class SingleSignOn:
         except SignInRefused:
             raise
         except Exception as error:
-            raise SignInRefused(f"The provider cannot be asked: {type(error).__name__}.") from error
+            raise SignInRefused(
+                N_("The provider cannot be asked: {why}."), why=type(error).__name__
+            ) from error
         state = self._signer.dumps([request.scope["session"], to])
         away.set_cookie(
             _COOKIE,
@@ -130,7 +146,7 @@ class SingleSignOn:
         try:
             session, to = self._signer.loads(request.cookies.get(_COOKIE, ""), max_age=_SECONDS)
         except (BadData, ValueError) as error:
-            raise SignInRefused("This sign-in was not begun here, or took too long.") from error
+            raise SignInRefused(N_("This sign-in was not begun here, or took too long.")) from error
         request.scope["session"] = session
         options = {
             "iss": {"essential": True, "values": [self.oidc.issuer]},
@@ -139,7 +155,7 @@ class SingleSignOn:
         try:
             await self._check_provider()
             if f"_state_offhook_{request.query_params.get('state')}" not in session:
-                raise SignInRefused("This answer belongs to another sign-in.")
+                raise SignInRefused(N_("This answer belongs to another sign-in."))
             token = await self._client.authorize_access_token(
                 request, claims_options=options, leeway=30
             )
@@ -147,9 +163,11 @@ class SingleSignOn:
             raise
         except Exception as error:
             why = type(error).__name__
-            raise SignInRefused(f"The provider's answer is not valid: {why}.") from error
+            raise SignInRefused(
+                N_("The provider's answer is not valid: {why}."), why=why
+            ) from error
         if "userinfo" not in token:
-            raise SignInRefused("The provider sent no ID token.")
+            raise SignInRefused(N_("The provider sent no ID token."))
         return self._read(token["userinfo"]), str(to)
 
     def forget(self, response: Response) -> None:
@@ -160,7 +178,7 @@ class SingleSignOn:
         """Read the discovery document, once, and check that it is the issuer's."""
         metadata = await self._client.load_server_metadata()
         if metadata.get("issuer") != self.oidc.issuer:
-            raise SignInRefused("The provider's document names another issuer.")
+            raise SignInRefused(N_("The provider's document names another issuer."))
         offered = metadata.get("id_token_signing_alg_values_supported") or ["RS256"]
         metadata["id_token_signing_alg_values_supported"] = sorted(_ALGORITHMS & set(offered))
 
@@ -173,19 +191,21 @@ class SingleSignOn:
         oidc = self.oidc
         name = claims.get(oidc.name_claim)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise SignInRefused(f"The claim {oidc.name_claim} is no name for a user.")
+            raise SignInRefused(
+                N_("The claim {claim} is no name for a user."), claim=oidc.name_claim
+            )
         if oidc.name_claim == "email" and claims.get("email_verified") is False:
-            raise SignInRefused("The provider has not verified this e-mail address.")
+            raise SignInRefused(N_("The provider has not verified this e-mail address."))
         if name in self._settings.console.users:
-            raise SignInRefused("A user with this name signs in with a password.")
+            raise SignInRefused(N_("A user with this name signs in with a password."))
         role = self._role(_texts(claims.get(oidc.role_claim)))
         if role is None:
-            raise SignInRefused("Your account has no role in this console.")
+            raise SignInRefused(N_("Your account has no role in this console."))
         tenant = claims.get(oidc.tenant_claim, "") if oidc.tenant_claim else ""
         if not isinstance(tenant, str) or (tenant and tenant not in self._settings.tenants):
-            raise SignInRefused("Your account is of a tenant that is not known here.")
+            raise SignInRefused(N_("Your account is of a tenant that is not known here."))
         if tenant and role == "operator":
-            raise SignInRefused("A user of a tenant cannot be an operator.")
+            raise SignInRefused(N_("A user of a tenant cannot be an operator."))
         extensions = _texts(claims.get(oidc.extensions_claim))[:_LONGEST]
         return SignedOn(name, role, tenant, extensions)
 

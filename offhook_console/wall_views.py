@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from offhook.call import Call, Kind
 from offhook.extensions import ExtensionSettings, Name
 from offhook_console.call_views import call_key, view_call
+from offhook_console.languages import gettext
 from offhook_console.people import View
 from offhook_console.wording import number_of, shown_number
 
@@ -46,17 +47,20 @@ def wall_card(
         through = labels[call.pbx, queue].label or queue if queue else ""
         head = seen.answered_by
     if call.direction == "internal":
-        party = "internal call"
+        party = gettext("internal call")
     else:
         number = shown_number(number_of(call.called if out else call.caller), masked=True)
         last = "".join(filter(str.isdigit, number or ""))[-_DIGITS:]
-        who = "to" if out else "caller"
-        party = f"{who} …{last}" if last else "withheld number"
+        if not last:
+            party = gettext("withheld number")
+        else:
+            party = gettext("to …{digits}") if out else gettext("caller …{digits}")
+            party = party.format(digits=last)
     return WallCard(
         key=call_key(seen.name),
         state=seen.state,
         icon="out" if out else seen.icon,
-        word="calling out" if out else seen.word,
+        word=gettext("calling out") if out else seen.word,
         head=head,
         line=" · ".join(filter(None, [through, party])),
         clock=seen.clock,

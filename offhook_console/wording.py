@@ -1,11 +1,15 @@
 """How numbers, times and names are written on a page."""
 
-from datetime import datetime
+from datetime import date, datetime
 from functools import lru_cache
 
 from phonenumbers import NumberParseException, PhoneNumberFormat, format_number, parse
 
 from offhook.call import Party
+from offhook_console.languages import N_, decimal, gettext, ngettext
+
+MONTHS = N_("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
+WEEKDAYS = N_("Sun Mon Tue Wed Thu Fri Sat")
 
 _MASKED_FROM = 5  # digits: as many, and a name may be a number
 _SHOWN = 3  # digits of a masked number
@@ -25,16 +29,17 @@ def short(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     if seconds < 9.95:
-        return f"{seconds:.1f}".removesuffix(".0") + " s"
+        tenths = f"{seconds:.1f}".removesuffix(".0")
+        return gettext("{number} s", number=decimal(tenths))
     if seconds < 60:
-        return f"{round(seconds)} s"
+        return gettext("{number} s", number=round(seconds))
     if seconds < 600:
         return duration(seconds)
     if seconds < 7200:
-        return f"{round(seconds / 60)} min"
+        return gettext("{number} min", number=round(seconds / 60))
     if seconds < 172_800:
-        return f"{round(seconds / 3600)} h"
-    return f"{round(seconds / 86_400)} days"
+        return gettext("{number} h", number=round(seconds / 3600))
+    return ngettext("{number} day", "{number} days", round(seconds / 86_400))
 
 
 def took(seconds: float) -> str:
@@ -44,14 +49,36 @@ def took(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else short(seconds)
 
 
-def count(number: int) -> str:
-    """`4,021`."""
-    return f"{number:,}"
+def date_of(day: date) -> str:
+    """`03 May`."""
+    month = gettext(MONTHS).split()[day.month - 1]
+    return gettext("{day} {month}", day=day.strftime("%d"), month=month)
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 dead letter`, `4,021 dead letters`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def weekday_of(day: date) -> str:
+    """`Sun`."""
+    return gettext(WEEKDAYS).split()[day.isoweekday() % 7]
+
+
+def time_of(moment: datetime, form: str = "clock") -> str:
+    """A time in the zone of the server; console.js writes it in the viewer's, in the same way.
+
+    Args:
+        form: `minute`, `clock`, `exact` (with milliseconds), `day` (with the date, unless it is of
+            today) or `full` (with date and weekday).
+    """
+    local = moment.astimezone()
+    clock = f"{local:%H:%M:%S}"
+    if form == "minute":
+        return f"{local:%H:%M}"
+    if form == "exact":
+        return f"{clock}.{local.microsecond // 1000:03}"
+    if form == "full":
+        words = {"weekday": weekday_of(local), "date": date_of(local), "time": clock}
+        return gettext("{weekday} {date}, {time}", **words)
+    if form == "day" and local.date() != datetime.now().astimezone().date():
+        return gettext("{date} {time}", date=date_of(local), time=local.strftime("%H:%M"))
+    return clock
 
 
 def number_of(party: Party) -> str | None:

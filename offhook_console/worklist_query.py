@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 from offhook.calls import MissedCaller
 from offhook.inbox.missed_calls import with_claims
+from offhook_console.languages import gettext
 from offhook_console.missed_views import shows
 from offhook_console.parts import ConsoleParts
 from offhook_console.people import Person
@@ -21,7 +22,7 @@ def read_state(text: str) -> State:
     for state in get_args(State):
         if text == state:
             return state  # type: ignore[no-any-return]
-    raise ConsoleError(400, f"state: must be {', '.join(get_args(State)[:-1])} or all.")
+    raise ConsoleError(400, gettext("state: must be open, closed or all."))
 
 
 async def find_missed(

@@ -15,7 +15,15 @@ from starlette.responses import Response, StreamingResponse
 from offhook.call import Call, Outcome
 from offhook.inbox.record_part import AttemptOutcome, RecordedAttempt
 from offhook_console.call_query import CallQuery, find_calls, read_query
-from offhook_console.call_views import ATTEMPTS, CallView, view_call, view_legs, view_timeline
+from offhook_console.call_views import (
+    ATTEMPTS,
+    OUTCOMES,
+    CallView,
+    view_call,
+    view_legs,
+    view_timeline,
+)
+from offhook_console.languages import N_, gettext
 from offhook_console.moments import url_at
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import Person
@@ -25,12 +33,12 @@ _EXPORTED = 1000  # calls in one step of an export
 _A_SECOND = timedelta(seconds=1)
 _SOON = timedelta(minutes=1)  # after the end of a call, in which its last events are delivered
 _NAMES = {
-    "since": "Since",
-    "until": "Until",
-    "extension": "Extension",
-    "outcome": "Outcome",
-    "live": "In progress",
-    "q": "Search",
+    "since": N_("Since"),
+    "until": N_("Until"),
+    "extension": N_("Extension"),
+    "outcome": N_("Outcome"),
+    "live": N_("In progress"),
+    "q": N_("Search"),
 }
 _COLUMNS = (
     "call",
@@ -69,16 +77,20 @@ async def calls(request: Request, person: Person) -> Response:
         person,
         "calls.html",
         query=query,
-        hint="Name, number or extension"
-        if not person.view.masked
-        else "Name, extension or the last three digits",
+        hint=gettext("Name, extension or the last three digits")
+        if person.view.masked
+        else gettext("Name, number or extension"),
         calls=shown,
         chips=[
-            (_NAMES[name], value, _url({n: v for n, v in said.items() if n != name}))
+            (
+                gettext(_NAMES[name]),
+                _shown(name, value),
+                _url({n: v for n, v in said.items() if n != name}),
+            )
             for name, value in said.items()
             if name != "before"
         ],
-        outcomes=[each.value for each in Outcome],
+        outcomes=[(each.value, gettext(word)) for each, (_, _, word) in OUTCOMES.items()],
         export=f"/calls.csv?{urlencode(said)}",
         newest=_url({n: v for n, v in said.items() if n != "before"}),
         older=_url(older) if older else None,
@@ -178,6 +190,13 @@ def _harmless(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return f"'{value}"
     return value
+
+
+def _shown(name: str, value: str) -> str:
+    """The value of a filter, as people read it."""
+    if name == "outcome":
+        return gettext(OUTCOMES[Outcome(value)][2])
+    return gettext("yes") if name == "live" else value
 
 
 def _url(parameters: dict[str, str]) -> str:

@@ -17,6 +17,7 @@ from offhook.operations.bulk import Kind
 from offhook.operations.dead_letters import DeadLetter
 from offhook.settings import tenant_of_plugin
 from offhook_console.call_query import moment_of
+from offhook_console.languages import N_, gettext
 from offhook_console.letters import announce_change, caller_of, matching_letters
 from offhook_console.pages.handlers_page import group_by_answer
 from offhook_console.parts import ConsoleParts, parts_of
@@ -26,7 +27,7 @@ from offhook_console.problem_details import ConsoleError
 _PAGE = 50
 _ANSWERS = 6
 _SHOWN = timedelta(minutes=2)  # for which an operation that has ended is shown
-_NAMES = {"handler": "Handler", "error": "Answer", "since": "Died since"}
+_NAMES = {"handler": N_("Handler"), "error": N_("Answer"), "since": N_("Died since")}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,6 @@ class OperationView:
 
     id: str
     kind: str
-    verb: str
     by: str
     state: str
     count: int
@@ -84,7 +84,7 @@ async def dead_letters(request: Request, person: Person) -> Response:
         first=first + 1,
         answers=group_by_answer(matching, said)[:_ANSWERS],
         chips=[
-            (_NAMES[name], value, _url({n: v for n, v in said.items() if n != name}))
+            (gettext(_NAMES[name]), value, _url({n: v for n, v in said.items() if n != name}))
             for name, value in said.items()
             if name != "q"
         ],
@@ -105,7 +105,9 @@ async def dead_letter(request: Request, person: Person) -> Response:
     ids = [request.path_params["id"]]
     letter = await asyncio.to_thread(lambda: next(letters_of.get(parts.rq, ids), None))
     if letter is None or tenant_of_plugin(letter.handler):
-        raise ConsoleError(404, "There is no such dead letter: it was retried or discarded.")
+        raise ConsoleError(
+            404, gettext("There is no such dead letter: it was retried or discarded.")
+        )
     event = letter.event
     return parts.pages.page(
         request,
@@ -134,7 +136,7 @@ async def change_dead_letters(request: Request, person: Person) -> Response:
         asked = moment_of(str(form.get("asked", "")) or None, "asked")
         typed = _number(form)
     if kind not in ("retry", "discard"):
-        raise ConsoleError(400, "kind: must be retry or discard.")
+        raise ConsoleError(400, gettext("kind: must be retry or discard."))
     chosen: Kind = "retry" if kind == "retry" else "discard"
     operation = await announce_change(parts, person, chosen, query, ids, asked, typed)
     await parts.feed.look_at_deliveries()
@@ -147,7 +149,7 @@ async def undo_change(request: Request, person: Person) -> Response:
     parts = parts_of(request)
     operation = await parts.operations.undo(request.path_params["id"], person.name)
     if operation is None:
-        raise ConsoleError(404, "There is no such operation.")
+        raise ConsoleError(404, gettext("There is no such operation."))
     await parts.feed.look_at_deliveries()
     return RedirectResponse("/dead-letters", 303)
 
@@ -183,7 +185,6 @@ async def _operations(parts: ConsoleParts) -> list[OperationView]:
         OperationView(
             each.id,
             each.kind,
-            each.verb,
             each.by,
             each.state,
             each.count,

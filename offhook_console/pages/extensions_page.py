@@ -14,6 +14,7 @@ from offhook.extensions import ExtensionSettings, Name
 from offhook.operations.phone_states import RegistrationState, phone_states
 from offhook.provisioning.files import check_extension
 from offhook_console.extension_setup import PlanLine, merged
+from offhook_console.languages import gettext
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
@@ -153,20 +154,22 @@ async def read_setup(
     """
     pbx = fields.get("pbx") or next(iter(parts.settings.pbx), "")
     if pbx not in parts.settings.pbx:
-        raise ConsoleError(404, "pbx: no PBX with this name is configured.")
+        raise ConsoleError(404, gettext("pbx: no PBX with this name is configured."))
     try:
         words = fields.get("extensions", "").replace(",", " ").split()
         numbers = [check_extension(each) for each in dict.fromkeys(words)]
     except ConfigError as error:
         raise ConsoleError(400, f"extensions: {error}.") from error
     if not 1 <= len(numbers) <= AT_ONCE:
-        raise ConsoleError(400, f"extensions: name 1 to {AT_ONCE} of them, such as 0003*210.")
+        problem = gettext("extensions: name 1 to {most} of them, such as 0003*210.", most=AT_ONCE)
+        raise ConsoleError(400, problem)
     for number in numbers:
         if not parts.setup.owns((pbx, number)):
-            raise ConsoleError(400, f"extensions: {number} belongs to a tenant.")
+            problem = gettext("extensions: {number} belongs to a tenant.", number=number)
+            raise ConsoleError(400, problem)
     label, kind = fields.get("label", "").strip(), fields.get("kind", "")
     if len(label) > LONGEST or (kind and kind not in {*Kind}):
-        raise ConsoleError(400, "label or kind: is wrong.")
+        raise ConsoleError(400, gettext("label or kind: is wrong."))
     given = {"label": label or None, "kind": Kind(kind) if kind else None}
     given = {name: value for name, value in given.items() if value is not None}
     await parts.feed.refresh_labels()

@@ -26,10 +26,10 @@ from offhook.settings import HandlerSettings
 from offhook_console.call_query import moment_of
 from offhook_console.handler_actions import ask, configured
 from offhook_console.handler_course import SPANS
+from offhook_console.languages import gettext
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
-from offhook_console.wording import counted
 
 _MOST_ANSWERS = 8
 _TRIAL = re.compile(r"[\w./-]{1,60}/test-[0-9a-f]{12}")
@@ -116,7 +116,8 @@ async def replay(request: Request, person: Person) -> Response:
     async with request.form(max_files=0, max_fields=5) as form:
         since = _since(str(form.get("since", "")))
     number = await Replays(parts.inbox).set_back(name, since)
-    did = f"set {name} back to {since:%Y-%m-%d %H:%M:%S} UTC: {counted(number, 'event')}"
+    events = "1 event" if number == 1 else f"{number:,} events"
+    did = f"set {name} back to {since:%Y-%m-%d %H:%M:%S} UTC: {events}"
     await note_change(parts.inbox.redis, person.name, did)
     return RedirectResponse(f"/handlers/{name}", 303)
 
@@ -188,7 +189,7 @@ def _events(policy: HandlerSettings) -> list[str]:
     try:
         events = set(event_types(policy))
     except ConfigError:
-        return ["unknown: the plugin cannot be loaded"]
+        return [gettext("unknown: the plugin cannot be loaded")]
     whole = [name for name, group in GROUPS.items() if set(group) <= events]
     named = {each for name in whole for each in GROUPS[name]}
     return [*whole, *(each.value for each in EventType if each in events and each not in named)]
@@ -197,5 +198,5 @@ def _events(policy: HandlerSettings) -> list[str]:
 def _since(text: str | None) -> datetime:
     since = moment_of(text or None, "since")
     if since is None or since > datetime.now(UTC):
-        raise ConsoleError(400, "since: write a time in the past, as 2026-05-01T14:00.")
+        raise ConsoleError(400, gettext("since: write a time in the past, as 2026-05-01T14:00."))
     return since

@@ -14,6 +14,7 @@ from offhook.inbox.call_search import search
 from offhook.operations.phone_states import phone_states
 from offhook_console.board import midnight
 from offhook_console.call_views import CallView, Labels, label_of, view_call
+from offhook_console.languages import gettext
 from offhook_console.missed_views import open_callers
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import Person, Right
@@ -99,18 +100,22 @@ def _context(
 ) -> list[str]:
     said = []
     if call.called.did:
-        said.append(f"dialled {shown_number(call.called.did, masked=False)}")
+        number = shown_number(call.called.did, masked=False)
+        said.append(gettext("dialled {number}", number=number))
     queue = next((leg for leg in call.legs if leg.kind is Kind.QUEUE), None)
     if queue is not None:
         until = call.answered or now
         waited = (until - (queue.rang or call.started)).total_seconds()
-        said.append(f"waited {duration(waited)} in {label_of(call.pbx, queue.extension, labels)}")
+        where = label_of(call.pbx, queue.extension, labels)
+        said.append(gettext("waited {time} in {queue}", time=duration(waited), queue=where))
     others = [label_of(call.pbx, each, labels) for each in ringing]
     if others:
-        said.append(f"also rings at {', '.join(dict.fromkeys(others))}")
+        names = ", ".join(dict.fromkeys(others))
+        said.append(gettext("also rings at {names}", names=names))
     last = next((each for each in before if each.answered_by), None)
     if last is not None and last.answered_by:
-        said.append(f"spoke last with {label_of(last.pbx, last.answered_by, labels)}")
+        who = label_of(last.pbx, last.answered_by, labels)
+        said.append(gettext("spoke last with {name}", name=who))
     return [each if n else each[0].upper() + each[1:] for n, each in enumerate(said)]
 
 

@@ -13,6 +13,7 @@ from offhook.inbox.missed_calls import KEPT
 from offhook_console.board import midnight
 from offhook_console.call_views import Labels
 from offhook_console.dialling import PER_MINUTE, own_extension
+from offhook_console.languages import gettext, ngettext
 from offhook_console.missed_views import MissedView, figures, view_missed
 from offhook_console.parts import parts_of
 from offhook_console.people import Person, Right
@@ -53,9 +54,9 @@ async def missed(request: Request, person: Person) -> Response:
         tabs=[
             (name, label, number, _url(name, queue))
             for name, label, number in (
-                ("open", "Open", len(waiting)),
-                ("closed", "Closed today", closed_today),
-                ("all", f"Last {KEPT.days} days", None),
+                ("open", gettext("Open"), len(waiting)),
+                ("closed", gettext("Closed today"), closed_today),
+                ("all", ngettext("Last {number} day", "Last {number} days", KEPT.days), None),
             )
         ],
         without_queue=_url(state, ""),

@@ -19,6 +19,7 @@ from offhook_console.directory import (
     users_for,
     walls_for,
 )
+from offhook_console.languages import ENGLISH, gettext, spoken
 from offhook_console.moments import midnight_of
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import RIGHTS, Person
@@ -63,11 +64,13 @@ async def made_wall(
     try:
         link, secret = await make_wall_link(redis, name, person.name, tenant)
     except ConfigError as error:
-        raise ConsoleError(409, f"No link was made: {error}.") from error
+        raise ConsoleError(409, gettext("No link was made: {why}.", why=error)) from error
     await note_change(redis, person.name, f"made the wall link “{link.name}” ({link.id})")
     origins = parts.settings.console.origins
     base = origins[0] if origins else f"{request.url.scheme}://{request.url.netloc}"
-    return link, f"{base}/wall/{secret}"
+    # A screen has no person to choose a language.
+    said = "" if spoken() == ENGLISH else f"?lang={spoken()}"
+    return link, f"{base}/wall/{secret}{said}"
 
 
 async def revoked_wall(request: Request, person: Person, id_: str, tenant: str) -> None:
@@ -80,7 +83,8 @@ async def revoked_wall(request: Request, person: Person, id_: str, tenant: str) 
     check_tenant(parts, person, tenant)
     link = await revoke_wall_link(parts.inbox.redis, id_, tenant)
     if link is None:
-        raise ConsoleError(404, "There is no such wall link; it may have been revoked before.")
+        problem = gettext("There is no such wall link; it may have been revoked before.")
+        raise ConsoleError(404, problem)
     await parts.walls.look()  # screens of this process go dark now, of others within a second
     did = f"revoked the wall link “{link.name}” ({link.id})"
     await note_change(parts.inbox.redis, person.name, did)

@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from offhook import queues
 from offhook.operations.audit import note_change
 from offhook.operations.proof import KEPT_DAYS, DayProof, compared_until, days_of
+from offhook_console.languages import gettext
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
@@ -79,7 +80,8 @@ def read_days(request: Request) -> int:
     text = request.query_params.get("days", "14")
     days = int(text) if text.isascii() and text.isdecimal() and len(text) < 4 else 0
     if not 1 <= days <= KEPT_DAYS:
-        raise ConsoleError(400, f"days: must be a number from 1 to {KEPT_DAYS}.")
+        problem = gettext("days: must be a number from 1 to {most}.", most=KEPT_DAYS)
+        raise ConsoleError(400, problem)
     return days
 
 

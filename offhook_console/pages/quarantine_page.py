@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from offhook.errors import InboxUnavailable
 from offhook.inbox import quarantine as refused_callbacks
 from offhook.operations.audit import note_change
+from offhook_console.languages import N_, gettext
 from offhook_console.parts import parts_of
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
@@ -20,10 +21,10 @@ _PAGE = 200
 _OWN = ("method", "pbx", "extension", "event_type", "message", "received")
 # Of a state: delivered, or still refused. The text of a notice comes from here, not from the URL.
 _NOTICES = {
-    "delivered": ("ok", "The callback was delivered: its event is in the inbox."),
-    "repeat": ("ok", "The callback was a repeat of one that was delivered before."),
-    "refused": ("ring", "The callback is still refused: see what is wrong with it."),
-    "discarded": ("ok", "The callback was discarded."),
+    "delivered": ("ok", N_("The callback was delivered: its event is in the inbox.")),
+    "repeat": ("ok", N_("The callback was a repeat of one that was delivered before.")),
+    "refused": ("ring", N_("The callback is still refused: see what is wrong with it.")),
+    "discarded": ("ok", N_("The callback was discarded.")),
 }
 
 
@@ -68,7 +69,7 @@ async def change_quarantine(request: Request, person: Person) -> Response:
         key, kind = str(form.get("id", "")), form.get("kind")
     refused = dict(await refused_callbacks.get(parts.inbox.redis, [key])).get(key)
     if refused is None:
-        raise ConsoleError(404, "This callback is no longer in the quarantine.")
+        raise ConsoleError(404, gettext("This callback is no longer in the quarantine."))
     where = f"a callback of {refused['extension'].decode('utf-8', 'replace')}"
     if kind == "discard":
         await refused_callbacks.remove(parts.inbox.redis, [key])
@@ -77,10 +78,11 @@ async def change_quarantine(request: Request, person: Person) -> Response:
         try:
             done = await parts.deliver(parts.settings, parts.inbox, [(key, refused)])
         except InboxUnavailable as error:
-            raise ConsoleError(503, f"It was not delivered, and stays: {error}") from error
+            problem = gettext("It was not delivered, and stays: {why}", why=error)
+            raise ConsoleError(503, problem) from error
         did = "delivered" if done.delivered else "repeat" if done.repeats else "refused"
     else:
-        raise ConsoleError(400, "kind: must be deliver or discard.")
+        raise ConsoleError(400, gettext("kind: must be deliver or discard."))
     said = {"refused": "tried to deliver", "repeat": "dropped, as a repeat,"}.get(did, did)
     await note_change(parts.inbox.redis, person.name, f"{said} {where} from the quarantine")
     await parts.feed.look_at_deliveries()

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from offhook_console.access import next_page
+from offhook_console.languages import gettext, ngettext
 from offhook_console.parts import parts_of
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
@@ -26,17 +27,23 @@ async def sign_in(request: Request) -> Response:
     address = request.client.host if request.client else "?"
     if not await parts.limit.attempt(name, address):
         log.warning("too many attempts to sign in from %s", address)
-        return _form(request, to, name, "Too many tries. Wait for 15 minutes, then try again.", 429)
+        error = gettext("Too many tries. Wait for 15 minutes, then try again.")
+        return _form(request, to, name, error, 429)
     user = parts.settings.console.users.get(name)
     hashed = user.password.get_secret_value() if user else None
     if not await parts.passwords.fits(hashed, password):
         log.warning("a wrong name or password from %s", address)
         left = await parts.limit.left(name, address)
-        tries = "1 more try" if left == 1 else f"{left} more tries"
         error = (
-            f"That name and password do not go together. {tries}, then wait for 15 minutes."
+            ngettext(
+                "That name and password do not go together. {number} more try, then wait for 15 "
+                "minutes.",
+                "That name and password do not go together. {number} more tries, then wait for 15 "
+                "minutes.",
+                left,
+            )
             if left
-            else "That name and password do not go together. Wait for 15 minutes."
+            else gettext("That name and password do not go together. Wait for 15 minutes.")
         )
         return _form(request, to, name, error, 401)
     await parts.limit.succeeded(name, address)
@@ -53,7 +60,7 @@ async def begin_oidc(request: Request) -> Response:
         return await _provider(request).begin(request, to)
     except SignInRefused as error:
         log.warning("the OpenID provider: %s", error)
-        return _form(request, to, error=str(error), status=502)
+        return _form(request, to, error=error.shown, status=502)
 
 
 async def finish_oidc(request: Request) -> Response:
@@ -64,7 +71,12 @@ async def finish_oidc(request: Request) -> Response:
     except SignInRefused as error:
         address = request.client.host if request.client else "?"
         log.warning("refused a single sign-on from %s: %s", address, error)
-        refused = _form(request, "/", error=f"You were not signed in. {error}", status=403)
+        refused = _form(
+            request,
+            "/",
+            error=gettext("You were not signed in. {why}", why=error.shown),
+            status=403,
+        )
         provider.forget(refused)
         return refused
     log.info("%s signed in by single sign-on", who.name)
@@ -77,7 +89,7 @@ async def finish_oidc(request: Request) -> Response:
 def _provider(request: Request) -> SingleSignOn:
     provider = parts_of(request).sessions.single_sign_on
     if provider is None:
-        raise ConsoleError(404, "There is no single sign-on here.")
+        raise ConsoleError(404, gettext("There is no single sign-on here."))
     return provider
 
 

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, Response
 from offhook.call import Call
 from offhook.operations.wall_links import FoundLink, find_wall_link
 from offhook_console.floor import Floor, agents_of
+from offhook_console.languages import gettext, spoken
 from offhook_console.listeners import Listener
 from offhook_console.pages.live_page import stream
 from offhook_console.parts import ConsoleParts, parts_of
@@ -37,7 +38,7 @@ async def linked_wall(request: Request) -> Response:
     found = await _found(request)
     parts_of(request).seen.note(found.tenant, f"wall {found.link.id}")
     live = f"/wall/{request.path_params['link']}/live"
-    return await _page(request, found.tenant, _OF_LINK, live, found)
+    return await _page(request, found.tenant, _of_link(), live, found)
 
 
 async def linked_wall_live(request: Request) -> Response:
@@ -47,7 +48,7 @@ async def linked_wall_live(request: Request) -> Response:
     @contextmanager
     def listening() -> Iterator[Listener]:
         with (
-            parts.feeds[found.tenant].listening(_OF_LINK) as listener,
+            parts.feeds[found.tenant].listening(_of_link()) as listener,
             parts.walls.watched(found, listener),
         ):
             yield listener
@@ -55,7 +56,8 @@ async def linked_wall_live(request: Request) -> Response:
     return stream(request, listening())
 
 
-_OF_LINK = View(masked=True, wall=True)
+def _of_link() -> View:
+    return View(masked=True, wall=True, language=spoken())
 
 
 def _of(person: Person) -> View:
@@ -69,7 +71,7 @@ async def _found(request: Request) -> FoundLink:
     if len(secret) <= _LONGEST:
         found = await find_wall_link(parts.inbox.redis, secret)
     if found is None or (found.tenant and found.tenant not in parts.settings.tenants):
-        raise ConsoleError(404, "This wall link was revoked, or never existed.")
+        raise ConsoleError(404, gettext("This wall link was revoked, or never existed."))
     return found
 
 
@@ -98,7 +100,7 @@ async def _page(
         queues=queues,
         agents=agents[:_MOST],
         idle=sum(1 for each in agents if each.state == "ok"),
-        idle_word="free" if agents_of(queues) else "without a call",
+        idle_is_free=bool(agents_of(queues)),
         all_agents=len(agents),
     )
     return HTMLResponse(html)

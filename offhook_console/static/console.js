@@ -7,18 +7,22 @@
   const still = new URLSearchParams(location.search).has("still") || "past" in document.body.dataset;
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
+  // ---- The words of the page's language, which the server has put there ----
+  const words = JSON.parse(document.querySelector("meta[name=words]").content);
+  const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  const count = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, words.thousands);
+
   // ---- Times in the viewer's zone, and running clocks ----
   const pad = (number, width = 2) => String(number).padStart(width, "0");
-  const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-  const days = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+  const months = words.months.split(" "), weekdays = words.weekdays.split(" ");
   const written = (iso, form) => {
     const at = new Date(iso), clock = `${pad(at.getHours())}:${pad(at.getMinutes())}`;
-    const date = `${pad(at.getDate())} ${months[at.getMonth()]}`;
+    const date = filled(words.date, { day: pad(at.getDate()), month: months[at.getMonth()] });
     const second = `${clock}:${pad(at.getSeconds())}`;
     if (form === "minute") return clock;
     if (form === "exact") return `${second}.${pad(at.getMilliseconds(), 3)}`;
-    if (form === "full") return `${days[at.getDay()]} ${date}, ${second}`;
-    if (form === "day" && at.toDateString() !== new Date().toDateString()) return `${date} ${clock}`;
+    if (form === "full") return filled(words.full, { weekday: weekdays[at.getDay()], date, time: second });
+    if (form === "day" && at.toDateString() !== new Date().toDateString()) return filled(words.dateTime, { date, time: clock });
     return second;
   };
   const duration = (seconds) => {
@@ -53,7 +57,7 @@
       if (!band.hidden && !time.textContent) time.textContent = since;
       if (band.hidden) time.textContent = "";
     }
-    if (away > 2000) pulse(`${root.dataset.feed === "down" ? "Redis does not answer" : "live feed broken off"}, trying again · ${duration(away / 1000)}`, "bad");
+    if (away > 2000) pulse(filled(root.dataset.feed === "down" ? words.redisAway : words.broken, { time: duration(away / 1000) }), "bad");
     if (!stale) for (const clock of all("[data-clock]")) {
       const text = duration(Number(clock.dataset.clock) + gone(clock, clock.dataset.clock));
       if (clock.textContent !== text) clock.textContent = text;
@@ -121,7 +125,7 @@
     if (event === "feed") {
       broken = data === "up" ? 0 : broken || performance.now();
       root.dataset.feed = data;
-      if (data === "up") pulse("live feed", "");
+      if (data === "up") pulse(words.live, "");
       tick();
     }
     if (event === "dark") { document.body.replaceChildren(); location.reload(); }
@@ -136,7 +140,7 @@
   };
   const read = (url) => new Promise(() => {
     const connect = () => {
-      const source = new EventSource(last ? `${url}?last-event-id=${encodeURIComponent(last)}` : url);
+      const source = new EventSource(last ? `${url}&last-event-id=${encodeURIComponent(last)}` : url);
       source.onopen = () => tell({ event: "feed", data: "up" });
       for (const event of ["fragments", "changed", "feed", "pop", "dark"]) {
         source.addEventListener(event, ({ data, lastEventId }) => tell({ event, data, id: lastEventId }));
@@ -172,7 +176,7 @@
     if (!bar) return;
     const boxes = all("[data-tick]"), some = boxes.filter((box) => box.checked).length;
     const number = some || Number(bar.dataset.bulk);
-    for (const each of all("[data-bulk-number], [data-bulk-count]")) each.textContent = number.toLocaleString("en");
+    for (const each of all("[data-bulk-number], [data-bulk-count]")) each.textContent = count(number);
     for (const each of all("[data-bulk-all]")) each.hidden = some > 0;
     for (const each of all("[data-bulk-some]")) each.hidden = some === 0;
     const box = document.querySelector("[data-tick-all]");
@@ -189,7 +193,7 @@
   const copied = async (button, text) => {
     await navigator.clipboard.writeText(text);
     const before = button.innerHTML;
-    button.textContent = "Copied";
+    button.textContent = words.copied;
     setTimeout(() => { button.innerHTML = before; }, 1500);
   };
 
@@ -203,6 +207,10 @@
       document.cookie = `theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=strict`;
       themes();
       dispatchEvent(new Event("themechange"));
+    }
+    if (dataset.language) {
+      document.cookie = `lang=${dataset.language}; path=/; max-age=31536000; samesite=strict`;
+      location.reload();
     }
     if (dataset.open) document.getElementById(dataset.open)?.showModal();
     if ("close" in dataset) button.closest("dialog").close();
@@ -264,7 +272,7 @@
         if (Number(card.dataset.began) > Number(known.dataset.newest)) fresh.add(card.id);
       }
       const bar = document.getElementById("new-calls");
-      if (fresh.size) { bar.hidden = false; bar.firstElementChild.textContent = fresh.size === 1 ? "1 new call" : `${fresh.size} new calls`; }
+      if (fresh.size) { bar.hidden = false; bar.firstElementChild.textContent = fresh.size === 1 ? words.newCall : filled(words.newCalls, { number: count(fresh.size) }); }
     };
     document.addEventListener("offhook-fragments", ({ detail }) => look(detail));
   }
@@ -275,6 +283,8 @@
   tick();
   for (const box of all("[data-keys-off]")) box.checked = localStorage.getItem("keys") === "off";
   setInterval(tick, 1000);
+  // A fragment is in the language of its page, whatever was chosen in another tab since.
+  document.addEventListener("htmx:config:request", ({ detail }) => { detail.ctx.request.headers["Offhook-Language"] = root.lang; });
   document.addEventListener("htmx:after:swap", () => { local(document); ticked(); tick(); dispatchEvent(new Event("fragmentschange")); });
   if (document.body.dataset.live) live(document.body.dataset.live);
 })();

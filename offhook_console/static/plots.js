@@ -10,12 +10,16 @@
   };
   const faint = (rgb, alpha) => rgb.replace(/^rgba?\(([^)]+)\)$/, (_, v) => `rgba(${v.split(",").slice(0, 3)}, ${alpha})`);
 
+  const words = JSON.parse(document.querySelector("meta[name=words]").content);
+  // What a person reads may have a decimal comma.
+  const number = (cell) => { const said = cell.dataset.v ?? cell.textContent.trim(); return said === "" ? null : Number(said); };
+
   const draw = (figure) => {
     const table = figure.querySelector("table");
     const heads = [...table.tHead.rows[0].cells].slice(1);
     const rows = [...table.tBodies[0].rows];
     const labels = rows.map((row) => row.cells[0].textContent.trim());
-    const columns = heads.map((_, i) => rows.map((row) => row.cells[i + 1].textContent.trim() === "" ? null : Number(row.cells[i + 1].textContent)));
+    const columns = heads.map((_, i) => rows.map((row) => number(row.cells[i + 1])));
     const stacked = figure.dataset.plot === "bars";
     const shown = columns.map((column) => [...column]);
     if (stacked) for (let c = shown.length - 2; c >= 0; c--) shown[c] = shown[c].map((v, i) => (v || 0) + (shown[c + 1][i] || 0));
@@ -36,7 +40,7 @@
       scales: { x: { time: false, range: stacked ? (u, min, max) => [min - 0.6, max + 0.6] : undefined }, y: { range: (u, min, max) => [0, Math.max(1, max * 1.12)] } },
       axes: [
         { ...axis, grid: { show: false }, size: 24, values: (u, ticks) => ticks.map((t) => Number.isInteger(t) ? labels[t] ?? "" : ""), space: 56 },
-        { ...axis, size: 46, values: (u, ticks) => ticks.map((t) => `${t >= 1000 ? t / 1000 + "k" : t}${unit}`), space: 32 },
+        { ...axis, size: 46, values: (u, ticks) => ticks.map((t) => `${String(t >= 1000 ? t / 1000 + "k" : t).replace(".", words.decimal)}${unit}`), space: 32 },
       ],
       series: [{}, ...series],
     }, [labels.map((_, i) => i), ...shown], target);

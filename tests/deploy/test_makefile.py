@@ -73,6 +73,7 @@ def test_make_alone_lists_the_commands() -> None:
         "check",
         "format",
         "lock",
+        "translate",
         "docs",
         "release",
         "setup",

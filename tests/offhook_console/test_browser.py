@@ -297,7 +297,7 @@ def test_a_broken_feed_is_marked_then_grey_and_resumes_without_a_reload(console:
         page = browser.sign_in()
         expect(page.locator("html[data-reader=yes]")).to_have_count(1, timeout=SECONDS)
         page.evaluate("window.sameDocument = true")
-        tell = """(data) => new BroadcastChannel("offhook-live /live")
+        tell = """(data) => new BroadcastChannel(`offhook-live ${document.body.dataset.live}`)
             .postMessage({ event: "feed", data })"""
         mark, away = page.locator("[data-pulse]"), page.locator("#redis-away")
         for data, words in (("broken", "live feed broken off"), ("down", "Redis does not answer")):
@@ -458,6 +458,30 @@ def test_axe_finds_nothing_serious(console: Scene, scheme: str, width: int) -> N
     assert found == []
 
 
+def test_pages_in_german_fit_a_phone(console: Scene) -> None:
+    paths = pages_of(console)
+    with console.context(viewport={"width": 390, "height": 800}) as browser:
+        page = browser.sign_in()
+        page.locator("[data-language=de]:visible").click()
+        expect(page.locator("html[lang=de]")).to_be_attached(timeout=SECONDS)
+        for path in paths:
+            page.goto(console.url + path)
+            assert page.locator("html[lang=de]").count() == 1, path
+            wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert wide <= 0, f"{path} is {wide} px too wide"
+        page.goto(f"{console.url}/now")
+        # What is fetched or pushed later stays in the language of the page.
+        browser.context.add_cookies([{"name": "lang", "value": "en", "url": console.url}])
+        call = console.call("answered", seed=41)
+        console.send(call.callbacks[0])
+        expect(card(page, "ringing", call.id)).to_contain_text("klingelt", timeout=SECONDS)
+        with page.expect_response(lambda answer: answer.url.endswith("/now")) as answered:
+            page.evaluate("document.body.dispatchEvent(new CustomEvent('live-all'))")
+        assert '<html lang="de"' in answered.value.text()
+        assert page.reload() is not None
+        expect(page.locator("html[lang=en]")).to_be_attached(timeout=SECONDS)
+
+
 def violations(page: Page) -> list[str]:
     """Return what axe finds serious on a page."""
     page.evaluate(AXE.read_text())
@@ -506,13 +530,13 @@ def test_handler_is_paused_asked_and_resumed_on_its_page(console: Scene) -> None
             console.send(callback)
         count = len(call.callbacks)
         expect(page.locator(".band.hold")).to_contain_text(
-            "events wait at its position", timeout=SECONDS
+            "events wait in the inbox", timeout=SECONDS
         )
         assert call.id not in {each for _, each, *_ in console.installation.delivered("crm")}
         question = page.locator("#filter")
         question.get_by_label("Events").fill("hangup")
         question.get_by_label("Of").select_option("1h")
-        expect(page.locator("#filter-answer")).to_contain_text("it would have got", timeout=SECONDS)
+        expect(page.locator("#filter-answer")).to_contain_text("It would have got", timeout=SECONDS)
         page.wait_for_url("**/handlers/crm?events=hangup&extensions=&of=1h*")
         page.get_by_role("button", name="Undo").or_(
             page.locator(".band.hold").get_by_role("button", name="Resume")
