@@ -58,6 +58,7 @@ RARE = {
     "offhook:last-seen",
     "offhook:request:DIGEST",
     "offhook:sign-in:LIMIT",
+    "offhook:dial:LIMIT",
     "offhook:walls",
     "offhook:operations",
     "offhook:drift",

@@ -21,6 +21,7 @@ from offhook.event import from_stored
 from offhook.inbox import Batch, Inbox, ParkedLanes, keys, partition_of
 from offhook.inbox.appender import Appender
 from offhook.inbox.call_store import Calls
+from offhook.inbox.numbering import LAYOUT
 from tests.events import batch_of, event
 from tests.workers.serving.bench import Bench, until
 
@@ -127,7 +128,7 @@ async def test_process_that_was_killed_before_it_put_the_fences_is_helped(redis_
         one, other, killed = all_of.process(4), all_of.process(4), all_of.process(16)
         await one.numbering.announce()
         await other.numbering.know()
-        await killed.numbering._announce(keys=[keys.PARTITIONS], args=[16])
+        await killed.numbering._announce(keys=[keys.PARTITIONS], args=[16, LAYOUT])
         await one.numbering.load()  # as one that reads and appends does
         await all_of.append(one, *(event(call, 0) for call in calls(40)), writer="one")
         await all_of.append(other, *(event(call, 1) for call in calls(40)), writer="other")
@@ -320,7 +321,7 @@ async def test_earlier_numbers_are_forgotten_when_their_calls_have_expired(redis
         now = int(all_of.blocking.time()[0])
         all_of.blocking.hset(keys.PARTITIONS, "4", (now - 2 * 86_400 - 5) * 1000)
         await many.numbering.retire(keep_days=1)
-        assert all_of.blocking.hkeys(keys.PARTITIONS) == [b"current", b"epoch"]
+        assert all_of.blocking.hkeys(keys.PARTITIONS) == [b"layout", b"current", b"epoch"]
         assert not all_of.blocking.keys("offhook:*:staying")
         await many.numbering.load()
         assert many.numbering.settled
