@@ -8,7 +8,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tests.installation import Installation, audit, wait_until
+from tests.installation import Installation, Outcome, audit, wait_until
 
 HANDLERS = """
 [handlers.first]
@@ -49,23 +49,26 @@ def test_briefly_full_server_stops_no_worker(tmp_path: Path) -> None:
     chance = random.Random(seed)
     config = {"maxmemory": "1gb", "maxmemory-policy": "noeviction"}
     with Installation.running(tmp_path, HANDLERS, config) as offhook:
-        over = threading.Event()
+        over, outcome, turn = threading.Event(), Outcome(), 0
 
         def fill_now_and_then() -> None:
-            with offhook.client() as client:
-                while not over.wait(chance.uniform(0, 0.5)):
-                    client.config_set("maxmemory", 1000)
-                    time.sleep(chance.choice([0.001, 0.003]))
-                    client.config_set("maxmemory", "1gb")
+            try:
+                with offhook.client() as client:
+                    for _ in range(40):
+                        time.sleep(chance.uniform(0, 0.5))
+                        client.config_set("maxmemory", 1000)
+                        time.sleep(chance.choice([0.001, 0.003]))
+                        client.config_set("maxmemory", "1gb")
+            finally:
+                over.set()
 
         filling = threading.Thread(target=fill_now_and_then)
         filling.start()
-        try:
-            outcome = offhook.load(20_000, extensions=30)
-        finally:
-            over.set()
-            filling.join()
-        assert (outcome.count, outcome.refused) == (20_000, 0)
+        while not over.wait(0.1):
+            offhook.load(200, extensions=30, connections=16, name=f"turn-{turn}", outcome=outcome)
+            turn += 1
+        filling.join()
+        assert (outcome.count, outcome.refused) == (200 * turn, 0)
         offhook.wait_for_all(outcome, NAMES, seconds=120)
         for name in NAMES:
             audit(outcome, offhook.delivered(name), repeats=True)

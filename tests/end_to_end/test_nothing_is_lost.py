@@ -1,4 +1,4 @@
-"""20,000 callbacks at full speed for three handlers, undisturbed and with faults in the middle."""
+"""20,000 callbacks at full speed for three handlers; as many as it takes for a fault amid them."""
 
 import os
 import signal
@@ -56,8 +56,8 @@ def test_killed_workers_lose_nothing(tmp_path: Path) -> None:
             for pid in offhook.workers():
                 os.kill(pid, signal.SIGKILL)
 
-        outcome = during(offhook, 20_000, kill)
-        assert (outcome.count, outcome.refused) == (20_000, 0)
+        outcome = during(offhook, 10_000, kill)
+        assert (outcome.count, outcome.refused) == (10_000, 0)
         offhook.wait_for_all(outcome, NAMES)
         for name in NAMES:
             audit(outcome, offhook.delivered(name), repeats=True)
@@ -65,8 +65,8 @@ def test_killed_workers_lose_nothing(tmp_path: Path) -> None:
 
 def test_redis_restart_loses_no_accepted_event(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
-        outcome = during(offhook, 20_000, offhook.restart_redis)
-        assert (outcome.count, outcome.refused) == (20_000, 0)
+        outcome = during(offhook, 10_000, offhook.restart_redis)
+        assert (outcome.count, outcome.refused) == (10_000, 0)
         offhook.wait_for_all(outcome, NAMES)
         for name in NAMES:
             audit(outcome, offhook.delivered(name), repeats=True)

@@ -65,9 +65,15 @@ def test_receiver_killed_while_redis_is_down_loses_nothing(tmp_path: Path) -> No
         offhook.redis.stop()
         outcome = offhook.load(2_000, connections=16, name="while")
         assert (outcome.count, outcome.refused) == (2_000, 0)
-        killing = threading.Timer(0.3, offhook.receiver.kill)
+        killed = Outcome()
+
+        def kill() -> None:
+            wait_until(lambda: killed.count > 500, "some are accepted")
+            offhook.receiver.kill()
+
+        killing = threading.Thread(target=kill)
         killing.start()
-        killed = offhook.load(20_000, connections=16, name="killed")
+        offhook.load(5_000, connections=16, name="killed", outcome=killed)
         killing.join()
         offhook.receiver.wait()
         assert killed.count > 0
