@@ -17,7 +17,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-crm drill brokers chaos fuzz fuzz-api simulate check format lock translate docs release setup clean STALE
+.PHONY: help demo test test-crm drill brokers chaos chaos-cluster fuzz fuzz-api simulate check format lock translate docs release setup clean STALE
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,10 @@ SEED    ?= $(shell date +%s)
 chaos: $(READY)  ## kill, stop, cut off and attack at random: make chaos ROUNDS=20
 	@$(BIN)/python -m tests.chaos.storm --rounds $(ROUNDS) --seconds $(SECONDS) \
 	  --handlers $(HANDLERS) --seed $(SEED)
+
+chaos-cluster: $(READY)  ## as root: kill and cut off hosts of a cluster, move slots, grow into one
+	@$(BIN)/python -m tests.chaos.cluster
+	@$(BIN)/python -m tests.chaos.to_a_cluster
 
 MINUTES ?= 10
 fuzz: $(VENV)/.fuzz  ## try hostile inputs, guided by coverage: make fuzz MINUTES=60

@@ -140,9 +140,10 @@ class Installation:
         """Let processes that are started from now on run the packages in a folder."""
         self.environment = {**self.environment, "PYTHONPATH": f"{code}:{ROOT}"}
 
-    def start_receiver(self) -> subprocess.Popen[bytes]:
-        processes = str(self._receivers)
-        command = [OFFHOOK, "serve", "--port", str(self.port), "--processes", processes]
+    def start_receiver(self, port: int = 0) -> subprocess.Popen[bytes]:
+        """Start a receiver, as a rule at the port that gets the callbacks."""
+        processes, port = str(self._receivers), port or self.port
+        command = [OFFHOOK, "serve", "--port", str(port), "--processes", processes]
         if self._descriptors:
             command = ["sh", "-c", f'ulimit -n {self._descriptors}; exec "$@"', "sh", *command]
         return self._start(*command)
@@ -170,9 +171,10 @@ class Installation:
                 os.kill(pid, number)
         return len(family)
 
-    def is_ready(self) -> bool:
+    def is_ready(self, port: int = 0) -> bool:
+        url = f"http://127.0.0.1:{port or self.port}/health/ready"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health/ready", timeout=2):
+            with urllib.request.urlopen(url, timeout=2):
                 return True
         except (urllib.error.URLError, OSError):
             return False

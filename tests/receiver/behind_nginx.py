@@ -27,7 +27,7 @@ BURST = 20  # callbacks at a time, each on a connection of its own to the receiv
 @contextmanager
 def nginx(
     folder: Path,
-    receivers: Sequence[int],
+    receivers: Sequence[int | str],
     idle_timeout: float,
     *,
     retry: bool = True,
@@ -36,19 +36,23 @@ def nginx(
     """Run nginx with deploy/nginx.conf.
 
     Args:
-        receivers: the ports of the receiver and of its backup.
+        receivers: the ports of the receiver and of its backup, or their addresses.
         idle_timeout: seconds after which nginx closes idle connections to the receiver.
         retry: whether it sends a callback again when a connection breaks.
         certificate: a file with its certificate and key; without one, it speaks no TLS.
     """
     port = free_port()
     ssl = " ssl" if certificate else ""
+    first, *_, last = [
+        each if isinstance(each, str) else f"127.0.0.1:{each}"
+        for each in (*receivers, receivers[-1])
+    ]
     changes = {
         "listen 443 ssl;": f"listen 127.0.0.1:{port}{ssl};",
         "listen [::]:443 ssl;": "",
         "keepalive_timeout 60s;": f"keepalive_timeout {int(idle_timeout * 1000)}ms;",
-        "127.0.0.1:8080": f"127.0.0.1:{receivers[0]}",
-        "127.0.0.1:8081": f"127.0.0.1:{receivers[-1]}",
+        "127.0.0.1:8080": first,
+        "127.0.0.1:8081": last,
         "/var/log/nginx": str(folder),
     }
     if not retry:
