@@ -65,7 +65,9 @@ def installation(
         file.write_text(
             f"secret = {SECRET!r}\nredis_url = {url!r}\nprocesses = 1\n{more}{handler}{tables}"
         )
-        environment = {"OFFHOOK_CONFIG": str(file)}
+        progress = Path(folder, "progress")
+        progress.write_bytes(bytes(8))
+        environment = {"OFFHOOK_CONFIG": str(file), "PROGRESS": str(progress)}
         with (
             running(offhook("serve", "--port", str(ports[0])), log, environment) as receiver,
             running(offhook("work"), log, environment),
