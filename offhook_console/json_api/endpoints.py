@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from offhook.call import Call
-from offhook.errors import InboxUnavailable
 from offhook.inbox import quarantine as refused_callbacks
 from offhook.operations import dead_letters
-from offhook.operations.audit import changes, note_change
+from offhook.operations.audit import changes
 from offhook.operations.bulk import BulkOperation
 from offhook.operations.status import HandlerStatus
+from offhook_console import quarantine_actions
 from offhook_console.access import ConsoleRoute, Endpoint, console_route, public_route
 from offhook_console.call_query import find_calls, live_calls, read_query
 from offhook_console.dialling import dialled
@@ -152,27 +152,14 @@ async def list_quarantine(request: Request, person: Person) -> Response:
 
 
 async def deliver_refused(request: Request, person: Person) -> Response:
-    parts = parts_of(request)
-    key, refused = await _one_refused(request)
-    try:
-        done = await parts.deliver(parts.settings, parts.inbox, [(key, refused)])
-    except InboxUnavailable as error:
-        raise ConsoleError(503, f"It was not delivered, and stays: {error}") from error
-    outcome = "delivered" if done.delivered else "repeat" if done.repeats else "refused"
-    where = refused["extension"].decode("utf-8", "replace")
-    did = f"delivered a callback of {where} from the quarantine: {outcome}"
-    await note_change(parts.inbox.redis, person.name, did)
-    return answer(shapes.QuarantineOutcome(outcome, done.refused.get(key)))
+    key = request.path_params["id"]
+    did = await quarantine_actions.deliver_refused(parts_of(request), person, key)
+    return answer(shapes.QuarantineOutcome(*did))
 
 
 async def discard_refused(request: Request, person: Person) -> Response:
-    parts = parts_of(request)
-    key, refused = await _one_refused(request)
-    await refused_callbacks.remove(parts.inbox.redis, [key])
-    where = refused["extension"].decode("utf-8", "replace")
-    await note_change(
-        parts.inbox.redis, person.name, f"discarded a callback of {where} from the quarantine"
-    )
+    key = request.path_params["id"]
+    await quarantine_actions.discard_refused(parts_of(request), person, key)
     return Response(status_code=204)
 
 
@@ -281,14 +268,6 @@ def _repeatable(described: ApiEndpoint) -> Endpoint:
 async def _handlers(parts: ConsoleParts) -> list[HandlerStatus]:
     await parts.feed.look_at_deliveries()
     return parts.feed.deliveries.handlers
-
-
-async def _one_refused(request: Request) -> tuple[str, Mapping[str, bytes]]:
-    key = request.path_params["id"]
-    refused = dict(await refused_callbacks.get(parts_of(request).inbox.redis, [key])).get(key)
-    if refused is None:
-        raise ConsoleError(404, "There is no such callback in the quarantine.")
-    return key, refused
 
 
 def _refused(key: str, refused: Mapping[str, bytes]) -> shapes.RefusedCallbackDetail:

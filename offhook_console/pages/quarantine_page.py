@@ -9,13 +9,12 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from offhook.errors import InboxUnavailable
 from offhook.inbox import quarantine as refused_callbacks
-from offhook.operations.audit import note_change
 from offhook_console.languages import N_, gettext
 from offhook_console.parts import parts_of
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
+from offhook_console.quarantine_actions import deliver_refused, discard_refused
 
 _PAGE = 200
 _OWN = ("method", "pbx", "extension", "event_type", "message", "received")
@@ -67,25 +66,13 @@ async def change_quarantine(request: Request, person: Person) -> Response:
     parts = parts_of(request)
     async with request.form(max_files=0, max_fields=5) as form:
         key, kind = str(form.get("id", "")), form.get("kind")
-    refused = dict(await refused_callbacks.get(parts.inbox.redis, [key])).get(key)
-    if refused is None:
-        raise ConsoleError(404, gettext("This callback is no longer in the quarantine."))
-    where = f"a callback of {refused['extension'].decode('utf-8', 'replace')}"
     if kind == "discard":
-        await refused_callbacks.remove(parts.inbox.redis, [key])
+        await discard_refused(parts, person, key)
         did = "discarded"
     elif kind == "deliver":
-        try:
-            done = await parts.deliver(parts.settings, parts.inbox, [(key, refused)])
-        except InboxUnavailable as error:
-            problem = gettext("It was not delivered, and stays: {why}", why=error)
-            raise ConsoleError(503, problem) from error
-        did = "delivered" if done.delivered else "repeat" if done.repeats else "refused"
+        did, _ = await deliver_refused(parts, person, key)
     else:
         raise ConsoleError(400, gettext("kind: must be deliver or discard."))
-    said = {"refused": "tried to deliver", "repeat": "dropped, as a repeat,"}.get(did, did)
-    await note_change(parts.inbox.redis, person.name, f"{said} {where} from the quarantine")
-    await parts.feed.look_at_deliveries()
     stays = {"id": key} if did == "refused" else {}
     return RedirectResponse(f"/quarantine?{urlencode({**stays, 'did': did})}", 303)
 
