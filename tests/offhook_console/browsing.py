@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,7 +14,8 @@ from offhook.callback_url import callback_url
 from tests.brokers import installed
 from tests.conftest import SECRET
 from tests.installation import OFFHOOK, Installation, wait_until
-from tests.offhook_console.conftest import PASSWORD, users
+from tests.offhook_console.conftest import PASSWORD, TOKEN, users
+from tests.offhook_console.wire import Wire
 from tests.ports import free_port
 from unifiedapi.sandbox.scenarios import Callback, Scenario, ScriptedCall, make_call
 from unifiedapi.sandbox.store import Store
@@ -69,21 +70,33 @@ class Watched:
 
 
 class Scene:
-    """The installation, its console and the browser."""
+    """The installation, its console and the browser.
 
-    def __init__(self, installation: Installation, url: str, browser: Browser) -> None:
+    Attributes:
+        redis: between the console and Redis.
+    """
+
+    def __init__(
+        self, installation: Installation, port: int, redis: Wire, browser: Browser
+    ) -> None:
         self.installation = installation
-        self.url = url
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.redis = redis
         self._browser = browser
         self.pbx: Store | None = None  # if the configuration names one
 
     @contextmanager
-    def context(self, **options: object) -> Iterator[Watched]:
-        """Open a browser profile of its own; at the end, nothing forbidden has happened in it."""
+    def context(self, url: str = "", **options: object) -> Iterator[Watched]:
+        """Open a browser profile of its own; at the end, nothing forbidden has happened in it.
+
+        Args:
+            url: of the console, if it is not reached directly.
+        """
         options.setdefault("viewport", {"width": 1280, "height": 800})
         context = self._browser.new_context(**options)  # type: ignore[arg-type]
         context.set_default_timeout(30_000)
-        watched = Watched(context, self.url)
+        watched = Watched(context, url or self.url)
         yield watched
         context.close()
         assert watched.faults == [], watched.faults
@@ -123,11 +136,13 @@ def scene(
     tables = handlers + users(password_hash)
     with Installation.running(folder, tables, **settings) as installation:
         prepare(installation)
-        port = free_port()
+        port, redis = free_port(), installation.redis.port
+        wire = Wire(redis)
+        through = installation.redis_url.replace(f":{redis}", f":{wire.port}")
         with (folder / "console.log").open("wb") as log:
             console = subprocess.Popen(
                 [OFFHOOK, "console", "--port", str(port)],
-                env=installation.environment,
+                env=installation.environment | {"OFFHOOK_REDIS_URL": through},
                 cwd=folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -135,14 +150,23 @@ def scene(
         try:
             url = f"http://127.0.0.1:{port}"
             wait_until(lambda: _answers(url), "the console answers")
-            with sync_playwright() as playwright:
+            with closing(wire), sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-                yield Scene(installation, url, browser)
+                yield Scene(installation, port, wire, browser)
                 browser.close()
+                _stop(console, url)
         finally:
             console.terminate()
             console.wait(30)
             print((folder / "console.log").read_text()[-5000:])
+
+
+def _stop(console: subprocess.Popen[bytes], url: str) -> None:
+    """Stop the console: an open stream ends whole, with its last chunk."""
+    token = {"Authorization": f"Bearer {TOKEN}"}
+    with httpx.stream("GET", f"{url}/live", headers=token, timeout=30) as stream:
+        console.terminate()
+        stream.read()
 
 
 def _answers(url: str) -> bool:

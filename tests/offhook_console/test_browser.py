@@ -6,20 +6,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from playwright.sync_api import Page, expect
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from offhook import queues
 from offhook.callback_url import callback_url
 from offhook.connection import connect_rq
 from offhook.http.callbacks import callbacks
+from offhook.inbox import keys
+from offhook.operations.bulk import BulkOperation
 from offhook_console.moments import url_at
 from offhook_console.rendering import NAVIGATION
 from tests.conftest import SECRET
@@ -27,6 +33,7 @@ from tests.events import event
 from tests.installation import ROOT, wait_until
 from tests.offhook_console.browsing import HANDLERS, Scene, scene
 from tests.offhook_console.conftest import TOKEN
+from tests.offhook_console.wire import Wire
 from tests.unifiedapi.serving import serve
 from unifiedapi.callback import CallStatus
 from unifiedapi.resources import EventMethod, EventType
@@ -43,12 +50,57 @@ TO_CRM = "a request to http://127.0.0.1:"
 EXAMPLE = ROOT / "examples" / "screen_pop"
 
 
+class Shop:
+    """The target of the handler `shop`.
+
+    Attributes:
+        answers: the status of its responses.
+        took: the events that it took: the call and the type of each.
+        refused: number of those that it did not take.
+    """
+
+    def __init__(self) -> None:
+        self.answers = 200
+        self.took: list[tuple[str, str]] = []
+        self.refused = 0
+
+    def of(self, calls: str) -> list[str]:
+        """The types of the events that it took of calls whose name begins so."""
+        return [type_ for call, type_ in self.took if call.startswith(calls)]
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        event = await Request(scope, receive).json()
+        if self.answers == 200:
+            self.took.append((event["call_id"], event["type"]))
+        else:
+            self.refused += 1
+        await Response(status_code=self.answers)(scope, receive, send)
+
+
 @pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory, password_hash: str) -> Iterator[Scene]:
-    """A console with a sandbox PBX, whose calls are quick, and a CRM."""
+def shop() -> Shop:
+    return Shop()
+
+
+@pytest.fixture(scope="module")
+def console(
+    tmp_path_factory: pytest.TempPathFactory, password_hash: str, shop: Shop
+) -> Iterator[Scene]:
+    """A console with a sandbox PBX, whose calls are quick, a CRM, and a target of events."""
     store, crm = Store.example(), Starlette(routes=[Route("/{path:path}", contact)])
-    with serve(create_exchange(store, callbacks, speed=5)) as pbx, serve(crm) as crm_url:
+    with (
+        serve(create_exchange(store, callbacks, speed=5)) as pbx,
+        serve(crm) as crm_url,
+        serve(shop) as shop_url,
+    ):
         tables = f"""{HANDLERS}
+[handlers.shop]
+use = "webhook"
+events = ["raw"]
+retry = []
+[handlers.shop.options]
+url = "{shop_url}"
+private_networks = true
 [console]
 pop_url = "{crm_url}{CRM}"
 [pbx.main]
@@ -225,40 +277,67 @@ def test_two_tabs_share_one_stream(console: Scene) -> None:
         assert len(streams) == before + 1
 
 
-def test_dead_letters_are_undone_then_retried_in_order(console: Scene) -> None:
-    url = console.installation.redis_url
-    events = [event(f"dead-{n % 2}", n) for n in range(8)]
-    with connect_rq(url) as rq:
-        for n, each in enumerate(events):
-            error = "answered 503" if n < 6 else "answered 410"
-            queues.bury(rq, "crm", each, attempt=6, error=error, trace="t")
+def begin_operations(console: Scene) -> None:
+    """Let the ten seconds within which operations can be undone be over."""
+    with connect_rq(console.installation.redis_url) as redis:
+        for id_, stored in redis.hgetall(keys.OPERATIONS).items():
+            operation = msgspec.json.decode(stored, type=BulkOperation)
+            begun = msgspec.structs.replace(operation, due=datetime.now(UTC))
+            redis.hset(keys.OPERATIONS, id_, msgspec.json.encode(begun))
+
+
+def test_a_broken_handler_is_seen_mended_and_retried_in_order(console: Scene, shop: Shop) -> None:
+    def leg(call: str) -> ScriptedLeg:
+        return from_outside("0003*210", {"CallID": call, "CallerIDNum": "+447700900701"})
+
+    first, second, refused = leg("broken-0"), leg("broken-1"), leg("broken-2")
+    waits, bye = leg("waits"), CallStatus.ANSWER
     with console.context() as browser:
         page = browser.sign_in()
-        expect(page.locator(".side #nav-dead-letters")).to_contain_text("8", timeout=SECONDS)
-        page.goto(f"{console.url}/dead-letters?handler=crm")
-        page.get_by_role("link", name="answered 503").click()
-        page.get_by_role("button", name="Retry 6…").click()
-        page.get_by_role("button", name="Retry 6", exact=True).click()
-        page.get_by_role("button", name="Undo").click()
-        expect(page.locator("#operations")).to_contain_text("Nothing was done to 6 dead letters")
-        with connect_rq(url) as rq:
-            assert len(queues.dead_registry(rq, "crm").get_job_ids()) == 8
-        page.goto(f"{console.url}/dead-letters?error=answered+503")
-        page.get_by_role("button", name="Retry 6…").click()
-        page.get_by_role("button", name="Retry 6", exact=True).click()
-        expect(page.locator("#operations")).to_contain_text(
-            "6 of 6 dead letters retried", timeout=2 * SECONDS
+        page.goto(f"{console.url}/handlers")
+        shop.answers = 410
+        console.send(refused.dial(0))
+        wait_until(lambda: shop.refused == 1, "it is refused for good")
+        shop.answers = 500
+        for callback in (first.dial(0), first.answer(2), first.hang_up(9, bye),
+                         second.dial(0), second.answer(2)):  # fmt: skip
+            console.send(callback)
+        wait_until(lambda: shop.refused == 6, "it is broken")
+        for callback in (waits.dial(0), waits.answer(2)):  # probes, which keep the circuit open
+            console.send(callback)
+        expect(page.locator("#handlers .band")).to_contain_text(
+            "shop: the target is down", timeout=SECONDS
         )
-        wanted = {each.id for each in events[:6]}
-        wait_until(lambda: wanted <= {i for i, *_ in console.installation.delivered("crm")}, "all")
-        got = [(call, n) for i, call, n in console.installation.delivered("crm") if i in wanted]
-        for call in ("dead-0", "dead-1"):
-            numbers = [n for each, n in got if each == call]
-            assert numbers == sorted(numbers)
-        page.goto(f"{console.url}/dead-letters")
-        expect(page.locator("#letters tbody tr")).to_have_count(2)
-        page.locator("[data-tick]").first.check()
-        expect(page.get_by_role("button", name="Discard 1…")).to_be_visible()
+        letters = page.get_by_role("row").filter(has_text="shop").locator("td a")
+        expect(letters).to_have_text(re.compile("[678]"), timeout=SECONDS)
+        letters.click()
+        page.get_by_role("searchbox").fill("broken")
+        page.keyboard.press("Enter")
+        page.locator(".facet a", has_text="500").click()
+        for does in ("undo", "begin"):
+            page.get_by_role("button", name="Retry 5…").click()
+            page.get_by_role("button", name="Retry 5", exact=True).click()
+            operation = page.locator("#operations section").first
+            expect(operation).to_contain_text("5 dead letters will be retried in")
+            if does == "undo":
+                operation.get_by_role("button", name="Undo").click()
+                expect(operation).to_contain_text("Nothing was done to 5 dead letters")
+                page.goto(f"{console.url}/dead-letters?handler=shop&q=broken")
+                page.locator(".facet a", has_text="500").click()
+        shop.answers = 200
+        begin_operations(console)
+        expect(operation).to_contain_text("5 of 5 dead letters retried", timeout=SECONDS)
+        wait_until(lambda: len(shop.of("broken")) == 5, "what was retried is delivered", 90)
+        console.send(second.hang_up(9, bye))
+        wait_until(lambda: len(shop.of("broken")) == 6, "the call goes on behind it")
+        for call in ("broken-0", "broken-1"):
+            assert shop.of(call) == ["dial-in", "answer-in", "hangup"]
+        for each in (refused, waits):  # a call that goes on would open the CRM in later tests
+            console.send(each.hang_up(9, bye))
+        page.goto(f"{console.url}/handlers")
+        expect(page.locator("#handlers .band")).to_have_count(0, timeout=SECONDS)
+        page.goto(f"{console.url}/dead-letters?handler=shop&q=broken")
+        page.locator("[data-tick]").check()
         page.get_by_role("button", name="Discard 1…").click()
         page.get_by_role("button", name="Discard 1", exact=True).click()
         expect(page.locator("#operations")).to_contain_text("1 dead letter will be discarded")
@@ -291,34 +370,58 @@ def test_a_wall_follows_calls_and_goes_dark_when_its_link_is_revoked(console: Sc
         hall.faults = [each for each in hall.faults if "404" not in each]
 
 
-def test_a_broken_feed_is_marked_then_grey_and_resumes_without_a_reload(console: Scene) -> None:
-    with console.context() as browser:
+def test_a_cut_feed_is_marked_and_resumes_without_a_gap_or_a_reload(console: Scene) -> None:
+    first, second = (
+        from_outside("0003*210", {"CallID": f"cut-{n}", "CallerIDNum": "+447700900601"})
+        for n in range(2)
+    )
+    with (
+        closing(Wire(console.port)) as wire,
+        console.context(f"http://127.0.0.1:{wire.port}") as browser,
+    ):
         browser.context.clock.install()
-        page = browser.sign_in()
+        page = browser.sign_in("agent")
         expect(page.locator("html[data-reader=yes]")).to_have_count(1, timeout=SECONDS)
-        page.evaluate("window.sameDocument = true")
-        tell = """(data) => new BroadcastChannel(`offhook-live ${document.body.dataset.live}`)
-            .postMessage({ event: "feed", data })"""
+        page.evaluate("""() => {
+            window.pops = [];
+            document.addEventListener("offhook-pop", ({ detail }) => {
+                const { call, state } = detail;
+                if (call.startsWith("main/cut-")) window.pops.push([call, state]);
+            });
+        }""")
+        console.send(first.dial(0))
+        expect(card(page, "ringing", "cut-0")).to_be_visible(timeout=SECONDS)
         mark, away = page.locator("[data-pulse]"), page.locator("#redis-away")
-        for data, words in (("broken", "live feed broken off"), ("down", "Redis does not answer")):
-            page.evaluate(tell, data)
-            expect(page.locator(f"html[data-feed={data}]")).to_have_count(1)
-            page.clock.run_for(1000)
+        talked = [first.answer(2), first.hang_up(9, CallStatus.ANSWER)]
+        for cut, feed, words, meanwhile, state, call in (
+            (wire, "broken", "live feed broken off", talked, "ended", "cut-0"),
+            (console.redis, "down", "Redis does not answer", [second.dial(0)], "ringing", "cut-1"),
+        ):
+            # From here on, the page's time passes only as told, however slow this machine is.
+            page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 1)
+            cut.cut()
+            expect(page.locator(f"html[data-feed={feed}]")).to_have_count(1, timeout=SECONDS)
             expect(mark).to_have_text("live feed")  # it may be back at once
-            page.clock.run_for(2000)
+            page.clock.run_for(3000)
             expect(mark).to_contain_text(words)
             expect(page.locator("html.feed-stale")).to_have_count(0)
             page.clock.run_for(8000)
             expect(page.locator("html.feed-stale")).to_have_count(1)
-            if data == "down":
-                expect(away).to_contain_text("Redis has not answered since")
-            else:
-                expect(away).to_be_hidden()
-            page.evaluate(tell, "up")
-            expect(mark).to_have_text("live feed")
+            expect(away).to_be_visible(visible=feed == "down")
+            for callback in meanwhile:
+                console.send(callback)
+            page.clock.resume()
+            cut.mend()
+            expect(card(page, state, call)).to_be_visible(timeout=SECONDS)
+            # In this document: the stream goes on where it broke off.
+            assert [f"main/{call}", state] in page.evaluate("window.pops")
+            expect(mark).to_have_text("live feed", timeout=SECONDS)
             expect(page.locator("html.feed-stale")).to_have_count(0)
             expect(away).to_be_hidden()
-        assert page.evaluate("window.sameDocument")
+        assert any(b"last-event-id: " in each.lower() for each in wire.sent)
+        browser.faults = [each for each in browser.faults if "net::ERR_" not in each]
+        console.send(second.hang_up(9, CallStatus.NOANSWER))
+        expect(card(page, "ended", "cut-1")).to_be_visible(timeout=SECONDS)
 
 
 def test_time_travel_goes_back_and_on_and_returns(console: Scene) -> None:
