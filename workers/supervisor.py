@@ -209,7 +209,12 @@ class Supervisor:
         started = self._processes.Process(
             target=_run, args=(needed.name, target, *arguments), name=needed.name
         )
-        started.start()
+        # It would run our handler of a signal that came before it has its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            started.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         return started
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -243,4 +248,5 @@ def _run(name: str, target: Callable[..., None], *arguments: Any) -> None:
     process.die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     target(*arguments)
