@@ -213,6 +213,13 @@ def take(made: Scene, folder: Path) -> None:
                 suffix = ("-dark" if scheme == "dark" else "") + ("-phone" if width < 400 else "")
                 page.screenshot(path=folder / f"{name}{suffix}.png")
 
+    with made.context() as browser:
+        page = browser.sign_in()
+        page.locator("[data-language=de]:visible").click()
+        page.wait_for_selector("html[lang=de]")
+        page.wait_for_timeout(500)
+        page.screenshot(path=folder / "now-german.png")
+
 
 def settled(installation: Installation) -> bool:
     """Whether the workers have put the calls together, and only those that go on are live."""

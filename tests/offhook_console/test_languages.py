@@ -7,6 +7,7 @@ from datetime import timedelta
 from gettext import NullTranslations
 from html import unescape
 from html.parser import HTMLParser
+from random import Random
 from urllib.parse import urlsplit
 
 import msgspec
@@ -35,12 +36,13 @@ from tests.offhook_console.catalogue import (
     strings,
     untranslated,
 )
-from tests.offhook_console.conftest import PHONES, Console, place, running
+from tests.offhook_console.conftest import PHONES, Console, place, place_calls, running
 from tests.offhook_console.template_words import READ, VERBATIM, words_of
 from tests.offhook_console.test_api import REFUSED
 from tests.offhook_console.test_live_feed import Browser
 from tests.offhook_console.test_live_feed import running as running_feed
 from tests.offhook_console.test_pages import links
+from unifiedapi.sandbox.scenarios import Scenario, make_call
 
 OTHERS = [code for code in LANGUAGES if code != ENGLISH]
 TEMPLATES = STATIC.parent / "templates"
@@ -177,13 +179,12 @@ class Outside(HTMLParser):
 async def test_no_page_says_anything_that_is_no_message(
     console: Console, rq: blocking.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = [
-        await place("queue", seed=1),
-        await place("missed", seed=2),
-        await place("answered", 1, seed=3, ago=timedelta(seconds=5)),
-        await place("outgoing", 2, seed=4, ago=timedelta(seconds=9)),
-        await place("busy", seed=5),
+    ended = [
+        make_call(Scenario(name), Random(seed), PHONES)
+        for seed, name in enumerate(("queue", "missed", "busy"))
     ]
+    await place_calls(*((call, timedelta(minutes=5)) for call in ended))
+    calls = [*ended, await place("outgoing", 2, seed=4, ago=timedelta(seconds=9))]
     queues.bury(rq, "crm", event(), attempt=1, error="503", trace="t")
     rq.xadd(keys.quarantine(), REFUSED)
     for extension in PHONES:
