@@ -310,6 +310,7 @@ def test_a_broken_handler_is_seen_mended_and_retried_in_order(console: Scene, sh
         )
         letters = page.get_by_role("row").filter(has_text="shop").locator("td a")
         expect(letters).to_have_text(re.compile("[678]"), timeout=SECONDS)
+        shop.answers = 200
         letters.click()
         page.get_by_role("searchbox").fill("broken")
         page.keyboard.press("Enter")
@@ -324,7 +325,6 @@ def test_a_broken_handler_is_seen_mended_and_retried_in_order(console: Scene, sh
                 expect(operation).to_contain_text("Nothing was done to 5 dead letters")
                 page.goto(f"{console.url}/dead-letters?handler=shop&q=broken")
                 page.locator(".facet a", has_text="500").click()
-        shop.answers = 200
         begin_operations(console)
         expect(operation).to_contain_text("5 of 5 dead letters retried", timeout=SECONDS)
         wait_until(lambda: len(shop.of("broken")) == 5, "what was retried is delivered", 90)
