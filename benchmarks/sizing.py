@@ -4,8 +4,9 @@
 
 Second by second, calls start at random (a Poisson process), with one peak minute, as after a TV
 advertisement; the callbacks of a call are spread over its duration. Events that exceed the capacity
-wait. Pass the figures of `benchmarks.receive` and `benchmarks.deliver` for your machine. What the
-server keeps of a call is the figure of `benchmarks.memory`.
+wait. Pass the figures of `benchmarks.receive` and `benchmarks.deliver` for your machine; with a
+cluster, those of `benchmarks.cluster`. What the server keeps of a call is the figure of
+`benchmarks.memory`.
 """
 
 import argparse
@@ -19,6 +20,8 @@ CALL_SECONDS = 150.0
 # Bytes that the server keeps of a call with so many callbacks. Its events include those about it,
 # which Offhook appends: call-started, call-answered, call-ended.
 KEPT = {"events": 7_000, "calls": 640, "index of calls": 700, "record of deliveries": 560}
+# Microseconds of a primary's core, in a cluster of three: `benchmarks.cluster` on a busy machine.
+SERVER_ACCEPT, SERVER_DELIVER = 84.0, 124.0
 RECORD_PER_HANDLER = 270  # more of the record for each handler that gets the callbacks
 
 
@@ -95,6 +98,13 @@ def main() -> None:
     parser.add_argument("--burst", type=float, default=3.0, help="peak minute / mean")
     parser.add_argument("--accept", type=float, default=10_000, help="callbacks/s per receiver")
     parser.add_argument("--deliver", type=float, default=5_000, help="deliveries/s per process")
+    parser.add_argument(
+        "--server-accept", type=float, default=SERVER_ACCEPT, help="a server's CPU µs per callback"
+    )
+    parser.add_argument(
+        "--server-deliver", type=float, default=SERVER_DELIVER, help="its CPU µs per delivery"
+    )
+    parser.add_argument("--memory", type=float, default=128.0, help="GB of each server")
     parser.add_argument("--keep-days", type=float, default=7.0, help="days that events are kept")
     parser.add_argument(
         "--record", choices=("all", "failures"), default="all", help="as the setting `record`"
@@ -124,6 +134,11 @@ def main() -> None:
     )
     for what, each in kept.items():
         print(f"    {what:<24} {_gigabytes(calls * each)}")
+    busy = outcome.worst * (given.server_accept + given.handlers * given.server_deliver) / 1e6
+    full = calls * sum(kept.values()) / given.memory / 1e9
+    primaries = max(math.ceil(2 * full), math.ceil(busy))
+    print(f"  servers (primaries)        {primaries:15,}   of {given.memory:g} GB, half used")
+    print(f"  their CPU, worst second    {busy:15.2f}   cores in all")
 
 
 def _gigabytes(count: float) -> str:

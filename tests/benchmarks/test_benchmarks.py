@@ -46,6 +46,7 @@ COMMANDS = {
         ["--quick", "--only", "server, .*everysec", "replica, .*always"],
         r"\| replica, appendfsync always +\| +\d",
     ),
+    "cluster": (["--quick", "--only", "cluster of 1"], r"\| cluster of 1 +\| +[1-9]"),
     "sizing": (["--extensions", "1000"], r"record of deliveries +0\.1 GB"),
     "setup": (["--extensions", "5"], r"speedup: \d"),
 }
