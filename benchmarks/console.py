@@ -76,7 +76,7 @@ async def ring(
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     sent: dict[str, float] = {}
     began = time.perf_counter()
-    for count in range(int(rate * seconds)):
+    for count in range(max(1, int(rate * seconds))):
         await asyncio.sleep(began + count / rate - time.perf_counter())
         call, extension = f"ring-{time.time_ns()}", phone(number_of())
         path = callback_url("", SECRET, "main", extension, "dial-in")
