@@ -17,7 +17,7 @@ endif
 STALE := $(shell [ ! -e $(BEGUN) ] && { [ ! -e $(VENV)/pyvenv.cfg ] || $(USABLE); } || echo STALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-crm drill walk brokers chaos chaos-cluster fuzz fuzz-api simulate check format lock translate docs release setup clean STALE
+.PHONY: help demo test test-crm drill walk image brokers chaos chaos-cluster fuzz fuzz-api simulate check format lock translate docs release setup clean STALE
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ $(VENV)/.drill: requirements/drill.txt $(READY)
 
 walk: $(READY)  ## install on a fresh Debian 13 as docs/install.md says (root, mmdebstrap, systemd-container)
 	@$(BIN)/python -m tests.walk $(if $(MIRROR),--mirror $(MIRROR))
+
+image: $(READY)  ## build the image without an engine, and run it (root, mmdebstrap, buildah, systemd-container)
+	@$(BIN)/python -m tests.image $(if $(MIRROR),--mirror $(MIRROR))
 
 BROKERS := chromium mosquitto mosquitto-clients nats-server nginx openssh-client prometheus \
   prometheus-alertmanager rabbitmq-server redis-tools

@@ -66,6 +66,7 @@ def test_make_alone_lists_the_commands() -> None:
         "test-crm",
         "drill",
         "walk",
+        "image",
         "brokers",
         "chaos",
         "chaos-cluster",
