@@ -15,7 +15,6 @@ from offhook.settings import load_settings
 from tests.conftest import Configure
 from tests.installation import OFFHOOK, wait_until
 from tests.offhook_cli.conftest import Offhook
-from tests.ports import free_port
 from tests.receiver.running import RunningReceiver, running_receiver, url
 
 SENTENCE = (
@@ -23,7 +22,7 @@ SENTENCE = (
     f"{LAYOUT}): install that version again, or restore the backup from before it"
 )
 COMMANDS = (
-    f"console --port {free_port()}",
+    "console",
     "status",
     "calls",
     "replay --handler console --since 1h",
