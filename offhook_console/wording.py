@@ -12,6 +12,7 @@ MONTHS = N_("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
 WEEKDAYS = N_("Sun Mon Tue Wed Thu Fri Sat")
 
 _MASKED_FROM = 5  # digits: as many, and a name may be a number
+_COUNTRY = 4  # characters of a country's code, at most, with its plus
 _SHOWN = 3  # digits of a masked number
 
 
@@ -97,7 +98,10 @@ def shown_number(number: str | None, *, masked: bool) -> str | None:
     digits = sum(map(str.isdigit, grouped))
     if digits <= _SHOWN:
         return grouped
-    keep_first = len(grouped.partition(" ")[0]) if grouped.startswith("+") and " " in grouped else 0
+    country, space, _ = grouped.partition(" ")
+    # What is no number keeps the spaces that it came with.
+    has_country = space and country.startswith("+") and len(country) <= _COUNTRY
+    keep_first = len(country) if has_country else 0
     left = digits
     shown = []
     for place, character in enumerate(grouped):
