@@ -94,12 +94,15 @@ def beside(url: str, seconds: float, rate: float, flood: float) -> Figures:
 
         def send(tenant: int, rate: float, seconds: float, name: str) -> Running:
             # Those that flood give way: in earnest, they run on other machines.
-            command = ["nice", "-n", "19"] if tenant else []
+            command = ["nice", "-n", "5"] if tenant else []
             command += [sys.executable, "-m", "benchmarks.sender", str(port), str(rate)]
             command += [str(seconds), *(_extension(tenant, number) for number in range(100))]
-            return Running(command, measured.environment, measured.folder / name, OTHER)
+            core = MEASURED if tenant else OTHER
+            return Running(command, measured.environment, measured.folder / name, core)
 
-        with ended(measured.work(OFFHOOK)) as workers, _serving(measured, port, MEASURED):
+        # The receiver and the workers have a core each; the server shares that of the workers.
+        working = Running(offhook("work"), measured.environment, measured.log, OTHER)
+        with ended(working) as workers, _serving(measured, port, MEASURED):
 
             def got(count: int) -> list[tuple[str, int, float, float]]:
                 """Wait a minute for this many deliveries, and return those that there are."""
