@@ -21,7 +21,7 @@ CALL_SECONDS = 150.0
 # which Offhook appends: call-started, call-answered, call-ended.
 KEPT = {"events": 7_000, "calls": 640, "index of calls": 700, "record of deliveries": 560}
 # Microseconds of a primary's core, in a cluster of three: `benchmarks.cluster` on a busy machine.
-SERVER_ACCEPT, SERVER_DELIVER = 84.0, 124.0
+SERVER_ACCEPT, SERVER_DELIVER = 51.0, 90.0
 RECORD_PER_HANDLER = 270  # more of the record for each handler that gets the callbacks
 
 
