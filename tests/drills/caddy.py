@@ -20,10 +20,10 @@ from tests.brokers import Broker, running
 from tests.installation import ROOT
 from tests.ports import free_port
 from tests.receiver.behind_nginx import BURST, not_accepted
+from tests.receiver.over_tls import NAME
 from tests.receiver.running import RunningReceiver, running_receiver
 
 CADDYFILE = (ROOT / "deploy" / "Caddyfile").read_text()
-NAME = "offhook.example.com"
 
 
 @contextmanager

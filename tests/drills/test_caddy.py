@@ -2,45 +2,27 @@
 
 import asyncio
 import signal
-import ssl
 from pathlib import Path
 
-import httpx
 import pytest
-import trustme
 
-from tests.drills.caddy import NAME, caddy, not_accepted_while
+from tests.drills.caddy import caddy, not_accepted_while
 from tests.installation import wait_until
 from tests.receiver.behind_nginx import not_accepted, pauses
+from tests.receiver.over_tls import asking, files_of, issue_certificate
 from tests.receiver.running import running_receiver, url
 
 
 def test_callbacks_come_over_tls_and_no_log_has_their_url(redis_url: str, tmp_path: Path) -> None:
-    authority = trustme.CA()
-    issued = authority.issue_cert(NAME)
-    certificate = tmp_path / "certificate.pem"
-    issued.private_key_and_cert_chain_pem.write_to_path(str(certificate))
-    trust = ssl.create_default_context()
-    authority.configure_trust(trust)
+    certificate, trust = issue_certificate(tmp_path)
     folder = tmp_path / "proxy"
     folder.mkdir()
     with (
         running_receiver(redis_url, tmp_path) as first,
         running_receiver(redis_url, tmp_path) as second,
         caddy(folder, [first.port, second.port], certificate=certificate) as front,
-        httpx.Client(verify=trust, timeout=60) as client,
+        asking(front.port, trust, 60) as ask,
     ):
-
-        def ask(path: str, call: str = "") -> int:
-            asked = client.request(
-                "POST" if call else "GET",
-                f"https://127.0.0.1:{front.port}{path}",
-                data={"CallID": call} if call else None,
-                headers={"Host": f"{NAME}:{front.port}"},
-                extensions={"sni_hostname": NAME},
-            )
-            return asked.status_code
-
         wait_until(lambda: ask("/health/live") == 200, "the proxy reaches the receiver")
         assert ask(url(), "1") == 200
         assert ask(f"{url()}?CallID=2") == 200
@@ -49,12 +31,8 @@ def test_callbacks_come_over_tls_and_no_log_has_their_url(redis_url: str, tmp_pa
         assert ask(url(), "x" * 70_000) == 413
         first.stop()
         assert [ask(url(), str(n)) for n in range(12, 22)] == [200] * 10
-        token = url().rpartition("/")[2]
-        assert not [
-            path
-            for path in folder.rglob("*")
-            if path.is_file() and token.encode() in path.read_bytes()
-        ]
+        files = files_of(folder)
+        assert not any(files.values()), files
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
