@@ -76,10 +76,10 @@ $(VENV)/.drill: requirements/drill.txt $(READY)
 	@$(PIP) --quiet --require-hashes --requirement $< && touch $@
 
 walk: $(READY)  ## install on a fresh Debian 13 as docs/install.md says (root, mmdebstrap, systemd-container)
-	@$(BIN)/python -m tests.walk $(if $(MIRROR),--mirror $(MIRROR))
+	@$(BIN)/python -m tests.drills.walk $(if $(MIRROR),--mirror $(MIRROR))
 
 image: $(READY)  ## build the image without an engine, and run it (root, mmdebstrap, buildah, systemd-container)
-	@$(BIN)/python -m tests.image $(if $(MIRROR),--mirror $(MIRROR))
+	@$(BIN)/python -m tests.drills.image $(if $(MIRROR),--mirror $(MIRROR))
 
 BROKERS := chromium mosquitto mosquitto-clients nats-server nginx openssh-client prometheus \
   prometheus-alertmanager rabbitmq-server redis-tools

@@ -1,6 +1,6 @@
 """Builds the image of deploy/Dockerfile without an engine, and runs it: make image
 
-    python -m tests.image [--mirror URL]
+    python -m tests.drills.image [--mirror URL]
 
 Needs root, mmdebstrap, buildah and systemd-container, and no registry: Debian 13's Python takes the
 place of python:3.13-slim, which is Debian 13 with a Python of its own. The container is one of

@@ -1,6 +1,6 @@
 """The first operator's walk: every command of docs/install.md, on a fresh Debian 13 with systemd.
 
-    python -m tests.walk [--mirror URL]
+    python -m tests.drills.walk [--mirror URL]
 
 Needs root, mmdebstrap, systemd-container and Debian's mirror. The machine is a container of
 systemd-nspawn on this machine's network, so its ports (443, 6379, 8080, 9090, ...) must be free.
