@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import select
 import socket
 import time
 from collections import Counter
@@ -206,14 +207,23 @@ class LosesAnswers(Proxy):
 
     def _serve(self, ours: socket.socket) -> None:
         with closing(ours), socket.create_connection(("127.0.0.1", self._target)) as theirs:
-            while request := ours.recv(1 << 20):
-                theirs.sendall(request)
-                answer = theirs.recv(1 << 20)
-                if self.script in request and not answer.startswith(b"-NOSCRIPT"):
-                    self.saves += 1
-                    if self.saves % 3 == 0:
+            saving = False
+            while True:  # a request or a response may come in pieces
+                ready, _, _ = select.select([ours, theirs], [], [])
+                if ours in ready:
+                    if not (request := ours.recv(1 << 20)):
                         return
-                ours.sendall(answer)
+                    saving = saving or self.script in request
+                    theirs.sendall(request)
+                if theirs in ready:
+                    if not (answer := theirs.recv(1 << 20)):
+                        return
+                    if saving and not answer.startswith(b"-NOSCRIPT"):
+                        self.saves += 1
+                        if self.saves % 3 == 0:
+                            return
+                    saving = False
+                    ours.sendall(answer)
 
 
 async def test_kind_of_an_extension_is_used(bench: Bench) -> None:
