@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from workers.serving.call_rules import CallRules
 from workers.serving.kept_calls import KeptCalls
 from workers.serving.settle_windows import SettleWindows
 from workers.serving.streams import Events, TenantStream, after
+from workers.serving.turns import STEP
 
 if TYPE_CHECKING:
     from workers.serving.partition_server import Server
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("offhook.calls")
 
 AT_ONCE = 500  # events or calls
-OF_TENANTS_AT_ONCE, OF_EACH = 64, 16  # events, so that a flood does not keep others waiting
+OF_TENANTS_AT_ONCE = 64  # events, so that a tenant's flood does not keep others waiting
 MOST_WAITING = 5_000  # events in memory; beyond it they are read again later
 SWEEP_EVERY = 20.0  # seconds between sweeps for calls without an end and calls past `keep_days`
 
@@ -82,7 +83,7 @@ class Folder:
         self._sweep_at = 0.0  # monotonic
         self._at_once = self._of_each = AT_ONCE
         if server.settings.tenants:
-            self._at_once, self._of_each = min(AT_ONCE, OF_TENANTS_AT_ONCE), min(AT_ONCE, OF_EACH)
+            self._at_once, self._of_each = min(AT_ONCE, OF_TENANTS_AT_ONCE), min(AT_ONCE, STEP)
         self._lost = False  # it is not known which of the last steps were made
         self._wake = asyncio.Event()
         self._outage = Outage(log, "Redis")
@@ -164,21 +165,16 @@ class Folder:
         Returns:
             False if there is nothing to fold but backlogs with which others have the turns.
         """
-        mine: list[str] = []
-        try:
-            return await self._fold_step(mine)
-        finally:
-            self._server.folding.give_back(mine)
+        with self._server.folding.taking(self._wake.set) as is_mine:
+            return await self._fold_step(is_mine)
 
-    async def _fold_step(self, mine: list[str]) -> bool:
+    async def _fold_step(self, is_mine: Callable[[str], bool]) -> bool:
         steps: list[tuple[Progress, list[tuple[bytes, CallEvent | None]]]] = []
         room = self._at_once
         for tenant in list(self._unfolded):
             progress = self._progress[tenant]
-            if self._settings.tenants and len(progress.waiting) > self._of_each:
-                if not self._server.folding.take(tenant, self._wake.set):
-                    continue
-                mine.append(tenant)
+            if len(progress.waiting) > self._of_each and not is_mine(tenant):
+                continue
             if events := await self._next(progress):
                 self._unfolded[tenant] = self._unfolded.pop(tenant)  # then the others' turns
                 steps.append((progress, events))

@@ -62,7 +62,7 @@ class Server:
 
     Attributes:
         pools: the other pools, to be woken when there are events.
-        reading, folding: whose turn it is with a tenant's backlog, if there are tenants.
+        reading, folding: whose turn it is with a tenant's backlog.
         records: of attempts, to publish while a client watches.
         traces: gets each attempt; None: nothing does.
         records_all: whether to keep a record of every attempt, or only of failures.
@@ -103,7 +103,8 @@ class Server:
         self.leases = Leases(inbox.redis, inbox.partitions, pool, least)
         self.share = PartitionShare(self, inbox, waiting)
         self.guard = Guard(self, page, inbox.redis)
-        self.reading, self.folding = Turns(), Turns()
+        several = bool(settings.tenants)
+        self.reading, self.folding = Turns(needed=several), Turns(needed=several)
         self._pauses = Pauses(self.roster, inbox.redis)
         self.pools: list[str] = []
         self.watched = False

@@ -16,6 +16,7 @@ from offhook.inbox.partition import DUE, Item
 from offhook.logs import Outage
 from offhook.tasks import asked_to_end
 from workers.serving.streams import Events, Reading, TenantStream, after
+from workers.serving.turns import STEP
 
 if TYPE_CHECKING:
     from workers.serving.partition_server import Server
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("offhook.serve")
 
 STREAMS_AT_ONCE = 128
-OF_TENANTS_AT_ONCE = 16  # events that a handler reads for itself, if there are other tenants
 WAIT = 2.0  # seconds that a read of marks blocks
 PATIENCE = 0.1  # seconds for which a stream is held while its handlers have enough events
 SWEEP_EVERY = 5.0  # seconds between searches for events and replays whose mark was lost
@@ -103,16 +103,7 @@ class Reader:
 
     async def _read_some(self) -> bool:
         """Read once, what there is room for. Return whether to go on at once."""
-        turns, mine = self._server.reading, list[str]()
-
-        def is_mine(tenant: str) -> bool:
-            if not self._server.settings.tenants:
-                return True  # there are no others that would wait
-            if tenant not in mine and turns.take(tenant, self._wake.set):
-                mine.append(tenant)
-            return tenant in mine
-
-        try:
+        with self._server.reading.taking(self._wake.set) as is_mine:
             lagging = next((each for each in self._lagging if is_mine(each.stream.tenant)), None)
             if lagging is not None:
                 await self._catch_up(lagging)
@@ -120,8 +111,6 @@ class Reader:
             read = await self._read_streams(
                 [name for name in readable if not self._has_more(name) or is_mine(name)]
             )
-        finally:
-            turns.give_back(mine)
         return read or (lagging is not None and bool(self._lagging))
 
     async def _read_streams(self, tenants: list[str]) -> bool:
@@ -240,7 +229,7 @@ class Reader:
             return
         began_at, count = reading.own, handler.read_at_once
         if self._server.settings.tenants:
-            count = min(count, OF_TENANTS_AT_ONCE)
+            count = min(count, STEP)
         try:
             items = await self._partition.range(stream.tenant, began_at, stream.read, count)
         except RedisError:

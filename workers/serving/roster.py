@@ -10,10 +10,10 @@ from offhook.settings import Settings
 from workers.serving.runners import Runners
 from workers.serving.served import ServedHandler
 from workers.serving.streams import Reading, TenantStream
+from workers.serving.turns import STEP
 
 _READ_AT_ONCE = 500  # events of a stream
 _DELIVERIES_AT_ONCE = 2000  # that a read leads to: each flush writes the positions of all of them
-_READ_OF_MANY = 16  # the same, when many streams are read together
 _MOST_KINDS = 10_000  # kinds of events whose handlers are remembered
 
 # Tenant, and what a handler's filter looks at: type, PBX, direction, extensions.
@@ -129,7 +129,7 @@ class Roster:
         of_each = zip(streams, wanting, strict=True)
         each_leads_to = max(1, *(len(its) or len(self.of(each.tenant)) for each, its in of_each))
         many = len(streams) > 3 or bool(self._settings.tenants)
-        most = min(_READ_AT_ONCE, _READ_OF_MANY) if many else _READ_AT_ONCE
+        most = min(_READ_AT_ONCE, STEP) if many else _READ_AT_ONCE
         most = min(most, min(_DELIVERIES_AT_ONCE, runners.free) // each_leads_to)
         room = max((each.most - each.outstanding for its in wanting for each in its), default=most)
         count = max(1, min(most, room - runners.reserved))
