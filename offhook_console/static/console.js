@@ -91,6 +91,14 @@
     for (const element of [...template.content.children]) if (element.id) put(element);
     tick();
   };
+  // What a fetch brings may be older than fragments that came meanwhile: they are shown once more.
+  const fetching = new Set();
+  let meanwhile = [];
+  document.addEventListener("htmx:before:request", ({ detail }) => fetching.add(detail.ctx));
+  document.addEventListener("htmx:finally:request", ({ detail }) => {
+    fetching.delete(detail.ctx);
+    if (!fetching.size) meanwhile = [];
+  });
   addEventListener("focusout", () => setTimeout(() => {
     for (const [id, element] of waiting) {
       if (document.getElementById(id)?.contains(document.activeElement)) continue;
@@ -113,6 +121,7 @@
     if (id) last = id;
     if (event === "fragments") {
       show(data);
+      if (fetching.size) meanwhile.push(data);
       document.dispatchEvent(new CustomEvent("offhook-fragments", { detail: data }));
     }
     if (event === "changed") {
@@ -285,6 +294,6 @@
   setInterval(tick, 1000);
   // A fragment is in the language of its page, whatever was chosen in another tab since.
   document.addEventListener("htmx:config:request", ({ detail }) => { detail.ctx.request.headers["Offhook-Language"] = root.lang; });
-  document.addEventListener("htmx:after:swap", () => { local(document); ticked(); tick(); dispatchEvent(new Event("fragmentschange")); });
+  document.addEventListener("htmx:after:swap", () => { for (const html of meanwhile) show(html); local(document); ticked(); tick(); dispatchEvent(new Event("fragmentschange")); });
   if (document.body.dataset.live) live(document.body.dataset.live);
 })();

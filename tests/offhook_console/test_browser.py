@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from playwright.sync_api import Page, expect
+from playwright.sync_api import Route as HeldRoute
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -422,6 +423,32 @@ def test_a_cut_feed_is_marked_and_resumes_without_a_gap_or_a_reload(console: Sce
         browser.faults = [each for each in browser.faults if "net::ERR_" not in each]
         console.send(second.hang_up(9, CallStatus.NOANSWER))
         expect(card(page, "ended", "cut-1")).to_be_visible(timeout=SECONDS)
+
+
+def test_a_slow_fetch_does_not_put_back_what_has_changed_meanwhile(console: Scene) -> None:
+    call = from_outside("0003*210", {"CallID": "slow-0", "CallerIDNum": "+447700900602"})
+    with console.context() as browser:
+        page = browser.sign_in("agent")
+        expect(page.locator("html[data-reader=yes]")).to_have_count(1, timeout=SECONDS)
+        for callback in (call.dial(0), call.answer(2)):
+            console.send(callback)
+        expect(card(page, "talking", "slow-0")).to_be_visible(timeout=SECONDS)
+        held: list[HeldRoute] = []
+        page.route("**/now", lambda route: held.append(route))
+        with page.expect_request("**/now"):
+            page.evaluate("document.body.dispatchEvent(new CustomEvent('live-all'))")
+        while not held:
+            page.wait_for_timeout(10)
+        answer = held[0].fetch()
+        console.send(call.hang_up(9, CallStatus.ANSWER))
+        expect(card(page, "ended", "slow-0")).to_be_visible(timeout=SECONDS)
+        page.evaluate("""() => {
+            document.addEventListener("htmx:finally:request", () => { window.fetched = true; });
+        }""")
+        held[0].fulfill(response=answer)
+        page.wait_for_function("window.fetched")
+        expect(card(page, "ended", "slow-0")).to_be_visible()
+        expect(card(page, "talking", "slow-0")).to_have_count(0)
 
 
 def test_time_travel_goes_back_and_on_and_returns(console: Scene) -> None:
