@@ -20,7 +20,7 @@ from benchmarks.rounds import Figures, arguments, interleaved, table
 from offhook_cli.embedded_server import free_port
 
 _MANY = 2_000  # handlers, of which one is measured
-_SETTLES = 3.0  # seconds until nothing of the start is left to do
+_SETTLES = 10.0  # seconds until nothing of the start is left to do
 _LONE = 4.0  # events a second that still come one by one
 
 

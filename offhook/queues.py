@@ -5,6 +5,7 @@ a worker killed at that moment loses no job.
 """
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from redis import Redis
@@ -137,6 +138,18 @@ def bury(
 def is_dead(redis: Redis, handler: str, event_id: str) -> bool:
     """Return whether the event is one of the handler's dead letters."""
     return dead_letter_id(handler, event_id) in dead_registry(redis, handler)
+
+
+def with_requeued(redis: Redis, handlers: Iterable[str]) -> list[str]:
+    """Those of the handlers that have dead letters which were enqueued again with RQ's own tools.
+
+    There may be thousands of handlers: they are asked about together.
+    """
+    handlers = list(handlers)
+    with redis.pipeline(transaction=False) as pipeline:
+        for handler in handlers:
+            pipeline.exists(queue(dead_queue(handler), redis).key)
+        return [handler for handler, has in zip(handlers, pipeline.execute(), strict=True) if has]
 
 
 def requeued(redis: Redis, handler: str) -> list[Job]:

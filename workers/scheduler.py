@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -161,11 +161,12 @@ class Scheduler:
                 await self._call(job, every)
         if now >= self._rejoin_at:
             self._rejoin_at = now + REJOIN_EVERY
-            await self.rejoin_requeued(list(self._settings.all_handlers))
+            await self.rejoin_requeued()
 
-    async def rejoin_requeued(self, names: Sequence[str]) -> None:
+    async def rejoin_requeued(self) -> None:
         """Redeliver dead letters that wait to join their lanes again."""
-        for name in names:
+        names = self._settings.all_handlers
+        for name in await asyncio.to_thread(queues.with_requeued, self._rq, names):
             await dead_letters.rejoin_requeued(self._inbox, self._rq, name)
 
     async def trim(self) -> None:

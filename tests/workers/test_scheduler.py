@@ -7,8 +7,11 @@ import pytest
 import redis as blocking
 from redis.exceptions import RedisError
 
+from offhook import queues
 from offhook.connection import connect
 from offhook.inbox import Inbox, keys
+from offhook.operations import dead_letters
+from offhook.operations.dead_letters import Filter
 from offhook.settings import load_settings
 from tests.conftest import Configure
 from tests.events import batch_of, event
@@ -63,6 +66,29 @@ def test_scheduler_reads_no_positions_unless_some_are_missing(
             client.delete(keys.known(1))
             await scheduler.round()
             assert client.hkeys(keys.known(1)) == [b"crm"]
+
+    asyncio.run(go())
+
+
+def test_scheduler_asks_for_the_requeued_letters_of_all_handlers_at_once(
+    redis_url: str, client: blocking.Redis, configure: Configure
+) -> None:
+    handlers = "".join(f'[handlers.h{n}]\nuse = "console"\n' for n in range(20))
+    configure(handlers, partitions=1)
+    settings = load_settings()
+
+    async def go() -> None:
+        async with connect(redis_url) as redis:
+            inbox = Inbox(redis, 1)
+            await inbox.register(settings.starts)
+            queues.bury(client, "h7", event("a", 1), attempt=3, error="answered 410", trace="")
+            [letter] = dead_letters.find(client, Filter())
+            queues.dead_registry(client, "h7").requeue(letter.id)
+            client.config_resetstat()
+            await Scheduler(settings, inbox, client).rejoin_requeued()
+            assert client.info("commandstats")["cmdstat_lrange"]["calls"] == 1
+            assert queues.requeued(client, "h7") == []
+            assert client.zscore(keys.due(0), "h7 main/a") is not None
 
     asyncio.run(go())
 
