@@ -38,7 +38,7 @@ def resting(url: str, seconds: float, events: int, count: int) -> Figures:
     with bench(url, "nothing", 16, more=handlers(count - 1, interested=True)) as measured:
         with ended(measured.work(OFFHOOK)) as fresh:
             until(lambda: _serves(fresh.memory()), "the server runs")
-            time.sleep(min(_SETTLES, seconds))
+            time.sleep(_SETTLES)
             memory, cpu = sum(fresh.memory().values()), fresh.cpu()
             time.sleep(seconds)
             idle = (fresh.cpu() - cpu) / seconds
@@ -70,7 +70,7 @@ def lone(url: str, seconds: float) -> Figures:
             until(lambda: listens(port), "the receiver listens")
             drive(port, itertools.islice(callbacks(URLS), 1), 0.1, connections=1, rate=10)
             until(measured.delivered, "the first event is delivered")
-            time.sleep(min(_SETTLES, seconds))
+            time.sleep(_SETTLES)
             cpu = workers.cpu()
             time.sleep(seconds)
             rest = workers.cpu() - cpu
