@@ -25,10 +25,10 @@ FLOOD = 700  # callbacks; the rate limit of a storm admits 450 at once
 
 def exhaust_descriptors(scene: Scene, dice: Random) -> None:
     """Leave the receiver no descriptor that is free."""
-    pid = scene.offhook.receiver.pid
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    before = resource.prlimit(scene.offhook.receiver.pid, resource.RLIMIT_NOFILE)
 
     def refuses_connections() -> bool:
+        pid = scene.offhook.receiver.pid  # another fault may have killed the one before
         taken = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (taken, before[1]))
         return not scene.offhook.is_ready()
@@ -37,7 +37,7 @@ def exhaust_descriptors(scene: Scene, dice: Random) -> None:
         wait_until(refuses_connections, "the receiver refuses connections")
         time.sleep(dice.uniform(1, 5))
     finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        resource.prlimit(scene.offhook.receiver.pid, resource.RLIMIT_NOFILE, before)
 
 
 def open_idle_connections(scene: Scene, dice: Random) -> None:
