@@ -36,7 +36,7 @@ def _calls(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Only calls from a caller with this name, or whose names begin so.",
+            help="Only calls from a caller with this name; the first letters of a word will do.",
             metavar="NAME",
         ),
     ] = None,
@@ -60,11 +60,11 @@ def _calls(
             metavar="TIME",
             show_default=False,
             help="Only calls that began before this time, written as for --since; or "
-            "continue from this cursor, which the page before ends with.",
+            "continue from this cursor, printed by the previous page.",
         ),
     ] = None,
     most: Annotated[
-        int, typer.Option("--most", "-n", min=1, metavar="N", help="Maximum number of calls.")
+        int, typer.Option("--limit", "-n", min=1, metavar="N", help="Maximum number of rows.")
     ] = 50,
     tenant: Tenant = "",
     as_json: Json = False,
@@ -81,7 +81,7 @@ def _calls(
       offhook calls --number 7700900168 --since 30d
       offhook calls --name "ada byron"
       offhook calls --live --extension '0003*210'
-      offhook calls --since 7d --before 2026-05-01T14:00 --most 200
+      offhook calls --since 7d --before 2026-05-01T14:00 --limit 200
     """
     if context.invoked_subcommand:
         return

@@ -14,7 +14,7 @@ from offhook.settings import load_settings
 from offhook_cli.options import Json, Tenant, group, settings_of
 from offhook_cli.screen import fail, local, note, print_json, print_table
 
-wall = group("Make, list and revoke wall links: the wallboard on one screen, without a user.")
+wall = group("Make, list and revoke wall links: a wallboard for one screen, without sign-in.")
 
 
 @wall.command()
@@ -34,7 +34,7 @@ def add(
 ) -> None:
     """Make a wall link, and print its address.
 
-    It is shown once: Redis keeps only its hash.
+    The address is shown once: Redis keeps only its hash.
 
     \b
     Examples:

@@ -63,7 +63,12 @@ Extension = Annotated[
     ),
 ]
 Type = Annotated[
-    EventType | None, typer.Option("--type", help="Only dead letters of this event type.")
+    EventType | None,
+    typer.Option(
+        "--type",
+        help="Only dead letters of this event type, such as hangup or call-ended.",
+        metavar="TYPE",
+    ),
 ]
 Since = Annotated[
     datetime | None,

@@ -39,7 +39,10 @@ def deliveries(
     ] = None,
     outcome: Annotated[
         list[AttemptOutcome] | None,
-        typer.Option(help="Only attempts that ended like this. May be repeated."),
+        typer.Option(
+            help=f"Only attempts with this outcome: {', '.join(AttemptOutcome)}. May be repeated.",
+            metavar="OUTCOME",
+        ),
     ] = None,
     call: Annotated[
         str | None,
@@ -63,7 +66,7 @@ def deliveries(
     before: Annotated[
         str | None,
         typer.Option(
-            help="Continue from this cursor, which the page before ends with.", metavar="CURSOR"
+            help="Continue from this cursor, printed by the previous page.", metavar="CURSOR"
         ),
     ] = None,
     tenant: Tenant = "",

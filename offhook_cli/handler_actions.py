@@ -35,7 +35,7 @@ Configured = Annotated[
 def pause(name: Configured, tenant: Tenant = "") -> None:
     """Deliver nothing to a handler until it is resumed.
 
-    Takes effect within two seconds; deliveries that run are finished. Its
+    Takes effect within two seconds; running deliveries are finished. Its
     events and redeliveries wait, each call in order, across restarts and
     reloads. Other handlers are not affected. Events wait for as long as the
     inbox keeps them: `offhook status` says if that ends soon.
@@ -67,7 +67,11 @@ def send_test(
     name: Configured,
     event: Annotated[
         EventType | None,
-        typer.Option(help="The event type.", show_default="the first that the handler gets"),
+        typer.Option(
+            help="The event type, such as hangup or call-ended.",
+            show_default="the first that the handler gets",
+            metavar="TYPE",
+        ),
     ] = None,
     wait: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for the outcome.")
@@ -76,9 +80,9 @@ def send_test(
 ) -> None:
     """Send a made-up event to a handler, and to no other.
 
-    Its own process delivers it, with the configuration that runs, so it needs
-    `offhook work`. The target gets it as if it were real. `offhook deliveries
-    --call` has the outcome later, too.
+    A worker delivers it with the running configuration, so `offhook work` must
+    run. The target gets it like a real event. `offhook deliveries --call`
+    shows the outcome later, too.
 
     Exits with 1 unless it was delivered.
 
@@ -125,14 +129,15 @@ def would_get(
         ),
     ] = None,
     of: Annotated[
-        Literal["1h", "today", "yesterday", "7d"], typer.Option(help="Of which events.")
+        Literal["1h", "today", "yesterday", "7d"],
+        typer.Option(help="The time from which to count events."),
     ] = "yesterday",
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """Count what a handler would have got with another filter. Changes nothing.
 
-    Asks the events that the inbox keeps, for three seconds at most.
+    Reads the events in the inbox, for three seconds at most.
 
     \b
     Examples:

@@ -135,7 +135,11 @@ def preview(
     ],
     event: Annotated[
         EventType | None,
-        typer.Option(help="Only this event type.", show_default="all the handler gets"),
+        typer.Option(
+            help="Only this event type, such as hangup or call-ended.",
+            show_default="all that the handler gets",
+            metavar="TYPE",
+        ),
     ] = None,
     tenant: Tenant = "",
 ) -> None:

@@ -29,12 +29,15 @@ class State(StrEnum):
 
 def missed(
     state: Annotated[
-        State, typer.Option(help="open (not reached yet), closed or all.", metavar="STATE")
+        State,
+        typer.Option(
+            help="Only open (not reached yet) or closed callers, or all.", metavar="STATE"
+        ),
     ] = State.OPEN,
     queue: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only those who called this queue or phone; may be repeated.",
+            help="Only callers of this queue or phone; may be repeated.",
             metavar="EXTENSION",
             autocompletion=completion.extensions,
         ),
@@ -42,11 +45,11 @@ def missed(
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
-    """List callers who reached no person, those first who have waited longest.
+    """List callers who have not reached a person, longest wait first.
 
     A caller stays open until a call with the number is answered: a colleague
-    called back, or the caller got through. Callers of the last seven days are
-    listed; withheld numbers are not, for they cannot be called back.
+    called back, or the caller got through. The list covers seven days. Callers
+    who withheld their number are left out: they cannot be called back.
 
     \b
     Examples:

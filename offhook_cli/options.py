@@ -14,10 +14,10 @@ from offhook_cli import completion
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
-Limit = Annotated[int, typer.Option(min=1, help="Print at most this many.", metavar="NUMBER")]
+Limit = Annotated[int, typer.Option(min=1, help="Maximum number of rows.", metavar="N")]
 After = Annotated[
     str | None,
-    typer.Option(help="Only those that come after this one in the list.", metavar="ID"),
+    typer.Option(help="Continue after the entry with this id.", metavar="ID"),
 ]
 MANY = 1000  # entries of a list, unless --limit says otherwise
 PbxName = Annotated[
@@ -33,9 +33,9 @@ Tenant = Annotated[
     str,
     typer.Option(
         "--tenant",
-        help="Whose: a tenant's name; without it, the operator's.",
+        help="Tenant to work on.",
         metavar="NAME",
-        show_default=False,
+        show_default="the operator",
         autocompletion=completion.tenants,
     ),
 ]
@@ -45,6 +45,7 @@ UserId = Annotated[
         "--user",
         help="The user who owns the extensions: @me, @owner or an id.",
         show_default="the PBX's setting `user`",
+        metavar="USER",
     ),
 ]
 

@@ -15,17 +15,17 @@ from offhook_cli.screen import local, note, print_json, print_table
 
 def proof(
     days: Annotated[
-        int, typer.Option(min=1, max=KEPT_DAYS, metavar="NUMBER", help="Of the last days.")
+        int, typer.Option(min=1, max=KEPT_DAYS, metavar="N", help="Number of days to show.")
     ] = 14,
     pbx: PbxName = None,
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
-    """Show for each day the PBX's calls beside those kept here.
+    """Compare the calls of each day on the PBX with those here.
 
-    From the hourly comparison. `here` are calls that callbacks told of;
-    `recovered` are those that only the records told of, and `closed` those
-    whose end only the records told.
+    The figures come from the hourly comparison. `here`: calls reported by
+    callbacks. `recovered`: calls found only in the PBX's records. `closed`:
+    calls whose end was found only in the records.
 
     \b
     Examples:
@@ -54,7 +54,7 @@ def proof(
         for each in its
     ]
     if not rows:
-        note("Nothing was compared yet: it needs access to the PBX's API, and `offhook work`.")
+        note("Nothing was compared yet: this needs the PBX's API, and `offhook work` running.")
         return
     counts = ("on the PBX", "here", "recovered", "closed")
     print_table("PBX", "day", *counts, "compared", rows=rows, right=counts)

@@ -38,13 +38,13 @@ Lost = Annotated[
         metavar="WHICH",
     ),
 ]
-_HERE = "http://127.0.0.1:8090"
+_HERE = "http://127.0.0.1:8089"
 
 
 @sandbox.command("start")
 def start(
     host: Host = "127.0.0.1",
-    port: Port = 8090,
+    port: Port = 8089,
     file: Annotated[
         Path | None,
         typer.Option(
@@ -114,7 +114,7 @@ def start(
 @sandbox.command("call")
 def call(
     scenario: Annotated[
-        Scenario, typer.Argument(help=f"Kind of call: {', '.join(Scenario)}.", metavar="SCENARIO")
+        Scenario, typer.Argument(help="Kind of call.", metavar="SCENARIO")
     ] = Scenario.ANSWERED,
     url: Url = _HERE,
     phones: Phones = None,

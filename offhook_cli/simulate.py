@@ -93,12 +93,13 @@ def simulate(
         typer.Option(
             help="Random seed: the same seed makes the same calls and CallIDs.",
             show_default="random",
+            metavar="N",
         ),
     ] = None,
     trouble: Annotated[
         EventType | None,
         typer.Option(
-            help=f"Send a test event about trouble instead: {', '.join(TROUBLE)}.",
+            help=f"Send a test event of this type instead of calls: {', '.join(TROUBLE)}.",
             metavar="TYPE",
             show_default=False,
         ),

@@ -31,7 +31,7 @@ Name = Annotated[
 
 @tenants.command("list")
 def list_(as_json: Json = False) -> None:
-    """List the tenants, and how much is kept of each.
+    """List the tenants, and how much data each has.
 
     Also lists those that are no longer configured and still have data.
 
@@ -59,7 +59,7 @@ def list_(as_json: Json = False) -> None:
 
 @tenants.command()
 def show(name: Name, as_json: Json = False) -> None:
-    """Show one tenant: its extensions, handlers and settings, and what is kept of it.
+    """Show one tenant: its extensions, handlers, settings and data.
 
     \b
     Examples:
@@ -161,9 +161,9 @@ def remove(
     ],
     yes: Yes = False,
 ) -> None:
-    """Delete a tenant: its file, and all events, calls and answers kept of it.
+    """Delete a tenant: its file and all its data.
 
-    First remove its extensions from the PBX, or their events would be the
+    First remove its extensions from the PBX, or their events become the
     operator's: `offhook setup --known --remove --tenant NAME`. What handlers
     have delivered to other systems stays there.
 

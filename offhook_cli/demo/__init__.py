@@ -99,7 +99,9 @@ def demo(
     seed: Annotated[
         int | None,
         typer.Option(
-            help="Random seed: the same seed places the same calls.", show_default="random"
+            help="Random seed: the same seed places the same calls.",
+            show_default="random",
+            metavar="N",
         ),
     ] = None,
 ) -> None:

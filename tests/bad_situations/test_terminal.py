@@ -45,7 +45,7 @@ TYPED = {
     "calls --since 2999-01-01": (
         "Error: Invalid value for '--since': '2999-01-01' is in the future"
     ),
-    "calls --most 0": "Error: Invalid value for '--most' / '-n': must be 1 or more",
+    "calls --limit 0": "Error: Invalid value for '--limit' / '-n': must be 1 or more",
     "calls --outcome mised": (
         "Error: Invalid value for '--outcome': 'mised' is not one of 'answered', 'missed', "
         "'busy', 'cancelled', 'unreachable', 'failed'; did you mean 'missed'?"

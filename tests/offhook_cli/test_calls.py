@@ -61,7 +61,7 @@ def test_calls_of_the_last_day_are_listed_newest_first(
         (("--outcome", "missed", "--since", "3d"), ["missed", "old"]),
         (("--live",), ["live"]),
         (("--since", "150m"), ["live", "missed"]),
-        (("--most", "1"), ["live"]),
+        (("--limit", "1"), ["live"]),
         (("--before", "1h"), ["missed", "answered"]),
         (("--extension", "0003*999"), []),
     ],
@@ -107,10 +107,10 @@ def test_values_that_select_nothing_are_refused(
 
 
 def test_truncated_list_is_reported(placed: dict[str, PlacedCall], offhook: Offhook) -> None:
-    more = offhook("calls", "--most", "2").stderr
+    more = offhook("calls", "--limit", "2").stderr
     assert "More than 2 calls match" in more
     assert listed(offhook, *more.split()[-2:]) == [placed["answered"].id]  # the next page
-    assert offhook("calls", "--most", "3").stderr == ""
+    assert offhook("calls", "--limit", "3").stderr == ""
 
 
 def test_call_is_shown_with_legs_and_events(

@@ -37,7 +37,7 @@ def test_programs_run(
     missed = make_call(Scenario.MISSED, Random(1), ["0003*210"])
     store.add_record(record_of(missed, began=now, saved=now))
     with serve(create_sandbox(store)) as plain, serve(create_sandbox(store), certificate) as tls:
-        program = program.replace("http://127.0.0.1:8090", plain)
+        program = program.replace("http://127.0.0.1:8089", plain)
         program = program.replace(
             '"https://pbx.example.org", auth', f'"{tls}", auth, ca_file="{certificate.ca_file}"'
         )
@@ -54,7 +54,7 @@ def test_programs_run(
 def test_command_starts_a_sandbox() -> None:
     port = free_port()
     command, _ = blocks("sh")
-    words = shlex.split(command.replace("8090", str(port)))
+    words = shlex.split(command.replace("8089", str(port)))
     assert words[0] == "python"
     process = subprocess.Popen([sys.executable, *words[1:], "--log-level", "critical"])
     try:
