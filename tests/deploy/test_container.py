@@ -21,7 +21,7 @@ from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-PAGES = ("operating", "troubleshooting")
+PAGES = ("operating", "changes", "callback-urls", "durability", "troubleshooting")
 
 
 @pytest.fixture

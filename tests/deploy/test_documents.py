@@ -61,7 +61,8 @@ def test_headings_of_troubleshooting_quote_our_messages(said: list[str]) -> None
 
 
 def test_log_lines_quoted_for_operators_exist(said: list[str]) -> None:
-    page = (ROOT / "docs" / "operating.md").read_text()
+    pages = ("operating", "changes", "callback-urls", "durability")
+    page = "\n".join((ROOT / "docs" / f"{name}.md").read_text() for name in pages)
     (alarms,) = re.findall(r"^- In the logs: (.*?)\.", page, re.MULTILINE | re.DOTALL)
     quoted = re.findall(r"`([^`]+)`", alarms) + re.findall(r"`([^`\n]*…[^`\n]*)`", prose_of(page))
     quoted += re.findall(r"^… (.*): .* \[event=", page, re.MULTILINE)
