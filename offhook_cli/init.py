@@ -26,7 +26,7 @@ from offhook_cli.screen import fail
 SECRET_FILE = "offhook.secret"  # noqa: S105 - a file's name
 
 _TOP = f"""\
-# Configuration of Offhook. Settings that are commented out show their defaults.
+# Configuration of Offhook. Settings that are commented out show their defaults, or an example.
 # Environment variables override this file: OFFHOOK_PUBLIC_URL overrides public_url.
 # NAME_file reads any setting NAME from a file. Paths are relative to this file.
 
@@ -249,11 +249,11 @@ def _what_now(config: Path, secret: Path) -> str:
 Wrote {config}: all settings, and a handler that prints every event.
 Wrote {secret}: the secret that signs the callback URLs. Back it up and keep it private.
 
-To try it, with a server and a sandbox PBX of its own:
+To try it, with a built-in Valkey server and a sandbox PBX:
 {export}
   offhook dev
 
-For real, with a Redis or Valkey server running ({Settings.model_fields["redis_url"].default}):
+To run it for real, with a Redis or Valkey server ({Settings.model_fields["redis_url"].default}):
 
   offhook serve       receive callbacks
   offhook work        deliver events, in a second terminal

@@ -3,6 +3,7 @@
 pages of the repository → **docs_site** → Zensical → build/site
 """
 
+import json
 import os
 import re
 import shutil
@@ -16,12 +17,16 @@ from typing import Any, get_args
 import click
 import msgspec
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
 from offhook.event import GROUPS, CallEvent, EventType
 from offhook.settings import Settings
-from offhook.settings.console_table import ConsoleSettings, ConsoleToken, ConsoleUser
+from offhook.settings.console_table import (
+    ConsoleSettings,
+    ConsoleToken,
+    ConsoleUser,
+    OidcSettings,
+)
 from offhook.settings.setting_tables import HandlerSettings, LookupSettings, PbxSettings
 from offhook.settings.tenants import TenantLimits, TenantSettings
 from offhook_cli import COMMANDS, app, load
@@ -42,6 +47,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "[tenants.NAME]": TenantSettings,
     "[tenants.NAME.limits]": TenantLimits,
     "[console]": ConsoleSettings,
+    "[console.oidc]": OidcSettings,
     "[console.users.NAME]": ConsoleUser,
     "[console.users.NAME.tokens.NAME]": ConsoleToken,
 }
@@ -138,12 +144,13 @@ def settings() -> Iterator[str]:
 
 
 def default(about: Any) -> str:
-    if about.default is PydanticUndefined:
-        made = about.default_factory
-        return "required" if made is None else f"`{cell(str(made()))}`"
-    if about.default is None:
+    """The default of a setting as it is written in `offhook.toml`."""
+    if about.is_required():
+        return "required"
+    value = about.get_default(call_default_factory=True)
+    if value in (None, "", {}) or isinstance(value, BaseModel):
         return "not set"
-    return f"`{cell(str(about.default))}`" if str(about.default) else "empty"
+    return f"`{cell(json.dumps(value, default=str))}`"
 
 
 def cell(text: str) -> str:

@@ -97,7 +97,8 @@ class ConsoleUser(BaseModel):
         ),
     )
     pop_url: PopUrl | None = Field(
-        default=None, description="what the user's screen pop opens, if it is not the console's"
+        default=None,
+        description="the URL that the user's screen pop opens, instead of the console's",
     )
     tokens: dict[TokenName, ConsoleToken] = Field(
         default_factory=dict, description="the user's API tokens, a table each"

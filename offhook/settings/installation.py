@@ -68,8 +68,8 @@ class Settings(WatchSettings):
         default=None,
         repr=False,
         description=(
-            "the server that RQ keeps its jobs on, dead letters among them, in the same words, but "
-            "no cluster; that of redis_url if not set"
+            "the server for RQ's jobs, including dead letters, in the same form, but not a "
+            "cluster; that of redis_url if not set"
         ),
     )
     durability: Literal["server", "disk", "replica"] = Field(
@@ -103,7 +103,7 @@ class Settings(WatchSettings):
     max_memory: int = Field(
         default=1_000_000_000,
         ge=100_000_000,
-        description="bytes of a serving process; beyond it the handler that took most is moved",
+        description="maximum bytes of a serving process; beyond it, its largest handler moves out",
     )
     duplicate_window: float = Field(
         default=5.0,
@@ -190,7 +190,7 @@ class Settings(WatchSettings):
     source_rate: float = Field(
         default=1000.0,
         gt=0,
-        description="maximum requests per second of one address that is no proxy; as `url_rate`",
+        description="maximum requests per second of one address, except proxies; bursts as above",
     )
     proxies: list[IPvAnyNetwork] = Field(
         default=[IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")],
@@ -240,7 +240,7 @@ class Settings(WatchSettings):
     )
     tenants: dict[PluginName, TenantSettings] = Field(
         default_factory=dict,
-        description="organisations with extensions and handlers of their own, one table each",
+        description="organizations with their own extensions and handlers, one table each",
     )
     _tenant: str = PrivateAttr("")
 

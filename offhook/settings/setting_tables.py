@@ -33,7 +33,7 @@ class HandlerSettings(BaseModel):
         default=None,
         description=(
             "the event types to deliver, or groups of them: raw (the five callbacks), calls, "
-            "extensions, summaries; the handler's own choice if not set"
+            "extensions, summaries, trouble; the handler's own choice if not set"
         ),
     )
     extensions: list[str] | None = Field(
@@ -48,8 +48,8 @@ class HandlerSettings(BaseModel):
     tenants: Literal["all"] | frozenset[PluginName] | None = Field(
         default=None,
         description=(
-            "whose events a handler of the operator gets besides the operator's own: all, or a "
-            "list of tenants"
+            "tenants whose events a handler of the operator also gets: all, or a list; none if not "
+            "set"
         ),
     )
     concurrency: int = Field(
@@ -67,12 +67,13 @@ class HandlerSettings(BaseModel):
     ] = Field(
         default="shared",
         description=(
-            "where the handler runs: shared with others, in a process of its own, or with those "
-            "that name the same"
+            "where the handler runs: shared (with others), own (a process for it alone), or any "
+            "other name, shared by the handlers that give the same"
         ),
     )
     start: Start = Field(
-        default="now", description="begin with new events (now) or with all still kept (earliest)"
+        default="now",
+        description="begin with new events (now) or with the oldest in the inbox (earliest)",
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
@@ -100,7 +101,10 @@ class LookupSettings(BaseModel):
 
     use: str = Field(description="an installed lookup's name, or package.module:name")
     timeout: float = Field(
-        default=2.0, gt=0, le=10, description="maximum seconds for an answer, or there is no name"
+        default=2.0,
+        gt=0,
+        le=10,
+        description="maximum seconds for an answer; without one, the event has no name",
     )
     lifetime: float | None = Field(
         default=None,
@@ -131,7 +135,7 @@ class PbxSettings(BaseModel):
         default=None,
         description=(
             "the encoding of names that are not UTF-8, such as cp1251 or latin-1; "
-            "without it, what cannot be read of them is replaced"
+            "without it, unreadable characters are replaced"
         ),
     )
     host: (

@@ -70,7 +70,7 @@ class TenantLimits(BaseModel):
         default=0.2,
         gt=0,
         le=1,
-        description="the part of the inbox and journal that it may fill while room is scarce",
+        description="the share of the inbox and journal that it may fill when they get full",
     )
     concurrency: int = Field(
         default=64,
@@ -82,7 +82,7 @@ class TenantLimits(BaseModel):
 
 
 class TenantSettings(BaseModel):
-    """One `[tenants.NAME]` table: an organisation with extensions and handlers of its own."""
+    """One `[tenants.NAME]` table: an organization with extensions and handlers of its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -100,23 +100,24 @@ class TenantSettings(BaseModel):
         description="its own access to PBXs of the installation, in place of the operator's",
     )
     region: Region | None = Field(
-        default=None, description="as the setting `region`, which holds if this is not set"
+        default=None, description="its own value of `region`; the installation's if not set"
     )
     zone: Zone | None = Field(
         default=None, description="its time zone, for the daily summary; the machine's if not set"
     )
     daily_summary: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = Field(
-        default=None, description="as the setting `daily_summary`, which holds if this is not set"
+        default=None, description="its own value of `daily_summary`; the installation's if not set"
     )
     keep_days: Days = Field(
-        default=None, description="as the setting `keep_days`, which holds if this is not set"
+        default=None, description="its own value of `keep_days`; the installation's if not set"
     )
     dead_letter_days: Days = Field(
         default=None,
-        description="as the setting `dead_letter_days`, which holds if this is not set",
+        description="its own value of `dead_letter_days`; the installation's if not set",
     )
     quarantine_days: Days = Field(
-        default=None, description="as the setting `quarantine_days`, which holds if this is not set"
+        default=None,
+        description="its own value of `quarantine_days`; the installation's if not set",
     )
     users: dict[UserName, ConsoleUser] = Field(
         default_factory=dict,
@@ -129,9 +130,7 @@ class TenantSettings(BaseModel):
             "processes apart; not in the tenant's own file"
         ),
     )
-    limits: TenantLimits = Field(
-        default=TenantLimits(), description="what it may use of the installation"
-    )
+    limits: TenantLimits = Field(default=TenantLimits(), description="its limits")
 
     @property
     def tzinfo(self) -> tzinfo | None:

@@ -17,7 +17,7 @@ class WatchSettings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
-        description="the least of Offhook's own log lines; debug has one for each event",
+        description="the lowest level of Offhook's own log lines; debug adds one for each event",
     )
     log_mask_numbers: bool = Field(
         default=False, description="whether messages in the log hide phone numbers"
@@ -30,5 +30,5 @@ class WatchSettings(BaseSettings):
         description="the OpenTelemetry collector for traces (OTLP over HTTP); none if not set",
     )
     traces_share: float = Field(
-        default=1.0, gt=0, le=1, description="the part of events to trace, such as 0.01"
+        default=1.0, gt=0, le=1, description="the share of events to trace, such as 0.01"
     )

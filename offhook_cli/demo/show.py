@@ -90,8 +90,8 @@ class Show(Lines):
             )
         self.print(table)
         self.print(
-            "[dim]Times from accepting an event to calling the handler. The first event of a "
-            "handler starts its worker, and events behind a redelivery wait for it.[/]\n"
+            "[dim]Times from accepting an event to calling the handler. Events of a call wait "
+            "while an earlier one waits for its redelivery.[/]\n"
         )
         with closing(sqlite3.connect(database)) as connection:
             events, calls, legs = (
@@ -132,7 +132,7 @@ class Show(Lines):
             f"  {OFFHOOK} demo --keep     keep it running, and look at the calls in a browser\n"
             f"  {OFFHOOK} init            write your own configuration\n"
             f"  {OFFHOOK} handlers        list the handlers\n"
-            "To write a handler in ten lines, see docs/handlers.md."
+            "To write a handler of your own, see docs/tutorial.md."
         )
 
 
