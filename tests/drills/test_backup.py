@@ -217,7 +217,8 @@ def test_a_server_goes_back_to_a_moment(tmp_path: Path) -> None:
         time.sleep(1.05 - micros / 1e6)  # its notes are whole seconds
         client.set("after", 1)
         server.stop()
-        (cut,) = re.findall(r"^valkey-check-aof .*$", blocks("Go back to a point in time"), re.MULTILINE)
+        commands = blocks("Go back to a point in time")
+        (cut,) = re.findall(r"^valkey-check-aof .*$", commands, re.MULTILINE)
         cut = re.sub(r"\"\$\(date.*?\)\"", str(seconds), cut)
         sh(cut.replace("valkey-check-aof", check), tmp_path / "appendonlydir")
         server.start()
