@@ -172,7 +172,7 @@ class Board:
                 "count",
                 ngettext("{number} incoming", "{number} incoming", len(incoming)),
             ),
-            Figure(gettext("Answered"), len(answered), "count", _share(len(caught), len(incoming))),
+            Figure(gettext("Answered"), len(caught), "count", _share(len(caught), len(incoming))),
             Figure(gettext("Missed"), len(missed), "count", _share(len(missed), len(incoming))),
             Figure(gettext("Ringing time"), _mean(rang), "short", _median(rang, "short")),
             Figure(gettext("Talk time"), _mean(talked), "duration", _median(talked, "duration")),

@@ -11,6 +11,7 @@
     if (moment > new Date()) moment.setDate(moment.getDate() - 1);
     go(moment);
   });
+  for (const field of document.querySelectorAll("[data-moment]")) field.placeholder = new Date(field.dataset.moment).toTimeString().slice(0, 5);
   const slider = document.querySelector("[data-day]");
   if (!slider) return;
   slider.addEventListener("change", () => go(new Date(new Date(slider.dataset.day).getTime() + slider.value * 1000)));

@@ -182,9 +182,10 @@ def test_figures_of_the_day() -> None:
         [(5, 60, Outcome.ANSWERED), (35, 180, Outcome.ANSWERED), (25, None, Outcome.MISSED)]
     ):
         board.put(call(str(n), rang=rang, talked=talked, outcome=outcome), NOON)
+    board.put(call("out", direction="out", talked=120, outcome=Outcome.ANSWERED), NOON)
     board.put(call("yesterday", outcome=Outcome.MISSED, began=NOON - timedelta(hours=3)), NOON)
     found = {each.name: (each.value, each.below) for each in board.figures(ALL)}
-    assert found["Calls today"] == (3, "3 incoming")
+    assert found["Calls today"] == (4, "3 incoming")
     assert found["Answered"] == (2, "67 % of incoming")
     assert found["Missed"] == (1, "33 % of incoming")
     assert found["Ringing time"] == (20, "median 20 s")
