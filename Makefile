@@ -32,6 +32,7 @@ demo: $(if $(wildcard $(READY)),$(READY),$(DEMO))  ## show simulated calls arriv
 PACKAGES := benchmarks offhook offhook_cli offhook_console receiver tests unifiedapi workers
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m compileall -q $(PACKAGES)
+	@$(BIN)/python -m tests.rewriting
 	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Each CRM has its own virtual environment, because they bring packages named `common` and `tasks`.
