@@ -165,8 +165,7 @@ class LiveFeed:
         """Read the inbox and tell browsers, until cancelled."""
         while True:
             try:
-                await self.load()
-                await self._follow()
+                await self._follow(await self.load())
             except RedisError as error:
                 log.warning("Redis does not answer: %s", error)
                 self._is_down()
@@ -178,13 +177,20 @@ class LiveFeed:
         for view, listeners in self.listeners.views.items():
             self.listeners.tell(listeners, _WALL_CHANGED if view.wall else changed)
 
-    async def load(self) -> None:
-        """Read the calls of today, those that ended a while ago, and those that go on."""
+    async def load(self) -> datetime:
+        """Read the calls of today, those that ended a while ago, and those that go on.
+
+        Returns:
+            When it began: what came since may be missing.
+        """
+        began = await feed.server_time(self._inbox.redis)
         await self._labels.refresh()
         await self._inbox.numbering.load()
         today, now = midnight(), datetime.now(UTC)
         self.board = Board(self._settings.console.answer_within)
-        async for moment in feed.received_since(self._inbox, now - _HOUR, _COUNTED, self._tenant):
+        async for moment in feed.received_since(
+            self._inbox, now - _HOUR, _COUNTED, self._tenant, began
+        ):
             self.board.count_event(moment)
         number = 0
         async for kept in self._calls.since(min(today, now - _HOUR), self._tenant):
@@ -204,9 +210,10 @@ class LiveFeed:
             self.listeners.tell_pages(FeedMessage("feed", "up"))
         self._pops.show_again(self.board.calls(), self.labels)
         self.listeners.tell_pages(FeedMessage("changed", json.dumps(["all"])))
+        return began
 
-    async def _follow(self) -> None:
-        works = [self._read_events(), self._look_at_calls(), self._push_figures()]
+    async def _follow(self, since: datetime) -> None:
+        works = [self._read_events(since), self._look_at_calls(), self._push_figures()]
         if not self._tenant:
             works += [self._watch_deliveries(), self._run_operations()]
         tasks = [asyncio.create_task(work) for work in works]
@@ -220,8 +227,8 @@ class LiveFeed:
                 if not task.cancelled():
                     task.exception()  # so that asyncio does not report it, too
 
-    async def _read_events(self) -> None:
-        async for event in feed.watch_events(self._inbox, self._tenant):
+    async def _read_events(self, since: datetime) -> None:
+        async for event in feed.watch_events(self._inbox, self._tenant, since):
             now = time.monotonic()
             if event.type in CALLBACKS:
                 self.board.count_event(event.received)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -58,11 +58,22 @@ async def received_since(
                 yield event.received
 
 
-async def watch_events(inbox: Inbox, tenant: str = "") -> AsyncIterator[CallEvent]:
-    """A tenant's events in all partitions, as they are accepted. Never ends by itself."""
+async def server_time(redis: Redis) -> datetime:
+    """The time by the clock of the server, which numbers the events."""
+    seconds, microseconds = await redis.time()
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
+
+
+async def watch_events(
+    inbox: Inbox, tenant: str = "", since: datetime | None = None
+) -> AsyncIterator[CallEvent]:
+    """A tenant's events in all partitions, as they are accepted. Never ends by itself.
+
+    Args:
+        since: from when on, by `server_time`; None: from now on.
+    """
     found: asyncio.Queue[CallEvent] = asyncio.Queue(_AHEAD)
-    seconds, microseconds = await inbox.redis.time()
-    began = f"{seconds}{microseconds // 1000:03}-0".encode()
+    began = position_at(since or await server_time(inbox.redis)).encode()
 
     async def follow(partition: int) -> None:
         # A read of its own: a cluster may have the partitions on different servers.

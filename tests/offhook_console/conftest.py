@@ -109,7 +109,7 @@ async def running(*, loaded: bool = True) -> AsyncIterator[Console]:
     async with app.router.lifespan_context(app):
         if loaded:
             for feed in app.state.parts.feeds.values():
-                await feed.load()
+                await asyncio.wait_for(feed.loaded.wait(), 30)
         yield client
         for each in clients:
             await each.aclose()

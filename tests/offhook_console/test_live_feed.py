@@ -5,9 +5,12 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from offhook.connection import connected
+from offhook.inbox.missed_calls import MissedCalls
 from offhook.settings import load_settings
 from offhook_console.listeners import AHEAD, PING, FeedMessage, Listeners
 from offhook_console.live_feed import LiveFeed
@@ -26,9 +29,8 @@ async def running(tenant: str = "") -> AsyncIterator[LiveFeed]:
     settings = load_settings()
     async with connected(settings) as (inbox, rq):
         feed = LiveFeed(settings, inbox, rq, Pages(lambda person: {}), tenant)
-        await feed.load()
         reading = asyncio.create_task(feed.run())
-        await asyncio.sleep(0.2)  # until it follows the inbox
+        await asyncio.wait_for(feed.loaded.wait(), 30)
         yield feed
         reading.cancel()
         with suppress(asyncio.CancelledError):
@@ -72,6 +74,24 @@ async def test_a_call_is_pushed_as_each_view_sees_it(configure: Configure) -> No
         assert call.id not in other.html
         assert json.loads(full.got[1].data) == ["all"]  # what changed before is fetched
         assert any("calls" in each.data for each in full.got if each.event == "changed")
+
+
+async def test_a_call_that_comes_while_the_board_is_read_is_pushed(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure()
+    read, placed = MissedCalls.load, []
+
+    async def slow(missed: MissedCalls) -> None:
+        await read(missed)
+        if not placed:
+            placed.append(await place("answered", 1, seed=2, ago=timedelta(seconds=5)))
+
+    monkeypatch.setattr(MissedCalls, "load", slow)
+    async with running() as feed:
+        browser = Browser(feed, ALL)
+        await browser.until(f'data-name="main/{placed[0].id}"')
+        assert sum(count for _, count in feed.board.per_minute(datetime.now(UTC))) == 1
 
 
 async def test_a_tenants_call_is_pushed_to_its_people_alone(configure: Configure) -> None:
