@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from offhook.event import CALLBACKS, CallEvent, from_stored, tenant_of
 from offhook.inbox import keys
 from offhook.inbox.appender import BLOCK_MS
-from offhook.inbox.positions import position_at
+from offhook.inbox.positions import position_at, position_before
 from offhook.inbox.stream import Inbox
 from offhook.tasks import asked_to_end, end
 
@@ -48,9 +48,9 @@ async def received_since(
 
     Args:
         most: events of each partition to look at.
-        until: up to when; None: up to now.
+        until: before when; None: up to now.
     """
-    first, last = position_at(since), position_at(until) if until else "+"
+    first, last = position_at(since), f"({position_at(until)}" if until else "+"
     for partition in range(inbox.partitions):
         found: Any = await inbox.redis.xrevrange(keys.inbox(partition, tenant), last, first, most)
         for event in (from_stored(fields[b"e"]) for _, fields in found):
@@ -70,10 +70,11 @@ async def watch_events(
     """A tenant's events in all partitions, as they are accepted. Never ends by itself.
 
     Args:
-        since: from when on, by `server_time`; None: from now on.
+        since: from this moment on, by `server_time`; None: from now on.
     """
     found: asyncio.Queue[CallEvent] = asyncio.Queue(_AHEAD)
-    began = position_at(since or await server_time(inbox.redis)).encode()
+    first = position_at(since or await server_time(inbox.redis))
+    began = position_before(first).encode()  # a read begins after its position
 
     async def follow(partition: int) -> None:
         # A read of its own: a cluster may have the partitions on different servers.
