@@ -1,9 +1,9 @@
 #!/bin/sh
-# Copy all that Offhook needs into one archive while it runs. As root, on the machine of the inbox:
+# Copy everything that Offhook needs into one archive while it runs. As root, on the machine of the inbox:
 #
 #   sh backup.sh ARCHIVE.tar
 #
-# What differs from a Debian machine, in the environment:
+# Set in the environment what differs from a Debian machine:
 #   CLIENT   the server's client and how it signs in; a password goes into REDISCLI_AUTH, not here
 #   DATA     the folder with the server's `appendonlydir`
 #   JOURNAL  the receivers' journal; `CONFIG` the folder of offhook.toml and the secrets. Empty: none
@@ -28,7 +28,7 @@ trap 'exit 1' INT TERM
 $client config set auto-aof-rewrite-percentage 0 >/dev/null
 while [ "$(state aof_rewrite_in_progress)$(state aof_rewrite_scheduled)" != 00 ]; do sleep 1; done
 
-# The journal first: what moves from it into the inbox meanwhile is then in both, and counts once.
+# The journal first: events that move from it into the inbox are then in both, and are restored once.
 set --
 [ -z "$journal" ] || [ ! -e "$journal" ] || set -- -C "$(dirname "$journal")" "$(basename "$journal")"
 set -- "$@" -C "$data" appendonlydir
