@@ -1,6 +1,9 @@
 """Promises of every installed handler, and of those that send requests."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -250,6 +253,19 @@ def test_the_docs_first_handler_works(capsys: pytest.CaptureFixture[str], tmp_pa
     assert shown
     exec(compile(code[1], "calls.py", "exec"), {"__name__": "__main__"})  # noqa: S102
     assert capsys.readouterr().out == shown[1]
+
+
+def test_the_docs_handler_passes_its_tests(tmp_path: Path) -> None:
+    for name in ("crm.py", "test_crm.py"):
+        code = re.search(rf"```python\n(# {name}\n.*?)```", DOCS, re.DOTALL)
+        assert code
+        (tmp_path / name).write_text(code[1])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_crm.py"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert "2 passed" in ran.stdout, ran.stdout
 
 
 @senders
