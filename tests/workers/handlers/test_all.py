@@ -20,10 +20,8 @@ from offhook.testing import configured, deliver, sample_event
 from tests.http_target import HttpTarget
 from workers.handlers.crm import Crm
 
-HANDLERS, CRMS = (
-    (Path(__file__).parents[3] / "docs" / page).read_text() for page in ("handlers.md", "crm.md")
-)
-DOCS = f"{HANDLERS}\n{CRMS}"
+PAGES = ("writing-handlers.md", "handlers.md", "crm.md")
+DOCS = "\n".join((Path(__file__).parents[3] / "docs" / page).read_text() for page in PAGES)
 
 # The options of every CRM handler.
 CRM_OPTIONS: dict[str, Any] = {
