@@ -96,7 +96,7 @@ def place_one_of_each(url: str) -> dict[str, ScriptedCall]:
         script = make_call(scenario, Random(seed), PHONES)
         assert placed["id"] == script.id
         scripts[script.callbacks[0].parameters["CallAPIID"]] = script
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while httpx.get(f"{url}/sandbox/tally").json()["running"]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
