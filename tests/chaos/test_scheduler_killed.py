@@ -42,7 +42,7 @@ def test_redeliveries_continue_when_the_scheduler_is_killed(tmp_path: Path) -> N
         found = audit(callers.accepted, deliveries(offhook, "late"))
         assert found.faultless, found
         print(f"scheduler killed: what failed then was redelivered after {took:.1f} s")
-        assert took < 10
+        assert took < 25
 
 
 def _redelivered(offhook: Installation, callers: Callers, since: float) -> list[float]:

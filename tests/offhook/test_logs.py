@@ -141,14 +141,16 @@ def test_a_wrong_configuration_is_logged_with_the_defaults(
 
 
 def test_an_outage_is_logged_at_once_then_rarely_and_at_its_end(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outage = Outage(logging.getLogger("offhook.test"), "Redis", every=0.2)
+    now = time.monotonic()
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    outage = Outage(logging.getLogger("offhook.test"), "Redis", every=60)
     error = ConnectionError("refused")
     outage.is_over()
     for _ in range(100):
         outage.goes_on(error)
-    time.sleep(0.25)
+    now += 61
     for _ in range(100):
         outage.goes_on(error)
     outage.is_over()

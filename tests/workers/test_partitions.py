@@ -24,7 +24,7 @@ HANDLERS = """
 use = "tests.recorders:record"
 [handlers.second]
 use = "tests.recorders:park_some"
-retry = [5]
+retry = [8]
 """
 NAMES = ["first", "second"]
 
@@ -43,14 +43,15 @@ def test_events_are_delivered_when_partitions_change(
         offhook.receiver.wait(30)
         config = offhook.folder / "offhook.toml"
         config.write_text(re.sub(r"partitions = \d", f"partitions = {after}", config.read_text()))
-        offhook.receiver, offhook.supervisor = offhook.start_receiver(), offhook.start_supervisor()
+        offhook.receiver = offhook.start_receiver()
         wait_until(offhook.is_ready, "the receiver is ready again")
+        assert _lanes(offhook) == 4, "the parked lanes are gone"
+        offhook.supervisor = offhook.start_supervisor()
         later = offhook.load(100, name="later")
         outcome = Outcome()
         for each in (parked, unread, later):
             assert each.refused == 0
             outcome.accepted |= each.accepted
-        assert _lanes(offhook) == 4, "the parked lanes are gone"
         offhook.wait_for_all(outcome, NAMES)
         for name in NAMES:
             audit(outcome, offhook.delivered(name), repeats=True)

@@ -194,4 +194,4 @@ def call_back(offhook: Installation, type_: str, **parameters: str) -> int:
     }
     base = f"http://127.0.0.1:{offhook.port}"
     url = callback_url(base, SECRET, "main", "0003*210", type_)
-    return httpx.post(url, data=form | parameters).status_code
+    return httpx.post(url, data=form | parameters, timeout=30).status_code

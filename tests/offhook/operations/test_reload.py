@@ -17,7 +17,6 @@ from offhook.operations.reload_member import Member
 from offhook.operations.running_files import SERVE, WORK, Loaded, loaded_now
 from offhook.settings import load_settings
 from tests.conftest import Configure
-from tests.installation import wait_until
 
 ON = "nothing has changed, and all processes run on as they were"
 
@@ -196,10 +195,11 @@ def test_what_was_prepared_is_dropped_when_its_reload_is_gone(
     client: redis.Redis, new: Loaded, add: Add
 ) -> None:
     one, first = add(1)
-    assert begin(client, Reload.to(new), 0.2)
+    assert begin(client, Reload.to(new), 30)
     one.look()
     assert first.did == ["prepared"]
-    wait_until(lambda: not client.exists(keys.RELOAD), "it expires")
+    assert 0 < client.pttl(keys.RELOAD) <= 30_000
+    client.delete(keys.RELOAD)  # as it is once that time is over
     one.look()
     assert first.did == ["prepared", "dropped"]
     assert not one.process.reload
@@ -235,4 +235,4 @@ def test_a_process_that_ended_is_not_waited_for(client: redis.Redis, new: Loaded
     client.delete(keys.process(gone.name))  # as when it expires
     began = time.monotonic()
     assert apply(client, new, [one])[0] == "1 changed"
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 25

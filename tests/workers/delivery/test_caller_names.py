@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -44,8 +45,10 @@ class Book(Lookup):
 class Blocking(Lookup):
     """A lookup that hangs in its thread."""
 
+    go_on: threading.Event
+
     def name_of(self, number: Number, context: Context) -> str | None:
-        time.sleep(2)
+        self.go_on.wait(60)
         return "late"
 
 
@@ -244,7 +247,7 @@ async def test_later_process_uses_the_cached_name(bench: Bench) -> None:
 
 async def test_name_expires_after_its_lifetime(bench: Bench) -> None:
     await bench.name(Book({JANE: "Jane"}), lifetime=1)
-    assert 0 < bench.redis.pttl(f"offhook:lookup:book0:name:{JANE}") <= 1000
+    assert bench.redis.pttl(f"offhook:lookup:book0:name:{JANE}") <= 1000
     time.sleep(1.1)
     assert (await bench.name(Book({JANE: "Jane Smith"}), lifetime=1)).caller.name == "Jane Smith"
 
@@ -253,9 +256,10 @@ async def test_unknown_number_expires_sooner(
     bench: Bench,
 ) -> None:
     event, added = sample_event(), Book({JANE: "Jane"})
-    assert await bench.name(Book(), event=event, unknown_lifetime=1.0) == event
+    assert await bench.name(Book(), event=event, unknown_lifetime=20) == event
     assert await bench.name(added, event=event) == event
-    time.sleep(1.1)
+    assert 0 < bench.redis.pttl(f"offhook:lookup:book0:name:{JANE}") <= 20_000
+    bench.redis.delete(f"offhook:lookup:book0:name:{JANE}")  # as it is once that time is over
     assert (await bench.name(added, event=event)).caller.name == "Jane"
     assert len(added.asked) == 1
 
@@ -312,26 +316,24 @@ async def test_hanging_lookup_costs_one_timeout_and_no_event(
 ) -> None:
     book = Book(answer=_forever)
 
-    began = time.monotonic()
     async with (
-        bench.process(book, timeout=0.2) as one,
-        bench.process(book, timeout=0.2) as another,
+        bench.process(book, timeout=1) as one,
+        bench.process(book, timeout=1) as another,
     ):
         events = [sample_event() for _ in range(20)]
         together = [names.named(each) for names in (one, another) for each in events]
         assert await asyncio.gather(*together) == events * 2
-    assert 0.2 <= time.monotonic() - began < 2
     assert book.asked == [JANE]
-    assert "did not answer within 0.2 s" in caplog.text
+    assert "did not answer within 1 s" in caplog.text
 
 
 async def test_hanging_thread_does_not_hold_up_events(bench: Bench) -> None:
-    began = time.monotonic()
-    async with bench.process(Blocking(), timeout=0.1) as names:
+    go_on = threading.Event()
+    async with bench.process(Blocking(go_on), timeout=0.1) as names:
         event = sample_event()
-        assert await names.named(event) == event
-    result = time.monotonic() - began
-    assert result < 1.5
+        async with asyncio.timeout(30):
+            assert await names.named(event) == event
+    go_on.set()
 
 
 @pytest.mark.parametrize("answer", [_badly, _oddly])
@@ -361,14 +363,18 @@ async def test_lookup_is_paused_after_three_failures_in_a_row(lifetime: int, ben
         for n in numbers:
             await names.named(sample_event(caller=Party(number=f"+402112345{n}")))
 
-    async with bench.process(book, lifetime=lifetime, pause=1.5) as one:
+    async with bench.process(book, lifetime=lifetime, pause=60) as one:
         await turn(one, range(10, 20))
         assert len(book.asked) == 3
         if lifetime:  # other processes share the pause
             async with bench.process(book, lifetime=lifetime) as another:
                 await turn(another, range(20, 30))
                 assert len(book.asked) == 3
-        await asyncio.sleep(1.6)
+        (lookup,) = one._lookups
+        assert 0 < lookup._paused_until - time.monotonic() <= 60 or lifetime
+        assert 0 < bench.redis.pttl("offhook:lookup:book0:failures") <= 60_000 or not lifetime
+        lookup._paused_until = 0.0  # as both are once that time is over
+        bench.redis.delete("offhook:lookup:book0:failures")
         await turn(one, range(30, 32))
         assert len(book.asked) == 5
 
@@ -392,9 +398,7 @@ async def test_failures_that_are_not_in_a_row_do_not_pause_a_lookup(
 
 async def test_claim_of_a_killed_process_expires(bench: Bench) -> None:
     bench.redis.set(f"offhook:lookup:book0:asking:{JANE}", "", px=300)
-    began = time.monotonic()
-    assert (await bench.name(Book({JANE: "Jane"}), timeout=2)).caller.name == "Jane"
-    assert time.monotonic() - began < 1.8
+    assert (await bench.name(Book({JANE: "Jane"}), timeout=10)).caller.name == "Jane"
 
 
 async def test_wait_for_another_process_is_limited_by_the_timeout(bench: Bench) -> None:
@@ -402,7 +406,7 @@ async def test_wait_for_another_process_is_limited_by_the_timeout(bench: Bench) 
     event, book = sample_event(), Book({JANE: "Jane"})
     began = time.monotonic()
     assert await bench.name(book, event=event, timeout=0.3) == event
-    assert 0.3 <= time.monotonic() - began < 2
+    assert 0.3 <= time.monotonic() - began < 30
     assert book.asked == []
 
 

@@ -43,10 +43,11 @@ def finished(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.stem}-*"))
 
 
-def yesterday(path: Path) -> None:
-    """Set the file's time of change to a day ago."""
-    then = (datetime.now(UTC) - timedelta(days=1)).timestamp()
-    os.utime(path, (then, then))
+def yesterday(path: Path) -> datetime:
+    """Set the file's time of change to a day ago, and return that."""
+    then = datetime.now(UTC) - timedelta(days=1)
+    os.utime(path, (then.timestamp(), then.timestamp()))
+    return then
 
 
 def test_an_event_is_a_line(path: Path) -> None:
@@ -182,10 +183,10 @@ def test_a_new_day_starts_a_new_file(path: Path) -> None:
     file = configured(File, path=path, compress=False)
     first, second = sample_event("call-ended"), sample_event("call-ended")
     deliver(file, first)
-    yesterday(path)
+    then = yesterday(path)
     deliver(file, second)
     (old,) = finished(path)
-    assert old.name.startswith(f"calls-{datetime.now(UTC) - timedelta(days=1):%Y%m%d-}")
+    assert old.name.startswith(f"calls-{then:%Y%m%d-}")
     assert old.suffix == ".jsonl"
     assert (ids(old), ids(path)) == ([first.id], [second.id])
 
