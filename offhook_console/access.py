@@ -3,6 +3,7 @@
 Every route is made by `console_route`: one without a declared right cannot exist.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -24,6 +25,8 @@ PublicEndpoint = Callable[[Request], Awaitable[Response]]
 API = "/api/"
 _SUBPROTOCOL = "offhook"
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_PATH = re.compile(r"/(?!/)[^\\]*")
+_IGNORED = re.compile(r"[\t\n\r]")  # by browsers, anywhere in a URL
 # A cookie with SameSite=Strict does not come with a link from elsewhere; it does after this.
 _AGAIN = '<!doctype html><meta http-equiv="refresh" content="0"><title>Offhook</title>'
 
@@ -141,7 +144,7 @@ def _is_same_origin(connection: HTTPConnection) -> bool:
     origin = connection.headers.get("origin")
     allowed: Sequence[str] = connection.app.state.parts.settings.console.origins
     return origin is not None and (
-        origin in allowed or urlsplit(origin).netloc == connection.headers.get("host")
+        origin in allowed or origin.partition("://")[2] == connection.headers.get("host")
     )
 
 
@@ -152,10 +155,8 @@ def is_api(request: Request) -> bool:
 
 def next_page(wanted: Any) -> str:
     """The page to go to after signing in: a path of this console, else the first one."""
-    parts = urlsplit(str(wanted or ""))
-    if parts.scheme or parts.netloc or not parts.path.startswith("/") or "\\" in str(wanted):
-        return "/"
-    return parts._replace(fragment="").geturl() if not str(wanted).startswith("//") else "/"
+    said = _IGNORED.sub("", str(wanted))
+    return urlsplit(said)._replace(fragment="").geturl() if _PATH.fullmatch(said) else "/"
 
 
 def _who_are_you(request: Request) -> Response:

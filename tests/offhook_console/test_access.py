@@ -105,6 +105,7 @@ async def test_a_stream_needs_signing_in(console: Console) -> None:
     [
         {"Origin": "http://evil.test"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Origin": "http://console.test.evil.test", "Sec-Fetch-Site": "same-origin"},
@@ -215,6 +216,11 @@ async def test_a_success_gives_the_tries_back(console: Console) -> None:
         ("", "/"),
         (None, "/"),
         ("/\t/evil.test", "/"),
+        ("/\n//evil.test", "/"),
+        (" ////evil.test", "/"),
+        ("\v////evil.test", "/"),
+        ("//[", "/"),
+        ("/\t/[", "/"),
     ],
 )
 def test_signing_in_leads_to_a_page_of_this_console(wanted: str | None, to: str) -> None:
