@@ -7,6 +7,7 @@ from redis import Redis
 from offhook.inbox import Inbox
 from offhook.settings import Settings
 from offhook.tasks import end
+from offhook_console.labels import ExtensionLabels
 from offhook_console.live_feed import LiveFeed
 from offhook_console.rendering import Pages
 
@@ -21,13 +22,14 @@ class Feeds(dict[str, LiveFeed]):
         self.pages = Pages(
             lambda person: self[person.tenant].counts(person.view), settings.console.answer_within
         )
+        self.labels = ExtensionLabels(settings, inbox.redis)
         self._settings = settings
         self._inbox = inbox
         self._rq = rq
         self._reading = [asyncio.create_task(self._ping())]
 
     def __missing__(self, tenant: str) -> LiveFeed:
-        feed = LiveFeed(self._settings, self._inbox, self._rq, self.pages, tenant)
+        feed = LiveFeed(self._settings, self._inbox, self._rq, self.pages, self.labels, tenant)
         self[tenant] = feed
         self._reading.append(asyncio.create_task(feed.run()))
         return feed

@@ -78,7 +78,7 @@ async def ask(
     except ConfigError as error:
         raise ConsoleError(400, str(error)) from error
     await parts.feed.refresh_labels()
-    labels = parts.feed.labels
+    labels = parts.feeds.labels.all
 
     def extension(pbx: str, number: str) -> ExtensionSettings:
         return labels.get((pbx, number), UNKNOWN)

@@ -78,11 +78,18 @@ class LiveFeed:
     Args:
         settings: the operator's.
         pages: renders the fragments.
+        labels: of the extensions of all tenants.
         tenant: whose events; empty: the operator's, and everything about deliveries.
     """
 
     def __init__(
-        self, settings: Settings, inbox: Inbox, rq: Redis, pages: Pages, tenant: str = ""
+        self,
+        settings: Settings,
+        inbox: Inbox,
+        rq: Redis,
+        pages: Pages,
+        labels: ExtensionLabels,
+        tenant: str = "",
     ) -> None:
         self._settings = settings
         self._tenant = tenant
@@ -91,7 +98,7 @@ class LiveFeed:
         self._rq = rq
         self._pages = pages
         self._calls = Calls(inbox)
-        self._labels = ExtensionLabels(inbox.redis)
+        self._labels = labels
         self._operations = BulkOperations(inbox, rq)
         self._due: dict[str, list[float]] = {}
         self._changed = asyncio.Event()
@@ -111,8 +118,8 @@ class LiveFeed:
 
     @property
     def labels(self) -> Mapping[Name, ExtensionSettings]:
-        """The settings of all extensions."""
-        return self._labels.all
+        """The settings of the extensions whose events these are: others' are not shown."""
+        return self._labels.of(self._tenant)
 
     async def refresh_labels(self) -> None:
         """Read the settings of the extensions again, if they have changed."""

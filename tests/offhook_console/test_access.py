@@ -1,5 +1,6 @@
 """Who gets in, and what each role may open: every route, with every role."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -11,14 +12,18 @@ import pytest
 import redis as blocking
 from starlette.routing import Mount
 
-from offhook import queues
+from offhook import EventType, ExtensionSettings, queues
+from offhook.call import Kind
+from offhook.connection import opened
+from offhook.dialects.voipnow import read_event
 from offhook.errors import ConfigError
+from offhook.extensions import Extensions
 from offhook.settings import load_settings
 from offhook_console.access import ConsoleRoute, ConsoleSocket, next_page
 from offhook_console.app import routes
 from offhook_console.people import RIGHTS, Right
 from tests.conftest import Configure
-from tests.events import event
+from tests.events import batch_of, event
 from tests.offhook_console.conftest import (
     ORIGIN,
     PASSWORD,
@@ -30,6 +35,7 @@ from tests.offhook_console.conftest import (
     running,
     users,
 )
+from tests.workers.folded import fold
 
 ROUTES = [route for route in routes() if isinstance(route, ConsoleRoute)]
 CASES = [
@@ -445,6 +451,43 @@ async def test_a_tenants_user_sees_the_calls_of_the_tenant_alone(
                 assert any(call.id in text for text in texts), user
                 assert (await client.get(f"/calls/main/{call.id}")).status_code == 200, user
         assert (await console("acme-supervisor").get("/handlers")).status_code == 403
+
+
+async def test_labels_of_other_organizations_are_not_shown(
+    configure: Configure, password_hash: str
+) -> None:
+    people = "".join(
+        f'[console.users.{name}]\npassword = "{password_hash}"\nrole = "supervisor"\n'
+        f'tenant = "{tenant}"\nextensions = ["0003*210"]\n'
+        for name, tenant in (("ann", "acme"), ("olga", ""))
+    )
+    configure(people + TENANT + "[pbx.main]\n[pbx.second]\n")
+    settings = load_settings()
+    dialled = {"CallFlow": "IN", "CallerIDNum": "0003*299", "CallerExtension": "0003*299"}
+    ring = read_event(
+        pbx="main",
+        extension="0003*210",
+        type=EventType.DIAL_IN,
+        parameters={"CallID": "inside", **dialled},
+    )
+    async with opened(settings) as (inbox, _):
+        await Extensions(inbox.redis).change(
+            {
+                ("main", "0003*210"): ExtensionSettings(label="Front desk", kind=Kind.PHONE),
+                ("main", "0003*299"): ExtensionSettings(label="Ruth", kind=Kind.PHONE),
+                ("second", "0003*210"): ExtensionSettings(label="Otto", kind=Kind.PHONE),
+            }
+        )
+        await inbox.append(batch_of(msgspec.structs.replace(ring, tenant="acme")), 0)
+    await asyncio.to_thread(fold, settings.model_copy(update={"handlers": {}}))
+    async with running() as console:
+        for user, shown, hidden in (
+            ("ann", {"Front desk", "0003*299"}, {"Ruth", "Otto"}),
+            ("olga", {"Otto"}, {"Front desk"}),
+        ):
+            paths = ("/now", "/me", "/dial?number=299", "/calls", "/calls.csv", "/wall")
+            seen = "".join([(await console(user).get(path)).text for path in paths])
+            assert {each for each in shown | hidden if each in seen} == shown, user
 
 
 @pytest.mark.parametrize(

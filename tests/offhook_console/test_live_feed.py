@@ -12,6 +12,7 @@ import pytest
 from offhook.connection import connected
 from offhook.inbox.missed_calls import MissedCalls
 from offhook.settings import load_settings
+from offhook_console.labels import ExtensionLabels
 from offhook_console.listeners import AHEAD, PING, FeedMessage, Listeners
 from offhook_console.live_feed import LiveFeed
 from offhook_console.people import View
@@ -28,7 +29,8 @@ TENANT = '[tenants.acme]\nextensions = ["main/0003**"]\n'
 async def running(tenant: str = "") -> AsyncIterator[LiveFeed]:
     settings = load_settings()
     async with connected(settings) as (inbox, rq):
-        feed = LiveFeed(settings, inbox, rq, Pages(lambda person: {}), tenant)
+        labels = ExtensionLabels(settings, inbox.redis)
+        feed = LiveFeed(settings, inbox, rq, Pages(lambda person: {}), labels, tenant)
         reading = asyncio.create_task(feed.run())
         await asyncio.wait_for(feed.loaded.wait(), 30)
         yield feed
