@@ -22,7 +22,7 @@ class KeptAnswer(msgspec.Struct, frozen=True):
     """What a request was answered.
 
     Attributes:
-        wanted: digest of the request's body.
+        wanted: digest of the request's query and body.
         status: None: it is in progress.
     """
 
@@ -56,7 +56,8 @@ async def once(request: Request, person: Person, endpoint: Endpoint) -> Response
         raise ConsoleError(400, f"Idempotency-Key: is longer than {_LONGEST} characters.")
     redis = parts_of(request).inbox.redis
     where = _key(person, f"{request.method} {request.url.path}", key)
-    wanted = hashlib.blake2b(await request.body(), digest_size=16).hexdigest()
+    said = request.url.query.encode() + b"\0" + await request.body()
+    wanted = hashlib.blake2b(said, digest_size=16).hexdigest()
     begun = msgspec.json.encode(KeptAnswer(wanted))
     if not await redis.set(where, begun, nx=True, ex=_IN_PROGRESS):
         return await _again(redis, where, wanted)

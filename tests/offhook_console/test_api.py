@@ -178,6 +178,17 @@ async def test_dead_letters_are_filtered_and_paged(console: Console, rq: blockin
         assert total == number, query
 
 
+async def test_a_key_is_not_for_a_request_with_another_query(console: Console) -> None:
+    client, path = client_of(console), f"{BASE}/handlers/crm/test"
+    answers = [
+        await client.post(f"{path}?event={kind}", headers={"Idempotency-Key": "k"})
+        for kind in ("hangup", "dial-in", "hangup")
+    ]
+    assert [each.status_code for each in answers] == [202, 409, 202]
+    assert answers[0].json()["type"] == "hangup"
+    assert answers[2].json() == answers[0].json()
+
+
 async def test_a_repeated_request_is_one_operation(console: Console, rq: blocking.Redis) -> None:
     queues.bury(rq, "crm", event(), attempt=1, error="410", trace="t")
     client = client_of(console)
