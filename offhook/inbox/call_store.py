@@ -27,8 +27,9 @@ from offhook.calls import (
     used_again,
 )
 from offhook.errors import FoldMoved, LeaseLost, TemporaryError
-from offhook.event import CALLBACKS, CallEvent, EventType, from_stored, tenant_of, to_stored
+from offhook.event import CALLBACKS, CallEvent, EventType, tenant_of, to_stored
 from offhook.inbox import keys
+from offhook.inbox.entries import events_of
 from offhook.inbox.partition import Partition
 from offhook.inbox.positions import position_at, position_before
 from offhook.inbox.scripts import script
@@ -249,7 +250,7 @@ class Calls:
                     stream = keys.inbox(each.partition, tenant_of(each.name))
                     pipeline.xrange(stream, each.first, each.first)
                 entries: Any = await pipeline.execute()
-            found |= {e.call: e for items in entries for e in map(_event, items)}
+            found |= {e.call: e for items in entries for e in events_of(items)}
         return found
 
     async def events(self, kept: Kept) -> list[CallEvent]:
@@ -260,7 +261,7 @@ class Calls:
         names = (kept.name, kept.name.rpartition("~")[0])  # its records, and its callbacks
         while True:
             page: Any = await self._redis.xrange(stream, start, kept.last, _PAGE)
-            found += [e for e in map(_event, page) if e.call in names and e.type in FOLDED]
+            found += [e for e in events_of(page) if e.call in names and e.type in FOLDED]
             if len(page) < _PAGE:
                 return found
             start = f"({page[-1][0].decode()}"
@@ -305,7 +306,7 @@ async def caught_up(inbox: Inbox, until: datetime, tenant: str = "") -> bool:
         unread = b"(" + (folded or b"0-0")
         stream = keys.inbox(partition, tenant)
         found: Any = await inbox.redis.xrange(stream, unread, last, _PAGE)
-        if any(_event(item).type in FOLDED for item in found):
+        if any(event.type in FOLDED for event in events_of(found)):
             return False
     return True
 
@@ -323,10 +324,6 @@ def _read_all(
 def _read(name: str, value: bytes, partition: int) -> Kept:
     first, last, state = value.split(b" ", 2)
     return Kept(name, from_state(state), first.decode(), last.decode(), partition)
-
-
-def _event(item: tuple[bytes, dict[bytes, bytes]]) -> CallEvent:
-    return from_stored(item[1][b"e"])
 
 
 def _listed(changes: Sequence[CallChange]) -> tuple[list[Any], ...]:

@@ -1,12 +1,12 @@
 """What is appended to the inbox, and what is read from it."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from offhook.event import CallEvent
+from offhook.event import CallEvent, from_stored
 
 
 class Batch(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -73,6 +73,15 @@ class StreamFigures:
     last: int
     length: int
     handlers: dict[str, HandlerState]
+
+
+def events_of(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> Iterator[CallEvent]:
+    """The events of these entries, without those that cannot be read: workers set them aside."""
+    for _, fields in entries:
+        try:
+            yield from_stored(fields[b"e"])
+        except (ValueError, RecursionError):
+            continue
 
 
 def partition_of(event: CallEvent, partitions: int) -> int:

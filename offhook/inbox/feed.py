@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from offhook.event import CALLBACKS, CallEvent, from_stored, tenant_of
+from offhook.event import CALLBACKS, CallEvent, tenant_of
 from offhook.inbox import keys
 from offhook.inbox.appender import BLOCK_MS
+from offhook.inbox.entries import events_of
 from offhook.inbox.positions import position_at, position_before
 from offhook.inbox.stream import Inbox
 from offhook.tasks import asked_to_end, end
@@ -53,7 +54,7 @@ async def received_since(
     first, last = position_at(since), f"({position_at(until)}" if until else "+"
     for partition in range(inbox.partitions):
         found: Any = await inbox.redis.xrevrange(keys.inbox(partition, tenant), last, first, most)
-        for event in (from_stored(fields[b"e"]) for _, fields in found):
+        for event in events_of(found):
             if event.type in CALLBACKS:
                 yield event.received
 
@@ -82,8 +83,8 @@ async def watch_events(
         while not asked_to_end():
             answer: Any = await inbox.redis.xread({stream: position}, block=BLOCK_MS)
             for _, items in answer or ():
-                for _, fields in items:
-                    await found.put(from_stored(fields[b"e"]))
+                for event in events_of(items):
+                    await found.put(event)
                 position = items[-1][0]
 
     following: list[asyncio.Task[None]] = []

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from redis.asyncio import Redis
 
 from offhook.inbox import keys
+from offhook.inbox.positions import order_of
 
 _ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
@@ -57,9 +58,21 @@ async def get(
 
 def _items(found: Any) -> list[tuple[str, dict[str, bytes]]]:
     return [
-        (id_.decode(), {name.decode(): value for name, value in refused.items()})
+        (id_.decode(), _whole(id_, {name.decode(): value for name, value in refused.items()}))
         for id_, refused in found
     ]
+
+
+def _whole(id_: bytes, refused: dict[str, bytes]) -> dict[str, bytes]:
+    """With what every refused callback has: an event that workers set aside has no callback."""
+    if "event" not in refused:
+        return refused
+    seconds = order_of(id_)[0] / 1000
+    return dict.fromkeys(("method", "pbx", "extension", "event_type"), b"?") | {
+        "message": refused["error"],
+        "received": datetime.fromtimestamp(seconds, UTC).isoformat().encode(),
+        **refused,
+    }
 
 
 async def remove(redis: Redis, ids: Sequence[str], tenant: str = "") -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from offhook.errors import ConfigError
-from offhook.event import CallEvent, EventType, from_stored
+from offhook.event import CallEvent, EventType
 from offhook.inbox import Inbox, keys
+from offhook.inbox.entries import events_of
 from offhook.inbox.positions import position_at
 from offhook.plugins import PluggedHandler, event_types
 from offhook.settings import HandlerSettings, Settings
@@ -184,20 +185,12 @@ async def _read(
     first, last = position_at(since), f"({position_at(until)}"
     while time.monotonic() < end:
         page: Any = await redis.xrange(stream, first, last, _PAGE)
-        for event in _events(page):
+        for event in events_of(page):
             counted.add(event)
         if len(page) < _PAGE:
             return True
         first = f"({page[-1][0].decode()}"
     return False
-
-
-def _events(page: Sequence[Any]) -> Iterator[CallEvent]:
-    for _, fields in page:
-        try:
-            yield from_stored(fields[b"e"])
-        except (ValueError, RecursionError):
-            continue  # the workers set it aside, and log that
 
 
 def _plugged(name: str, policy: HandlerSettings) -> PluggedHandler:

@@ -11,7 +11,7 @@ import redis
 
 from offhook.connection import connect
 from offhook.event import from_stored
-from offhook.inbox import quarantine
+from offhook.inbox import keys, quarantine
 from tests.conftest import Configure
 from tests.offhook_cli.conftest import Offhook
 
@@ -55,6 +55,14 @@ def test_newest_is_listed_first(redis_url: str, offhook: Offhook) -> None:
     lines = offhook("quarantine", "list").stdout.splitlines()
     assert lines[:2] == [listed[0]["id"], "  POST hangup of 0003*210, PBX main"]
     assert lines[2].startswith("  The callback has no CallID. (received ")
+
+
+def test_an_event_that_workers_set_aside_is_listed(store: redis.Redis, offhook: Offhook) -> None:
+    set_aside: Any = {"error": "it cannot be read", "event": b"\xff"}
+    key: Any = store.xadd(keys.quarantine(), set_aside)
+    lines = offhook("quarantine", "list").stdout.splitlines()
+    assert lines[0] == key.decode()
+    assert lines[2].startswith("  it cannot be read (received ")
 
 
 def test_a_long_list_is_read_page_by_page(redis_url: str, offhook: Offhook) -> None:

@@ -13,6 +13,7 @@ import redis as blocking
 
 from offhook import queues
 from offhook.inbox import keys
+from offhook.settings import load_settings
 from offhook_console.json_api.endpoints import ENDPOINTS
 from offhook_console.json_api.openapi_document import openapi
 from tests.events import event
@@ -255,6 +256,44 @@ REFUSED: dict[Any, Any] = {
     "body": "CallStatus=ANSWER",
     "content_type": "application/x-www-form-urlencoded",
 }
+
+
+async def test_an_event_that_workers_set_aside_is_in_the_quarantine(
+    console: Console, rq: blocking.Redis
+) -> None:
+    set_aside: Any = {"error": "it cannot be read", "event": b"\xff"}
+    added: Any = await asyncio.to_thread(rq.xadd, keys.quarantine(), set_aside)
+    key = added.decode()
+    client = client_of(console)
+    [listed] = (await client.get(f"{BASE}/quarantine")).json()["callbacks"]
+    assert (listed["id"], listed["message"]) == (key, "it cannot be read")
+    at = datetime.fromisoformat(listed["received"]).timestamp()
+    assert at * 1000 == pytest.approx(int(key.partition("-")[0]))
+    assert "it cannot be read" in (await console("operator").get(f"/quarantine?id={key}")).text
+    still = (await client.post(f"{BASE}/quarantine/{key}/deliver")).json()
+    assert still == {"outcome": "refused", "message": "it cannot be read"}
+    assert (await client.delete(f"{BASE}/quarantine/{key}")).status_code == 204
+
+
+async def test_a_call_is_shown_among_events_that_cannot_be_read(
+    console: Console, rq: blocking.Redis
+) -> None:
+    call = await place("answered", seed=1)
+    for partition in range(load_settings().partitions):
+        await asyncio.to_thread(_read_no_more, rq, keys.inbox(partition), call.id)
+    found = (await client_of(console).get(f"{BASE}/calls/main/{call.id}")).json()
+    assert len(found["events"]) == len(call.callbacks) - 1
+
+
+def _read_no_more(rq: blocking.Redis, stream: str, call_id: str) -> None:
+    """Write the second event of a call as a later version might."""
+    entries: Any = rq.xrange(stream)
+    mine = [at for at, fields in entries if f'"call_id":"{call_id}"'.encode() in fields[b"e"]]
+    if mine:
+        rq.delete(stream)
+        for at, fields in entries:
+            stored = fields[b"e"].replace(b'{"v":1,', b'{"v":2,') if at == mine[1] else fields[b"e"]
+            rq.xadd(stream, {"e": stored, "n": fields[b"n"]}, id=at)
 
 
 async def test_the_quarantine_is_listed_delivered_and_discarded(

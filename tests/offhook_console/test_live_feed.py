@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from redis import Redis
 
 from offhook.connection import connected
+from offhook.inbox import keys
 from offhook.inbox.missed_calls import MissedCalls
 from offhook.settings import load_settings
 from offhook_console.labels import ExtensionLabels
@@ -94,6 +96,20 @@ async def test_a_call_that_comes_while_the_board_is_read_is_pushed(
         browser = Browser(feed, ALL)
         await browser.until(f'data-name="main/{placed[0].id}"')
         assert sum(count for _, count in feed.board.per_minute(datetime.now(UTC))) == 1
+
+
+async def test_an_event_that_cannot_be_read_stops_no_feed(
+    configure: Configure, redis_url: str
+) -> None:
+    configure()
+    with Redis.from_url(redis_url) as redis:
+        redis.xadd(keys.inbox(0), {"e": b'{"v":2}', "n": 1})
+        async with running() as feed:
+            browser = Browser(feed, ALL)
+            for partition in range(load_settings().partitions):
+                redis.xadd(keys.inbox(partition), {"e": b"\xff", "n": 2})
+            call = await place("answered", 1, seed=2, ago=timedelta(seconds=5))
+            await browser.until(f'data-name="main/{call.id}"')
 
 
 async def test_a_tenants_call_is_pushed_to_its_people_alone(configure: Configure) -> None:
