@@ -94,6 +94,21 @@ class ServeWorker(OffhookWorker):
     _next_heartbeat = 0.0
     _dead: tuple[int, int] | None = None  # process id and status of a work-horse not buried yet
 
+    def fork_work_horse(self, job: Job, queue: Any) -> None:
+        """Fork, and lose no signal meanwhile: a work-horse that does not get it serves on."""
+        # The work-horse would run our handler of a signal that came before it has its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            super().fork_work_horse(job, queue)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        if self.asked_to_stop:  # before there was one
+            self._stop_horse()
+
+    def setup_work_horse_signals(self) -> None:
+        super().setup_work_horse_signals()  # type: ignore[no-untyped-call]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
     def wait_for_horse(self) -> tuple[Any, Any, Any]:
         """Wait until the work-horse ends, and look at it meanwhile."""
         try:
@@ -142,10 +157,13 @@ class ServeWorker(OffhookWorker):
     def handle_warm_shutdown_request(self) -> None:
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
         if self.horse_pid:
-            try:
-                os.kill(self.horse_pid, signal.SIGTERM)
-            except ProcessLookupError:
-                log.debug("the work-horse has already ended")
+            self._stop_horse()
+
+    def _stop_horse(self) -> None:
+        try:
+            os.kill(self.horse_pid, signal.SIGTERM)
+        except ProcessLookupError:
+            log.debug("the work-horse has already ended")
 
 
 def refused() -> None:
