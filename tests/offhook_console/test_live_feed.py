@@ -21,6 +21,7 @@ from offhook_console.people import View
 from offhook_console.rendering import Pages
 from tests.conftest import Configure
 from tests.offhook_console.conftest import place
+from unifiedapi.sandbox.scenarios import ScriptedCall
 
 ALL, MASKED = View(masked=False), View(masked=True)
 OWN = View(masked=False, own=frozenset({"0003*299"}))
@@ -84,7 +85,8 @@ async def test_a_call_that_comes_while_the_board_is_read_is_pushed(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure()
-    read, placed = MissedCalls.load, []
+    read = MissedCalls.load
+    placed: list[ScriptedCall] = []
 
     async def slow(missed: MissedCalls) -> None:
         await read(missed)
