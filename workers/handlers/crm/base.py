@@ -21,6 +21,7 @@ from offhook import (
     Lookup,
     Number,
     PermanentError,
+    TemporaryError,
 )
 from offhook.ttl_cache import TtlCache
 from workers.handlers.crm.crm_api import DAY, CrmApi
@@ -133,6 +134,21 @@ class Crm(CrmApi, Handler, Lookup):
             owner=await self._owner(event, context),
             recording=self._recording(event),
         )
+        try:
+            await self._log_anew(entry, context)
+        except (PermanentError, TemporaryError) as error:
+            # The CRM may quote what it refuses, and no log has numbers and names.
+            error.args = (entry.without_caller(str(error)),)
+            raise
+
+    async def name_of(self, number: Number, context: Context) -> str | None:
+        found = await self.find(number.in_region(self.region), context)
+        if not found or (len(found) > 1 and self.several == "none"):
+            return None
+        return found[0].name
+
+    async def _log_anew(self, entry: CrmEntry, context: Context) -> None:
+        """Log the call; once more, with contacts found anew, if the CRM refuses those known."""
         number = entry.number.text if entry.number else ""
         cached = self._found.get(number)
         try:
@@ -142,12 +158,6 @@ class Crm(CrmApi, Handler, Lookup):
                 raise
             self._found.forget(number)  # the contact may have been deleted or merged
             await self._log(entry, context)
-
-    async def name_of(self, number: Number, context: Context) -> str | None:
-        found = await self.find(number.in_region(self.region), context)
-        if not found or (len(found) > 1 and self.several == "none"):
-            return None
-        return found[0].name
 
     async def _log(self, entry: CrmEntry, context: Context) -> None:
         contacts = await self._contacts(entry, context)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from offhook import Call, Number, Outcome, Party
 
+_NUMBER = re.compile(r"\+?[0-9][0-9 ().-]{4,}[0-9]")
+
 
 @dataclass(frozen=True)
 class Contact:
@@ -126,6 +128,13 @@ class CrmEntry:
     def is_marked(self, text: str | None) -> bool:
         """Return whether a text contains the mark. The mark of a longer key does not count."""
         return bool(text and re.search(rf"{re.escape(self.mark)}(?![\w.-])", text))
+
+    def without_caller(self, text: str) -> str:
+        """A text without the outside number, in whatever form, and without that party's name."""
+        number, name = self.number, self.outside.name
+        if number is not None:
+            text = _NUMBER.sub(lambda found: "***" if number.is_same(found[0]) else found[0], text)
+        return re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "***", text) if name else text
 
     @property
     def _outside_name(self) -> str:

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from offhook import Call, Context, Party, TemporaryError
+from offhook import Call, Context, Party, PermanentError, TemporaryError
+from offhook.http import Answer
 from offhook.testing import configured, deliver, sample_call, sample_event
 from tests.http_target import HttpTarget, http_target
 from workers.handlers.crm import Access, Contact, Crm, CrmEntry, Number
@@ -190,6 +191,26 @@ def test_a_permanent_token_is_not_renewed(target: HttpTarget) -> None:
     with pytest.raises(TemporaryError):
         deliver(tokens(target, seconds=None), sample_event("call-ended"))
     assert used(target) == ["token 1"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quoting(Tokens):
+    """A CRM that says what it refuses."""
+
+    name: ClassVar[str] = "Quoting"
+
+    def said(self, answer: Answer) -> str:
+        return answer.text
+
+
+@pytest.mark.parametrize("number", ["+40211234567", "021 123 45 67", "0040 21 123-4567"])
+@pytest.mark.parametrize("status", [400, 403, 503])
+def test_an_error_does_not_say_who_called(target: HttpTarget, number: str, status: int) -> None:
+    target.plan(status, body=f"Jane Doe: {number} is no phone, see 12345678-90".encode())
+    with pytest.raises((PermanentError, TemporaryError)) as refused:
+        deliver(configured(Quoting, url=target.url), sample_event("call-ended"))
+    assert "***: *** is no phone, see 12345678-90" in str(refused.value)
+    assert "Jane" not in str(refused.value)
 
 
 def test_the_repr_of_access_shows_no_secret() -> None:
