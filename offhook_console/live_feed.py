@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from offhook.call import Call
 from offhook.calls import MissedCaller, summarize
+from offhook.errors import LaterLayout
 from offhook.event import CALLBACKS, EventType
 from offhook.extensions import ExtensionSettings, Name
 from offhook.inbox import Inbox, feed, quarantine
@@ -173,8 +174,8 @@ class LiveFeed:
         while True:
             try:
                 await self._follow(await self.load())
-            except RedisError as error:
-                log.warning("Redis does not answer: %s", error)
+            except (RedisError, LaterLayout) as error:
+                log.warning("the live feed cannot read the inbox: %s", error)
                 self._is_down()
                 await asyncio.sleep(1.0)
 

@@ -13,6 +13,7 @@ from redis import Redis
 from offhook.connection import connected
 from offhook.inbox import keys
 from offhook.inbox.missed_calls import MissedCalls
+from offhook.inbox.numbering import LAYOUT
 from offhook.settings import load_settings
 from offhook_console.labels import ExtensionLabels
 from offhook_console.listeners import AHEAD, PING, FeedMessage, Listeners
@@ -112,6 +113,20 @@ async def test_an_event_that_cannot_be_read_stops_no_feed(
                 redis.xadd(keys.inbox(partition), {"e": b"\xff", "n": 2})
             call = await place("answered", 1, seed=2, ago=timedelta(seconds=5))
             await browser.until(f'data-name="main/{call.id}"')
+
+
+async def test_a_feed_is_down_while_the_inbox_is_that_of_a_later_version(
+    configure: Configure, redis_url: str
+) -> None:
+    configure()
+    with Redis.from_url(redis_url) as redis:
+        async with running() as feed:
+            browser = Browser(feed, ALL)
+            for layout, said in ((LAYOUT + 1, "down"), (LAYOUT, "up")):
+                redis.hset(keys.PARTITIONS, "layout", layout)
+                async with asyncio.timeout(30):
+                    while FeedMessage("feed", said) not in browser.got:
+                        await asyncio.sleep(0.02)
 
 
 async def test_a_tenants_call_is_pushed_to_its_people_alone(configure: Configure) -> None:
