@@ -1,16 +1,18 @@
 """The calls of the inbox on a real server: saved together, and listed while they go on."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from offhook import EventType
 from offhook.calls import fold
 from offhook.connection import connect
 from offhook.errors import FoldMoved, LeaseLost
 from offhook.inbox import Inbox, keys
-from offhook.inbox.call_store import CallChange, Calls, CallSave, Kept
+from offhook.inbox.call_store import CallChange, Calls, CallSave, Kept, caught_up
 from offhook.inbox.partition import Partition
-from tests.events import event
+from tests.events import batch_of, event
 
 MOST = 1_500  # 500 events that each begin another call with the CallID of two calls
 
@@ -85,3 +87,13 @@ async def test_names_of_calls_may_have_any_characters(inbox: Inbox) -> None:
     assert await calls.live() == 1
     [listed] = [each async for each in calls.since(named.events[0].received)]
     assert listed == named.kept
+
+
+async def test_an_event_behind_many_that_are_not_folded_is_not_caught_up_with(
+    inbox: Inbox,
+) -> None:
+    others = [event(f"{n}", type=EventType.PHONE_UNREGISTERED) for n in range(1_001)]
+    await inbox.append(batch_of(*others), 0)
+    assert await caught_up(inbox, datetime.now(UTC) + timedelta(seconds=60))
+    await inbox.append(batch_of(event("call")), 0)
+    assert not await caught_up(inbox, datetime.now(UTC) + timedelta(seconds=60))
