@@ -59,7 +59,7 @@ class ApiResponse:
             return None
         try:
             return json.loads(self.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # nested too deeply
             message = f"the response ({self.status}) is not JSON"
             raise UnexpectedAnswer(message, status=self.status, body=self._text()) from error
 
@@ -230,7 +230,7 @@ def _code_and_message(body: str) -> tuple[str, str]:
     """Read `{"error": {"code", "message"}}`, or OAuth's `{"error", "error_description"}`."""
     try:
         data = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", ""
     if isinstance(data, list) and len(data) == 1:
         data = data[0]

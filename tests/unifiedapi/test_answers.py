@@ -176,6 +176,7 @@ async def test_invalid_response_is_an_error_and_not_an_empty_list(
 ) -> None:
     for body in (
         b"<html>",
+        b"[" * 100_000,
         [],
         [SAMPLE, SAMPLE],
         "text",

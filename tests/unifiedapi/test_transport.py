@@ -170,6 +170,7 @@ async def test_error_response_in_any_form_is_an_api_error(server: Server, api: U
         (Reply(403, b"<html>Forbidden</html>"), ApiError, ""),
         (Reply(400, {"error": None}), ApiError, ""),
         (Reply(400, b"\xff\xfe"), ApiError, ""),
+        (Reply(400, b"[" * 100_000), ApiError, ""),
         (Reply(400), ApiError, ""),
     ]
     for reply, kind, code in cases:
