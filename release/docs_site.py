@@ -133,11 +133,11 @@ def block(text: str) -> Iterator[str]:
 def settings() -> Iterator[str]:
     """The page of all settings, by table of offhook.toml."""
     yield "# Settings\n"
-    yield "`offhook init` writes an `offhook.toml` with all of them. A setting outside of the"
-    yield "tables can also come from the environment (`OFFHOOK_REDIS_URL`), and each text from a"
-    yield "file of its own: `NAME_file`, or `OFFHOOK_NAME_FILE`."
+    yield "`offhook init` writes an `offhook.toml` with all of these settings. Those at the top"
+    yield "level can also come from the environment (`OFFHOOK_REDIS_URL`). Any text can be read"
+    yield "from a file: `NAME_file`, or `OFFHOOK_NAME_FILE`."
     for name, model in TABLES.items():
-        yield f"\n## {f'`{name}`' if name else 'At the top'}\n"
+        yield f"\n## {f'`{name}`' if name else 'Top level'}\n"
         yield "| setting | default | meaning |\n| --- | --- | --- |"
         for field, about in model.model_fields.items():
             yield f"| `{field}` | {default(about)} | {cell(about.description or '')} |"
