@@ -73,7 +73,9 @@ def list_(ctx: typer.Context, tenant: Tenant = "", as_json: Json = False) -> Non
             }
         )
     else:
-        typer.echo('Installed (use = "..."; `offhook handlers show NAME` lists the options):')
+        typer.echo(
+            'Installed handlers (use = "..."; `offhook handlers show NAME` lists the options):'
+        )
         _print_installed(there)
         _print_configured(configured)
         typer.echo("Lookups find the caller's name (a CRM's options are those of its handler):")
@@ -260,7 +262,7 @@ def _print_help(found: Installed) -> None:
 
 def _print_configured(configured: Mapping[str, HandlerSettings]) -> None:
     if not configured:
-        typer.echo("Configured: none")
+        typer.echo("Configured handlers: none")
         return
     rows = [
         [
@@ -272,19 +274,19 @@ def _print_configured(configured: Mapping[str, HandlerSettings]) -> None:
         ]
         for name, each in configured.items()
     ]
-    typer.echo("Configured:")
+    typer.echo("Configured handlers:")
     print_table("name", "use", "events", "limits", "retries after s", rows=rows)
 
 
 def _print_lookups(configured: Mapping[str, LookupSettings]) -> None:
     if not configured:
-        typer.echo("Configured: none")
+        typer.echo("Configured lookups: none")
         return
     rows = [
         [name, each.use, f"{each.timeout:g} s", _lifetime(each)]
         for name, each in configured.items()
     ]
-    typer.echo("Configured, in the order they are asked:")
+    typer.echo("Configured lookups, in the order they are asked:")
     print_table("name", "use", "timeout", "cached", rows=rows)
 
 

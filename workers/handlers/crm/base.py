@@ -142,6 +142,7 @@ class Crm(CrmApi, Handler, Lookup):
             raise
 
     async def name_of(self, number: Number, context: Context) -> str | None:
+        """Find names among the CRM's contacts."""
         found = await self.find(number.in_region(self.region), context)
         if not found or (len(found) > 1 and self.several == "none"):
             return None
