@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import httpx
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from offhook.callback_url import callback_url
 from tests.brokers import installed
@@ -19,6 +19,8 @@ from tests.offhook_console.wire import Wire
 from tests.ports import free_port
 from unifiedapi.sandbox.scenarios import Callback, Scenario, ScriptedCall, make_call
 from unifiedapi.sandbox.store import Store
+
+expect.set_options(timeout=30_000)  # ms, for what takes milliseconds on an idle machine
 
 PHONES = ("0003*210", "0003*211", "0003*212", "0003*213")
 HANDLERS = """
@@ -110,7 +112,7 @@ class Scene:
         base = f"http://127.0.0.1:{self.installation.port}"
         url = callback_url(base, SECRET, "main", callback.extension, callback.type.label)
         # A number for the handler that records.
-        answer = httpx.post(url, data={**callback.parameters, "n": "0"}, timeout=10)
+        answer = httpx.post(url, data={**callback.parameters, "n": "0"}, timeout=30)
         assert answer.status_code == 200
 
 

@@ -67,7 +67,9 @@ async def test_users_and_tenants_change_without_a_restart(
         assert await sign_in(client(), "ann") == 401
         parts = app.state.parts
         stream = asyncio.create_task(viewer.get("/live"))
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(30):
+            while not parts.feed.listeners.all:
+                await asyncio.sleep(0.01)
         ann = f'[console.users.ann]\npassword = "{password_hash}"\nrole = "supervisor"\n'
         configure(users(password_hash).replace("users.viewer", "users.other") + ann
                   + 'tenant = "acme"\n' + ACME)  # fmt: skip
