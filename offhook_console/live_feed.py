@@ -162,9 +162,8 @@ class LiveFeed:
         with self.listeners.listening(view, phones, pages=pages) as listener:
             calls = self.board.calls_of(phones.own)
             listener.begin(self._pops.start(phones, after, calls, self.labels))
-            # What changed before is not known to this browser: it fetches what it shows.
             if pages:
-                listener.begin([FeedMessage("changed", json.dumps(["all"]))])
+                listener.begin(self._all_changed(view))
                 if self.down_since is not None:
                     listener.begin([FeedMessage("feed", "down")])
             yield listener
@@ -217,7 +216,9 @@ class LiveFeed:
             self.down_since = None
             self.listeners.tell_pages(FeedMessage("feed", "up"))
         self._pops.show_again(self.board.calls(), self.labels)
-        self.listeners.tell_pages(FeedMessage("changed", json.dumps(["all"])))
+        for view, listeners in self.listeners.views.items():
+            for message in self._all_changed(view):
+                self.listeners.tell(listeners, message)
         return began
 
     async def _follow(self, since: datetime) -> None:
@@ -276,9 +277,7 @@ class LiveFeed:
         changed = list(changed)
         for view, listeners in self.listeners.views.items():
             if not view.wall and any(shows(view, caller) for caller in changed):
-                with speaking(view.language):
-                    html = self._pages.macro("cards.html", "nav_counts", self.counts(view))
-                self.listeners.tell(listeners, FeedMessage("fragments", html))
+                self.listeners.tell(listeners, self._nav_counts(view))
                 self.listeners.tell(listeners, FeedMessage("changed", json.dumps(["missed"])))
 
     def _show(self, calls: Iterable[Call]) -> None:
@@ -364,9 +363,7 @@ class LiveFeed:
             return
         for view, listeners in self.listeners.views.items():
             if view.deliveries:
-                with speaking(view.language):
-                    html = self._pages.macro("cards.html", "nav_counts", self.counts(view))
-                self.listeners.tell(listeners, FeedMessage("fragments", html))
+                self.listeners.tell(listeners, self._nav_counts(view))
                 self.listeners.tell(listeners, FeedMessage("changed", json.dumps(told)))
 
     async def _run_operations(self) -> None:
@@ -387,6 +384,16 @@ class LiveFeed:
             showing.result()
         finally:
             await end(showing)
+
+    def _nav_counts(self, view: View) -> FeedMessage:
+        with speaking(view.language):
+            html = self._pages.macro("cards.html", "nav_counts", self.counts(view))
+        return FeedMessage("fragments", html)
+
+    def _all_changed(self, view: View) -> list[FeedMessage]:
+        """For a browser that may have missed something: it fetches what it shows."""
+        changed = FeedMessage("changed", json.dumps(["all"]))
+        return [changed] if view.wall else [self._nav_counts(view), changed]
 
     def _is_down(self) -> None:
         if self.down_since is None:

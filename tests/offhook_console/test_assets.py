@@ -43,6 +43,14 @@ def test_no_template_has_inline_script_or_style() -> None:
         assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?! src)|javascript:", text), path
 
 
+def test_all_that_follows_the_feed_is_fetched_once_something_may_have_been_missed() -> None:
+    # Those inside an element that is fetched.
+    inside = {"live-minute from:body", "live-calls from:body throttle:2s, live-agents from:body"}
+    for path in TEMPLATES.glob("*.html"):
+        for trigger in re.findall(r'hx-trigger="([^"]*live-[^"]*)"', path.read_text()):
+            assert "live-all from:body" in trigger or trigger in inside, (path.name, trigger)
+
+
 def test_every_icon_of_a_template_exists() -> None:
     known = set(re.findall(r'<symbol id="([\w-]+)"', (STATIC / "icons.svg").read_text()))
     for path in TEMPLATES.glob("*.html"):

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 from playwright.sync_api import Page, expect
@@ -459,6 +460,32 @@ def test_a_slow_fetch_does_not_put_back_what_has_changed_meanwhile(console: Scen
         page.wait_for_function("window.fetched")
         expect(card(page, "ended", "slow-0")).to_be_visible()
         expect(card(page, "talking", "slow-0")).to_have_count(0)
+
+
+def test_what_changes_before_the_feed_begins_is_shown(console: Scene) -> None:
+    call = from_outside("0003*210", {"CallID": "late-0", "CallerIDNum": "+447700900603"})
+    path = "/calls/main/late-0"
+
+    def stored(part: str) -> bool:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        answer = httpx.get(f"{console.url}/api/v1{part}", headers=headers, timeout=30)
+        return answer.status_code == 200 and '"missed"' in answer.text
+
+    with console.context() as browser:
+        page = browser.sign_in("agent")
+        console.send(call.dial(0))
+        expect(card(page, "ringing", "late-0")).to_be_visible()
+        held: list[HeldRoute] = []
+        page.route("**/live?*", lambda route: held.append(route))
+        page.goto(console.url + path)
+        before = page.locator(".side #nav-missed").text_content() or ""
+        wait_until(lambda: told(page, held) == 1, "it asks for the stream")
+        console.send(call.hang_up(20, CallStatus.NOANSWER))
+        wait_until(lambda: stored(path), "the call has ended")
+        expect(page.locator("#call .ph .b")).to_have_text("ringing")
+        held[0].continue_()
+        expect(page.locator("#call .ph .b")).to_have_text("missed")
+        expect(page.locator(".side #nav-missed")).not_to_have_text(before)
 
 
 def test_time_travel_goes_back_and_on_and_returns(console: Scene) -> None:

@@ -78,7 +78,7 @@ async def test_a_call_is_pushed_as_each_view_sees_it(configure: Configure) -> No
         assert number in plain
         assert number not in re.sub(r"[ ()-]", "", masked.html)
         assert call.id not in other.html
-        assert json.loads(full.got[1].data) == ["all"]  # what changed before is fetched
+        assert json.loads(full.got[2].data) == ["all"]  # what changed before is fetched
         assert any("calls" in each.data for each in full.got if each.event == "changed")
 
 

@@ -96,12 +96,13 @@ async def test_a_browser_gets_pops_among_what_its_pages_show(
     async with running() as console:
         mine = await place("missed", 1, seed=SEED, ago=timedelta(seconds=2))
         async with running() as again:
-            events = await first_events(again("agent"), 3)
-        assert [name for name, _ in events] == ["pop", "", "changed"]
+            events = await first_events(again("agent"), 4)
+        assert [name for name, _ in events] == ["pop", "", "fragments", "changed"]
         pop = json.loads(events[0][1])
         assert (pop["call"], pop["extension"]) == (f"main/{mine.id}", OWN)
         async with running() as again:
-            assert [name for name, _ in await first_events(again("viewer"), 2)] == ["", "changed"]
+            viewer = await first_events(again("viewer"), 3)
+        assert [name for name, _ in viewer] == ["", "fragments", "changed"]
         del console
 
 
