@@ -167,7 +167,10 @@
     if (!news || !navigator.locks) { read(url); return; }
     news.onmessage = ({ data }) => {
       if (data.event !== "state?") hear(data);
-      else if (root.dataset.reader) news.postMessage({ event: "feed", data: root.dataset.feed || "up" });
+      else if (root.dataset.reader) {
+        news.postMessage({ event: "feed", data: root.dataset.feed || "up" });
+        news.postMessage({ event: "changed", data: '["all"]' }); // what that tab did not hear yet
+      }
     };
     news.postMessage({ event: "state?" });
     navigator.locks.request(`offhook-live ${url}`, () => read(url));

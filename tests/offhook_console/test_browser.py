@@ -286,6 +286,24 @@ def told(page: Page, events: Sized) -> int:
     return len(events)
 
 
+def test_what_changes_while_a_second_tab_opens_is_shown_there(console: Scene) -> None:
+    call = from_outside("0003*211", {"CallID": "tab-0", "CallerIDNum": "+447700900604"})
+    with console.context() as browser:
+        first = browser.sign_in()
+        expect(first.locator("html[data-reader=yes]")).to_have_count(1)
+        second = browser.context.new_page()
+        held: list[HeldRoute] = []
+        second.route("**/console.js", lambda route: held.append(route))
+        second.goto(f"{console.url}/now", wait_until="commit")
+        wait_until(lambda: told(second, held) == 1, "it asks for its script")
+        console.send(call.dial(0))
+        expect(card(first, "ringing", "tab-0")).to_be_visible()
+        held[0].continue_()
+        expect(card(second, "ringing", "tab-0")).to_be_visible()
+        console.send(call.hang_up(9, CallStatus.NOANSWER))
+        expect(card(second, "ended", "tab-0")).to_be_visible()
+
+
 def begin_operations(console: Scene) -> None:
     """Let the ten seconds within which operations can be undone be over."""
     with connect_rq(console.installation.redis_url) as redis:
