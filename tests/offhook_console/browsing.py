@@ -39,9 +39,10 @@ class Watched:
         faults: errors, reports of the content security policy, requests to other hosts.
     """
 
-    def __init__(self, context: BrowserContext, url: str) -> None:
+    def __init__(self, context: BrowserContext, url: str, sessions: dict[str, Any]) -> None:
         self.context = context
         self.url = url
+        self._sessions = sessions
         self.faults: list[str] = []
         context.on("request", self._request)
         context.on("console", lambda message: self._note(message.type, message.text))
@@ -62,12 +63,17 @@ class Watched:
         return page
 
     def sign_in(self, name: str = "operator") -> Page:
-        """Sign in; the tab shows Now."""
+        """Sign in; the tab shows Now. An address may send a password only so often."""
+        if name in self._sessions:
+            self.context.add_cookies(self._sessions[name])
+            return self.open("/now")
         page = self.open("/now")
         page.get_by_label("Name").fill(name)
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_url("**/now")
+        cookies = [each for each in self.context.cookies() if each["name"] == "offhook"]
+        self._sessions[name] = cookies
         return page
 
 
@@ -86,6 +92,7 @@ class Scene:
         self.url = f"http://127.0.0.1:{port}"
         self.redis = redis
         self._browser = browser
+        self._sessions: dict[str, Any] = {}  # cookies, by user
         self.pbx: Store | None = None  # if the configuration names one
 
     @contextmanager
@@ -98,7 +105,7 @@ class Scene:
         options.setdefault("viewport", {"width": 1280, "height": 800})
         context = self._browser.new_context(**options)  # type: ignore[arg-type]
         context.set_default_timeout(30_000)
-        watched = Watched(context, url or self.url)
+        watched = Watched(context, url or self.url, self._sessions)
         yield watched
         context.close()
         assert watched.faults == [], watched.faults
