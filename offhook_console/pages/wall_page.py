@@ -81,7 +81,10 @@ async def _page(
     parts = parts_of(request)
     feed, now = parts.feeds[tenant], datetime.now(UTC)
     floor = Floor(parts, tenant, view)
-    ringing = feed.board.lane("ringing", view)
+    # All at one moment: while the page waits for Redis, a call may move to the other lane.
+    board = feed.board
+    ringing, talking = board.lane("ringing", view), board.lane("talking", view)
+    counts, figures = board.counts(view), board.figures(view)
     queues = floor.queues(ringing, now)
     agents = agents_of(queues) or await floor.agents()
     theme = request.cookies.get("theme")
@@ -93,10 +96,10 @@ async def _page(
         link=found.link if found else None,
         title=tenant or "Offhook",
         clock=now,
-        all_figures=feed.board.figures(view),
+        all_figures=figures,
         ringing=_cards(parts, tenant, ringing, now),
-        talking=_cards(parts, tenant, feed.board.lane("talking", view), now),
-        counts=feed.board.counts(view),
+        talking=_cards(parts, tenant, talking, now),
+        counts=counts,
         queues=queues,
         agents=agents[:_MOST],
         idle=sum(1 for each in agents if each.state == "ok"),

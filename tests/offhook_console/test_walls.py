@@ -14,7 +14,11 @@ from offhook import ExtensionSettings, Party
 from offhook.call import Call, Kind, Leg
 from offhook.inbox import keys
 from offhook.operations import wall_links
+from offhook_console.board import midnight
+from offhook_console.call_views import call_key
+from offhook_console.floor import Floor, FloorAgent
 from offhook_console.parts import ConsoleParts
+from offhook_console.people import View
 from offhook_console.wall_views import wall_card
 from tests.conftest import Configure
 from tests.offhook_console.conftest import TOKEN, Console, place, running, users
@@ -240,6 +244,27 @@ async def test_there_are_only_so_many_links(
 def parts_of(console: Console) -> ConsoleParts:
     parts: ConsoleParts = console("")._transport.app.state.parts  # type: ignore[attr-defined]
     return parts
+
+
+async def test_a_call_that_is_answered_while_the_page_is_made_is_shown_once(
+    configure: Configure, password_hash: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(users(password_hash))
+    await place("answered", 1, seed=2, ago=timedelta(seconds=5))
+    async with running() as console:
+        board = parts_of(console).feed.board
+        [call] = board.calls()
+        agents = Floor.agents
+
+        async def answered_meanwhile(floor: Floor) -> list[FloorAgent]:
+            answered = replace(call, answered=call.started, answered_by=call.called.extension)
+            board.put(answered, midnight())
+            return await agents(floor)
+
+        monkeypatch.setattr(Floor, "agents", answered_meanwhile)
+        page = (await console("operator").get("/wall")).text
+        assert board.lane("ringing", View(masked=True)) == []
+        assert page.count(f'id="{call_key(f"main/{call.id}")}"') == 1
 
 
 async def test_revoking_ends_streams_here_and_in_other_processes(
