@@ -103,13 +103,13 @@ class Node:
         self._running.send_signal(number)
         self.stopped = number == signal.SIGSTOP
 
-    def do(self, *command: object) -> Any:
-        """Execute a command on this node."""
+    def do(self, *command: object, timeout: float = 30) -> Any:
+        """Execute a command on this node, which has so many seconds to answer."""
         with redis.Redis(
             self.host,
             self.port,
             decode_responses=True,
-            socket_timeout=2,
+            socket_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
             ssl=self._tls is not None,
             ssl_ca_certs=str(self._tls.ca_file) if self._tls else None,
@@ -121,7 +121,7 @@ class Node:
         if self.stopped:
             return None
         with suppress(redis.ConnectionError, redis.TimeoutError):
-            return self.do(*command)
+            return self.do(*command, timeout=2)
         return None
 
     @property

@@ -88,7 +88,7 @@ def test_blocked_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         horses = _serving(offhook)
         for pid in offhook.workers():
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not any(map(_alive, horses)), "the orphans have ended", 15)
+        wait_until(lambda: not any(map(_alive, horses)), "the orphans have ended")
 
 
 def _serving(offhook: Installation) -> Sequence[int]:

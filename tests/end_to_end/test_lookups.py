@@ -59,7 +59,7 @@ def call(offhook: Installation, **parameters: str) -> None:
     base = f"http://127.0.0.1:{offhook.port}"
     url = callback_url(base, SECRET, "main", "0003*210", "dial-in")
     form = urllib.parse.urlencode(CALLBACK | parameters).encode()
-    with urllib.request.urlopen(url, data=form, timeout=5) as answer:  # noqa: S310
+    with urllib.request.urlopen(url, data=form, timeout=30) as answer:  # noqa: S310
         assert answer.status == 200
 
 
@@ -98,7 +98,7 @@ def test_hanging_and_broken_lookups_delay_no_event(tmp_path: Path) -> None:
             began = time.monotonic()
             call(offhook)
             wait_until(lambda: len(recorded(offhook, "raw")) == 2, "it is delivered")
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30  # each of its lookups would take 60
             wait_until(lambda: len(recorded(offhook, "later")) == 2, "it is redelivered")
             for name in ("raw", "later"):
                 assert recorded(offhook, name)[1]["caller"]["name"] == "WIRELESS CALLER"

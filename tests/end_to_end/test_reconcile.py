@@ -75,7 +75,7 @@ def test_calls_whose_callbacks_were_lost_are_closed_or_recovered_once(
     with (
         serve(create_exchange(store, callbacks)) as pbx,
         Installation.running(
-            tmp_path, HANDLERS.format(url=pbx), settle=0.5, settle_unanswered=0.5, partitions=2
+            tmp_path, HANDLERS.format(url=pbx), settle=2.0, settle_unanswered=2.0, partitions=2
         ) as offhook,
     ):
         monkeypatch.setenv("OFFHOOK_CONFIG", offhook.environment["OFFHOOK_CONFIG"])

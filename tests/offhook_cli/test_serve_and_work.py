@@ -44,7 +44,7 @@ def running(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def call(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:

@@ -38,9 +38,13 @@ def attempt(handler: str, outcome: str = "delivered", **values: object) -> dict[
 
 @asynccontextmanager
 async def tailing(
-    capsys: pytest.CaptureFixture[str], **filters: Any
+    capsys: pytest.CaptureFixture[str], expected: int, **filters: Any
 ) -> AsyncIterator[tuple[Inbox, list[str]]]:
-    """Run `offhook tail`; at the end, the list has the lines that it printed."""
+    """Run `offhook tail`; at the end, the list has the lines that it printed.
+
+    Args:
+        expected: how many of them name an extension.
+    """
     settings = load_settings()
     names = ("handlers", "extensions", "calls")
     given = [filters.get(name) for name in names]
@@ -49,9 +53,15 @@ async def tailing(
         task = asyncio.create_task(_tail(settings, *given, as_json=filters.get("as_json", False)))
         while not await feed.is_watched(inbox.redis):
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)  # until the events are read, too
+        async with asyncio.timeout(30):
+            while not any(each["cmd"] == "xread" for each in await inbox.redis.client_list()):
+                await asyncio.sleep(0.01)  # until the events are read, too
         yield inbox, lines
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(30):
+            while sum("0003*" in line for line in lines) < expected:
+                await asyncio.sleep(0.01)
+                lines += capsys.readouterr().out.splitlines()
+        await asyncio.sleep(0.1)  # for more than is expected
         await end(task)
     lines += capsys.readouterr().out.splitlines()
 
@@ -75,7 +85,7 @@ async def test_events_and_deliveries_are_shown(
     configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure(HANDLERS)
-    async with tailing(capsys) as (inbox, lines):
+    async with tailing(capsys, 6) as (inbox, lines):
         await happen(inbox)
     shown = [line.split() for line in lines if "0003*" in line]
     assert sorted(words[0] for words in shown) == ["↻", "●", "●", "✓", "✓", "✗"]
@@ -106,7 +116,7 @@ async def test_filters_narrow_what_is_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure(HANDLERS)
-    async with tailing(capsys, as_json=True, **filters) as (inbox, lines):
+    async with tailing(capsys, len(kinds), as_json=True, **filters) as (inbox, lines):
         await happen(inbox)
     objects = list(map(json.loads, lines))
     assert sorted(kind for each in objects for kind in each) == kinds

@@ -378,9 +378,10 @@ async def test_tail_follows_one_tenant(world: World) -> None:
     """What `offhook tail` prints is what these yield."""
     got: dict[str, list[str]] = {tenant: [] for tenant in TENANTS}
     async with opened(load_settings()) as (inbox, _):
+        since = await feed.server_time(inbox.redis)
 
         async def follow(tenant: str) -> None:
-            async for each in feed.watch_events(inbox, tenant):
+            async for each in feed.watch_events(inbox, tenant, since):
                 got[tenant].append(each.tenant)
 
         async def follow_deliveries(tenant: str) -> None:
@@ -392,9 +393,8 @@ async def test_tail_follows_one_tenant(world: World) -> None:
             for tenant in TENANTS
             for work in (follow, follow_deliveries)
         ]
-        while not await feed.is_watched(inbox.redis):
+        while (await inbox.redis.pubsub_numsub(keys.DELIVERIES))[0][1] < len(TENANTS):
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)
         calls = [_events(tenant)[0].call for tenant in TENANTS]
         await feed.publish(inbox.redis, [{"call": call} for call in calls])
         for tenant in TENANTS:
