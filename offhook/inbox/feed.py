@@ -51,7 +51,7 @@ async def received_since(
         most: events of each partition to look at.
         until: before when; None: up to now.
     """
-    first, last = position_at(since), f"({position_at(until)}" if until else "+"
+    first, last = position_at(since), position_before(position_at(until)) if until else "+"
     for partition in range(inbox.partitions):
         found: Any = await inbox.redis.xrevrange(keys.inbox(partition, tenant), last, first, most)
         for event in events_of(found):
