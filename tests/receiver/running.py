@@ -70,7 +70,7 @@ class RunningReceiver:
         self.port = port
         self.log = log
 
-    def connect(self, timeout: float = 10) -> socket.socket:
+    def connect(self, timeout: float = 60) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout)
 
     def exchange(self, request: bytes) -> Answer:
@@ -97,7 +97,7 @@ class RunningReceiver:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 def post_head(

@@ -95,7 +95,9 @@ async def storing(
     url: str, *, tries: int = 3, take_over_every: float = 10, **values: object
 ) -> AsyncIterator[tuple[EventStore, GroupCommit]]:
     """Run an event store as the receiver does; its journal is beside the configuration."""
-    settings = Settings(**{"secret": SECRET, "redis_url": url, "partitions": 1} | values)  # type: ignore[arg-type]
+    # A server without a fault responds within the patience, however busy the machine is.
+    defaults = {"secret": SECRET, "redis_url": url, "partitions": 1, "patience": 10}
+    settings = Settings(**defaults | values)  # type: ignore[arg-type]
     async with connect(url, tries) as client:
         inbox = Inbox(client, settings.partitions, settings.durability)
         store = EventStore(settings, inbox, take_over_every)

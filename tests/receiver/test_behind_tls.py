@@ -23,10 +23,10 @@ def test_callbacks_come_over_tls_and_no_log_has_their_url(redis_url: str, tmp_pa
         assert [ask(path) for path in ("/metrics", "/health", "/")] == [404] * 3
         first.process.terminate()
         assert [ask(url(), str(n)) for n in range(2, 12)] == [200] * 10
-        first.process.wait(20)
+        first.process.wait(60)
         assert [ask(url(), str(n)) for n in range(12, 22)] == [200] * 10
         second.process.kill()
-        second.process.wait(20)
+        second.process.wait(60)
         assert ask(url(), "22") in (502, 503)
     files = files_of(folder)
     assert files
