@@ -38,7 +38,7 @@ READ_TOKEN, READ_TOKEN_HASH = make_token()
 Console = Callable[[str], httpx.AsyncClient]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def noon() -> Iterator[None]:
     """Run in a time zone where it is about noon, so that calls of the last hours are of today."""
     with pytest.MonkeyPatch.context() as patch:
