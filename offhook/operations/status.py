@@ -17,7 +17,7 @@ from offhook.inbox.paused import Pause, paused_handlers
 from offhook.operations import dead_letters
 from offhook.operations.losses import losing, seconds_until_loss
 from offhook.operations.processes import Process, running
-from offhook.operations.running_files import SERVE, newer_files
+from offhook.operations.running_files import newer_files
 from offhook.operations.server_check import check_all
 from offhook.settings import Settings, tenant_of_plugin
 
@@ -155,7 +155,6 @@ def different_versions(status: Status) -> Iterator[str]:
     """Whether processes run different versions."""
     found: dict[str, set[str]] = {}
     for each in status.versions:
-        # A receiver's version is the first part of that of the workers with its configuration.
         known = {name for name in found if name.startswith(each.version)}
         name = min(known, default=each.version)
         found.setdefault(name, set()).add(f"`{each.program}` on {each.host}")
@@ -274,7 +273,8 @@ async def status(inbox: Inbox, rq: Redis, settings: Settings, tenant: str = "") 
 def _processes(settings: Settings) -> list[Process]:
     with connect_rq(settings.redis_url, tries=3) as redis:
         found = running(redis)
-    return sorted(found, key=lambda each: each.loaded.program == SERVE)  # those with code first
+    # Those with code first: a receiver's and a console's version is the first part of a worker's.
+    return sorted(found, key=lambda each: len(each.loaded.version), reverse=True)
 
 
 def _version(process: Process) -> RunningVersion:

@@ -15,7 +15,7 @@ import redis
 
 from offhook.inbox import keys
 from offhook.operations.processes import Process, leave, report, running
-from offhook.operations.running_files import SERVE, WORK, loaded_now, newer_files
+from offhook.operations.running_files import CONSOLE, SERVE, WORK, loaded_now, newer_files
 from offhook.plugins import plug_all
 from offhook.settings import Settings, load_settings
 from tests.conftest import Configure
@@ -171,6 +171,15 @@ def test_processes_of_a_receiver_say_it_once(
     assert told() == []
     (tmp_path / "hook-secret").write_text("another one")
     assert told() == [f"hook-secret has changed {RELOAD.replace('work', 'serve')}"]
+
+
+def test_processes_without_plugins_run_the_version_of_the_workers(
+    add: Add, offhook: Offhook
+) -> None:
+    for pid, program in enumerate((CONSOLE, SERVE, WORK, CONSOLE, SERVE)):  # listed in any order
+        add(program, pid=pid, name=f"web/{pid}/a")
+    problems = json.loads(offhook("status", "--json").stdout)["problems"]
+    assert [each for each in problems if "different versions" in each] == []
 
 
 def test_processes_that_ended_are_left_out(
