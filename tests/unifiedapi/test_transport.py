@@ -131,9 +131,9 @@ def test_retry_after_is_a_number_or_a_date() -> None:
 
 
 async def test_slow_response_times_out(server: Server) -> None:
-    server.app = Script(Reply(204, delay=1))
-    async with UnifiedApi(server.url, TOKEN, waits=(), timeout=0.2) as api:
-        with pytest.raises(NoAnswer, match=r"within 0\.2 s") as caught:
+    server.app = Script(Reply(204, delay=5))
+    async with UnifiedApi(server.url, TOKEN, waits=(), timeout=1) as api:
+        with pytest.raises(NoAnswer, match="within 1 s") as caught:
             await get(api)
     assert caught.value.sent
 

@@ -80,7 +80,7 @@ def exchange(url: str, request: bytes) -> tuple[int, dict[str, str], bytes]:
     """Send bytes over a socket. Return status, headers and body of the response."""
     place = urlsplit(url)
     with (
-        socket.create_connection((place.hostname or "", place.port or 0), timeout=5) as link,
+        socket.create_connection((place.hostname or "", place.port or 0), timeout=30) as link,
         link.makefile("rb") as stream,
     ):
         link.sendall(request)
