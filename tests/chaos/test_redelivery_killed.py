@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -29,8 +28,6 @@ def test_killed_redelivery_is_retried_soon(tmp_path: Path, killed: str) -> None:
             workers if killed != "work-horse" else []
         ):
             os.kill(pid, signal.SIGKILL)
-        began = time.monotonic()
-        wait_until(lambda: len(deliveries(offhook, "crm")) == 2, "it has both events")
-        assert [n for _, _, n, _ in deliveries(offhook, "crm")] == [0, 1]
         # Not after the minute in which RQ notices, nor after the hour in `retry`.
-        assert time.monotonic() - began < 25
+        wait_until(lambda: len(deliveries(offhook, "crm")) == 2, "it has both events", 45)
+        assert [n for _, _, n, _ in deliveries(offhook, "crm")] == [0, 1]

