@@ -407,7 +407,7 @@ async def test_handler_reads_on_after_its_redeliveries(bench: Bench) -> None:
 async def test_many_redeliveries_due_at_once_wait_for_room(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(due, "POSTPONED_AT_ONCE", 20)  # slower than the slowest machine
+    monkeypatch.setattr(due, "POSTPONED_AT_ONCE", 1)  # slower than the slowest machine
     delivered = 0
 
     async def handle(one: CallEvent, context: Context) -> None:
