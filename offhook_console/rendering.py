@@ -97,8 +97,13 @@ def static_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def environment() -> Environment:
-    """The templates, with the functions that they call."""
+@cache
+def environment(answer_within: float) -> Environment:
+    """The templates, with the functions that they call.
+
+    Args:
+        answer_within: seconds after which a call that rings is marked as late.
+    """
     made = Environment(
         loader=PackageLoader("offhook_console"),
         autoescape=True,
@@ -117,6 +122,7 @@ def environment() -> Environment:
         decimal=decimal,
         language=spoken,
         languages=LANGUAGES,
+        late=f"{answer_within:g}",
         script_words=script_words,
         static=f"/static/{static_version()}",
         navigation=NAVIGATION,
@@ -164,8 +170,7 @@ class Pages:
     def __init__(
         self, counts: Callable[[Person], dict[str, int]], answer_within: float = 20.0
     ) -> None:
-        self._templates = environment()
-        self._templates.globals["late"] = f"{answer_within:g}"
+        self._templates = environment(answer_within)
         self._counts = counts
 
     def page(

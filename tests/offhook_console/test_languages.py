@@ -97,13 +97,13 @@ def test_the_compiled_catalogue_is_current(code: str) -> None:
 
 
 def test_no_word_of_a_template_is_left_out() -> None:
-    templates = environment()
+    templates = environment(20.0)
     for path in TEMPLATES.glob("*.html"):
         assert words_of(templates, path.read_text()) == [], path.name
 
 
 def test_a_word_that_is_left_out_is_found() -> None:
-    templates = environment()
+    templates = environment(20.0)
     for source, found in {
         "<p>{{ _('Calls') }}</p>": [],
         "<p>Calls</p>": ["Calls"],
