@@ -1,15 +1,17 @@
 """`Board`: the calls that go on, those that have just ended, and the figures of the day."""
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from datetime import time as clock_time
 from heapq import nlargest
-from itertools import islice
 from statistics import fmean, median
 
-from offhook.call import Call, Outcome
+from offhook.call import Call
+from offhook_console.by_extension import ByExtension
+from offhook_console.day import Day
 from offhook_console.languages import gettext, ngettext
 from offhook_console.people import View
 from offhook_console.wording import duration, short
@@ -36,18 +38,6 @@ class Figure:
     warn: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """What the figures need of a call."""
-
-    began: datetime
-    direction: str
-    outcome: Outcome | None
-    rang: float | None
-    talked: float | None
-    extensions: tuple[str, ...]
-
-
 class Board:
     """What the wallboard shows. Pure: `put` takes each call as it is now.
 
@@ -57,9 +47,9 @@ class Board:
 
     def __init__(self, answer_within: float) -> None:
         self._within = answer_within
-        self._live: dict[str, Call] = {}
-        self._over: dict[str, Call] = {}
-        self._today: dict[str, Ended] = {}
+        self._live: ByExtension[Call] = ByExtension()
+        self._over: ByExtension[Call] = ByExtension()
+        self._today = Day()
         self._minutes: Counter[datetime] = Counter()
 
     def put(self, call: Call, midnight: datetime) -> None:
@@ -70,17 +60,10 @@ class Board:
         """
         name = _name(call)
         for lane in (self._live, self._over):
-            lane.pop(name, None)
-        (self._over if call.closed_by else self._live)[name] = call
+            lane.pop(name)
+        (self._over if call.closed_by else self._live).put(name, call)
         if call.started >= midnight:
-            self._today[name] = Ended(
-                call.started,
-                call.direction,
-                call.outcome,
-                call.ring_seconds if call.answered_by else None,
-                call.talk_seconds if call.closed_by and call.answered_by else None,
-                call.extensions,
-            )
+            self._today.put(name, call)
 
     def forget(self, now: datetime, midnight: datetime) -> dict[str, Call]:
         """Forget calls that ended a while ago, and those of yesterday.
@@ -88,53 +71,54 @@ class Board:
         Returns:
             The calls that are no longer on the board, by their names.
         """
-        kept = [name for name, call in self._over.items() if _end(call) >= now - JUST_ENDED]
+        self._today.forget(midnight)
+        over = self._over.all
+        kept = [name for name, call in over.items() if _end(call) >= now - JUST_ENDED]
         if len(kept) > _MOST_KEPT:
-            kept = nlargest(_MOST_KEPT, kept, key=lambda name: _end(self._over[name]))
-        old = {name: self._over.pop(name) for name in self._over.keys() - kept}
-        for name in [name for name, each in self._today.items() if each.began < midnight]:
-            del self._today[name]
+            kept = nlargest(_MOST_KEPT, kept, key=lambda name: _end(over[name]))
+        old = {name: over[name] for name in over.keys() - kept}
+        for name in old:
+            self._over.pop(name)
         return old
 
     @property
     def has_calls(self) -> bool:
         """Whether it has any call, of now or of the day."""
-        return bool(self._live or self._over or self._today)
+        return bool(self._live.all or self._over.all or self._today)
 
     def known(self, call: Call) -> Call | None:
         """A call as it is on the board, if it is."""
         name = _name(call)
-        return self._live.get(name) or self._over.get(name)
+        return self._live.all.get(name) or self._over.all.get(name)
 
     def calls(self) -> list[Call]:
         """All calls on the board."""
-        return [*self._live.values(), *self._over.values()]
+        return [*self._live.all.values(), *self._over.all.values()]
 
     def calls_of(self, extensions: frozenset[str]) -> list[Call]:
         """The calls on the board with a leg of one of these extensions, oldest first."""
-        found = [call for call in self.calls() if not extensions.isdisjoint(call.extensions)]
+        found = [*self._live.of(extensions), *self._over.of(extensions)]
         return sorted(found, key=lambda call: call.started)
 
     def lane(self, lane: str, view: View) -> list[Call]:
         """The calls of a lane: `ringing` and `talking` longest first, `ended` newest first."""
         if lane == "ended":
-            return nlargest(_MOST_ENDED, filter(view.shows, self._over.values()), key=_end)
+            return nlargest(_MOST_ENDED, self._over.of(view.own), key=_end)
         found = [
             call
-            for call in filter(view.shows, self._live.values())
+            for call in self._live.of(view.own)
             if (lane == "talking") == bool(call.answered_by)
         ]
         return sorted(found, key=lambda call: call.answered or call.started)
 
     def counts(self, view: View) -> dict[str, int]:
         """The number of calls in each lane."""
-        live = [bool(call.answered_by) for call in filter(view.shows, self._live.values())]
-        ended = islice(filter(view.shows, self._over.values()), _MOST_ENDED)
+        live = [bool(call.answered_by) for call in self._live.of(view.own)]
         talking = sum(live)
         return {
             "ringing": len(live) - talking,
             "talking": talking,
-            "ended": sum(1 for _ in ended),
+            "ended": min(len(self._over.of(view.own)), _MOST_ENDED),
         }
 
     def count_event(self, accepted: datetime) -> None:
@@ -151,31 +135,33 @@ class Board:
 
     def figures(self, view: View) -> list[Figure]:
         """The figures of the day."""
-        today = [
-            each
-            for each in self._today.values()
-            if view.own is None or not view.own.isdisjoint(each.extensions)
-        ]
-        incoming = [each for each in today if each.direction == "in" and each.outcome is not None]
-        answered = [each for each in today if each.outcome is Outcome.ANSWERED]
-        missed = [each for each in incoming if each.outcome is Outcome.MISSED]
-        caught = [each for each in incoming if each.outcome is Outcome.ANSWERED]
-        rang = [each.rang for each in caught if each.rang is not None]
-        talked = [each.talked for each in answered if each.talked is not None]
-        met = sum(1 for each in rang if each <= self._within)
-        due = len(rang) + len(missed)
+        today = self._today.tally(view.own)
+        # Nearly sorted already: cheaper than keeping them in order as each call ends.
+        today.rang.sort()
+        today.talked.sort()
+        met = bisect_right(today.rang, self._within)
+        due = len(today.rang) + today.missed
         within = f"{self._within:g}"
         return [
             Figure(
                 gettext("Calls today"),
-                len(today),
+                today.calls,
                 "count",
-                ngettext("{number} incoming", "{number} incoming", len(incoming)),
+                ngettext("{number} incoming", "{number} incoming", today.incoming),
             ),
-            Figure(gettext("Answered"), len(caught), "count", _share(len(caught), len(incoming))),
-            Figure(gettext("Missed"), len(missed), "count", _share(len(missed), len(incoming))),
-            Figure(gettext("Ringing time"), _mean(rang), "short", _median(rang, "short")),
-            Figure(gettext("Talk time"), _mean(talked), "duration", _median(talked, "duration")),
+            Figure(
+                gettext("Answered"), today.answered, "count", _share(today.answered, today.incoming)
+            ),
+            Figure(gettext("Missed"), today.missed, "count", _share(today.missed, today.incoming)),
+            Figure(
+                gettext("Ringing time"), _mean(today.rang), "short", _median(today.rang, "short")
+            ),
+            Figure(
+                gettext("Talk time"),
+                _mean(today.talked),
+                "duration",
+                _median(today.talked, "duration"),
+            ),
             Figure(
                 gettext("Service level"),
                 100 * met / due if due else None,
@@ -205,12 +191,11 @@ def _share(part: int, whole: int) -> str:
     return gettext("{share} % of incoming", share=round(100 * part / whole))
 
 
-def _mean(values: Iterable[float]) -> float | None:
-    values = list(values)
+def _mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
 
 
-def _median(values: list[float], form: str) -> str:
+def _median(values: Sequence[float], form: str) -> str:
     if not values:
         return gettext("no call yet")
     middle = short(median(values)) if form == "short" else duration(median(values))
