@@ -6,9 +6,11 @@ import msgspec
 
 from offhook.call import Call
 from offhook.calls import summarize
-from offhook.inbox import Inbox, feed
-from offhook.inbox.call_store import Calls
+from offhook.inbox import feed
 from offhook_console.board import Board
+from offhook_console.moments import midnight_of
+from offhook_console.parts import ConsoleParts
+from offhook_console.people import Person
 
 _LONGEST = timedelta(hours=12)  # a call that began earlier is not looked for
 _HOUR = timedelta(hours=1)
@@ -16,25 +18,19 @@ _COUNTED = 5000  # events of a partition, for the events per minute
 _TIDY = 1000  # calls after which those that had ended long before are forgotten
 
 
-async def board_at(
-    inbox: Inbox,
-    moment: datetime,
-    midnight: datetime,
-    answer_within: float,
-    region: str | None,
-    tenant: str = "",
-) -> Board:
-    """The board of a tenant at a moment.
+async def past_board(parts: ConsoleParts, person: Person, moment: datetime) -> Board:
+    """The board of a person's organization at a moment."""
+    async with parts.looking_back:
+        return await _board(parts, person.tenant, moment)
 
-    Args:
-        midnight: when that day began.
-        answer_within: seconds, for the service level.
-    """
-    board = Board(answer_within)
-    async for received in feed.received_since(inbox, moment - _HOUR, _COUNTED, tenant, moment):
+
+async def _board(parts: ConsoleParts, tenant: str, moment: datetime) -> Board:
+    board, midnight = Board(parts.settings.console.answer_within), midnight_of(moment)
+    inbox, hour_ago = parts.inbox, moment - _HOUR
+    async for received in feed.received_since(inbox, hour_ago, _COUNTED, tenant, moment):
         board.count_event(received)
-    began, number = min(midnight, moment - _LONGEST), 0
-    async for kept in Calls(inbox).since(began, tenant, moment):
+    region, began, number = parts.settings.of(tenant).region, min(midnight, moment - _LONGEST), 0
+    async for kept in parts.calls.since(began, tenant, moment):
         call = call_at(summarize(kept.state, region), moment)
         if call is not None:
             board.put(call, midnight)

@@ -287,6 +287,15 @@ def test_rooms_of_offhook_have_few_arrows() -> None:
     assert len(inside) <= MAX_ARROWS
 
 
+def test_pages_and_api_of_the_console_do_not_import_each_other() -> None:
+    rooms = ("offhook_console.pages", "offhook_console.json_api")
+    for here, there in (rooms, rooms[::-1]):
+        for module, path in MODULES.items():
+            if module.startswith(f"{here}."):
+                wrong = {each for each in imported_modules(path) if each.startswith(f"{there}.")}
+                assert not wrong, f"{module}: what both need belongs beside both rooms"
+
+
 # One name, one thing
 
 

@@ -26,8 +26,8 @@ from offhook_console.json_api.people_endpoints import PEOPLE_ENDPOINTS
 from offhook_console.json_api.phone_system_endpoints import PHONE_SYSTEM_ENDPOINTS
 from offhook_console.letters import announce_change, matching_letters
 from offhook_console.moments import moment_at
-from offhook_console.pages.now_page import past_board
 from offhook_console.parts import ConsoleParts, parts_of
+from offhook_console.past_board import past_board
 from offhook_console.people import Person, Right
 from offhook_console.problem_details import ConsoleError
 from offhook_console.repeats import once

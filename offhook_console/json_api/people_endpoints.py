@@ -7,10 +7,10 @@ from offhook_console.directory import users_for, walls_for
 from offhook_console.json_api import shapes
 from offhook_console.json_api.bodies import answer, encode, read_body
 from offhook_console.json_api.openapi_document import ApiEndpoint
-from offhook_console.pages.people_page import made_wall, revoked_wall
 from offhook_console.parts import parts_of
 from offhook_console.people import Person, Right
 from offhook_console.repeats import OneTimeAnswer
+from offhook_console.wall_actions import made_wall, revoked_wall
 
 _BASE = "/api/v1"
 

@@ -10,20 +10,20 @@ from offhook.call import Kind
 from offhook.extensions import ExtensionSettings
 from offhook.operations.proof import KEPT_DAYS, DayProof
 from offhook.provisioning.files import EXTENSION
-from offhook_console.extension_setup import PlanLine, SetupRun
-from offhook_console.json_api.bodies import answer, read_body, read_parameters
-from offhook_console.json_api.openapi_document import ApiEndpoint
-from offhook_console.json_api.shapes import Limit
-from offhook_console.pages.extensions_page import (
+from offhook_console.extension_query import (
     AT_ONCE,
     LONGEST,
     ExtensionRow,
     find_extensions,
     read_setup,
 )
-from offhook_console.pages.proof_page import all_proofs, read_days
+from offhook_console.extension_setup import PlanLine, SetupRun
+from offhook_console.json_api.bodies import answer, read_body, read_parameters
+from offhook_console.json_api.openapi_document import ApiEndpoint
+from offhook_console.json_api.shapes import Limit
 from offhook_console.parts import parts_of
 from offhook_console.people import Person, Right
+from offhook_console.proof_query import all_proofs, read_days
 
 _Number = Annotated[str, msgspec.Meta(pattern=f"^({EXTENSION.pattern})$")]
 

@@ -6,13 +6,12 @@ from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from offhook_console.board import Board
 from offhook_console.call_views import view_call
 from offhook_console.first_steps import first_steps, has_begun
 from offhook_console.floor import Floor, Phones
 from offhook_console.moments import midnight_of, moment_at, url_at
-from offhook_console.parts import ConsoleParts, parts_of
-from offhook_console.past_board import board_at
+from offhook_console.parts import parts_of
+from offhook_console.past_board import past_board
 from offhook_console.people import Person, Right
 
 NO_PHONES = Phones(0, 0, [])  # which were registered is known of the present alone
@@ -58,14 +57,6 @@ async def now(request: Request, person: Person) -> Response:
         talking=lanes["talking"],
         ended=lanes["ended"],
     )
-
-
-async def past_board(parts: ConsoleParts, person: Person, at: datetime) -> Board:
-    """The board of a person's organization at a moment."""
-    within = parts.settings.console.answer_within
-    region = parts.region_of(person)
-    async with parts.looking_back:
-        return await board_at(parts.inbox, at, midnight_of(at), within, region, person.tenant)
 
 
 async def _phones(floor: Floor, down_since: datetime | None) -> Phones:
