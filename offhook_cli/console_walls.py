@@ -8,7 +8,7 @@ import typer
 from msgspec import to_builtins
 
 from offhook.connection import connect
-from offhook.operations.audit import note_change
+from offhook.operations.audit import Change, note_change
 from offhook.operations.wall_links import WallLink, make_wall_link, revoke_wall_link, wall_links
 from offhook.settings import load_settings
 from offhook_cli.options import Json, Tenant, group, settings_of
@@ -47,7 +47,8 @@ def add(
     async def made() -> tuple[WallLink, str]:
         async with connect(load_settings().redis_url) as redis:
             link, secret = await make_wall_link(redis, name, _user(), tenant)
-            await note_change(redis, _user(), f"made the wall link “{link.name}” ({link.id})")
+            details = {"name": link.name, "id": link.id}
+            await note_change(redis, _user(), Change.WALL_LINK_MADE, details)
         return link, secret
 
     link, secret = asyncio.run(made())
@@ -100,8 +101,8 @@ def revoke(
         async with connect(load_settings().redis_url) as redis:
             link = await revoke_wall_link(redis, id_, tenant)
             if link is not None:
-                did = f"revoked the wall link “{link.name}” ({link.id})"
-                await note_change(redis, _user(), did)
+                details = {"name": link.name, "id": link.id}
+                await note_change(redis, _user(), Change.WALL_LINK_REVOKED, details)
         return link
 
     link = asyncio.run(revoked())

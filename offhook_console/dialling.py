@@ -11,7 +11,7 @@ from offhook.errors import ConfigError
 from offhook.extensions import ExtensionSettings, Name
 from offhook.inbox import keys
 from offhook.inbox.missed_calls import claim, release
-from offhook.operations.audit import note_change
+from offhook.operations.audit import Change, note_change
 from offhook.provisioning.api import open_api, sentence
 from offhook.settings import Settings
 from offhook_console.languages import gettext
@@ -77,7 +77,14 @@ class Dialling:
             if missed is not None:
                 await release(redis, number, person.tenant)
             raise
-        await note_change(redis, person.name, f"made a call from {extension}", made, person.tenant)
+        await note_change(
+            redis,
+            person.name,
+            Change.CALL_MADE,
+            {"extension": extension},
+            operation=made,
+            tenant=person.tenant,
+        )
         if missed is not None:
             feed.tell_missed([missed])
         return made

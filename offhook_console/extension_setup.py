@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from offhook.errors import ConfigError
 from offhook.extensions import Extensions, ExtensionSettings, Name
 from offhook.inbox import keys
-from offhook.operations.audit import note_change
+from offhook.operations.audit import Change, Details, note_change
 from offhook.operations.run_lease import RunLease
 from offhook.provisioning.api import sentence
 from offhook.provisioning.registrar import ByHand, Registrar, Survey, Target, registrar
@@ -40,6 +40,7 @@ _STEP = 200  # extensions between two notes of how far it is
 _LEASE = 60  # seconds without a sign of life until another run may begin
 _BEAT = 10.0  # seconds between signs of life
 _MOST_ERRORS = 20  # that are kept of a run
+_NAMED = 3  # extensions that the audit log names
 
 PlanLine = tuple[str, str]  # `+ ~ - =`, and what is done
 
@@ -142,7 +143,7 @@ class ExtensionSetup:
         """
         names = [name for name in await self._extensions.names() if self.owns(name)]
         await self._start("compare", by, dict.fromkeys(sorted(names)))
-        await note_change(self._redis, by, "asked to compare the extensions with the PBX")
+        await note_change(self._redis, by, Change.EXTENSIONS_COMPARED)
 
     async def start_setup(
         self, by: str, given: Mapping[Name, ExtensionSettings] | None = None
@@ -162,9 +163,9 @@ class ExtensionSetup:
         if not wanted:
             raise ConsoleError(409, gettext("No extension differs any more."))
         await self._start("setup", by, wanted)
-        some = ", ".join(number for _, number in [*wanted][:3])
-        more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
-        await note_change(self._redis, by, f"asked to set up {some}{more} on the PBX")
+        named = [number for _, number in wanted][:_NAMED] + ["…"] * (len(wanted) > _NAMED)
+        details: Details = {"number": len(wanted), "extensions": ", ".join(named)}
+        await note_change(self._redis, by, Change.EXTENSIONS_SET_UP, details)
 
     async def _start(
         self,

@@ -5,17 +5,17 @@ from typing import Literal
 
 from offhook.errors import InboxUnavailable
 from offhook.inbox import quarantine
-from offhook.operations.audit import note_change
+from offhook.operations.audit import Change, note_change
 from offhook_console.languages import gettext
 from offhook_console.parts import ConsoleParts
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
 
 DeliveryOutcome = Literal["delivered", "repeat", "refused"]
-_SAID: Mapping[DeliveryOutcome, str] = {
-    "delivered": "delivered",
-    "repeat": "dropped, as a repeat,",
-    "refused": "tried to deliver",
+_CHANGES: Mapping[DeliveryOutcome, Change] = {
+    "delivered": Change.CALLBACK_DELIVERED,
+    "repeat": Change.CALLBACK_REPEATED,
+    "refused": Change.CALLBACK_STILL_REFUSED,
 }
 
 
@@ -39,7 +39,7 @@ async def deliver_refused(
     outcome: DeliveryOutcome = (
         "delivered" if done.delivered else "repeat" if done.repeats else "refused"
     )
-    await _note(parts, person, _SAID[outcome], refused)
+    await _note(parts, person, _CHANGES[outcome], refused)
     return outcome, done.refused.get(key)
 
 
@@ -51,7 +51,7 @@ async def discard_refused(parts: ConsoleParts, person: Person, key: str) -> None
     """
     refused = await _refused(parts, key)
     await quarantine.remove(parts.inbox.redis, [key])
-    await _note(parts, person, "discarded", refused)
+    await _note(parts, person, Change.CALLBACK_DISCARDED, refused)
 
 
 async def _refused(parts: ConsoleParts, key: str) -> Mapping[str, bytes]:
@@ -62,9 +62,8 @@ async def _refused(parts: ConsoleParts, key: str) -> Mapping[str, bytes]:
 
 
 async def _note(
-    parts: ConsoleParts, person: Person, did: str, refused: Mapping[str, bytes]
+    parts: ConsoleParts, person: Person, change: Change, refused: Mapping[str, bytes]
 ) -> None:
     where = refused["extension"].decode("utf-8", "replace")
-    note = f"{did} a callback of {where} from the quarantine"
-    await note_change(parts.inbox.redis, person.name, note)
+    await note_change(parts.inbox.redis, person.name, change, {"extension": where})
     await parts.feed.look_at_deliveries()

@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from offhook_console import wording
+from offhook_console.kept_english import change_words, plan_words, refusal_words
 from offhook_console.languages import LANGUAGES, N_, catalogue, count, decimal, spoken
 from offhook_console.people import Person, Right
-from offhook_console.plan_words import plan_words
 from offhook_console.script_words import script_words
 
 # The functions of `wording` that templates call.
@@ -133,6 +133,8 @@ def environment(answer_within: float) -> Environment:
     made.filters["took"] = wording.took
     made.filters["code"] = _code
     made.filters["plan_words"] = plan_words
+    made.filters["change_words"] = change_words
+    made.filters["refusal_words"] = refusal_words
     return made
 
 

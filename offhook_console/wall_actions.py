@@ -3,7 +3,7 @@
 from starlette.requests import Request
 
 from offhook.errors import ConfigError
-from offhook.operations.audit import note_change
+from offhook.operations.audit import Change, note_change
 from offhook.operations.wall_links import WallLink, make_wall_link, revoke_wall_link
 from offhook_console.directory import check_tenant
 from offhook_console.languages import ENGLISH, gettext, spoken
@@ -27,7 +27,8 @@ async def made_wall(
         link, secret = await make_wall_link(redis, name, person.name, tenant)
     except ConfigError as error:
         raise ConsoleError(409, gettext("No link was made: {why}.", why=error)) from error
-    await note_change(redis, person.name, f"made the wall link “{link.name}” ({link.id})")
+    made = {"name": link.name, "id": link.id}
+    await note_change(redis, person.name, Change.WALL_LINK_MADE, made)
     origins = parts.settings.console.origins
     base = origins[0] if origins else f"{request.url.scheme}://{request.url.netloc}"
     # A screen has no person to choose a language.
@@ -48,5 +49,5 @@ async def revoked_wall(request: Request, person: Person, id_: str, tenant: str) 
         problem = gettext("There is no such wall link; it may have been revoked before.")
         raise ConsoleError(404, problem)
     await parts.walls.look()  # screens of this process go dark now, of others within a second
-    did = f"revoked the wall link “{link.name}” ({link.id})"
-    await note_change(parts.inbox.redis, person.name, did)
+    revoked = {"name": link.name, "id": link.id}
+    await note_change(parts.inbox.redis, person.name, Change.WALL_LINK_REVOKED, revoked)

@@ -21,7 +21,7 @@ from redis.exceptions import WatchError
 
 from offhook.inbox import Inbox, keys
 from offhook.operations import dead_letters
-from offhook.operations.audit import note_change
+from offhook.operations.audit import Change, note_change
 from offhook.operations.dead_letters import DeadLetter, Filter
 from offhook.operations.run_lease import RunLease
 
@@ -55,11 +55,6 @@ class BulkOperation(msgspec.Struct, frozen=True, kw_only=True):
     done: int = 0
     ended: datetime | None = None
 
-    @property
-    def verb(self) -> str:
-        """What is done, as a participle."""
-        return {"retry": "retried", "discard": "discarded"}[self.kind]
-
 
 class BulkOperations:
     """The operations of an installation."""
@@ -83,7 +78,7 @@ class BulkOperations:
             due=now + UNDO,
         )
         await self._redis.hset(keys.OPERATIONS, asked.id, _encode(asked))
-        await note_change(self._redis, by, f"asked to {kind} {_letters(count)}", asked.id)
+        await self._note(by, asked, "asked")
         return asked
 
     async def get(self, id_: str) -> BulkOperation | None:
@@ -115,9 +110,7 @@ class BulkOperations:
         ended = await self._change(id_, end)
         if ended is None:
             return await self.get(id_)
-        said = "undid" if ended.state == "undone" else f"stopped, after {ended.done},"
-        did = f"{said} the {ended.kind} of {_letters(ended.count)}"
-        await note_change(self._redis, by, did, id_)
+        await self._note(by, ended, "undone" if ended.state == "undone" else "stopped")
         return ended
 
     async def run_due(self, changed: Callable[[], None] = lambda: None) -> None:
@@ -153,8 +146,14 @@ class BulkOperations:
     async def _finish(self, operation: BulkOperation) -> None:
         ended = await self._change(operation.id, _end)
         if ended is not None:
-            did = f"{ended.verb} {ended.done} of {_letters(ended.count)}"
-            await note_change(self._redis, ended.by, did, ended.id)
+            await self._note(ended.by, ended, "done")
+
+    async def _note(
+        self, by: str, operation: BulkOperation, what: Literal["asked", "done", "stopped", "undone"]
+    ) -> None:
+        change = Change(f"{operation.kind}-{what}")
+        numbers = {"number": operation.count, "done": operation.done}
+        await note_change(self._redis, by, change, numbers, operation=operation.id)
 
     async def _do(self, kind: Kind, letters: Sequence[DeadLetter]) -> int:
         if kind == "retry":
@@ -179,10 +178,6 @@ class BulkOperations:
                 with suppress(WatchError):
                     await pipeline.execute()
                     return changed
-
-
-def _letters(count: int) -> str:
-    return "1 dead letter" if count == 1 else f"{count} dead letters"
 
 
 def _add(done: int, operation: BulkOperation) -> BulkOperation:

@@ -3,7 +3,7 @@
 from redis.asyncio import Redis
 
 from offhook.inbox.paused import pause_handler, resume_handler
-from offhook.operations.audit import note_change
+from offhook.operations.audit import Change, note_change
 from offhook.settings import tenant_of_plugin
 
 
@@ -22,6 +22,7 @@ async def set_paused(redis: Redis, handler: str, by: str, *, paused: bool) -> bo
     else:
         changed = await resume_handler(redis, handler)
     if changed:
-        did = f"{'paused' if paused else 'resumed'} {handler}"
-        await note_change(redis, by, did, tenant=tenant_of_plugin(handler))
+        change = Change.HANDLER_PAUSED if paused else Change.HANDLER_RESUMED
+        tenant = tenant_of_plugin(handler)
+        await note_change(redis, by, change, {"handler": handler}, tenant=tenant)
     return changed

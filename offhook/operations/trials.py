@@ -13,7 +13,7 @@ from offhook.event import CallEvent, EventType
 from offhook.inbox import Inbox, ParkedLanes
 from offhook.inbox.record import Record, WantedAttempts
 from offhook.inbox.record_part import RecordedAttempt
-from offhook.operations.audit import note_change
+from offhook.operations.audit import Change, note_change
 from offhook.plugins import event_types
 from offhook.settings import HandlerSettings, tenant_of_plugin
 
@@ -58,8 +58,8 @@ async def send_trial(
         raise ConfigError(f"{handler} gets {', '.join(types) or 'no events'}: choose one of these")
     event = as_trial(sample(wanted or types[0]), tenant_of_plugin(handler))
     await ParkedLanes(inbox, handler).rejoin([event])
-    did = f"sent a test event ({event.type.value}) to {handler}"
-    await note_change(inbox.redis, by, did, tenant=tenant_of_plugin(handler))
+    sent, tenant = {"event": event.type.value, "handler": handler}, tenant_of_plugin(handler)
+    await note_change(inbox.redis, by, Change.HANDLER_TRIED, sent, tenant=tenant)
     return event
 
 

@@ -15,7 +15,7 @@ from offhook.event import GROUPS, EventType
 from offhook.inbox.record_part import RecordedAttempt
 from offhook.inbox.replays import Replays
 from offhook.operations import dead_letters
-from offhook.operations.audit import note_change
+from offhook.operations.audit import Change, Details, note_change
 from offhook.operations.dead_letters import DeadLetterHead, Filter
 from offhook.operations.filter_question import SPANS as question_spans
 from offhook.operations.filter_question import FilterAnswer
@@ -116,9 +116,8 @@ async def replay(request: Request, person: Person) -> Response:
     async with request.form(max_files=0, max_fields=5) as form:
         since = _since(str(form.get("since", "")))
     number = await Replays(parts.inbox).set_back(name, since)
-    events = "1 event" if number == 1 else f"{number:,} events"
-    did = f"set {name} back to {since:%Y-%m-%d %H:%M:%S} UTC: {events}"
-    await note_change(parts.inbox.redis, person.name, did)
+    details: Details = {"handler": name, "since": f"{since:%Y-%m-%dT%H:%M:%SZ}", "number": number}
+    await note_change(parts.inbox.redis, person.name, Change.HANDLER_REPLAYED, details)
     return RedirectResponse(f"/handlers/{name}", 303)
 
 

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from offhook import queues
-from offhook.operations.audit import note_change
+from offhook.operations.audit import Change, note_change
 from offhook_console.parts import parts_of
 from offhook_console.people import Person
 from offhook_console.proof_query import all_proofs, read_days
@@ -27,5 +27,5 @@ async def compare(request: Request, person: Person) -> Response:
     """Let the workers compare now."""
     parts = parts_of(request)
     await asyncio.to_thread(queues.call_scheduled, parts.rq, _RECONCILE)
-    await note_change(parts.inbox.redis, person.name, "asked to compare the PBX's records")
+    await note_change(parts.inbox.redis, person.name, Change.RECORDS_COMPARED)
     return RedirectResponse("/proof", 303)

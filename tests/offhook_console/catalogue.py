@@ -14,6 +14,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 from offhook.call import UNKNOWN, Kind
+from offhook.operations.audit import SENTENCES
 from offhook.operations.filter_question import SPANS
 from offhook_console.languages import ENGLISH, FOLDER, LANGUAGES
 
@@ -23,8 +24,9 @@ OPTIONS = {
     "templates/**.html": {"trim_blocks": "true", "lstrip_blocks": "true", "silent": "false"},
 }
 # Words of modules that other programs use, too, which are translated where they are shown.
-FROM_BELOW: dict[str, Iterable[str]] = {
+FROM_BELOW: dict[str, Iterable[str | tuple[str, ...]]] = {
     "../offhook/call.py": [*UNKNOWN.values(), *Kind],
+    "../offhook/operations/audit.py": SENTENCES.values(),
     "../offhook/operations/filter_question.py": SPANS.values(),
 }
 
@@ -38,7 +40,8 @@ def extracted() -> Catalog:
         found.add(message, locations=[(name, 0)], auto_comments=comments, context=context)
     for name, messages in FROM_BELOW.items():
         for message in messages:
-            found.add(str(message), locations=[(name, 0)])
+            forms = (str(message),) if isinstance(message, str) else message
+            found.add(forms[0] if len(forms) == 1 else forms, locations=[(name, 0)])
     return found
 
 

@@ -208,6 +208,8 @@ async def test_a_repeated_request_is_one_operation(console: Console, rq: blockin
     said = [each["did"] for each in (await client.get(f"{BASE}/audit")).json()["entries"]]
     assert said[-1] == "asked to discard 1 dead letter"
     assert "undid the discard of 1 dead letter" in said
+    [*_, asked] = (await client.get(f"{BASE}/audit")).json()["entries"]
+    assert (asked["change"], asked["details"]["number"]) == ("discard-asked", 1)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ async def test_drift_is_found_shown_and_mended(consoles: Console, pbx: Sandbox) 
     async with opened(load_settings()) as (inbox, _):
         did = [each.did for each in await changes(inbox.redis)]
         everything = str([await inbox.redis.dump(key) async for key in inbox.redis.scan_iter()])
-    assert did[0] == "asked to set up 0003*210, 0003*211, 0003*212 on the PBX"
+    assert did[0] == "asked to set up 3 extensions on the PBX: 0003*210, 0003*211, 0003*212"
     for secret in SECRETS:
         assert secret not in page
         assert secret not in everything

@@ -1,0 +1,99 @@
+"""What is kept in English is shown in the reader's language, and otherwise as it is."""
+
+import ast
+import asyncio
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from html import unescape
+from pathlib import Path
+
+import msgspec
+import redis as blocking
+
+from offhook.inbox import keys
+from offhook.operations.audit import AuditEntry
+from offhook_console.kept_english import REFUSALS, change_words, plan_words, refusal_words
+from offhook_console.languages import speaking
+from tests.offhook_console.conftest import Console
+from tests.offhook_console.test_api import REFUSED
+
+ROOT = Path(__file__).parents[2]
+GERMAN = {"Accept-Language": "de"}
+
+
+def refusals() -> Iterator[str]:
+    """Each message of a `RefusedCallback` in the code, with `{}` for its values."""
+    paths = [*(ROOT / "receiver").rglob("*.py"), *(ROOT / "offhook" / "dialects").rglob("*.py")]
+    for function in (node for path in paths for node in ast.walk(ast.parse(path.read_text()))):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        named = {
+            target.id: node.value
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(function):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "RefusedCallback":
+                message = node.args[2]
+                if isinstance(message, ast.Name):
+                    message = named[message.id]
+                parts = message.values if isinstance(message, ast.JoinedStr) else [message]
+                yield "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts
+                )
+
+
+def test_every_reason_of_a_refusal_is_known() -> None:
+    found = set(refusals())
+    assert len(found) > 10
+    assert found == {re.sub(r"{\w+}", "{}", each) for each in REFUSALS}
+
+
+def test_what_is_kept_is_said_in_the_language_that_is_spoken() -> None:
+    with speaking("de"):
+        assert refusal_words("A callback may have 50 parameters.") == (
+            "Ein Callback darf 50 Parameter haben."
+        )
+        assert refusal_words("A reason of an earlier version.") is None
+        assert plan_words("update url of answer-in") == "url von answer-in ändern"
+        assert plan_words("label: Front desk") == "label: Front desk"
+
+
+def test_an_entry_of_another_version_stays_as_it_is() -> None:
+    entry = AuditEntry(at=datetime.now(UTC), by="ruth", did="paused {crm}")
+    change = msgspec.structs.replace
+    with speaking("de"):
+        assert change_words(entry) is None
+        assert change_words(change(entry, change="moon-moved")) is None
+        assert change_words(change(entry, change="handler-paused")) is None  # without its handler
+        asked = change(entry, change="retry-asked", details={"number": 4021})
+        assert change_words(asked) == (
+            "hat veranlasst, 4.021 unzustellbare Ereignisse erneut zuzustellen"
+        )
+        more = change(entry, change="handler-paused", details={"handler": "crm", "number": 2})
+        assert change_words(more) == "hat crm pausiert"
+        assert change_words(change(asked, details={"number": "x"})) is None
+        hostile = change(entry, change="handler-paused", details={"handler": "{x.__class__}"})
+        assert change_words(hostile) == "hat {x.__class__} pausiert"
+
+
+async def test_pages_translate_what_they_know_and_mark_the_rest_as_english(
+    console: Console, rq: blocking.Redis
+) -> None:
+    client = console("operator")
+    assert (await client.post("/handlers/crm/pause")).status_code == 303
+    entry = msgspec.json.encode({"at": datetime.now(UTC), "by": "ruth", "did": "moved <b>"})
+    await asyncio.to_thread(rq.xadd, keys.audit(""), {"e": entry})
+    known = REFUSED | {"message": "The callback has no CallID."}
+    for each in (REFUSED, known):
+        await asyncio.to_thread(rq.xadd, keys.quarantine(), each)
+    audit = unescape((await client.get("/audit", headers=GERMAN)).text)
+    assert "<td>hat crm pausiert</td>" in audit
+    assert '<td lang="en">moved <b></td>' in audit
+    quarantine = (await client.get("/quarantine", headers=GERMAN)).text
+    assert "<td>Der Callback hat keine CallID.</td>" in quarantine
+    assert '<td lang="en">There is no CallID.</td>' in quarantine
+    assert "<td>paused crm</td>" in (await client.get("/audit")).text
