@@ -73,21 +73,27 @@ class Dialling:
             raise ConsoleError(409, gettext("{name} is calling this number.", name=other))
         try:
             made = await self._ask(pbx, extension, number)
-        except ConsoleError:
-            if missed is not None:
+        except ConsoleError as error:
+            if error.may_be_done:
+                await self._note(person, extension)
+            elif missed is not None:
                 await release(redis, number, person.tenant)
             raise
-        await note_change(
-            redis,
-            person.name,
-            Change.CALL_MADE,
-            {"extension": extension},
-            operation=made,
-            tenant=person.tenant,
-        )
+        await self._note(person, extension, made)
         if missed is not None:
             feed.tell_missed([missed])
         return made
+
+    async def _note(self, person: Person, extension: str, made: str | None = None) -> None:
+        details = {"extension": extension}
+        await note_change(
+            self._redis,
+            person.name,
+            Change.CALL_MADE,
+            details,
+            operation=made,
+            tenant=person.tenant,
+        )
 
     async def _ask(self, pbx: str, extension: str, number: str) -> str | None:
         settings = self._settings.of(self._settings.access_of(pbx, extension))
@@ -104,7 +110,7 @@ class Dialling:
                 if error.sent
                 else gettext("The PBX did not answer. Nothing was called.")
             )
-            raise ConsoleError(502, problem) from error
+            raise ConsoleError(502, problem, may_be_done=error.sent) from error
         except UnifiedApiError as error:
             problem = gettext("Nothing was called: {why}.", why=sentence(error))
             raise ConsoleError(502, problem) from error

@@ -26,12 +26,15 @@ class ConsoleError(Exception):
     Args:
         status: the HTTP status.
         detail: what is wrong, and what to do.
+        may_be_done: whether it may have been done nevertheless, so that a repeated request must
+            not do it again.
     """
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, *, may_be_done: bool = False) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.may_be_done = may_be_done
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:

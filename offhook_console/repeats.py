@@ -1,6 +1,8 @@
 """Idempotency keys: a repeated request is done once, and gets the first answer again."""
 
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -11,7 +13,7 @@ from offhook.inbox import keys
 from offhook_console.access import Endpoint
 from offhook_console.parts import parts_of
 from offhook_console.people import Person
-from offhook_console.problem_details import ConsoleError
+from offhook_console.problem_details import ConsoleError, problem
 
 _LONGEST = 200  # characters of a key
 _KEEP = 86_400  # seconds
@@ -63,22 +65,33 @@ async def once(request: Request, person: Person, endpoint: Endpoint) -> Response
         return await _again(redis, where, wanted)
     try:
         response = await endpoint(request, person)
-    except BaseException:
-        await redis.delete(where)  # it may be tried again
-        raise
+    except BaseException as error:
+        if not isinstance(error, ConsoleError) or not error.may_be_done:
+            await redis.delete(where)  # it may be tried again
+            raise
+        response = problem(error.status, error.detail)
     kept = KeptAnswer(wanted, response.status_code, _to_keep(response).decode())
     await redis.set(where, msgspec.json.encode(kept), ex=_KEEP)
     return response
 
 
-async def first_time(request: Request, person: Person, key: str) -> bool:
-    """Return whether a page's form is sent for the first time. A reload sends it again.
+@asynccontextmanager
+async def first_time(request: Request, person: Person, key: str) -> AsyncIterator[bool]:
+    """Whether a page's form is sent for the first time. A reload sends it again.
+
+    What it asks for is done in this context. If that fails, the form may be sent again, corrected.
 
     Args:
         key: in the form; another one each time the page is shown.
     """
-    where = _key(person, request.url.path, key[:_LONGEST])
-    return bool(await parts_of(request).inbox.redis.set(where, "", nx=True, ex=_KEEP))
+    redis, where = parts_of(request).inbox.redis, _key(person, request.url.path, key[:_LONGEST])
+    first = bool(await redis.set(where, "", nx=True, ex=_KEEP))
+    try:
+        yield first
+    except BaseException:
+        if first:
+            await redis.delete(where)
+        raise
 
 
 async def _again(redis: Any, where: str, wanted: str) -> Response:
@@ -89,7 +102,8 @@ async def _again(redis: Any, where: str, wanted: str) -> Response:
     if kept is None or kept.status is None:
         raise ConsoleError(409, "Idempotency-Key: the first request with it is in progress.")
     body = kept.body.encode()
-    return Response(body, kept.status, media_type="application/json" if body else None)
+    kind = "application/problem+json" if kept.status >= 400 else "application/json"
+    return Response(body, kept.status, media_type=kind if body else None)
 
 
 def _key(person: Person, what: str, key: str) -> str:

@@ -32,9 +32,10 @@ async def make_wall(request: Request, person: Person) -> Response:
     """Make a wall link, and show its address once."""
     async with request.form(max_files=0, max_fields=5) as form:
         name, tenant, key = (str(form.get(each, "")) for each in ("name", "tenant", "key"))
-    if not await first_time(request, person, key):
-        return RedirectResponse("/people", 303)
-    link, url = await made_wall(request, person, name, tenant or person.tenant)
+    async with first_time(request, person, key) as first:
+        if not first:
+            return RedirectResponse("/people", 303)
+        link, url = await made_wall(request, person, name, tenant or person.tenant)
     return await _page(request, person, link, url)
 
 

@@ -1,5 +1,6 @@
 """Click-to-dial: the own phone first, from own extensions, a few a minute, noted in the log."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -10,6 +11,7 @@ import pytest
 from tests.conftest import Configure
 from tests.offhook.sandbox import Sandbox, sandbox
 from tests.offhook_console.conftest import TOKEN, Console, place, running, users
+from tests.ports import free_port
 from unifiedapi.sandbox.store import OrderedCall
 
 API = "/api/v1/calls"
@@ -120,6 +122,36 @@ async def test_a_refusal_of_the_pbx_is_told_and_leaves_nothing(
         assert "Call back" in (await again("agent").get("/missed")).text
         assert (await again("operator").get("/api/v1/audit")).json()["entries"] == []
     assert ordered == []
+
+
+async def test_a_call_that_may_have_been_made_is_noted_and_not_made_again(
+    configure: Configure, password_hash: str
+) -> None:
+    asked: list[bytes] = []
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    port = free_port()
+    configure(
+        f"[pbx.main]\nhost = 'http://127.0.0.1:{port}'\ntoken = 'x'\nzone = 'UTC'\n"
+        + users(password_hash)
+    )
+    async with (
+        await asyncio.start_server(hang_up, "127.0.0.1", port),
+        running() as console,
+    ):
+        client, key = console("supervisor"), {"Idempotency-Key": "k"}
+        for _ in range(2):
+            answer = await client.post(API, json={"number": "100"}, headers=key)
+            assert (answer.status_code, answer.json()["detail"]) == (
+                502,
+                "The PBX did not answer. It may ring nevertheless.",
+            )
+            assert answer.headers["content-type"] == "application/problem+json"
+        said = (await console("operator").get("/api/v1/audit")).json()["entries"]
+    assert len(asked) == len(said) == 1
 
 
 @pytest.mark.parametrize(
