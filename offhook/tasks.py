@@ -4,17 +4,21 @@ import asyncio
 from typing import Any
 
 
-async def end(*tasks: "asyncio.Task[Any]") -> None:
+async def end(*tasks: "asyncio.Task[Any]", again: float = 0.2) -> None:
     """Cancel tasks, and return once they have ended.
 
     On Python 3.11 a cancellation can get lost: in `asyncio.wait_for`, which redis-py uses to send,
     and before 3.11.3 in the package async_timeout, which it uses for timeouts. So cancel again.
+
+    Args:
+        again: seconds after which a task is cancelled again. More for a task that ends tasks of its
+            own: another cancellation would leave them behind.
     """
     running = set(tasks)
     while running:
         for task in running:
             task.cancel()
-        _, running = await asyncio.wait(running, timeout=0.2)
+        _, running = await asyncio.wait(running, timeout=again)
 
 
 def asked_to_end() -> bool:

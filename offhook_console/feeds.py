@@ -11,6 +11,7 @@ from offhook_console.labels import ExtensionLabels
 from offhook_console.live_feed import LiveFeed
 from offhook_console.rendering import Pages
 
+_CANCEL_AGAIN = 1.0  # seconds in which a feed ends its tasks, and these theirs
 _PING = 15.0  # seconds; proxies close connections that are silent for a minute
 
 
@@ -52,7 +53,7 @@ class Feeds(dict[str, LiveFeed]):
     async def close(self) -> None:
         """End all streams, and read no more."""
         self.end_streams()
-        await end(*self._reading)
+        await end(*self._reading, again=_CANCEL_AGAIN)
 
     async def _ping(self) -> None:
         while True:

@@ -52,6 +52,7 @@ _TIDY = 1000  # calls of the day after which those that had ended long before ar
 _FIGURES = 2.0  # seconds between two pushes of the figures
 _DELIVERIES = 2.0  # seconds between two looks at the handlers
 _UNWATCHED = 10.0  # the same while no browser listens
+_CANCEL_AGAIN = 0.5  # seconds in which they end their own tasks, also on a busy machine
 _CALL_EVENTS = FOLDED | {
     EventType.CALL_STARTED,
     EventType.CALL_ANSWERED,
@@ -231,7 +232,7 @@ class LiveFeed:
             for task in done:
                 task.result()
         finally:
-            await end(*tasks)
+            await end(*tasks, again=_CANCEL_AGAIN)
             for task in tasks:
                 if not task.cancelled():
                     task.exception()  # so that asyncio does not report it, too

@@ -27,6 +27,32 @@ async def test_end_cancels_again_if_a_cancellation_gets_lost() -> None:
     assert (lost, task.cancelled()) == (2, True)
 
 
+async def test_a_task_that_ends_its_own_tasks_has_time_for_that() -> None:
+    may_end = asyncio.Event()
+
+    async def slow() -> None:
+        while not may_end.is_set():
+            try:
+                await may_end.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async def parent() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await end(child)
+
+    child, task = asyncio.create_task(slow()), asyncio.create_task(parent())
+    await asyncio.sleep(0)
+    ending = asyncio.create_task(end(task, again=60))
+    await asyncio.sleep(0.5)
+    assert not ending.done()
+    may_end.set()
+    await asyncio.wait_for(ending, 30)
+    assert (child.done(), task.cancelled()) == (True, True)
+
+
 async def test_a_loop_notices_a_lost_cancellation() -> None:
     async def deaf() -> str:
         while not asked_to_end():
