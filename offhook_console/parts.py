@@ -31,6 +31,7 @@ from offhook_console.passwords import PasswordCheck
 from offhook_console.people import Person
 from offhook_console.problem_details import ConsoleError
 from offhook_console.rendering import Pages
+from offhook_console.session_streams import SessionStreams
 from offhook_console.sessions import Sessions
 from offhook_console.sign_in_limit import SignInLimit
 from offhook_console.wall_watch import WallWatch
@@ -59,6 +60,7 @@ class ConsoleParts:
     seen: LastSeen
     walls: WallWatch
     agents: AgentsOfQueues
+    streams: SessionStreams = field(default_factory=SessionStreams)
     courses: HandlerCourses = field(default_factory=HandlerCourses)
     # A board of the past reads the calls of a day: one at a time, however many people look back.
     looking_back: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from offhook.call import Call
@@ -41,6 +42,7 @@ class Person:
         extensions: the user's own.
         tenant: whose calls the user sees; empty: the operator's.
         token: the name of the token, if the request has one.
+        until: when the session ends; None: that of a token does not.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Person:
     extensions: frozenset[str] = frozenset()
     tenant: str = ""
     token: str | None = None
+    until: datetime | None = None
 
     @property
     def view(self) -> "View":

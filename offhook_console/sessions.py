@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import astuple
+from datetime import datetime, timedelta
 from typing import Any
 
 from itsdangerous import BadData, URLSafeTimedSerializer
@@ -71,26 +72,34 @@ class Sessions:
         if cookie is None:
             return None
         try:
-            read: Any = self._signer.loads(cookie, max_age=self._seconds)
+            read: Any
+            read, signed = self._signer.loads(cookie, max_age=self._seconds, return_timestamp=True)
         except BadData:
             return None
+        until = signed + timedelta(seconds=self._seconds)
         if len(read) != 2:
-            return self._of_provider(*read)
+            return self._of_provider(until, *read)
         name, fingerprint = read
         if name not in self._users or fingerprint != self._fingerprint(name):
             return None
         user = self._users[name]
         rights, own = RIGHTS[user.role], frozenset(user.extensions)
-        return Person(name, user.role, rights, own, user.tenant)
+        return Person(name, user.role, rights, own, user.tenant, until=until)
 
     def _of_provider(
-        self, name: str, role: Role, tenant: str, extensions: list[str], mapping: str
+        self,
+        until: datetime,
+        name: str,
+        role: Role,
+        tenant: str,
+        extensions: list[str],
+        mapping: str,
     ) -> Person | None:
         if self.single_sign_on is None or mapping != self._mapping():
             return None
         if name in self._users or (tenant and tenant not in self._tenants):
             return None
-        return Person(name, role, RIGHTS[role], frozenset(extensions), tenant)
+        return Person(name, role, RIGHTS[role], frozenset(extensions), tenant, until=until)
 
     def of_token(self, authorization: str) -> Person | None:
         """Return whose token it is, as `Bearer TOKEN`."""

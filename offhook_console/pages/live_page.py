@@ -25,13 +25,21 @@ async def live(request: Request, person: Person) -> Response:
     feed, phones = parts_of(request).feed_of(person), parts_of(request).phones_of(person)
     after = request.headers.get("last-event-id") or _after(request)
     pages = person.token is None and person.may(Right.CALLS)
-    return stream(request, feed.listening(person.view, phones, after, pages=pages))
+    return stream(request, person, feed.listening(person.view, phones, after, pages=pages))
 
 
-def stream(request: Request, listening: AbstractContextManager[Listener]) -> Response:
-    """What a listener gets, as server-sent events."""
+def stream(
+    request: Request, person: Person | None, listening: AbstractContextManager[Listener]
+) -> Response:
+    """What a listener gets, as server-sent events.
+
+    Args:
+        person: None: a screen with a wall link.
+    """
     if request.method == "HEAD":
         return Response(media_type=EventStream.media_type)
+    if person is not None:
+        listening = parts_of(request).streams.listening(person, listening)
     return EventStream(listening)
 
 
@@ -62,15 +70,17 @@ class EventStream(StreamingResponse):
 
 async def live_socket(socket: WebSocket, person: Person) -> None:
     """Screen pops, as JSON messages of a WebSocket."""
-    feed, phones = parts_of(socket).feed_of(person), parts_of(socket).phones_of(person)
+    parts = parts_of(socket)
+    phones, after = parts.phones_of(person), _after(socket)
+    pops = parts.feed_of(person).listening(person.view, phones, after, pages=False)
 
     async def send() -> None:
-        with feed.listening(person.view, phones, _after(socket), pages=False) as listener:
+        with parts.streams.listening(person, pops) as listener:
             while messages := await listener.batch():
                 for message in messages:
                     if message is not PING:
                         await socket.send_text(message.as_json)
-        await socket.close(1012)  # the console stops: connect again
+        await socket.close(1012)  # the console stops, or the session has ended: connect again
 
     async def read() -> None:
         while (await socket.receive())["type"] != "websocket.disconnect":

@@ -2,6 +2,7 @@
 
 import logging
 
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -99,6 +100,8 @@ async def sign_out(request: Request, person: Person) -> Response:
     parts_of(request).sessions.end(request, response)
     # What the browser has kept of this console goes, too.
     response.headers["Clear-Site-Data"] = '"cache"'
+    # Other tabs connect again once the cookie is gone, and go to this page.
+    response.background = BackgroundTask(parts_of(request).streams.end, person)
     return response
 
 

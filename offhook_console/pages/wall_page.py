@@ -30,7 +30,7 @@ async def wall(request: Request, person: Person) -> Response:
 
 async def wall_live(request: Request, person: Person) -> Response:
     """The live feed of a person's wall: it says only that something changed."""
-    return stream(request, parts_of(request).feed_of(person).listening(_of(person)))
+    return stream(request, person, parts_of(request).feed_of(person).listening(_of(person)))
 
 
 async def linked_wall(request: Request) -> Response:
@@ -53,7 +53,7 @@ async def linked_wall_live(request: Request) -> Response:
         ):
             yield listener
 
-    return stream(request, listening())
+    return stream(request, None, listening())
 
 
 def _of_link() -> View:

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
 
 from offhook_console.passwords import make_token
 from tests.conftest import Configure
@@ -43,6 +45,41 @@ async def test_each_role_opens_a_socket_with_a_cookie_of_this_site(console: Cons
             headers |= {"Origin": origin} if origin else {}
             async with connected(app_of(client), headers) as (_, first):
                 assert (first["type"] == "websocket.accept") is opened, (role, origin)
+
+
+async def test_a_stream_ends_when_its_person_signs_out(console: Console) -> None:
+    agent, headers = console("agent"), {"Host": "console.test", "Origin": ORIGIN}
+    headers["Cookie"] = f"offhook={agent.cookies['offhook']}"
+    async with connected(app_of(agent), headers) as (socket, _):
+        await socket.json()
+        assert (await console("viewer").post("/sign-out")).status_code == 303
+        assert socket.sent.empty()
+        assert (await agent.post("/sign-out")).status_code == 303
+        async with asyncio.timeout(30):
+            assert (await socket.sent.get())["type"] == "websocket.close"
+
+
+async def test_a_stream_lasts_no_longer_than_its_session(console: Console) -> None:
+    agent = console("agent")
+    parts = app_of(agent).state.parts
+    request = HTTPConnection(
+        {
+            "type": "http",
+            "scheme": "http",
+            "headers": [(b"cookie", f"offhook={agent.cookies['offhook']}".encode())],
+            "path": "/live",
+            "server": ("console.test", 80),
+        }
+    )
+    person = parts.sessions.person(request)
+    lasts = parts.settings.console.session_hours * 3600
+    assert 0 < (person.until - datetime.now(UTC)).total_seconds() <= lasts
+    soon = replace(person, until=datetime.now(UTC) + timedelta(seconds=0.1))
+    with parts.streams.listening(soon, parts.feed.listening(person.view)) as listener:
+        async with asyncio.timeout(30):
+            while await listener.batch():
+                pass
+    assert listener not in parts.feed.listeners.all
 
 
 @pytest.mark.parametrize(
