@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from datetime import time as clock_time
 from heapq import nlargest
 from statistics import fmean, median
 
@@ -20,7 +19,6 @@ JUST_ENDED = timedelta(minutes=10)
 _MOST_ENDED = 12  # that are shown
 _MOST_KEPT = 2000  # of those that have just ended
 _MINUTES = 60
-_DAWN = clock_time()
 
 
 @dataclass(frozen=True)
@@ -169,12 +167,6 @@ class Board:
                 gettext("answered in {seconds} s", seconds=within),
             ),
         ]
-
-
-def midnight() -> datetime:
-    """When today began, in the time zone of this machine."""
-    today = datetime.now().astimezone().date()
-    return datetime.combine(today, _DAWN).astimezone()
 
 
 def _name(call: Call) -> str:

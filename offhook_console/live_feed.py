@@ -29,13 +29,14 @@ from offhook.operations.bulk import BulkOperations
 from offhook.operations.status import HandlerStatus, handler_statuses
 from offhook.settings import Settings
 from offhook.tasks import end, woken
-from offhook_console.board import JUST_ENDED, Board, midnight
+from offhook_console.board import JUST_ENDED, Board
 from offhook_console.call_query import latest_calls, live_calls
 from offhook_console.call_views import call_key, view_call
 from offhook_console.labels import ExtensionLabels
 from offhook_console.languages import speaking
 from offhook_console.listeners import NO_PHONES, FeedMessage, Listener, Listeners, OwnPhones
 from offhook_console.missed_views import open_callers, shows
+from offhook_console.moments import midnight_of
 from offhook_console.people import View
 from offhook_console.pop_feed import PopFeed
 from offhook_console.rendering import Pages
@@ -194,7 +195,8 @@ class LiveFeed:
         began = await feed.server_time(self._inbox.redis)
         await self._labels.refresh()
         await self._inbox.numbering.load()
-        today, now = midnight(), datetime.now(UTC)
+        now = datetime.now(UTC)
+        today = midnight_of(now)
         self.board = Board(self._settings.console.answer_within)
         async for moment in feed.received_since(
             self._inbox, now - _HOUR, _COUNTED, self._tenant, began
@@ -283,7 +285,8 @@ class LiveFeed:
 
     def _show(self, calls: Iterable[Call]) -> None:
         """Put calls on the board, and push the cards of those that have changed."""
-        changed, today, now = [], midnight(), datetime.now(UTC)
+        changed, now = [], datetime.now(UTC)
+        today = midnight_of(now)
         for call in calls:
             before = self.board.known(call)
             if before == call:
@@ -314,7 +317,7 @@ class LiveFeed:
         while True:
             await asyncio.sleep(_FIGURES)
             now = datetime.now(UTC)
-            gone = self.board.forget(now, midnight())
+            gone = self.board.forget(now, midnight_of(now))
             due, self._figures_due = self._figures_due, set()
             for view, listeners in list(self.listeners.views.items()):
                 keys = [call_key(name) for name, call in gone.items() if view.shows(call)]

@@ -12,10 +12,10 @@ from offhook.call import Call, Kind
 from offhook.calls import CallFilter, outside_number, summarize
 from offhook.inbox.call_search import search
 from offhook.operations.phone_states import phone_states
-from offhook_console.board import midnight
 from offhook_console.call_views import CallView, Labels, label_of, view_call
 from offhook_console.languages import gettext
 from offhook_console.missed_views import open_callers
+from offhook_console.moments import midnight_of
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.people import Person, Right
 from offhook_console.screen_pop import Pop, others_ringing, pop_of
@@ -133,12 +133,12 @@ async def _calls_with(parts: ConsoleParts, person: Person, call: Call, now: date
 
 async def _todays(parts: ConsoleParts, person: Person) -> list[Call]:
     """Today's calls at a person's own phones, newest first."""
-    region = parts.region_of(person)
+    region, today = parts.region_of(person), midnight_of(datetime.now(UTC))
     pages = await asyncio.gather(
         *(
             search(
                 parts.inbox,
-                CallFilter(extension=extension, since=midnight(), region=region),
+                CallFilter(extension=extension, since=today, region=region),
                 _LOOKED_AT,
                 tenant=person.tenant,
             )

@@ -10,11 +10,11 @@ from starlette.responses import Response
 
 from offhook.calls import MissedCaller
 from offhook.inbox.missed_calls import KEPT
-from offhook_console.board import midnight
 from offhook_console.call_views import Labels
 from offhook_console.dialling import PER_MINUTE, own_extension
 from offhook_console.languages import gettext, ngettext
 from offhook_console.missed_views import MissedView, figures, view_missed
+from offhook_console.moments import midnight_of
 from offhook_console.parts import parts_of
 from offhook_console.people import Person, Right
 from offhook_console.worklist_query import find_missed, read_state
@@ -27,7 +27,8 @@ async def missed(request: Request, person: Person) -> Response:
     parts = parts_of(request)
     state = read_state(request.query_params.get("state") or "open")
     queue = request.query_params.get("queue", "")
-    moment, today = datetime.now(UTC), midnight()
+    moment = datetime.now(UTC)
+    today = midnight_of(moment)
     labels = parts.feed_of(person).labels
     every = await find_missed(parts, person, "all", queue)
     waiting = [each for each in every if each.reached is None]

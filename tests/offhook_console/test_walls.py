@@ -14,9 +14,9 @@ from offhook import ExtensionSettings, Party
 from offhook.call import Call, Kind, Leg
 from offhook.inbox import keys
 from offhook.operations import wall_links
-from offhook_console.board import midnight
 from offhook_console.call_views import call_key
 from offhook_console.floor import Floor, FloorAgent
+from offhook_console.moments import midnight_of
 from offhook_console.parts import ConsoleParts
 from offhook_console.people import View
 from offhook_console.wall_views import wall_card
@@ -261,7 +261,7 @@ async def test_a_call_that_is_answered_while_the_page_is_made_is_shown_once(
 
         async def answered_meanwhile(floor: Floor) -> list[FloorAgent]:
             answered = replace(call, answered=call.started, answered_by=call.called.extension)
-            board.put(answered, midnight())
+            board.put(answered, midnight_of(datetime.now(UTC)))
             return await agents(floor)
 
         monkeypatch.setattr(Floor, "agents", answered_meanwhile)
