@@ -18,6 +18,7 @@ from offhook_console import quarantine_actions
 from offhook_console.access import ConsoleRoute, Endpoint, console_route, public_route
 from offhook_console.call_query import find_calls, live_calls, read_query
 from offhook_console.dialling import dialled
+from offhook_console.directory import check_tenant
 from offhook_console.json_api import shapes
 from offhook_console.json_api.bodies import answer, read_body, read_parameters
 from offhook_console.json_api.handler_endpoints import HANDLER_ENDPOINTS
@@ -175,7 +176,9 @@ async def get_status(request: Request, person: Person) -> Response:
 
 
 async def list_changes(request: Request, person: Person) -> Response:
-    entries = await changes(parts_of(request).inbox.redis, _MOST)
+    parts, tenant = parts_of(request), request.query_params.get("tenant", "")
+    check_tenant(parts, person, tenant)
+    entries = await changes(parts.inbox.redis, _MOST, tenant)
     return answer(shapes.AuditLog(list(entries)))
 
 
@@ -220,7 +223,7 @@ ENDPOINTS = (
     ApiEndpoint("GET", f"{_BASE}/status", get_status, Right.DELIVERIES,
              "Get the progress of everything, and what needs attention.", shapes.Overview),
     ApiEndpoint("GET", f"{_BASE}/audit", list_changes, Right.REPAIR, "List who changed what.",
-             shapes.AuditLog),
+             shapes.AuditLog, query=shapes.AuditQuery),
     *PEOPLE_ENDPOINTS,
 )  # fmt: skip
 

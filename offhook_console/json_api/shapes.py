@@ -276,6 +276,12 @@ class MadeWallLink(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None
 
 
+class AuditQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whose changes: what a tenant's people did, and what was done to its handlers."""
+
+    tenant: str = ""
+
+
 class AuditLog(msgspec.Struct, frozen=True):
     """The newest changes, newest first."""
 

@@ -11,11 +11,15 @@ from pathlib import Path
 import msgspec
 import redis as blocking
 
+from offhook.connection import opened
 from offhook.inbox import keys
 from offhook.operations.audit import AuditEntry
+from offhook.operations.pausing import set_paused
+from offhook.settings import load_settings
 from offhook_console.kept_english import REFUSALS, change_words, plan_words, refusal_words
 from offhook_console.languages import speaking
-from tests.offhook_console.conftest import Console
+from tests.conftest import Configure
+from tests.offhook_console.conftest import Console, running, users
 from tests.offhook_console.test_api import REFUSED
 
 ROOT = Path(__file__).parents[2]
@@ -97,3 +101,20 @@ async def test_pages_translate_what_they_know_and_mark_the_rest_as_english(
     assert "<td>Der Callback hat keine CallID.</td>" in quarantine
     assert '<td lang="en">There is no CallID.</td>' in quarantine
     assert "<td>paused crm</td>" in (await client.get("/audit")).text
+
+
+async def test_operators_see_the_audit_log_of_each_tenant(
+    configure: Configure, password_hash: str
+) -> None:
+    configure(users(password_hash) + '[tenants.acme]\nextensions = ["main/0003*21?"]\n')
+    async with opened(load_settings()) as (inbox, _), running() as console:
+        await set_paused(inbox.redis, "acme/crm", "tom", paused=True)
+        client, path = console("operator"), "/api/v1/audit"
+        page = (await client.get("/audit?tenant=acme")).text
+        assert "<td>paused acme/crm</td>" in page
+        assert '<option value="acme" selected>' in page
+        assert "acme/crm" not in (await client.get("/audit")).text
+        [entry] = (await client.get(f"{path}?tenant=acme")).json()["entries"]
+        assert (entry["by"], entry["change"]) == ("tom", "handler-paused")
+        for unknown in ("/audit?tenant=beta", f"{path}?tenant=beta"):
+            assert (await client.get(unknown)).status_code == 404
