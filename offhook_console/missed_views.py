@@ -21,7 +21,7 @@ class MissedView:
     """A missed caller, as shown.
 
     Attributes:
-        last: the newest of the calls that were missed.
+        last: the newest of the calls that were missed, of those that the viewer sees.
         waits: seconds since the first of them.
         on_it: who calls the caller, or that the caller calls again; empty: nothing of the kind.
         mine: whether it is the viewer who asked for the call.
@@ -63,7 +63,8 @@ def view_missed(
     Args:
         name: the user who looks.
     """
-    last, current, reached = caller.calls[-1], caller.current, caller.reached
+    last = [call for call in caller.calls if view.shows(call)][-1]
+    current, reached = caller.current, caller.reached
     shown = view_call(last, view, labels, now)
     waits = (now - caller.since).total_seconds()
     return MissedView(

@@ -81,9 +81,9 @@ async def list_missed(request: Request, person: Person) -> Response:
     query = read_parameters(request, shapes.MissedQuery)
     limit = _limit(str(query.limit))
     found = await find_missed(parts_of(request), person, query.state, query.queue)
-    page, more = _page(found, limit, query.after, lambda each: _name(each.calls[0]))
-    seen = [shapes.seen_missed(each, person.view) for each in page]
-    return answer(shapes.MissedList(seen, len(found), more))
+    seen = [shapes.seen_missed(each, person.view) for each in found]
+    page, more = _page(seen, limit, query.after, lambda each: _name(each.calls[0]))
+    return answer(shapes.MissedList(page, len(found), more))
 
 
 async def dial(request: Request, person: Person) -> Response:

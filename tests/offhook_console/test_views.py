@@ -2,15 +2,18 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from offhook import ExtensionSettings
 from offhook.call import Call, Kind, Leg, Outcome, Party
+from offhook.calls import MissedCaller
 from offhook_console.board import Board
 from offhook_console.call_views import call_key, view_call
 from offhook_console.drawing import course, timeline
+from offhook_console.missed_views import view_missed
 from offhook_console.people import View
 from offhook_console.wording import duration, short, shown_name, shown_number
 
@@ -203,6 +206,16 @@ def test_the_board_forgets() -> None:
     assert [each.id for each in board.lane("ringing", ALL)] == ["live"]
     board.forget(NOON + timedelta(days=1), NOON + timedelta(days=1))
     assert board.figures(ALL)[0].value == 0
+
+
+def test_a_missed_caller_is_shown_with_a_call_that_the_viewer_sees() -> None:
+    mine = call("mine", outcome=Outcome.MISSED)
+    leg = msgspec.structs.replace(mine.legs[0], extension="0003*299")
+    later = msgspec.structs.replace(mine, id="later", legs=(leg,))
+    caller = MissedCaller(calls=(mine, later))
+    for own, last in ((None, "later"), (frozenset({"0003*210"}), "mine")):
+        shown = view_missed(caller, View(masked=False, own=own), {}, NOON, "ruth")
+        assert shown.last.name == f"main/{last}"
 
 
 def test_events_are_counted_by_the_minute() -> None:
