@@ -31,6 +31,7 @@ REFUSALS = (
     N_("The multipart body ends too early."),
     N_("The multipart body is malformed."),
 )
+UNREADABLE = N_("an event in the inbox that cannot be read: {error}")
 
 
 def plan_words(said: str) -> str:
@@ -40,7 +41,7 @@ def plan_words(said: str) -> str:
 
 def refusal_words(said: str) -> str | None:
     """Why a callback was refused; None: no reason that is known here, so it stays in English."""
-    return _translated(said, REFUSALS)
+    return _translated(said, (*REFUSALS, UNREADABLE))
 
 
 def change_words(entry: AuditEntry) -> str | None:

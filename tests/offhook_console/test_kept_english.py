@@ -16,7 +16,13 @@ from offhook.inbox import keys
 from offhook.operations.audit import AuditEntry
 from offhook.operations.pausing import set_paused
 from offhook.settings import load_settings
-from offhook_console.kept_english import REFUSALS, change_words, plan_words, refusal_words
+from offhook_console.kept_english import (
+    REFUSALS,
+    UNREADABLE,
+    change_words,
+    plan_words,
+    refusal_words,
+)
 from offhook_console.languages import speaking
 from tests.conftest import Configure
 from tests.offhook_console.conftest import Console, running, users
@@ -54,6 +60,8 @@ def test_every_reason_of_a_refusal_is_known() -> None:
     found = set(refusals())
     assert len(found) > 10
     assert found == {re.sub(r"{\w+}", "{}", each) for each in REFUSALS}
+    reader = (ROOT / "workers" / "serving" / "reader.py").read_text()
+    assert f'"error": f"{UNREADABLE}"' in reader
 
 
 def test_what_is_kept_is_said_in_the_language_that_is_spoken() -> None:
