@@ -56,8 +56,8 @@ UNKNOWN: Mapping[Gap, str] = {
     Gap.STATUS: "how a leg ended",
     Gap.KIND: "whether a person or an IVR answered",
     Gap.DIRECTION: "whether the number is an extension",
-    Gap.EVENTS: "all that came after its first events: there were too many",
-    Gap.LATE: "whether this is all: a callback came after the end",
+    Gap.EVENTS: "its later events: there were too many",
+    Gap.LATE: "whether this is final: a callback arrived after the end",
 }
 
 

@@ -162,7 +162,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     detail = {
         404: gettext("There is no such page."),
-        405: gettext("This address does not take this method."),
+        405: gettext("This address does not support this method."),
     }.get(error.status_code, error.detail)
     answer = _answer(request, error.status_code, detail)
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -188,7 +188,7 @@ async def _redis_error(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     with speaking(language_of(request)):  # this is outside of the middleware
-        detail = gettext("An unexpected error; the log of the console has it.")
+        detail = gettext("Unexpected error: see the console's log.")
         return _answer(request, 500, detail)
 
 

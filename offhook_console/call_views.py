@@ -223,7 +223,9 @@ def _sentence(call: Call) -> str:
     rang = duration(call.ring_seconds)
     if call.outcome is None:
         return (
-            gettext("rang {rang}, goes on", rang=rang) if call.answered_by else gettext("ringing")
+            gettext("rang {rang}, in progress", rang=rang)
+            if call.answered_by
+            else gettext("ringing")
         )
     if call.answered_by:
         talked = duration(call.talk_seconds)

@@ -64,7 +64,7 @@ class Dialling:
         pbx = self._pbx_of(person, extension, feed.labels)
         if not await self._limiter.hit(_LIMIT, person.tenant, person.name):
             problem = gettext(
-                "At most {number} calls in a minute. Wait a little.", number=PER_MINUTE
+                "At most {number} calls per minute. Wait a moment.", number=PER_MINUTE
             )
             raise ConsoleError(429, problem)
         missed = feed.missed.waiting(number)
@@ -106,7 +106,7 @@ class Dialling:
             raise ConsoleError(409, problem) from error
         except NoAnswer as error:
             problem = (
-                gettext("The PBX did not answer. It may ring nevertheless.")
+                gettext("The PBX did not answer. Your phone may ring anyway.")
                 if error.sent
                 else gettext("The PBX did not answer. Nothing was called.")
             )

@@ -138,7 +138,7 @@ def _lane(
     rest = [] if inside else said[-1:]
     ending = leg.status or ""
     if leg.ended is None:
-        ending = gettext("its end is unknown") if call.closed_by else gettext("goes on")
+        ending = gettext("its end is unknown") if call.closed_by else gettext("in progress")
     rest += [ending] if ending else []
     words = ", ".join([*said, ending] if ending else said)
     end = max([bar.x + bar.width for bar in bars], default=place(began))

@@ -121,9 +121,7 @@ class ExtensionSetup:
             if isinstance(each, Survey):
                 number = each.target.extension
                 lines = _lines(each, changes_here(stored.get((pbx, number)), each))
-                plans.append(
-                    (number, lines or [("=", gettext("nothing to do: it is as it should be"))])
-                )
+                plans.append((number, lines or [("=", gettext("nothing to do: up to date"))]))
                 if each.has_unknown_kind and isinstance(here, Registrar):
                     wrong.append(
                         gettext(
@@ -161,7 +159,7 @@ class ExtensionSetup:
         if given is None:
             wanted = {name: None for name in await self.drift() if self.owns(name)}
         if not wanted:
-            raise ConsoleError(409, gettext("No extension differs any more."))
+            raise ConsoleError(409, gettext("All extensions match now."))
         await self._start("setup", by, wanted)
         named = [number for _, number in wanted][:_NAMED] + ["…"] * (len(wanted) > _NAMED)
         details: Details = {"number": len(wanted), "extensions": ", ".join(named)}
@@ -175,7 +173,7 @@ class ExtensionSetup:
     ) -> None:
         lease = RunLease(self._redis, keys.SETUP_LEASE, _LEASE)
         if not await lease.take():
-            problem = gettext("Another comparison or setup goes on: wait until it has ended.")
+            problem = gettext("Another comparison or setup is running: wait until it has finished.")
             raise ConsoleError(409, problem)
         run = SetupRun(kind=kind, by=by, began=datetime.now(UTC), total=len(wanted))
         await self._save(run)

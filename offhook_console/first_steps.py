@@ -68,8 +68,8 @@ async def first_steps(parts: ConsoleParts) -> list[Step]:
             ngettext("{number} extension set up.", "{number} extensions set up.", ready)
             + " "
             + gettext(
-                "The PBX must call Offhook, for each extension; the command shows what it would "
-                "change, and asks."
+                "The PBX must call Offhook for each extension. The command shows the changes, and "
+                "asks before it makes them."
             ),
             ready > 0,
             "offhook setup --all",
@@ -77,8 +77,8 @@ async def first_steps(parts: ConsoleParts) -> list[Step]:
         Step(
             gettext("Make a call"),
             gettext(
-                "Ring one of these extensions. Or try without a phone: simulated calls, which go "
-                "to your handlers, too."
+                "Call one of these extensions. Or try it without a phone: simulated calls also go "
+                "to your handlers."
             ),
             False,
             "offhook simulate",

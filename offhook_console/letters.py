@@ -74,7 +74,7 @@ async def announce_change(
     """
     matching = await asyncio.to_thread(matching_letters, parts, query, ids, asked)
     if not matching:
-        raise ConsoleError(409, gettext("No dead letter matches any more."))
+        raise ConsoleError(409, gettext("No dead letter matches now."))
     if kind == "discard" and len(matching) >= _TYPED_FROM and typed != len(matching):
         problem = gettext("Type the number to confirm: {number} match now.", number=len(matching))
         raise ConsoleError(409, problem)

@@ -16,7 +16,7 @@ class Right(StrEnum):
     CALLS = "calls"  # see calls
     ALL_CALLS = "all-calls"  # also those of other people's extensions
     NUMBERS = "numbers"  # see numbers in full
-    LIVE = "live"  # get screen pops of the own extensions
+    LIVE = "live"  # get screen pops of the user's own extensions
     DIAL = "dial"  # make calls from the own extensions
     DELIVERIES = "deliveries"  # see handlers, dead letters and the quarantine
     REPAIR = "repair"  # change them

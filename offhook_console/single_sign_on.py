@@ -146,7 +146,9 @@ class SingleSignOn:
         try:
             session, to = self._signer.loads(request.cookies.get(_COOKIE, ""), max_age=_SECONDS)
         except (BadData, ValueError) as error:
-            raise SignInRefused(N_("This sign-in was not begun here, or took too long.")) from error
+            raise SignInRefused(
+                N_("This sign-in was not started here, or took too long.")
+            ) from error
         request.scope["session"] = session
         options = {
             "iss": {"essential": True, "values": [self.oidc.issuer]},
@@ -192,7 +194,7 @@ class SingleSignOn:
         name = claims.get(oidc.name_claim)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise SignInRefused(
-                N_("The claim {claim} is no name for a user."), claim=oidc.name_claim
+                N_("The claim {claim} is not a valid user name."), claim=oidc.name_claim
             )
         if oidc.name_claim == "email" and claims.get("email_verified") is False:
             raise SignInRefused(N_("The provider has not verified this e-mail address."))
@@ -203,7 +205,7 @@ class SingleSignOn:
             raise SignInRefused(N_("Your account has no role in this console."))
         tenant = claims.get(oidc.tenant_claim, "") if oidc.tenant_claim else ""
         if not isinstance(tenant, str) or (tenant and tenant not in self._settings.tenants):
-            raise SignInRefused(N_("Your account is of a tenant that is not known here."))
+            raise SignInRefused(N_("Your account belongs to a tenant that is not known here."))
         if tenant and role == "operator":
             raise SignInRefused(N_("A user of a tenant cannot be an operator."))
         extensions = _texts(claims.get(oidc.extensions_claim))[:_LONGEST]

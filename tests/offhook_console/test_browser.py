@@ -695,7 +695,7 @@ def test_an_extension_is_set_up_from_its_page(console: Scene) -> None:
         assert [*console.pbx.events("0003*211")] == []
         page.get_by_role("button", name="Set up 1 extension").click()
         row = page.get_by_role("row").filter(has_text="Tom Reyes")
-        expect(row).to_contain_text("as it should be", timeout=SECONDS)
+        expect(row).to_contain_text("up to date", timeout=SECONDS)
         assert len([*console.pbx.events("0003*211")]) == 5
         page.get_by_role("button", name="Compare now").click()
         expect(page.locator(".ph")).to_contain_text("Compared", timeout=SECONDS)

@@ -147,7 +147,7 @@ async def test_a_call_that_may_have_been_made_is_noted_and_not_made_again(
             answer = await client.post(API, json={"number": "100"}, headers=key)
             assert (answer.status_code, answer.json()["detail"]) == (
                 502,
-                "The PBX did not answer. It may ring nevertheless.",
+                "The PBX did not answer. Your phone may ring anyway.",
             )
             assert answer.headers["content-type"] == "application/problem+json"
         said = (await console("operator").get("/api/v1/audit")).json()["entries"]

@@ -79,7 +79,7 @@ async def test_drift_is_found_shown_and_mended(consoles: Console, pbx: Sandbox) 
     assert (run["kind"], run["done"], run["failed"]) == ("setup", 3, 0)  # type: ignore[index]
     assert len(pbx.types("0003*210")) == 5
     page = (await client.get("/extensions")).text
-    assert "as it should be" in page
+    assert "up to date" in page
     assert "differ. This" not in page
     assert (await client.post("/extensions/setup")).status_code == 409  # nothing differs
     async with opened(load_settings()) as (inbox, _):
