@@ -51,6 +51,7 @@ class Bus:
     scheme = "kafka"
     credentials = ""
     through = ""
+    settles = 0.0  # seconds until what `prepare` has made survives a kill
 
     def url(self, credentials: str | None = None) -> str:
         user = self.credentials if credentials is None else credentials
@@ -98,6 +99,7 @@ class Kafka(Bus):
 
 class Rabbit(Bus):
     scheme = "amqp"
+    settles = 2.5  # killed sooner, RabbitMQ may lose a new queue, with the messages in it
     credentials = f"offhook:{PASSWORD}@"
 
     def prepare(self, topic: str) -> None:
@@ -306,6 +308,7 @@ async def test_a_broker_that_is_down_is_temporary_and_recovers(
 ) -> None:
     bus = running(name)
     await asyncio.to_thread(bus.prepare, topic)
+    await asyncio.sleep(bus.settles)
     handler = bus.handler(topic)
     first, second, third = (sample_event("call-ended") for _ in range(3))
     await handler.handle(first, context(event=first))
