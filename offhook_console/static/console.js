@@ -44,10 +44,23 @@
     if (!known || known.value !== value) begun.set(element, { value, at: performance.now() });
     return (performance.now() - begun.get(element).at) / 1000;
   };
+  let stale = false; // the feed broke off so long ago that the clocks stand still
+  const clocks = (within) => {
+    if (!stale) for (const clock of all("[data-clock]", within)) {
+      const text = duration(Number(clock.dataset.clock) + gone(clock, clock.dataset.clock));
+      if (clock.textContent !== text) clock.textContent = text;
+      const card = clock.closest("[data-late]");
+      if (card) card.classList.toggle("late", Number(clock.dataset.clock) + gone(clock, clock.dataset.clock) > Number(card.dataset.late));
+    }
+    for (const left of all("[data-undo]", within)) {
+      left.textContent = String(Math.max(0, Math.ceil(Number(left.dataset.undo) - gone(left, left.dataset.undo))));
+    }
+  };
   let broken = 0; // when the feed broke off
   const tick = () => {
     if (still) return;
-    const away = broken ? performance.now() - broken : 0, stale = away > 10000;
+    const away = broken ? performance.now() - broken : 0;
+    stale = away > 10000;
     root.classList.toggle("feed-stale", stale);
     // A connection that is back within two seconds needs no mention.
     const band = document.getElementById("redis-away");
@@ -58,15 +71,7 @@
       if (band.hidden) time.textContent = "";
     }
     if (away > 2000) pulse(filled(root.dataset.feed === "down" ? words.redisAway : words.broken, { time: duration(away / 1000) }), "bad");
-    if (!stale) for (const clock of all("[data-clock]")) {
-      const text = duration(Number(clock.dataset.clock) + gone(clock, clock.dataset.clock));
-      if (clock.textContent !== text) clock.textContent = text;
-      const card = clock.closest("[data-late]");
-      if (card) card.classList.toggle("late", Number(clock.dataset.clock) + gone(clock, clock.dataset.clock) > Number(card.dataset.late));
-    }
-    for (const left of all("[data-undo]")) {
-      left.textContent = String(Math.max(0, Math.ceil(Number(left.dataset.undo) - gone(left, left.dataset.undo))));
-    }
+    clocks(document);
   };
 
   // ---- Fragments: an element replaces the one with its id, or joins the list it names ----
@@ -76,6 +81,7 @@
     if (element.hasAttribute("data-gone")) { present?.remove(); return; }
     if (present?.contains(document.activeElement)) { waiting.set(element.id, element); return; }
     local(element);
+    if (!still) clocks(element); // not those of all cards: there may be thousands
     const into = element.dataset.into;
     if (!into || (present && present.parentElement?.id === into)) { present?.replaceWith(element); return; }
     present?.remove();
@@ -89,7 +95,6 @@
     const template = document.createElement("template");
     template.innerHTML = html;
     for (const element of [...template.content.children]) if (element.id) put(element);
-    tick();
   };
   // What a fetch brings may be older than fragments that came meanwhile: they are shown once more.
   const fetching = new Set();
