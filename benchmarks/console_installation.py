@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from redis import Redis
+
 from benchmarks.machine import SECRET, Running, listens, offhook, running, until
 from offhook.settings import ConsoleUser, Settings
 from offhook.settings.console_table import ConsoleSettings
@@ -45,7 +47,7 @@ def phone(number: int) -> str:
 def installation(
     url: str, listeners: int, *, console: bool = True, more: str = ""
 ) -> Iterator[Installation]:
-    """Run receiver, workers and, if wanted, a console, on the same core.
+    """Run receiver, workers and, if wanted, a console, on the same core, with an empty inbox.
 
     Args:
         listeners: number of users, each with an extension and a token.
@@ -59,6 +61,8 @@ def installation(
     )
     tables += f'[console.users.wall]\nrole = "supervisor"\npassword = "{_HASH}"\n'
     ports = free_port(), free_port()
+    with Redis.from_url(url) as client:
+        client.flushall()
     with tempfile.TemporaryDirectory() as folder:
         file, log = Path(folder, "offhook.toml"), Path(folder, "log")
         handler = '[handlers.crm]\nuse = "benchmarks.handlers:nothing"\n'
