@@ -47,10 +47,10 @@
   let stale = false; // the feed broke off so long ago that the clocks stand still
   const clocks = (within) => {
     if (!stale) for (const clock of all("[data-clock]", within)) {
-      const text = duration(Number(clock.dataset.clock) + gone(clock, clock.dataset.clock));
+      const seconds = Number(clock.dataset.clock) + gone(clock, clock.dataset.clock), text = duration(seconds);
       if (clock.textContent !== text) clock.textContent = text;
       const card = clock.closest("[data-late]");
-      if (card) card.classList.toggle("late", Number(clock.dataset.clock) + gone(clock, clock.dataset.clock) > Number(card.dataset.late));
+      if (card) card.classList.toggle("late", seconds > Number(card.dataset.late));
     }
     for (const left of all("[data-undo]", within)) {
       left.textContent = String(Math.max(0, Math.ceil(Number(left.dataset.undo) - gone(left, left.dataset.undo))));
