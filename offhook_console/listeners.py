@@ -5,12 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from sse_starlette import ServerSentEvent
 
 from offhook_console.people import View
+
+K = TypeVar("K")
 
 AHEAD = 1000  # messages for a browser that does not read
 _PINGED = 50  # listeners in a row, before others have their turn
@@ -109,6 +111,21 @@ class Listener:
             self._wake.clear()
         found, self.waiting = self.waiting, []
         return found
+
+
+class ListenersOf(dict[K, set[Listener]]):
+    """Those that listen, by what their streams depend on: no key is left without a listener."""
+
+    @contextmanager
+    def listening(self, key: K, listener: Listener) -> Iterator[None]:
+        """Keep a listener while in this context."""
+        self.setdefault(key, set()).add(listener)
+        try:
+            yield
+        finally:
+            self[key].discard(listener)
+            if not self[key]:
+                del self[key]
 
 
 class Listeners:

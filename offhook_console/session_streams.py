@@ -1,12 +1,11 @@
 """`SessionStreams`: a stream that a session opened ends with it, so that the tab asks who it is."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 
-from offhook_console.listeners import Listener
+from offhook_console.listeners import Listener, ListenersOf
 from offhook_console.people import Person
 
 
@@ -14,7 +13,7 @@ class SessionStreams:
     """Knows who listens with a session."""
 
     def __init__(self) -> None:
-        self._listeners: defaultdict[tuple[str, str], set[Listener]] = defaultdict(set)
+        self._listeners: ListenersOf[tuple[str, str]] = ListenersOf()  # by tenant and name
 
     @contextmanager
     def listening(
@@ -27,15 +26,11 @@ class SessionStreams:
                 return
             seconds = (person.until - datetime.now(UTC)).total_seconds()
             timer = asyncio.get_running_loop().call_later(seconds, listener.end)
-            mine = self._listeners[person.tenant, person.name]
-            mine.add(listener)
             try:
-                yield listener
+                with self._listeners.listening((person.tenant, person.name), listener):
+                    yield listener
             finally:
                 timer.cancel()
-                mine.discard(listener)
-                if not mine:
-                    self._listeners.pop((person.tenant, person.name), None)
 
     async def end(self, person: Person) -> None:
         """End the streams of a person who signs out. Other sessions of theirs connect again."""

@@ -2,15 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from offhook.operations.wall_links import FoundLink, still_there
 from offhook_console.last_seen import LastSeen
-from offhook_console.listeners import FeedMessage, Listener
+from offhook_console.listeners import FeedMessage, Listener, ListenersOf
 
 _EVERY = 1.0  # seconds between two looks
 _DARK = FeedMessage("dark", "")
@@ -22,18 +21,11 @@ class WallWatch:
     def __init__(self, redis: Redis, seen: LastSeen) -> None:
         self._redis = redis
         self._seen = seen
-        self._walls: defaultdict[FoundLink, set[Listener]] = defaultdict(set)
+        self._walls: ListenersOf[FoundLink] = ListenersOf()
 
-    @contextmanager
-    def watched(self, found: FoundLink, listener: Listener) -> Iterator[None]:
+    def watched(self, found: FoundLink, listener: Listener) -> AbstractContextManager[None]:
         """While in this context, watch a link. Once it is revoked, the listener's stream ends."""
-        self._walls[found].add(listener)
-        try:
-            yield
-        finally:
-            self._walls[found].discard(listener)
-            if not self._walls[found]:
-                del self._walls[found]
+        return self._walls.listening(found, listener)
 
     async def look(self) -> None:
         """Look which links were revoked, and note which are seen."""
