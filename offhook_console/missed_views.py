@@ -45,9 +45,14 @@ class MissedView:
     can_be_called: bool
 
 
+def shown_calls(view: View, caller: MissedCaller) -> list[Call]:
+    """The missed calls of a caller that people with this view see, oldest first."""
+    return [call for call in caller.calls if view.shows(call)]
+
+
 def shows(view: View, caller: MissedCaller) -> bool:
     """Return whether a missed caller is shown: if one of the calls is."""
-    return any(view.shows(call) for call in caller.calls)
+    return bool(shown_calls(view, caller))
 
 
 def open_callers(callers: Iterable[MissedCaller], view: View) -> list[MissedCaller]:
@@ -63,7 +68,7 @@ def view_missed(
     Args:
         name: the user who looks.
     """
-    last = [call for call in caller.calls if view.shows(call)][-1]
+    last = shown_calls(view, caller)[-1]
     current, reached = caller.current, caller.reached
     shown = view_call(last, view, labels, now)
     waits = (now - caller.since).total_seconds()

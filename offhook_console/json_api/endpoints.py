@@ -26,6 +26,7 @@ from offhook_console.json_api.openapi_document import ApiEndpoint, openapi
 from offhook_console.json_api.people_endpoints import PEOPLE_ENDPOINTS
 from offhook_console.json_api.phone_system_endpoints import PHONE_SYSTEM_ENDPOINTS
 from offhook_console.letters import announce_change, matching_letters
+from offhook_console.missed_views import shown_calls
 from offhook_console.moments import moment_at
 from offhook_console.parts import ConsoleParts, parts_of
 from offhook_console.past_board import past_board
@@ -81,9 +82,10 @@ async def list_missed(request: Request, person: Person) -> Response:
     query = read_parameters(request, shapes.MissedQuery)
     limit = _limit(str(query.limit))
     found = await find_missed(parts_of(request), person, query.state, query.queue)
-    seen = [shapes.seen_missed(each, person.view) for each in found]
-    page, more = _page(seen, limit, query.after, lambda each: _name(each.calls[0]))
-    return answer(shapes.MissedList(page, len(found), more))
+    view = person.view
+    page, more = _page(found, limit, query.after, lambda each: _name(shown_calls(view, each)[0]))
+    seen = [shapes.seen_missed(each, view) for each in page]
+    return answer(shapes.MissedList(seen, len(found), more))
 
 
 async def dial(request: Request, person: Person) -> Response:

@@ -18,6 +18,7 @@ from offhook_console.board import Figure
 from offhook_console.call_query import CallQuery, Moment
 from offhook_console.dialling import DIALLED
 from offhook_console.directory import ListedUser
+from offhook_console.missed_views import shown_calls
 from offhook_console.people import View
 from offhook_console.wording import number_of, shown_name, shown_number
 from offhook_console.worklist_query import State
@@ -300,7 +301,7 @@ def seen_missed(caller: MissedCaller, view: View) -> MissedCaller:
     current = caller.current if caller.current and view.shows(caller.current) else None
     return msgspec.structs.replace(
         caller,
-        calls=tuple(seen_call(each, view) for each in caller.calls if view.shows(each)),
+        calls=tuple(seen_call(each, view) for each in shown_calls(view, caller)),
         current=seen_call(current, view) if current else None,
     )
 
