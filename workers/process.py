@@ -16,6 +16,29 @@ _LOOK_EVERY = 1.0  # seconds
 _STUCK = 5.0  # seconds without a sign of life
 
 
+class _Forked:
+    """Which process forked this one.
+
+    Attributes:
+        by: its id; None: no Python process did.
+    """
+
+    by: int | None = None
+    _forking = 0
+
+    @classmethod
+    def before(cls) -> None:
+        """Note, in the parent, what the child inherits."""
+        cls._forking = os.getpid()
+
+    @classmethod
+    def in_child(cls) -> None:
+        cls.by = cls._forking
+
+
+os.register_at_fork(before=_Forked.before, after_in_child=_Forked.in_child)
+
+
 def die_with_parent() -> None:
     """Have the kernel send this process SIGTERM when its parent ends for any reason.
 
@@ -23,6 +46,8 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if _Forked.by not in (None, os.getppid()):
+        os._exit(1)  # it ended before: no signal will come
 
 
 def end_if_orphaned(page: StepPage) -> None:
