@@ -188,6 +188,10 @@ class Installation:
         """Return the processes that run jobs."""
         return [pid for child in self.workers() for pid in children(child)]
 
+    def serving(self) -> list[int]:
+        """Return the work-horses that serve handlers; the others run a periodic job and end."""
+        return [pid for pid in self.work_horses() if _title(pid).endswith(": deliveries")]
+
     def workers(self) -> list[int]:
         """Return the processes that listen to queues, and the scheduler, of all versions."""
         return [pid for version in children(self.supervisor.pid) for pid in children(version)]
@@ -354,6 +358,14 @@ def children(pid: int) -> list[int]:
     """Return the child processes of a process (Linux)."""
     path = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+def _title(pid: int) -> str:
+    """Return what `ps` shows of a process (Linux); empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0 ")
+    except OSError:
+        return ""
 
 
 def _processes() -> list[int]:

@@ -27,4 +27,4 @@ async def _index_calls(settings: Settings) -> None:
         log.error("cannot put calls into the index, will retry: %s", error)
         return
     if count:
-        log.info("put %s calls of an earlier version into the index", count)
+        log.info("put %s kept calls into the index", count)

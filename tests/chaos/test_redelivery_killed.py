@@ -23,7 +23,7 @@ def test_killed_redelivery_is_retried_soon(tmp_path: Path, killed: str) -> None:
         outcome = offhook.load(2, per_call=2)
         assert outcome.count == 2
         wait_until((offhook.output / "lingering-crm").exists, "the second attempt is made")
-        horses, workers = offhook.work_horses(), offhook.workers()
+        horses, workers = offhook.serving(), offhook.workers()
         for pid in (horses if killed != "worker" else []) + (
             workers if killed != "work-horse" else []
         ):

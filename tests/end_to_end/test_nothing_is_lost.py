@@ -50,7 +50,7 @@ def test_killed_workers_lose_nothing(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
 
         def kill() -> None:
-            for pid in offhook.work_horses():  # in the middle of deliveries
+            for pid in offhook.serving():  # in the middle of deliveries
                 os.kill(pid, signal.SIGKILL)
             time.sleep(1)
             for pid in offhook.workers():

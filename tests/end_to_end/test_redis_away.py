@@ -124,10 +124,11 @@ def test_outage_is_a_few_lines_in_the_workers_log(tmp_path: Path) -> None:
 
 def test_workers_whose_supervisor_is_killed_while_redis_is_down_end(tmp_path: Path) -> None:
     with Installation.running(tmp_path, HANDLERS) as offhook:
-        wait_until(lambda: len(offhook.work_horses()) == 2, "the work-horses run")
-        serving = [pid for pid in offhook.workers() if children(pid)]
+        wait_until(lambda: len(offhook.serving()) == 2, "both serve")
+        horses = offhook.serving()
+        serving = [pid for pid in offhook.workers() if {*horses} & {*children(pid)}]
         others = [pid for pid in offhook.workers() if pid not in serving]
-        serving += offhook.work_horses()
+        serving += horses
         offhook.redis.stop()
         time.sleep(3)  # they notice
         offhook.supervisor.kill()
