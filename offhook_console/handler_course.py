@@ -21,7 +21,7 @@ SPANS: Mapping[str, str] = {
     "today": N_("Today"),
     "7d": N_("Last 7 days"),
 }
-_BARS = 48
+_STEPS = {"1h": timedelta(minutes=1), "today": timedelta(minutes=30), "7d": timedelta(hours=4)}
 _PAGE = 500
 _MOST = 20_000  # attempts
 _PATIENCE = 2.0  # seconds
@@ -83,15 +83,9 @@ class HandlerCourses:
 
 
 async def _look_up(inbox: Inbox, handler: str, span: str) -> HandlerCourse:
-    now = datetime.now(UTC)
-    midnight = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
-    since = {
-        "1h": now - timedelta(hours=1),
-        "today": midnight.astimezone(UTC),
-        "7d": now - timedelta(days=7),
-    }[span]
-    bars = [_Bar() for _ in range(_BARS)]
-    step = max(timedelta(seconds=1), (now - since) / _BARS)
+    now, step = datetime.now(UTC), _STEPS[span]
+    since = _beginning(span, now)
+    bars = [_Bar() for _ in range((now - since) // step + 1)]
     counted_since, complete = await _count(inbox, handler, since, step, bars)
     return HandlerCourse(
         since=since,
@@ -100,6 +94,15 @@ async def _look_up(inbox: Inbox, handler: str, span: str) -> HandlerCourse:
         counted_since=counted_since,
         complete=complete,
     )
+
+
+def _beginning(span: str, now: datetime) -> datetime:
+    """The beginning of the span's first part: a full minute, or midnight where the server is."""
+    if span == "1h":
+        return now.replace(second=0, microsecond=0) - timedelta(minutes=59)
+    today = now.astimezone().date()
+    first = today if span == "today" else today - timedelta(days=6)
+    return datetime.combine(first, datetime.min.time()).astimezone(UTC)
 
 
 async def _count(

@@ -14,11 +14,25 @@
   // What a person reads may have a decimal comma.
   const number = (cell) => { const said = cell.dataset.v ?? cell.textContent.trim(); return said === "" ? null : Number(said); };
 
+  const ROUND = [1, 5, 10, 15, 30, 60, 120, 180, 240, 360, 720]; // minutes
+  const WHOLE = [1, 2, 3, 4, 5, ...[10, 100, 1e3, 1e4, 1e5, 1e6].flatMap((n) => [n, 2 * n, 2.5 * n, 4 * n, 5 * n])]; // events
+  const SPACE = 56; // pixels between two labels
+  // Times are labelled at round minutes or hours; of equal labels in a row, such as dates, the first.
+  const labelled = (labels, width) => {
+    const firsts = labels.map((_, i) => i).filter((i) => i === 0 || labels[i] !== labels[i - 1]);
+    const minutes = labels.map((label) => /^(\d\d):(\d\d)$/.exec(label)).map((m) => m && m[1] * 60 + +m[2]);
+    const fits = (ticks) => ticks.length * SPACE <= width;
+    const ticks = minutes.every((m) => m !== null)
+      ? ROUND.map((step) => firsts.filter((i) => minutes[i] % step === 0))
+      : [1, 2, 3, 5, 7, 10, 15, 30].map((step) => firsts.filter((_, n) => n % step === 0));
+    return ticks.find(fits) ?? ticks.at(-1);
+  };
+
   const draw = (figure) => {
     const table = figure.querySelector("table");
     const heads = [...table.tHead.rows[0].cells].slice(1);
     const rows = [...table.tBodies[0].rows];
-    const labels = rows.map((row) => row.cells[0].textContent.trim());
+    const labels = rows.map(({ cells: [head] }) => head.dataset.label ?? head.textContent.trim());
     const columns = heads.map((_, i) => rows.map((row) => number(row.cells[i + 1])));
     const stacked = figure.dataset.plot === "bars";
     const shown = columns.map((column) => [...column]);
@@ -36,11 +50,11 @@
     const unit = figure.dataset.unit || "";
     new uPlot({
       width: target.clientWidth, height: target.clientHeight, legend: { show: false },
-      cursor: { drag: { x: false, y: false }, points: { size: 5 } }, padding: [8, 8, 0, 0],
+      cursor: { drag: { x: false, y: false }, points: { size: 5 } }, padding: [8, 20, 0, 0],
       scales: { x: { time: false, range: stacked ? (u, min, max) => [min - 0.6, max + 0.6] : undefined }, y: { range: (u, min, max) => [0, Math.max(1, max * 1.12)] } },
       axes: [
-        { ...axis, grid: { show: false }, size: 24, values: (u, ticks) => ticks.map((t) => Number.isInteger(t) ? labels[t] ?? "" : ""), space: 56 },
-        { ...axis, size: 46, values: (u, ticks) => ticks.map((t) => `${String(t >= 1000 ? t / 1000 + "k" : t).replace(".", words.decimal)}${unit}`), space: 32 },
+        { ...axis, grid: { show: false }, size: 24, splits: (u) => labelled(labels, u.width), values: (u, ticks) => ticks.map((t) => labels[t]) },
+        { ...axis, size: 46, incrs: stacked ? WHOLE : undefined, values: (u, ticks) => ticks.map((t) => `${String(t >= 1000 ? t / 1000 + "k" : t).replace(".", words.decimal)}${unit}`), space: 32 },
       ],
       series: [{}, ...series],
     }, [labels.map((_, i) => i), ...shown], target);

@@ -84,7 +84,8 @@ async def test_course_counts_attempts_and_how_long_they_took(console: Console) -
         await record(inbox, now)
     client = console("operator")
     course = (await client.get("/api/v1/handlers/crm/course?span=1h")).json()
-    assert len(course["parts"]) == 48
+    assert len(course["parts"]) == 60
+    assert {each["began"][-4:] for each in course["parts"]} == {":00Z"}
     assert sum(each["delivered"] for each in course["parts"]) == 3
     assert sum(each["failed"] for each in course["parts"]) == 1
     took = [each for each in course["parts"] if each["median"] is not None]
