@@ -164,7 +164,7 @@ class Board:
                 gettext("Service level"),
                 100 * met / due if due else None,
                 "percent",
-                gettext("answered in {seconds} s", seconds=within),
+                gettext("answered in {seconds}\u00a0s", seconds=within),
             ),
         ]
 

@@ -1,6 +1,5 @@
 """Quarantine: refused callbacks: look at them, deliver or discard one."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +17,14 @@ from offhook_console.quarantine_actions import deliver_refused, discard_refused
 
 _PAGE = 200
 _OWN = ("method", "pbx", "extension", "event_type", "message", "received")
+_LABELS = {
+    "code": N_("Code"),
+    "query": N_("Query"),
+    "body": N_("Body"),
+    "content_type": N_("Content type"),
+    "cut": N_("Cut off"),
+    "event": N_("Event"),
+}
 # Of a state: delivered, or still refused. The text of a notice comes from here, not from the URL.
 _NOTICES = {
     "delivered": ("ok", N_("The callback was delivered: its event is in the inbox.")),
@@ -29,7 +36,11 @@ _NOTICES = {
 
 @dataclass(frozen=True)
 class RefusedView:
-    """A refused callback, as shown."""
+    """A refused callback, as shown.
+
+    Attributes:
+        rest: what else is known of it, each with its label, in English.
+    """
 
     id: str
     method: str
@@ -80,7 +91,7 @@ async def change_quarantine(request: Request, person: Person) -> Response:
 def view_refused(key: str, refused: Mapping[str, bytes]) -> RefusedView:
     """A refused callback, readable, without its token."""
     texts = {name: value.decode("utf-8", "replace") for name, value in refused.items()}
-    rest = [(name, value) for name, value in texts.items() if name not in _OWN]
+    rest = [(name, value) for name, value in texts.items() if value and name not in _OWN]
     return RefusedView(
         id=key,
         method=texts.get("method", "?"),
@@ -89,5 +100,5 @@ def view_refused(key: str, refused: Mapping[str, bytes]) -> RefusedView:
         event_type=texts.get("event_type", "?"),
         message=texts.get("message", ""),
         received=datetime.fromisoformat(texts["received"]),
-        rest=[(re.sub("_", " ", name), value) for name, value in rest],
+        rest=[(_LABELS.get(name, name), value) for name, value in rest],
     )

@@ -76,7 +76,7 @@ class PlainBoard:
             (fmean(talked), f"median {duration(median(talked))}")
             if talked
             else (None, "no call yet"),
-            (100 * len(met) / due if due else None, f"answered in {self.within:g} s"),
+            (100 * len(met) / due if due else None, f"answered in {self.within:g}\u00a0s"),
         ]
 
 
