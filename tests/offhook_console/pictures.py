@@ -42,6 +42,8 @@ LABELS = {
     "0003*211": "Tom Reyes",
     "0003*212": "Priya Nair",
     "0003*213": "Aoife Byrne",
+    "0003*214": "Meeting room",
+    "0003*215": "Workshop",
     "0003*400": "Sales",
 }
 CALLERS = (
@@ -58,22 +60,24 @@ CALLERS = (
     ("Okonkwo & Daughters Haulage (Peterborough) Ltd", "+447700900217"),
 )
 CALLED_BACK = ("Bexley Optics", "+447700900764")
-# Scenario, minutes since it ended, and how many of its callbacks came: the others are yet to come.
+# Scenario, and minutes since it ended.
 STORY = [
-    *[("answered", 12.0 * n, None) for n in range(1, 40)],
-    *[("missed", 31.0 * n, None) for n in range(1, 8)],
-    *[("queue", 26.0 * n, None) for n in range(1, 9)],
-    *[("outgoing", 17.0 * n, None) for n in range(1, 14)],
-    ("busy", 4.5, None),
-    ("answered", 6.5, None),
-    ("cancelled", 7.5, None),
-    ("missed", 2.2, None),
-    ("answered", 1.2, None),
-    ("queue", 0.4, 1),
-    ("answered", 0.2, 1),
-    ("answered", 3.6, 2),
-    ("outgoing", 1.4, 2),
-    ("answered", 8.1, 2),
+    *[("answered", 12.0 * n) for n in range(1, 40)],
+    *[("missed", 31.0 * n) for n in range(1, 8)],
+    *[("queue", 26.0 * n) for n in range(1, 9)],
+    *[("outgoing", 17.0 * n) for n in range(1, 14)],
+    ("busy", 4.5),
+    ("answered", 6.5),
+    ("cancelled", 7.5),
+    ("missed", 2.2),
+    ("answered", 1.2),
+]
+# Scenario, minutes since it began, how many of its callbacks have come, extensions, and caller.
+LIVE = [
+    ("queue", 0.4, 1, PHONES, 6),
+    ("ring-group", 0.2, 3, ("0003*210", "0003*211", "0003*213"), 0),
+    ("outgoing", 1.4, 2, ("0003*214",), 9),
+    ("answered", 8.1, 2, PHONES[2:3], 10),
 ]
 TRANSFER = "transfer"
 PAGES = {
@@ -117,25 +121,26 @@ def prepare(installation: Installation) -> None:
     """Fill the installation with a day of calls."""
     now = datetime.now(UTC)
     events: list[CallEvent] = []
-    for seed, (scenario, minutes, first) in enumerate(STORY):
+    for seed, (scenario, minutes) in enumerate(STORY):
         call = make_call(Scenario(scenario), Random(seed), PHONES)
-        length = call.callbacks[-1].at if first is None else 0.0
-        began = now - timedelta(minutes=minutes, seconds=length)
-        events += events_of(call, began, first, CALLERS[seed % len(CALLERS)])
+        began = now - timedelta(minutes=minutes, seconds=call.callbacks[-1].at)
+        events += events_of(call, began, None, CALLERS[seed % len(CALLERS)])
+    for seed, (scenario, minutes, first, phones, caller) in enumerate(LIVE, start=1000):
+        call = make_call(Scenario(scenario), Random(seed), phones)
+        events += events_of(call, now - timedelta(minutes=minutes), first, CALLERS[caller])
     transfer = transferred()
     events += events_of(transfer, now - timedelta(minutes=95), None, CALLERS[6])
     for minutes, scenario in ((50, Scenario.MISSED), (28, Scenario.OUTGOING)):
         call = make_call(scenario, Random(1000 + minutes), PHONES)
         events += events_of(call, now - timedelta(minutes=minutes), None, CALLED_BACK)
-    ringing = make_call(Scenario.RING_GROUP, Random(1000), PHONES[:3])
-    events += events_of(ringing, now - timedelta(seconds=12), 3, CALLERS[0])
     with redis.Redis.from_url(installation.redis_url) as client:
         for extension, label in LABELS.items():
             kind = Kind.QUEUE if label == "Sales" else Kind.PHONE
             settings = ExtensionSettings(label=label, kind=kind)
             client.hset(keys.EXTENSIONS, f"main/{extension}", msgspec.json.encode(settings))
-            state = RegistrationState(registered=extension != "0003*213")
-            client.hset(keys.phones("main"), extension, msgspec.json.encode(state))
+            if kind is Kind.PHONE:
+                state = RegistrationState(registered=extension != "0003*215")
+                client.hset(keys.phones("main"), extension, msgspec.json.encode(state))
         names = [f"main/{extension}" for extension in LABELS]
         client.xadd(keys.EXTENSION_CHANGES, {"names": msgspec.json.encode(names)})
         time.sleep(2.5)  # until the workers know which extension is a queue
@@ -158,13 +163,15 @@ def prepare(installation: Installation) -> None:
             "0003*213": [("~", "update url of dial-in, hangup")],
         }
         client.hset(keys.DRIFT, mapping={f"main/{n}": json.dumps(each) for n, each in plan.items()})
-        compared = SetupRun(kind="compare", by="operator", began=now, total=5, done=5, ended=now)
+        compared = SetupRun(
+            kind="compare", by="operator", began=now, total=len(LABELS), done=len(LABELS), ended=now
+        )
         client.set(keys.SETUP_RUN, msgspec.json.encode(compared))
         for ago in range(14):
             began = now - timedelta(days=ago)
-            lost = tuple(f"main/record-{ago}-{n}" for n in range({3: 1, 6: 3}.get(ago, 0)))
-            closed = (f"main/{transferred().id}",) if ago in (0, 6, 11) else ()
-            records = 240 + 97 * (ago * ago % 11)
+            lost = ids(100 + ago, {3: 1, 6: 3}.get(ago, 0))
+            closed = ids(200 + ago, 1 if ago in (6, 11) else 0)
+            records = 74 + 7 * (ago * ago % 11)
             proof = DayProof(
                 day=began.date(),
                 records=records,
@@ -175,6 +182,12 @@ def prepare(installation: Installation) -> None:
             )
             client.hset(keys.proof("main"), f"{proof.day}", msgspec.json.encode(proof))
     wait_until(lambda: settled(installation), "all calls are folded", seconds=90)
+
+
+def ids(seed: int, count: int) -> tuple[str, ...]:
+    """Return ids of calls that the page of proofs names."""
+    calls = [make_call(Scenario.ANSWERED, Random(seed * 10 + n), PHONES) for n in range(count)]
+    return tuple(f"main/{call.id}" for call in calls)
 
 
 def transferred() -> ScriptedCall:
@@ -224,9 +237,9 @@ def take(made: Scene, folder: Path) -> None:
 def settled(installation: Installation) -> bool:
     """Whether the workers have put the calls together, and only those that go on are live."""
     with redis.Redis.from_url(installation.redis_url) as client:
-        live = sum(1 for *_, first in STORY if first is not None) + 1
         kept = client.zcard(keys.calls(0))
-        return bool(kept == len(STORY) + 4 and client.zcard(keys.live(0)) == live)
+        live = client.zcard(keys.live(0))
+        return (kept, live) == (len(STORY) + len(LIVE) + 3, len(LIVE))
 
 
 if __name__ == "__main__":
