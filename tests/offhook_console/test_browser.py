@@ -643,6 +643,11 @@ def test_axe_finds_nothing_serious(console: Scene, scheme: str, width: int) -> N
     assert found == []
 
 
+TABLES_CUT_OFF = """() => [...document.querySelectorAll(".tw")]
+    .filter((each) => each.scrollWidth > each.clientWidth)
+    .map((each) => each.getAttribute("aria-label"))"""
+
+
 def test_pages_in_german_fit_a_phone(console: Scene) -> None:
     paths = pages_of(console)
     with console.context(viewport={"width": 390, "height": 800}) as browser:
@@ -654,6 +659,7 @@ def test_pages_in_german_fit_a_phone(console: Scene) -> None:
             assert page.locator("html[lang=de]").count() == 1, path
             wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wide <= 0, f"{path} is {wide} px too wide"
+            assert page.evaluate(TABLES_CUT_OFF) == [], path
         page.goto(f"{console.url}/now")
         # What is fetched or pushed later stays in the language of the page.
         browser.context.add_cookies([{"name": "lang", "value": "en", "url": console.url}])
