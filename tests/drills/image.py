@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import SECRET
+from tests.drills.needs import need_root_and
 from tests.installation import ROOT, wait_until
 from tests.receiver.running import url
 
@@ -47,6 +48,8 @@ def main() -> None:
     parser.add_argument("--mirror", default="http://deb.debian.org/debian")
     parser.add_argument("--base", type=Path, help="an archive of the base, made before")
     asked = parser.parse_args()
+    packages = {each: each for each in ("mmdebstrap", "buildah")}
+    need_root_and(packages | {"systemd-nspawn": "systemd-container"})
     with tempfile.TemporaryDirectory(prefix="image-") as name:
         folder = Path(name)
         buildah = Buildah(folder)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import trustme
 
+from tests.drills.needs import need_root_and
 from tests.installation import ROOT, wait_until
 
 NAME = "offhook.example.com"
@@ -34,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--mirror", default="http://deb.debian.org/debian")
     mirror = parser.parse_args().mirror
+    need_root_and({"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container"})
     with tempfile.TemporaryDirectory(prefix="walk-") as name:
         machine = Path(name, "machine")
         make(machine, mirror)
@@ -47,9 +49,8 @@ def main() -> None:
 def make(machine: Path, mirror: str) -> None:
     """Make a minimal Debian with the wheel of this checkout in /root."""
     command = ["mmdebstrap", "--variant=important", "--include=systemd-sysv,dbus,ca-certificates"]
-    settings = sorted(
-        Path("/etc/apt/apt.conf.d").glob("99*")
-    )  # how this machine reaches the mirror
+    # How this machine reaches the mirror.
+    settings = sorted(Path("/etc/apt/apt.conf.d").glob("99*"))
     command += [f"--aptopt={each}" for each in settings]
     subprocess.run([*command, "trixie", str(machine), mirror], check=True)
     for path in [*settings, Path("/etc/pip.conf"), Path("/etc/ssl/certs/ca-certificates.crt")]:
