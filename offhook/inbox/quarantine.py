@@ -26,6 +26,16 @@ async def keep(
         await pipeline.execute()
 
 
+async def set_aside(redis: Redis, stored: bytes, error: str, size: int, tenant: str) -> None:
+    """Keep an event of a tenant that workers cannot read.
+
+    Args:
+        error: where it was, and why it cannot be read.
+        size: as in `keep`.
+    """
+    await keep(redis, [{"error": error, "event": stored}], size, tenant)
+
+
 async def kept(
     redis: Redis, tenant: str = "", after: str | None = None, most: int | None = None
 ) -> list[tuple[str, dict[str, bytes]]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from offhook import queues
 from offhook.call import Call
 from offhook.errors import DeliveryError, HandlerTimeout, PermanentError, TemporaryError
-from offhook.event import TROUBLE, CallEvent, from_stored
+from offhook.event import TROUBLE, CallEvent
 from offhook.inbox.record_part import AttemptMade, AttemptOutcome
 from offhook.plugins import plugged
 from offhook.tasks import asked_to_end
@@ -114,10 +114,14 @@ class Attempts:
                 served.writer.lanes.again(handler.name, work.call, work.attempt - 1, probe_at)
                 served.redeliveries.expect(probe_at)
                 break
-            due = await self._steps(handler, work.event, self._redeliver_once(work))
-            if due is not None:
-                served.redeliveries.expect(due)
-                break
+            if work.event is None:
+                await served.redeliveries.set_aside(work)
+            else:
+                attempt = self._redeliver_once(work, work.event)
+                due = await self._steps(handler, work.event, attempt)
+                if due is not None:
+                    served.redeliveries.expect(due)
+                    break
             handler.parked[name] = True  # until it is known whether the lane is free
             self._server.runners.suspended()
             try:
@@ -131,13 +135,13 @@ class Attempts:
             lane = handler.lanes.get(name)
             if lane is not None:
                 served.park_behind(lane)
-            work.event, work.attempt, work.lost = from_stored(following), 1, False
+            work.follow(following)
         served.redeliveries.ended(work)
         handler.finished()
 
-    async def _redeliver_once(self, work: Redelivery) -> float | None:
+    async def _redeliver_once(self, work: Redelivery, event: CallEvent) -> float | None:
         """Make one attempt. Return when the next one is due, or None if the event is finished."""
-        handler, event, served = work.handler, work.event, work.partition
+        handler, served = work.handler, work.partition
         named = [(event.pbx, event.extension)]
         await self._server.until_done(partial(self._server.extensions.load, named))
         if work.lost and await self._is_dead(handler, event):

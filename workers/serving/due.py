@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from offhook.event import from_stored
 from offhook.inbox.due_times import Begun
 from workers.serving.lanes import Redelivery
 from workers.serving.served import ServedHandler
@@ -84,9 +83,7 @@ class DueAttempts:
         handler.parked.setdefault(name, False)
         if handler.is_full:
             return False
-        work = Redelivery(
-            self._served, handler, begun.call, from_stored(begun.stored), begun.attempt
-        )
+        work = Redelivery(self._served, handler, begun.call, begun.stored, begun.attempt)
         work.lost = (begun.handler, begun.call) in self.lost
         self.lost.discard((begun.handler, begun.call))
         self.running[begun.handler, begun.call] = work

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import TYPE_CHECKING
 
-from offhook.event import CallEvent
+from offhook.event import CallEvent, from_stored
 
 if TYPE_CHECKING:
     from workers.serving.served import ServedHandler
@@ -53,26 +53,36 @@ class Redelivery:
     """The next attempt at the event that a parked lane waits for.
 
     Attributes:
+        event: None if it cannot be read.
+        unreadable: the stored event, and why that cannot be read; else None.
         attempt: its number, without those that ended their process.
         lost: an earlier process began it, and may have finished it.
     """
 
-    __slots__ = ("attempt", "call", "event", "handler", "lost", "partition")
+    __slots__ = ("attempt", "call", "event", "handler", "lost", "partition", "unreadable")
 
     def __init__(
         self,
         partition: "ServedPartition",
         handler: "ServedHandler",
         call: str,
-        event: CallEvent,
+        stored: bytes,
         attempt: int,
     ) -> None:
         self.partition = partition
         self.handler = handler
         self.call = call
-        self.event = event
-        self.attempt = attempt
-        self.lost = False
+        self.follow(stored, attempt)
+
+    def follow(self, stored: bytes, attempt: int = 1) -> None:
+        """Take the event that the lane waits for now."""
+        self.attempt, self.lost = attempt, False
+        self.event: CallEvent | None = None
+        self.unreadable: tuple[bytes, Exception] | None = None
+        try:
+            self.event = from_stored(stored)
+        except (ValueError, RecursionError) as error:
+            self.unreadable = stored, error
 
 
 Work = Lane | Redelivery

@@ -265,12 +265,10 @@ class Reader:
                 events.append((position, None))
                 if set_aside is not None:
                     log.error("event %s cannot be read, set aside: %s", position.decode(), error)
-                    refused: dict[str, str | bytes] = {
-                        "error": f"an event in the inbox that cannot be read: {error}",
-                        "event": stored,
-                    }
+                    reason = f"an event in the inbox that cannot be read: {error}"
                     size = self._server.settings.quarantine_size
-                    await quarantine.keep(self._partition.redis, [refused], size, set_aside)
+                    redis = self._partition.redis
+                    await quarantine.set_aside(redis, stored, reason, size, set_aside)
         named = {name for _, event in events if event for name in extensions_in(event)}
         # Last: the events are handed out at once, by settings that have not changed meanwhile.
         await self._server.until_done(partial(self._server.extensions.load, named))

@@ -5,10 +5,13 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from offhook.event import tenant_of
+from offhook.inbox import quarantine
 from offhook.logs import Outage
 from offhook.tasks import asked_to_end, woken
 from workers.serving.due import DueAttempts
@@ -111,6 +114,23 @@ class Redeliveries:
     def ended(self, work: Redelivery) -> None:
         """Note that the attempts have ended."""
         self._due.ended(work)
+
+    async def set_aside(self, work: Redelivery) -> None:
+        """Put the event that a lane waits for, which cannot be read, into the quarantine."""
+        assert work.unreadable is not None  # noqa: S101
+        (stored, error), name = work.unreadable, work.handler.name
+        log.error(
+            "an event of %s parked for %s cannot be read, set aside: %s", work.call, name, error
+        )
+        work.handler.circuit.release_probe()
+        reason = f"an event parked for {name} that cannot be read: {error}"
+        redis, size = self._served.partition.redis, self._server.settings.quarantine_size
+        keep = partial(quarantine.set_aside, redis, stored, reason, size, tenant_of(work.call))
+        self._server.runners.suspended()
+        try:
+            await self._server.until_done(keep)
+        finally:
+            self._server.runners.resumed()
 
     async def _begin(self) -> float:
         """Begin what is due. Return the seconds until the next one is."""

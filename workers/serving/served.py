@@ -291,4 +291,5 @@ class ServedHandler:
 
 
 def _extension(work: Work) -> str:
-    return (work.entries[0] if isinstance(work, Lane) else work).event.extension
+    event = (work.entries[0] if isinstance(work, Lane) else work).event
+    return "" if event is None else event.extension

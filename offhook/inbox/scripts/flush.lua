@@ -52,6 +52,13 @@ local function lane_of(handler, call)
     return prefix .. 'lane:' .. handler .. ':' .. call
 end
 
+-- Empty if the event cannot be read: the server sets it aside.
+local function id_of(stored)
+    local readable, event = pcall(cjson.decode, stored)
+    local id = readable and type(event) == 'table' and event.id
+    return type(id) == 'string' and id or ''
+end
+
 local apply = {}
 
 function apply.park(handler, call, event_id, tried, due_ms, count)
@@ -73,7 +80,7 @@ function apply.advance(handler, call)
     redis.call('HDEL', attempts, member)
     local following = redis.call('LINDEX', lane, 0)
     if following then
-        redis.call('HSET', parked, member, cjson.decode(following).id)
+        redis.call('HSET', parked, member, id_of(following))
     else
         redis.call('HDEL', parked, member)
         redis.call('SREM', redelivering, member)
