@@ -9,6 +9,7 @@ two handlers that report each other's trouble cannot keep each other busy.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,11 +19,13 @@ from redis.asyncio import Redis
 
 from offhook.announcements import announce
 from offhook.event import CallEvent, from_stored, to_stored
-from offhook.inbox import Inbox, keys, refused
+from offhook.inbox import Inbox, keys, quarantine, refused
 from offhook.inbox.refused import CallbackOutcome
 from offhook.redis_servers import answers, memory_used
 from offhook.settings import Settings
 from workers import trouble_events
+
+log = logging.getLogger("offhook.trouble")
 
 EVERY = 10.0  # seconds between looks
 IN_A_ROW = 5  # failed attempts without a delivery: as many as open a circuit
@@ -234,7 +237,15 @@ async def tell(settings: Settings, inbox: Inbox) -> int:
         InboxUnavailable: it stays.
     """
     stored: Any = await inbox.redis.hgetall(keys.UNANNOUNCED)
-    events = [from_stored(each) for _, each in sorted(stored.items())]
+    events: list[CallEvent] = []
+    for name, each in sorted(stored.items()):
+        try:
+            events.append(from_stored(each))
+        except (ValueError, RecursionError) as error:
+            log.error("an event about trouble cannot be read, set aside: %s", error)
+            reason = f"an event about trouble that cannot be read: {error}"
+            await quarantine.set_aside(inbox.redis, each, reason, settings.quarantine_size, "")
+            await inbox.redis.hdel(keys.UNANNOUNCED, name)
     if events:
         await announce(settings, inbox, events, window=_REPEAT)
         await inbox.redis.hdel(keys.UNANNOUNCED, *stored)

@@ -15,7 +15,7 @@ from offhook import CallEvent, Context, EventType, PermanentError, TemporaryErro
 from offhook.announcements import announce
 from offhook.connection import opened
 from offhook.errors import InboxUnavailable
-from offhook.event import TROUBLE, from_stored
+from offhook.event import TROUBLE, from_stored, to_stored
 from offhook.inbox import keys, refused
 from offhook.plugins import PluggedHandler
 from offhook.settings import HandlerSettings, TenantSettings
@@ -276,3 +276,13 @@ def test_samples_are_as_the_events() -> None:
     ]
     for [event], sample in zip(made, sample_events("trouble"), strict=True):
         assert replace(sample, id=event.id, received=event.received) == event
+
+
+async def test_event_that_cannot_be_read_holds_up_no_other(bench: Bench) -> None:
+    bench.record(events=["trouble"])
+    [event, *_] = trouble_events.registration_lost("main", ["0003*210"], "")
+    bench.redis.hset(keys.UNANNOUNCED, mapping={"a": b'{"v":9}', "b": to_stored(event)})
+    async with opened(bench.settings) as (inbox, _):
+        assert await trouble_watch.tell(bench.settings, inbox) == 1
+    assert not bench.redis.exists(keys.UNANNOUNCED)
+    assert bench.redis.xlen(keys.quarantine()) == 1
