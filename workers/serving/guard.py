@@ -48,6 +48,7 @@ class Guard:
         self._redis = redis
         self._waits: dict[ServedHandler, tuple[float, float]] = {}  # since when, seconds in all
         self._leaving: set[ServedHandler] = set()
+        self._restarts = False  # once the handler that took the memory has left
         self._memory = resident()
         self.returns = False
         self.measures = False
@@ -90,12 +91,13 @@ class Guard:
             if handler in self._leaving or handler.name == pool:
                 continue
             if handler.name in apart and (not handler.apart or self._is_held(handler)):
-                await self._leave(handler)
+                self._follow(handler)
             elif handler in left and handler.name not in apart:
                 if self._is_held(handler):
-                    await self._leave(handler)
-                # While a partition is opened, it is not known whether it will hold the handler.
-                handler.apart = any(not each.opened for each in self._partitions())
+                    self._follow(handler)
+                else:
+                    # While a partition is opened, it is not known whether it will hold the handler.
+                    handler.apart = any(not each.opened for each in self._partitions())
         for partition in self._partitions():
             if not partition.closed:  # meanwhile
                 await partition.takeover.look()
@@ -144,7 +146,7 @@ class Guard:
             handler.grown += grown / len(ran)
         ran.clear()
         self.measures = self._memory > self._server.settings.max_memory * _SHORT
-        if self._memory < self._server.settings.max_memory or self._leaving:
+        if self._memory < self._server.settings.max_memory or self._restarts:
             return
         worst = max(self._server.roster.handlers, key=lambda each: each.grown, default=None)
         megabytes = self._memory / 1e6
@@ -160,8 +162,23 @@ class Guard:
         log.error(
             "handler %s %s: from now on it runs in a process of its own", handler.name, reason
         )
+        self._restarts = self._restarts or restart
         self._leaving.add(handler)
         self._server.spawn(partial(self._leave_for, handler, reason, restart=restart))
+
+    def _follow(self, handler: ServedHandler) -> None:
+        """Leave a handler that runs apart, once its deliveries have ended; wait for none of them.
+
+        They may take long, and what else the server watches must not wait.
+        """
+        handler.apart = True
+        self._leaving.add(handler)
+
+        async def leave() -> None:
+            await self._leave(handler)
+            self._leaving.discard(handler)
+
+        self._server.spawn(leave)
 
     async def _leave_for(self, handler: ServedHandler, reason: str, *, restart: bool) -> None:
         await self._leave(handler)

@@ -8,6 +8,7 @@ import pytest
 from offhook import CallEvent, Context
 from offhook.inbox import keys
 from offhook.inbox.apart import move_apart
+from offhook.inbox.paused import Pause
 from tests.events import event
 from tests.workers.serving.bench import Bench, until
 from workers.serving import partition_server
@@ -66,6 +67,48 @@ async def test_handler_moved_out_while_a_partition_opens(
         await until(lambda: all(bench.redis.hget(each, "crm") == b"crm" for each in owners))
     server.stop()
     await task
+
+
+async def test_handler_that_leaves_late_keeps_no_other_from_leaving_or_a_pause(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_server, "WATCH_EVERY", 0.1)
+    go_on = asyncio.Event()
+
+    async def hang(one: CallEvent, context: Context) -> None:
+        await go_on.wait()
+
+    def has_left(name: str) -> bool:
+        owners = [bench.redis.hget(bench.key("owners", number), name) for number in range(2)]
+        return owners == [name.encode()] * 2
+
+    bench.plug(hang, "slow", start="earliest")
+    bench.plug(nothing, "log")
+    async with bench.serving(nothing) as server:
+        await served(server)
+        await bench.append(event())
+        await until(lambda: not bench.served(server, "slow").idle, "a delivery runs")
+        move_apart(bench.redis, "slow", "blocks")
+        await until(lambda: bench.served(server, "slow").apart, "the server knows")
+        bench.redis.hset(keys.PAUSED, "log", Pause("a test", 0.0).stored())
+        await until(lambda: bench.served(server, "log").paused, "another is paused")
+        move_apart(bench.redis, "crm", "blocks")
+        await until(lambda: has_left("crm"), "another has left")
+        assert not has_left("slow")
+        go_on.set()
+        await until(lambda: has_left("slow"), "it has left")
+        bench.redis.delete(keys.APART)
+        handlers = [bench.served(server, name) for name in ("slow", "crm")]
+        await until(
+            lambda: (
+                not any(
+                    each in one.away
+                    for each in handlers
+                    for one in server.share.partitions.values()
+                )
+            ),
+            "both are back",
+        )
 
 
 async def test_replay_survives_a_partition_that_is_given_back_meanwhile(bench: Bench) -> None:
