@@ -1,5 +1,6 @@
 """Defects put in on purpose: a simulation that does not find them proves nothing."""
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,6 +19,7 @@ from receiver.limits import Shares, TenantUse
 from tests.simulation import reloads
 from tests.simulation.world import BOTH, BURST, Plan
 from workers.serving.attempts import Attempts
+from workers.serving.guard import Guard
 from workers.serving.partition_server import Server
 from workers.serving.partition_share import PartitionShare
 from workers.serving.reader import Reader
@@ -247,6 +249,27 @@ def _deliver_though_paused() -> Iterator[None]:
 
 
 @contextmanager
+def _expect_to_read_all() -> Iterator[None]:
+    """A lane goes on to an event that cannot be read: the script fails halfway, again and again."""
+    with _changed_script("flush", "pcall(cjson.decode, stored)", "true, cjson.decode(stored)"):
+        yield
+
+
+@contextmanager
+def _wait_for_those_that_leave() -> Iterator[None]:
+    """A server looks at nothing else until the last delivery of a handler that leaves has ended."""
+    look = Guard.look
+
+    async def slow(self: Guard) -> None:
+        await look(self)
+        while self._leaving:
+            await asyncio.sleep(0.01)
+
+    with patch.object(Guard, "look", slow):
+        yield
+
+
+@contextmanager
 def _keep_turns() -> Iterator[None]:
     with patch.object(Turns, "give_back", lambda *_: None):
         yield
@@ -287,6 +310,24 @@ _TENANTS = Plan(
 )
 _BACKLOGS = replace(_TENANTS, calls=6, events=5, active=6.0, gaps=BURST)
 _PAUSES = replace(_CALM, active=20.0, gaps=(2.0,), troubles=("pause",))
+_LEAVES = Plan(
+    handlers=dict.fromkeys(("h", "g"), _HANDLER.model_copy(update={"timeout": 60.0})),
+    pools=True,
+    calls=12,
+    events=20,
+    gaps=(0.5,),
+    active=20.0,
+    slow=0.8,
+    troubles=("move out", "pause", "pause"),
+)
+_CORRUPT = Plan(
+    handlers={"h": _HANDLER},
+    calls=6,
+    events=5,
+    active=10.0,
+    failing=0.5,
+    troubles=("corrupt", "corrupt"),
+)
 _FLOODS = Plan(
     handlers=dict.fromkeys(("h", "a/h", "b/h"), _HANDLER),
     tenants=("a", "b"),
@@ -329,6 +370,8 @@ DEFECTS = {
     "place": Defect(_forget_places_of_removed_handlers, _RELOADS),
     "refused": Defect(_commit_though_refused, _RELOADS),
     "turn": Defect(_keep_turns, _BACKLOGS),
+    "unreadable": Defect(_expect_to_read_all, _CORRUPT),
+    "leaving": Defect(_wait_for_those_that_leave, _LEAVES),
     "fences": Defect(_fence_one_by_one, _RAISES),
     "start": Defect(_listen_at_once, _RAISES),
     "one queue": Defect(_let_all_tenants_wait_together, _FLOODS),

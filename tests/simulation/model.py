@@ -37,6 +37,7 @@ class Model:
         dead: (handler, event id) of dead letters.
         owed: (handler, event id) to be replayed -> how often it had been finished before.
         made: attempts.
+        unreadable: what was put into parked lanes and cannot be read.
         spares: attempts more than allowed because of faults.
     """
 
@@ -74,6 +75,7 @@ class Model:
         self.finished: Counter[tuple[str, str]] = Counter()
         self.owed: dict[tuple[str, str], int] = {}
         self.made: Counter[tuple[str, str]] = Counter()
+        self.unreadable: list[bytes] = []
         self.lives = 1  # of server processes
         self.spares = 0
         self.verdicts: Counter[tuple[str, EventType]] = Counter()
@@ -122,6 +124,7 @@ class Model:
         self.verdicts.clear()
         self.owed.clear()
         self.again.clear()
+        self.unreadable.clear()
         types, self.types = self.types, {}
         self.observe()
         known = set(self.types)
@@ -171,6 +174,11 @@ class Model:
         self.again.add(name)
         self.requeued.add(name)
         self.dead.pop(name, None)
+
+    def corrupted(self, handler: str, stored: bytes) -> None:
+        """Something that cannot be read is in a parked lane: the attempts begin anew behind it."""
+        self.spares += self._attempts[handler]
+        self.unreadable.append(stored)
 
     def deleted(self, handler: str, event_id: str, burials: int) -> None:
         """The job of a retry was deleted, unless its event had died again meanwhile."""
@@ -234,6 +242,12 @@ class Model:
         for (handler, event_id), times in self.owed.items():
             if self.finished[handler, event_id] <= times:
                 found.append(f"{handler} has not had {event_id} again")
+        aside = {
+            refused[refused.index(b"event") + 1]
+            for tenant in self._gets
+            for _, refused in self._server.execute("XRANGE", keys.quarantine(tenant), "-", "+")
+        }
+        found += [f"{each!r} is not set aside" for each in self.unreadable if each not in aside]
         return found + self._left()
 
     def _left(self) -> list[str]:

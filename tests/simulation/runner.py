@@ -48,7 +48,9 @@ _TROUBLES = (
     "retry",
 )
 _IN_A_PROCESS = 200
-_MOVING = 8  # in each one of so many, handlers move out; in another one, they are paused
+# In each one of so many, handlers move out; in another one, they are paused; in a third one, both;
+# in a fourth one, parked events cannot be read.
+_MOVING = 8
 _WITH_TENANTS = 5  # each one of so many has tenants
 _RELOADING = 16  # in each one of so many, the configuration changes
 _RAISING = 16  # in each one of so many, `partitions` does
@@ -192,6 +194,11 @@ def plan_of(seed: int) -> Plan:
         return replace(plan, calls=4, events=3, gaps=BURST)
     if seed % _MOVING == 1:
         return with_trouble(plan, "move out")
+    if seed % _MOVING == 5:
+        return with_trouble(replace(plan, failing=0.5), "corrupt")
+    if seed % _MOVING == 7:
+        calm = replace(plan, rate=0.0, slow=0.3, troubles=("move out", "move out"))
+        return with_trouble(calm, "pause")
     return with_trouble(plan, "pause") if seed % _MOVING == 3 else plan
 
 

@@ -146,7 +146,10 @@ class _Socket(FakeSocket):
 
     def _decoded(self, text: bytes) -> Any:
         """In place of `cjson.decode`."""
-        return self._table(json.loads(text))
+        try:
+            return self._table(json.loads(text))
+        except ValueError as error:
+            raise SimpleError(f"ERR {error}") from error
 
     def _table(self, value: Any) -> Any:
         if isinstance(value, str):

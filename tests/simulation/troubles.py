@@ -216,7 +216,7 @@ async def _pause(world: "World") -> None:
     world.trace(f"{handler} is paused")
     world.redis.execute("HSET", keys.PAUSED, handler, Pause("a test", 0.0).stored())
     plan = world.plan
-    if {*plan.troubles} == {"pause"} and not (plan.rate or plan.faults):
+    if {*plan.troubles} <= {"pause", "move out"} and not (plan.rate or plan.faults):
         world.paused[handler] = world.clock.elapsed
     await asyncio.sleep(world.random.uniform(0.0, seconds))
     if world.random.random() < 0.3:
@@ -225,6 +225,27 @@ async def _pause(world: "World") -> None:
     world.trace(f"{handler} is resumed")
     world.redis.execute("HDEL", keys.PAUSED, handler)
     world.paused.pop(handler, None)
+
+
+async def _corrupt(world: "World") -> None:
+    """A parked lane has an event that cannot be read: damaged, or of a later version."""
+    lanes = [
+        (number, *member.decode().split(" ", 1))
+        for number in range(world.plan.most_partitions)
+        for member in world.redis.execute("HKEYS", keys.parked(number))
+    ]
+    for number, handler, call in _some(world, sorted(lanes)):
+        text = world.random.choice(('{{"v":9,"n":{}}}', "damaged {}"))
+        stored = text.format(len(world.model.unreadable)).encode()
+        # First, if no attempt has begun: it would take this event off the lane, not its own.
+        member = f"{handler} {call}"
+        first = any(
+            world.redis.execute("ZSCORE", keys.due(number, pool), member) is not None
+            for pool in ("", handler)
+        )
+        world.trace(f"an event of {call} for {handler} cannot be read, first: {first}")
+        world.redis.execute("LPUSH" if first else "RPUSH", keys.lane(number, handler, call), stored)
+        world.model.corrupted(handler, stored)
 
 
 async def _raise_partitions(world: "World") -> None:
@@ -283,6 +304,7 @@ TROUBLES: dict[str, _Trouble] = {
     "retry": _retry,
     "move out": _move_out,
     "pause": _pause,
+    "corrupt": _corrupt,
     "raise": _raise_partitions,
 }
 
