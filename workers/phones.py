@@ -24,13 +24,14 @@ from offhook.event import CallEvent, EventType
 from offhook.extensions import Extensions
 from offhook.inbox import Inbox, keys
 from offhook.operations.phone_states import RegistrationState, phone_states
-from offhook.provisioning.api import open_api, sentence, with_api
+from offhook.provisioning.api import open_api, sentence
 from offhook.settings import Settings
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import UnifiedApiError
 from unifiedapi.resources import PhoneRegistration, Presence, RegistrationStatus
 from workers import process, version
 from workers.own_events import own_event, stable_id
+from workers.pbxs import for_each_pbx
 
 log = logging.getLogger("offhook.phones")
 
@@ -107,12 +108,15 @@ def watch_phones() -> None:
 async def watch_all(settings: Settings) -> None:
     """Check the phones of every PBX that has an API configured."""
     async with opened(settings) as (inbox, _):
-        for tenant, pbx in with_api(settings):
+
+        async def look(tenant: str, pbx: str) -> None:
             try:
                 async with open_api(settings.of(tenant), pbx) as api:
                     await watch(settings, pbx, api, inbox, tenant)
             except (UnifiedApiError, OffhookError, RedisError) as error:
                 log.error("cannot check the phones of %s: %s", pbx, sentence(error))
+
+        await for_each_pbx(settings, "watch_phones", look)
 
 
 async def watch(

@@ -18,12 +18,13 @@ from offhook.errors import OffhookError
 from offhook.event import CallEvent
 from offhook.extensions import Extensions
 from offhook.inbox import Inbox, keys
-from offhook.provisioning.api import sentence, with_api
+from offhook.provisioning.api import sentence
 from offhook.provisioning.plan import Action
 from offhook.provisioning.registrar import Survey, Target, registrar
 from offhook.settings import Settings
 from unifiedapi.errors import UnifiedApiError
 from workers import process, trouble_events, version
+from workers.pbxs import for_each_pbx
 from workers.trouble_watch import note, tell
 
 log = logging.getLogger("offhook.registrations")
@@ -56,11 +57,14 @@ def check_registrations() -> None:
 async def check_all(settings: Settings) -> None:
     """Look at some extensions of every PBX that has an API configured."""
     async with opened(settings) as (inbox, _):
-        for tenant, pbx in with_api(settings):
+
+        async def look(tenant: str, pbx: str) -> None:
             try:
                 await check(settings, pbx, inbox, tenant)
             except (UnifiedApiError, OffhookError, RedisError) as error:
                 log.error("cannot check the callbacks of %s: %s", pbx, sentence(error))
+
+        await for_each_pbx(settings, "check_registrations", look)
 
 
 async def check(settings: Settings, pbx: str, inbox: Inbox, access: str = "") -> None:

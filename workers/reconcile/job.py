@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 
 from redis.exceptions import RedisError
 
 from offhook.connection import opened
 from offhook.errors import ConfigError, OffhookError
-from offhook.provisioning.api import open_api, sentence, with_api
+from offhook.provisioning.api import open_api, sentence
 from offhook.settings import Settings
 from unifiedapi.errors import UnifiedApiError
 from workers import process, version
-from workers.reconcile.reconciliation import Reconciliation
+from workers.pbxs import for_each_pbx
+from workers.reconcile.reconciliation import OVERLAP, Reconciled, Reconciliation
 
 log = logging.getLogger("offhook.reconcile")
 
@@ -25,22 +27,32 @@ def reconcile() -> None:
 async def reconcile_all(settings: Settings) -> None:
     """Reconcile every PBX that has an API configured. A failed one is retried at the next run."""
     async with opened(settings) as (inbox, _):
-        for tenant, pbx in with_api(settings):
+
+        async def compare(tenant: str, pbx: str) -> None:
             try:
                 async with open_api(settings.of(tenant), pbx) as api:
-                    done = await Reconciliation(settings, pbx, api, inbox, access=tenant).next()
+                    await _catch_up(Reconciliation(settings, pbx, api, inbox, access=tenant))
             except ConfigError as error:
                 log.error("cannot compare the calls of %s: %s", pbx, error)
-                continue
             except (UnifiedApiError, OffhookError, RedisError) as error:
                 log.error("calls of %s not compared, will retry: %s", pbx, sentence(error))
-                continue
-            if done is not None and (done.closed or done.recovered):
-                log.warning(
-                    "%s: %s calls on the PBX, %s here; closed %s, recovered %s",
-                    pbx,
-                    done.records,
-                    done.here,
-                    len(done.closed),
-                    len(done.recovered),
-                )
+
+        await for_each_pbx(settings, "reconcile", compare)
+
+
+async def _catch_up(reconciliation: Reconciliation) -> None:
+    """Compare step by step, so that the next run goes on if there is no time for all."""
+    done: Reconciled | None = None
+    while done is None or done.until < datetime.now(UTC) - OVERLAP:
+        done = await reconciliation.next()
+        if done is None:
+            return
+        if done.closed or done.recovered:
+            log.warning(
+                "%s: %s calls on the PBX, %s here; closed %s, recovered %s",
+                done.pbx,
+                done.records,
+                done.here,
+                len(done.closed),
+                len(done.recovered),
+            )

@@ -36,6 +36,7 @@ from workers.reconcile.matching import SLACK, Matches, RecordedCall, events, mat
 YOUNG = timedelta(minutes=10)  # minimum age of a record: its callbacks may be in a journal
 OVERLAP = timedelta(hours=1)  # compared again each time, so that matching sees the neighbours
 MAX_CALL = timedelta(days=1)  # a record is dated by the start of its call
+STEP = timedelta(days=1)  # at most, of the records that are new to a run
 SLICE = timedelta(hours=1)  # time span of one request for records
 REACHABLE = 9998  # the API returns no records beyond this number
 CHECKS = 30
@@ -111,7 +112,9 @@ class Reconciliation:
         self._key = keys.reconciled(pbx, access)
 
     async def next(self) -> Reconciled | None:
-        """Compare the records made since the last run. The first run compares none, returns None.
+        """Compare records made since the last run. The first run compares none, returns None.
+
+        After a long break it does not compare all: the next run goes on from `until`.
 
         An extension's calls count from the first run at which it is set up.
 
@@ -126,13 +129,12 @@ class Reconciliation:
         marks = {name.decode(): datetime.fromisoformat(at.decode()) for name, at in stored.items()}
         known = set(await self._extensions())
         extensions = {name: marks.get(name, now) for name in known}
-        last = marks.get(_UNTIL)
+        last, until = marks.get(_UNTIL), now - self._young
         done = None
         if last is not None:
-            done = await self._compare(
-                last - OVERLAP, now - self._young, extensions, fresh_from=last
-            )
-        seen = {_UNTIL: now - self._young} | extensions
+            until = min(until, max(last, self._kept_since()) + STEP)
+            done = await self._compare(last - OVERLAP, until, extensions, fresh_from=last)
+        seen = {_UNTIL: until} | extensions
         redis, days = self._inbox.redis, done.days if done else {}
         proven = {
             tenant: await proof.added(redis, self.pbx, tenant, its) for tenant, its in days.items()
@@ -168,6 +170,10 @@ class Reconciliation:
         until = datetime.now(UTC) - self._young
         return await self._compare(since, until, extensions, dry_run=dry_run, advance=advance)
 
+    def _kept_since(self) -> datetime:
+        """Older calls are deleted, so their records would look like missing calls."""
+        return datetime.now(UTC) - timedelta(days=self._settings.keep_days) + SLACK
+
     async def _extensions(self) -> list[str]:
         found = await Extensions(self._inbox.redis).names()
         return sorted(
@@ -193,8 +199,7 @@ class Reconciliation:
                 f"pbx.{self.pbx}.zone: is not set, and the PBX dates its call records in its local "
                 'time; set it, such as zone = "Europe/Berlin"'
             )
-        # Older calls are deleted, so their records would look like missing calls.
-        kept_since = datetime.now(UTC) - timedelta(days=self._settings.keep_days) + SLACK
+        kept_since = self._kept_since()
         since = max(since, kept_since)
         counting = {name: max(at, kept_since) for name, at in extensions.items()}
         by_tenant: dict[str, dict[str, datetime]] = {} if counting else {self._access: {}}

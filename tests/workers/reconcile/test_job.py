@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import redis as blocking
@@ -18,6 +19,7 @@ from tests.offhook.sandbox import sandbox
 from tests.workers.reconcile.reconciling import configuration
 from unifiedapi import client
 from workers.reconcile.job import reconcile_all
+from workers.reconcile.reconciliation import Reconciliation
 from workers.scheduler import Scheduler
 
 NOBODY = '[pbx.away]\nhost = "https://127.0.0.1:1"\ntoken = "abcdefghij"\nzone = "UTC"\n'
@@ -44,6 +46,22 @@ def test_unreachable_pbx_is_logged_and_does_not_affect_others(
     with blocking.Redis.from_url(redis_url) as redis:
         assert redis.exists("offhook:reconciled:main")
         assert redis.hgetall("offhook:reconciled:away") == {b"until": before.encode()}
+
+
+def test_job_catches_up_step_by_step(
+    configure: Configure, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def are_folded(self: Reconciliation, until: datetime, tenant: str) -> None:
+        """Do not look at how long the server has run."""
+
+    monkeypatch.setattr(Reconciliation, "_wait_for_calls", are_folded)
+    before = (datetime.now(UTC) - timedelta(days=3)).isoformat()
+    with sandbox() as pbx, blocking.Redis.from_url(redis_url) as redis:
+        redis.hset("offhook:reconciled:main", "until", before)
+        configure(configuration(pbx))
+        asyncio.run(reconcile_all(load_settings()))
+        until: Any = redis.hget("offhook:reconciled:main", "until")
+    assert datetime.fromisoformat(until.decode()) > datetime.now(UTC) - timedelta(minutes=11)
 
 
 def test_configuration_error_is_not_announced_as_a_retry(

@@ -212,6 +212,23 @@ def test_next_run_continues_from_the_last(bench: Bench) -> None:
     assert later.since > done.until - 2 * module.OVERLAP
 
 
+def test_run_after_a_long_break_compares_a_day(bench: Bench) -> None:
+    bench.reconcile(since=None)
+    lost = [
+        bench.place("missed", "all", seed=days, ago=timedelta(days=days, hours=-2))
+        for days in (1, 2, 3)
+    ]
+    _ago(bench, timedelta(days=3))
+    until = datetime.now(UTC) - timedelta(days=3)
+    for each in reversed(lost):
+        bench.keep()
+        done = bench.reconcile(since=None)
+        assert done is not None
+        assert [record.call_id for record in done.recovered] == [recovered_id(each)]
+        assert abs(done.until - until - timedelta(days=1)) < timedelta(minutes=1)
+        until = done.until
+
+
 def test_each_record_counts_once_for_its_day(bench: Bench) -> None:
     bench.reconcile(since=None)
     minutes = timedelta(minutes=40)
