@@ -10,6 +10,7 @@ from unifiedapi.resources import Page, Resource
 log = logging.getLogger("unifiedapi")
 
 MAX_COUNT = 4999  # entries per page; the table says at most 5000, the error text below 5000
+MAX_ENTRIES = 100_000  # of a list, ten times what the documents let a client reach
 
 T = TypeVar("T", bound=Resource)
 
@@ -77,6 +78,9 @@ class Listing(Generic[T]):
 
         Only `totalResults` tells whether there are more, and it may promise too much: the
         documents' own sample says 2 and has 1. So the list then ends with a warning in the log.
+
+        Raises:
+            UnexpectedAnswer: there are more than `MAX_ENTRIES` entries, perhaps without end.
         """
         first = start = int(self._parameters["startIndex"])
         total = None
@@ -92,6 +96,8 @@ class Listing(Generic[T]):
                         start - first,
                     )
                 return
+            if start - first + len(page.entry) > MAX_ENTRIES:
+                raise UnexpectedAnswer(f"the list has more than {MAX_ENTRIES} entries")
             yield page
             start += len(page.entry)
             if total is not None and start >= total:

@@ -1,5 +1,6 @@
 """The client against the sandbox over HTTP and TLS: every operation, every form of response."""
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,8 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from tests.unifiedapi.serving import Reply, Script, Server, read, serve
+from unifiedapi import listing
 from unifiedapi.client import UnifiedApi
 from unifiedapi.errors import (
     AccessDenied,
@@ -45,6 +50,7 @@ from unifiedapi.errors import (
     SourceInvalid,
     StartDateInvalid,
     StartIndexInvalid,
+    UnexpectedAnswer,
     UserInvalid,
 )
 from unifiedapi.oauth import BearerToken, ClientCredentials
@@ -190,6 +196,21 @@ async def test_list_follows_pages_to_the_end(any_api: UnifiedApi, store: Store) 
     assert [len(page.entry) async for page in listing.pages()] == [10, 10, 5]
     rest = await read(any_api.phone_call_events.list("0003*210", start_index=20))
     assert len(rest) == 5
+
+
+async def test_list_without_end_is_an_error(
+    server: Server, api: UnifiedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MAX_ENTRIES", 5)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        start = int(Request(scope, receive).query_params["startIndex"])
+        page = {"startIndex": start, "entry": [{"extension": "0003*210"}] * 2}
+        await JSONResponse(page)(scope, receive, send)
+
+    server.app = answer
+    with pytest.raises(UnexpectedAnswer, match="more than 5 entries"):
+        await asyncio.wait_for(read(api.presence.list()), 10)
 
 
 async def test_list_requests_a_page_only_when_it_is_read(server: Server, api: UnifiedApi) -> None:
