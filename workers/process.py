@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from offhook.settings import Settings
 from workers.delivery.steps import StepPage
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -48,6 +49,18 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if _Forked.by not in (None, os.getppid()):
         os._exit(1)  # it ended before: no signal will come
+
+
+def grace(settings: Settings) -> float:
+    """Seconds in which a process must stop.
+
+    Long enough for a delivery that began just now to time out and be acknowledged.
+    """
+    lookups = max(
+        sum(each.timeout for each in settings.of(tenant).lookups.values())
+        for tenant in ("", *settings.tenants)
+    )
+    return 10 + max((each.timeout for each in settings.all_handlers.values()), default=0) + lookups
 
 
 def end_if_orphaned(page: StepPage) -> None:

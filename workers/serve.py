@@ -8,6 +8,7 @@ import faulthandler
 import logging
 import os
 import signal
+from functools import partial
 
 import uvloop
 from setproctitle import getproctitle, setproctitle
@@ -70,14 +71,16 @@ async def run(
     ):
         traces = open_traces(settings, "offhook-worker")
         server = Server(settings, handlers, inbox, waiting, rq, http, names, PAGE, pool, servers)
-        parent = os.getppid()
+        parent, loop = os.getppid(), asyncio.get_running_loop()
 
         def stop() -> None:
             # Without its worker it would hold the leases until all its deliveries are finished.
             # A worker with threads dies in steps: the signal comes again after the last of them.
             server.stop(at_once=os.getppid() != parent)
+            # To finish them it needs Redis, and a dead supervisor kills neither it nor its worker.
+            loop.call_later(process.grace(settings), partial(server.stop, at_once=True))
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+        loop.add_signal_handler(signal.SIGTERM, stop)
         server.traces = traces
         try:
             await server.run()

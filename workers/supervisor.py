@@ -116,12 +116,7 @@ class Supervisor:
         self._stopping = False
         # Forked children share the modules imported here. Safe: this process has no threads.
         self._processes = multiprocessing.get_context("fork")
-        # Long enough for a delivery that began just now to time out and be acknowledged.
-        self._grace = 10 + max((h.timeout for h in settings.all_handlers.values()), default=0)
-        self._grace += max(
-            sum(each.timeout for each in settings.of(tenant).lookups.values())
-            for tenant in ("", *settings.tenants)
-        )
+        self._grace = process.grace(settings)
 
     def run(self, serves: Callable[[], object]) -> None:
         """Run until SIGTERM, then stop gracefully; a second signal kills.

@@ -91,13 +91,27 @@ def test_blocked_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         wait_until(lambda: not any(map(_alive, horses)), "the orphans have ended")
 
 
+def test_processes_end_without_redis_when_their_supervisor_is_killed(tmp_path: Path) -> None:
+    with Installation.running(tmp_path, GOOD + "timeout = 1\n", processes=1) as offhook:
+        offhook.wait_for_all(offhook.load(10), ["good"])
+        family = [*offhook.serving(), *offhook.workers()]
+        supervisors = [offhook.supervisor.pid, *children(offhook.supervisor.pid)]
+        offhook.redis.terminate()
+        for pid in supervisors:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(_alive, family)), "all have ended", 60)  # its grace is 11 s
+        offhook.redis.start()
+        offhook.supervisor = offhook.start_supervisor()
+        offhook.wait_for_all(offhook.load(10, name="later"), ["good"])
+
+
 def _serving(offhook: Installation) -> Sequence[int]:
     return [child for pid in offhook.workers() for child in children(pid)]
 
 
 def _alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
