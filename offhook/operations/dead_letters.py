@@ -4,6 +4,7 @@ They are the failed jobs of an RQ queue of each handler, so that RQ's tools show
 """
 
 import asyncio
+import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ from offhook import queues
 from offhook.event import CallEvent, EventType
 from offhook.inbox import Inbox, ParkedLanes
 from offhook.settings import tenant_of_plugin
+
+log = logging.getLogger("offhook.dead_letters")
 
 _AT_ONCE = 500  # dead letters in one request
 _T = TypeVar("_T")
@@ -117,6 +120,8 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
 def find(rq: Redis, wanted: Filter | None = None, after: str | None = None) -> Iterator[DeadLetter]:
     """The dead letters that match the filter, in the order of their events.
 
+    One whose event cannot be read, as of a later version, is logged and left.
+
     Args:
         after: only those that come after the one with this id.
     """
@@ -124,8 +129,11 @@ def find(rq: Redis, wanted: Filter | None = None, after: str | None = None) -> I
     for page in _pages_of(_ids(rq, wanted, after)):
         stored = _read(rq, [job_id for _, _, job_id in page], "data")
         for (_, name, job_id), (data, *facts) in zip(page, stored, strict=True):
-            if data and (letter := _letter(job_id, name, data, facts)) in wanted:
-                yield letter
+            try:
+                if data and (letter := _letter(job_id, name, data, facts)) in wanted:
+                    yield letter
+            except (msgspec.DecodeError, RecursionError) as error:
+                _cannot_read(job_id, error)
 
 
 def heads(rq: Redis, wanted: Filter) -> Iterator[DeadLetterHead]:
@@ -248,9 +256,20 @@ async def rejoin_requeued(inbox: Inbox, rq: Redis, handler: str) -> None:
     for page in _pages_of(jobs):
         ids = [job.id for job in page]
         made = await asyncio.to_thread(_made, rq, handler, ids, requeued=True)
-        events = [CallEvent.from_dict(job.args[1]) for job in page if job.id in made]
+        events = []
+        for job in page:
+            try:
+                if job.id in made:
+                    events.append(CallEvent.from_dict(job.args[1]))
+            except msgspec.ValidationError as error:
+                _cannot_read(job.id, error)
+                del made[job.id]  # it stays where it is
         await ParkedLanes(inbox, handler).rejoin(events)
         await asyncio.to_thread(_delete, rq, handler, made, requeued=True)
+
+
+def _cannot_read(job_id: str, error: Exception) -> None:
+    log.error("dead letter %s cannot be read: %s", job_id, error)
 
 
 def discard(

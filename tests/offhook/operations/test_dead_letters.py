@@ -78,6 +78,27 @@ def test_a_dead_letter_has_all_its_details(bench: Bench) -> None:
     assert letter.as_dict()["event"] == one.as_dict()
 
 
+async def test_a_dead_letter_of_a_later_version_holds_up_no_other(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, later, last = event("a", 1), event("b", 2), event("c", 3)
+    bench.bury(first, last)
+    stored = {**later.as_dict(), "type": "call-parked"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CallEvent, "as_dict", lambda self: stored)
+        bench.bury(later)
+    unreadable = queues.dead_letter_id("crm", later.id)
+    assert [each.event for each in bench.find()] == [first, last]
+    for each in queues.dead_registry(bench.redis, "crm").get_job_ids(cleanup=False):
+        queues.dead_registry(bench.redis, "crm").requeue(each)
+    await bench.rejoin_requeued()
+    assert [each.id for each in queues.requeued(bench.redis, "crm")] == [unreadable]
+    said = [each for each in caplog.messages if f"{unreadable} cannot be read" in each]
+    assert len(said) == 2
+    await bench.work()
+    assert bench.got == [("a", 1), ("c", 3)]
+
+
 async def test_a_retried_dead_letter_that_dies_again_says_why(bench: Bench) -> None:
     async def broken(event: CallEvent, context: Context) -> None:
         raise ValueError("this handler is broken")
