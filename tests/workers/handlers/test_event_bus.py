@@ -156,25 +156,32 @@ class Mqtt(Bus):
     credentials = f"offhook:{PASSWORD}@"
 
     def prepare(self, topic: str) -> None:
-        self._subscribe(topic, "-E")
+        subprocess.run(self._subscribe(topic, "-E"), check=True, timeout=60)
 
     def read(self, topic: str) -> list[Message]:
-        lines = self._subscribe(topic, "-W", "1", "-F", "%j").splitlines()
-        found = []
-        for line in map(json.loads, lines):
-            body = line["payload"]
-            headers = dict(line["properties"]["user-properties"])
-            found.append(Message(body.encode(), headers))
-        return found
+        last = "the last message"
+        subprocess.run(self._command("mosquitto_pub", topic, "-m", last), check=True, timeout=60)
+        found: list[Message] = []
+        command = self._subscribe(topic, "-W", "60", "-F", "%j")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+            assert reader.stdout
+            for line in map(json.loads, reader.stdout):
+                body = line["payload"]
+                if body == last:
+                    reader.terminate()
+                    return found
+                headers = dict(line["properties"]["user-properties"])
+                found.append(Message(body.encode(), headers))
+        raise AssertionError("the last message has not come")
 
-    def _subscribe(self, topic: str, *options: str) -> str:
+    def _subscribe(self, topic: str, *options: str) -> list[str]:
         """Connect as the client `reader-of-…`, whose messages the broker keeps meanwhile."""
-        return subprocess.run(
-            ["mosquitto_sub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", str(self.broker.port),
-             "-u", "offhook", "-P", PASSWORD, "-i", f"reader-of-{topic}", "-c", "-x", "3600",
-             "-q", "1", "-t", topic, *options],
-            capture_output=True, text=True, check=False,
-        ).stdout  # fmt: skip
+        client = ("-i", f"reader-of-{topic}", "-c", "-x", "3600")
+        return self._command("mosquitto_sub", topic, *client, *options)
+
+    def _command(self, program: str, topic: str, *options: str) -> list[str]:
+        return [program, "-V", "mqttv5", "-h", "127.0.0.1", "-p", str(self.broker.port),
+                "-u", "offhook", "-P", PASSWORD, "-q", "1", "-t", topic, *options]  # fmt: skip
 
 
 BUSES: dict[str, tuple[type[Bus], Callable[[Path], AbstractContextManager[Broker]]]] = {
