@@ -307,11 +307,13 @@ async def test_hung_thread_delays_no_other_call(bench: Bench) -> None:
         got.append(one.call_id)
 
     try:
-        await bench.deliver(handle, timeout=1, concurrency=1)
-        assert got == [f"call-{n}" for n in range(5)]
+        async with bench.serving(handle, timeout=1, concurrency=1):
+            await bench.finished()
+            # If the machine stands still for a second, others are late, too, and will be repeated.
+            await until(lambda: {*got} == {f"call-{n}" for n in range(5)}, "others are delivered")
     finally:
         release.set()
-    assert bench.parked() == 1
+    assert bench.lane("hangs") == ["0"]
 
 
 async def test_pending_events_of_a_dead_server_come_first(bench: Bench) -> None:
@@ -602,7 +604,11 @@ async def test_handler_that_falls_behind_gets_every_event_once(bench: Bench) -> 
         assert bench.served(server, "slow").outstanding == 4
         release.set()
         await bench.finished()
-        assert (server.runners.outstanding, bench.served(server, "slow").outstanding) == (0, 0)
+        slow_one = bench.served(server, "slow")
+        await until(
+            lambda: (server.runners.outstanding, slow_one.outstanding) == (0, 0),
+            "the server knows that all is done",
+        )
     assert max(in_memory) == 4
     assert sorted(got["slow"], key=int) == sorted(got["crm"], key=int)
     for rest in range(3):
