@@ -23,6 +23,7 @@ from offhook.settings import load_settings
 from offhook.testing import sample_event
 from tests.conftest import Configure
 from tests.events import batch_of
+from tests.nearly_full import nearly_full
 from tests.offhook.sandbox import sandbox
 from tests.workers.folded import fold
 from tests.workers.reconcile.reconciling import (
@@ -447,11 +448,9 @@ def _sample(call: str) -> CallEvent:
 def test_full_inbox_raises_inbox_unavailable(bench: Bench) -> None:
     bench.place("missed", "all")
     bench.keep()
-    memory: Any = bench.redis.info("memory")
-    bench.redis.config_set("maxmemory", int(memory["used_memory"] * 1.05))  # nearly full
-    try:
-        with pytest.raises(InboxUnavailable, match="did not take the events"):
-            bench.reconcile()
-    finally:
-        bench.redis.config_set("maxmemory", 0)
+    with (
+        nearly_full(bench.redis),
+        pytest.raises(InboxUnavailable, match="did not take the events"),
+    ):
+        bench.reconcile()
     assert bench.events() == []

@@ -23,6 +23,7 @@ from offhook.inbox import Inbox, keys
 from offhook.inbox.call_store import Calls
 from offhook.inbox.scripts import script
 from offhook.settings import LookupSettings
+from tests.nearly_full import nearly_full
 from tests.receiver.test_event_store import Proxy
 from tests.workers.folded import until_folded
 from tests.workers.serving.bench import STREAM, until
@@ -377,16 +378,14 @@ async def test_call_events_are_exactly_once_when_responses_are_lost(bench: Bench
 
 async def test_calls_wait_on_a_full_server(bench: Bench) -> None:
     await bench.append(*answered())
-    used = int(bench.redis.info("memory")["used_memory"])
-    bench.redis.config_set("maxmemory", int(used / 0.96))
-    async with bench.serving():
-        try:
-            await asyncio.sleep(0.5)
-            assert (bench.told(), bench.sizes()) == ([], (0, 0, 0))
-        finally:
-            bench.redis.config_set("maxmemory", 0)
-        await until(lambda: bench.sizes()[0])
-        await bench.kept()
+    with nearly_full(bench.redis):
+        server, task = await bench.start()
+        await asyncio.sleep(0.5)
+        assert (bench.told(), bench.sizes()) == ([], (0, 0, 0))
+    await until(lambda: bench.sizes()[0])
+    await bench.kept()
+    server.stop()
+    await task
     assert bench.told() == ["call-started c1", "call-answered c1", "call-ended c1"]
 
 

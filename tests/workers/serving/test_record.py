@@ -24,6 +24,7 @@ from offhook.inbox.record_part import (
 from offhook.settings import HandlerSettings
 from tests.events import event
 from tests.http_target import HttpTarget
+from tests.nearly_full import nearly_full
 from tests.workers.serving.bench import Bench, until
 from workers.scheduler import Scheduler
 
@@ -209,12 +210,9 @@ async def test_record_is_left_out_while_memory_is_scarce(bench: Bench) -> None:
     async with bench.serving(handle):
         await bench.append(event())
         await begun.wait()
-        bench.redis.config_set("maxmemory", int(bench.redis.info("memory")["used_memory"] / 0.97))
-        try:
+        with nearly_full(bench.redis):
             go_on.set()
             await until(lambda: bench.redis.exists(bench.key("counts:crm")), "it is written")
-        finally:
-            bench.redis.config_set("maxmemory", 0)
         await bench.finished()
     assert (await bench.state()).delivered == 1
     assert (await page(bench)).attempts == []
