@@ -135,6 +135,7 @@ class Listeners:
         self._of_view: dict[View, dict[Listener, None]] = {}
         self._of_phones: dict[str, dict[Listener, None]] = {}
         self.all: set[Listener] = set()
+        self._closed = False
 
     @property
     def views(self) -> Mapping[View, Iterable[Listener]]:
@@ -158,6 +159,8 @@ class Listeners:
         self.all.add(listener)
         for group in self._groups(listener):
             group[listener] = None
+        if self._closed:
+            self._end(listener)
         try:
             yield listener
         finally:
@@ -181,7 +184,8 @@ class Listeners:
             await asyncio.sleep(0)
 
     def close(self) -> None:
-        """End all streams."""
+        """End all streams, and those that a request begins which came before."""
+        self._closed = True
         for listener in list(self.all):
             self._end(listener)
 

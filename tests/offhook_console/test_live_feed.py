@@ -179,3 +179,6 @@ async def test_closing_ends_all_streams(configure: Configure) -> None:
         async with asyncio.timeout(10):
             await browser.ended
         assert feed.listeners.all == set()
+        async with asyncio.timeout(10):
+            await Browser(feed, ALL).ended  # of a request that came before
+        assert feed.listeners.all == set()
