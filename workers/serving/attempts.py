@@ -293,12 +293,18 @@ class Attempts:
                 seconds,
                 extra={"handler": handler.name},
             )
-            self._server.spawn(partial(self._server.leases.note_circuit, handler.name, seconds))
+            self._server.spawn(partial(self._note_circuit, handler))
         elif before != "closed" and circuit.state == "closed":
             keys = {"handler": handler.name}
             log.error("circuit closed: %s takes deliveries again", handler.name, extra=keys)
-            self._server.spawn(partial(self._server.leases.note_circuit, handler.name, None))
+            self._server.spawn(partial(self._note_circuit, handler))
         handler.look()
+
+    async def _note_circuit(self, handler: ServedHandler) -> None:
+        """Note the circuit as it is now, for others to see: a note may be late, and made again."""
+        circuit = handler.circuit
+        seconds = None if circuit.state == "closed" else circuit.probe_in
+        await self._server.leases.note_circuit(handler.name, seconds)
 
     @staticmethod
     def _spares(handler: ServedHandler, error: Exception) -> bool:

@@ -4,8 +4,10 @@ import asyncio
 from collections import defaultdict
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from offhook import CallEvent, Context, TemporaryError
+from offhook.inbox.leases import Leases
 from tests.events import event
 from tests.workers.serving.bench import Bench, until
 
@@ -72,6 +74,31 @@ async def test_outage_costs_waiting_events_no_attempt(
     assert bench.dead() == []
     assert list(got.values()) == [["0", "1", "2"]] * 16
     assert all(set(made) == {1} for made in attempts.values())
+
+
+async def test_circuit_that_closed_before_it_was_noted_is_not_noted_as_open(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.append(*(event(f"call-{n}") for n in range(7)))
+    note, noted, tried = Leases.note_circuit, list[float | None](), 0
+
+    async def away_at_first(self: Leases, handler: str, seconds: float | None) -> None:
+        if seconds is not None and not noted:
+            raise RedisConnectionError("no answer")
+        noted.append(seconds)
+        await note(self, handler, seconds)
+
+    async def handle(one: CallEvent, context: Context) -> None:
+        nonlocal tried
+        tried += 1
+        if tried <= 5:
+            raise TemporaryError("down", retry_after=FAR)
+
+    monkeypatch.setattr(Leases, "note_circuit", away_at_first)
+    async with bench.serving(handle, concurrency=1) as server:
+        bench.served(server).circuit._waits = (0.01,)
+        await until(lambda: len(noted) == 2, "both are noted")
+    assert noted == [None, None]
 
 
 async def test_failures_of_single_calls_do_not_keep_the_circuit_open(bench: Bench) -> None:
