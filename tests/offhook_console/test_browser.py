@@ -721,14 +721,12 @@ def test_handler_is_paused_asked_and_resumed_on_its_page(console: Scene) -> None
         page.goto(f"{console.url}/handlers/crm")
         page.get_by_role("button", name="Pause").click()
         expect(page.locator(".band.hold")).to_contain_text("Paused by operator")
-        for seed in range(31, 131):  # a process follows within two seconds, if it is not stopped
-            call = console.call("answered", seed=seed)
-            for callback in call.callbacks:
-                console.send(callback)
-            wait_until(partial(has, "log", call.id), "the other handler has the call")
-            if not has("crm", call.id):
-                break
-            page.wait_for_timeout(200)
+        log = console.installation.log
+        wait_until(lambda: "handler crm is paused" in log.read_text(), "the workers know it")
+        call = console.call("answered", seed=31)
+        for callback in call.callbacks:
+            console.send(callback)
+        wait_until(partial(has, "log", call.id), "the other handler has the call")
         count = len(call.callbacks)
         expect(page.locator(".band.hold")).to_contain_text(
             "events wait in the inbox", timeout=SECONDS
