@@ -227,7 +227,8 @@
     }
     if (dataset.language) {
       document.cookie = `lang=${dataset.language}; path=/; max-age=31536000; samesite=strict`;
-      location.reload();
+      // Chromium may send a request before it has stored a cookie, unless the cookie is read.
+      if (document.cookie) location.reload();
     }
     if (dataset.open) document.getElementById(dataset.open)?.showModal();
     if ("close" in dataset) button.closest("dialog").close();
