@@ -127,11 +127,14 @@ class Journal:
         done, _ = await asyncio.wait([working], timeout=self._patience)
         if not done:
             # Keep waiting: the write may still succeed, and a failure now could not be undone.
-            self.fault = f"the journal's disk has not responded for {self._patience:g} s"
-            log.error("%s: callbacks wait for it, and their clients may give up", self.fault)
+            hangs = f"the journal's disk has not responded for {self._patience:g} s"
+            if self.fault != hangs:  # else another one waits behind the first
+                self.fault = hangs
+                log.error("%s: callbacks wait for it, and their clients may give up", hangs)
             await asyncio.wait([working])
-            self.fault = None
-            log.warning("the journal's disk responds again")
+            if self.fault == hangs:
+                self.fault = None
+                log.warning("the journal's disk responds again")
         return await working
 
     def _append(self, line: bytes) -> None:

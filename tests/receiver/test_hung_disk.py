@@ -34,6 +34,8 @@ def test_callbacks_wait_for_a_hung_disk_and_the_operator_is_warned(
     with running_receiver(NO_REDIS, tmp_path, patience=0.5) as receiver:
         assert _call(receiver, 0).status == 200
         assert receiver.get("/health/ready").status == 200
+        problem = "the journal's disk has not responded for 0.5 s"
+        before = receiver.log.read_text().count(problem)  # by itself, on a busy machine
         hangs.touch()
         began = time.monotonic()
         answers: dict[int, Answer] = {}
@@ -45,12 +47,10 @@ def test_callbacks_wait_for_a_hung_disk_and_the_operator_is_warned(
             caller.start()
         wait_until(lambda: receiver.get("/health/ready").status == 503, "it is not ready")
         assert time.monotonic() - began > 0.4
-        problem = "the journal's disk has not responded for 0.5 s"
         assert problem in receiver.get("/health/ready").json["problems"]
         assert receiver.get("/health/live").status == 200
-        time.sleep(0.5)
-        log = receiver.log.read_text()
-        assert log.count(f"{problem}: callbacks wait for it") == 1
+        time.sleep(2)  # it looks whether the disk works
+        assert receiver.log.read_text().count(problem) == before + 1
         assert not answers, "a response before the event was on disk"
         hangs.unlink()
         for caller in callers:

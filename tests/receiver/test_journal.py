@@ -1,9 +1,12 @@
 """The journal's file: batches come back complete and in order, whatever happens."""
 
 import asyncio
+import contextlib
+import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -14,7 +17,7 @@ from offhook.errors import ConfigError, InboxUnavailable
 from offhook.inbox import Batch
 from receiver.journal import Journal, open_journals
 from tests.events import batch_of, event
-from tests.receiver.storing import files_may_have
+from tests.receiver.storing import files_may_have, until
 
 LIMIT = 10_000_000
 
@@ -385,6 +388,29 @@ async def test_batch_appended_after_a_failed_sync_of_the_empty_journal_survives_
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_a_disk_that_hangs_is_logged_once_whatever_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    responds = threading.Event()
+    monkeypatch.setattr(os, "fdatasync", lambda file: responds.wait(30))
+    [journal] = open_journals(tmp_path, LIMIT, 0.05)
+
+    with caplog.at_level(logging.WARNING):
+        appending = asyncio.create_task(journal.append(batches(1)[0]))
+        await until(lambda: journal.fault is not None)
+        probing = asyncio.create_task(journal.probe())  # which the receiver does twice a second
+        await asyncio.wait([probing], timeout=0.2)
+        assert journal.fault == "the journal's disk has not responded for 0.05 s"
+        responds.set()
+        await asyncio.gather(appending, probing)
+    journal.close()
+    assert journal.fault is None
+    assert [each.getMessage().partition(":")[0] for each in caplog.records] == [
+        "the journal's disk has not responded for 0.05 s",
+        "the journal's disk responds again",
+    ]
+
+
 @pytest.mark.parametrize("place", ["file/journal", "file"])
 def test_impossible_folder_is_a_configuration_error(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
@@ -393,9 +419,19 @@ def test_impossible_folder_is_a_configuration_error(tmp_path: Path, place: str) 
 
 
 async def test_closed_journal_leaves_no_open_descriptor(tmp_path: Path) -> None:
-    await left_behind(tmp_path, batches(1))
-    before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    path = await left_behind(tmp_path, batches(1))
     for _ in range(3):
-        for journal in open_journals(tmp_path, LIMIT):
+        journals = open_journals(tmp_path, LIMIT)
+        assert open_in(tmp_path) == sorted([path, journals[-1].path])
+        for journal in journals:
             journal.close()
-    assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert open_in(tmp_path) == []
+
+
+def open_in(folder: Path) -> list[Path]:
+    """Return the files of a folder that this process has open."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the list itself
+            found.append(descriptor.readlink())
+    return sorted(path for path in found if path.is_relative_to(folder))
