@@ -50,6 +50,7 @@ class Watch:
         self._rounds = 0
         self._scarce = 0  # number of looks in a row that found memory short
         self._journaled = 0  # events in the journal that are counted
+        self._storing: asyncio.Future[None] | None = None
 
     def take(self, settings: Settings) -> None:
         """Use other settings."""
@@ -80,7 +81,17 @@ class Watch:
         await self._callbacks.look_at_revoked()
 
     async def store_counts(self) -> None:
-        """Add what was counted to the counts in Redis, if it answers."""
+        """Add what was counted to the counts in Redis, if it answers.
+
+        It goes on if its caller is cancelled: what is in Redis, but not known to be, would be added
+        again when the receiver ends.
+        """
+        if self._storing is not None:
+            await asyncio.wait([self._storing])
+        self._storing = asyncio.ensure_future(self._store_counts())
+        await asyncio.shield(self._storing)
+
+    async def _store_counts(self) -> None:
         if new := self._store.journaled - self._journaled:
             self._refusals.note(CallbackOutcome.JOURNALED, new)
             self._journaled += new

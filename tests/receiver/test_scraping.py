@@ -1,6 +1,7 @@
 """`/metrics` of the receiver: who may read it, and what it counts."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.conftest import SECRET
 from tests.installation import wait_until
 from tests.offhook.operations.test_metrics import read
 from tests.receiver.running import Answer, RunningReceiver, running_receiver, url
+from tests.receiver.storing import Valkey
 
 TOKEN = "a token for the scraper of these tests, long enough"
 NOTHING = b'{"error":{"code":"not_found","message":"There is nothing here."}}'
@@ -50,6 +52,24 @@ def test_what_became_of_callbacks_is_counted(redis_url: str, tmp_path: Path) -> 
     assert found['offhook_callbacks_refused_total{reason="wrong_token"}'] == 1
     assert found["offhook_events_total"] == 2
     assert found['offhook_handler_lag_events{handler="crm"}'] == 2
+
+
+def test_what_is_being_stored_when_the_receiver_ends_is_stored_once(tmp_path: Path) -> None:
+    server = Valkey(tmp_path / "valkey")
+    try:
+        with running_receiver(server.url, tmp_path, patience=30) as receiver:
+            assert receiver.get("/health/live").status == 200
+            with server.stalled():
+                wrong = url(secret="another secret, which is long enough")
+                assert receiver.get(wrong).status == 404
+                time.sleep(1.2)  # once a second it stores its counts
+                receiver.process.terminate()
+                time.sleep(0.5)  # it ends, but for these
+            receiver.process.wait(60)
+        with server.client() as client:
+            assert client.hgetall("offhook:received") == {b"wrong_token": b"1"}
+    finally:
+        server.stop()
 
 
 def test_only_this_machine_may_read_metrics_by_default(redis_url: str, tmp_path: Path) -> None:
