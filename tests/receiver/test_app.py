@@ -59,33 +59,75 @@ def shared(server: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> It
 def receiver(shared: RunningReceiver, redis_url: str) -> Iterator[RunningReceiver]:
     """Yield a receiver with an empty server."""
     yield shared
-    # Callbacks whose client has left would be stored during the next test: this one comes last.
-    assert shared.get(url(), b"CallID=last").status == 200
+    settle(shared)
+
+
+def settle(receiver: RunningReceiver) -> None:
+    """Return when what came from clients that have left is stored, which else the next test finds.
+
+    Both the inbox and the quarantine take one batch after the other.
+    """
+    assert receiver.get(url(), b"CallID=last").status == 200
+    assert receiver.get(url()).status == 400
+
+
+LIMITS: dict[str, Any] = {
+    "max_body": 2048,
+    "max_parameters": 10,
+    "max_parameter_length": 64,
+    "quarantine_size": 5,
+    "duplicate_window": 0,
+    "patience": 30,
+}
+READ_TIMEOUT = 0.4
 
 
 @pytest.fixture(scope="module")
 def strict_shared(
     server: ValkeyServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[object]:
-    with running_receiver(
-        server.connection_url,
-        tmp_path_factory.mktemp("strict"),
-        max_body=2048,
-        max_parameters=10,
-        max_parameter_length=64,
-        read_timeout=0.4,
-        quarantine_size=5,
-        duplicate_window=0,
-        patience=30,
-    ) as running:
+    directory = tmp_path_factory.mktemp("strict")
+    with running_receiver(server.connection_url, directory, **LIMITS) as running:
         assert running.get("/health/live").status == 200
         yield running
 
 
 @pytest.fixture
-def strict(strict_shared: RunningReceiver, redis_url: str) -> RunningReceiver:
-    """Return a receiver with low limits and an empty server."""
-    return strict_shared
+def strict(strict_shared: RunningReceiver, redis_url: str) -> Iterator[RunningReceiver]:
+    """Yield a receiver with low limits and an empty server."""
+    yield strict_shared
+    settle(strict_shared)
+
+
+@pytest.fixture(scope="module")
+def impatient_shared(
+    server: ValkeyServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[object]:
+    directory = tmp_path_factory.mktemp("impatient")
+    with running_receiver(
+        server.connection_url, directory, read_timeout=READ_TIMEOUT, **LIMITS
+    ) as running:
+        eventually(lambda: running.get("/health/live").raw)
+        yield running
+
+
+@pytest.fixture
+def impatient(impatient_shared: RunningReceiver, redis_url: str) -> RunningReceiver:
+    """Return a receiver with a short `read_timeout` and an empty server."""
+    return impatient_shared
+
+
+@contextlib.contextmanager
+def begun(receiver: RunningReceiver, beginning: bytes) -> Iterator[socket.socket]:
+    """Connect to an impatient receiver, and send this so soon that it has not given up."""
+    while True:
+        before = time.monotonic()
+        with receiver.connect() as connection:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(beginning)
+            if time.monotonic() - before < READ_TIMEOUT / 2:
+                yield connection
+                return
 
 
 @pytest.fixture
@@ -490,12 +532,13 @@ def test_refused_callbacks_that_come_at_once_need_few_connections_to_redis(
     assert len(quarantine(store)) == 100
 
 
-def test_slow_body_is_refused_and_quarantined(strict: RunningReceiver, store: redis.Redis) -> None:
-    with strict.connect() as connection:
-        connection.sendall(post_head(url(), 100) + b"CallID=1")
+def test_slow_body_is_refused_and_quarantined(
+    impatient: RunningReceiver, store: redis.Redis
+) -> None:
+    with begun(impatient, post_head(url(), 100) + b"CallID=1") as connection:
         answer = read_answer(connection)
     assert (answer.status, answer.code) == (408, "read_timeout")
-    assert quarantine(store)[0][b"code"] == b"read_timeout"
+    assert b"read_timeout" in {kept[b"code"] for kept in quarantine(store)}
     assert events(store) == []
 
 
@@ -503,11 +546,10 @@ def test_slow_body_is_refused_and_quarantined(strict: RunningReceiver, store: re
     ("beginning", "refused"), [(b"", False), (b"GET /cal", True), (b"GET / HTTP/1.1\r\nA: b", True)]
 )
 def test_idle_or_incomplete_connection_is_closed(
-    strict: RunningReceiver, beginning: bytes, refused: bool
+    impatient: RunningReceiver, beginning: bytes, refused: bool
 ) -> None:
     began = time.monotonic()
-    with strict.connect() as connection:
-        connection.sendall(beginning)
+    with begun(impatient, beginning) as connection:
         answer = read_answer(connection)
     assert time.monotonic() - began > 0.3
     assert (answer.code == "read_timeout") if refused else (answer.raw == b"")
@@ -515,10 +557,9 @@ def test_idle_or_incomplete_connection_is_closed(
 
 @pytest.mark.parametrize("request_before", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"])
 def test_connection_with_only_empty_lines_is_closed(
-    strict: RunningReceiver, request_before: bytes
+    impatient: RunningReceiver, request_before: bytes
 ) -> None:
-    with strict.connect() as connection:
-        connection.sendall(request_before)
+    with begun(impatient, request_before) as connection:
         if request_before:
             assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
         began = time.monotonic()
@@ -535,12 +576,11 @@ def test_connection_with_only_empty_lines_is_closed(
     assert ended
 
 
-def test_slow_head_is_refused(strict: RunningReceiver) -> None:
-    with strict.connect() as connection:
+def test_slow_head_is_refused(impatient: RunningReceiver) -> None:
+    with begun(impatient, b"GET / HTTP/1.1\r\n") as connection:
         began = time.monotonic()
         connection.settimeout(0.05)
         answer = b""
-        connection.sendall(b"GET / HTTP/1.1\r\n")
         while not answer and time.monotonic() - began < 20:
             connection.sendall(b"A: b\r\n")
             try:
@@ -550,9 +590,9 @@ def test_slow_head_is_refused(strict: RunningReceiver) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-def test_every_head_on_a_connection_has_a_timeout(strict: RunningReceiver) -> None:
-    with strict.connect() as connection:
-        connection.sendall(f"GET {url()}?CallID=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+def test_every_head_on_a_connection_has_a_timeout(impatient: RunningReceiver) -> None:
+    request = f"GET {url()}?CallID=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    with begun(impatient, request) as connection:
         time.sleep(0.1)
         connection.sendall(b"GET /cal")
         answers = read_answer(connection).raw
@@ -622,23 +662,28 @@ def test_connect_is_refused(receiver: RunningReceiver) -> None:
 def test_idle_connection_stays_open_for_the_idle_timeout(
     redis_url: str, store: redis.Redis, tmp_path: Path
 ) -> None:
-    with running_receiver(redis_url, tmp_path, idle_timeout=2, read_timeout=0.4) as receiver:
-        assert receiver.get("/health/live").status == 200
-        began = time.monotonic()
-        with receiver.connect() as connection:
-            for n in range(2):
-                connection.sendall(f"GET {url()}?CallID={n} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-                assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
-                time.sleep(0.5)
+    request = f"GET {url()}?CallID=%d HTTP/1.1\r\nHost: x\r\n\r\n"
+    with running_receiver(
+        redis_url, tmp_path, idle_timeout=4, read_timeout=READ_TIMEOUT
+    ) as receiver:
+        eventually(lambda: receiver.get("/health/live").raw)
+        with begun(receiver, (request % 0).encode()) as connection:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+            time.sleep(READ_TIMEOUT + 0.1)
+            began = time.monotonic()
+            connection.sendall((request % 1).encode())
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
             assert connection.recv(1000) == b""
-        assert time.monotonic() - began > 2.4
-    assert len(events(store)) == 2
+        assert time.monotonic() - began > 3.9
+    assert len(events(store)) >= 2
 
 
-def test_read_timeout_does_not_close_keep_alive_connections(strict: RunningReceiver) -> None:
-    with strict.connect() as connection:
-        for _ in range(2):
-            connection.sendall(f"GET {url()}?CallID=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+def test_read_timeout_does_not_close_keep_alive_connections(impatient: RunningReceiver) -> None:
+    request = f"GET {url()}?CallID=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    with begun(impatient, request) as connection:
+        for again in (False, True):
+            if again:
+                connection.sendall(request)
             answer = b""
             while not answer.endswith(b"}") and (more := connection.recv(1000)):
                 answer += more
@@ -809,7 +854,8 @@ def test_receiver_killed_with_journaled_events_loses_none(valkey: Valkey, tmp_pa
             client.ping()
     assert len(accepted) >= 3 * 30
     with running_receiver(valkey.url, tmp_path, handlers=HANDLERS) as receiver:
-        eventually(lambda: receiver.get("/health/ready").json["journal"] == 0)
+        # Not before it takes events directly: the last journal is empty a moment earlier.
+        eventually(lambda: receiver.get("/health/ready").json["notes"] == [])
         send(receiver, range(5_000_000, 5_000_010))
         found = [int(event.parameters["n"]) for event in valkey.events()]
         receiver.stop()
@@ -829,7 +875,8 @@ def test_full_disk_during_an_outage_refuses_callbacks_until_there_is_room(
         size = 100_000
         with valkey.killed():
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-            sent = [b"CallID=%d&x=" % n + b"x" * 4000 for n in range(1, 40)]
+            # Smaller than what it writes to see whether there is room: so that finds none, either.
+            sent = [b"CallID=%d&x=" % n + b"x" * 3000 for n in range(1, 50)]
             answers = [receiver.post(url(), said) for said in sent]
             statuses = [answer.status for answer in answers]
             taken = statuses.index(503)
@@ -891,7 +938,7 @@ def test_receiver_does_not_start_without_a_valid_secret(
     ended = subprocess.run(
         [sys.executable, "-m", "uvicorn", "receiver.app:create_app", "--factory", "--port", "0"],
         capture_output=True,
-        timeout=20,
+        timeout=60,
     )
     said = ended.stderr.decode()
     assert ended.returncode != 0
@@ -914,8 +961,9 @@ def test_an_event_wakes_the_worker_of_its_partition(
 def test_sigterm_finishes_accepted_requests(
     server: ValkeyServer, store: redis.Redis, tmp_path: Path
 ) -> None:
-    def send(to: RunningReceiver, first: int) -> list[str]:
-        accepted = []
+    accepted: list[str] = []
+
+    def send(to: RunningReceiver, first: int) -> None:
         for n in range(first, first + 100_000):
             try:
                 answer = to.get(url(), b"CallID=%d" % n)
@@ -925,7 +973,6 @@ def test_sigterm_finishes_accepted_requests(
                 accepted.append(str(n))
             elif not answer.raw:
                 break
-        return accepted
 
     with running_receiver(server.connection_url, tmp_path, handlers=HANDLERS) as receiver:
         slow = receiver.connect()
@@ -933,17 +980,17 @@ def test_sigterm_finishes_accepted_requests(
         slow.sendall(post_head(url(), 11) + b"CallID=")
         with ThreadPoolExecutor(16) as threads:
             sent = [threads.submit(send, receiver, n * 1_000_000 + 10) for n in range(16)]
-            time.sleep(0.5)
+            eventually(lambda: len(accepted) > 20)
             receiver.process.terminate()
             time.sleep(0.2)
             slow.sendall(b"slow")
             last = read_answer(slow)
             slow.close()
             receiver.process.wait(60)
-            accepted = {call for future in sent for call in future.result()}
+            for future in sent:
+                future.result()
         assert last.status == 200
-        assert len(accepted) > 20
-        assert accepted | {"slow"} <= {event.call_id for event in events(store)}
+        assert {*accepted, "slow"} <= {event.call_id for event in events(store)}
         assert receiver.process.returncode in (0, -15)
         assert b"Traceback" not in receiver.log.read_bytes()
 
