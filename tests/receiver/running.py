@@ -64,12 +64,14 @@ class RunningReceiver:
     Attributes:
         port: where it listens.
         log: the file with its log, including debug lines.
+        started: when it was started; monotonic, in seconds.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self.process = process
         self.port = port
         self.log = log
+        self.started = time.monotonic()
 
     def connect(self, timeout: float = 60) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout)

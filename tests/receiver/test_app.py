@@ -762,7 +762,7 @@ def valkey(own_server: Valkey) -> Valkey:
 def test_callbacks_during_an_outage_reach_the_inbox_afterwards(
     valkey: Valkey, tmp_path: Path
 ) -> None:
-    with running_receiver(valkey.url, tmp_path, handlers=HANDLERS) as receiver:
+    with running_receiver(valkey.url, tmp_path, handlers=HANDLERS, duplicate_window=60) as receiver:
         assert receiver.get(url(), b"CallID=1").status == 200
         with valkey.killed():
             with ThreadPoolExecutor(8) as threads:

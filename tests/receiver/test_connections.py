@@ -34,7 +34,7 @@ class Open:
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> Connections:
     monkeypatch.setattr("receiver.connections._MOST", MOST)
-    return Connections(LOOPBACK, 100, Refusals())
+    return Connections(LOOPBACK, 0.01, Refusals())
 
 
 def test_the_receiver_speaks_http_alone() -> None:

@@ -48,7 +48,8 @@ def url(secret: str = SECRET, extension: str = "0003*210") -> str:
 async def test_other_settings_hold_from_the_next_request_on(
     configure: Configure, redis_url: str, tmp_path: Path
 ) -> None:
-    configure('[handlers.crm]\nuse = "console"\n')
+    patient: dict[str, object] = {"patience": 10}  # Redis has no fault
+    configure('[handlers.crm]\nuse = "console"\n', **patient)
     app = create_app(load_settings())
     receiver: Receiver = app.state.receiver
     async with serving(app) as client:
@@ -64,7 +65,7 @@ async def test_other_settings_hold_from_the_next_request_on(
         await until(lambda: receiver.store.takes_directly)
         assert await status(url()) == 200
         handlers = '[handlers.crm]\nuse = "console"\n[handlers.new]\nuse = "console"\n'
-        configure(handlers, secret=OTHER, previous_secret=SECRET, url_rate=1)
+        configure(handlers, secret=OTHER, previous_secret=SECRET, url_rate=1, **patient)
         await receiver.take(load_settings())
         with redis.Redis.from_url(redis_url) as server:
             assert server.hget(keys.known(0), "new") == server.xrevrange(keys.inbox(0))[0][0]

@@ -11,7 +11,7 @@ from offhook.event import CallEvent, from_stored
 from offhook.inbox import partition_of
 from receiver.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
 from tests.events import event
-from tests.receiver.storing import append
+from tests.receiver.storing import append, until
 
 
 class Recorder:
@@ -63,7 +63,7 @@ async def test_waiting_events_are_stored_in_one_batch() -> None:
     async with committing() as (commit, recorder):
         recorder.hold = asyncio.Event()
         first = asyncio.create_task(append(commit, "first", sent[0]))
-        await asyncio.sleep(0.01)
+        await until(lambda: recorder.batches == [1])
         others = [asyncio.create_task(append(commit, one.id, one)) for one in sent[1:]]
         await asyncio.sleep(0.01)
         assert not first.done()
@@ -121,7 +121,7 @@ async def test_cancelled_request_does_not_affect_others() -> None:
         recorder.hold = asyncio.Event()
         impatient = asyncio.create_task(append(commit, "a", event("call", 1)))
         patient = asyncio.create_task(append(commit, "b", event("call", 2)))
-        await asyncio.sleep(0.01)
+        await until(lambda: recorder.batches == [2])
         impatient.cancel()
         recorder.hold.set()
         assert await patient is True
@@ -147,8 +147,7 @@ async def test_partitions_do_not_wait_for_each_other() -> None:
     async with committing(partitions=4) as (commit, recorder):
         recorder.hold = asyncio.Event()
         sending = [asyncio.create_task(append(commit, one.id, one)) for one in sent]
-        await asyncio.sleep(0.01)
-        assert len(recorder.batches) == 4
+        await until(lambda: len(recorder.batches) == 4)
         recorder.hold.set()
         assert all(await asyncio.gather(*sending))
     for partition in range(4):
@@ -161,7 +160,7 @@ async def test_number_of_waiting_events_is_limited() -> None:
     async with committing(max_waiting=3) as (commit, recorder):
         recorder.hold = asyncio.Event()
         first = asyncio.create_task(append(commit, "first", event(n=9)))
-        await asyncio.sleep(0.01)  # it is being stored; later ones wait
+        await until(lambda: recorder.batches == [1])  # it is being stored; later ones wait
         waiting = [asyncio.create_task(append(commit, f"{n}", event(n=n))) for n in range(3)]
         await asyncio.sleep(0.01)
         refused = pytest.raises(InboxUnavailable, match="3 events are already waiting to be stored")
@@ -177,7 +176,7 @@ async def test_close_waits_for_running_batches() -> None:
     async with committing() as (commit, recorder):
         recorder.hold = asyncio.Event()
         appending = asyncio.create_task(append(commit, "a", event()))
-        await asyncio.sleep(0.01)
+        await until(lambda: recorder.batches == [1])
         closing = asyncio.create_task(commit.close())
         await asyncio.sleep(0.01)
         assert not closing.done()

@@ -1,5 +1,6 @@
 """Whatever hostile clients do, the callbacks of honest callers are accepted."""
 
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def receiver(
         server.connection_url,
         tmp_path_factory.mktemp("hostile"),
         descriptors=DESCRIPTORS,
-        read_timeout=1,
+        read_timeout=5,
         url_rate=RATE,
         source_rate=10_000,
         proxies='["127.0.0.1"]',  # where the honest callers come from
@@ -78,7 +79,7 @@ async def test_a_flood_is_logged_and_noted_without_the_url(
 ) -> None:
     await attack(receiver.port)
     lines = [line for line in receiver.log.read_text().splitlines() if said in line]
-    assert 1 <= len(lines) < 5
+    assert 1 <= len(lines) <= 1 + (time.monotonic() - receiver.started) / 60
     assert not any("/callback/" in line for line in lines)
     notes = receiver.get("/health/ready").json["notes"]
     assert [note for note in notes if said.partition(" (")[0] in note]

@@ -14,7 +14,7 @@ FORM = b"CallID=%d&CallStatus=CALLING"
 
 @pytest.fixture
 def receiver(redis_url: str, tmp_path: Path) -> Iterator[RunningReceiver]:
-    with running_receiver(redis_url, tmp_path, read_timeout=2) as running:
+    with running_receiver(redis_url, tmp_path) as running:
         yield running
 
 
@@ -82,8 +82,11 @@ def test_head_request_gets_no_body(receiver: RunningReceiver) -> None:
     assert (answer.status, answer.body) == (405, b"")
 
 
-def test_slow_pipelined_body_is_refused(receiver: RunningReceiver, redis_url: str) -> None:
-    with receiver.connect() as connection:
+def test_slow_pipelined_body_is_refused(redis_url: str, tmp_path: Path) -> None:
+    with (
+        running_receiver(redis_url, tmp_path, read_timeout=4) as receiver,
+        receiver.connect() as connection,
+    ):
         connection.sendall(post(1) + post(2)[:-5])
         answers = read_answer(connection).raw
     assert b'"accepted"' in answers

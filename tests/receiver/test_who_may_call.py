@@ -32,12 +32,12 @@ def get(
     """Make a callback from this address."""
     lines = [f"GET {path} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
     address = ("127.0.0.1", port or receiver.port)
-    with socket.create_connection(address, 10, (source, 0)) as connection:
+    with socket.create_connection(address, 60, (source, 0)) as connection:
         connection.sendall("\r\n".join(lines).encode())
         return read_answer(connection)
 
 
-def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
+def eventually(condition: Callable[[], object], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "timeout"
