@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -153,13 +154,18 @@ async def test_process_without_a_writable_directory_gets_its_own_token(
     assert "cannot save the token" in caplog.text
 
 
-async def test_token_is_renewed_before_it_expires(server: Server, log: Log, pbx: Store) -> None:
+async def test_token_is_renewed_before_it_expires(
+    server: Server, log: Log, pbx: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    for module in ("unifiedapi.oauth", "unifiedapi.sandbox.store"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(time=lambda: now))
     pbx.token_lifetime = 4  # renewed after half of it
     async with UnifiedApi(server.url, ClientCredentials("app", SECRET)) as api:
         for grants in ([], ["client_credentials"]):
             assert log.grants == grants
             if grants:
-                await asyncio.sleep(2.1)
+                now += 2.1
             for _ in range(2):
                 assert await presence(api) == 1
     assert log.grants == ["client_credentials"] * 2

@@ -381,8 +381,14 @@ async def test_dates_are_in_the_pbxs_local_time(store: Store, sandbox: str) -> N
 
 
 async def test_default_period_is_this_month_until_now(
-    store: Store, sandbox: str, api: UnifiedApi
+    store: Store, sandbox: str, api: UnifiedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return NOW.astimezone(tz)
+
+    monkeypatch.setattr("unifiedapi.sandbox.services.cdr.datetime", Stopped)
     first_of_month = NOW.replace(day=1, hour=0, minute=0, second=0)
     store.add_record(record("last month", first_of_month - timedelta(seconds=1)))
     store.add_record(record("this month", first_of_month))
