@@ -147,7 +147,7 @@ async def test_a_name_with_several_bad_addresses(names: dict[str, list[str]]) ->
 
 
 async def test_a_late_response_is_an_error(target: HttpTarget) -> None:
-    target.plan(200, delay=0.5)
+    target.plan(200, delay=5)
     with pytest.raises(TemporaryError, match=r"127\.0\.0\.1:\d+ did not answer within 0\.1 s"):
         await asked("POST", target.url, timeout=0.1)
 
