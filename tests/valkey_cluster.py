@@ -91,6 +91,11 @@ class Node:
             self._running = subprocess.Popen(self._command, stdout=log, stderr=log)
         wait_until(lambda: self.said("PING") is not None, "the node answers")
 
+    @property
+    def runs(self) -> bool:
+        """Whether its process runs, even if it does not answer."""
+        return self._running is not None and self._running.poll() is None
+
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         if self._running is not None:
             self._running.send_signal(number)

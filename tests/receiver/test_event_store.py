@@ -240,8 +240,8 @@ class Proxy:
         """Whether to drop the response to an append."""
         if not self.loses:
             return False
+        self.refuses = self.loses == 1  # before the test sees the number
         self.loses -= 1
-        self.refuses = self.loses == 0
         return True
 
 

@@ -27,7 +27,7 @@ def whole(valkey_cluster: ValkeyCluster) -> Iterator[None]:
     """Leave the cluster as it was."""
     yield
     for node in valkey_cluster.nodes:
-        if node.said("PING") is None:
+        if not node.runs:
             node.start()
     valkey_cluster.wait_for_replicas()
     for node in valkey_cluster.nodes:
@@ -165,29 +165,32 @@ async def test_failover_costs_time_only(client: Cluster, valkey_cluster: ValkeyC
     await asyncio.gather(*(client.set(name, name) for name in NAMES))
     failing = valkey_cluster.primary_of(slot_of_key(NAMES[0]))
     theirs = [name for name in NAMES if valkey_cluster.primary_of(slot_of_key(name)) is failing]
-    failing.signal(signal.SIGSTOP)  # so that it holds connections open and does not answer
-    try:
-        async with connect(valkey_cluster.url, tries=100) as patient:
+    async with (
+        connect(valkey_cluster.url, tries=100) as patient,
+        connect(valkey_cluster.url, tries=0) as impatient,
+    ):
+        await impatient.mget(*NAMES)  # it knows the nodes, and so asks the one that fails
+        failing.signal(signal.SIGSTOP)  # so that it holds connections open and does not answer
+        try:
             for name in NAMES:  # a dead node holds up no command for another one
                 if name not in theirs:
                     assert await client.get(name) == name.encode()
-            async with connect(valkey_cluster.url, tries=0) as impatient:
-                async with impatient.pipeline(transaction=False) as pipeline:
-                    for name in NAMES:
-                        pipeline.get(name)
-                    found = await pipeline.execute(raise_on_error=False)
-                for name, value in zip(NAMES, found, strict=True):
-                    assert isinstance(value, Exception) == (name in theirs)
-                await asyncio.to_thread(
-                    wait_until,
-                    lambda: valkey_cluster.primary_of(slot_of_key(NAMES[0])) is not failing,
-                    "a replica is promoted",
-                )
-                assert await patient.mget(*NAMES) == [name.encode() for name in NAMES]
-                while isinstance(await _tried(impatient), Exception):
-                    await asyncio.sleep(0.1)  # it learns from its failures
-    finally:
-        failing.signal(signal.SIGCONT)
+            async with impatient.pipeline(transaction=False) as pipeline:
+                for name in NAMES:
+                    pipeline.get(name)
+                found = await pipeline.execute(raise_on_error=False)
+            for name, value in zip(NAMES, found, strict=True):
+                assert isinstance(value, Exception) == (name in theirs)
+            await asyncio.to_thread(
+                wait_until,
+                lambda: valkey_cluster.primary_of(slot_of_key(NAMES[0])) is not failing,
+                "a replica is promoted",
+            )
+            assert await patient.mget(*NAMES) == [name.encode() for name in NAMES]
+            while isinstance(await _tried(impatient), Exception):
+                await asyncio.sleep(0.1)  # it learns from its failures
+        finally:
+            failing.signal(signal.SIGCONT)
     with connect_rq(valkey_cluster.url) as blocking:
         assert [blocking.get(name) for name in NAMES] == [name.encode() for name in NAMES]
 
