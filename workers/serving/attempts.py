@@ -185,7 +185,7 @@ class Attempts:
         outcome, again = AttemptOutcome.DELIVERED, None
         if error is not None:
             answer = sentence(error)
-            spared = self._spares(handler, error) and bool(waits or redelivery)
+            spared = _spares(handler, error) and bool(waits or redelivery)
             if isinstance(error, PermanentError) or (attempt > len(waits) and not spared):
                 outcome = AttemptOutcome.DEAD
                 await self._bury(handler, event, attempt, error)
@@ -306,12 +306,6 @@ class Attempts:
         seconds = None if circuit.state == "closed" else circuit.probe_in
         await self._server.leases.note_circuit(handler.name, seconds)
 
-    @staticmethod
-    def _spares(handler: ServedHandler, error: Exception) -> bool:
-        """Return whether the target is down, which costs an event no attempt."""
-        hung = isinstance(error, HandlerTimeout) and error.hung
-        return isinstance(error, TemporaryError) and not hung and handler.circuit.state != "closed"
-
     async def _call_of(self, partition: int, event: CallEvent) -> Call:
         server = self._server
         kind = server.extensions.get(event.pbx, event.extension).kind
@@ -392,3 +386,9 @@ def _of_plugin(trace: TracebackType | None) -> TracebackType | None:
             trace = ours.tb_next or trace
         ours = ours.tb_next
     return trace
+
+
+def _spares(handler: ServedHandler, error: Exception) -> bool:
+    """Return whether the target is down, which costs an event no attempt."""
+    hung = isinstance(error, HandlerTimeout) and error.hung
+    return isinstance(error, TemporaryError) and not hung and handler.circuit.state != "closed"
