@@ -47,6 +47,7 @@ def work(
         keeper.give_up()
         raise
     _warn_unknown_pbxs(keeper.settings)
+    keeper.take_signals()
     names = keeper.names
     note(f"runs {counted(len(names), 'worker')}: {', '.join(names)}")
     if keeper.run():

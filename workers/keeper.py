@@ -144,12 +144,15 @@ class Keeper:
         """The names of its processes."""
         return [each.name for each in required_processes(self.settings)]
 
-    def run(self) -> int:
-        """Run until SIGTERM or SIGINT. Return the exit code: 1 if the supervisor has died."""
+    def take_signals(self) -> None:
+        """From now on, stop gracefully at SIGTERM or SIGINT, and reload at SIGHUP."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         if self._reload is not None:
             signal.signal(signal.SIGHUP, self._on_hangup)
+
+    def run(self) -> int:
+        """Run until a signal stops it. Return the exit code: 1 if the supervisor has died."""
         setproctitle("offhook work")
         gc.collect()
         gc.freeze()

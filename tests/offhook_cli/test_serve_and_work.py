@@ -136,6 +136,21 @@ def test_work_serves_every_queue(configure: Configure, tmp_path: Path) -> None:
     )
 
 
+def test_work_that_is_stopped_as_soon_as_it_names_its_queues_ends_gracefully(
+    configure: Configure,
+) -> None:
+    configure(TWO)
+    script = (
+        "import os, signal, sys\n"
+        "from offhook_cli import main, work\n"
+        "work.note = lambda _: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.argv = ['offhook', 'work']\n"
+        "main()\n"
+    )
+    stopped = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
+    assert stopped.returncode == 0
+
+
 def titles(pid: int) -> set[str]:
     """What `ps` shows of a process and those below it."""
     folder = Path("/proc", str(pid))
