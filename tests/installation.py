@@ -165,7 +165,7 @@ class Installation:
         Returns:
             The number of these processes.
         """
-        family = [pid for pid in _processes() if session_of(pid) in self._sessions]
+        family = [pid for pid in processes() if session_of(pid) in self._sessions]
         for pid in family:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(pid, number)
@@ -190,7 +190,7 @@ class Installation:
 
     def serving(self) -> list[int]:
         """Return the work-horses that serve handlers; the others run a periodic job and end."""
-        return [pid for pid in self.work_horses() if _title(pid).endswith(": deliveries")]
+        return [pid for pid in self.work_horses() if title_of(pid).endswith(": deliveries")]
 
     def workers(self) -> list[int]:
         """Return the processes that listen to queues, and the scheduler, of all versions."""
@@ -356,19 +356,22 @@ def audit(outcome: Outcome, delivered: list[tuple[str, str, int]], *, repeats: b
 
 def children(pid: int) -> list[int]:
     """Return the child processes of a process (Linux)."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()] if path.exists() else []
+    try:
+        return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    except OSError:  # it has ended
+        return []
 
 
-def _title(pid: int) -> str:
+def title_of(pid: int) -> str:
     """Return what `ps` shows of a process (Linux); empty if it has ended."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0 ")
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").rstrip()
     except OSError:
         return ""
 
 
-def _processes() -> list[int]:
+def processes() -> list[int]:
+    """Return all processes of the machine (Linux)."""
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
 
 

@@ -9,7 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from offhook.callback_url import callback_url
 from offhook.inbox import Inbox, keys
 from tests.conftest import SECRET, Configure
 from tests.events import event
-from tests.installation import OFFHOOK, wait_until
+from tests.installation import OFFHOOK, children, processes, session_of, title_of, wait_until
 from tests.offhook_cli.conftest import Offhook, append
 from tests.ports import free_port
 
@@ -29,17 +29,29 @@ TWO = '[handlers.crm]\nuse = "console"\n[handlers.chat]\nuse = "console"\n'
 
 @contextmanager
 def running(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the command in the background, with its output in a file."""
+    """Run the command in the background, with its output in a file.
+
+    At the end none of its processes is left: they use the Redis server of the next test, too.
+    """
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [OFFHOOK, *arguments], stdout=file, stderr=subprocess.STDOUT, env=os.environ
+            [OFFHOOK, *arguments],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ,
+            start_new_session=True,
         )
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.kill()
+        # `--reload` starts the workers in a session of their own.
+        sessions = {process.pid, *children(process.pid)}
+        process.kill()
         process.wait()
+        while family := [pid for pid in processes() if session_of(pid) in sessions]:
+            for pid in family:
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.kill(pid, signal.SIGKILL)
 
 
 def call(url: str) -> int:
@@ -153,11 +165,8 @@ def test_work_that_is_stopped_as_soon_as_it_names_its_queues_ends_gracefully(
 
 def titles(pid: int) -> set[str]:
     """What `ps` shows of a process and those below it."""
-    folder = Path("/proc", str(pid))
-    below = (folder / "task" / str(pid) / "children").read_text().split()
-    title = (folder / "cmdline").read_text().rstrip("\0").replace("\0", " ")
-    title = re.sub(r"(version) [0-9a-f]{8}$", r"\1", title)
-    return {title}.union(*(titles(int(each)) for each in below))
+    title = re.sub(r"(version) [0-9a-f]{8}$", r"\1", title_of(pid))
+    return {title}.union(*map(titles, children(pid)))
 
 
 def test_ps_shows_which_process_is_which(
@@ -259,9 +268,12 @@ def test_workers_start_anew_when_a_file_changes(
         wait_for("Changed: offhook.toml: starting the workers anew\n")
         wait_for("handlers.mine.use: no handler is called 'no_such'")
         plugin.write_text("print('second', flush=True)\ndef show(event): ...\n")
-        wait_for("Changed: reloaded.py: starting the workers anew\n")
+        wait_for("reloaded.py: starting the workers anew\n")
+        before = len(log.read_text())
         configure('[handlers.mine]\nuse = "reloaded:show"\n')
-        wait_for("second\nruns ")
+        # Those that start meanwhile may have read it; they are stopped all the same.
+        pattern = re.compile(r"Changed: offhook\.toml.*second\nruns ", re.DOTALL)
+        wait_until(lambda: bool(pattern.search(log.read_text(), before)), "they run it", 60)
         wait_until(lambda: bool(client.exists(keys.serving(0))), "the partition is served")
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
@@ -276,8 +288,10 @@ def test_workers_end_with_the_process_that_starts_them_anew(
     log = tmp_path / "log"
     with running(log, "work", "--reload") as process, redis.Redis.from_url(redis_url) as client:
         wait_until(lambda: bool(client.exists(keys.serving(0))), "the partition is served")
+        [work] = children(process.pid)  # the first one of its session
         process.kill()
         wait_until(lambda: not client.exists(keys.serving(0)), "no process serves it")
+        wait_until(lambda: work not in map(session_of, processes()), "all have ended")
 
 
 def test_handler_in_the_working_directory_is_found(configure: Configure, tmp_path: Path) -> None:
