@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 import sqlite3
 import urllib.parse
 from collections.abc import Awaitable, Callable, Iterator
@@ -135,7 +136,8 @@ def test_a_number_is_nowhere_in_redis_afterwards(redis: blocking.Redis, offhook:
     before = dict(stored(redis))
     report = report_of(offhook)["redis"]
     left = everything(redis)
-    assert "7946" not in left.replace(OTHER, "").replace("%2B", "")
+    # In any form, but not a few digits of it, which an id or a time may have by chance.
+    assert not re.search(r"7946[ -]?010", left.replace(OTHER, ""))
     assert "Jane" not in left
     assert left.count("John Roe") >= 3
     assert report["calls"] == len(FORMS)
