@@ -280,7 +280,7 @@ async def test_a_failover_behind_sentinels_with_users_and_tls(tmp_path: Path) ->
             f"sentinel monitor {NAME} 127.0.0.1 {links[first].port} 1\n"
             f"sentinel auth-user {NAME} sentinel\n"
             f"sentinel auth-pass {NAME} {users.passwords['sentinel']}\n"
-            f"sentinel down-after-milliseconds {NAME} 500\n"
+            f"sentinel down-after-milliseconds {NAME} 60000\n"
             f"sentinel failover-timeout {NAME} 3000\n"
         )
         with (tmp_path / "sentinel.log").open("wb") as log:
@@ -290,9 +290,11 @@ async def test_a_failover_behind_sentinels_with_users_and_tls(tmp_path: Path) ->
         stack.callback(running.wait)
         stack.callback(running.kill)
 
+        def asked() -> redis.Redis:
+            return redis.Redis(port=sentinel, password="of-the-sentinel")
+
         def replicas() -> int:
-            asked = redis.Redis(port=sentinel, password="of-the-sentinel")
-            with suppress(redis.RedisError), asked as client:
+            with suppress(redis.RedisError), asked() as client:
                 return int(client.sentinel_master(NAME)["num-slaves"])
             return 0
 
@@ -318,6 +320,8 @@ async def test_a_failover_behind_sentinels_with_users_and_tls(tmp_path: Path) ->
                     await each.aclose()
 
         await append(1, "replica")
+        with asked() as client:  # not before: a machine that stands still is no failover
+            client.sentinel_set(NAME, "down-after-milliseconds", 500)
         primary.close()
 
         def length() -> int:
