@@ -167,9 +167,13 @@ class Bench:
         return int(struct.unpack("<Q", self._progress.read_bytes())[0])
 
     def rate(self, worker: Running, count: int, patience: float = 120.0) -> tuple[float, float]:
-        """Return deliveries per second and per CPU-second, without the first tenth of `count`."""
-        first = self.wait(worker, count // 10, patience)
-        began, computed = time.perf_counter(), worker.cpu()
+        """Return deliveries per second and per CPU-second, without the first tenth of `count`.
+
+        With it, if all are delivered by the time that this process looks.
+        """
+        first, began, computed = 0, time.perf_counter(), 0.0
+        if (tenth := self.wait(worker, count // 10, patience)) < count:
+            first, began, computed = tenth, time.perf_counter(), worker.cpu()
         last = self.wait(worker, count, patience)
         seconds = time.perf_counter() - began
         return (last - first) / seconds, (last - first) / max(0.01, worker.cpu() - computed)

@@ -19,8 +19,11 @@ def redelivering(url: str, count: int) -> Figures:
         measured.environment["DUE"] = str(2 + count / 1000)
         measured.fill(OFFHOOK, 2 * count)
         with ended(measured.work(OFFHOOK)) as worker:
-            first = measured.wait(worker, count + 1, 120)
             began, cpu = time.perf_counter(), worker.cpu()
+            if (first := measured.wait(worker, count + 1, 120)) < 2 * count:
+                began, cpu = time.perf_counter(), worker.cpu()
+            else:  # all are delivered by the time that this process looks
+                first = 0
             done = measured.wait(worker, 2 * count, 300) - first
             seconds = time.perf_counter() - began
             return {"per second": done / seconds, "us": (worker.cpu() - cpu) / done * 1e6}
