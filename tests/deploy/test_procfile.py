@@ -6,8 +6,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlencode
@@ -16,6 +16,7 @@ import pytest
 
 from offhook.callback_url import callback_url
 from tests.conftest import SECRET, Configure
+from tests.installation import children, processes, session_of, title_of
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -33,14 +34,12 @@ def eventually(what: Callable[[], bool], seconds: float) -> bool:
 
 
 class Honcho:
-    """`honcho start`, with a variable that marks every process it starts."""
+    """`honcho start`."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._mark = f"OFFHOOK_TEST_MARK={uuid.uuid4()}"
         self._log = folder / "honcho.log"
-        name, _, value = self._mark.partition("=")
         bin_folder = Path(sys.executable).parent
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -48,13 +47,14 @@ class Honcho:
                 cwd=folder,
                 env=os.environ
                 | {
-                    name: value,
                     "PORT": str(self.port),  # as a platform sets it
                     "PATH": f"{bin_folder}:{os.environ['PATH']}",
                 },
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
+        self._sessions = {self.process.pid}  # each command has one of its own
 
     def output(self) -> str:
         return self._log.read_text(errors="replace")
@@ -66,25 +66,22 @@ class Honcho:
         except (URLError, OSError):
             return False
 
-    def processes(self) -> list[str]:
-        """Return the command lines of the running processes with the mark."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if self._mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append((folder / "cmdline").read_text().replace("\0", " "))
-            except OSError:
-                continue  # it has just ended, or belongs to another user
-        return found
+    def processes(self) -> dict[int, str]:
+        """Return what `ps` shows of the running processes, also of those that outlive honcho."""
+        self._sessions |= {session_of(pid) for pid in below(self.process.pid)} - {0}
+        return {pid: title_of(pid) for pid in processes() if session_of(pid) in self._sessions}
 
     def kill(self) -> None:
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if self._mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(folder.name), signal.SIGKILL)
-            except OSError:
-                continue
+        while family := self.processes():
+            for pid in family:
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
+
+
+def below(pid: int) -> list[int]:
+    """Return the processes below a process."""
+    return [each for child in children(pid) for each in (child, *below(child))]
 
 
 @pytest.fixture
@@ -106,8 +103,10 @@ def test_callback_is_delivered_and_no_process_remains(honcho: Honcho) -> None:
     assert eventually(lambda: "call procfile-1" in honcho.output(), 30), honcho.output()
     assert url not in honcho.output()
 
+    assert eventually(lambda: "offhook work: scheduler" in honcho.processes().values(), 30)
     # No shell in between that would not pass the signal on.
-    assert not [line for line in honcho.processes() if line.startswith(("sh ", "/bin/sh "))]
+    titles = honcho.processes().values()
+    assert not [title for title in titles if title.startswith(("sh ", "/bin/sh "))]
     honcho.process.send_signal(signal.SIGTERM)
     honcho.process.wait(60)
     assert eventually(lambda: not honcho.processes(), 30), honcho.processes()
