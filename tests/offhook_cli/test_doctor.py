@@ -1,5 +1,6 @@
 """`offhook doctor`: what it prints, and what it asks."""
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,11 @@ def test_it_changes_nothing(scene: Scene, offhook: Offhook) -> None:
     assert sorted(scene.folder.rglob("*")) == files
 
 
+def without_numbers(sentence: str) -> str:
+    """The server's memory may have grown since the other run of the command."""
+    return re.sub(r"\d+(\.\d+)?", "0", sentence)
+
+
 def test_a_pipe_gets_a_line_for_each_finding(
     scene: Scene, offhook: Offhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,8 +75,8 @@ def test_a_pipe_gets_a_line_for_each_finding(
     assert "\x1b" not in result.stdout
     found = read(offhook)
     shown = [line for line in result.stdout.splitlines() if line.startswith(" ")]
-    assert shown == [
-        f" {each['verdict']} {each['sentence']}"
+    assert [without_numbers(line) for line in shown] == [
+        without_numbers(f" {each['verdict']} {each['sentence']}")
         for part in found["parts"]
         for each in part["findings"]
     ]
