@@ -77,7 +77,13 @@ def test_pages_can_be_searched_and_ask_no_other_host(site: str) -> None:
         page.on("request", lambda request: asked.add(urlsplit(request.url).hostname))
         for name in ("console.html", "reference/settings.html", "index.html"):
             page.goto(f"{site}/{name}", wait_until="networkidle")
-        page.keyboard.press("/")
+
+        def opens() -> bool:
+            page.keyboard.press("/")
+            return page.locator("input:focus").count() > 0
+
+        wait_until(opens, "the search opens")  # not before the page's script has begun
+        page.keyboard.press("Control+a")  # a / too many
         page.keyboard.type("duplicate window")
         found = page.locator("a[href*='architecture.html']", has_text="duplicate window")
         found.first.wait_for(timeout=30_000)
