@@ -357,11 +357,12 @@ def audit(outcome: Outcome, delivered: list[tuple[str, str, int]], *, repeats: b
 
 
 def children(pid: int) -> list[int]:
-    """Return the child processes of a process (Linux)."""
+    """Return the child processes of a process (Linux); none if it has ended."""
     try:
-        return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-    except OSError:  # it has ended
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
         return []
+    return [int(child) for child in found.split()]
 
 
 def title_of(pid: int) -> str:
@@ -375,6 +376,11 @@ def title_of(pid: int) -> str:
 def processes() -> list[int]:
     """Return all processes of the machine (Linux)."""
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+
+
+def runs(pid: int) -> bool:
+    """Return whether a process has not ended (Linux)."""
+    return session_of(pid) != 0
 
 
 def session_of(pid: int) -> int:

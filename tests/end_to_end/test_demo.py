@@ -53,7 +53,7 @@ def test_demo_shows_deliveries_and_leaves_nothing_behind(tmp_path: Path) -> None
     assert "2 alerts, one for each missed call" in shown
     assert "Traceback" not in shown + done.stderr
     assert list(tmp_path.iterdir()) == []
-    assert mine(tmp_path) == {}
+    wait_until(lambda: mine(tmp_path) == {}, f"no process is left: {mine(tmp_path)}")
 
 
 @pytest.mark.parametrize("after", ["Starting the receiver", "Call 2 of 5", "Still running"])

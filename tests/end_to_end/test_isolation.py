@@ -1,13 +1,13 @@
 """A handler that misbehaves is moved to a process of its own, and disturbs no other."""
 
 import os
+import re
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.installation import Installation, Outcome, audit, children, wait_until
+from tests.installation import Installation, Outcome, audit, children, runs, wait_until
 
 GOOD = """
 [handlers.good]
@@ -23,7 +23,7 @@ def bad(use: str, more: str = "") -> str:
     ("use", "said"),
     [
         ("block_once", "handler bad blocks: from now on it runs in a process of its own"),
-        ("pause_a_little", "handler bad kept all others waiting for 0.4"),
+        ("pause_a_little", "handler bad kept all others waiting for "),
     ],
 )
 def test_handler_that_blocks_gets_a_process_of_its_own(tmp_path: Path, use: str, said: str) -> None:
@@ -65,8 +65,8 @@ def test_handler_that_hoards_memory_is_moved(tmp_path: Path) -> None:
         offhook.wait_for_all(outcome, ["good", "bad"])
         audit(outcome, offhook.delivered("good"), repeats=True)
         audit(outcome, offhook.delivered("bad"), repeats=True)
-        log = offhook.log.read_text()
-        assert "handler bad took most of" in log or "handler bad hoards memory" in log
+        found = re.compile("handler bad (took most of|hoards memory)")
+        wait_until(lambda: bool(found.search(offhook.log.read_text())), "it is found")
 
 
 def test_handler_may_have_its_own_process_from_the_start(tmp_path: Path) -> None:
@@ -84,11 +84,12 @@ def test_handler_may_have_its_own_process_from_the_start(tmp_path: Path) -> None
 
 def test_blocked_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     with Installation.running(tmp_path, bad("block_once"), processes=1) as offhook:
+        wait_until(lambda: len(offhook.serving()) == 1, "it serves")
         offhook.load(100)
-        horses = _serving(offhook)
+        horses = offhook.work_horses()
         for pid in offhook.workers():
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not any(map(_alive, horses)), "the orphans have ended")
+        wait_until(lambda: not any(map(runs, horses)), "the orphans have ended")
 
 
 def test_processes_end_without_redis_when_their_supervisor_is_killed(tmp_path: Path) -> None:
@@ -99,21 +100,10 @@ def test_processes_end_without_redis_when_their_supervisor_is_killed(tmp_path: P
         offhook.redis.terminate()
         for pid in supervisors:
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not any(map(_alive, family)), "all have ended", 60)  # its grace is 11 s
+        wait_until(lambda: not any(map(runs, family)), "all have ended", 60)  # its grace is 11 s
         offhook.redis.start()
         offhook.supervisor = offhook.start_supervisor()
         offhook.wait_for_all(offhook.load(10, name="later"), ["good"])
-
-
-def _serving(offhook: Installation) -> Sequence[int]:
-    return [child for pid in offhook.workers() for child in children(pid)]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def _both(*outcomes: Outcome) -> Outcome:

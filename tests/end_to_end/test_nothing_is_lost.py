@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.installation import Installation, Outcome, audit, wait_until
+from tests.installation import Installation, Outcome, audit, runs, wait_until
 
 HANDLERS = """
 [handlers.first]
@@ -95,11 +95,4 @@ def test_killed_supervisor_leaves_no_process(tmp_path: Path) -> None:
         assert len(family) > len(NAMES)
         offhook.supervisor.kill()  # the kernel tells the children
         offhook.supervisor.wait()
-        wait_until(
-            lambda: not any(map(_is_running, family)), "the supervisor's children have ended"
-        )
-
-
-def _is_running(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+        wait_until(lambda: not any(map(runs, family)), "the supervisor's children have ended")
