@@ -138,6 +138,11 @@ class Node:
     def id(self) -> str:
         return str(self.do("CLUSTER MYID"))
 
+    def is_replica(self) -> bool:
+        """Whether the node copies another one, as far as it knows."""
+        role = self.said("ROLE")
+        return bool(role) and role[0] == "slave"
+
     def is_primary(self) -> bool:
         """Whether the node serves slots, as far as it knows."""
         mine = str(self.said("CLUSTER MYID"))
@@ -174,9 +179,14 @@ class ValkeyCluster:
         return cluster
 
     def wait_until_known(self) -> None:
-        """Wait until every node knows all others."""
-        count = str(len(self.nodes))
-        self._wait(lambda node: _info(node)["cluster_known_nodes"] == count, "all meet")
+        """Wait until every node knows all others by their names."""
+        names = {node.id for node in self.nodes}
+
+        def known(node: Node) -> bool:
+            lines = [line.split() for line in node.do("CLUSTER", "NODES").splitlines()]
+            return names <= {name for name, _, flags, *_ in lines if "handshake" not in flags}
+
+        self._wait(known, "all meet")
 
     @classmethod
     @contextmanager

@@ -94,7 +94,7 @@ def _use_every_command(offhook: Installation, outcome: Outcome) -> None:
     """Use the commands that read or change what a partition has."""
     call = next(iter(outcome.accepted))
     assert "fast" in said(offhook, "status")
-    assert call in command(offhook, "calls")
+    wait_until(lambda: call in command(offhook, "calls"), "it is listed")
     assert call in command(offhook, "call", call)
     with (offhook.folder / "tail").open("wb") as output:
         watching = subprocess.Popen([OFFHOOK, "tail"], env=offhook.environment, stdout=output)
@@ -128,6 +128,7 @@ def test_nothing_is_lost_while_a_primary_dies_and_slots_move(
         killed = valkey_cluster.primary_of(slots[0])
         valkey_cluster.fail_over(killed)
         killed.start()
+        wait_until(killed.is_replica, "it knows that it was replaced")
         first, second, *_ = [node for node in valkey_cluster.nodes if node.is_primary()]
         for slot in slots[:4]:
             source = valkey_cluster.primary_of(slot)
