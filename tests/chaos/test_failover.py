@@ -15,6 +15,7 @@ from offhook.connection import connect_rq
 from tests.chaos.audit import audit, deliveries
 from tests.chaos.audited import FOR_ALL, handlers
 from tests.chaos.load import Callers
+from tests.chaos.replicated import PATIENT, notice_soon
 from tests.installation import Installation, wait_until
 from tests.ports import free_port
 
@@ -80,7 +81,7 @@ class Sentinels:
             f"bind 127.0.0.1\n"
             f"dir {self.folder}\n"
             f"sentinel monitor {NAME} 127.0.0.1 {primary} 2\n"
-            f"sentinel down-after-milliseconds {NAME} 1000\n"
+            f"sentinel down-after-milliseconds {NAME} {PATIENT}\n"
             f"sentinel failover-timeout {NAME} 5000\n"
         )
         with (self.folder / f"sentinel-{number}.log").open("wb") as log:
@@ -125,6 +126,7 @@ def test_failover_loses_no_event_confirmed_by_a_replica(
         wait_until(lambda: len(deliveries(offhook, "fast")) > 50, "events are delivered")
         sentinels.cut_off_replica()
         time.sleep(1)  # nothing else has what the primary accepts from now on
+        notice_soon(NAME, sentinels.ports)
         sentinels.primary.terminate()
         killed = time.time()
         with connect_rq(sentinels.url) as client:
@@ -142,7 +144,8 @@ def test_failover_loses_no_event_confirmed_by_a_replica(
         sentinels.primary.start()  # and becomes the replica of the other
 
         def delivered_again() -> bool:
-            return all(deliveries(offhook, name)[-1][3] > killed + taken_over for name in FOR_ALL)
+            latest = [deliveries(offhook, name)[-1:] for name in FOR_ALL]
+            return all(found and found[0][3] > killed + taken_over for found in latest)
 
         wait_until(delivered_again, "events are delivered again", seconds=60)
         recovered = time.time() - killed

@@ -19,6 +19,7 @@ from offhook.connection import connect
 from offhook.errors import InboxUnavailable
 from offhook.event import from_stored
 from offhook.inbox import Inbox, keys
+from tests.chaos.replicated import PATIENT, notice_soon
 from tests.events import batch_of, event
 from tests.installation import wait_until
 from tests.links import Link
@@ -62,7 +63,7 @@ class Cluster:
             path.write_text(
                 f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
                 f"sentinel monitor {NAME} 127.0.0.1 {seen} 2\n"
-                f"sentinel down-after-milliseconds {NAME} 1000\n"
+                f"sentinel down-after-milliseconds {NAME} {PATIENT}\n"
                 f"sentinel failover-timeout {NAME} 5000\n"
             )
             command = [str(get_binary_path()), str(path), "--sentinel"]
@@ -73,6 +74,7 @@ class Cluster:
         wait_until(self._agreed, "the Sentinels know each other and both replicas")
 
     def partition(self) -> None:
+        notice_soon(NAME, self.sentinels)
         for link in self._links:
             link.cut()
 
