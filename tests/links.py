@@ -34,6 +34,7 @@ class Link:
         self.port: int = self._listening.getsockname()[1]
         self._open: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
+        self._accepting = self._loop.create_task(self._accept())
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -52,24 +53,22 @@ class Link:
             each.cancel()
 
     def _run(self) -> None:
-        self._accepting = self._loop.create_task(self._accept())
-        with suppress(asyncio.CancelledError):
+        with self._listening, suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._accepting)
 
     async def _accept(self) -> None:
-        with self._listening:
-            try:
-                while True:
-                    near, _ = await self._loop.sock_accept(self._listening)
-                    if self._cut:
-                        near.close()
-                        continue
-                    task = self._loop.create_task(self._forward(near))
-                    self._open.add(task)
-                    task.add_done_callback(self._open.discard)
-            finally:
-                self._end()
-                await asyncio.gather(*self._open, return_exceptions=True)
+        try:
+            while True:
+                near, _ = await self._loop.sock_accept(self._listening)
+                if self._cut:
+                    near.close()
+                    continue
+                task = self._loop.create_task(self._forward(near))
+                self._open.add(task)
+                task.add_done_callback(self._open.discard)
+        finally:
+            self._end()
+            await asyncio.gather(*self._open, return_exceptions=True)
 
     async def _forward(self, near: socket.socket) -> None:
         streams = []

@@ -5,7 +5,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ async def test_a_target_that_cannot_be_reached_is_named(url: str) -> None:
 
 
 async def test_a_target_that_hangs_is_named(target: HttpTarget) -> None:
-    target.plan(200, delay=0.3)
+    target.plan(200, delay=10)
     assert await said(target.url, timeout=0.1) == (
         "HOST did not answer within 0.1 s: it hangs, or needs a longer timeout"
     )
@@ -117,7 +117,7 @@ async def test_a_self_signed_certificate_is_named(tmp_path: Path) -> None:
     context.load_cert_chain(made.certificate_file, made.key_file)
 
     def shake_hands(connection: socket.socket) -> None:
-        with pytest.raises(ssl.SSLError):
+        with suppress(OSError):  # the client ends the connection
             context.wrap_socket(connection, server_side=True)
 
     with listening(shake_hands) as port:
