@@ -19,7 +19,8 @@ log = logging.getLogger("offhook.isolation")
 # Seconds without a sign of life after which a process is killed. Those in which the machine gave it
 # no CPU do not count.
 BLOCKED = 1.0
-_STACK_WAIT = 0.2  # seconds for the blocked process to write its stack
+_STACK_WAIT = 1.0  # seconds for the blocked process to write its stack, when it gets a CPU late
+_STACK_LOOK = 0.1  # seconds between looks whether it still writes
 
 
 class ProcessWatch:
@@ -119,7 +120,12 @@ class ProcessWatch:
         stacks.seek(0)
         stacks.truncate()
         os.kill(pid, signal.SIGUSR1)
-        time.sleep(_STACK_WAIT)
+        size, until = 0, time.monotonic() + _STACK_WAIT
+        while time.monotonic() < until:
+            time.sleep(_STACK_LOOK)
+            before, size = size, os.fstat(stacks.fileno()).st_size
+            if before == size > 0:
+                break
         stacks.seek(0)
         return stacks.read(20_000).decode(errors="replace")
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -20,6 +21,14 @@ import signal, time
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # asks for its stack
 print(flush=True)
 time.sleep(60)
+"""
+
+BLOCKING = """
+import faulthandler, signal, sys, time
+faulthandler.register(signal.SIGUSR1, int(sys.argv[1]))
+exec(compile("def handle(): time.sleep(60)", "mine.py", "exec"))
+print(flush=True)
+exec(compile("handle()", "offhook/plugins/plugged.py", "exec"))
 """
 
 
@@ -48,6 +57,28 @@ def test_process_that_blocks_is_killed(child: "subprocess.Popen[bytes]", page: S
     time.sleep(BLOCKED + 0.5)
     watch.look(child.pid)
     assert child.wait(10) == -signal.SIGKILL
+
+
+def test_stack_is_logged_although_the_process_gets_a_cpu_late(
+    page: StepPage, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = ProcessWatch(page, fakeredis.FakeRedis(), 10**12)
+    assert page.stacks is not None
+    stacks = page.stacks.fileno()
+    command = [sys.executable, "-c", BLOCKING, str(stacks)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[stacks]) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        page.tick()
+        watch.look(running.pid)
+        time.sleep(BLOCKED + 0.5)
+        running.send_signal(signal.SIGSTOP)
+        late = threading.Timer(0.4, running.send_signal, [signal.SIGCONT])
+        late.start()
+        watch.look(running.pid)
+        late.join()
+        running.kill()
+    assert '  File "mine.py", line 1 in handle' in caplog.messages
 
 
 def test_process_that_gets_no_cpu_is_not_killed(
