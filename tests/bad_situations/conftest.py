@@ -2,8 +2,10 @@
 
 import os
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,20 @@ from tests.offhook_cli.conftest import offhook
 __all__ = ["offhook"]
 
 Check = Callable[[str | bytes], list[str]]
+
+
+@pytest.fixture(autouse=True)
+def _invalid_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Know no name that ends in .invalid, whether or not a name server answers."""
+    real = socket.getaddrinfo
+
+    def resolve(host: str | bytes | None, *arguments: Any, **named: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name and name.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
 @pytest.fixture
