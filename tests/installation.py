@@ -23,6 +23,7 @@ from offhook.connection import connect_rq
 from offhook.inbox import keys
 from tests.conftest import SECRET
 from tests.ports import free_port
+from tests.processes import children, processes, session_of, title
 from tests.sending import Line
 
 ROOT = Path(__file__).parent.parent
@@ -76,21 +77,9 @@ class Installation:
         self.output = folder / "delivered"
         self.output.mkdir()
         self.port = free_port()
-        self.redis = ValkeyServer(
-            port=free_port(),
-            data_dir=folder / "valkey",
-            persist=True,
-            config={"appendonly": "yes", "appendfsync": "always", "save": ""}
-            | dict(server_config or {}),
-        )
         self.redis_url = str(settings.get("redis_url", ""))
-        if not self.redis_url:  # no server was given
-            for _ in range(10):  # a client elsewhere may take the port before the server does
-                with contextlib.suppress(OSError):
-                    self.redis.start()
-                    break
-                self.redis.port = free_port()
-            self.redis_url = self.redis.connection_url
+        self.redis = _server(folder / "valkey", server_config or {}, start=not self.redis_url)
+        self.redis_url = self.redis_url or self.redis.connection_url
         # Tests send thousands of callbacks through one URL.
         values = {"secret": SECRET, "redis_url": self.redis_url, "url_rate": 1_000_000} | settings
         config = folder / "offhook.toml"
@@ -182,7 +171,7 @@ class Installation:
     def restart_redis(self) -> None:
         """Terminate the server and start it again with its append-only file."""
         self.redis.terminate()
-        self.redis.start()
+        start_again(self.redis)
 
     def work_horses(self) -> list[int]:
         """Return the processes that run jobs."""
@@ -190,7 +179,7 @@ class Installation:
 
     def serving(self) -> list[int]:
         """Return the work-horses that serve handlers; the others run a periodic job and end."""
-        return [pid for pid in self.work_horses() if title_of(pid).endswith(": deliveries")]
+        return [pid for pid in self.work_horses() if title(pid).endswith(": deliveries")]
 
     def workers(self) -> list[int]:
         """Return the processes that listen to queues, and the scheduler, of all versions."""
@@ -356,37 +345,25 @@ def audit(outcome: Outcome, delivered: list[tuple[str, str, int]], *, repeats: b
     assert repeats or not extra, f"never accepted: {sorted(extra)[:5]}"
 
 
-def children(pid: int) -> list[int]:
-    """Return the child processes of a process (Linux); none if it has ended."""
-    try:
-        found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []
-    return [int(child) for child in found.split()]
+def start_again(server: ValkeyServer) -> None:
+    """Start a server that was killed; the system may free its port somewhat later."""
+
+    def started() -> bool:
+        with contextlib.suppress(OSError):
+            server.start()
+            return True
+        return False
+
+    wait_until(started, "the server has its port again")
 
 
-def title_of(pid: int) -> str:
-    """Return what `ps` shows of a process (Linux); empty if it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").rstrip()
-    except OSError:
-        return ""
-
-
-def processes() -> list[int]:
-    """Return all processes of the machine (Linux)."""
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-
-
-def runs(pid: int) -> bool:
-    """Return whether a process has not ended (Linux)."""
-    return session_of(pid) != 0
-
-
-def session_of(pid: int) -> int:
-    """Return the session of a process that runs; 0 if it has ended."""
-    try:
-        state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
-    except OSError:
-        return 0
-    return 0 if state == "Z" else int(session)
+def _server(folder: Path, config: Mapping[str, object], *, start: bool) -> ValkeyServer:
+    """Make a server that has all that it accepts on disk."""
+    durable = {"appendonly": "yes", "appendfsync": "always", "save": ""} | dict(config)
+    while True:
+        server = ValkeyServer(port=free_port(), data_dir=folder, persist=True, config=durable)
+        if not start:
+            return server
+        with contextlib.suppress(OSError):  # a client elsewhere has taken the port meanwhile
+            server.start()
+            return server

@@ -10,7 +10,8 @@ from pathlib import Path
 from random import Random
 
 from tests.chaos.scene import NothingToStrike, Scene
-from tests.installation import OFFHOOK, Installation, children, wait_until
+from tests.installation import OFFHOOK, Installation, start_again, wait_until
+from tests.processes import children, title
 
 
 def kill_receiver(scene: Scene, dice: Random) -> None:
@@ -73,7 +74,7 @@ def kill_server(scene: Scene, dice: Random) -> None:
     server = scene.server()
     server.terminate()
     time.sleep(dice.uniform(0, 6))
-    server.start()
+    start_again(server)
 
 
 def stall_receiver(scene: Scene, dice: Random) -> None:
@@ -122,5 +123,4 @@ def _supervisors(offhook: Installation) -> list[int]:
 
 
 def _workers(offhook: Installation) -> list[int]:
-    scheduler = offhook.scheduler()
-    return [pid for pid in offhook.workers() if pid != scheduler]
+    return [pid for pid in offhook.workers() if title(pid) != "offhook work: scheduler"]

@@ -16,7 +16,7 @@ from tests.chaos.audit import audit, deliveries
 from tests.chaos.audited import FOR_ALL, handlers
 from tests.chaos.load import Callers
 from tests.chaos.replicated import PATIENT, notice_soon
-from tests.installation import Installation, wait_until
+from tests.installation import Installation, start_again, wait_until
 from tests.ports import free_port
 
 NAME = "inbox"
@@ -141,7 +141,7 @@ def test_failover_loses_no_event_confirmed_by_a_replica(
         time.sleep(2)  # no replica confirms anything, so the journal takes the events
         with redis.Redis(port=sentinels.replica.port) as client:
             client.config_set("primaryauth", "")
-        sentinels.primary.start()  # and becomes the replica of the other
+        start_again(sentinels.primary)  # and becomes the replica of the other
 
         def delivered_again() -> bool:
             latest = [deliveries(offhook, name)[-1:] for name in FOR_ALL]

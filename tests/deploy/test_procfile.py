@@ -16,8 +16,8 @@ import pytest
 
 from offhook.callback_url import callback_url
 from tests.conftest import SECRET, Configure
-from tests.installation import children, processes, session_of, title_of
 from tests.ports import free_port
+from tests.processes import children, processes, session_of, title
 
 ROOT = Path(__file__).parents[2]
 # As a platform, it lets processes end for half a minute before it kills them.
@@ -69,7 +69,7 @@ class Honcho:
     def processes(self) -> dict[int, str]:
         """Return what `ps` shows of the running processes, also of those that outlive honcho."""
         self._sessions |= {session_of(pid) for pid in below(self.process.pid)} - {0}
-        return {pid: title_of(pid) for pid in processes() if session_of(pid) in self._sessions}
+        return {pid: title(pid) for pid in processes() if session_of(pid) in self._sessions}
 
     def kill(self) -> None:
         while family := self.processes():

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from offhook.inbox import keys
-from tests.installation import ROOT, Installation, Outcome, audit, session_of, wait_until
+from tests.installation import ROOT, Installation, Outcome, audit, wait_until
+from tests.processes import session_of
 
 HANDLERS = """
 [handlers.fast]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.installation import Installation, Outcome, audit, children, runs, wait_until
+from tests.installation import Installation, Outcome, audit, wait_until
+from tests.processes import children, runs
 
 GOOD = """
 [handlers.good]

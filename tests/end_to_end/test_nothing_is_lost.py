@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.installation import Installation, Outcome, audit, runs, wait_until
+from tests.installation import Installation, Outcome, audit, wait_until
+from tests.processes import runs
 
 HANDLERS = """
 [handlers.first]

@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from offhook.inbox import keys
-from tests.installation import Installation, Outcome, audit, children, runs, wait_until
+from tests.installation import Installation, Outcome, audit, wait_until
+from tests.processes import children, runs
 
 HANDLERS = """
 [handlers.first]

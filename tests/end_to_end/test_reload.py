@@ -15,7 +15,8 @@ import redis
 from offhook.operations.processes import running
 from tests.chaos.audit import audit
 from tests.chaos.load import Callers, send, url_of
-from tests.installation import OFFHOOK, Installation, children, wait_until
+from tests.installation import OFFHOOK, Installation, wait_until
+from tests.processes import children
 
 PLUGIN = """
 import asyncio

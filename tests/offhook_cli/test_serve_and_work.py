@@ -20,9 +20,10 @@ from offhook.callback_url import callback_url
 from offhook.inbox import Inbox, keys
 from tests.conftest import SECRET, Configure
 from tests.events import event
-from tests.installation import OFFHOOK, children, processes, session_of, title_of, wait_until
+from tests.installation import OFFHOOK, wait_until
 from tests.offhook_cli.conftest import Offhook, append
 from tests.ports import free_port
+from tests.processes import children, processes, session_of, title
 
 TWO = '[handlers.crm]\nuse = "console"\n[handlers.chat]\nuse = "console"\n'
 
@@ -165,8 +166,8 @@ def test_work_that_is_stopped_as_soon_as_it_names_its_queues_ends_gracefully(
 
 def titles(pid: int) -> set[str]:
     """What `ps` shows of a process and those below it."""
-    title = re.sub(r"(version) [0-9a-f]{8}$", r"\1", title_of(pid))
-    return {title}.union(*map(titles, children(pid)))
+    mine = re.sub(r"(version) [0-9a-f]{8}$", r"\1", title(pid))
+    return {mine}.union(*map(titles, children(pid)))
 
 
 def test_ps_shows_which_process_is_which(
