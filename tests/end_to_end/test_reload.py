@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from offhook.operations.processes import running
-from tests.chaos.audit import audit
+from tests.chaos.audit import Event, audit
 from tests.chaos.load import Callers, send, url_of
 from tests.installation import OFFHOOK, Installation, wait_until
 from tests.processes import children
@@ -97,6 +97,9 @@ class Reloading:
         fields = (line.split() for line in lines)
         return [Recorded(i, c, int(n), float(at), code, o) for i, c, n, at, code, o in fields]
 
+    def events_of(self, handler: str) -> set[Event]:
+        return {(each.call, each.n) for each in self.recorded(handler)}
+
     def next_delivery(self) -> Recorded:
         """Return how an event is delivered that comes now."""
         before = len(self.recorded("stays"))
@@ -128,11 +131,12 @@ def test_a_new_version_costs_no_event_and_no_order(reloading: Reloading) -> None
     callers = Callers(reloading.offhook.port, calls=12, per_call=5, pause=0.05)
     callers.start()
     try:
-        wait_until(lambda: len(reloading.recorded("leaves")) > 50, "events are delivered")
+        wait_until(lambda: len(callers.accepted) > 50, "events are accepted")
+        early = set(callers.accepted)
+        wait_until(lambda: early <= reloading.events_of("leaves"), "they are delivered")
         reloading.plugin.write_text(PLUGIN.replace('"one"', '"two"'))
         new = HANDLER.format(name="stays", option="b") + HANDLER.format(name="comes", option="b")
         reloading.write(new + TENANT)
-        began = time.time()
         done = reloading("reload")
         ended = time.time()
         assert done.returncode == 0, done.stderr
@@ -148,8 +152,7 @@ def test_a_new_version_costs_no_event_and_no_order(reloading: Reloading) -> None
         # Those that were sent after it, not those whose responses were read after it.
         late = {(call, n) for call, n in accepted if accepted.get((call, n - 1), 0.0) > ended}
         wanted = {"stays": accepted.keys(), "comes": late}
-        got = {name: {(each.call, each.n) for each in reloading.recorded(name)} for name in wanted}
-        return any(set(events) - got[name] for name, events in wanted.items())
+        return any(set(events) - reloading.events_of(name) for name, events in wanted.items())
 
     wait_until(lambda: not missing(), "every event is delivered", 60)
     asyncio.run(call(reloading.offhook.port, "999"))
@@ -159,11 +162,8 @@ def test_a_new_version_costs_no_event_and_no_order(reloading: Reloading) -> None
     assert findings.faultless, findings
     assert {(each.code, each.option) for each in found} == {("one", "a"), ("two", "b")}
     assert {each.code for each in found if each.at > ended} == {"two"}
-    early = {event for event, at in accepted.items() if at < began}
-    assert early.isdisjoint((each.call, each.n) for each in reloading.recorded("comes"))
-    left = reloading.recorded("leaves")
-    assert early <= {(each.call, each.n) for each in left}
-    assert max(each.at for each in left) < ended
+    assert early.isdisjoint(reloading.events_of("comes"))
+    assert max(each.at for each in reloading.recorded("leaves")) < ended
 
 
 def test_a_wrong_version_is_refused_and_all_runs_on(reloading: Reloading) -> None:
