@@ -23,8 +23,9 @@ NAMES = ["first", "second", "third"]
 
 
 def during(offhook: Installation, events: int, fault: Callable[[], None]) -> Outcome:
-    """Run a load, with a fault once a third of it is accepted."""
+    """Run a load while workers serve, with a fault once a third of it is accepted."""
     outcome = Outcome()
+    wait_until(lambda: len(offhook.serving()) > 0, "the workers serve")
 
     def strike() -> None:
         wait_until(lambda: outcome.count > events // 3, "a third is accepted", 60)
