@@ -31,7 +31,12 @@ REFUSALS = (
     N_("The multipart body ends too early."),
     N_("The multipart body is malformed."),
 )
-UNREADABLE = N_("an event in the inbox that cannot be read: {error}")
+# Why workers set an event aside.
+UNREADABLE = (
+    N_("an event in the inbox that cannot be read: {error}"),
+    N_("an event parked for {name} that cannot be read: {error}"),
+    N_("an event about trouble that cannot be read: {error}"),
+)
 
 
 def plan_words(said: str) -> str:
@@ -41,7 +46,7 @@ def plan_words(said: str) -> str:
 
 def refusal_words(said: str) -> str | None:
     """Why a callback was refused; None: no reason that is known here, so it stays in English."""
-    return _translated(said, (*REFUSALS, UNREADABLE))
+    return _translated(said, (*REFUSALS, *UNREADABLE))
 
 
 def change_words(entry: AuditEntry) -> str | None:

@@ -60,8 +60,11 @@ def test_every_reason_of_a_refusal_is_known() -> None:
     found = set(refusals())
     assert len(found) > 10
     assert found == {re.sub(r"{\w+}", "{}", each) for each in REFUSALS}
-    reader = (ROOT / "workers" / "serving" / "reader.py").read_text()
-    assert f'"error": f"{UNREADABLE}"' in reader
+
+
+def test_every_reason_why_workers_set_an_event_aside_is_known() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "workers").rglob("*.py"))
+    assert set(re.findall(r'reason = f"(.+ cannot be read: {error})"', code)) == {*UNREADABLE}
 
 
 def test_what_is_kept_is_said_in_the_language_that_is_spoken() -> None:
