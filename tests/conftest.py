@@ -1,6 +1,8 @@
 """Fixtures for all tests: one Valkey server per session, emptied before each test that uses it."""
 
 import gc
+import itertools
+import os
 import socket
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -33,6 +35,29 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Path]]:
+    """Keep what programs cache out of the user's home; pip's packages may come from there.
+
+    Returns:
+        A directory for each test.
+    """
+    folder = tmp_path_factory.mktemp("caches")
+    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_CACHE_DIR", os.environ.get("PIP_CACHE_DIR") or str(users / "pip"))
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield (folder / str(number) for number in itertools.count())
+
+
+@pytest.fixture(autouse=True)
+def cache(caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the test's own: there may be a token of another test's PBX that had the same port."""
+    folder = next(caches)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

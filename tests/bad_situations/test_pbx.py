@@ -16,13 +16,12 @@ from unifiedapi.sandbox.tls import make_certificate
 
 
 @pytest.fixture(autouse=True)
-def _no_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Do not wait between retries, and cache tokens in the test's own directory."""
+def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait between retries."""
     for module in ("api", "registrar"):
         monkeypatch.setattr(
             f"offhook.provisioning.{module}.UnifiedApi", partial(UnifiedApi, waits=())
         )
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")

@@ -204,7 +204,6 @@ def pbx() -> Iterator[Sandbox]:
 def test_a_pbx_is_asked_only_on_request(
     pbx: Sandbox, scene: Scene, offhook: Offhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(scene.folder / "cache"))
     monkeypatch.setattr("offhook.provisioning.api.UnifiedApi", partial(UnifiedApi, waits=()))
     table = (
         f'{CRM}[pbx.{{}}]\nhost = "{pbx.url}"\ninsecure = true\n'

@@ -37,10 +37,9 @@ Tables = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
-def _no_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Do not wait between retries, and cache tokens in the test's own directory."""
+def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait between retries."""
     monkeypatch.setattr("offhook.provisioning.registrar.UnifiedApi", partial(UnifiedApi, waits=()))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture

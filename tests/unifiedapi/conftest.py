@@ -1,7 +1,6 @@
 """Shared by these tests: a certificate, and a sandbox with a client."""
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -43,9 +42,3 @@ async def api(server: Server) -> AsyncIterator[UnifiedApi]:
     """A client for the server. It does not retry."""
     async with UnifiedApi(server.url, BearerToken("sandbox-token"), waits=()) as api:
         yield api
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep tokens in the test's own directory."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -410,7 +410,7 @@ async def test_base_url_may_end_in_uapi(sandbox: str) -> None:
 
 
 async def test_no_token_or_callback_url_is_shown(
-    sandbox: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    sandbox: str, caplog: pytest.LogCaptureFixture, cache: Path
 ) -> None:
     caplog.set_level(logging.DEBUG)
     auth = ClientCredentials("sandbox-app", "sandbox-secret")
@@ -420,7 +420,7 @@ async def test_no_token_or_callback_url_is_shown(
         with pytest.raises(ExtensionInvalid) as caught:
             await read(api.presence.list("0003*999"))
         shown += repr(caught.value) + str(caught.value) + caplog.text
-    [kept] = (tmp_path / "cache" / "unifiedapi").glob("*.json")
+    [kept] = (cache / "unifiedapi").glob("*.json")
     assert json.loads(kept.read_text())["access_token"] not in shown
     assert "sandbox-secret" not in shown
     assert "a-token" not in shown
