@@ -5,11 +5,15 @@ made with the previous secret, `{token}` for a token alone.
 """
 
 import asyncio
+import atexit
 import gc
 import re
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -83,7 +87,10 @@ class Receiver:
 
     def __init__(self) -> None:
         self.loop = loop()
+        journal = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, journal)
         self.settings = Settings(  # small limits, so that small inputs reach them
+            journal=Path(journal),
             secret=SECRET,  # type: ignore[arg-type]
             previous_secret=OLD_SECRET,  # type: ignore[arg-type]
             max_body=4096,

@@ -1,5 +1,7 @@
 """The self-test: whether a receiver with our secret answers at public_url."""
 
+from pathlib import Path
+
 import pytest
 
 from offhook.provisioning.self_test import reachability_problem
@@ -14,8 +16,12 @@ async def problem(url: str, secret: str = SECRET) -> str | None:
     return await reachability_problem(Settings(secret=secret, public_url=url))  # type: ignore[arg-type]
 
 
-async def test_a_receiver_must_have_our_secret(redis_url: str) -> None:
-    settings = Settings(secret=SECRET, redis_url=redis_url)  # type: ignore[arg-type]
+async def test_a_receiver_must_have_our_secret(redis_url: str, tmp_path: Path) -> None:
+    settings = Settings(
+        secret=SECRET,  # type: ignore[arg-type]
+        redis_url=redis_url,
+        journal=tmp_path / "journal",
+    )
     with serve(create_app(settings)) as url:
         for path in ("", "/"):
             assert await problem(url + path) is None
