@@ -18,6 +18,24 @@ _NEXT_AFTER = 0.3  # seconds that a node has to say who has the slots before the
 _LOOK_AFTER = 10.0  # seconds; commands without a key are never redirected
 
 
+def _closable(base: type[Any]) -> type[Any]:
+    """A class of connections that may be closed while one of them is about to send.
+
+    redis-py then raises an `AttributeError` of None; here it is a `redis.ConnectionError`.
+    """
+
+    class Closable(base):  # type: ignore[misc]
+        async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            try:
+                await super().send_packed_command(command, check_health)
+            except AttributeError as error:
+                if error.obj is not None:
+                    raise
+                raise RedisConnectionError("the connection was closed meanwhile") from error
+
+    return Closable
+
+
 class Nodes:
     """The clients of the nodes, and what is known of the slots.
 
@@ -69,6 +87,8 @@ class Nodes:
             client = self._clients[address] = Redis(
                 host=address[0], port=address[1], **self._options
             )
+            pool = client.connection_pool
+            pool.connection_class = _closable(pool.connection_class)
         return client
 
     def moved(self, slot: int, address: Address) -> None:
