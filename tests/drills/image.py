@@ -19,6 +19,7 @@ from typing import Any
 from tests.conftest import SECRET
 from tests.drills.needs import need_root_and
 from tests.installation import ROOT, wait_until
+from tests.processes import children
 from tests.receiver.running import url
 
 BASE, OURS = "docker.io/library/python:3.13-slim", "localhost/offhook"
@@ -126,11 +127,11 @@ def check(root: Path, described: dict[str, Any], folder: Path) -> None:
 def receivers(parent: int) -> list[int]:
     """The receivers among the descendants of a process."""
     found = []
-    for each in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+    for each in children(parent):
         if b"/opt/offhook/bin/offhook" in Path(f"/proc/{each}/cmdline").read_bytes().split(b"\0"):
-            found.append(int(each))
+            found.append(each)
         else:
-            found += receivers(int(each))
+            found += receivers(each)
     return found
 
 

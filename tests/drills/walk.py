@@ -24,6 +24,7 @@ import trustme
 
 from tests.drills.needs import need_root_and
 from tests.installation import ROOT, wait_until
+from tests.processes import children
 
 NAME = "offhook.example.com"
 SHARE = "cd /opt/offhook/share/offhook"
@@ -78,9 +79,8 @@ def booted(machine: Path) -> Iterator[int]:
     quiet = subprocess.DEVNULL
     running = subprocess.Popen(command, env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
     try:
-        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
-        wait_until(lambda: bool(children.read_text()), "the machine starts")
-        leader = int(children.read_text().split()[0])
+        wait_until(lambda: bool(children(running.pid)), "the machine starts")
+        leader = children(running.pid)[0]
         wait_until(
             lambda: "running" in run(leader, "systemctl is-system-running || true"), "it is up", 120
         )
